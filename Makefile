@@ -1,0 +1,55 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format lock bench clean
+
+# Python 3.11 or 3.12, whichever is found first; PYTHON=... overrides.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
+	"$$p" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
+MEMBERS := client build_engines server perf
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+setup: $(STAMP) ## Make .venv with the pinned versions and the four members, editable
+
+# uv from PATH, else pip brings it into .venv.
+$(STAMP): requirements.lock pyproject.toml $(MEMBERS:%=%/pyproject.toml)
+	@test -n "$(PYTHON)" || { echo "plansmith needs Python 3.11 or 3.12: install one, or name it: make setup PYTHON=/path/to/python3.12" >&2; exit 2; }
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv || { echo "the venv module is missing: on Debian, apt-get install python3-venv" >&2; exit 2; }
+	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo "Installing the pinned versions into .venv"
+	@uv=$$(command -v uv || echo $(BIN)/uv); \
+	"$$uv" pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock; \
+	"$$uv" pip install --quiet --python $(BIN)/python --no-deps $(MEMBERS:%=-e ./%)
+	@touch $@
+
+demo: $(STAMP) ## The main job: build the digits model, serve it with Triton, ask it, show what it saw
+	@$(BIN)/python examples/digits/demo.py
+
+test: $(STAMP) ## Run every test, against real servers
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP) ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy $(MEMBERS:%=%/src) examples perf/locustfile.py
+
+format: $(STAMP) ## Rewrite the sources in the house style
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+bench: $(STAMP) ## Measure the served models beside their peers
+	@$(BIN)/python perf/benchmarks/backend_overhead.py
+
+lock: ## Resolve requirements.lock anew
+	@uv=$$(command -v uv || echo $(BIN)/uv); \
+	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url $(foreach n,client build server,--no-emit-package plansmith-$n) --group dev --all-extras \
+	  $(MEMBERS:%=%/pyproject.toml) -o requirements.lock
+
+clean: ## Remove .venv, caches and everything else that was made here
+	@rm -rf .venv out dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

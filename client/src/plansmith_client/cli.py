@@ -1,0 +1,131 @@
+"""The `plansmith` command: joins the sub-commands that the installed distributions bring.
+
+A sub-command is an entry point of the group `plansmith.commands`: a function with typer's annotations, or a
+`typer.Typer` with sub-commands of its own. Only the one that is called is imported, so that `plansmith infer` never
+pays for onnxruntime or a server.
+
+A failure that a user can act on is an exception with an integer attribute `exit_code`; it is shown as one sentence.
+Exit codes: 0 done, 1 the work failed, 2 the command line or the input was wrong, 3 a check was not met, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import entry_points, version
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import typer
+
+__all__ = ["main"]
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+class KnownCommand(NamedTuple):
+    """A sub-command of plansmith itself: the distribution that brings it, and its line in `plansmith --help`."""
+
+    distribution: str
+    summary: str
+
+
+# Kept here so that `plansmith --help` neither imports a distribution nor hides the ones that are not installed.
+KNOWN_COMMANDS = {
+    "build": KnownCommand("plansmith-build", "Build a verified version from an ONNX file and publish it."),
+    "inspect": KnownCommand("plansmith-build", "Show what a model repository holds."),
+    "serve": KnownCommand("plansmith-server", "Serve a model repository with Triton."),
+    "infer": KnownCommand("plansmith-client", "Send one request to a served model."),
+    "models": KnownCommand("plansmith-client", "List the models of a server."),
+    "health": KnownCommand("plansmith-client", "Tell whether a server, or a model of it, is ready."),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the `plansmith` command and exit.
+
+    Args:
+        arguments: the words after `plansmith`; by default those of the process.
+
+    Raises:
+        SystemExit: always, with one of the exit codes described in the module.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        import typer  # noqa: F401, PLC0415
+    except ImportError:
+        _fail("the plansmith command needs typer and rich: pip install 'plansmith-client[cli]'", EXIT_USAGE)
+    try:
+        _application(called=words[0] if words else "")(args=words, prog_name="plansmith")
+    except BrokenPipeError:
+        # The reader of a pipe left (`plansmith models | head`): Python must not report that a second time at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+    except Exception as error:
+        code = getattr(error, "exit_code", None)
+        if not isinstance(code, int):
+            raise
+        _fail(str(error), code)
+
+
+def _application(called: str) -> typer.Typer:
+    """All sub-commands by name and summary, `called` with its real options."""
+    import typer  # noqa: PLC0415
+
+    found = {point.name: point for point in entry_points(group="plansmith.commands")}
+    application = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        help="From an ONNX file to a served, verified, load-tested Triton model.",
+    )
+
+    @application.callback(invoke_without_command=True)
+    def options(
+        *,
+        show_version: bool = typer.Option(False, "--version", help="Show the version and exit.", is_eager=True),  # noqa: FBT003
+    ) -> None:
+        if show_version:
+            typer.echo(f"plansmith {version('plansmith-client')}")
+            raise typer.Exit
+
+    for name in [*KNOWN_COMMANDS, *sorted(found.keys() - KNOWN_COMMANDS.keys())]:
+        if name == called and name in found:
+            _add(application, name, found[name].load())
+        else:
+            _add(application, name, _placeholder(name))
+    return application
+
+
+def _add(application: typer.Typer, name: str, target: Any) -> None:
+    import typer  # noqa: PLC0415
+
+    if isinstance(target, typer.Typer):
+        application.add_typer(target, name=name)
+    else:
+        # A placeholder accepts any words: it is about to say why it cannot use them.
+        anything = {"allow_extra_args": True, "ignore_unknown_options": True} if target.__name__ == "refuse" else {}
+        application.command(name, context_settings=anything)(target)
+
+
+def _placeholder(name: str) -> Callable[..., None]:
+    """What stands for a sub-command that is only listed, or whose distribution is not installed."""
+    known = KNOWN_COMMANDS.get(name)
+
+    def refuse(ctx: typer.Context) -> None:
+        distribution = known.distribution if known else name
+        _fail(f"`plansmith {ctx.info_name}` is part of {distribution}: pip install {distribution}", EXIT_USAGE)
+
+    import typer  # noqa: PLC0415
+
+    refuse.__annotations__["ctx"] = typer.Context
+    refuse.__doc__ = known.summary if known else f"Brought by another distribution: plansmith {name} --help."
+    return refuse
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    print(f"Error: {sentence}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)
