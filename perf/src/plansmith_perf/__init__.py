@@ -1,0 +1,1 @@
+"""Load tests for models served by Triton Inference Server."""

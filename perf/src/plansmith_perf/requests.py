@@ -1,0 +1,84 @@
+"""Requests for a load test: valid inputs made from a model's metadata, and the answers they must get."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from plansmith_client.sampling import random_inputs
+from plansmith_perf.errors import WrongAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from plansmith_client import Model
+
+__all__ = ["CheckedRequest", "check_answer", "checked_requests"]
+
+
+@dataclass(frozen=True)
+class CheckedRequest:
+    """One request of a load test.
+
+    Attributes:
+        inputs: arrays by input name, the batch dimension first where the model has one.
+        expected: arrays by output name, as the idle server answered before the load began.
+    """
+
+    inputs: Mapping[str, np.ndarray]
+    expected: Mapping[str, np.ndarray]
+
+
+def checked_requests(model: Model, *, count: int, batch_size: int, seed: int) -> tuple[CheckedRequest, ...]:
+    """Make `count` different requests and ask for their answers, one at a time, before any load.
+
+    What a server answers when idle is what it must answer under load: a mixed-up batch, a buffer that is reused too
+    early or a request answered with another's result shows as a difference.
+
+    Args:
+        model: a model of a running server.
+        count: how many different requests to make.
+        batch_size: rows a request; ignored by a model that does not batch.
+        seed: makes the inputs repeatable.
+
+    Raises:
+        plansmith_client.ClientError: the server did not answer one of the requests.
+    """
+    batch = batch_size if model.metadata.max_batch_size else None
+    requests = []
+    for number in range(count):
+        inputs = random_inputs(model.metadata.inputs, batch=batch, seed=seed + number)
+        requests.append(CheckedRequest(inputs=inputs, expected=dict(model.infer(inputs))))
+    return tuple(requests)
+
+
+def check_answer(answer: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], *, tolerance: float) -> None:
+    """Compare an answer with the expected one.
+
+    Args:
+        answer: arrays by output name.
+        expected: arrays by output name.
+        tolerance: the greatest difference of floating-point values, relative to the greatest expected magnitude of
+            that output; batching changes the order of additions. Everything else must be equal.
+
+    Raises:
+        WrongAnswer: an output is missing, has another dtype or shape, or other values.
+    """
+    for name, reference in expected.items():
+        given = answer.get(name)
+        if given is None:
+            raise WrongAnswer(f"output {name!r} is missing from the answer")
+        if given.dtype != reference.dtype or given.shape != reference.shape:
+            raise WrongAnswer(
+                f"output {name!r} is {given.dtype} {list(given.shape)} where {reference.dtype} "
+                f"{list(reference.shape)} was expected"
+            )
+        if reference.dtype.kind == "f":
+            scale = float(np.abs(reference).max(initial=0.0)) or 1.0
+            difference = float(np.abs(given - reference).max(initial=0.0)) / scale
+            if not difference <= tolerance:
+                raise WrongAnswer(f"output {name!r} is off by {difference:.2g} of its greatest value")
+        elif not np.array_equal(given, reference):
+            raise WrongAnswer(f"output {name!r} has other values than the same request got from the idle server")

@@ -1,0 +1,81 @@
+"""What the tests share: the `plansmith` command as a user runs it, an empty repository, the committed one served."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import pytest
+
+from plansmith_server import ServerOptions, TritonServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+COMMITTED_REPOSITORY = ROOT / "model_repository"
+
+
+class Plansmith(Protocol):
+    """Runs `plansmith ...` and checks the exit code."""
+
+    def __call__(
+        self, *words: str | Path, expect: int = 0, cwd: Path | None = None, timeout: float = 240
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture(scope="session")
+def plansmith() -> Plansmith:
+    command = Path(sys.executable).with_name("plansmith")
+    # Wide and without colour, so that a sentence stands on one line.
+    environment = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1"}
+
+    def run(
+        *words: str | Path, expect: int = 0, cwd: Path | None = None, timeout: float = 240
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [command, *map(str, words)],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env=environment,
+            timeout=timeout,
+        )
+        said = f"plansmith {' '.join(map(str, words))}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == expect, f"exit code {done.returncode} instead of {expect}: {said}"
+        assert "Traceback" not in done.stderr, said
+        return done
+
+    return run
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """An empty model repository."""
+    folder = tmp_path / "model_repository"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def committed_server() -> Iterator[TritonServer]:
+    """A server over the repository that is committed, as a fresh clone has it."""
+    options = ServerOptions(repository=COMMITTED_REPOSITORY, http_port=0, grpc_port=0, metrics_port=0)
+    with TritonServer(options) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """The digits that the committed model has not seen: images FP32 [360, 8, 8] and labels INT64 [360]."""
+    folder = tmp_path_factory.mktemp("digits")
+    subprocess.run(
+        [sys.executable, ROOT / "examples/digits/train.py", "--output", folder], check=True, capture_output=True
+    )
+    with np.load(folder / "held_out.npz") as arrays:
+        return dict(arrays)
