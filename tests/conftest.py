@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import pytest
 
-from plansmith_server import ServerOptions, TritonServer
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from plansmith_server import TritonServer
 
 ROOT = Path(__file__).parent.parent
 COMMITTED_REPOSITORY = ROOT / "model_repository"
@@ -65,17 +65,25 @@ def repository(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def committed_server() -> Iterator[TritonServer]:
     """A server over the repository that is committed, as a fresh clone has it."""
+    from plansmith_server import ServerOptions, TritonServer  # noqa: PLC0415 - most tests need no server
+
     options = ServerOptions(repository=COMMITTED_REPOSITORY, http_port=0, grpc_port=0, metrics_port=0)
     with TritonServer(options) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def held_out(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """The digits that the committed model has not seen: images FP32 [360, 8, 8] and labels INT64 [360]."""
+def held_out_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits that the committed model has not seen: images FP32 [360, 8, 8] and labels INT64 [360], as .npz."""
     folder = tmp_path_factory.mktemp("digits")
     subprocess.run(
         [sys.executable, ROOT / "examples/digits/train.py", "--output", folder], check=True, capture_output=True
     )
-    with np.load(folder / "held_out.npz") as arrays:
+    return folder / "held_out.npz"
+
+
+@pytest.fixture(scope="session")
+def held_out(held_out_file: Path) -> dict[str, np.ndarray]:
+    """The arrays of `held_out_file` by name."""
+    with np.load(held_out_file) as arrays:
         return dict(arrays)

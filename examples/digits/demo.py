@@ -27,6 +27,8 @@ from plansmith_server import ServerOptions, TritonServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
 THREADS = 8
 ROUNDS = 5
 # On the same images the server must say what ONNX Runtime says in process; only the order of additions may differ.
@@ -64,7 +66,7 @@ def main(output: Path) -> None:
     console.print(f"  .venv/bin/plansmith serve --repository {repository}", style="bold")
 
 
-def ask(server: TritonServer, model: Path, images: np.ndarray) -> dict[str, Measurement]:
+def ask(server: TritonServer, model: Path, images: NDArray[np.float32]) -> dict[str, Measurement]:
     """Send the images to the server over both protocols, and to ONNX Runtime in this process.
 
     Args:
@@ -97,7 +99,7 @@ def ask(server: TritonServer, model: Path, images: np.ndarray) -> dict[str, Meas
     return measured
 
 
-def show(measured: dict[str, Measurement], images: np.ndarray, labels: np.ndarray, png: Path) -> None:
+def show(measured: dict[str, Measurement], images: NDArray[np.float32], labels: NDArray[np.int64], png: Path) -> None:
     """Print the table and the picture, and write the PNG."""
     table = Table(title=f"\nAccuracy and speed on {os.cpu_count()} CPU cores", title_justify="left")
     for heading in ["", "accuracy", "p50 ms", "p95 ms", "p99 ms", "images/s"]:

@@ -12,7 +12,9 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Classifier = Callable[[np.ndarray], np.ndarray]
+    from numpy.typing import NDArray
+
+    Classifier = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,11 @@ class Measurement:
         images_per_second: over the whole run.
     """
 
-    probabilities: np.ndarray
-    latencies: np.ndarray
+    probabilities: NDArray[np.float32]
+    latencies: NDArray[np.float64]
     images_per_second: float
 
-    def accuracy(self, labels: np.ndarray) -> float:
+    def accuracy(self, labels: NDArray[np.int64]) -> float:
         """The share of images, 0 to 1, whose most probable class is the label. `labels` is INT64 [N]."""
         return float((self.probabilities.argmax(axis=1) == labels).mean())
 
@@ -38,7 +40,7 @@ class Measurement:
         return float(np.percentile(self.latencies, percent)) * 1000
 
 
-def measure(classify: Classifier, images: np.ndarray, *, threads: int, rounds: int = 1) -> Measurement:
+def measure(classify: Classifier, images: NDArray[np.float32], *, threads: int, rounds: int = 1) -> Measurement:
     """Send each image alone, `threads` at a time, `rounds` times over.
 
     Args:
@@ -51,7 +53,7 @@ def measure(classify: Classifier, images: np.ndarray, *, threads: int, rounds: i
         Answers of the last round, latencies of all rounds.
     """
 
-    def timed(image: np.ndarray) -> tuple[np.ndarray, float]:
+    def timed(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
         started = time.perf_counter()
         probabilities = classify(image[np.newaxis])
         return probabilities, time.perf_counter() - started

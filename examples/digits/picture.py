@@ -16,10 +16,14 @@ from matplotlib import pyplot as plt
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 WHITE = 16.0
 
 
-def terminal_picture(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -> Columns:
+def terminal_picture(
+    images: NDArray[np.float32], labels: NDArray[np.int64], probabilities: NDArray[np.float32]
+) -> Columns:
     """Each image as a panel of half blocks, two pixels a character, green where the classifier is right.
 
     Args:
@@ -36,7 +40,12 @@ def terminal_picture(images: np.ndarray, labels: np.ndarray, probabilities: np.n
 
 
 def save_png(
-    path: Path, images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, *, columns: int = 8
+    path: Path,
+    images: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+    *,
+    columns: int = 8,
 ) -> None:
     """Write the images with predictions below them, mistakes in red.
 
@@ -63,7 +72,7 @@ def save_png(
     plt.close(figure)
 
 
-def _half_blocks(image: np.ndarray) -> Text:
+def _half_blocks(image: NDArray[np.float32]) -> Text:
     text = Text()
     shades = np.rint(image / WHITE * 255).astype(int)
     for upper, lower in zip(shades[::2], shades[1::2], strict=True):

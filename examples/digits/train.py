@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -22,6 +23,9 @@ from skl2onnx import to_onnx
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 OPSET = 17
 # From an image to what the classifier was trained on: a row of 64 pixels between 0 and 1.
@@ -64,7 +68,7 @@ def train(output: Path) -> float:
     return float(classifier.score(_pixels(test_images), test_labels))
 
 
-def _pixels(images: np.ndarray) -> np.ndarray:
+def _pixels(images: NDArray[np.float32]) -> NDArray[np.float32]:
     return images.reshape(-1, 64) / 16
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from plansmith_perf.errors import WrongAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
     from plansmith_client import Model
 
@@ -27,8 +29,8 @@ class CheckedRequest:
         expected: arrays by output name, as the idle server answered before the load began.
     """
 
-    inputs: Mapping[str, np.ndarray]
-    expected: Mapping[str, np.ndarray]
+    inputs: Mapping[str, NDArray[Any]]
+    expected: Mapping[str, NDArray[Any]]
 
 
 def checked_requests(model: Model, *, count: int, batch_size: int, seed: int) -> tuple[CheckedRequest, ...]:
@@ -54,7 +56,7 @@ def checked_requests(model: Model, *, count: int, batch_size: int, seed: int) ->
     return tuple(requests)
 
 
-def check_answer(answer: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], *, tolerance: float) -> None:
+def check_answer(answer: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]], *, tolerance: float) -> None:
     """Compare an answer with the expected one.
 
     Args:

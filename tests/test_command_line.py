@@ -1,0 +1,60 @@
+"""The `plansmith` command: what it lists, what it says of a mistake, and how it exits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+from plansmith_client.cli import KNOWN_COMMANDS
+
+
+def test_help_lists_every_command_with_a_line(plansmith):
+    listing = plansmith("--help").stdout
+    for name, known in KNOWN_COMMANDS.items():
+        assert name in listing
+        assert known.summary in listing
+
+
+def test_every_command_of_an_installed_distribution_is_listed_and_explains_its_options(plansmith):
+    brought = {point.name for point in entry_points(group="plansmith.commands")}
+    assert brought == KNOWN_COMMANDS.keys()
+    for name in brought:
+        assert "--json" in plansmith(name, "--help").stdout
+
+
+def test_help_imports_no_distribution():
+    program = """
+import sys
+from plansmith_client.cli import main
+try:
+    main(["--help"])
+finally:
+    heavy = {"onnx", "onnxruntime", "openvino", "grpc", "plansmith_build", "plansmith_server"}
+    print("imported:", sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "imported: []"
+
+
+def test_the_version_is_that_of_the_distribution(plansmith):
+    assert plansmith("--version").stdout == f"plansmith {version('plansmith-client')}\n"
+
+
+def test_a_command_that_does_not_exist_is_the_users_mistake(plansmith):
+    assert "nosuch" in plansmith("nosuch", expect=2).stderr
+
+
+def test_a_closed_pipe_is_no_failure_to_report(committed_server):
+    command = Path(sys.executable).with_name("plansmith")
+    listing = subprocess.Popen(
+        [command, "models", "--url", committed_server.grpc_url, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    listing.stdout.close()
+    error = listing.stderr.read().decode()
+    listing.stderr.close()
+    listing.wait(timeout=60)
+    assert error == ""

@@ -1,0 +1,92 @@
+"""Each distribution installs by itself with plain pip from a checkout, and works as built, not as it lies there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DIGITS = ROOT / "model_repository" / "digits"
+
+
+@pytest.fixture(scope="module")
+def clean_environment(tmp_path_factory):
+    """Makes a virtual environment with one member and what it depends on; gives its `bin`."""
+
+    def make(member: str) -> Path:
+        folder = tmp_path_factory.mktemp("environment")
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        install(folder / "bin", member)
+        return folder / "bin"
+
+    return make
+
+
+def install(environment: Path, member: str) -> None:
+    command = [environment / "pip", "install", "--quiet", "--disable-pip-version-check", f"{ROOT}/{member}"]
+    subprocess.run(command, check=True)
+
+
+def installed(environment: Path) -> set[str]:
+    listing = subprocess.run(
+        [environment / "pip", "list", "--format=json", "--disable-pip-version-check"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return {package["name"] for package in json.loads(listing.stdout)}
+
+
+def test_the_sdk_alone_is_light_and_says_what_its_command_needs(clean_environment):
+    environment = clean_environment("client")
+    packages = installed(environment) - {"pip", "setuptools"}
+    # tritonclient itself brings ml-dtypes and python-rapidjson; grpcio brings typing-extensions.
+    assert packages == {
+        *("plansmith-client", "tritonclient", "numpy", "grpcio", "protobuf", "urllib3"),
+        *("ml-dtypes", "python-rapidjson", "typing-extensions"),
+    }
+    imported = subprocess.run(
+        [environment / "python", "-W", "error", "-c", "import plansmith_client as p; print(p.__file__, p.Client)"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "site-packages" in imported.stdout
+    command = subprocess.run([environment / "plansmith", "models"], check=False, capture_output=True, text=True)
+    assert command.returncode == 2
+    assert command.stderr == "Error: the plansmith command needs typer and rich: pip install 'plansmith-client[cli]'\n"
+
+    install(environment, "client[cli]")
+    command = subprocess.run(
+        [environment / "plansmith", "serve", "--port", "1"], check=False, capture_output=True, text=True
+    )
+    assert command.returncode == 2
+    assert command.stderr == "Error: `plansmith serve` is part of plansmith-server: pip install plansmith-server\n"
+
+
+@pytest.mark.timeout(600)
+def test_one_install_brings_the_whole_way_from_a_file_to_an_answer(clean_environment, tmp_path, held_out_file):
+    environment = clean_environment("perf")
+    assert installed(environment) > {"plansmith-build", "plansmith-client", "plansmith-perf", "plansmith-server"}
+    model = next(DIGITS.glob("*/model.onnx"))
+    subprocess.run(
+        [environment / "plansmith", "build", model, "--name", "digits"], check=True, capture_output=True, cwd=tmp_path
+    )
+    program = f"""
+import pathlib, numpy
+from plansmith_client import Client
+from plansmith_server import ServerOptions, TritonServer
+options = ServerOptions(repository=pathlib.Path("model_repository"), http_port=0, grpc_port=0, metrics_port=0)
+held_out = numpy.load({str(held_out_file)!r})
+with TritonServer(options) as server, Client(server.grpc_url) as client:
+    answer = client.model("digits")(held_out["images"][:32])["probabilities"]
+print((answer.argmax(axis=1) == held_out["labels"][:32]).mean())
+"""
+    answered = subprocess.run(
+        [environment / "python", "-c", program], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert float(answered.stdout.splitlines()[-1]) > 0.9
