@@ -1,0 +1,93 @@
+"""What plansmith's `onnxruntime` backend costs beside a hand-written Python backend for one model.
+
+Both serve the same MLP (64-128-10, dynamic batching, one instance) in the same server, and perf_analyzer asks them in
+turn, round by round. The result is the ratio of their throughput; only ratios carry over to another machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from plansmith_perf.perf_analyzer import install_perf_analyzer
+from plansmith_server import ServerOptions, TritonServer
+
+NETWORK = """
+<ir_version: 8, opset_import: ["" : 17]>
+mlp (float[N, 64] x) => (float[N, 10] y)
+{
+  hidden = Gemm (x, w1, b1)
+  active = Relu (hidden)
+  y = Gemm (active, w2, b2)
+}
+"""
+CONFIG = """
+backend: "{backend}"
+max_batch_size: 64
+input {{ name: "x" data_type: TYPE_FP32 dims: 64 }}
+output {{ name: "y" data_type: TYPE_FP32 dims: 10 }}
+dynamic_batching {{ }}
+instance_group {{ kind: KIND_CPU count: 1 }}
+"""
+MODELS = {"plansmith": "onnxruntime", "handwritten": "python"}
+
+
+def write_repository(repository: Path) -> None:
+    """Write the two models: the same network behind each backend."""
+    network = onnx.parser.parse_model(NETWORK)
+    random = np.random.default_rng(0)
+    for name, shape in {"w1": (64, 128), "b1": (128,), "w2": (128, 10), "b2": (10,)}.items():
+        weights = random.standard_normal(shape).astype(np.float32)
+        network.graph.initializer.append(onnx.numpy_helper.from_array(weights, name))
+    for name, backend in MODELS.items():
+        version = repository / name / "1"
+        version.mkdir(parents=True)
+        onnx.save(network, version / "model.onnx")
+        (repository / name / "config.pbtxt").write_text(CONFIG.format(backend=backend), encoding="utf-8")
+    shutil.copy(Path(__file__).with_name("handwritten_backend.py"), repository / "handwritten" / "1" / "model.py")
+
+
+def main(rounds: int, concurrencies: list[int], output: Path) -> None:
+    """Measure, print the table and write the figures."""
+    analyzer = install_perf_analyzer(output / "perf_analyzer")
+    throughput: dict[int, dict[str, list[float]]] = {c: {model: [] for model in MODELS} for c in concurrencies}
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder) / "model_repository"
+        write_repository(repository)
+        options = ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0)
+        with TritonServer(options) as server:
+            plan = [(c, model) for _ in range(rounds) for c in concurrencies for model in MODELS]
+            for concurrency, model in track(plan, description="Measuring"):
+                row = analyzer.run(model, grpc_url=server.grpc_url, concurrency=concurrency)
+                throughput[concurrency][model].append(row.requests_per_second)
+
+    table = Table("concurrency", *MODELS, "ratio", title="MLP 64-128-10, requests/s, median of rounds")
+    for concurrency, measured in throughput.items():
+        medians = [statistics.median(measured[model]) for model in MODELS]
+        ratios = [ours / theirs for ours, theirs in zip(*measured.values(), strict=True)]
+        table.add_row(str(concurrency), *(f"{m:,.0f}" for m in medians), f"{statistics.median(ratios):.2f}")
+    Console().print(table)
+    report = output / "backend_overhead.json"
+    report.write_text(json.dumps(throughput, indent=2) + "\n", encoding="utf-8")
+    Console().print(f"All rounds: {report}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn [%(default)s]")
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16, 32], help="[1 16 32]")
+    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the figures [%(default)s]")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    main(arguments.rounds, arguments.concurrency, arguments.output)
