@@ -1,0 +1,75 @@
+"""The URL of a server, parsed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+from plansmith_client.errors import InvalidInput
+
+__all__ = ["Address"]
+
+_SCHEMES = ("grpc", "grpcs", "http", "https")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_EXAMPLES = "write it like localhost:8001 (gRPC) or http://localhost:8000 (HTTP)"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens and what it speaks there.
+
+    Attributes:
+        url: as the caller wrote it, for messages.
+        scheme: `grpc`, `grpcs`, `http` or `https`.
+        host: a name or an IP address, IPv6 without its brackets.
+        port: the TCP port.
+        path: what stands before `/v2`, for servers behind a gateway; HTTP only.
+    """
+
+    url: str
+    scheme: str
+    host: str
+    port: int
+    path: str = ""
+
+    @property
+    def target(self) -> str:
+        """`host:port`, IPv6 in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Read `host:port`, `grpc://host:port`, `grpcs://host:port`, `http://host[:port][/path]` or `https://...`.
+
+        Raises:
+            InvalidInput: the URL has another form, carries a user name or password, or lacks gRPC's port.
+        """
+        parts = _split(url)
+        if parts.scheme not in _SCHEMES:
+            raise InvalidInput(
+                f"The URL {url!r} is of scheme {parts.scheme!r}, which plansmith does not speak: {_EXAMPLES}"
+            )
+        if parts.username is not None or parts.password is not None:
+            # The URL is not repeated here: messages end up in logs, passwords should not.
+            raise InvalidInput("The URL carries a user name or a password: leave them out of it")
+        try:
+            port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+        except ValueError as error:
+            raise InvalidInput(f"The URL {url!r} has a port that is none: {_EXAMPLES}") from error
+        if not parts.hostname:
+            raise InvalidInput(f"The URL {url!r} names no host: {_EXAMPLES}")
+        if not port:
+            raise InvalidInput(f"The URL {url!r} names no port: {_EXAMPLES}")
+        path = parts.path.rstrip("/")
+        if parts.query or parts.fragment or (path and parts.scheme.startswith("grpc")):
+            raise InvalidInput(f"The URL {url!r} has parts after the port that it cannot have: {_EXAMPLES}")
+        return cls(url, parts.scheme, parts.hostname, port, path)
+
+
+def _split(url: object) -> SplitResult:
+    if not isinstance(url, str) or not url or not url.isprintable() or " " in url:
+        raise InvalidInput(f"The URL {url!r} is none: {_EXAMPLES}")
+    try:
+        return urlsplit(url if "://" in url else f"grpc://{url}")
+    except ValueError as error:
+        raise InvalidInput(f"The URL {url!r} is none: {_EXAMPLES}") from error

@@ -1,0 +1,160 @@
+"""Arrays to the bytes and values of the wire, and back.
+
+The binary form of a tensor is its elements in row-major order, little-endian; of a BYTES tensor, each element's length
+as four bytes, little-endian, and then the element (the binary tensor data extension of the Open Inference Protocol).
+The JSON form is the flat list of its elements.
+
+Decoded arrays own their memory: aligned, writable, and free of the message that they came in.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plansmith_client.errors import InvalidInput, ProtocolError
+from plansmith_client.tensors import numpy_dtype_from_datatype
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["array_from_binary", "array_from_values", "binary_from_array", "binary_size", "values_from_array"]
+
+_LENGTH_BYTES = 4
+_LENGTH = np.dtype("<u4")
+
+
+def binary_from_array(array: np.ndarray[Any, Any]) -> memoryview:
+    """The binary form of an array that is of a protocol dtype already; no copy where the array is contiguous.
+
+    Args:
+        array: any shape; numeric, or of dtype object with elements `bytes`.
+    """
+    if array.dtype == object:
+        return memoryview(_binary_from_bytes(array))
+    # A view as bytes first: the buffer protocol knows neither bfloat16 nor arrays without elements.
+    flat = np.asarray(array, order="C").reshape(-1)
+    data: memoryview = flat.view(np.uint8).data
+    return data
+
+
+def _binary_from_bytes(array: np.ndarray[Any, Any]) -> bytes:
+    elements: list[bytes] = array.reshape(-1).tolist()
+    lengths = np.fromiter(map(len, elements), dtype=_LENGTH, count=len(elements)).view("V4").tolist()
+    return b"".join(chain.from_iterable(zip(lengths, elements, strict=True)))
+
+
+def binary_size(array: np.ndarray[Any, Any]) -> int:
+    """Bytes of the binary form, without making it."""
+    if array.dtype == object:
+        return sum(map(len, array.reshape(-1).tolist())) + _LENGTH_BYTES * array.size
+    size: int = array.nbytes
+    return size
+
+
+def array_from_binary(data: bytes | memoryview, datatype: str, shape: Sequence[int]) -> np.ndarray[Any, Any]:
+    """The array of a tensor in binary form.
+
+    Raises:
+        ProtocolError: the bytes are not a tensor of this datatype and shape.
+    """
+    count = _element_count(shape)
+    if datatype == "BYTES":
+        parts = _bytes_from_binary(bytes(data), count)
+        elements = np.empty(count, dtype=object)
+        elements[:] = parts
+        return elements.reshape(shape)
+    dtype = _dtype(datatype)
+    if len(data) != count * dtype.itemsize:
+        raise ProtocolError(f"{datatype} {list(shape)} takes {count * dtype.itemsize} bytes, {len(data)} came")
+    octets = np.frombuffer(data, dtype=np.uint8)
+    if datatype == "BOOL":
+        return (octets != 0).reshape(shape)
+    return octets.copy().view(dtype).reshape(shape)
+
+
+def _bytes_from_binary(data: bytes, count: int) -> list[bytes]:
+    # Each element tells where the next one starts, so this is a loop; numpy has nothing to offer here.
+    elements = []
+    position, end = 0, len(data)
+    while position < end:
+        start = position + _LENGTH_BYTES
+        position = start + int.from_bytes(data[position:start], "little")
+        if start > end or position > end:
+            raise ProtocolError("a BYTES tensor ends in the middle of an element")
+        elements.append(data[start:position])
+    if len(elements) != count:
+        raise ProtocolError(f"a BYTES tensor of {count} elements came with {len(elements)}")
+    return elements
+
+
+def array_from_values(values: Sequence[Any], datatype: str, shape: Sequence[int]) -> np.ndarray[Any, Any]:
+    """The array of a tensor whose elements came as JSON or as typed protobuf fields.
+
+    Args:
+        values: the elements, flat or nested; for BYTES `str` or `bytes`.
+        datatype: the protocol's.
+        shape: without dynamic dimensions.
+
+    Raises:
+        ProtocolError: the values are not a tensor of this datatype and shape.
+    """
+    count = _element_count(shape)
+    dtype = _dtype(datatype)
+    try:
+        array = np.array(values, dtype=object if datatype == "BYTES" else None)
+        if array.size != count:
+            raise ProtocolError(f"{datatype} {list(shape)} takes {count} values, {array.size} came")
+        array = array.reshape(shape)
+        if datatype == "BYTES":
+            return _encode_text(array)
+        if datatype in ("INT64", "UINT64") and array.dtype.kind not in "iu":
+            # Integers of both ends of the range in one list: numpy would go through float64 and lose digits.
+            array = np.array(values, dtype=object).reshape(shape)
+        return array.astype(dtype)
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise ProtocolError(f"the values are not {datatype} {list(shape)}: {error}") from error
+
+
+def _encode_text(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    encoded = np.empty(array.size, dtype=object)
+    encoded[:] = [value if type(value) is bytes else value.encode() for value in array.reshape(-1).tolist()]
+    return encoded.reshape(array.shape)
+
+
+def values_from_array(array: np.ndarray[Any, Any]) -> list[Any]:
+    """The JSON form of an array that is of a protocol dtype already: its elements, flat.
+
+    Raises:
+        InvalidInput: it has bytes that are not UTF-8, or a NaN or an infinity: JSON has neither.
+    """
+    flat = array.reshape(-1)
+    if array.dtype == object:
+        try:
+            return [element.decode() for element in flat.tolist()]
+        except UnicodeDecodeError as error:
+            raise InvalidInput(
+                "this server takes JSON only, which cannot carry bytes that are not UTF-8 text; use its gRPC port"
+            ) from error
+    if array.dtype.kind not in "biu":
+        flat = flat.astype(np.float64)
+        if not np.isfinite(flat).all():
+            raise InvalidInput("this server takes JSON only, which has no NaN and no infinity; use its gRPC port")
+    values: list[Any] = flat.tolist()
+    return values
+
+
+def _dtype(datatype: str) -> np.dtype[Any]:
+    try:
+        return numpy_dtype_from_datatype(datatype)
+    except InvalidInput as error:
+        raise ProtocolError(str(error)) from error
+
+
+def _element_count(shape: Sequence[int]) -> int:
+    if any(not isinstance(size, int) or size < 0 for size in shape):
+        raise ProtocolError(f"{list(shape)} is not the shape of an array")
+    return math.prod(shape)

@@ -1,0 +1,173 @@
+"""What a caller may pass for a tensor of some datatype.
+
+One rule: nothing is lost.
+
+- An array (anything with a dtype of its own: numpy, or with `__array__` or `__dlpack__`) is taken where its dtype is
+  the declared one, or where the declared one holds every value of it: int32 for INT64, uint8 for FP32, float32 for
+  FP64. It is refused otherwise: float64 for FP32, int64 for INT32, int64 for FP64 (2**53 + 1 is no float64).
+- Python numbers, alone or in lists, have no dtype: they take the declared one. Integers must fit it exactly;
+  fractions are rounded to the nearest value, as every literal is; what would overflow is refused.
+- BF16 has no dtype in numpy itself, so float32 arrays are taken for it, rounded to the nearest value, ties to even.
+- BYTES takes `bytes`, `str` (sent as UTF-8) and numpy's string arrays.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plansmith_client.tensors import numpy_dtype_from_datatype
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+__all__ = ["UnfitValueError", "array_from_value"]
+
+# The integers up to 2**bits are all values of a floating datatype with so many bits of significand.
+_SIGNIFICAND_BITS = {"BF16": 8, "FP16": 11, "FP32": 24, "FP64": 53}
+_HOLDS_FLOATS = {
+    "BF16": {"bfloat16"},
+    "FP16": {"float16"},
+    "FP32": {"float16", "bfloat16", "float32"},
+    "FP64": {"float16", "bfloat16", "float32", "float64"},
+}
+
+
+class UnfitValueError(ValueError):
+    """The value does not fit the datatype; the message says why, in words that follow the tensor's name."""
+
+
+def array_from_value(value: ArrayLike, datatype: str) -> np.ndarray[Any, Any]:
+    """The array of `datatype` that `value` stands for, by the rule of this module.
+
+    Args:
+        value: an array, a Python number or string, or nested lists of them.
+        datatype: the protocol's.
+
+    Returns:
+        An array of the datatype's dtype and the value's shape, not copied where it was one already; for BYTES an array
+        of `bytes` objects.
+
+    Raises:
+        UnfitValueError: the value does not fit.
+    """
+    dtype = numpy_dtype_from_datatype(datatype)
+    if type(value) is np.ndarray and value.dtype == dtype and datatype != "BYTES":
+        return value
+    if datatype == "BYTES":
+        return _bytes_array(value)
+    array = _array(value)
+    if array.dtype == dtype:
+        return array
+    if array.dtype.kind in "OSUTMmcV" and array.dtype.name != "bfloat16":
+        raise UnfitValueError(f"holds {_name_of(array.dtype)}, which {datatype} does not take")
+    if _is_python(value):
+        return _literal(value, array, datatype, dtype)
+    if not _holds_every_value(datatype, dtype, array.dtype):
+        if datatype == "BF16" and array.dtype == np.float32:
+            return _rounded(array, dtype, datatype)
+        raise UnfitValueError(
+            f"is {array.dtype.name}, which {datatype} cannot hold without loss; "
+            f"if that is meant, convert it first: .astype({_spelling(datatype, dtype)})"
+        )
+    return array.astype(dtype)
+
+
+def _array(value: Any) -> np.ndarray[Any, Any]:
+    try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return np.from_dlpack(value)
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, BufferError, OverflowError) as error:
+        if isinstance(value, (list, tuple)):
+            raise UnfitValueError("is a list whose parts differ in length or kind, which is not an array") from error
+        raise UnfitValueError(f"is a {type(value).__name__} that numpy cannot take: {error}") from error
+
+
+def _is_python(value: Any) -> bool:
+    """Whether the value has no dtype of its own; the first element of a list speaks for all."""
+    while isinstance(value, (list, tuple)) and value:
+        value = value[0]
+    return not hasattr(value, "dtype") and not hasattr(value, "__array__")
+
+
+def _literal(value: Any, array: np.ndarray[Any, Any], datatype: str, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    if array.size == 0:
+        return array.astype(dtype)
+    if datatype in _SIGNIFICAND_BITS:
+        return _rounded(array, dtype, datatype)
+    if array.dtype.kind == "f" and datatype in ("INT64", "UINT64"):
+        # Integers of both ends of the range in one list: numpy went through float64 and lost digits.
+        array = np.asarray(value, dtype=object)
+    with np.errstate(invalid="ignore"):
+        try:
+            converted = array.astype(dtype)
+        except (OverflowError, ValueError) as error:
+            raise UnfitValueError(f"holds a number that {datatype} cannot hold") from error
+    if not (converted == array).all():
+        wrong = array.reshape(-1)[int(np.argmax((converted != array).reshape(-1)))]
+        raise UnfitValueError(f"holds {wrong}, which {datatype} cannot hold")
+    return converted
+
+
+def _rounded(array: np.ndarray[Any, Any], dtype: np.dtype[Any], datatype: str) -> np.ndarray[Any, Any]:
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype)
+    overflowed = np.isinf(converted) & np.isfinite(array)
+    if overflowed.any():
+        wrong = array.reshape(-1)[int(np.argmax(overflowed.reshape(-1)))]
+        raise UnfitValueError(f"holds {wrong}, which is beyond the range of {datatype}")
+    return converted
+
+
+def _holds_every_value(datatype: str, dtype: np.dtype[Any], source: np.dtype[Any]) -> bool:
+    if source.kind == "b":
+        return True
+    bits = _SIGNIFICAND_BITS.get(datatype)
+    if bits is None:
+        return source.kind in "iu" and dtype.kind in "iu" and np.can_cast(source, dtype, "safe")
+    if source.kind in "iu":
+        return source.itemsize * 8 - (source.kind == "i") <= bits
+    return source.name in _HOLDS_FLOATS[datatype]
+
+
+def _bytes_array(value: Any) -> np.ndarray[Any, Any]:
+    # Python's strings do not go through numpy's own string dtypes, which drop zero bytes at the end.
+    python = isinstance(value, (str, bytes, list, tuple))
+    array = np.array(value, dtype=object) if python else _array(value)
+    if array.dtype.kind in "SUT":
+        array = array.astype(object)
+    if array.dtype != object:
+        raise UnfitValueError(f"is {array.dtype.name}, which BYTES does not take: pass bytes or str")
+    elements = array.reshape(-1).tolist()
+    kinds = set(map(type, elements))
+    if kinds <= {bytes}:
+        return array
+    encoded = np.empty(len(elements), dtype=object)
+    try:
+        if kinds == {str}:
+            encoded[:] = list(map(str.encode, elements))
+        else:
+            encoded[:] = [_bytes(element) for element in elements]
+    except UnicodeEncodeError as error:
+        raise UnfitValueError(f"holds a str that is not valid Unicode: {error.reason}") from error
+    return encoded.reshape(array.shape)
+
+
+def _bytes(element: Any) -> bytes:
+    if isinstance(element, str):
+        return element.encode()
+    if isinstance(element, (bytes, bytearray, memoryview)):
+        return bytes(element)
+    raise UnfitValueError(f"holds a {type(element).__name__}, which BYTES does not take: pass bytes or str")
+
+
+def _name_of(dtype: np.dtype[Any]) -> str:
+    if dtype.kind == "O":
+        return "Python objects"
+    return "strings" if dtype.kind in "SUT" else dtype.name
+
+
+def _spelling(datatype: str, dtype: np.dtype[Any]) -> str:
+    return "ml_dtypes.bfloat16" if datatype == "BF16" else f"numpy.{dtype.name}"

@@ -1,0 +1,173 @@
+"""From what a server says went wrong to the errors of this package: one mapping for both wires.
+
+gRPC's status codes are the common language; Triton turns the same codes into HTTP's (`STATUS_CODES`). Where a code
+means two things the server's words decide: a full queue arrives as UNAVAILABLE, like a server that is gone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from plansmith_client.errors import (
+    AccessDenied,
+    ClientClosed,
+    ClientError,
+    DeadlineExceeded,
+    InferenceFailed,
+    InvalidInput,
+    ModelNotFound,
+    ModelNotReady,
+    ProtocolError,
+    ServerOverloaded,
+    ServerUnavailable,
+)
+from plansmith_client.operations import Infer, ModelOperation, Operation
+
+__all__ = [
+    "STATUS_CODES",
+    "client_closed",
+    "deadline_exceeded",
+    "error_from_answer",
+    "malformed_answer",
+    "server_unavailable",
+]
+
+STATUS_CODES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    409: "ALREADY_EXISTS",
+    413: "INVALID_ARGUMENT",
+    422: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    501: "UNIMPLEMENTED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+"""HTTP status to the gRPC code of the same meaning; any other status is not one of the protocol."""
+
+
+class _Rule(NamedTuple):
+    """Which error a failure is: the first rule whose conditions all hold decides."""
+
+    error: type[ClientError]
+    sentence: str
+    codes: tuple[str, ...] = ()
+    phrases: tuple[str, ...] = ()
+    about: type[Operation[Any]] = Operation
+
+
+# The phrases are Triton's own: of its schedulers, its model repository manager and its two front ends.
+_RULES = (
+    _Rule(
+        ServerOverloaded,
+        "the server's queue is full ({reason}); send less at once or add instances",
+        phrases=("exceeds maximum queue size",),
+    ),
+    _Rule(
+        DeadlineExceeded,
+        "the request waited longer in the server's queue than it may ({reason})",
+        phrases=("request timeout expired",),
+    ),
+    _Rule(
+        AccessDenied,
+        "the server refuses access ({reason})",
+        phrases=("this protocol is restricted", "this api is restricted"),
+    ),
+    _Rule(AccessDenied, "the server refuses access ({reason})", codes=("PERMISSION_DENIED", "UNAUTHENTICATED")),
+    _Rule(
+        ModelNotReady,
+        "not ready ({reason})",
+        phrases=("has no available versions", "is not at ready state", "not ready for inference"),
+        about=ModelOperation,
+    ),
+    _Rule(ModelNotFound, "not found ({reason})", codes=("NOT_FOUND",), about=ModelOperation),
+    _Rule(
+        InvalidInput,
+        "the server refuses the request ({reason})",
+        codes=("INVALID_ARGUMENT", "OUT_OF_RANGE"),
+        about=ModelOperation,
+    ),
+    _Rule(
+        InvalidInput,
+        "the request is larger than the server, or a proxy before it, takes ({reason})",
+        codes=("RESOURCE_EXHAUSTED",),
+        phrases=("larger than max",),
+    ),
+    _Rule(ServerOverloaded, "the server has no room for the request ({reason})", codes=("RESOURCE_EXHAUSTED",)),
+    _Rule(DeadlineExceeded, "the server's own time limit has passed ({reason})", codes=("DEADLINE_EXCEEDED",)),
+    _Rule(
+        ServerUnavailable,
+        "the server says that it is unavailable ({reason}); try again later",
+        codes=("UNAVAILABLE",),
+    ),
+    _Rule(InferenceFailed, "the inference failed ({reason})", about=Infer),
+    _Rule(
+        ProtocolError,
+        "the server does not know this call of the Open Inference Protocol ({reason})",
+        codes=("UNIMPLEMENTED", "NOT_FOUND"),
+    ),
+    _Rule(ProtocolError, "the call failed ({reason})"),
+)
+
+_MAX_REASON = 2000
+
+
+def error_from_answer(code: str, text: str, operation: Operation[Any], url: str) -> ClientError:
+    """The error for an operation that the server answered with a failure; total over the codes.
+
+    Args:
+        code: the name of a gRPC status code.
+        text: the server's words.
+        operation: what it was asked.
+        url: the server's, as the caller wrote it.
+    """
+    words = text.lower()
+    rule = next(
+        rule
+        for rule in _RULES
+        if (not rule.codes or code in rule.codes)
+        and (not rule.phrases or any(phrase in words for phrase in rule.phrases))
+        and isinstance(operation, rule.about)
+    )
+    return rule.error(f"{_subject(operation)} at {url}: {rule.sentence.format(reason=_one_line(text))}")
+
+
+_START_OR_CORRECT = "start the server there (plansmith serve) or correct the URL"
+
+
+def server_unavailable(url: str, reason: str, advice: str = _START_OR_CORRECT) -> ServerUnavailable:
+    """The error for a server that cannot be reached, or whose connection broke."""
+    return ServerUnavailable(f"No answer from {url} ({_one_line(reason)}): {advice}")
+
+
+def deadline_exceeded(operation: Operation[Any], url: str, timeout: float) -> DeadlineExceeded:
+    """The error for a call whose time has passed."""
+    return DeadlineExceeded(f"{_subject(operation)} at {url}: no answer within {timeout:g} s; allow more with timeout=")
+
+
+def client_closed(url: str) -> ClientClosed:
+    """The error for a call on a client that has been closed."""
+    return ClientClosed(f"The client for {url} is closed: make a new one, or keep the calls inside its `with` block")
+
+
+def malformed_answer(operation: Operation[Any], url: str, reason: object) -> ProtocolError:
+    """The error for an answer that cannot be read."""
+    subject, why = _subject(operation), _one_line(str(reason))
+    return ProtocolError(f"{subject} at {url}: the answer is not one of the Open Inference Protocol ({why})")
+
+
+def _subject(operation: Operation[Any]) -> str:
+    if not isinstance(operation, ModelOperation):
+        return "The server"
+    return f"Model {operation.name!r}" + (f" version {operation.version}" if operation.version else "")
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split()) or "it gave no reason"
+    return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "..."

@@ -1,0 +1,170 @@
+"""Operations to the messages of Triton's gRPC service, and their replies to answers.
+
+The messages are NVIDIA's generated ones, as tritonclient ships them (`grpc_service.proto`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tritonclient.grpc import service_pb2
+
+from plansmith_client.codecs import array_from_binary, array_from_values, binary_from_array, binary_size
+from plansmith_client.errors import InvalidInput, ProtocolError
+from plansmith_client.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
+from plansmith_client.operations import (
+    Infer,
+    IsModelReady,
+    IsServerLive,
+    IsServerReady,
+    ListModels,
+    Operation,
+    ReadModelConfig,
+    ReadModelMetadata,
+    ReadServerMetadata,
+)
+from plansmith_client.results import InferResult
+from plansmith_client.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    import numpy as np
+
+    from plansmith_client.operations import ParameterValue
+
+__all__ = ["RPCS", "Rpc"]
+
+# protobuf's limit is 2 GiB for a whole message; the rest of it takes little.
+_MAX_TENSOR_BYTES = 2**31 - 2**20
+_MAX_INT64 = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """How one kind of operation travels.
+
+    Attributes:
+        method: the method of the service.
+        request: makes the message from the operation.
+        answer: reads the reply; raises ProtocolError, or one of Python's errors, where the reply is malformed.
+    """
+
+    method: str
+    request: Callable[[Any], Any]
+    answer: Callable[[Any], Any]
+
+
+def _infer_request(operation: Infer) -> Any:
+    size = sum(binary_size(tensor.array) for tensor in operation.inputs)
+    if size > _MAX_TENSOR_BYTES:
+        raise InvalidInput(
+            f"Model {operation.name!r}: given inputs of {size} bytes, expected less than 2 GiB, the most that one gRPC "
+            "message can carry; send them in parts or over HTTP"
+        )
+    request = service_pb2.ModelInferRequest(
+        model_name=operation.name, model_version=operation.version, id=operation.request_id
+    )
+    for tensor in operation.inputs:
+        request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
+        request.raw_input_contents.append(bytes(binary_from_array(tensor.array)))
+    for name in operation.outputs or ():
+        request.outputs.add(name=name)
+    for name, value in operation.parameters.items():
+        _set_parameter(request.parameters[name], value)
+    return request
+
+
+def _set_parameter(parameter: Any, value: ParameterValue) -> None:
+    if isinstance(value, bool):
+        parameter.bool_param = value
+    elif isinstance(value, str):
+        parameter.string_param = value
+    elif isinstance(value, float):
+        parameter.double_param = value
+    elif value > _MAX_INT64:
+        parameter.uint64_param = value
+    else:
+        parameter.int64_param = value
+
+
+def _infer_result(reply: Any) -> InferResult:
+    raw = reply.raw_output_contents
+    if raw and len(raw) != len(reply.outputs):
+        raise ProtocolError(f"{len(reply.outputs)} outputs came with the data of {len(raw)}")
+    outputs: dict[str, np.ndarray[Any, Any]] = {}
+    for index, output in enumerate(reply.outputs):
+        if raw:
+            outputs[output.name] = array_from_binary(raw[index], output.datatype, output.shape)
+        else:
+            outputs[output.name] = array_from_values(_typed_values(output), output.datatype, output.shape)
+    return InferResult(
+        outputs,
+        model_name=reply.model_name,
+        model_version=reply.model_version,
+        request_id=reply.id,
+        parameters=_parameters(reply.parameters),
+    )
+
+
+def _typed_values(output: Any) -> list[Any]:
+    # At most one of the typed fields is filled; which one follows from the datatype.
+    for _, values in output.contents.ListFields():
+        return list(values)
+    return []
+
+
+def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: getattr(value, kind)
+        for name, value in parameters.items()
+        if (kind := value.WhichOneof("parameter_choice")) is not None
+    }
+
+
+def _specs(tensors: Iterable[Any]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in tensors)
+
+
+def _model_metadata(reply: Any) -> ModelMetadata:
+    return ModelMetadata(reply.name, tuple(reply.versions), reply.platform, _specs(reply.inputs), _specs(reply.outputs))
+
+
+def _model_config(reply: Any) -> ModelConfig:
+    optional = frozenset(tensor.name for tensor in reply.config.input if tensor.optional)
+    return ModelConfig(reply.config.max_batch_size, optional)
+
+
+RPCS: Mapping[type[Operation[Any]], Rpc] = {
+    IsServerLive: Rpc("ServerLive", lambda _: service_pb2.ServerLiveRequest(), lambda reply: reply.live),
+    IsServerReady: Rpc("ServerReady", lambda _: service_pb2.ServerReadyRequest(), lambda reply: reply.ready),
+    IsModelReady: Rpc(
+        "ModelReady",
+        lambda operation: service_pb2.ModelReadyRequest(name=operation.name, version=operation.version),
+        lambda reply: reply.ready,
+    ),
+    ReadServerMetadata: Rpc(
+        "ServerMetadata",
+        lambda _: service_pb2.ServerMetadataRequest(),
+        lambda reply: ServerMetadata(reply.name, reply.version, tuple(reply.extensions)),
+    ),
+    ListModels: Rpc(
+        "RepositoryIndex",
+        lambda _: service_pb2.RepositoryIndexRequest(),
+        lambda reply: tuple(
+            ModelStatus(model.name, model.version, model.state, model.reason) for model in reply.models
+        ),
+    ),
+    ReadModelMetadata: Rpc(
+        "ModelMetadata",
+        lambda operation: service_pb2.ModelMetadataRequest(name=operation.name, version=operation.version),
+        _model_metadata,
+    ),
+    ReadModelConfig: Rpc(
+        "ModelConfig",
+        lambda operation: service_pb2.ModelConfigRequest(name=operation.name, version=operation.version),
+        _model_config,
+    ),
+    Infer: Rpc("ModelInfer", _infer_request, _infer_result),
+}

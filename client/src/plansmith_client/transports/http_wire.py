@@ -1,0 +1,221 @@
+"""Operations to HTTP requests of the Open Inference Protocol, and the replies to answers.
+
+Tensors travel as binary where the server speaks the binary tensor data extension: a JSON header whose length stands in
+`Inference-Header-Content-Length`, then each tensor's bytes. Other servers are sent JSON. Either is read, whatever was
+asked for. tritonclient's own codec for this cannot be used: importing tritonclient.http brings gevent into the process.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from plansmith_client.codecs import array_from_binary, array_from_values, binary_from_array, values_from_array
+from plansmith_client.errors import InvalidInput, ProtocolError
+from plansmith_client.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
+from plansmith_client.operations import (
+    Infer,
+    IsModelReady,
+    IsServerLive,
+    IsServerReady,
+    ListModels,
+    ModelOperation,
+    Operation,
+    ReadModelConfig,
+    ReadModelMetadata,
+    ReadServerMetadata,
+)
+from plansmith_client.results import InferResult
+from plansmith_client.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+
+__all__ = ["EXCHANGES", "Exchange", "Reply", "Request", "infer_request"]
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request: what follows the server's URL, and the parts of its body."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: tuple[bytes | memoryview, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP reply whose status says success; names of headers in lower case."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """How one kind of operation travels.
+
+    Attributes:
+        request: makes the request from the operation.
+        answer: reads the reply; raises ProtocolError, or one of Python's errors, where it is malformed.
+    """
+
+    request: Callable[[Any], Request]
+    answer: Callable[[Reply], Any]
+
+
+def infer_request(operation: Infer, *, binary: bool) -> Request:
+    """The request of an inference.
+
+    Args:
+        operation: what to send.
+        binary: whether the server speaks the binary tensor data extension.
+
+    Raises:
+        InvalidInput: the tensors cannot be written as JSON, and the server takes nothing else.
+    """
+    header: dict[str, Any] = {"inputs": []}
+    if operation.request_id:
+        header["id"] = operation.request_id
+    parameters = dict(operation.parameters)
+    blobs: list[memoryview] = []
+    for tensor in operation.inputs:
+        described: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.array.shape}
+        if binary:
+            blob = binary_from_array(tensor.array)
+            blobs.append(blob)
+            described["parameters"] = {"binary_data_size": len(blob)}
+        else:
+            described["data"] = _json_values(operation, tensor.name, tensor.array)
+        header["inputs"].append(described)
+    if operation.outputs is not None:
+        wish = {"parameters": {"binary_data": True}} if binary else {}
+        header["outputs"] = [{"name": name, **wish} for name in operation.outputs]
+    elif binary:
+        parameters["binary_data_output"] = True
+    if parameters:
+        header["parameters"] = parameters
+    encoded = _json(operation, header)
+    headers = {"Content-Type": "application/json"}
+    if binary:
+        headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(encoded))}
+    return Request("POST", f"{_model_path(operation)}/infer", headers, (encoded, *blobs))
+
+
+def _json(operation: Infer, header: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(header, allow_nan=False).encode()
+    except ValueError as error:
+        raise InvalidInput(
+            f"Model {operation.name!r}: a parameter is NaN or infinite, expected a finite number over HTTP"
+        ) from error
+
+
+def _json_values(operation: Infer, name: str, array: np.ndarray[Any, Any]) -> list[Any]:
+    try:
+        return values_from_array(array)
+    except InvalidInput as error:
+        raise InvalidInput(f"Model {operation.name!r}, input {name!r}: {error}") from error
+
+
+def _infer_result(reply: Reply) -> InferResult:
+    length = reply.headers.get(HEADER_LENGTH.lower())
+    header = _object(reply.body if length is None else reply.body[: int(length)])
+    blobs = memoryview(reply.body)[len(reply.body) if length is None else int(length) :]
+    outputs: dict[str, np.ndarray[Any, Any]] = {}
+    for output in header["outputs"]:
+        name, datatype, shape = output["name"], output["datatype"], output["shape"]
+        size = output.get("parameters", {}).get("binary_data_size")
+        if size is None:
+            outputs[name] = array_from_values(output["data"], datatype, shape)
+        elif not 0 <= size <= len(blobs):
+            raise ProtocolError(f"output {name!r} should have {size} bytes, {len(blobs)} came")
+        else:
+            outputs[name] = array_from_binary(blobs[:size], datatype, shape)
+            blobs = blobs[size:]
+    return InferResult(
+        outputs,
+        model_name=header["model_name"],
+        model_version=header.get("model_version") or "",
+        request_id=header.get("id") or "",
+        parameters=header.get("parameters") or {},
+    )
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    parsed = json.loads(body)
+    if not isinstance(parsed, dict):
+        raise ProtocolError(f"expected a JSON object, got {type(parsed).__name__}")
+    return parsed
+
+
+def _server_metadata(reply: Reply) -> ServerMetadata:
+    answer = _object(reply.body)
+    return ServerMetadata(answer["name"], answer["version"], tuple(answer.get("extensions") or ()))
+
+
+def _models(reply: Reply) -> tuple[ModelStatus, ...]:
+    return tuple(
+        ModelStatus(model["name"], model.get("version") or "", model.get("state") or "", model.get("reason") or "")
+        for model in json.loads(reply.body)
+    )
+
+
+def _specs(tensors: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(tensor["name"], tensor["datatype"], tuple(map(int, tensor["shape"]))) for tensor in tensors)
+
+
+def _model_metadata(reply: Reply) -> ModelMetadata:
+    answer = _object(reply.body)
+    return ModelMetadata(
+        answer["name"],
+        tuple(map(str, answer.get("versions") or ())),
+        answer.get("platform") or "",
+        _specs(answer.get("inputs") or ()),
+        _specs(answer.get("outputs") or ()),
+    )
+
+
+def _model_config(reply: Reply) -> ModelConfig:
+    answer = _object(reply.body)
+    optional = frozenset(tensor["name"] for tensor in answer.get("input") or () if tensor.get("optional"))
+    return ModelConfig(int(answer.get("max_batch_size") or 0), optional)
+
+
+def _model_path(operation: ModelOperation[Any]) -> str:
+    path = f"/v2/models/{quote(operation.name, safe='')}"
+    return f"{path}/versions/{operation.version}" if operation.version else path
+
+
+def _get(path: str) -> Callable[[Any], Request]:
+    return lambda _: Request("GET", path, {})
+
+
+def _get_of_model(suffix: str) -> Callable[[ModelOperation[Any]], Request]:
+    return lambda operation: Request("GET", _model_path(operation) + suffix, {})
+
+
+def _yes(_: Reply) -> bool:
+    # Readiness is the status alone: Triton sends no body, others send one of several forms.
+    return True
+
+
+EXCHANGES: Mapping[type[Operation[Any]], Exchange] = {
+    IsServerLive: Exchange(_get("/v2/health/live"), _yes),
+    IsServerReady: Exchange(_get("/v2/health/ready"), _yes),
+    IsModelReady: Exchange(_get_of_model("/ready"), _yes),
+    ReadServerMetadata: Exchange(_get("/v2"), _server_metadata),
+    ListModels: Exchange(
+        lambda _: Request("POST", "/v2/repository/index", {"Content-Type": "application/json"}, (b"{}",)), _models
+    ),
+    ReadModelMetadata: Exchange(_get_of_model(""), _model_metadata),
+    ReadModelConfig: Exchange(_get_of_model("/config"), _model_config),
+    Infer: Exchange(lambda operation: infer_request(operation, binary=True), _infer_result),
+}

@@ -1,0 +1,176 @@
+"""The checks of a request against the model's metadata, before a byte of it is sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from plansmith_client.conversion import UnfitValueError, array_from_value
+from plansmith_client.errors import InvalidInput
+from plansmith_client.operations import ParameterValue, Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike
+
+    from plansmith_client.metadata import ModelMetadata
+    from plansmith_client.tensors import TensorSpec
+
+__all__ = ["bind_inputs", "check_inputs", "check_outputs", "check_parameters", "check_text"]
+
+_INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
+
+
+def bind_inputs(
+    metadata: ModelMetadata, positional: Sequence[ArrayLike], named: Mapping[str, ArrayLike]
+) -> dict[str, ArrayLike]:
+    """Give positional arguments the names of the model's inputs, in the model's order.
+
+    Raises:
+        InvalidInput: there are more of them than inputs, or one of them is given by name as well.
+    """
+    if len(positional) > len(metadata.inputs):
+        raise InvalidInput(
+            f"Model {metadata.name!r}: given {len(positional)} inputs, expected at most {len(metadata.inputs)}: "
+            f"{_listed(metadata.inputs)}"
+        )
+    bound = {spec.name: value for spec, value in zip(metadata.inputs, positional, strict=False)}
+    for name in named:
+        if name in bound:
+            raise InvalidInput(
+                f"Model {metadata.name!r}, input {name!r}: given twice, by position and by name; expected once"
+            )
+    return {**bound, **named}
+
+
+def check_inputs(metadata: ModelMetadata, inputs: Mapping[str, ArrayLike]) -> tuple[Tensor, ...]:
+    """The tensors to send, in the model's order.
+
+    Raises:
+        InvalidInput: a name is unknown or missing, a dtype does not fit by the rule of `plansmith_client.conversion`,
+            a shape does not match, batch dimensions differ, or the batch is larger than max_batch_size.
+    """
+    known = {spec.name for spec in metadata.inputs}
+    for name in inputs:
+        if name not in known:
+            raise InvalidInput(
+                f"Model {metadata.name!r} has no input {name!r}: expected {_listed(metadata.inputs) or 'none'}"
+            )
+    for spec in metadata.inputs:
+        if spec.name not in inputs and not spec.optional:
+            given = ", ".join(map(repr, inputs)) or "none"
+            raise InvalidInput(f"Model {metadata.name!r}, input {spec.name!r}: missing; given {given}, expected {spec}")
+    tensors = tuple(_checked(metadata, spec, inputs[spec.name]) for spec in metadata.inputs if spec.name in inputs)
+    if metadata.max_batch_size:
+        _check_batch(metadata, metadata.max_batch_size, tensors)
+    return tensors
+
+
+def check_outputs(metadata: ModelMetadata, outputs: Iterable[str] | None) -> tuple[str, ...] | None:
+    """The outputs to ask for; None for all of them.
+
+    Raises:
+        InvalidInput: a name is unknown or stands twice, or there is none.
+    """
+    if outputs is None:
+        return None
+    names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    known = {spec.name for spec in metadata.outputs}
+    for name in names:
+        if name not in known:
+            raise InvalidInput(f"Model {metadata.name!r} has no output {name!r}: expected {_listed(metadata.outputs)}")
+    if not names or len(set(names)) != len(names):
+        raise InvalidInput(
+            f"Model {metadata.name!r}: given the outputs {list(names)}, expected each at most once of "
+            f"{_listed(metadata.outputs)}; None asks for all"
+        )
+    return names
+
+
+def check_parameters(
+    metadata: ModelMetadata, parameters: Mapping[str, ParameterValue] | None
+) -> dict[str, ParameterValue]:
+    """The request's parameters.
+
+    Raises:
+        InvalidInput: a name is no string, or a value is not a bool, an integer of 64 bits, a float or a string.
+    """
+    checked = dict(parameters or {})
+    for name, value in checked.items():
+        check_text("parameter", name)
+        if isinstance(value, str):
+            check_text(f"parameter {name!r}", value)
+        elif not isinstance(value, (bool, int, float)) or (
+            isinstance(value, int) and not _INT64_MIN <= value <= _UINT64_MAX
+        ):
+            raise InvalidInput(
+                f"Model {metadata.name!r}, parameter {name!r}: given {value!r}, "
+                "expected a bool, an integer of 64 bits, a float or a string"
+            )
+    return checked
+
+
+def check_text(what: str, text: Any) -> str:
+    """The same text, if it is one that can be sent.
+
+    Raises:
+        InvalidInput: it is no string, or not valid Unicode.
+    """
+    if not isinstance(text, str):
+        raise InvalidInput(f"The {what} {text!r} is not a string")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"The {what} {text!r} is not valid Unicode") from error
+    return text
+
+
+def _checked(metadata: ModelMetadata, spec: TensorSpec, value: ArrayLike) -> Tensor:
+    try:
+        array = array_from_value(value, spec.datatype)
+    except UnfitValueError as error:
+        raise InvalidInput(f"{_given(metadata, spec, value)}: it {error}") from error
+    shape = array.shape
+    if len(shape) != len(spec.shape) or any(
+        size not in (given, -1) for given, size in zip(shape, spec.shape, strict=True)
+    ):
+        raise InvalidInput(f"{_given(metadata, spec, array)}{_shape_hint(metadata, spec, shape)}")
+    return Tensor(spec.name, spec.datatype, array)
+
+
+def _check_batch(metadata: ModelMetadata, largest: int, tensors: tuple[Tensor, ...]) -> None:
+    for tensor in tensors:
+        batch, expected = tensor.array.shape[0], tensors[0].array.shape[0]
+        if batch != expected:
+            raise InvalidInput(
+                f"Model {metadata.name!r}, input {tensor.name!r}: given a batch of {batch}, expected {expected} "
+                f"as in input {tensors[0].name!r} (the first dimension of every input is the batch)"
+            )
+        if not 0 < batch <= largest:
+            raise InvalidInput(
+                f"Model {metadata.name!r}, input {tensor.name!r}: given a batch of {batch}, expected 1 to {largest} "
+                "(max_batch_size); send more in several requests"
+            )
+
+
+def _given(metadata: ModelMetadata, spec: TensorSpec, value: Any) -> str:
+    return f"Model {metadata.name!r}, input {spec.name!r}: given {_described(value)}, expected {spec}"
+
+
+def _described(value: Any) -> str:
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is None or dtype is None:
+        return f"a {type(value).__name__}"
+    return f"{dtype} {list(shape)}"
+
+
+def _shape_hint(metadata: ModelMetadata, spec: TensorSpec, shape: tuple[int, ...]) -> str:
+    if metadata.max_batch_size and len(shape) == len(spec.shape) - 1:
+        return " (the first dimension is the batch: for one item, array[numpy.newaxis])"
+    if -1 in spec.shape:
+        return " (-1 is any size)"
+    return ""
+
+
+def _listed(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name!r} {spec}" for spec in specs)

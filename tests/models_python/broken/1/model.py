@@ -1,0 +1,6 @@
+"""Cannot be loaded."""
+
+
+class TritonPythonModel:
+    def initialize(self, _):
+        raise RuntimeError("this model never loads")
