@@ -71,9 +71,8 @@ def array_from_binary(data: bytes | memoryview, datatype: str, shape: Sequence[i
     if len(data) != count * dtype.itemsize:
         raise ProtocolError(f"{datatype} {list(shape)} takes {count * dtype.itemsize} bytes, {len(data)} came")
     octets = np.frombuffer(data, dtype=np.uint8)
-    if datatype == "BOOL":
-        return (octets != 0).reshape(shape)
-    return octets.copy().view(dtype).reshape(shape)
+    flat: np.ndarray[Any, Any] = octets != 0 if datatype == "BOOL" else octets.copy().view(dtype)
+    return flat.reshape(shape)
 
 
 def _bytes_from_binary(data: bytes, count: int) -> list[bytes]:

@@ -119,7 +119,7 @@ def error_from_status(code: grpc.StatusCode, details: str, operation: Operation[
     if code is grpc.StatusCode.UNAVAILABLE and any(phrase in words for phrase in _CONNECTION_FAILURES):
         reason = details.rpartition(": ")[2].rstrip("]")
         if "socket closed" in words and "failed to connect" in words:
-            advice = f"what listens there may not speak gRPC; if it is Triton's HTTP port, write http://{url}"
+            advice = f"what listens there may not speak gRPC; if it is Triton's HTTP port, write http://{url.removeprefix('grpc://')}"
             return server_unavailable(url, reason, advice)
         return server_unavailable(url, reason)
     if code is grpc.StatusCode.INTERNAL and "deserializing response" in words:

@@ -1,0 +1,74 @@
+"""`plansmith health`: whether a server, or one of its models, is ready."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated
+
+import typer
+
+from plansmith_client.client import Client
+from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
+from plansmith_client.errors import ClientError
+
+__all__ = ["health"]
+
+_EXIT_NOT_READY = 3
+_POLL_SECONDS = 0.2
+
+
+def health(
+    model: Annotated[str | None, typer.Argument(help="A model; by default the server with all its models.")] = None,
+    url: UrlOption = "localhost:8001",
+    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait until it is ready.")] = 0.0,
+    timeout: TimeoutOption = 5.0,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell whether a server, or a model of it, is ready: exit code 0 if it is, 3 if not, 1 if nothing answers."""
+    end = time.monotonic() + wait
+    with Client(url, timeout=timeout) as client:
+        ready = _is_ready(client, model)
+        while not ready and time.monotonic() < end:
+            time.sleep(min(_POLL_SECONDS, max(end - time.monotonic(), 0)))
+            ready = _is_ready(client, model)
+        failure = None if ready else _unreachable(client)
+        reason = "" if ready else str(failure or _why_not(client, model))
+    subject = f"model {model!r} at {url}" if model else f"the server at {url}"
+    if as_json:
+        live = failure is None
+        typer.echo(json.dumps({"url": url, "model": model, "live": live, "ready": ready, "reason": reason}))
+    elif failure is not None:
+        raise failure
+    else:
+        typer.echo(f"{subject} is ready" if ready else f"{subject} is not ready{f': {reason}' if reason else ''}")
+    if not ready:
+        raise typer.Exit(_EXIT_NOT_READY if failure is None else failure.exit_code)
+
+
+def _is_ready(client: Client, model: str | None) -> bool:
+    return client.model(model).is_ready() if model else client.is_ready()
+
+
+def _unreachable(client: Client) -> ClientError | None:
+    try:
+        client.server_metadata()
+    except ClientError as error:
+        return error
+    return None
+
+
+def _why_not(client: Client, model: str | None) -> str:
+    try:
+        if model:
+            client.model(model).metadata  # noqa: B018 - its error says why
+            return ""
+        waiting = [status for status in client.models() if status.state not in ("READY", "")]
+    except ClientError as error:
+        return str(error)
+    return "; ".join(
+        f"{status.name} version {status.version} is {status.state.lower()}"
+        + (f" ({' '.join(status.reason.split())})" if status.reason else "")
+        for status in waiting
+    )

@@ -1,0 +1,112 @@
+"""`plansmith infer`: one request to a served model."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from plansmith_client.client import Client
+from plansmith_client.commands.input_files import read_inputs
+from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
+from plansmith_client.commands.output_files import check_output_file, write_output_file
+from plansmith_client.commands.tensor_json import json_from_result
+from plansmith_client.errors import InvalidInput
+from plansmith_client.sampling import random_inputs
+from plansmith_client.tensors import datatype_from_numpy
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from plansmith_client.model import Model
+    from plansmith_client.results import InferResult
+
+__all__ = ["infer"]
+
+_PREVIEW_ELEMENTS = 6
+_PREVIEW_TEXT = 24
+
+
+def infer(
+    model: Annotated[str, typer.Argument(help="The model's name.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", "-i", metavar="[NAME=]FILE", help="A .npy, .npz or .json file; again for further inputs."
+        ),
+    ] = None,
+    *,
+    random: Annotated[bool, typer.Option("--random", help="Send random values that fit the model.")] = False,
+    batch: Annotated[int | None, typer.Option("--batch", help="Items in a random request; 1 by default.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed makes the same random values.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the outputs to .npy, .npz or .json.")
+    ] = None,
+    model_version: Annotated[
+        str, typer.Option("--model-version", help="A version; the server's choice if not given.")
+    ] = "",
+    url: UrlOption = "localhost:8001",
+    timeout: TimeoutOption = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Send one request to a served model."""
+    if random == bool(inputs):
+        raise InvalidInput("Give either --input FILE (once for each input) or --random")
+    if batch is not None and not random:
+        raise InvalidInput("--batch is for --random: the files of --input have a batch of their own")
+    if output is not None:
+        check_output_file(output)
+    with Client(url, timeout=timeout) as client:
+        served = client.model(model, model_version)
+        arrays = _random(served, batch, seed) if random else read_inputs(inputs or (), served.metadata.inputs)
+        started = time.monotonic()
+        result = served.infer(arrays)
+        seconds = time.monotonic() - started
+    if output is not None:
+        write_output_file(output, result)
+    if as_json:
+        document = {**json_from_result(result, data=output is None), "seconds": seconds}
+        if output is not None:
+            document["file"] = str(output)
+        typer.echo(json.dumps(document, allow_nan=False))
+    else:
+        _show(result, seconds, output)
+
+
+def _random(model: Model, batch: int | None, seed: int) -> dict[str, np.ndarray[Any, Any]]:
+    return random_inputs(model.metadata.inputs, batch=batch, seed=seed)
+
+
+def _show(result: InferResult, seconds: float, output: Path | None) -> None:
+    from rich.console import Console  # noqa: PLC0415 - not needed for --json
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(
+        title=Text(f"{result.model_name} version {result.model_version}, {seconds * 1000:.1f} ms"), title_justify="left"
+    )
+    for heading in ("output", "type", "shape", "first values"):
+        table.add_column(heading, overflow="fold")
+    for name, array in result.items():
+        shape = " x ".join(map(str, array.shape)) or "one value"
+        table.add_row(*map(Text, (name, datatype_from_numpy(array.dtype), shape, _preview(array))))
+    console = Console()
+    console.print(table)
+    if output is not None:
+        console.print(Text(f"written to {output}"), soft_wrap=True)
+
+
+def _preview(array: np.ndarray[Any, Any]) -> str:
+    flat = array.reshape(-1)
+    shown = " ".join(map(_shown, flat[:_PREVIEW_ELEMENTS].tolist()))
+    return f"{shown} ..." if flat.size > _PREVIEW_ELEMENTS else shown
+
+
+def _shown(element: Any) -> str:
+    if isinstance(element, bytes):
+        text = element.decode(errors="replace")
+        return repr(text if len(text) <= _PREVIEW_TEXT else text[:_PREVIEW_TEXT] + "...")
+    return str(element) if isinstance(element, (bool, int)) else f"{float(element):.4g}"

@@ -1,0 +1,117 @@
+"""Inputs of a model from files: .npy, .npz and .json.
+
+Nothing in a file is ever executed: pickled arrays are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plansmith_client.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from plansmith_client.tensors import TensorSpec
+
+__all__ = ["read_inputs"]
+
+_SUFFIXES = (".npy", ".npz", ".json")
+# What numpy and zipfile raise for files that are damaged, or made to look like theirs.
+_DAMAGED = (
+    *(ValueError, TypeError, KeyError, SyntaxError, EOFError, OverflowError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
+)
+
+
+def read_inputs(words: Sequence[str], specs: Sequence[TensorSpec]) -> dict[str, Any]:
+    """The inputs that the words of `--input` stand for.
+
+    Args:
+        words: each `FILE` or `NAME=FILE`. A file with names in it (.npz, a JSON object) brings all of its inputs; a
+            file without (.npy, a JSON list) needs a NAME, unless the model has a single input.
+        specs: the model's inputs.
+
+    Raises:
+        InvalidInput: a file cannot be read, is of no such format, or brings an input that another one brought.
+    """
+    inputs: dict[str, Any] = {}
+    for word in words:
+        name, path = _name_and_path(word)
+        content = _read(path)
+        for key, value in _named(name, path, content, specs).items():
+            if key in inputs:
+                raise InvalidInput(f"Input {key!r} is given twice, the second time by {path}")
+            inputs[key] = value
+    return inputs
+
+
+def _name_and_path(word: str) -> tuple[str, Path]:
+    name, separator, path = word.partition("=")
+    if not separator or Path(word).exists():
+        return "", Path(word)
+    return name, Path(path)
+
+
+def _named(name: str, path: Path, content: Any, specs: Sequence[TensorSpec]) -> dict[str, Any]:
+    if isinstance(content, dict):
+        if not name:
+            return content
+        if name in content:
+            return {name: content[name]}
+        raise InvalidInput(f"{path} has no array {name!r}: it has {', '.join(map(repr, content)) or 'none'}")
+    if name:
+        return {name: content}
+    if len(specs) == 1:
+        return {specs[0].name: content}
+    names = ", ".join(f"{spec.name}={path}" for spec in specs)
+    raise InvalidInput(f"{path} does not say which input it is for: write --input with one of {names}")
+
+
+def _read(path: Path) -> Any:
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise InvalidInput(f"{path} is of no known kind: expected a file that ends in {', '.join(_SUFFIXES)}")
+    try:
+        return _read_json(path) if suffix == ".json" else _read_numpy(path)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        content = json.loads(path.read_bytes(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{path} cannot be used as JSON: {error}") from error
+    return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        raise ValueError("a name stands in it twice")
+    return unique
+
+
+def _read_numpy(path: Path) -> Any:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return dict(loaded)
+    except _DAMAGED as error:
+        if "pickle" in str(error).lower():
+            raise InvalidInput(
+                f"{path} is no numpy file, or holds Python objects, which are not read because that could run code: "
+                "save arrays of numbers, bool or fixed-size strings"
+            ) from error
+        raise InvalidInput(f"{path} is not a whole {path.suffix} file: {error}") from error

@@ -1,0 +1,82 @@
+"""`plansmith models`: what a server has."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from plansmith_client.client import Client
+from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
+from plansmith_client.errors import InvalidInput, ModelNotFound, ModelNotReady
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from plansmith_client.metadata import ModelMetadata, ModelStatus
+    from plansmith_client.tensors import TensorSpec
+
+__all__ = ["models"]
+
+_READY = "READY"
+
+
+def models(url: UrlOption = "localhost:8001", timeout: TimeoutOption = 30.0, *, as_json: JsonOption = False) -> None:
+    """List the models of a server."""
+    with Client(url, timeout=timeout) as client:
+        found = sorted(client.models(), key=_by_name_and_version)
+        described = [(status, _metadata(client, status)) for status in found]
+    if as_json:
+        typer.echo(json.dumps({"url": url, "models": [_as_json(*pair) for pair in described]}))
+    elif described:
+        _show(described)
+    else:
+        typer.echo(f"The server at {url} has no models")
+
+
+def _by_name_and_version(status: ModelStatus) -> tuple[str, int, str]:
+    return status.name, int(status.version) if status.version.isdecimal() else 0, status.version
+
+
+def _metadata(client: Client, status: ModelStatus) -> ModelMetadata | None:
+    if status.state != _READY:
+        return None
+    try:
+        version = status.version if status.version.isdecimal() else ""
+        return client.model(status.name, version).metadata
+    except (InvalidInput, ModelNotFound, ModelNotReady):
+        # It went away between the two questions.
+        return None
+
+
+def _as_json(status: ModelStatus, metadata: ModelMetadata | None) -> dict[str, Any]:
+    document: dict[str, Any] = asdict(status)
+    if metadata is not None:
+        document["platform"] = metadata.platform
+        document["max_batch_size"] = metadata.max_batch_size
+        document["inputs"] = [asdict(spec) for spec in metadata.inputs]
+        document["outputs"] = [asdict(spec) for spec in metadata.outputs]
+    return document
+
+
+def _show(described: Iterable[tuple[ModelStatus, ModelMetadata | None]]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - not needed for --json
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table()
+    for heading in ("model", "version", "state", "inputs", "outputs"):
+        table.add_column(heading, overflow="fold")
+    for status, metadata in described:
+        inputs, outputs = ("", "") if metadata is None else (_listed(metadata.inputs), _listed(metadata.outputs))
+        state = Text(status.state.lower() or "not loaded", style="green" if status.state == _READY else "yellow")
+        if status.reason:
+            state.append(f"\n{' '.join(status.reason.split())}", style="")
+        table.add_row(Text(status.name), Text(status.version), state, Text(inputs), Text(outputs))
+    Console().print(table)
+
+
+def _listed(specs: Iterable[TensorSpec]) -> str:
+    return "\n".join(f"{spec.name} {spec}{' (optional)' if spec.optional else ''}" for spec in specs)

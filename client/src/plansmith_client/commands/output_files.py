@@ -1,0 +1,69 @@
+"""Results of an inference to files: .npy, .npz and .json."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plansmith_client.commands.tensor_json import json_from_array
+from plansmith_client.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from plansmith_client.results import InferResult
+
+__all__ = ["check_output_file", "write_output_file"]
+
+_SUFFIXES = (".npy", ".npz", ".json")
+
+
+def check_output_file(path: Path) -> None:
+    """Refuse a file that could not be written, before the server is asked.
+
+    Raises:
+        InvalidInput: the name has none of the known endings, or its folder does not exist.
+    """
+    if path.suffix.lower() not in _SUFFIXES:
+        raise InvalidInput(f"{path} is of no known kind: expected a file that ends in {', '.join(_SUFFIXES)}")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InvalidInput(f"{path} cannot be written: it is a folder, or is to be in one that does not exist")
+
+
+def write_output_file(path: Path, result: InferResult) -> None:
+    """Write the outputs: one array as .npy, arrays by name as .npz, lists by name as .json.
+
+    numpy's files know neither BF16, written as float32 without loss, nor BYTES, written as fixed-size strings.
+
+    Raises:
+        InvalidInput: several outputs for .npy, BYTES that end in a zero byte for .npy or .npz, or no permission.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        content = json.dumps({name: json_from_array(array) for name, array in result.items()}, allow_nan=False)
+    elif suffix == ".npy":
+        array = _plain(result.array, path)
+    else:
+        arrays = {name: _plain(array, path) for name, array in result.items()}
+    try:
+        # Through an open file, since numpy would change the name of one that ends in .NPY.
+        with path.open("wb") as file:
+            if suffix == ".json":
+                file.write(content.encode() + b"\n")
+            elif suffix == ".npy":
+                np.save(file, array, allow_pickle=False)
+            else:
+                np.savez(file, allow_pickle=False, **arrays)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _plain(array: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
+    if array.dtype == object:
+        plain = array.astype(np.bytes_)
+        if not np.array_equal(plain.astype(object), array):
+            raise InvalidInput(f"{path} cannot hold strings that end in a zero byte: write a .json file")
+        return plain
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
