@@ -1,0 +1,120 @@
+"""Requests answered by one run where a model batches, and each on its own where that fails."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plansmith_server.backends.tensors import make_reader, make_writer
+from plansmith_server.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from plansmith_server.backends.config import ModelConfig
+    from plansmith_server.backends.engine import Engine
+
+__all__ = ["Answering"]
+
+logger = logging.getLogger(__name__)
+
+Arrays = dict[str, "NDArray[Any]"]
+
+
+class Answering:
+    """Answers requests with an engine.
+
+    Everything that is the same for all requests is worked out here once: this is the hot path of the server.
+
+    Args:
+        engine: the loaded model.
+        config: of the model.
+        triton: the module triton_python_backend_utils.
+    """
+
+    def __init__(self, engine: Engine, config: ModelConfig, triton: Any) -> None:
+        shapes = {tensor.name: tensor.shape for tensor in (*engine.signature.inputs, *engine.signature.optional_inputs)}
+        self._run = engine.run
+        self._batches = config.max_batch_size > 0
+        self._name = config.name
+        self._triton = triton
+        self._response = triton.InferenceResponse
+        self._outputs = tuple(tensor.name for tensor in config.outputs)
+        self._writers: dict[str, Callable[[NDArray[Any]], Any]] = {
+            tensor.name: make_writer(triton, tensor.name, tensor.data_type) for tensor in config.outputs
+        }
+        readers = {
+            tensor.name: make_reader(tensor.data_type, scalar=shapes.get(tensor.name) == ()) for tensor in config.inputs
+        }
+        self._readers = {name: reader for name, reader in readers.items() if reader is not None}
+
+    def answer(self, requests: Sequence[Any]) -> list[Any]:
+        """One response for each request, in their order; never raises for what a request holds."""
+        if len(requests) == 1 or not self._batches:
+            return [self._answer_alone(request) for request in requests]
+        try:
+            return self._answer_together(requests)
+        except Exception as error:  # noqa: BLE001 - whatever it is, each request gets a chance of its own
+            logger.debug("model %r: a batch of %d requests failed: %s", self._name, len(requests), error)
+            return [self._answer_alone(request) for request in requests]
+
+    def _answer_alone(self, request: Any) -> Any:
+        error_type = self._triton.TritonError
+        try:
+            names = self._wanted(request)
+            arrays = self._run(names, self._read(request))
+            return self._respond(names, arrays)
+        except RequestError as error:
+            return self._response(error=error_type(str(error), error_type.INVALID_ARG))
+        except Exception as error:  # noqa: BLE001 - the runtimes have no common base of their errors
+            invalid = type(error).__name__ == "InvalidArgument"
+            code = error_type.INVALID_ARG if invalid else error_type.INTERNAL
+            return self._response(error=error_type(f"model {self._name!r} failed: {error}", code))
+
+    def _answer_together(self, requests: Sequence[Any]) -> list[Any]:
+        feeds = [self._read(request) for request in requests]
+        wanted = [self._wanted(request) for request in requests]
+        first = feeds[0]
+        rows = [len(next(iter(feed.values()))) for feed in feeds]
+        total = sum(rows)
+        together = {name: np.concatenate([feed[name] for feed in feeds]) for name in first}
+        everything = wanted[0]
+        if any(names != everything for names in wanted):
+            everything = tuple(name for name in self._outputs if any(name in names for names in wanted))
+        arrays = self._run(everything, together)
+        if any(array.ndim == 0 or len(array) != total for array in arrays):
+            raise RequestError("an output does not have one row for each row of the inputs")
+        responses = []
+        start = 0
+        for names, count in zip(wanted, rows, strict=True):
+            stop = start + count
+            parts = [array[start:stop] for array in arrays]
+            if names != everything:
+                by_name = dict(zip(everything, parts, strict=True))
+                parts = [by_name[name] for name in names]
+            responses.append(self._respond(names, parts))
+            start = stop
+        return responses
+
+    def _read(self, request: Any) -> Arrays:
+        arrays: Arrays = {}
+        readers = self._readers
+        for tensor in request.inputs():
+            name = tensor.name()
+            reader = readers.get(name)
+            arrays[name] = reader(tensor) if reader else tensor.as_numpy()
+        return arrays
+
+    def _wanted(self, request: Any) -> tuple[str, ...]:
+        names = request.requested_output_names()
+        if len(names) == len(self._outputs):
+            return self._outputs
+        return tuple(name for name in self._outputs if name in names)
+
+    def _respond(self, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Any:
+        writers = self._writers
+        return self._response([writers[name](array) for name, array in zip(names, arrays, strict=True)])

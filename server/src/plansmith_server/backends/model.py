@@ -1,0 +1,100 @@
+"""The life of a model in the process that Triton's Python backend gives it: complete, initialize, execute, finalize."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from plansmith_server.backends.autocomplete import complete, is_complete
+from plansmith_server.backends.batching import Answering
+from plansmith_server.backends.config import ModelConfig
+from plansmith_server.backends.engine import Engine, Instance, Runtime
+from plansmith_server.backends.validation import check
+from plansmith_server.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["BackendModel"]
+
+
+class BackendModel:
+    """Base of the class `TritonPythonModel` of each backend's model.py.
+
+    Attributes:
+        triton: the module triton_python_backend_utils.
+        runtime: what runs the models.
+    """
+
+    triton: ClassVar[Any]
+    runtime: ClassVar[Runtime]
+
+    @classmethod
+    def auto_complete_config(cls, auto_complete_model_config: Any) -> Any:
+        """Fill in what the configuration leaves out; called by Triton before the model is loaded."""
+        config: dict[str, Any] = auto_complete_model_config.as_dict()
+        if not is_complete(config):
+            folder = Path(cls.triton.get_model_dir())
+            signature = cls.runtime.read_signature(folder, config.get("default_model_filename", ""))
+            # Written to the object itself: its own methods cannot say `reshape`.
+            config.update(complete(config, signature, fixed_batch_allowed=cls.runtime.fixed_batch_allowed))
+        return auto_complete_model_config
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the model; called by Triton once for each instance.
+
+        Raises:
+            ModelError: the configuration or the file cannot be served.
+        """
+        _log_to(self.triton.Logger)
+        config = ModelConfig.from_dict(json.loads(args["model_config"]))
+        instance = Instance(
+            config=config,
+            folder=Path(args["model_repository"]) / args["model_version"],
+            kind=args["model_instance_kind"],
+            device=int(args["model_instance_device_id"]),
+        )
+        try:
+            self._engine: Engine = self.runtime.load(instance)
+        except ModelError:
+            raise
+        except Exception as error:
+            raise ModelError(f"{self.runtime.name} cannot load it: {error}") from error
+        check(config, self._engine.signature, converts=self.runtime.fixed_batch_allowed)
+        self._answer = Answering(self._engine, config, self.triton).answer
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """One response for each of `requests`; called by Triton with all requests of a batch."""
+        return self._answer(requests)
+
+    def finalize(self) -> None:
+        """Free the model; called by Triton when it is unloaded."""
+        del self._answer
+        self._engine.close()
+        gc.collect()
+
+
+class _TritonHandler(logging.Handler):
+    """Writes records of this package to Triton's log."""
+
+    def __init__(self, triton_logger: Any) -> None:
+        super().__init__()
+        self._write = {
+            logging.DEBUG: triton_logger.log_verbose,
+            logging.INFO: triton_logger.log_info,
+            logging.WARNING: triton_logger.log_warn,
+            logging.ERROR: triton_logger.log_error,
+        }
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._write.get(record.levelno, self._write[logging.ERROR])(record.getMessage())
+
+
+def _log_to(triton_logger: Any) -> None:
+    package = logging.getLogger("plansmith_server")
+    package.setLevel(logging.DEBUG)
+    package.propagate = False
+    package.handlers = [_TritonHandler(triton_logger)]

@@ -1,0 +1,32 @@
+"""The file of a model's version that a backend loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from plansmith_server.errors import ModelError
+
+__all__ = ["find_model_file"]
+
+
+def find_model_file(folder: Path, name: str, default: str = "model.onnx") -> Path:
+    """The file `name` in the version folder `folder`, or `default` where that is missing.
+
+    Args:
+        folder: of the version.
+        name: `default_model_filename`, or "". Triton fills in the file that is usual for the backend, so a name that
+            nobody wrote may not exist. A folder of this name holds the file `default`.
+        default: the name of the file in its place.
+
+    Raises:
+        ModelError: there is no such file, or the name leads out of the folder.
+    """
+    wanted = Path(name or default)
+    if wanted.is_absolute() or ".." in wanted.parts:
+        raise ModelError(f"default_model_filename {name!r} leads out of the version's folder: name a file in it")
+    for path in (folder / wanted, folder / wanted / default, folder / default):
+        if path.is_file():
+            return path
+    raise ModelError(
+        f"there is no {wanted} in version {folder.name}: copy the model there, or set default_model_filename"
+    )

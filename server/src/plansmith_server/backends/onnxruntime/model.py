@@ -1,0 +1,15 @@
+"""What Triton loads as the backend `onnxruntime`."""
+
+import triton_python_backend_utils as pb_utils
+
+from plansmith_server.backends.model import BackendModel
+from plansmith_server.backends.onnxruntime.engine import RUNTIME
+
+__all__ = ["TritonPythonModel"]
+
+
+class TritonPythonModel(BackendModel):
+    """One instance of one ONNX model on ONNX Runtime."""
+
+    triton = pb_utils
+    runtime = RUNTIME

@@ -1,0 +1,188 @@
+"""ONNX and OpenVINO models on OpenVINO."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openvino
+
+from plansmith_server.backends.engine import Instance, Runtime
+from plansmith_server.backends.model_file import find_model_file
+from plansmith_server.backends.openvino.settings import OpenVinoSettings
+from plansmith_server.backends.openvino.tensors import ELEMENT_TYPES, data_type_name, read_output, to_input
+from plansmith_server.backends.signature import Signature, TensorInfo, read_onnx_signature
+from plansmith_server.errors import ModelError, RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from plansmith_server.backends.config import ModelConfig
+
+__all__ = ["RUNTIME", "OpenVinoEngine"]
+
+logger = logging.getLogger(__name__)
+
+
+class OpenVinoEngine:
+    """A model compiled by OpenVINO for the CPU.
+
+    Attributes:
+        signature: what the model takes and gives.
+
+    Args:
+        instance: what to load, and where it runs.
+
+    Raises:
+        ModelError: the file or the configuration cannot be used.
+    """
+
+    def __init__(self, instance: Instance) -> None:
+        config = instance.config
+        if instance.kind != "CPU":
+            raise ModelError("the backend openvino runs on the CPU alone: give the instance_group KIND_CPU")
+        settings = OpenVinoSettings.from_config(config)
+        path = find_model_file(instance.folder, config.model_file)
+        core = openvino.Core()
+        if settings.extension:
+            core.add_extension(settings.extension)
+        self.signature = _read(core, path)
+        try:
+            model = core.read_model(path)
+            _reshape(model, config, settings)
+            model = _convert(model, config, self.signature)
+            compiled = core.compile_model(model, "CPU", dict(settings.properties))
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO cannot load {path.name}: {_last_lines(error)}") from error
+        logger.info(
+            "model %r: OpenVINO %s on the CPU, computes in %s, %d threads",
+            config.name,
+            openvino.__version__.partition("-")[0],
+            compiled.get_property("INFERENCE_PRECISION_HINT").to_string(),
+            settings.properties["INFERENCE_NUM_THREADS"],
+        )
+        types = {tensor.name: tensor.data_type for tensor in (*config.inputs, *config.outputs)}
+        self._request = compiled.create_infer_request()
+        self._inputs = [
+            (name, index, types.get(name, ""))
+            for index, port in enumerate(compiled.inputs)
+            for name in port.get_names() & types.keys()
+        ]
+        self._outputs = {
+            name: (index, types[name])
+            for index, port in enumerate(compiled.outputs)
+            for name in port.get_names() & types.keys()
+        }
+        self._batch = config.max_batch_size if settings.fixed_batch else 0
+        self._pad = settings.pad_batch
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.generic]]:
+        """Compute `outputs` of `inputs`; bfloat16 as its bits in uint16.
+
+        Raises:
+            RequestError: the model takes whole batches only, and this is none.
+        """
+        rows = len(next(iter(inputs.values()))) if self._batch else 0
+        if rows != self._batch:
+            inputs = self._fill_up(inputs, rows)
+        request = self._request
+        for name, index, data_type in self._inputs:
+            request.set_input_tensor(index, to_input(inputs[name], data_type))
+        # Not infer(): it would make an array of every output, wanted or not, and cannot do so for text.
+        request.start_async()
+        request.wait()
+        arrays = []
+        for name in outputs:
+            index, data_type = self._outputs[name]
+            arrays.append(read_output(request.get_output_tensor(index), data_type))
+        return [array[:rows] for array in arrays] if rows != self._batch else arrays
+
+    def close(self) -> None:
+        """Free the model."""
+        del self._request
+
+    def _fill_up(self, inputs: Mapping[str, NDArray[Any]], rows: int) -> Mapping[str, NDArray[Any]]:
+        if not self._pad:
+            raise RequestError(
+                f"expected a batch of exactly {self._batch} rows, and this one has {rows}: ENABLE_BATCH_PADDING fills"
+                " it up, and without SKIP_OV_DYNAMIC_BATCHSIZE any number of rows will do"
+            )
+        # Repeated rows, because zeros are not a valid input of every model.
+        return {name: array[np.minimum(np.arange(self._batch), rows - 1)] for name, array in inputs.items()}
+
+
+def _read(core: Any, path: Path) -> Signature:
+    if path.suffix == ".onnx":
+        signature = read_onnx_signature(path)
+        # OpenVINO takes an initializer for a constant, input or not.
+        return Signature(inputs=signature.inputs, optional_inputs=(), outputs=signature.outputs)
+    try:
+        model = core.read_model(path)
+    except RuntimeError as error:
+        raise ModelError(f"OpenVINO cannot read {path.name}: {_last_lines(error)}") from error
+    return Signature(
+        inputs=tuple(_infos(model.inputs)),
+        optional_inputs=(),
+        outputs=tuple(_infos(model.outputs)),
+    )
+
+
+def _infos(ports: Iterable[Any]) -> Iterable[TensorInfo]:
+    for port in ports:
+        name = port.get_any_name()
+        data_type = data_type_name(port.get_element_type())
+        if data_type is None:
+            raise ModelError(f"{name!r} is of a type that Triton has no name for: {port.get_element_type()}")
+        shape = port.get_partial_shape()
+        dims = None if shape.rank.is_dynamic else tuple(dim.get_length() if dim.is_static else -1 for dim in shape)
+        yield TensorInfo(name=name, data_type=data_type, shape=dims)
+
+
+def _reshape(model: Any, config: ModelConfig, settings: OpenVinoSettings) -> None:
+    """Free the batch dimension, or fix it, and take the configured dims, as the parameters say."""
+    configured = {tensor.name: tensor.shape for tensor in config.inputs}
+    shapes = {}
+    for port in model.inputs:
+        shape = port.get_partial_shape()
+        if shape.rank.is_dynamic:
+            continue
+        dims = [dim.get_length() if dim.is_static else -1 for dim in shape]
+        batched = config.max_batch_size > 0 and bool(dims)
+        name = next(iter(port.get_names() & configured.keys()), None)
+        if settings.reshape and name is not None:
+            dims = [*dims[: int(batched)], *configured[name]]
+        if batched:
+            dims[0] = config.max_batch_size if settings.fixed_batch else -1
+        shapes[port] = openvino.PartialShape(dims)
+    if shapes:
+        model.reshape(shapes)
+
+
+def _convert(model: Any, config: ModelConfig, signature: Signature) -> Any:
+    """Have OpenVINO convert between the types of the configuration and those of the model."""
+    known = {tensor.name: tensor.data_type for tensor in (*signature.inputs, *signature.outputs)}
+    steps = openvino.preprocess.PrePostProcessor(model)
+    changed = False
+    for tensors, choose in ((config.inputs, steps.input), (config.outputs, steps.output)):
+        for tensor in tensors:
+            if tensor.name in known and tensor.data_type != known[tensor.name]:
+                choose(tensor.name).tensor().set_element_type(ELEMENT_TYPES[tensor.data_type])
+                changed = True
+    return steps.build() if changed else model
+
+
+def _last_lines(error: RuntimeError) -> str:
+    """What an error of OpenVINO says, without the places in its source that come first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join([line for line in lines if not line.startswith(("Exception from ", "While "))][-3:]) or str(error)
+
+
+def _read_signature(folder: Path, model_file: str) -> Signature:
+    return _read(openvino.Core(), find_model_file(folder, model_file))
+
+
+RUNTIME = Runtime(name="OpenVINO", read_signature=_read_signature, load=OpenVinoEngine, fixed_batch_allowed=True)

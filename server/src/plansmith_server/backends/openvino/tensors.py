@@ -1,0 +1,74 @@
+"""Tensors between numpy and OpenVINO."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openvino
+
+from plansmith_server.backends.datatypes import BFLOAT16, STRING
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["ELEMENT_TYPES", "data_type_name", "read_output", "to_input"]
+
+# Triton's name: OpenVINO's element type.
+ELEMENT_TYPES = {
+    "TYPE_BOOL": openvino.Type.boolean,
+    "TYPE_UINT8": openvino.Type.u8,
+    "TYPE_UINT16": openvino.Type.u16,
+    "TYPE_UINT32": openvino.Type.u32,
+    "TYPE_UINT64": openvino.Type.u64,
+    "TYPE_INT8": openvino.Type.i8,
+    "TYPE_INT16": openvino.Type.i16,
+    "TYPE_INT32": openvino.Type.i32,
+    "TYPE_INT64": openvino.Type.i64,
+    "TYPE_FP16": openvino.Type.f16,
+    "TYPE_FP32": openvino.Type.f32,
+    "TYPE_FP64": openvino.Type.f64,
+    "TYPE_BF16": openvino.Type.bf16,
+    "TYPE_STRING": openvino.Type.string,
+}
+
+
+def data_type_name(element_type: Any) -> str | None:
+    """Triton's name of an element type; None for one that it has no name for."""
+    return next((name for name, known in ELEMENT_TYPES.items() if known == element_type), None)
+
+
+def to_input(array: NDArray[Any], data_type: str) -> Any:
+    """An OpenVINO tensor over `array`, which it shares where that is possible.
+
+    Args:
+        array: in the dtype that `datatypes` has for `data_type`.
+        data_type: such as "TYPE_FP32".
+    """
+    if data_type == STRING.triton:
+        tensor = openvino.Tensor(openvino.Type.string, openvino.Shape(array.shape))
+        if array.size:
+            tensor.str_data = array.astype(np.str_)
+        return tensor
+    if data_type == BFLOAT16.triton:
+        return openvino.Tensor(np.ascontiguousarray(array), openvino.Shape(array.shape), openvino.Type.bf16)
+    if not array.flags.c_contiguous:
+        array = array.copy()
+    return openvino.Tensor(array, shared_memory=array.size > 0)
+
+
+def read_output(tensor: Any, data_type: str) -> NDArray[np.generic]:
+    """A copy of an output: the next run writes into the same memory.
+
+    Args:
+        tensor: of the request that computed it.
+        data_type: such as "TYPE_FP32".
+    """
+    if data_type == STRING.triton:
+        if not tensor.size:
+            return np.empty(tuple(tensor.shape), dtype=np.object_)
+        text: NDArray[np.generic] = tensor.str_data.astype(np.object_)
+        return text
+    array: NDArray[np.generic] = np.array(tensor.data)
+    # OpenVINO shows bfloat16 as float16 of the same bits.
+    return array.view(np.uint16) if data_type == BFLOAT16.triton else array

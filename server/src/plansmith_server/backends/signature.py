@@ -1,0 +1,167 @@
+"""A model's inputs and outputs, and how an ONNX file tells them without being run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from plansmith_server.backends.datatypes import from_onnx
+from plansmith_server.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Signature", "TensorInfo", "read_onnx_signature"]
+
+# Before IR version 4 every initializer is an input too, and none of them can be given a value.
+OVERRIDABLE_INITIALIZERS = 4
+
+Dimension = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One input or output of a model.
+
+    Attributes:
+        name: of the tensor.
+        data_type: such as "TYPE_FP32".
+        shape: with the batch dimension; -1 or a symbol's name for any size; None where not even the rank is known.
+    """
+
+    name: str
+    data_type: str
+    shape: tuple[Dimension, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model takes and gives.
+
+    Attributes:
+        inputs: those that every run needs.
+        optional_inputs: those with a value of their own (initializers that are inputs too).
+        outputs: those that are tensors.
+    """
+
+    inputs: tuple[TensorInfo, ...]
+    optional_inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+    @property
+    def first_dimensions_are_dynamic(self) -> bool:
+        """Whether the first dimension of every input and output can have any size."""
+        return all(tensor.shape and not _is_fixed(tensor.shape[0]) for tensor in (*self.inputs, *self.outputs))
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether the first dimension of everything is one and the same: the rows of a batch.
+
+        A dimension called differently in two inputs, or called the same and found elsewhere too (a square matrix of
+        distances), counts something else: such requests cannot be put one after the other.
+        """
+        if not self.inputs or not self.first_dimensions_are_dynamic:
+            return False
+        shapes = [tensor.shape or () for tensor in (*self.inputs, *self.outputs)]
+        first = {shape[0] for shape in shapes if isinstance(shape[0], str)}
+        return len(first) <= 1 and not first.intersection(dim for shape in shapes for dim in shape[1:])
+
+
+def read_onnx_signature(path: Path) -> Signature:
+    """Read what the ONNX model at `path` takes and gives, without its external data and without running it.
+
+    Raises:
+        ModelError: it is no ONNX file, takes something that is no tensor, or keeps weights outside its folder.
+    """
+    model = _read(path)
+    _check_external_data(model, path)
+    if any(tensor.type.tensor_type.HasField("elem_type") and not _has_shape(tensor) for tensor in model.graph.output):
+        model = _with_shapes(model)
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {tensor.values.name for tensor in graph.sparse_initializer}
+    optional = constants if model.ir_version >= OVERRIDABLE_INITIALIZERS else set()
+    return Signature(
+        inputs=tuple(_infos((tensor for tensor in graph.input if tensor.name not in constants), path, strict=True)),
+        optional_inputs=tuple(
+            _infos((tensor for tensor in graph.input if tensor.name in optional), path, strict=False)
+        ),
+        outputs=tuple(_infos(graph.output, path, strict=False)),
+    )
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise ModelError(f"{path.name} is not an ONNX model, or only a part of one: build or copy it again") from error
+    except OSError as error:
+        raise ModelError(f"{path.name} cannot be read ({error.strerror})") from error
+    if not model.graph.output:
+        raise ModelError(f"{path.name} is not an ONNX model, or only a part of one: build or copy it again")
+    return model
+
+
+def _check_external_data(model: onnx.ModelProto, path: Path) -> None:
+    """A model file is an input like any other: it must not make the server read what is not the model's."""
+    folder = path.parent.resolve()
+    for tensor in _tensors(model.graph):
+        if uses_external_data(tensor):
+            location = ExternalDataInfo(tensor).location
+            target = (folder / location).resolve()
+            if Path(location).is_absolute() or not target.is_relative_to(folder):
+                raise ModelError(f"{path.name} keeps weights in {location!r}, outside its folder: it is not loaded")
+            if not target.is_file():
+                raise ModelError(f"{path.name} keeps weights in {location!r}, which is missing: copy it beside it")
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from [attribute.t] if attribute.HasField("t") else []
+            yield from attribute.tensors
+            for nested in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                yield from _tensors(nested)
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(model)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        # The runtime has the last word on whether the model is right; only its shapes stay unknown here.
+        return model
+
+
+def _infos(tensors: Iterable[onnx.ValueInfoProto], path: Path, *, strict: bool) -> Iterator[TensorInfo]:
+    for tensor in tensors:
+        data_type = from_onnx(tensor.type.tensor_type.elem_type) if tensor.type.HasField("tensor_type") else None
+        if data_type is not None:
+            yield TensorInfo(name=tensor.name, data_type=data_type.triton, shape=_shape(tensor))
+        elif strict:
+            raise ModelError(f"{path.name} has an input {tensor.name!r} of a type that Triton has no name for")
+
+
+def _has_shape(tensor: onnx.ValueInfoProto) -> bool:
+    return bool(tensor.type.tensor_type.HasField("shape"))
+
+
+def _shape(tensor: onnx.ValueInfoProto) -> tuple[Dimension, ...] | None:
+    if not _has_shape(tensor):
+        return None
+    return tuple(_dimension(dim) for dim in tensor.type.tensor_type.shape.dim)
+
+
+def _dimension(dim: onnx.TensorShapeProto.Dimension) -> Dimension:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    return str(dim.dim_param) or -1
+
+
+def _is_fixed(dimension: Dimension) -> bool:
+    return isinstance(dimension, int) and dimension >= 0

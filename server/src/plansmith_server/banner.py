@@ -1,0 +1,81 @@
+"""What `plansmith serve` shows once the server answers."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from plansmith_server.ports import is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from plansmith_server.endpoint import ModelState
+    from plansmith_server.process import TritonServer
+
+__all__ = ["describe", "exposure_warning", "show"]
+
+STATE_STYLES = {"READY": "green", "UNAVAILABLE": "red"}
+
+
+def describe(server: TritonServer, models: Sequence[ModelState]) -> dict[str, Any]:
+    """The facts of a started server, for `--json`."""
+    return {
+        "plansmith_server": version("plansmith-server"),
+        "triton": server.version,
+        "repository": str(server.options.repository.resolve()),
+        "http_url": server.http_url,
+        "grpc_url": server.grpc_url,
+        "metrics_url": server.metrics_url,
+        "config_name": server.config_name,
+        "pid": server.pid,
+        "log": str(server.log_path),
+        "seconds_to_start": round(server.seconds_to_start, 3),
+        "models": [
+            {
+                "name": model.name,
+                "version": model.version,
+                "state": model.state,
+                "reason": model.reason,
+                "config": model.config,
+            }
+            for model in models
+        ],
+    }
+
+
+def show(console: Console, server: TritonServer, models: Sequence[ModelState]) -> None:
+    """Print the models, where they are served and how long the start took."""
+    console.print(
+        f"[bold]plansmith {version('plansmith-server')}[/] · Triton {server.version} · {server.options.repository}"
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("model", "version", "state", "configuration"):
+        table.add_column(heading, no_wrap=True)
+    for model in models:
+        state = Text(model.state.lower(), style=STATE_STYLES.get(model.state, "yellow"))
+        table.add_row(Text(model.name), model.version or "-", state, model.config)
+    if models:
+        console.print(table)
+    else:
+        console.print("no model is loaded")
+    for model in models:
+        if model.reason:
+            console.print(Text.assemble((f"{model.name}: ", "red"), model.reason), soft_wrap=True)
+    console.print(f"gRPC {server.grpc_url} · HTTP {server.http_url} · metrics {server.metrics_url}", soft_wrap=True)
+    console.print(f"ready in {server.seconds_to_start:.1f} s; Ctrl-C stops it")
+
+
+def exposure_warning(address: str) -> str | None:
+    """What to say about listening on `address`; None where only this machine can reach it."""
+    if is_loopback(address):
+        return None
+    return (
+        f"other machines can reach this server on {address}, without any protection. It is made for development and CI:"
+        " serve in production with a current Triton container"
+    )

@@ -1,0 +1,167 @@
+"""`plansmith serve`: Triton over a model repository until it is stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from plansmith_server.banner import describe, exposure_warning, show
+from plansmith_server.errors import StartFailed
+from plansmith_server.logs import Level, LogRecord
+from plansmith_server.options import Control, ServerOptions
+from plansmith_server.process import TritonServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.status import Status
+
+__all__ = ["serve"]
+
+WATCH_SECONDS = 0.2
+
+
+class _Stopped(BaseException):
+    """The first Ctrl-C or SIGTERM: leave every `with` block on the way out, as KeyboardInterrupt does."""
+
+
+def serve(
+    *,
+    repository: Annotated[
+        Path, typer.Option("--repository", "-r", help="The model repository: a folder with one folder for each model.")
+    ] = Path("model_repository"),
+    host: Annotated[
+        str, typer.Option(help="The address to listen on. Only this machine can reach the default.")
+    ] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(help="Port for HTTP; 0 takes a free one.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="Port for gRPC; 0 takes a free one.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Port for Prometheus metrics; 0 takes a free one.")] = 8002,
+    config_name: Annotated[
+        str,
+        typer.Option(help="Which configs/NAME.pbtxt models use where they have it: NAME, auto (gpu or cpu), or none."),
+    ] = "auto",
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model to load, and no others (--control explicit); repeatable.")
+    ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(help="Who loads models: none (all, once), explicit (clients), poll (whoever changes the folder)."),
+    ] = None,
+    poll: Annotated[
+        int | None, typer.Option(help="Look for changes in the repository every so many seconds (--control poll).")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail unless every model can be loaded.")] = False,
+    start_timeout: Annotated[float, typer.Option(help="Seconds to wait for the models to be loaded.")] = 300.0,
+    stop_timeout: Annotated[
+        float, typer.Option(help="Seconds that requests in flight have when it is stopped.")
+    ] = 10.0,
+    log_level: Annotated[
+        str, typer.Option(help="What is shown of Triton's log: debug, info, warning or error.")
+    ] = "warning",
+    log_file: Annotated[Path | None, typer.Option(help="Where the whole of Triton's log goes.")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document when ready.")] = False,
+    triton_arguments: Annotated[
+        list[str] | None, typer.Argument(help="After --, further arguments for tritonserver.", show_default=False)
+    ] = None,
+) -> None:
+    """Serve a model repository with Triton.
+
+    Ctrl-C or SIGTERM stops the server and all its processes; a second one kills them.
+    """
+    level = _parse_level(log_level)
+    options = ServerOptions(
+        repository=repository,
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        config_name=config_name,
+        control=_settle_control(control, poll, model),
+        models=tuple(model or ()),
+        poll_seconds=5 if poll is None else poll,
+        strict=strict,
+        log_file=log_file,
+        start_timeout=start_timeout,
+        stop_timeout=stop_timeout,
+        triton_arguments=tuple(triton_arguments or ()),
+    )
+    console, messages = Console(highlight=False), Console(stderr=True, highlight=False)
+    with messages.status("starting Triton") as status:
+        server = TritonServer(options, on_log=_log_printer(messages, level, status))
+        try:
+            _catch_signals(server)
+            with server:
+                status.stop()
+                _announce(server, console, messages, json_output=json_output)
+                while server.is_running:
+                    threading.Event().wait(WATCH_SECONDS)
+                _refuse_early_end(server)
+        except _Stopped:
+            messages.print("stopped")
+
+
+def _announce(server: TritonServer, console: Console, messages: Console, *, json_output: bool) -> None:
+    models = server.models()
+    warning = exposure_warning(server.address)
+    if warning:
+        messages.print(f"[yellow]Warning:[/] {warning}", soft_wrap=True)
+    if json_output:
+        print(json.dumps(describe(server, models)), flush=True)  # noqa: T201 - the document that was asked for
+    else:
+        show(console, server, models)
+
+
+def _refuse_early_end(server: TritonServer) -> None:
+    code = server.returncode
+    how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"status {code}"
+    raise StartFailed(f"Triton ended by itself with {how}: --log-file keeps its log for a look")
+
+
+def _log_printer(messages: Console, level: Level, status: Status) -> Callable[[LogRecord], None]:
+    def print_record(record: LogRecord) -> None:
+        if record.level >= level:
+            messages.print(str(record), markup=False, soft_wrap=True)
+        if record.message.startswith("loading: "):
+            status.update(record.message.rpartition(":")[0].replace("loading: ", "loading ", 1))
+
+    return print_record
+
+
+def _catch_signals(server: TritonServer) -> None:
+    received: list[int] = []
+
+    def handle(number: int, _: Any) -> None:
+        received.append(number)
+        if len(received) > 1:
+            server.kill()
+            return
+        raise _Stopped
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+
+
+def _parse_level(text: str) -> Level:
+    try:
+        return Level[text.upper()]
+    except KeyError:
+        names = ", ".join(level.name.lower() for level in Level)
+        raise typer.BadParameter(f"{text!r} is none of {names}", param_hint="--log-level") from None
+
+
+def _settle_control(control: str | None, poll: int | None, models: list[str] | None) -> Control:
+    implied: Control = "poll" if poll is not None else "explicit" if models else "none"
+    if control is None:
+        return implied
+    if control not in ("none", "explicit", "poll"):
+        raise typer.BadParameter(f"{control!r} is none of none, explicit, poll", param_hint="--control")
+    if implied not in ("none", control):
+        option = "--poll" if implied == "poll" else "--model"
+        raise typer.BadParameter(f"{option} goes with --control {implied}, not {control}", param_hint="--control")
+    return control  # type: ignore[return-value]

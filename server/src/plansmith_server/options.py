@@ -1,0 +1,137 @@
+"""What `plansmith serve` can be told, checked before anything is started."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from plansmith_server.errors import InvalidOptions, InvalidRepository
+from plansmith_server.gpu import gpu_is_usable
+from plansmith_server.ports import check_free, resolve_host
+from plansmith_server.repository import ModelFolder, read_repository
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Control", "ServerOptions", "ServerPlan"]
+
+Control = Literal["none", "explicit", "poll"]
+
+LARGEST_PORT = 65535
+CONFIG_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """How to serve a model repository.
+
+    Attributes:
+        repository: the folder that holds one folder for each model.
+        host: the address to listen on; only this machine can reach the default.
+        http_port: for HTTP; 0 takes a free one.
+        grpc_port: for gRPC; 0 takes a free one.
+        metrics_port: for Prometheus; 0 takes a free one.
+        config_name: which configs/NAME.pbtxt each model is to use: a NAME, "auto" for gpu where models can use a GPU
+            and cpu elsewhere, or "none". A model without that file uses its config.pbtxt.
+        control: "none" loads every model once, "poll" follows changes in the repository, "explicit" loads `models`
+            and then what clients ask for.
+        models: the models to load, with control "explicit".
+        poll_seconds: how often to look for changes, with control "poll".
+        strict: raise unless every model could be loaded; by default one is enough.
+        log_file: where Triton's log goes; by default a temporary file that lives as long as the server.
+        start_timeout: seconds to wait for the models to be loaded.
+        stop_timeout: seconds that requests in flight and models have to end, before the server is killed.
+        triton_arguments: further arguments for the tritonserver binary, as they are.
+    """
+
+    repository: Path
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    config_name: str = "auto"
+    control: Control = "none"
+    models: tuple[str, ...] = ()
+    poll_seconds: int = 5
+    strict: bool = False
+    log_file: Path | None = None
+    start_timeout: float = 300.0
+    stop_timeout: float = 10.0
+    triton_arguments: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        ports = {"http": self.http_port, "grpc": self.grpc_port, "metrics": self.metrics_port}
+        for name, port in ports.items():
+            if not 0 <= port <= LARGEST_PORT:
+                raise InvalidOptions(f"--{name}-port {port} is no port: use 1 to {LARGEST_PORT}, or 0 for a free one")
+            twin = next((other for other, number in ports.items() if other != name and number == port != 0), None)
+            if twin:
+                raise InvalidOptions(f"--{name}-port and --{twin}-port are both {port}: each needs a port of its own")
+        if not CONFIG_NAME.fullmatch(self.config_name):
+            raise InvalidOptions(
+                f"--config-name {self.config_name!r} cannot be a file's name: it is the NAME of configs/NAME.pbtxt"
+            )
+        if self.control not in get_args(Control):
+            raise InvalidOptions(f"--control {self.control!r} is none of {', '.join(get_args(Control))}")
+        if self.models and self.control != "explicit":
+            raise InvalidOptions("--model chooses what is loaded, so it needs --control explicit")
+        if self.poll_seconds < 1:
+            raise InvalidOptions(f"--poll {self.poll_seconds} is too often: use 1 second or more")
+
+    def plan(self) -> ServerPlan:
+        """Look at the repository, the ports and the machine, and settle what is still open.
+
+        Raises:
+            InvalidRepository: the repository cannot be served.
+            PortInUse: a port that was asked for is taken.
+            InvalidOptions: no model has the configuration or the name that was asked for.
+        """
+        folders = read_repository(self.repository)
+        if not folders and self.control == "none":
+            raise InvalidRepository(
+                f"there is no model in {self.repository}: build one with `plansmith build MODEL.onnx --repository"
+                f" {self.repository}`, or wait for them with --poll"
+            )
+        missing = sorted(set(self.models) - {folder.name for folder in folders})
+        if missing:
+            raise InvalidOptions(
+                f"there is no model {missing[0]!r} in {self.repository}; it has"
+                f" {', '.join(folder.name for folder in folders) or 'none'}"
+            )
+        address = resolve_host(self.host)
+        for option in ("http", "grpc", "metrics"):
+            port = getattr(self, f"{option}_port")
+            if port:
+                check_free(address, port, f"--{option}-port")
+        return ServerPlan(options=self, address=address, config_name=self._settle_config_name(folders), folders=folders)
+
+    def _settle_config_name(self, folders: tuple[ModelFolder, ...]) -> str | None:
+        if self.config_name == "none":
+            return None
+        if self.config_name == "auto":
+            return "gpu" if gpu_is_usable() else "cpu"
+        known = sorted({name for folder in folders for name in folder.config_names})
+        if folders and self.config_name not in known:
+            raise InvalidOptions(
+                f"no model in {self.repository} has configs/{self.config_name}.pbtxt; --config-name can be"
+                f" {', '.join([*known, 'auto', 'none'])}"
+            )
+        return self.config_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPlan:
+    """Options as they apply to this machine and repository.
+
+    Attributes:
+        options: as given.
+        address: the IPv4 address to listen on.
+        config_name: for `--model-config-name`; None where none is wanted.
+        folders: the models of the repository at this moment.
+    """
+
+    options: ServerOptions
+    address: str
+    config_name: str | None
+    folders: tuple[ModelFolder, ...]

@@ -1,0 +1,333 @@
+"""A Triton server as an object: started, waited for, watched and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+import psutil
+
+from plansmith_server import supervisor
+from plansmith_server.command_line import make_run_folder, tritonserver_command
+from plansmith_server.endpoint import ModelState, ask_index, ask_live, ask_version
+from plansmith_server.errors import NoModelLoaded, PortInUse, StartFailed
+from plansmith_server.logs import LogFollower, LogRecord, clean_reason
+from plansmith_server.ports import find_free
+from plansmith_server.triton_wheel import find_triton
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from plansmith_server.command_line import Ports
+    from plansmith_server.options import ServerOptions, ServerPlan
+
+__all__ = ["TritonServer"]
+
+Value = TypeVar("Value")
+
+POLL_SECONDS = 0.05
+# A stub that has ended is collected by Triton at once, unless Triton waits for an answer from it: then never.
+DEAD_STUB_SECONDS = 5.0
+# Another process may take a free port between our look and Triton's bind.
+PORT_ATTEMPTS = 3
+
+
+class TritonServer:
+    """NVIDIA's Triton over a model repository, for as long as a `with` block lasts.
+
+    ```python
+    with TritonServer(ServerOptions(repository=Path("model_repository"), grpc_port=0)) as server:
+        print(server.grpc_url)
+    ```
+
+    Leaving the block, the end of this process and even its SIGKILL stop the server and all its backends.
+
+    Args:
+        options: what to serve and where.
+        on_log: called with each line of Triton's log, in another thread.
+    """
+
+    def __init__(self, options: ServerOptions, on_log: Callable[[LogRecord], None] | None = None) -> None:
+        self.options = options
+        self._on_log = on_log
+        self._plan: ServerPlan | None = None
+        self._ports: Ports = (0, 0, 0)
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._run_folder: Path | None = None
+        self._log: LogFollower | None = None
+        self._pid: int | None = None
+        self._returncode: int | None = None
+        self.version = ""
+        self.seconds_to_start = 0.0
+
+    def start(self) -> Self:
+        """Start the server and wait until its models are loaded.
+
+        Raises:
+            InvalidOptions: the repository, a port or a name cannot be used.
+            TritonUnavailable: something that Triton needs is missing here.
+            StartFailed: Triton ended or hung.
+            NoModelLoaded: no model could be loaded or, with `strict`, not every one.
+        """
+        if self._supervisor is not None:
+            raise StartFailed("this server was started before: make another TritonServer")
+        began = time.monotonic()
+        self._plan = self.options.plan()
+        try:
+            self._start_on_free_ports(self._plan)
+            self.version = ask_version(*self._http_endpoint)
+            self._check_models()
+        except BaseException:
+            self.stop()
+            raise
+        self.seconds_to_start = time.monotonic() - began
+        return self
+
+    def stop(self) -> None:
+        """Stop the server and its backends, and remove what they left; harmless if it does not run.
+
+        Requests in flight have `options.stop_timeout` seconds to end.
+        """
+        self._tell(b"s")
+        if self._supervisor is not None:
+            self._collect(self._supervisor, timeout=self.options.stop_timeout + supervisor.SWEEP_SECONDS + 5.0)
+        if self._log is not None:
+            self._log.stop()
+        if self._run_folder is not None:
+            shutil.rmtree(self._run_folder, ignore_errors=True)
+            self._run_folder = None
+
+    def kill(self) -> None:
+        """Have the server killed at once; `stop` still has to be called. Safe in a signal handler."""
+        self._tell(b"k")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server's process exists."""
+        return self._supervisor is not None and self._supervisor.poll() is None
+
+    @property
+    def returncode(self) -> int | None:
+        """How the server ended, a negative number for a signal; None while it runs."""
+        if self._supervisor is not None and not self.is_running:
+            self._collect(self._supervisor, timeout=1.0)
+        return self._returncode
+
+    @property
+    def pid(self) -> int:
+        """The process id of tritonserver."""
+        return _started(self._pid)
+
+    @property
+    def log_path(self) -> Path:
+        """The file with Triton's log as it writes it; unless `options.log_file` names it, it goes with the server."""
+        return _started(self._log).path
+
+    @property
+    def config_name(self) -> str | None:
+        """The NAME of configs/NAME.pbtxt that models use where they have it."""
+        return _started(self._plan).config_name
+
+    @property
+    def address(self) -> str:
+        """The IPv4 address that the server listens on."""
+        return _started(self._plan).address
+
+    @property
+    def http_url(self) -> str:
+        """Where HTTP is served: "http://127.0.0.1:8000"."""
+        return f"http://{self._reachable_address}:{_started(self._ports[0])}"
+
+    @property
+    def grpc_url(self) -> str:
+        """Where gRPC is served: "127.0.0.1:8001"."""
+        return f"{self._reachable_address}:{_started(self._ports[1])}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus finds the metrics: "http://127.0.0.1:8002/metrics"."""
+        return f"http://{self._reachable_address}:{_started(self._ports[2])}/metrics"
+
+    def models(self) -> tuple[ModelState, ...]:
+        """Every model of the repository with its state at this moment."""
+        plan, log = _started(self._plan), _started(self._log)
+        folders = {folder.name: folder for folder in plan.folders}
+        states = []
+        index = ask_index(*self._http_endpoint)
+        # A model that Triton could not choose a version of has no state in its index or is not there; its log tells.
+        index += [{"name": name} for name in log.rejected.keys() - {entry["name"] for entry in index}]
+        for entry in sorted(index, key=lambda entry: entry["name"]):
+            name = entry["name"]
+            reason = clean_reason(entry.get("reason", "")) or log.rejected.get(name, "")
+            state = entry.get("state") or "UNAVAILABLE"
+            config = folders[name].config_used(plan.config_name) if name in folders else ""
+            states.append(
+                ModelState(
+                    name=name,
+                    version=entry.get("version", ""),
+                    state=state,
+                    reason="" if state == "READY" else reason,
+                    config=config,
+                )
+            )
+        return tuple(states)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start_on_free_ports(self, plan: ServerPlan) -> None:
+        wheel = find_triton()
+        options = self.options
+        asked = (options.http_port, options.grpc_port, options.metrics_port)
+        self._run_folder = make_run_folder(wheel, plan)
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            free = find_free(plan.address, len(asked))
+            self._ports = (asked[0] or free[0], asked[1] or free[1], asked[2] or free[2])
+            command = tritonserver_command(wheel, plan, self._ports, self._run_folder)
+            self._launch(command, wheel.environment(), self._run_folder)
+            try:
+                self._wait_until_live()
+            except PortInUse:
+                if attempt == PORT_ATTEMPTS or all(asked):
+                    raise
+            else:
+                return
+
+    def _launch(self, command: list[str], environment: dict[str, str], run_folder: Path) -> None:
+        log_file = (self.options.log_file or run_folder / "triton.log").resolve()
+        try:
+            log_file.touch()
+        except OSError as error:
+            raise StartFailed(f"cannot write the log file {log_file}: {error.strerror}") from error
+        self._log = LogFollower(log_file, self._on_log, start_offset=log_file.stat().st_size)
+        self._supervisor = subprocess.Popen(
+            [sys.executable, "-I", "-S", supervisor.__file__],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            # Ctrl-C in a terminal reaches a whole group: this one is told to stop by us, once.
+            start_new_session=True,
+        )
+        order = {
+            "command": command,
+            "log": str(log_file),
+            "directory": str(run_folder),
+            "grace": self.options.stop_timeout,
+        }
+        stdin, stdout = _started(self._supervisor.stdin), _started(self._supervisor.stdout)
+        stdin.write(json.dumps(order).encode() + b"\n")
+        stdin.flush()
+        answer = json.loads(stdout.readline() or b"{}")
+        if "pid" not in answer:
+            raise StartFailed(f"tritonserver could not be started: {answer.get('error', 'the supervisor ended')}")
+        self._pid = int(answer["pid"])
+        self._log.start()
+
+    def _wait_until_live(self) -> None:
+        deadline = time.monotonic() + self.options.start_timeout
+        dead_since: dict[int, float] = {}
+        while not ask_live(*self._http_endpoint):
+            if not self.is_running:
+                raise self._early_end()
+            now = time.monotonic()
+            dead_since = {pid: dead_since.get(pid, now) for pid in self._dead_stubs()}
+            if any(now - since > DEAD_STUB_SECONDS for since in dead_since.values()):
+                raise StartFailed(
+                    f"the backend process of {self._loading()} died while it was loaded, and Triton waits for it for"
+                    " ever: take that model out of the repository, or see --log-file for what the process printed"
+                )
+            if now > deadline:
+                raise StartFailed(
+                    f"Triton was not ready after {self.options.start_timeout:g} s, still loading {self._loading()}:"
+                    " allow more time with --start-timeout, or see --log-file for what it does"
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _dead_stubs(self) -> list[int]:
+        with contextlib.suppress(psutil.Error):
+            return [
+                child.pid for child in psutil.Process(self.pid).children() if child.status() == psutil.STATUS_ZOMBIE
+            ]
+        return []
+
+    def _loading(self) -> str:
+        """The models that are neither loaded nor refused so far, for a message."""
+        return ", ".join(sorted(_started(self._log).loading)) or "a model"
+
+    def _early_end(self) -> Exception:
+        """What to raise for a server that ended by itself while it started."""
+        log = _started(self._log)
+        code = self.returncode
+        log.stop()
+        messages = [clean_reason(record.message) for record in log.errors]
+        taken = next((message for message in messages if "already in use" in message.lower()), None)
+        if taken is not None:
+            return PortInUse(f"another process took a port while Triton started ({taken}): start again")
+        reason = messages[-1] if messages else next((line for line in reversed(log.tail) if line.strip()), "")
+        how = f"signal {-code}" if code is not None and code < 0 else f"status {code}"
+        return StartFailed(f"Triton ended with {how} while it started: {reason or 'it logged nothing'}")
+
+    def _check_models(self) -> None:
+        models = self.models()
+        if self.options.control != "none" and not self.options.models:
+            return
+        failed = [model for model in models if not model.is_ready and self._is_wanted(model.name)]
+        if not failed or (not self.options.strict and any(model.is_ready for model in models)):
+            return
+        shown = "; ".join(f"{model.name}: {model.reason or model.state}" for model in failed)
+        if self.options.strict and any(model.is_ready for model in models):
+            raise NoModelLoaded(f"not every model could be loaded: {shown}")
+        raise NoModelLoaded(f"no model could be loaded: {shown}")
+
+    def _is_wanted(self, name: str) -> bool:
+        return not self.options.models or name in self.options.models
+
+    def _tell(self, word: bytes) -> None:
+        if self._supervisor is not None and self._supervisor.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._supervisor.stdin.write(word)
+                self._supervisor.stdin.flush()
+
+    def _collect(self, process: subprocess.Popen[bytes], timeout: float) -> None:
+        """Wait for the supervisor and take the server's status from it."""
+        if process.stdout is None or process.stdout.closed:
+            return
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+        except ValueError:  # stdin is closed already
+            output = process.stdout.read()
+            process.wait()
+        for line in output.splitlines():
+            self._returncode = json.loads(line).get("status", self._returncode)
+
+    @property
+    def _http_endpoint(self) -> tuple[str, int]:
+        return self._reachable_address, self._ports[0]
+
+    @property
+    def _reachable_address(self) -> str:
+        address = _started(self._plan).address
+        return "127.0.0.1" if address == "0.0.0.0" else address  # noqa: S104 - a comparison
+
+
+def _started(value: Value | None) -> Value:
+    if not value:
+        raise StartFailed("this server was not started")
+    return value

@@ -1,0 +1,85 @@
+"""What a model repository holds, as far as starting a server needs to know."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from plansmith_server.errors import InvalidRepository
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["ModelFolder", "is_shell_safe", "read_repository"]
+
+# Triton starts the process of a Python-based backend through `bash -c` with the model's path and name unquoted: a
+# space breaks the start (and the server then waits for ever), and anything else would be run as a command.
+SHELL_SAFE = re.compile(r"[A-Za-z0-9_./:,@%+=-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """One model of a repository.
+
+    Attributes:
+        name: the folder's name, which is the model's.
+        has_config: whether it has a config.pbtxt.
+        config_names: the NAMEs of its configs/NAME.pbtxt, sorted.
+    """
+
+    name: str
+    has_config: bool
+    config_names: tuple[str, ...]
+
+    def config_used(self, config_name: str | None) -> str:
+        """The file that Triton reads for this model when it was started with `--model-config-name=config_name`."""
+        if config_name in self.config_names:
+            return f"configs/{config_name}.pbtxt"
+        return "config.pbtxt" if self.has_config else "from the model file"
+
+
+def is_shell_safe(text: str) -> bool:
+    """Whether Triton can pass `text` through its shell unharmed."""
+    return SHELL_SAFE.fullmatch(text) is not None
+
+
+def read_repository(folder: Path) -> tuple[ModelFolder, ...]:
+    """The models below `folder`, by name.
+
+    Raises:
+        InvalidRepository: it is missing, no folder or unreadable, or a model's name cannot be served.
+    """
+    if not folder.exists():
+        raise InvalidRepository(
+            f"the model repository {folder} does not exist: name another with --repository, or make this one with"
+            " `plansmith build MODEL.onnx`"
+        )
+    if not folder.is_dir():
+        raise InvalidRepository(
+            f"the model repository {folder} is a file: --repository takes the folder that holds a folder for each model"
+        )
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir())
+        return tuple(_read_model(folder / name) for name in names)
+    except PermissionError as error:
+        raise InvalidRepository(
+            f"no permission to read {error.filename}: give this user read access to the whole model repository"
+        ) from error
+
+
+def _read_model(folder: Path) -> ModelFolder:
+    if not is_shell_safe(folder.name):
+        raise InvalidRepository(
+            f"the model folder {folder.name!r} in {folder.parent} has a name that Triton cannot serve: rename it, using"
+            " letters, digits, '_', '-' and '.' only"
+        )
+    names = {path.name for path in folder.iterdir()}
+    configs = list((folder / "configs").iterdir()) if "configs" in names else []
+    return ModelFolder(
+        name=folder.name,
+        has_config="config.pbtxt" in names,
+        config_names=tuple(sorted(path.stem for path in configs if path.suffix == ".pbtxt")),
+    )
