@@ -187,9 +187,9 @@ class Model:
         except (InvalidInput, ModelNotFound, ModelNotReady) as error:
             # What the server refuses although the metadata allows it: the model may have changed.
             self._metadata = None
-            if isinstance(error, ModelNotFound):
-                raise self._explained(error, deadline) from error
-            raise
+            if isinstance(error, InvalidInput):
+                raise
+            raise self._explained(error, deadline) from error
 
     def _read_metadata(self, deadline: Deadline) -> ModelMetadata:
         metadata = self._metadata
@@ -209,7 +209,7 @@ class Model:
     def _fetch_metadata(self, deadline: Deadline) -> ModelMetadata:
         try:
             metadata = self._transport.call(ReadModelMetadata(self._name, self._version), deadline)
-        except ModelNotFound as error:
+        except (ModelNotFound, ModelNotReady) as error:
             raise self._explained(error, deadline) from error
         try:
             return metadata.with_config(self._transport.call(ReadModelConfig(self._name, self._version), deadline))
@@ -217,8 +217,8 @@ class Model:
             # The configuration is Triton's extension, and may be kept from clients: without it the server checks.
             return metadata
 
-    def _explained(self, error: ModelNotFound, deadline: Deadline) -> ClientError:
-        """What the repository's index tells about a model that the server says it does not find."""
+    def _explained(self, error: ModelNotFound | ModelNotReady, deadline: Deadline) -> ClientError:
+        """What the repository's index tells about a model that the server did not use."""
         try:
             models = self._transport.call(ListModels(), deadline)
         except ClientError:
@@ -226,7 +226,8 @@ class Model:
         mine = [model for model in models if model.name == self._name]
         wanted = [model for model in mine if not self._version or model.version in (self._version, "")]
         if any(model.state == "READY" for model in wanted):
-            return InferenceFailed(str(error))
+            # The model is there: "not found" was its own word, "not ready" has passed.
+            return InferenceFailed(str(error)) if isinstance(error, ModelNotFound) else error
         if wanted:
             state = wanted[0].state.lower() or "not loaded"
             reason = " ".join(wanted[0].reason.split())

@@ -1,0 +1,315 @@
+"""What a caller may pass, and what is refused before a byte is sent."""
+
+from __future__ import annotations
+
+import math
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as numpy_strategies
+
+from plansmith_client import Client, InvalidInput, Model, ModelMetadata, TensorSpec
+from plansmith_client.conversion import UnfitValueError, array_from_value
+from plansmith_client.metadata import ModelConfig
+from plansmith_client.operations import Infer, Operation, ReadModelConfig, ReadModelMetadata
+from plansmith_client.tensors import DATATYPES, numpy_dtype_from_datatype
+
+BERT = ModelMetadata(
+    name="bert",
+    versions=("1",),
+    platform="",
+    inputs=(
+        TensorSpec("ids", "INT64", (-1, 8)),
+        TensorSpec("mask", "FP32", (-1, -1)),
+        TensorSpec("text", "BYTES", (-1, 1)),
+    ),
+    outputs=(TensorSpec("logits", "FP32", (-1, 2)), TensorSpec("pooled", "FP32", (-1, 768))),
+)
+
+
+class Offline:
+    """A transport that knows one model and fails the test when an inference is to be sent."""
+
+    def call(self, operation: Operation, _):
+        match operation:
+            case ReadModelMetadata():
+                return BERT
+            case ReadModelConfig():
+                return ModelConfig(max_batch_size=4, optional_inputs=frozenset({"text"}))
+            case Infer():
+                raise AssertionError(f"was sent: {operation}")
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def bert():
+    return Model(Offline(), 30.0, "nowhere:1", "bert", "")
+
+
+IDS, MASK = np.zeros((2, 8), np.int64), np.zeros((2, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"ids": IDS, "mask": MASK, "nope": 1}, r"no input 'nope': expected 'ids' INT64 \[-1, 8\], 'mask'"),
+        ({"ids": IDS}, r"input 'mask': missing; given 'ids', expected FP32 \[-1, -1\]"),
+        ({"ids": IDS[:, :7], "mask": MASK}, r"input 'ids': given int64 \[2, 7\], expected INT64 \[-1, 8\]"),
+        ({"ids": IDS[0], "mask": MASK}, r"input 'ids': given int64 \[8\].*array\[numpy.newaxis\]"),
+        ({"ids": IDS.astype(float), "mask": MASK}, r"input 'ids': given float64 \[2, 8\], expected INT64"),
+        ({"ids": IDS, "mask": MASK.astype(float)}, r"input 'mask': given float64.*astype\(numpy.float32\)"),
+        ({"ids": [[1.5] * 8] * 2, "mask": MASK}, r"input 'ids': given a list.*holds 1.5"),
+        ({"ids": [[1] * 8, [1]], "mask": MASK}, r"input 'ids': given a list.*differ in length"),
+        ({"ids": None, "mask": MASK}, r"input 'ids': given a NoneType"),
+        ({"ids": IDS, "mask": MASK, "text": [[1], [2]]}, r"input 'text'.*holds a int"),
+        ({"ids": IDS, "mask": MASK, "text": [["\ud800"], ["a"]]}, r"input 'text'.*not valid Unicode"),
+        ({"ids": np.zeros((5, 8), int), "mask": np.zeros((5, 1), np.float32)}, r"batch of 5, expected 1 to 4"),
+        ({"ids": np.zeros((0, 8), int), "mask": np.zeros((0, 1), np.float32)}, r"batch of 0, expected 1 to 4"),
+        ({"ids": IDS, "mask": MASK[:1]}, r"input 'mask': given a batch of 1, expected 2 as in input 'ids'"),
+    ],
+)
+def test_a_wrong_input_is_named_with_what_was_given_and_expected(bert, inputs, message):
+    with pytest.raises(InvalidInput, match=message) as caught:
+        bert.infer(inputs)
+    assert "'bert'" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_positions_are_counted_and_no_input_is_given_twice(bert):
+    with pytest.raises(InvalidInput, match="given 4 inputs, expected at most 3"):
+        bert(IDS, MASK, [["a"]] * 2, 1)
+    with pytest.raises(InvalidInput, match="input 'ids': given twice, by position and by name"):
+        bert(IDS, ids=IDS)
+
+
+@pytest.mark.parametrize("outputs", [["nope"], ["logits", "logits"], [], ["logits", "nope"]])
+def test_wrong_outputs_are_refused_with_the_right_ones(bert, outputs):
+    with pytest.raises(InvalidInput, match=r"'logits' FP32 \[-1, 2\], 'pooled'"):
+        bert.infer({"ids": IDS, "mask": MASK}, outputs=outputs)
+
+
+@pytest.mark.parametrize("parameters", [{"a": None}, {"a": [1]}, {"a": 2**64}, {1: "a"}, {"a": "\ud800"}])
+def test_parameters_that_cannot_be_sent_are_refused(bert, parameters):
+    with pytest.raises(InvalidInput, match="parameter"):
+        bert.infer({"ids": IDS, "mask": MASK}, parameters=parameters)
+
+
+def test_a_request_id_is_text(bert):
+    with pytest.raises(InvalidInput, match="request_id"):
+        bert.infer({"ids": IDS, "mask": MASK}, request_id=7)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, math.nan, "3", None, True])
+def test_a_timeout_is_a_number_of_seconds(timeout):
+    with pytest.raises(InvalidInput, match="timeout"):
+        Client("localhost:1", timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "localhost", "localhost:x", "localhost:0", "localhost:99999", ":8001", "a b:1", None),
+        *("ftp://a:1", "grpc://a", "grpc://a:1/path", "http://", "http://a:1?q=1", "http://[::1"),
+    ],
+)
+def test_a_url_of_another_form_is_refused(url):
+    with pytest.raises(InvalidInput, match="URL"):
+        Client(url)
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated():
+    with pytest.raises(InvalidInput) as caught:
+        Client("http://me:hunter2@localhost:8000")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "version"), [("", ""), (None, ""), ("a", "new"), ("a", "-1"), ("a", 3), ("a", "²")])
+def test_a_model_is_named_and_its_version_a_number(name, version):
+    with Client("localhost:1") as client, pytest.raises(InvalidInput):
+        client.model(name, version)
+
+
+# The rule, written out: which dtype is taken for which datatype.
+TAKEN = {
+    "BOOL": "bool",
+    "UINT8": "bool uint8",
+    "UINT16": "bool uint8 uint16",
+    "UINT32": "bool uint8 uint16 uint32",
+    "UINT64": "bool uint8 uint16 uint32 uint64",
+    "INT8": "bool int8",
+    "INT16": "bool int8 uint8 int16",
+    "INT32": "bool int8 uint8 int16 uint16 int32",
+    "INT64": "bool int8 uint8 int16 uint16 int32 uint32 int64",
+    "FP16": "bool int8 uint8 float16",
+    "BF16": "bool int8 uint8 bfloat16 float32",
+    "FP32": "bool int8 uint8 int16 uint16 float16 bfloat16 float32",
+    "FP64": "bool int8 uint8 int16 uint16 int32 uint32 float16 bfloat16 float32 float64",
+    "BYTES": "",
+}
+DTYPES = sorted({name for names in TAKEN.values() for name in names.split()})
+
+
+@pytest.mark.parametrize("datatype", DATATYPES)
+@pytest.mark.parametrize("name", [*DTYPES, "complex64", "datetime64[s]", "longdouble"])
+def test_a_dtype_is_taken_exactly_where_nothing_is_lost(datatype, name):
+    array = np.zeros(3, ml_dtypes.bfloat16 if name == "bfloat16" else name)
+    if name in TAKEN[datatype].split():
+        assert array_from_value(array, datatype).dtype == numpy_dtype_from_datatype(datatype)
+    else:
+        with pytest.raises(UnfitValueError):
+            array_from_value(array, datatype)
+
+
+@pytest.mark.parametrize(
+    ("name", "datatype"),
+    [(n, d) for d, names in TAKEN.items() for n in names.split() if n != "bfloat16" and (n, d) != ("float32", "BF16")],
+)
+@given(data=st.data())
+@settings(max_examples=20, deadline=None)
+def test_what_is_taken_keeps_every_value(name, datatype, data):
+    array = data.draw(numpy_strategies.arrays(name, st.integers(0, 5)))
+    taken = array_from_value(array, datatype)
+    np.testing.assert_array_equal(taken.astype(name), array)
+    if taken.dtype.name != "bfloat16":
+        np.testing.assert_array_equal(taken, array)
+
+
+def test_bfloat16_is_rounded_to_nearest_with_ties_to_even():
+    one_step = 2.0**-7
+    floats = np.array(
+        [1 + one_step / 2, 1 + 3 * one_step / 2, 1 + one_step * 0.51, -1 - one_step / 2, np.nan], np.float32
+    )
+    rounded = array_from_value(floats, "BF16")
+    assert rounded.dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(rounded.astype(float), [1, 1 + 2 * one_step, 1 + one_step, -1, np.nan])
+    with pytest.raises(UnfitValueError, match="beyond the range of BF16"):
+        array_from_value(np.array([3.4e38], np.float32), "BF16")
+    assert np.isinf(array_from_value(np.array([np.inf], np.float32), "BF16").astype(float))
+
+
+@pytest.mark.parametrize(
+    ("value", "datatype", "expected"),
+    [
+        ([1, 2], "INT8", [1, 2]),
+        ([2**64 - 1, 0], "UINT64", [2**64 - 1, 0]),
+        ([2**63, 1], "UINT64", [2**63, 1]),
+        ([-(2**63), 2**63 - 1], "INT64", [-(2**63), 2**63 - 1]),
+        ([0, 1], "BOOL", [False, True]),
+        ([True, False], "INT64", [1, 0]),
+        ([1.0], "INT32", [1]),
+        ([1, 0.5], "FP16", [1.0, 0.5]),
+        ([float("nan"), float("inf")], "FP32", [math.nan, math.inf]),
+        ([], "INT64", []),
+        (3, "INT64", 3),
+        (((1, 2), (3, 4)), "UINT8", [[1, 2], [3, 4]]),
+        ([np.int16(3), np.int16(4)], "INT32", [3, 4]),
+    ],
+)
+def test_python_numbers_take_the_declared_datatype(value, datatype, expected):
+    array = array_from_value(value, datatype)
+    assert array.dtype == numpy_dtype_from_datatype(datatype)
+    np.testing.assert_array_equal(array, expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "datatype"),
+    [
+        ([128], "INT8"),
+        ([-1], "UINT64"),
+        ([2**63], "INT64"),
+        ([2**64], "UINT64"),
+        ([2**70], "FP64"),
+        ([2], "BOOL"),
+        ([0.5], "INT64"),
+        ([math.nan], "INT32"),
+        ([math.inf], "INT64"),
+        ([1e300], "FP32"),
+        ([70000.0], "FP16"),
+        (["1"], "FP32"),
+        ([None], "FP32"),
+        ([1j], "FP64"),
+        (object(), "FP32"),
+        ({1, 2}, "INT64"),
+        ([np.float64(0.1)], "FP32"),
+        ([[1], [2, 3]], "INT64"),
+    ],
+)
+def test_what_would_change_a_value_is_refused(value, datatype):
+    with pytest.raises(UnfitValueError):
+        array_from_value(value, datatype)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ["a", "ü\0", b"\xff\0", ""],
+        np.array(["a", "ü\0", b"\xff\0", ""], object),
+        ("a", bytearray("ü\0".encode()), memoryview(b"\xff\0"), ""),
+    ],
+)
+def test_strings_become_bytes_and_keep_their_zero_bytes(value):
+    array = array_from_value(value, "BYTES")
+    assert array.dtype == object
+    assert array.tolist() == [b"a", "ü\0".encode(), b"\xff\0", b""]
+
+
+@pytest.mark.parametrize("value", [np.array([["ab", "ü"]]), np.array([[b"ab", "ü".encode()]]), [["ab", "ü"]]])
+def test_numpys_own_strings_become_bytes(value):
+    assert array_from_value(value, "BYTES").tolist() == [[b"ab", "ü".encode()]]
+
+
+class WithArray:
+    def __array__(self, dtype=None, copy=None):
+        return np.ones((2, 2), np.float32)
+
+
+class WithDlpack:
+    """An array of another library: nothing but the DLPack protocol."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+@pytest.mark.parametrize(
+    "value", [WithArray(), WithDlpack(np.ones((2, 2), np.float32)), np.ones((2, 2), np.float32).view(np.recarray)]
+)
+def test_arrays_of_other_libraries_are_taken(value):
+    array = array_from_value(value, "FP32")
+    assert type(array) is np.ndarray
+    np.testing.assert_array_equal(array, np.ones((2, 2), np.float32))
+
+
+def wrong_ids():
+    """Arrays that are not INT64 [-1, 8] with a batch of 1 to 4."""
+    shapes = numpy_strategies.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=9)
+    dtypes = st.one_of(
+        numpy_strategies.integer_dtypes(), numpy_strategies.unsigned_integer_dtypes(),
+        numpy_strategies.floating_dtypes(), numpy_strategies.boolean_dtypes(), numpy_strategies.byte_string_dtypes(),
+    )  # fmt: skip
+    arrays = st.tuples(dtypes, shapes).map(lambda pair: np.zeros(pair[1], pair[0]))
+
+    def is_wrong(array):
+        fits = array.ndim == 2 and array.shape[1] == 8 and 1 <= array.shape[0] <= 4
+        return not fits or array.dtype.kind in "fS" or array.dtype == np.uint64
+
+    return arrays.filter(is_wrong)
+
+
+@given(ids=wrong_ids())
+@settings(max_examples=500, deadline=None)
+def test_no_wrong_array_is_ever_sent(ids):
+    model = Model(Offline(), 30.0, "nowhere:1", "bert", "")
+    mask = np.zeros((ids.shape[0] if ids.ndim else 1, 3), np.float32)
+    with pytest.raises(InvalidInput, match="'ids'"):
+        model(ids, mask)
