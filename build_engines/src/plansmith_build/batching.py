@@ -1,0 +1,141 @@
+"""Making a graph that was exported for a fixed number of rows take any number.
+
+What is written here is only a proposal: whether the new graph computes, row by row, what the old one computes is for
+the verification to say.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+from onnx import numpy_helper
+
+from plansmith_build.graphs import consumed_names
+from plansmith_build.repair import infer_shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+__all__ = ["make_batch_dynamic", "obstacle_to_batching"]
+
+BATCH_SYMBOL = "batch"
+
+
+def obstacle_to_batching(model: onnx.ModelProto) -> str:
+    """Why the first dimension cannot be that of a batch, or an empty string where nothing speaks against it."""
+    defaults = {tensor.name for tensor in model.graph.initializer}
+    optional = [value.name for value in model.graph.input if value.name in defaults]
+    if optional:
+        return f"input {optional[0]!r} has a default, which does not grow with the batch"
+    firsts = {}
+    for value in model.graph.input:
+        dimensions = value.type.tensor_type.shape.dim
+        if not dimensions:
+            return f"input {value.name!r} is a single number, without a first dimension"
+        firsts[value.name] = dimensions[0].dim_value
+    if len(set(firsts.values())) > 1:
+        sizes = ", ".join(f"{name!r} {size or 'any number'}" for name, size in firsts.items())
+        return f"the inputs have different first dimensions: {sizes}"
+    rows = next(iter(firsts.values()))
+    for value in model.graph.output:
+        tensor = value.type.tensor_type
+        if not tensor.HasField("shape"):
+            continue
+        if not tensor.shape.dim:
+            return f"output {value.name!r} is a single number for all rows"
+        first = tensor.shape.dim[0].dim_value
+        if rows and first and first != rows:
+            return f"output {value.name!r} has {first} rows for {rows} in the input"
+    return ""
+
+
+def make_batch_dynamic(model: onnx.ModelProto, *, rows: int) -> tuple[onnx.ModelProto, int]:
+    """A copy of the model whose first dimension is free.
+
+    The first dimension of every input and output gets a name instead of a number; a Reshape whose constant target
+    begins with the number of rows (or with a multiple that comes from merging it with the dimension after it) is
+    given a target that works it out; the shapes in between are inferred anew.
+
+    Args:
+        model: a graph for which `obstacle_to_batching` finds nothing.
+        rows: the number of rows that it was exported for.
+
+    Returns:
+        The new model, and how many Reshape nodes were rewritten.
+    """
+    dynamic = onnx.ModelProto()
+    dynamic.CopyFrom(model)
+    graph = dynamic.graph
+    shapes = _static_shapes(graph)
+    rewritten = _rewrite_reshapes(graph, shapes, rows)
+
+    taken = {d.dim_param for value in graph.input for d in value.type.tensor_type.shape.dim}
+    symbol = BATCH_SYMBOL if BATCH_SYMBOL not in taken else f"{BATCH_SYMBOL}_rows"
+    for value in [*graph.input, *graph.output]:
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape") and tensor.shape.dim:
+            tensor.shape.dim[0].dim_param = symbol
+    del graph.value_info[:]
+    return infer_shapes(dynamic), rewritten
+
+
+def _rewrite_reshapes(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]], rows: int) -> int:
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and len(node.attribute) == 1 and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
+    varying = {value.name for value in graph.input}
+    rewritten = 0
+    for node in graph.node:
+        if varying.isdisjoint(consumed_names(node)):
+            continue
+        varying.update(node.output)
+        if node.op_type != "Reshape" or len(node.input) < 2 or node.input[0] not in varying:  # noqa: PLR2004
+            continue
+        target = constants.get(node.input[1])
+        if target is None or target.data_location == onnx.TensorProto.EXTERNAL:
+            continue
+        old = numpy_helper.to_array(target)
+        new = _free_target(old, shapes.get(node.input[0]), shapes.get(node.output[0]), rows)
+        if new is None:
+            continue
+        name = f"{node.output[0]}__target"
+        graph.initializer.append(numpy_helper.from_array(new, name))
+        node.input[1] = name
+        rewritten += 1
+    return rewritten
+
+
+def _free_target(
+    target: np.ndarray[tuple[int], np.dtype[np.int64]],
+    data: tuple[int, ...] | None,
+    result: tuple[int, ...] | None,
+    rows: int,
+) -> np.ndarray[tuple[int], np.dtype[np.int64]] | None:
+    """The same target with its first number left open, or None where there is nothing to open."""
+    if target.ndim != 1 or not target.size or target[0] <= 0 or target[0] % rows:
+        return None
+    free = target.copy()
+    if data is not None and result is not None and len(result) == target.size:
+        # All sizes are known, so the one that a -1 stood for can be written down and the -1 moved to the front. A
+        # zero in `result` or elsewhere in `data` would make that ambiguous.
+        free[:] = result
+        free[0] = -1
+        return free if 0 not in result else None
+    if target[0] != rows:
+        return None
+    # Another dimension is worked out already: the first is copied from the data.
+    free[0] = 0 if (free == -1).any() else -1
+    return free
+
+
+def _static_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    shapes = {}
+    for value in [*graph.input, *graph.value_info, *graph.output]:
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+            shapes[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
+    return shapes

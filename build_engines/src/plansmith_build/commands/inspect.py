@@ -1,0 +1,184 @@
+"""`plansmith inspect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
+
+from plansmith_build.errors import InvalidOption
+from plansmith_build.inspection import inspect_file, inspect_model, summaries
+from plansmith_build.repository import ModelRepository
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from plansmith_build.inspection import ModelReport, ModelSummary, OnnxReport
+    from plansmith_build.manifest import Manifest
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL|FILE.onnx]", help="A model of the repository, or an ONNX file. [default: all models]"
+        ),
+    ] = None,
+    *,
+    repository: Annotated[Path, typer.Option(help="Model repository to look into.")] = Path("model_repository"),
+    version: Annotated[int | None, typer.Option(min=1, help="Version of the model. [default: the newest]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+) -> None:
+    """Show what a model repository holds: its models, or one model's configuration, manifest and files.
+
+    Works on any repository, also one that plansmith did not write. Files that are not what the manifest says they were
+    when they were published are marked.
+    """
+    console = Console(highlight=False)
+    if model is not None and (model.endswith(".onnx") or Path(model).is_file()):
+        report = inspect_file(Path(model))
+        _print_json(report.model_dump(mode="json")) if as_json else _show_file(console, report)
+        return
+    found = ModelRepository.at(repository)
+    if model is not None:
+        details = inspect_model(found.existing_model(model), version)
+        _print_json(details.model_dump(mode="json")) if as_json else _show_model(console, details)
+        return
+    if version is not None:
+        raise InvalidOption("--version needs a model: plansmith inspect MODEL --version N")
+    if not found.path.is_dir():
+        raise InvalidOption(f"there is no repository {repository}: name one with --repository, or build a model first")
+    listed = summaries(found)
+    if as_json:
+        _print_json({"repository": str(found.path), "models": [summary.model_dump(mode="json") for summary in listed]})
+    else:
+        _show_models(console, found.path, listed)
+
+
+def _print_json(document: object) -> None:
+    typer.echo(json.dumps(document, indent=2))
+
+
+def _show_models(console: Console, path: Path, models: Iterable[ModelSummary]) -> None:
+    table = Table(title=escape(str(path)), title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in ["model", "versions", "backend", "batch", "inputs", "outputs", "size"]:
+        wide = heading in {"inputs", "outputs"}
+        right = heading in {"batch", "size"}
+        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not wide)
+    for model in models:
+        table.add_row(
+            escape(model.name),
+            ", ".join(map(str, model.versions)) or "none",
+            escape(model.backend),
+            _batch(model.max_batch_size),
+            f"[red]{escape(model.problem)}[/]" if model.problem else escape(_lines(model.inputs)),
+            escape(_lines(model.outputs)),
+            decimal(model.size),
+        )
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print(f"{path} holds no models: plansmith build MODEL.onnx --repository {path}", markup=False)
+
+
+def _show_model(console: Console, report: ModelReport) -> None:
+    summary = report.summary
+    facts = _facts()
+    facts.add_row("model", escape(summary.name))
+    facts.add_row("versions", ", ".join(map(str, summary.versions)) or "none")
+    facts.add_row("shown", f"version {report.version}, {escape(report.path)}" if report.version else "no version")
+    facts.add_row("inputs", escape(_lines(summary.inputs)))
+    facts.add_row("outputs", escape(_lines(summary.outputs)))
+    facts.add_row("batches", _batch(summary.max_batch_size))
+    if report.configs:
+        facts.add_row("configs", escape(", ".join(report.configs)))
+    if summary.problem:
+        facts.add_row("problem", f"[red]{escape(summary.problem)}[/]")
+    if report.manifest:
+        _add_manifest(facts, report.manifest)
+    else:
+        facts.add_row("manifest", "none: plansmith did not write this version")
+    console.print(facts)
+
+    files = Table(box=None, padding=(0, 2, 0, 0))
+    files.add_column("file", overflow="fold")
+    files.add_column("size", justify="right")
+    files.add_column("SHA-256")
+    verdicts = {True: "[green]as published[/]", False: "[red]changed since[/]", None: "[dim]not recorded[/]"}
+    for file in report.files:
+        files.add_row(escape(file.path), decimal(file.size), verdicts[file.unchanged])
+    for missing in report.missing:
+        files.add_row(escape(missing), "", "[red]missing[/]")
+    console.print()
+    console.print(files)
+    if report.config:
+        console.print("\nconfig.pbtxt", style="bold")
+        console.print(report.config.rstrip(), markup=False)
+
+
+def _add_manifest(facts: Table, manifest: Manifest) -> None:
+    source, graph, environment = manifest.source, manifest.graph, manifest.environment
+    producer = f", by {source.producer}" if source.producer else ""
+    facts.add_row("built from", escape(f"{source.file}{producer}, SHA-256 {source.sha256}"))
+    tools = ", ".join(f"{name} {version}" for name, version in environment.tools.items())
+    facts.add_row(
+        "built", escape(f"{manifest.created:%Y-%m-%d %H:%M} UTC by plansmith {environment.plansmith}, {tools}")
+    )
+    facts.add_row("built on", escape(f"{environment.cpu}, {environment.system}"))
+    facts.add_row("graph", escape(f"{graph.nodes_before} -> {graph.nodes_after} nodes, {graph.optimization}"))
+    if graph.repairs:
+        facts.add_row("repaired", escape("\n".join(graph.repairs)))
+    if manifest.batching.reason:
+        facts.add_row("no batches", escape(manifest.batching.reason))
+    verification = manifest.verification
+    lines = [
+        f"{output.name}: relative error {output.max_relative_error:.2g}, {output.tolerance:g} allowed"
+        if output.values_compared
+        else f"{output.name}: random values, shapes compared"
+        for output in verification.outputs
+    ]
+    facts.add_row(
+        "verified",
+        escape(
+            "\n".join([*lines, f"{verification.candidate}, on {verification.samples} {verification.inputs} samples"])
+        ),
+    )
+
+
+def _show_file(console: Console, report: OnnxReport) -> None:
+    facts = _facts()
+    facts.add_row("file", escape(f"{report.path}, {decimal(report.size)}"))
+    facts.add_row("SHA-256", report.sha256)
+    facts.add_row("producer", escape(report.producer or "not said"))
+    opsets = ", ".join(f"{domain} {version}" for domain, version in report.opsets.items())
+    facts.add_row("versions", escape(f"IR {report.ir_version}, operator sets: {opsets}"))
+    facts.add_row("inputs", escape(_lines(report.inputs)))
+    facts.add_row("outputs", escape(_lines(report.outputs)))
+    operators = ", ".join(f"{count} {name}" for name, count in report.operators.items())
+    facts.add_row("nodes", escape(f"{report.nodes}: {operators}"))
+    console.print(facts)
+
+
+def _facts() -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    return table
+
+
+def _batch(max_batch_size: int | None) -> str:
+    if max_batch_size is None:
+        return "not said"
+    return f"up to {max_batch_size}" if max_batch_size else "none"
+
+
+def _lines(tensors: Iterable[object]) -> str:
+    return "\n".join(map(str, tensors))

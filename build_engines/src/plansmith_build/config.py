@@ -1,0 +1,123 @@
+"""config.pbtxt, written and read through Triton's own protobuf.
+
+The configuration is portable: the native ONNX Runtime backend of the stock containers and the Python-based one of
+plansmith-server take it unchanged. Its fields are described in triton-inference-server/common,
+protobuf/model_config.proto.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from plansmith_build.errors import BuildError, InvalidModel
+from plansmith_client.tensors import TensorSpec, config_type_from_datatype, datatype_from_config_type
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from typing import Any
+
+    from plansmith_build.signatures import Signature
+
+__all__ = [
+    "config_from_text",
+    "model_config",
+    "specs_from_config",
+    "text_from_config",
+]
+
+# Where the TensorRT provider of a GPU server keeps the engines it compiles: minutes saved at each restart.
+ENGINE_CACHE_FOLDER = "/tmp/plansmith-engines"  # noqa: S108 - a path inside the server's container, which has nothing else
+WORKSPACE_BYTES = 2**30
+
+
+def model_config(
+    name: str, signature: Signature, *, max_batch_size: int, labels: Collection[str] = (), precision: str = "FP32"
+) -> Any:
+    """The portable configuration of a model.
+
+    Args:
+        name: the model's name.
+        signature: what the graph takes and gives, the batch dimension included where it has one.
+        max_batch_size: 0 for a model that takes no batches; else the first dimension is the batch's.
+        labels: the outputs for which labels.txt names the classes.
+        precision: what the TensorRT provider may compute in: `"FP32"`, `"FP16"` or `"BF16"`.
+
+    Returns:
+        An `inference.ModelConfig` message.
+    """
+    config = model_config_pb2.ModelConfig(name=name, backend="onnxruntime", max_batch_size=max_batch_size)
+    for spec in signature.inputs:
+        tensor = config.input.add(name=spec.name, optional=spec.optional)
+        _declare(tensor, spec, batched=bool(max_batch_size))
+    for spec in signature.outputs:
+        tensor = config.output.add(name=spec.name)
+        _declare(tensor, spec, batched=bool(max_batch_size))
+        if spec.name in labels:
+            tensor.label_filename = "labels.txt"
+    if max_batch_size:
+        config.dynamic_batching.SetInParent()
+    config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_AUTO, count=1)
+    accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
+    accelerator.parameters["precision_mode"] = precision
+    accelerator.parameters["max_workspace_size_bytes"] = str(WORKSPACE_BYTES)
+    accelerator.parameters["trt_engine_cache_enable"] = "1"
+    accelerator.parameters["trt_engine_cache_path"] = f"{ENGINE_CACHE_FOLDER}/{name}"
+    return config
+
+
+def text_from_config(config: Any) -> str:
+    """The text of config.pbtxt, which reads back as an equal message.
+
+    Raises:
+        BuildError: it does not, which is a bug.
+    """
+    text = text_format.MessageToString(config, as_utf8=True)
+    if config_from_text(text) != config:
+        raise BuildError("the configuration does not read back as it was written: this is a bug, please report it")
+    return text
+
+
+def config_from_text(text: str) -> Any:
+    """Parse config.pbtxt.
+
+    Raises:
+        InvalidModel: the text is no model configuration; the message gives line and column.
+    """
+    try:
+        return text_format.Parse(text, model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise InvalidModel(f"not a model configuration: {error}") from error
+
+
+def specs_from_config(tensors: Sequence[Any], *, batched: bool) -> tuple[TensorSpec, ...]:
+    """The tensors of a configuration as clients see them, with the batch dimension where there is one.
+
+    Args:
+        tensors: `config.input` or `config.output`.
+        batched: whether the model's max_batch_size is above 0.
+    """
+    return tuple(
+        TensorSpec(
+            tensor.name,
+            datatype_from_config_type(model_config_pb2.DataType.Name(tensor.data_type)),
+            (*([-1] if batched else []), *tensor.dims),
+            optional=getattr(tensor, "optional", False),
+        )
+        for tensor in tensors
+        # A configuration that leaves the type to the server says nothing yet.
+        if tensor.data_type != model_config_pb2.TYPE_INVALID
+    )
+
+
+def _declare(tensor: Any, spec: TensorSpec, *, batched: bool) -> None:
+    tensor.data_type = model_config_pb2.DataType.Value(config_type_from_datatype(spec.datatype))
+    dims = spec.shape[1:] if batched else spec.shape
+    if dims:
+        tensor.dims.extend(dims)
+    else:
+        # Triton wants at least one dimension: clients see [1], the graph is given what it asks for.
+        tensor.dims.append(1)
+        tensor.reshape.SetInParent()

@@ -1,0 +1,152 @@
+"""The few things that publishing asks of a file system, each of them whole or not at all."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from plansmith_build.errors import PublishFailed
+
+__all__ = [
+    "ExchangeUnsupported",
+    "explain_os_error",
+    "make_folder",
+    "mirror",
+    "rename_exchange",
+    "rename_new",
+    "sync_tree",
+    "write_new",
+]
+
+# Linux, include/uapi/linux/fs.h
+_RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+_UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY}
+_NO_HARD_LINK = {errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV}
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class ExchangeUnsupported(Exception):
+    """The system or the file system cannot exchange two folders in one step."""
+
+
+def rename_exchange(one: Path, other: Path) -> None:
+    """Exchange two folders in one step: at no instant is either path without one.
+
+    Raises:
+        ExchangeUnsupported: the system or the file system cannot do that.
+        OSError: anything else.
+    """
+    _renameat2(one, other, _RENAME_EXCHANGE)
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename a folder to a path where nothing is.
+
+    Raises:
+        FileExistsError: something is there.
+        OSError: anything else.
+    """
+    try:
+        _renameat2(source, target, _RENAME_NOREPLACE)
+    except ExchangeUnsupported:
+        # Without the flag a rename still fails on a folder that holds something.
+        os.rename(source, target)  # noqa: PTH104 - Path.rename says replace where this must not
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that may stand there as a hard link to another's content, which stays as it is."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
+def make_folder(path: Path, like: Path | None = None) -> None:
+    """Make a folder, with the mode and owner of another where that is allowed."""
+    path.mkdir()
+    if like is not None:
+        status = like.stat()
+        with suppress(PermissionError):
+            os.chown(path, status.st_uid, status.st_gid)
+        path.chmod(status.st_mode & 0o7777)
+
+
+def mirror(source: Path, target: Path) -> None:
+    """Make a folder that holds what another one holds: folders anew, files as hard links, or copies where they must be.
+
+    Raises:
+        OSError: something cannot be read or written.
+    """
+    make_folder(target, like=source)
+    for entry in source.iterdir():
+        copy = target / entry.name
+        if entry.is_dir() and not entry.is_symlink():
+            mirror(entry, copy)
+            shutil.copystat(entry, copy)
+            continue
+        try:
+            os.link(entry, copy, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINK:
+                raise
+            shutil.copy2(entry, copy, follow_symlinks=False)
+
+
+def sync_tree(folder: Path) -> None:
+    """Bring a folder, its files and its folders to the disk."""
+    for root, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            path = Path(root, name)
+            # What is hard-linked was brought there when it was published; syncing it again costs nothing.
+            if not path.is_symlink():
+                _sync(path)
+        _sync(Path(root))
+
+
+def explain_os_error(error: OSError, doing: str) -> PublishFailed:
+    """The error to raise when the system did not let a version be written.
+
+    Args:
+        error: what the system said.
+        doing: what was being done: `"write the new version in /srv/.models.plansmith"`.
+    """
+    if error.errno in _NO_SPACE:
+        why = f"{error.strerror}: free some space, or stage elsewhere with --staging"
+    elif error.errno in {errno.EACCES, errno.EPERM}:
+        why = f"permission denied on {error.filename or 'it'}: make it writable, or build as a user who may write there"
+    elif error.errno == errno.EROFS:
+        why = "the file system is read-only: name another repository with --repository"
+    elif error.errno == errno.EXDEV:
+        why = "staging folder and repository are on different file systems: name a staging folder with --staging"
+    else:
+        why = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
+    return PublishFailed(f"cannot {doing}: {why}; the repository is as it was")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _renameat2(source: Path, target: Path, flags: int) -> None:
+    if sys.platform != "linux":
+        raise ExchangeUnsupported
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        function = libc.renameat2
+    except AttributeError as error:  # glibc before 2.28
+        raise ExchangeUnsupported from error
+    if function(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(flags)) == 0:
+        return
+    code = ctypes.get_errno()
+    if code in _UNSUPPORTED:
+        raise ExchangeUnsupported
+    raise OSError(code, os.strerror(code), str(target))

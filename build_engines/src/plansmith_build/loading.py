@@ -1,0 +1,151 @@
+"""Reading an ONNX file that nobody vouches for."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from plansmith_build.errors import InvalidModel
+from plansmith_build.external_data import INLINE_BYTES, check_external_data, read_external_data
+from plansmith_build.operators import check_operators
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["OnnxFile", "load_onnx"]
+
+# A model that is larger than a protobuf message may be has its weights in a file of their own.
+PROTOBUF_BYTES = 2**31 - 1
+# Tensors of this size are read even from a model whose weights stay on disk: they are shapes, axes and scales.
+SHAPE_TENSOR_BYTES = 64 * 2**10
+
+# Every ONNX writer begins with the IR version, a small number: field 1 of the message, as a varint.
+_FIRST_FIELD = b"\x08"
+
+# What people hand over instead, by its first bytes.
+_OTHER_FORMATS = {
+    b"PK\x03\x04": "a zip archive, as PyTorch and Keras save their models: export it to ONNX first",
+    b"\x80\x02": "a Python pickle: export the model to ONNX first",
+    b"\x80\x03": "a Python pickle: export the model to ONNX first",
+    b"\x80\x04": "a Python pickle: export the model to ONNX first",
+    b"\x80\x05": "a Python pickle: export the model to ONNX first",
+    b"\x89HDF": "an HDF5 file, as Keras saves its models: export it to ONNX first",
+    b"version https://git-lfs": "a Git LFS pointer: fetch the file itself with git lfs pull",
+    b"<!DOCTYPE": "a web page: download the file itself",
+    b"<html": "a web page: download the file itself",
+    b"ptrt": "a TensorRT plan: build from the ONNX file it was made from",
+}
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A model that was read, checked, and found to be something that ONNX Runtime can run.
+
+    Attributes:
+        path: the file.
+        model: the parsed model. External weights are in it, unless the whole is larger than `INLINE_BYTES`: then they
+            stay in their checked places, relative to the file's folder.
+        sha256: of the file itself.
+        size: bytes of the file and of the external weights that it names.
+    """
+
+    path: Path
+    model: onnx.ModelProto
+    sha256: str
+    size: int
+
+
+def load_onnx(path: Path) -> OnnxFile:
+    """Read an ONNX file and check it.
+
+    Raises:
+        InvalidModel: there is no such file, it is not an ONNX model, is damaged, or breaks the rules of ONNX.
+        UnsupportedOperator: it uses an operator that the installed ONNX Runtime does not have.
+        UnsafeExternalData: its weights are not where a model may point.
+    """
+    content = _read(path)
+    model = _parse(path, content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    size = len(content)
+    del content
+    places = check_external_data(model, path.parent)
+    size += sum(place.length for place in places.values())
+    read_external_data(model, path.parent, largest=None if size <= INLINE_BYTES else SHAPE_TENSOR_BYTES)
+    _check(path, model)
+    check_operators(model)
+    return OnnxFile(path=path, model=model, sha256=sha256, size=size)
+
+
+def _read(path: Path) -> bytes:
+    if path.is_dir():
+        raise InvalidModel(f"{path} is a folder: name the .onnx file")
+    if not path.exists():
+        raise InvalidModel(f"{path} does not exist: name an .onnx file")
+    if not path.is_file():
+        raise InvalidModel(f"{path} is not a regular file: name an .onnx file")
+    try:
+        if path.stat().st_size > PROTOBUF_BYTES:
+            raise InvalidModel(
+                f"{path} is larger than 2 GiB, which no ONNX file can be: "
+                "save it with onnx.save(..., save_as_external_data=True)"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidModel(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _parse(path: Path, content: bytes) -> onnx.ModelProto:
+    if not content:
+        raise InvalidModel(f"{path} is empty: export the model again")
+    for magic, what in _OTHER_FORMATS.items():
+        if content.startswith(magic):
+            raise InvalidModel(f"{path} is not an ONNX file but {what}")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError:
+        if content.startswith(_FIRST_FIELD) and content[1:2] < b"\x40":
+            raise InvalidModel(
+                f"{path} is truncated or damaged: it begins as an ONNX file and ends in the middle of something; "
+                "copy or export it again"
+            ) from None
+        raise InvalidModel(f"{path} is not an ONNX file: name a model that was exported to ONNX") from None
+    if not model.HasField("graph"):
+        raise InvalidModel(f"{path} is not an ONNX file, or is truncated: there is no graph in it")
+    if not model.opset_import:
+        raise InvalidModel(f"{path} is truncated, or is no ONNX model: it does not say which operator set it uses")
+    return model
+
+
+def _check(path: Path, model: onnx.ModelProto) -> None:
+    if not model.graph.node:
+        raise InvalidModel(f"{path} has an empty graph, there is nothing to serve: export the model again")
+    if not model.graph.output:
+        raise InvalidModel(f"{path} has no outputs: name what the model gives when it is exported")
+    try:
+        onnx.checker.check_model(_without_external_data(model))
+    except onnx.checker.ValidationError as error:
+        said = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        raise InvalidModel(f"{path} breaks the rules of ONNX: {said.replace('==> Context:', 'In:')}") from None
+
+
+def _without_external_data(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The checker looks for external files in the working folder: weights that stay on disk are checked by us."""
+    external = [t.name for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    if not external:
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for tensor in copy.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            # An empty tensor of the same name and type says nothing that is untrue of the graph's structure.
+            del tensor.external_data[:]
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.dims[:]
+            tensor.dims.append(0)
+            tensor.raw_data = b""
+    return copy

@@ -1,0 +1,188 @@
+"""manifest.json: where a version came from, how it was made, how exact it is, and the hash of each of its files.
+
+It stands in the version's folder. A field is never removed or given another meaning without a new `schema_version`;
+readers ignore fields that they do not know.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from datetime import datetime  # noqa: TC003 - pydantic reads the annotation
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from plansmith_build.errors import InvalidModel
+
+if TYPE_CHECKING:
+    from plansmith_client.tensors import TensorSpec
+
+__all__ = [
+    "Batching",
+    "Environment",
+    "Graph",
+    "Manifest",
+    "OutputError",
+    "PublishedFile",
+    "Source",
+    "Tensor",
+    "Verification",
+    "read_manifest",
+    "this_environment",
+]
+
+SCHEMA_VERSION = 1
+TOOLS = ("onnx", "onnxruntime", "onnxslim", "numpy", "protobuf")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Source(_Record):
+    """The file that the version was built from."""
+
+    file: str = Field(description="name of the file, without its folder")
+    sha256: str = Field(description="of the file itself, without its external weights")
+    size: int = Field(description="bytes, external weights included")
+    producer: str = Field(description="the tool that wrote it, and its version")
+    ir_version: int
+    opsets: dict[str, int] = Field(description="operator set version by domain; the standard domain is ai.onnx")
+
+
+class Tensor(_Record):
+    """One input or output, as the protocol names types; -1 is a dimension that varies."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+    @classmethod
+    def from_spec(cls, spec: TensorSpec) -> Tensor:
+        """The record of a tensor specification."""
+        return cls(name=spec.name, datatype=spec.datatype, shape=spec.shape, optional=spec.optional)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.datatype} {list(self.shape)}{' optional' if self.optional else ''}"
+
+
+class Batching(_Record):
+    """Whether the version takes batches."""
+
+    max_batch_size: int = Field(description="0: no batches")
+    made_dynamic: bool = Field(description="the source had a fixed number of rows, and the version has not")
+    reshapes_rewritten: int = 0
+    reason: str = Field(default="", description="why the version takes no batches, empty where it does")
+
+
+class Graph(_Record):
+    """What was done to the graph."""
+
+    nodes_before: int
+    nodes_after: int
+    repairs: tuple[str, ...] = ()
+    optimized: bool
+    optimization: str = Field(description="the optimiser and its version, or why it was not used")
+    ir_version: int
+    opsets: dict[str, int]
+
+
+class OutputError(_Record):
+    """How far one output is from the reference."""
+
+    name: str
+    datatype: str
+    max_absolute_error: float
+    max_relative_error: float = Field(
+        description="relative to the greatest magnitude of the reference; of whole numbers and strings, the fraction "
+        "of the elements that differ"
+    )
+    tolerance: float = Field(description="greatest relative error allowed")
+    values_compared: bool = Field(description="false: the source gives random values, only shapes were compared")
+
+
+class Verification(_Record):
+    """The published file beside the source, on the same inputs."""
+
+    reference: str = Field(description="what ran the source")
+    candidate: str = Field(description="what ran the published file")
+    inputs: Literal["random"] = "random"
+    seed: int
+    samples: int = Field(description="different inputs, each run")
+    rows_together: int = Field(description="rows that were also run as one batch and compared one by one, or 0")
+    outputs: tuple[OutputError, ...]
+
+
+class Environment(_Record):
+    """Where the version was built and verified."""
+
+    plansmith: str
+    python: str
+    tools: dict[str, str] = Field(description="version by name of the package")
+    system: str
+    cpu: str
+
+
+class PublishedFile(_Record):
+    """A file as it was published, by its path in the model's folder."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Manifest(_Record):
+    """Everything there is to know about a version."""
+
+    schema_version: int = SCHEMA_VERSION
+    model: str
+    version: int
+    created: datetime = Field(description="in UTC")
+    source: Source
+    graph: Graph
+    batching: Batching
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    verification: Verification
+    environment: Environment
+    files: tuple[PublishedFile, ...]
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        InvalidModel: it cannot be read, or is not a manifest.
+    """
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InvalidModel(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        raise InvalidModel(f"{path} is not a manifest: {where}: {first['msg']}") from error
+
+
+def this_environment() -> Environment:
+    """What this process runs on."""
+    return Environment(
+        plansmith=version("plansmith-build"),
+        python=sys.version.split()[0],
+        tools={name: version(name) for name in TOOLS},
+        system=f"{platform.system()} {platform.machine()}",
+        cpu=_cpu_model(),
+    )
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

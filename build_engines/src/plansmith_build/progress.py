@@ -1,0 +1,28 @@
+"""What a build tells about itself while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["BuildStep", "Progress", "silent"]
+
+
+@dataclass(frozen=True)
+class BuildStep:
+    """One event of a build: a step begins (`outcome` empty), or the same step ends with one line of result.
+
+    Attributes:
+        title: what is being done: `"Optimising the graph"`.
+        outcome: empty when the step begins, else what came of it: `"415 -> 123 nodes"`.
+    """
+
+    title: str
+    outcome: str = ""
+
+
+Progress = Callable[[BuildStep], None]
+
+
+def silent(_: BuildStep) -> None:
+    """The default: say nothing."""

@@ -1,0 +1,100 @@
+"""Running a model in this process with ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+
+from plansmith_build.operators import runtime_sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from plansmith_build.signatures import Signature
+
+__all__ = ["Arrays", "RunFailed", "Session"]
+
+Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
+
+_BFLOAT16 = 16  # TensorProto.BFLOAT16
+_LOG_FATAL = 4
+
+
+class RunFailed(Exception):
+    """ONNX Runtime did not load or run a model; the text is its sentence, for the caller to put in context."""
+
+
+class Session:
+    """A loaded model.
+
+    Args:
+        model: a file, or the bytes of one that needs no other file.
+        optimized: whether ONNX Runtime may rewrite the graph. A reference is run as it was written.
+
+    Raises:
+        RunFailed: ONNX Runtime does not load it.
+    """
+
+    def __init__(self, model: Path | bytes, signature: Signature, *, optimized: bool) -> None:
+        options = onnxruntime.SessionOptions()
+        # What goes wrong is told by exceptions; its warnings would only disturb the progress display.
+        options.log_severity_level = _LOG_FATAL
+        if not optimized:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._bfloat16 = {spec.name for spec in (*signature.inputs, *signature.outputs) if spec.datatype == "BF16"}
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model if isinstance(model, bytes) else os.fspath(model), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise RunFailed(str(error)) from error
+        self._output_names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> Arrays:
+        """Run the model once.
+
+        Args:
+            inputs: an array for each input, those with a default excepted.
+
+        Returns:
+            The outputs by name.
+
+        Raises:
+            RunFailed: ONNX Runtime reports an error.
+        """
+        # ONNX Runtime takes and gives text where the protocol has bytes.
+        fed = {name: array.astype(str) if array.dtype.kind == "O" else array for name, array in inputs.items()}
+        try:
+            if self._bfloat16:
+                return self._run_with_values(fed)
+            return dict(zip(self._output_names, self._session.run(None, fed), strict=True))
+        except Exception as error:
+            raise RunFailed(runtime_sentence(str(error))) from error
+
+    def _run_with_values(self, inputs: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> Arrays:
+        """Feed and fetch bits: numpy has no bfloat16 of its own."""
+        values = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _BFLOAT16)
+            if name in self._bfloat16
+            else onnxruntime.OrtValue.ortvalue_from_numpy(array)
+            for name, array in inputs.items()
+        }
+        outputs = self._session.run_with_ort_values(self._output_names, values)
+        return {
+            name: _from_bfloat16(value) if name in self._bfloat16 else value.numpy()
+            for name, value in zip(self._output_names, outputs, strict=True)
+        }
+
+
+def _from_bfloat16(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
+    import ml_dtypes  # noqa: PLC0415 - only for models that need it
+
+    shape = tuple(value.shape())
+    bits = ctypes.string_at(value.data_ptr(), math.prod(shape) * 2)
+    return np.frombuffer(bits, ml_dtypes.bfloat16).reshape(shape)

@@ -1,0 +1,150 @@
+"""A graph's inputs and outputs as tensor specifications, or the reason why Triton cannot serve them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx
+from onnx import TensorProto
+
+from plansmith_build.errors import InvalidModel
+from plansmith_client.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+__all__ = ["Signature", "complete_output_shapes", "signature_of"]
+
+# https://onnx.ai/onnx/intro/concepts.html#element-type, and the protocol's names for them.
+_DATATYPES: dict[int, str] = {
+    TensorProto.BOOL: "BOOL",
+    TensorProto.UINT8: "UINT8",
+    TensorProto.UINT16: "UINT16",
+    TensorProto.UINT32: "UINT32",
+    TensorProto.UINT64: "UINT64",
+    TensorProto.INT8: "INT8",
+    TensorProto.INT16: "INT16",
+    TensorProto.INT32: "INT32",
+    TensorProto.INT64: "INT64",
+    TensorProto.FLOAT16: "FP16",
+    TensorProto.BFLOAT16: "BF16",
+    TensorProto.FLOAT: "FP32",
+    TensorProto.DOUBLE: "FP64",
+    TensorProto.STRING: "BYTES",
+}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a graph takes and gives.
+
+    Attributes:
+        inputs: in the graph's order; `optional` where the graph has a default for it.
+        outputs: in the graph's order.
+        symbols: for each input by name, the name of each dimension, "" where it has a number or no name. Dimensions
+            of one name have one size.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    symbols: Mapping[str, tuple[str, ...]]
+
+
+def signature_of(model: onnx.ModelProto, *, weights: Collection[str] = ()) -> Signature:
+    """The inputs and outputs of a graph; initializers that are listed as inputs are optional inputs.
+
+    Args:
+        model: the graph.
+        weights: listed inputs that are none.
+
+    Raises:
+        InvalidModel: one of them is not a tensor, has a type that Triton does not know or a shape that it cannot
+            declare, or there is no input at all.
+    """
+    defaults = {tensor.name for tensor in model.graph.initializer}
+    listed = [value for value in model.graph.input if value.name not in weights]
+    inputs = tuple(_spec(value, "input", optional=value.name in defaults) for value in listed)
+    if not any(not spec.optional for spec in inputs):
+        raise InvalidModel("the model has no input that a request must give, so there is nothing to ask it")
+    outputs = tuple(_spec(value, "output", optional=False) for value in model.graph.output)
+    symbols = {
+        value.name: tuple(dimension.dim_param for dimension in value.type.tensor_type.shape.dim) for value in listed
+    }
+    return Signature(inputs, outputs, symbols)
+
+
+def complete_output_shapes(model: onnx.ModelProto, ranks: Mapping[str, int]) -> tuple[str, ...]:
+    """Declare outputs without a shape by the number of dimensions that they were seen to have, in place.
+
+    Args:
+        model: the graph.
+        ranks: the number of dimensions of each output by name.
+
+    Returns:
+        The names of the outputs that were completed.
+    """
+    completed = []
+    for value in model.graph.output:
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+            value.type.tensor_type.shape.SetInParent()
+            for _ in range(ranks[value.name]):
+                value.type.tensor_type.shape.dim.add()
+            completed.append(value.name)
+    return tuple(completed)
+
+
+def _spec(value: onnx.ValueInfoProto, role: str, *, optional: bool) -> TensorSpec:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        raise InvalidModel(
+            f"{role} {value.name!r} is {_kind_in_words(value.type)}, and Triton serves tensors only: "
+            + _way_out(value.type)
+        )
+    tensor = value.type.tensor_type
+    if not value.name:
+        raise InvalidModel(f"an {role} has no name: export the model again with names")
+    datatype = _DATATYPES.get(tensor.elem_type)
+    if datatype is None:
+        known = tensor.elem_type in TensorProto.DataType.values()
+        name = TensorProto.DataType.Name(tensor.elem_type) if known else str(tensor.elem_type)
+        raise InvalidModel(
+            f"{role} {value.name!r} has the data type {name}, which Triton does not serve: "
+            "cast it to another type in the model"
+        )
+    if not tensor.HasField("shape"):
+        if role == "output":
+            # Told by the first run: see complete_output_shapes.
+            return TensorSpec(value.name, datatype, (), optional=optional)
+        raise InvalidModel(
+            f"input {value.name!r} does not say how many dimensions it has: "
+            "declare its shape when the model is exported, -1 or a name for each dimension that varies"
+        )
+    shape = tuple(
+        dimension.dim_value if dimension.HasField("dim_value") and dimension.dim_value > 0 else -1
+        for dimension in tensor.shape.dim
+    )
+    return TensorSpec(value.name, datatype, shape, optional=optional)
+
+
+def _kind_in_words(value_type: onnx.TypeProto) -> str:
+    match value_type.WhichOneof("value"):
+        case "sequence_type":
+            inner = value_type.sequence_type.elem_type
+            return f"a sequence of {_kind_in_words(inner).removeprefix('a ')}s"
+        case "map_type":
+            return "a map"
+        case "optional_type":
+            return "an optional value"
+        case "sparse_tensor_type":
+            return "a sparse tensor"
+        case "tensor_type":
+            return "a tensor"
+        case _:
+            return "of no declared type"
+
+
+def _way_out(value_type: onnx.TypeProto) -> str:
+    if value_type.WhichOneof("value") == "sequence_type" and value_type.sequence_type.elem_type.HasField("map_type"):
+        return "scikit-learn models are exported with plain tensors by to_onnx(..., options={'zipmap': False})"
+    return "change the model so that it takes and gives tensors"

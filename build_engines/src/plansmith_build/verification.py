@@ -1,0 +1,113 @@
+"""Whether a file computes what the original computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnxruntime
+
+from plansmith_build.comparison import OutputComparison, compare, worst
+from plansmith_build.errors import VerificationFailed
+from plansmith_build.operators import runtime_sentence
+from plansmith_build.reference import concatenate
+from plansmith_build.sessions import Arrays, RunFailed, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from plansmith_build.reference import Reference
+    from plansmith_build.signatures import Signature
+
+__all__ = ["Verified", "verify"]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A file that computes what its source computes.
+
+    Attributes:
+        engine: what ran the file.
+        samples: how many different inputs were run.
+        rows_together: how many rows were also run as one batch and compared row by row, 0 if none.
+        outputs: for each output the comparison that came out worst, all of them within their tolerance.
+    """
+
+    engine: str
+    samples: int
+    rows_together: int
+    outputs: tuple[OutputComparison, ...]
+
+    @property
+    def worst(self) -> OutputComparison:
+        """The output that is furthest from its reference."""
+        return worst(self.outputs)
+
+
+def verify(path: Path, reference: Reference, signature: Signature, *, batched: bool) -> Verified:
+    """Run a file on the reference's inputs, as a server would, and compare.
+
+    Args:
+        path: the ONNX file.
+        reference: the original's inputs and answers.
+        signature: the inputs and outputs of the file.
+        batched: whether the file must take any number of rows: one alone, and all of the reference's as one batch, in
+            which each row must get the answer that it gets in the original. Else each sample is run as it is.
+
+    Raises:
+        VerificationFailed: it cannot be loaded or run, or an output is further off than its tolerance.
+    """
+    try:
+        session = Session(path, signature, optimized=True)
+    except RunFailed as error:
+        raise VerificationFailed(f"ONNX Runtime does not load it: {runtime_sentence(str(error))}") from error
+    pairs = list(_rows(reference) if batched else zip(reference.samples, reference.answers, strict=True))
+    found: dict[str, list[OutputComparison]] = {}
+    for sample, answer in pairs:
+        try:
+            given = session.run(sample)
+        except RunFailed as error:
+            raise VerificationFailed(f"it does not run{_rows_in_words(sample, batched=batched)}: {error}") from error
+        for comparison in compare(answer, given, ignore=reference.random_outputs):
+            if not comparison.passed:
+                raise VerificationFailed(_in_words(comparison, sample, batched=batched))
+            found.setdefault(comparison.name, []).append(comparison)
+    return Verified(
+        engine=f"ONNX Runtime {onnxruntime.__version__} on the CPU",
+        samples=len(reference.samples),
+        rows_together=_row_count(pairs[0][0]) if batched else 0,
+        outputs=tuple(worst(tuple(comparisons)) for comparisons in found.values()),
+    )
+
+
+def _rows(reference: Reference) -> Iterable[tuple[Arrays, Arrays]]:
+    """All rows together, and the first one alone."""
+    answers = reference.answers[: reference.single_samples]
+    if any(array.ndim == 0 for array in answers[0].values()):
+        raise VerificationFailed("it gives a single number for all rows")
+    samples = reference.samples[: reference.single_samples]
+    yield concatenate(samples), concatenate(answers)
+    yield _first_row(samples[0]), _first_row(answers[0])
+
+
+def _first_row(arrays: Arrays) -> Arrays:
+    return {name: array[:1] for name, array in arrays.items()}
+
+
+def _row_count(sample: Arrays) -> int:
+    return len(next(iter(sample.values())))
+
+
+def _rows_in_words(sample: Arrays, *, batched: bool) -> str:
+    return f" with {_row_count(sample)} rows" if batched else ""
+
+
+def _in_words(comparison: OutputComparison, sample: Arrays, *, batched: bool) -> str:
+    where = f"output {comparison.name!r}{_rows_in_words(sample, batched=batched)}"
+    if comparison.max_absolute_error == float("inf"):
+        return f"{where} has another shape or type, or is not a number where the original is one"
+    return (
+        f"{where} is off by {comparison.max_relative_error:.2g} relative to the original, "
+        f"where {comparison.tolerance:g} is allowed"
+    )
