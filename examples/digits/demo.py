@@ -25,7 +25,7 @@ from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -86,10 +86,8 @@ def ask(server: TritonServer, model: Path, images: NDArray[np.float32]) -> dict[
         )
     for protocol, url in [("gRPC", server.grpc_url), ("HTTP", server.http_url)]:
         with Client(url) as client, step(f"Triton over {protocol}, {THREADS} at a time: {count}"):
-            digits = client.model("digits")
-            measured[f"Triton over {protocol}"] = measure(
-                lambda image, digits=digits: digits(image)["probabilities"], images, threads=THREADS, rounds=ROUNDS
-            )
+            classify = classifier(client)
+            measured[f"Triton over {protocol}"] = measure(classify, images, threads=THREADS, rounds=ROUNDS)
 
     reference = measured["ONNX Runtime in process"].probabilities
     for name, measurement in measured.items():
@@ -97,6 +95,12 @@ def ask(server: TritonServer, model: Path, images: NDArray[np.float32]) -> dict[
         if difference > TOLERANCE:
             raise SystemExit(f"{name} differs from ONNX Runtime in process by {difference:.2g}: this is a bug, tell us")
     return measured
+
+
+def classifier(client: Client) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The served model as a function from images FP32 [N, 8, 8] to probabilities FP32 [N, 10]."""
+    model = client.model("digits")
+    return lambda images: model(images)["probabilities"]
 
 
 def show(measured: dict[str, Measurement], images: NDArray[np.float32], labels: NDArray[np.int64], png: Path) -> None:

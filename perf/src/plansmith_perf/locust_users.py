@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import gevent.lock
+import gevent
+import gevent.event
 from locust import User, events, task
 from locust.exception import StopUser
 
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from locust.env import Environment
 
 __all__ = ["GrpcUser", "HttpUser"]
-
-BYTES_PER_MEBIBYTE = 2**20
 
 
 @events.init_command_line_parser.add_listener
@@ -57,40 +57,71 @@ def exit_with_failure(environment: Environment, **_: Any) -> None:
         environment.process_exit_code = 1
 
 
+@events.test_start.add_listener
+def prepare(environment: Environment, **_: Any) -> None:
+    """Make the requests and ask for their answers before the first user sends; end the test if that fails."""
+    runner: Any = environment.runner
+    for user_class in environment.user_classes:
+        if issubclass(user_class, InferenceUser):
+            try:
+                user_class.prepare(environment.parsed_options)
+            except (ClientError, PerfError) as error:
+                user_class.prepared = None
+                environment.process_exit_code = error.exit_code
+                print(f"Error: {error}", flush=True)  # noqa: T201 - the reader of a load test looks at its output
+                # Not from within: the runner is just starting.
+                gevent.spawn(runner.quit)
+                return
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the users of one protocol share: the model's name, and what to send and expect."""
+
+    model: str
+    requests: tuple[CheckedRequest, ...]
+
+
 class InferenceUser(User):
-    """Sends one request after the other, in closed loop, each with its own connection to the server."""
+    """Sends one request after the other, in closed loop, each user with its own connection to the server."""
 
     abstract = True
     protocol: ClassVar[str]
     url_option: ClassVar[str]
-    # The requests and the answers to check are made once a process and protocol, before its first user sends.
-    _prepared: ClassVar[dict[str, tuple[CheckedRequest, ...]]] = {}
-    _preparing: ClassVar[gevent.lock.RLock] = gevent.lock.RLock()
+    prepared: ClassVar[Prepared | None] = None
+
+    @classmethod
+    def prepare(cls, options: Any) -> None:
+        """Make the requests of this protocol's users and ask the idle server for their answers.
+
+        Raises:
+            ClientError: the server is not there, does not have the model, or does not answer.
+            LoadTestMisconfigured: the server has several models and none was picked.
+        """
+        with Client(getattr(options, cls.url_option), timeout=options.timeout) as client:
+            model = client.model(options.model or _only_model(client))
+            requests = checked_requests(
+                model, count=options.distinct_inputs, batch_size=options.batch_size, seed=options.seed
+            )
+            cls.prepared = Prepared(model.name, requests)
 
     def on_start(self) -> None:
-        """Connect, and make the requests unless another user has."""
+        """Connect."""
+        if self.prepared is None:
+            # The runner is about to stop everyone; Locust would log an exception of each user.
+            gevent.event.Event().wait()
+            raise StopUser
         options = self.environment.parsed_options
-        self.url: str = getattr(options, self.url_option)
-        self.client = Client(self.url, timeout=options.timeout)
-        try:
-            self.model = self.client.model(options.model or self._only_model())
-            with self._preparing:
-                if self.protocol not in self._prepared:
-                    self._prepared[self.protocol] = checked_requests(
-                        self.model,
-                        count=options.distinct_inputs,
-                        batch_size=options.batch_size,
-                        seed=options.seed,
-                    )
-        except (ClientError, PerfError) as error:
-            self._stop_test(error)
-        self.requests = self._prepared[self.protocol]
+        self.requests = self.prepared.requests
         self.tolerance: float = options.tolerance
+        self.client = Client(getattr(options, self.url_option), timeout=options.timeout)
+        self.model = self.client.model(self.prepared.model)
         self.choose = random.Random(id(self)).choice  # noqa: S311 - which request comes next is no secret
 
     def on_stop(self) -> None:
         """Close the connection."""
-        self.client.close()
+        if self.prepared is not None:
+            self.client.close()
 
     @task
     def infer(self) -> None:
@@ -119,22 +150,13 @@ class InferenceUser(User):
             context={},
         )
 
-    def _only_model(self) -> str:
-        names = sorted({status.name for status in self.client.models()})
-        if len(names) != 1:
-            listed = ", ".join(names) or "none"
-            raise LoadTestMisconfigured(f"the server at {self.url} has these models: {listed}; pick one with --model")
-        return names[0]
 
-    def _stop_test(self, error: ClientError | PerfError) -> None:
-        """A load test that cannot begin ends with the reason, once, and not with a row of failures."""
-        runner = self.environment.runner
-        if self.environment.process_exit_code is None:
-            self.environment.process_exit_code = error.exit_code
-            print(f"Error: {error}", flush=True)  # noqa: T201 - the reader of a load test looks at its output
-        if runner is not None:
-            runner.quit()
-        raise StopUser
+def _only_model(client: Client) -> str:
+    names = sorted({status.name for status in client.models()})
+    if len(names) != 1:
+        listed = ", ".join(names) or "none"
+        raise LoadTestMisconfigured(f"the server has these models: {listed}; pick one with --model")
+    return names[0]
 
 
 class GrpcUser(InferenceUser):

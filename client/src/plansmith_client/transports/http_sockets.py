@@ -10,13 +10,10 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 __all__ = ["BoundedHTTPConnection", "BoundedHTTPSConnection", "bounded_ssl_context"]
 
@@ -41,13 +38,14 @@ class _Bounded(socket.socket):
         self._wait_no_longer_than_allowed()
         return super().recv_into(*arguments, **named)
 
-    def send(self, data: Buffer, flags: int = 0, /) -> int:
+    # Whatever arguments there are: where gevent has replaced socket.socket, its sendall() calls send() with its own.
+    def send(self, *arguments: Any, **named: Any) -> int:
         self._wait_no_longer_than_allowed()
-        return super().send(data, flags)
+        return super().send(*arguments, **named)
 
-    def sendall(self, data: Buffer, flags: int = 0, /) -> None:
+    def sendall(self, *arguments: Any, **named: Any) -> None:
         self._wait_no_longer_than_allowed()
-        super().sendall(data, flags)
+        super().sendall(*arguments, **named)
 
 
 class _BoundedSSLSocket(_Bounded, ssl.SSLSocket):
