@@ -25,6 +25,10 @@ DLPACK_BFLOAT = 4
 _capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _capsule_pointer.restype = ctypes.c_void_p
 _capsule_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+_rename_capsule = ctypes.pythonapi.PyCapsule_SetName
+_rename_capsule.argtypes = [ctypes.py_object, ctypes.c_char_p]
+# A capsule keeps the pointer to its name only.
+CONSUMED = ctypes.c_char_p(b"used_dltensor")
 
 
 class _Exported:
@@ -83,7 +87,10 @@ def make_writer(triton: Any, name: str, data_type: str) -> Callable[[NDArray[Any
             bits = bits.copy()  # numpy exports writeable arrays only
         capsule = bits.__dlpack__()
         _retag(capsule, DLPACK_BFLOAT)
-        return from_dlpack(name, capsule)
+        written = from_dlpack(name, capsule)
+        # Triton marks what it took with a name of its own, and numpy would free it a second time.
+        _rename_capsule(capsule, CONSUMED)
+        return written
 
     return write_bfloat16 if data_type == BFLOAT16.triton else write
 

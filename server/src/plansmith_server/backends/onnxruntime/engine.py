@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 
-from plansmith_server.backends.datatypes import BFLOAT16
+from plansmith_server.backends.datatypes import BFLOAT16, STRING
 from plansmith_server.backends.engine import Instance, Runtime
 from plansmith_server.backends.model_file import find_model_file
 from plansmith_server.backends.onnxruntime.providers import CPU, choose_providers
@@ -67,6 +67,10 @@ class OnnxRuntimeEngine:
         self._run_options = _run_options(settings)
         tensors = (*self.signature.inputs, *self.signature.optional_inputs, *self.signature.outputs)
         self._bfloat16 = frozenset(tensor.name for tensor in tensors if tensor.data_type == BFLOAT16.triton)
+        if self._bfloat16 and any(tensor.data_type == STRING.triton for tensor in tensors):
+            raise ModelError(
+                "it has text and bfloat16 among its inputs and outputs, which ONNX Runtime takes apart only"
+            )
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.generic]]:
         """Compute `outputs` of `inputs`; bfloat16 as its bits in uint16."""

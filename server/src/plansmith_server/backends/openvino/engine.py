@@ -92,7 +92,7 @@ class OpenVinoEngine:
         request = self._request
         for name, index, data_type in self._inputs:
             request.set_input_tensor(index, to_input(inputs[name], data_type))
-        # Not infer(): it would make an array of every output, wanted or not, and cannot do so for text.
+        # Not infer(): it would make an array of every output, wanted or not.
         request.start_async()
         request.wait()
         arrays = []
@@ -118,6 +118,11 @@ class OpenVinoEngine:
 def _read(core: Any, path: Path) -> Signature:
     if path.suffix == ".onnx":
         signature = read_onnx_signature(path)
+        unknown = [
+            tensor for tensor in (*signature.inputs, *signature.outputs) if tensor.data_type not in ELEMENT_TYPES
+        ]
+        if unknown:
+            raise ModelError(f"{unknown[0].name!r} is text, which OpenVINO cannot serve: use the backend onnxruntime")
         # OpenVINO takes an initializer for a constant, input or not.
         return Signature(inputs=signature.inputs, optional_inputs=(), outputs=signature.outputs)
     try:

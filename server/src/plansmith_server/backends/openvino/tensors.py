@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino
 
-from plansmith_server.backends.datatypes import BFLOAT16, STRING
+from plansmith_server.backends.datatypes import BFLOAT16
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["ELEMENT_TYPES", "data_type_name", "read_output", "to_input"]
 
-# Triton's name: OpenVINO's element type.
+# Triton's name: OpenVINO's element type. Text is left out, as in the native backend: the CPU plugin copies its strings
+# byte by byte, and two tensors then free the same memory.
 ELEMENT_TYPES = {
     "TYPE_BOOL": openvino.Type.boolean,
     "TYPE_UINT8": openvino.Type.u8,
@@ -29,7 +30,6 @@ ELEMENT_TYPES = {
     "TYPE_FP32": openvino.Type.f32,
     "TYPE_FP64": openvino.Type.f64,
     "TYPE_BF16": openvino.Type.bf16,
-    "TYPE_STRING": openvino.Type.string,
 }
 
 
@@ -45,11 +45,6 @@ def to_input(array: NDArray[Any], data_type: str) -> Any:
         array: in the dtype that `datatypes` has for `data_type`.
         data_type: such as "TYPE_FP32".
     """
-    if data_type == STRING.triton:
-        tensor = openvino.Tensor(openvino.Type.string, openvino.Shape(array.shape))
-        if array.size:
-            tensor.str_data = array.astype(np.str_)
-        return tensor
     if data_type == BFLOAT16.triton:
         return openvino.Tensor(np.ascontiguousarray(array), openvino.Shape(array.shape), openvino.Type.bf16)
     if not array.flags.c_contiguous:
@@ -64,11 +59,6 @@ def read_output(tensor: Any, data_type: str) -> NDArray[np.generic]:
         tensor: of the request that computed it.
         data_type: such as "TYPE_FP32".
     """
-    if data_type == STRING.triton:
-        if not tensor.size:
-            return np.empty(tuple(tensor.shape), dtype=np.object_)
-        text: NDArray[np.generic] = tensor.str_data.astype(np.object_)
-        return text
     array: NDArray[np.generic] = np.array(tensor.data)
     # OpenVINO shows bfloat16 as float16 of the same bits.
     return array.view(np.uint16) if data_type == BFLOAT16.triton else array
