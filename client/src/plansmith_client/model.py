@@ -235,6 +235,8 @@ class Model:
                 f"Model {self._name!r} at {self._url} is {state}{f' ({reason})' if reason else ''}: "
                 "load it, or see the server's log"
             )
+        if isinstance(error, ModelNotReady):
+            return error
         if mine:
             versions = ", ".join(model.version for model in mine if model.version) or "none"
             return ModelNotFound(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from plansmith_client.conversion import UnfitValueError, array_from_value
 from plansmith_client.errors import InvalidInput
 from plansmith_client.operations import ParameterValue, Tensor
+from plansmith_client.tensors import datatype_from_numpy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -46,16 +49,18 @@ def bind_inputs(
 def check_inputs(metadata: ModelMetadata, inputs: Mapping[str, ArrayLike]) -> tuple[Tensor, ...]:
     """The tensors to send, in the model's order.
 
+    A model that declares no inputs, as some servers other than Triton allow, is sent what is given as it is.
+
     Raises:
         InvalidInput: a name is unknown or missing, a dtype does not fit by the rule of `plansmith_client.conversion`,
             a shape does not match, batch dimensions differ, or the batch is larger than max_batch_size.
     """
+    if not metadata.inputs:
+        return tuple(_undeclared(metadata, name, value) for name, value in inputs.items())
     known = {spec.name for spec in metadata.inputs}
     for name in inputs:
         if name not in known:
-            raise InvalidInput(
-                f"Model {metadata.name!r} has no input {name!r}: expected {_listed(metadata.inputs) or 'none'}"
-            )
+            raise InvalidInput(f"Model {metadata.name!r} has no input {name!r}: expected {_listed(metadata.inputs)}")
     for spec in metadata.inputs:
         if spec.name not in inputs and not spec.optional:
             given = ", ".join(map(repr, inputs)) or "none"
@@ -77,7 +82,7 @@ def check_outputs(metadata: ModelMetadata, outputs: Iterable[str] | None) -> tup
     names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     known = {spec.name for spec in metadata.outputs}
     for name in names:
-        if name not in known:
+        if known and name not in known:
             raise InvalidInput(f"Model {metadata.name!r} has no output {name!r}: expected {_listed(metadata.outputs)}")
     if not names or len(set(names)) != len(names):
         raise InvalidInput(
@@ -136,6 +141,14 @@ def _checked(metadata: ModelMetadata, spec: TensorSpec, value: ArrayLike) -> Ten
     ):
         raise InvalidInput(f"{_given(metadata, spec, array)}{_shape_hint(metadata, spec, shape)}")
     return Tensor(spec.name, spec.datatype, array)
+
+
+def _undeclared(metadata: ModelMetadata, name: str, value: ArrayLike) -> Tensor:
+    try:
+        datatype = datatype_from_numpy(np.asarray(value).dtype)
+        return Tensor(check_text("input name", name), datatype, array_from_value(value, datatype))
+    except (ValueError, InvalidInput) as error:
+        raise InvalidInput(f"Model {metadata.name!r}, input {name!r}: {error}") from error
 
 
 def _check_batch(metadata: ModelMetadata, largest: int, tensors: tuple[Tensor, ...]) -> None:

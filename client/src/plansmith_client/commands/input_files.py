@@ -107,7 +107,10 @@ def _read_numpy(path: Path) -> Any:
         if isinstance(loaded, np.ndarray):
             return loaded
         with loaded:
-            return dict(loaded)
+            arrays = dict(loaded)
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("it has parts that are no arrays")
+        return arrays
     except _DAMAGED as error:
         if "pickle" in str(error).lower():
             raise InvalidInput(

@@ -87,6 +87,8 @@ _RULES = (
         about=ModelOperation,
     ),
     _Rule(ModelNotFound, "not found ({reason})", codes=("NOT_FOUND",), about=ModelOperation),
+    # MLServer answers some calls with UNKNOWN and the name of its exception.
+    _Rule(ModelNotFound, "not found ({reason})", phrases=("mlserver.errors.modelnotfound",), about=ModelOperation),
     _Rule(
         InvalidInput,
         "the server refuses the request ({reason})",

@@ -131,6 +131,11 @@ def _model_metadata(reply: Any) -> ModelMetadata:
     return ModelMetadata(reply.name, tuple(reply.versions), reply.platform, _specs(reply.inputs), _specs(reply.outputs))
 
 
+def _state(state: str) -> str:
+    # MLServer sends the name of a Python enumeration's member: "State.READY".
+    return state.rpartition(".")[2]
+
+
 def _model_config(reply: Any) -> ModelConfig:
     optional = frozenset(tensor.name for tensor in reply.config.input if tensor.optional)
     return ModelConfig(reply.config.max_batch_size, optional)
@@ -153,7 +158,7 @@ RPCS: Mapping[type[Operation[Any]], Rpc] = {
         "RepositoryIndex",
         lambda _: service_pb2.RepositoryIndexRequest(),
         lambda reply: tuple(
-            ModelStatus(model.name, model.version, model.state, model.reason) for model in reply.models
+            ModelStatus(model.name, model.version, _state(model.state), model.reason) for model in reply.models
         ),
     ),
     ReadModelMetadata: Rpc(

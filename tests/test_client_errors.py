@@ -1,0 +1,269 @@
+"""Every way to fail ends in one of the client's errors: gRPC's codes, HTTP's statuses, urllib3's exceptions."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import copy
+import http.client
+import inspect
+import json
+import pickle
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import grpc
+import pytest
+import urllib3.exceptions
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from plansmith_client import (
+    AccessDenied,
+    Client,
+    ClientClosed,
+    ClientError,
+    DeadlineExceeded,
+    InferenceFailed,
+    InvalidInput,
+    ModelNotFound,
+    ModelNotReady,
+    ProtocolError,
+    ServerOverloaded,
+    ServerUnavailable,
+    errors,
+)
+from plansmith_client.addresses import Address
+from plansmith_client.operations import Infer, IsServerReady, ReadModelMetadata
+from plansmith_client.transports.failures import STATUS_CODES
+from plansmith_client.transports.grpc_transport import error_from_status
+from plansmith_client.transports.http_transport import error_from_exception
+
+INFER = Infer("digits", "", (), None, "", {})
+QUEUE_FULL = "[request id: <id_unknown>] Exceeds maximum queue size"
+
+# What an inference that fails with each code raises.
+BY_CODE = {
+    "CANCELLED": InferenceFailed,
+    "UNKNOWN": InferenceFailed,
+    "INVALID_ARGUMENT": InvalidInput,
+    "DEADLINE_EXCEEDED": DeadlineExceeded,
+    "NOT_FOUND": ModelNotFound,
+    "ALREADY_EXISTS": InferenceFailed,
+    "PERMISSION_DENIED": AccessDenied,
+    "RESOURCE_EXHAUSTED": ServerOverloaded,
+    "FAILED_PRECONDITION": InferenceFailed,
+    "ABORTED": InferenceFailed,
+    "OUT_OF_RANGE": InvalidInput,
+    "UNIMPLEMENTED": InferenceFailed,
+    "INTERNAL": InferenceFailed,
+    "UNAVAILABLE": ServerUnavailable,
+    "DATA_LOSS": InferenceFailed,
+    "UNAUTHENTICATED": AccessDenied,
+}
+
+
+@pytest.fixture(scope="module")
+def grpc_server():
+    """A gRPC server of the protocol whose model fails with the code that the request's id names."""
+
+    class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
+        def ModelMetadata(self, request, _):  # noqa: N802
+            return service_pb2.ModelMetadataResponse(name=request.name, versions=["1"])
+
+        def ModelInfer(self, request, context):  # noqa: N802
+            code, _, text = request.id.partition(":")
+            context.abort(grpc.StatusCode[code], text or "the words of the server")
+
+        def RepositoryIndex(self, *_):  # noqa: N802
+            return service_pb2.RepositoryIndexResponse()
+
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Service(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+@pytest.fixture(scope="module")
+def http_server():
+    """An HTTP server of the protocol whose model fails with the status that the request's id names."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            if self.path == "/v2":
+                self.answer(200, {"name": "a", "version": "1", "extensions": ["binary_tensor_data"]})
+            elif self.path.endswith("/config"):
+                self.answer(404, {"error": "no such thing here"})
+            else:
+                self.answer(200, {"name": "digits", "versions": ["1"], "inputs": [], "outputs": []})
+
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path.endswith("index"):
+                self.answer(200, [])
+                return
+            status, _, text = json.loads(body)["id"].partition(":")
+            self.answer(int(status), {"error": text or "the words of the server"})
+
+        def answer(self, status, document):
+            body = json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def failure(client: Client, what: str) -> ClientError:
+    with pytest.raises(ClientError) as caught:
+        client.model("digits").infer({}, request_id=what)
+    return caught.value
+
+
+@pytest.fixture(scope="module")
+def grpc_client(grpc_server):
+    with Client(grpc_server, timeout=10) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def http_client(http_server):
+    with Client(http_server, timeout=10) as client:
+        yield client
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+def test_every_grpc_status_has_its_error(grpc_client, code):
+    error = failure(grpc_client, code.name)
+    assert type(error) is BY_CODE[code.name]
+    assert "digits" in str(error)
+    if code is not grpc.StatusCode.NOT_FOUND and code is not grpc.StatusCode.DEADLINE_EXCEEDED:
+        assert "the words of the server" in str(error)
+
+
+@pytest.mark.parametrize("code", grpc.StatusCode)
+@pytest.mark.parametrize(
+    "operation", [INFER, ReadModelMetadata("digits", ""), IsServerReady()], ids=lambda o: type(o).__name__
+)
+def test_the_mapping_is_total_over_the_codes_whatever_was_asked(code, operation):
+    for text in ("", QUEUE_FULL, "Socket closed", "{braces}"):
+        assert isinstance(error_from_status(code, text, operation, "localhost:1"), ClientError)
+
+
+# 304 has no body by definition: the server of this test would break the connection with one.
+@pytest.mark.parametrize("status", [status for status in range(300, 600) if status != 304])
+def test_every_http_status_has_its_error(http_client, status):
+    error = failure(http_client, str(status))
+    assert type(error) is (BY_CODE[STATUS_CODES[status]] if status in STATUS_CODES else ProtocolError)
+    assert "digits" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (QUEUE_FULL, ServerOverloaded),
+        ("[request id: 7] Request timeout expired", DeadlineExceeded),
+        ("Request for unknown model: 'digits' has no available versions", ModelNotReady),
+        ("Server is stopping, scheduler for model has stopped", ServerUnavailable),
+        ("This protocol is restricted, expecting header 'triton-grpc-protocol-key'", AccessDenied),
+    ],
+)
+def test_what_unavailable_means_is_told_by_the_servers_words(grpc_client, http_client, text, error):
+    assert type(failure(grpc_client, f"UNAVAILABLE:{text}")) is error
+    assert type(failure(http_client, f"503:{text}")) is error
+
+
+def test_a_request_too_large_for_a_proxy_is_not_overload(grpc_client):
+    assert type(failure(grpc_client, "RESOURCE_EXHAUSTED:Received message larger than max (9 vs. 4)")) is InvalidInput
+
+
+def exceptions_of_urllib3():
+    """One of each kind that urllib3 can raise, made without the connections that some are made from."""
+    for kind in vars(urllib3.exceptions).values():
+        if inspect.isclass(kind) and issubclass(kind, urllib3.exceptions.HTTPError):
+            if kind is urllib3.exceptions.InvalidChunkLength:
+                yield kind(urllib3.HTTPResponse(b""), b"x")
+            elif kind is urllib3.exceptions.IncompleteRead:
+                yield kind(1, 2)
+            else:
+                yield kind.__new__(kind, "what happened")
+
+
+@pytest.mark.parametrize("exception", list(exceptions_of_urllib3()), ids=lambda error: type(error).__name__)
+def test_every_exception_of_urllib3_has_its_error(exception):
+    error = error_from_exception(exception, INFER, Address.parse("http://localhost:1"), 1.0)
+    expected = {
+        "NewConnectionError": ServerUnavailable,
+        "NameResolutionError": ServerUnavailable,
+        "TimeoutError": DeadlineExceeded,
+        "ConnectTimeoutError": DeadlineExceeded,
+        "ReadTimeoutError": DeadlineExceeded,
+        "ClosedPoolError": ClientClosed,
+        "SSLError": ServerUnavailable,
+        "ProxyError": ServerUnavailable,
+        "IncompleteRead": ServerUnavailable,
+    }
+    assert type(error) is expected.get(type(exception).__name__, ProtocolError)
+
+
+@pytest.mark.parametrize(
+    ("cause", "error"),
+    [
+        (ConnectionResetError(104, "Connection reset by peer"), ServerUnavailable),
+        (http.client.RemoteDisconnected("closed"), ServerUnavailable),
+        (BrokenPipeError(32, "Broken pipe"), ServerUnavailable),
+        (http.client.IncompleteRead(b""), ServerUnavailable),
+        (TimeoutError("timed out"), DeadlineExceeded),
+        (http.client.BadStatusLine("\0"), ProtocolError),
+        (http.client.LineTooLong("header"), ProtocolError),
+    ],
+)
+def test_what_urllib3_wraps_decides(cause, error):
+    wrapped = urllib3.exceptions.ProtocolError("Connection aborted.", cause)
+    assert type(error_from_exception(wrapped, INFER, Address.parse("http://localhost:1"), 1.0)) is error
+    assert type(error_from_exception(cause, INFER, Address.parse("http://localhost:1"), 1.0)) is error
+
+
+ALL_ERRORS = [getattr(errors, name) for name in errors.__all__]
+
+
+@pytest.mark.parametrize("kind", ALL_ERRORS)
+def test_errors_cross_process_boundaries(kind):
+    error = kind("what happened at localhost:8001")
+    for copied in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(copied) is kind
+        assert str(copied) == str(error)
+        assert (copied.exit_code, copied.retryable) == (kind.exit_code, kind.retryable)
+
+
+def test_the_tree_of_errors_is_the_one_that_its_module_draws():
+    drawn = {line.split()[-1 if "──" not in line else 1] for line in ()}
+    drawn = [
+        line for line in errors.__doc__.splitlines() if line.lstrip(" │").startswith(("├──", "└──", "ClientError"))
+    ]
+    names = [line.replace("│", " ").replace("├──", "").replace("└──", "").split()[0] for line in drawn]
+    assert sorted(names) == sorted(errors.__all__)
+    assert all(issubclass(kind, ClientError) for kind in ALL_ERRORS)
+    assert issubclass(ClientClosed, InvalidInput)
+
+
+def test_only_an_outage_or_a_loading_model_is_worth_a_retry():
+    assert {kind for kind in ALL_ERRORS if kind.retryable} == {ServerUnavailable, ModelNotReady}
+    assert {kind for kind in ALL_ERRORS if kind.exit_code == 2} == {
+        InvalidInput,
+        ClientClosed,
+        AccessDenied,
+        ModelNotFound,
+    }

@@ -1,0 +1,119 @@
+"""What the package shows to the world: its names, its documentation, its annotations, and how little it loads."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pkgutil
+import subprocess
+import sys
+import types
+from importlib.resources import files
+
+import pytest
+
+import plansmith_client
+from plansmith_client import Client, Model
+
+PUBLIC = {
+    *("Client", "Model", "InferResult", "ModelMetadata", "ServerMetadata", "ModelStatus", "TensorSpec"),
+    *("ClientError", "InvalidInput", "ClientClosed", "AccessDenied", "ModelNotFound", "ModelNotReady"),
+    *("ServerUnavailable", "ServerOverloaded", "DeadlineExceeded", "InferenceFailed", "ProtocolError"),
+}
+
+
+def visible_names(module):
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType) and name != "annotations"
+    }
+
+
+def test_the_names_of_the_package_are_these_and_no_others():
+    assert set(plansmith_client.__all__) == PUBLIC
+    assert visible_names(plansmith_client) == PUBLIC
+
+
+def modules():
+    return [
+        importlib.import_module(info.name)
+        for info in pkgutil.walk_packages(plansmith_client.__path__, "plansmith_client.")
+    ]
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
+def test_every_module_says_what_it_is_and_what_it_offers(module):
+    assert module.__doc__
+    if not module.__name__.endswith(".commands"):
+        assert set(module.__all__) <= set(vars(module))
+
+
+PUBLIC_CLASSES = [getattr(plansmith_client, name) for name in sorted(PUBLIC)]
+
+
+@pytest.mark.parametrize("kind", PUBLIC_CLASSES)
+def test_every_public_class_and_method_is_documented(kind):
+    assert inspect.getdoc(kind)
+    for name, member in vars(kind).items():
+        if not name.startswith("_") and (callable(member) or isinstance(member, property)):
+            assert inspect.getdoc(member), f"{kind.__name__}.{name}"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(Client, Client.is_live, Client.is_ready, Client.wait_until_ready, Client.server_metadata, Client.models),
+        *(Client.model, Client.close, Model, Model.is_ready, Model.infer, Model.__call__, Model.metadata.fget),
+    ],
+    ids=lambda function: function.__qualname__,
+)
+def test_what_talks_to_a_server_shows_an_example(function):
+    assert "Example:" in function.__doc__
+
+
+def test_annotations_are_shipped():
+    assert files("plansmith_client").joinpath("py.typed").is_file()
+
+
+def loaded_by(program):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{program}\nimport sys, json\nprint(json.dumps(list(sys.modules)))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+
+
+HEAVY = {
+    "tritonclient",
+    "grpc",
+    "urllib3",
+    "google",
+    "gevent",
+    "geventhttpclient",
+    "aiohttp",
+    "typer",
+    "rich",
+    "ml_dtypes",
+}
+
+
+def test_importing_the_package_loads_numpy_and_little_else():
+    loaded = loaded_by("import plansmith_client, plansmith_client.tensors, plansmith_client.sampling")
+    assert loaded & HEAVY == set()
+    assert "numpy" in loaded
+
+
+def test_a_grpc_client_loads_what_it_needs_and_never_gevent():
+    loaded = loaded_by("from plansmith_client import Client\nwith Client('localhost:1') as c: c.is_live()")
+    assert {"grpc", "tritonclient"} <= loaded
+    assert loaded & {"gevent", "geventhttpclient", "aiohttp", "typer", "rich"} == set()
+
+
+def test_an_http_client_loads_neither_grpc_nor_tritonclient():
+    loaded = loaded_by("from plansmith_client import Client\nwith Client('http://localhost:1') as c: c.is_live()")
+    assert "urllib3" in loaded
+    assert loaded & (HEAVY - {"urllib3"}) == set()

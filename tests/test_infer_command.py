@@ -1,0 +1,268 @@
+"""`plansmith infer`, `models` and `health`, run as a user runs them against a real Triton."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plansmith_server import ServerOptions, TritonServer
+
+MODELS = Path(__file__).parent / "models_python"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server with a model that could not be loaded, so that it is live and not ready."""
+    repository = tmp_path_factory.mktemp("served") / "models"
+    for name in ("add", "broken", "double", "every_type", "failing"):
+        shutil.copytree(MODELS / name, repository / name)
+    options = ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0, config_name="none")
+    with TritonServer(options) as running:
+        yield running
+
+
+@pytest.fixture
+def command(plansmith, server, tmp_path):
+    """The command in an empty folder, with this module's server unless told otherwise."""
+
+    def run(*words, expect=0):
+        url = () if "--url" in words else ("--url", server.grpc_url)
+        return plansmith(*words, *url, expect=expect, cwd=tmp_path)
+
+    run.folder = tmp_path
+    return run
+
+
+@pytest.fixture
+def nobody():
+    """A URL where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_random_values_are_answered_in_a_table(command):
+    done = command("infer", "double", "--random", "--batch", "3", "--seed", "5")
+    assert "double version 1" in done.stdout
+    for word in ("y", "FP32", "3 x 4"):
+        assert word in done.stdout
+    again = command("infer", "double", "--random", "--batch", "3", "--seed", "5")
+    assert again.stdout.splitlines()[1:] == done.stdout.splitlines()[1:]
+
+
+def test_both_protocols_give_the_same_json(command, server):
+    documents = [
+        json.loads(command("infer", "every_type", "--random", "--json", "--url", url).stdout)
+        for url in (server.grpc_url, server.http_url)
+    ]
+    for document in documents:
+        del document["seconds"]
+    assert documents[0] == documents[1]
+    assert documents[0]["outputs"]["int64_out"]["shape"] == [1, 16]
+
+
+def test_the_server_can_be_named_by_the_environment(server):
+    done = subprocess.run(
+        [Path(sys.executable).with_name("plansmith"), "health", "double"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PLANSMITH_URL": server.http_url},
+    )
+    assert done.stdout == f"model 'double' at {server.http_url} is ready\n"
+
+
+def test_an_npy_file_goes_to_the_only_input(command):
+    np.save(command.folder / "x.npy", np.arange(8, dtype=np.float32).reshape(2, 4))
+    document = json.loads(command("infer", "double", "--input", "x.npy", "--json").stdout)
+    assert document["outputs"]["y"]["data"] == [[0, 2, 4, 6], [8, 10, 12, 14]]
+    assert (document["model"], document["version"]) == ("double", "1")
+
+
+def test_files_of_every_kind_name_their_inputs(command):
+    np.savez(command.folder / "both.npz", a=np.array([[1, 2]]), b=np.array([[10, 20]]))
+    (command.folder / "both.json").write_text('{"a": [[1, 2]], "b": [[10, 20]]}')
+    (command.folder / "b.json").write_text("[[10, 20]]")
+    np.save(command.folder / "a.npy", np.array([[1, 2]], np.int32))
+    for words in (["both.npz"], ["both.json"], ["a=a.npy", "b=b.json"], ["a=both.npz", "b=both.json"]):
+        inputs = [word for name in words for word in ("--input", name)]
+        document = json.loads(command("infer", "add", *inputs, "--json").stdout)
+        assert document["outputs"]["sum"]["data"] == [[11, 22]]
+
+
+def test_outputs_are_written_to_files_that_read_back(command):
+    np.save(command.folder / "x.npy", np.array([[1, 2, 3, np.nan]], np.float32))
+    for name in ("y.npy", "y.npz", "y.json"):
+        assert f"written to {name}" in command("infer", "double", "-i", "x.npy", "-o", name).stdout
+    expected = np.array([[2, 4, 6, np.nan]], np.float32)
+    np.testing.assert_array_equal(np.load(command.folder / "y.npy", allow_pickle=False), expected)
+    np.testing.assert_array_equal(np.load(command.folder / "y.npz", allow_pickle=False)["y"], expected)
+    assert json.loads((command.folder / "y.json").read_text()) == {"y": [[2, 4, 6, "NaN"]]}
+    document = json.loads(command("infer", "double", "-i", "x.npy", "-o", "y.npy", "--json").stdout)
+    assert document["file"] == "y.npy"
+    assert "data" not in document["outputs"]["y"]
+
+
+def test_strings_and_bfloat16_are_written_as_what_the_files_know(command):
+    (command.folder / "in.json").write_text('{"string": [["grün", ""]], "bf16": [[0.5, -3]]}')
+    command("infer", "every_type", "-i", "in.json", "-o", "out.npz")
+    with np.load(command.folder / "out.npz", allow_pickle=False) as arrays:
+        assert arrays["string_out"].tolist() == [["grün".encode(), b""]]
+        assert arrays["bf16_out"].dtype == np.float32
+        assert arrays["bf16_out"].tolist() == [[0.5, -3]]
+    document = json.loads(command("infer", "every_type", "-i", "in.json", "--json").stdout)
+    assert document["outputs"]["string_out"] == {"datatype": "BYTES", "shape": [1, 2], "data": [["grün", ""]]}
+    assert document["outputs"]["bf16_out"] == {"datatype": "BF16", "shape": [1, 2], "data": [[0.5, -3]]}
+
+
+def test_bytes_that_are_no_text_are_base64_in_json_and_refused_where_they_would_be_cut(command):
+    (command.folder / "in.json").write_text('{"string": [["a\\u0000"]]}')
+    done = command("infer", "every_type", "-i", "in.json", "-o", "out.npy", expect=2)
+    assert "write a .json file" in done.stderr
+    assert not (command.folder / "out.npy").exists()
+    np.savez(command.folder / "in.npz", string=np.array([[b"\xff\xfe"]]))
+    document = json.loads(command("infer", "every_type", "-i", "in.npz", "--json").stdout)
+    assert document["outputs"]["string_out"]["data"] == [[{"base64": "//4="}]]
+
+
+def damaged_zip():
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, x=np.random.default_rng(0).standard_normal((30, 30)))
+    content = bytearray(buffer.getvalue())
+    content[200:2000] = bytes(1800)
+    return bytes(content)
+
+
+def huge_npy():
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+
+
+def pickled():
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"a": 1}], object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+def zip_of_text():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("x.npy", "hello")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.npy", None, "cannot be read: No such file"),
+        ("x.txt", b"1 2 3", "is of no known kind"),
+        ("x.npy", b"", "not a whole .npy file"),
+        ("x.npy", b"hello", "is no numpy file"),
+        ("x.npy", pickled(), "not read because that could run code"),
+        ("x.npy", huge_npy(), "not a whole .npy file"),
+        ("x.npz", b"PK\x03\x04 cut", "not a whole .npz file"),
+        ("x.npz", damaged_zip(), "not a whole .npz file"),
+        ("x.npz", zip_of_text(), "parts that are no arrays"),
+        ("x.json", b"{", "cannot be used as JSON"),
+        ("x.json", b"\xff", "cannot be used as JSON"),
+        ("x.json", b"[" * 100_000, "cannot be used as JSON"),
+        ("x.json", b'{"x": [[1,2,3,4]], "x": [[1,2,3,4]]}', "a name stands in it twice"),
+        ("x.json", b'{"nope": [[1,2,3,4]]}', "has no input 'nope'"),
+        ("x.json", b"[[1,2,3]]", "given float32 [1, 3], expected FP32 [-1, 4]"),
+        ("x.json", b'[["a"]]', "holds strings, which FP32 does not take"),
+        ("x.json", b"null", "given a NoneType"),
+    ],
+)
+def test_a_bad_file_is_one_clear_sentence(command, name, content, message):
+    if content is not None:
+        (command.folder / name).write_bytes(content)
+    done = command("infer", "double", "--input", name, expect=2)
+    assert done.stderr.startswith("Error: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "either --input FILE"),
+        (["--random", "--input", "a.npy"], "either --input FILE"),
+        (["--input", "a.npy"], "write --input with one of a=a.npy, b=a.npy, bias=a.npy"),
+        (["--input", "a=a.npy", "--input", "a=a.npy"], "Input 'a' is given twice"),
+        (["--input", "a=a.npy"], "input 'b': missing"),
+        (["--input", "q=both.npz"], "has no array 'q'"),
+        (["--input", "a=a.npy", "--batch", "2"], "--batch is for --random"),
+        (["--random", "--output", "out.txt"], "is of no known kind"),
+        (["--random", "--output", "nowhere/out.npy"], "cannot be written"),
+        (["--random", "--output", "out.npy"], "take one by its name"),
+        (["--random", "--batch", "9"], "expected 1 to 8"),
+        (["--random", "--batch", "0"], "expected at least 1"),
+        (["--random", "--timeout", "0"], "timeout"),
+        (["--random", "--url", "ftp://a:1"], "scheme"),
+        (["--random", "--model-version", "x"], "expected a number"),
+        (["--random", "--model-version", "9"], "has no version 9"),
+    ],
+)
+def test_a_wrong_command_line_is_one_clear_sentence(command, words, message):
+    np.save(command.folder / "a.npy", np.array([[1]]))
+    np.savez(command.folder / "both.npz", a=np.array([[1]]))
+    done = command("infer", "add", *words, expect=2)
+    assert message in done.stderr
+    assert done.stderr.startswith("Error: ")
+    assert sorted(path.name for path in command.folder.iterdir()) == ["a.npy", "both.npz"]
+
+
+def test_a_failing_model_a_missing_one_and_no_server_have_their_exit_codes(command, nobody):
+    (command.folder / "code.json").write_text('["INTERNAL"]')
+    assert "the model failed with INTERNAL" in command("infer", "failing", "-i", "code.json", expect=1).stderr
+    assert "the server has add, broken, double" in command("infer", "nope", "--random", expect=2).stderr
+    for words in (["infer", "double", "--random"], ["models"]):
+        assert "Connection refused" in command(*words, "--url", nobody, expect=1).stderr
+
+
+def test_models_lists_what_the_server_has_and_why_a_model_is_not_ready(command):
+    listed = command("models").stdout
+    for words in ("add", "bias INT64 [-1, 1] (optional)", "broken", "this model never loads", "x FP32 [-1, 4]"):
+        assert words in listed
+    document = json.loads(command("models", "--json").stdout)
+    by_name = {model["name"]: model for model in document["models"]}
+    assert by_name["double"]["state"] == "READY"
+    assert by_name["double"]["max_batch_size"] == 8
+    assert by_name["double"]["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 4], "optional": False}]
+    assert by_name["broken"]["state"] == "UNAVAILABLE"
+    assert "inputs" not in by_name["broken"]
+
+
+def test_health_tells_ready_not_ready_and_unreachable_apart(command, server, nobody):
+    for url in (server.grpc_url, server.http_url):
+        assert command("health", "double", "--url", url).stdout == f"model 'double' at {url} is ready\n"
+        done = command("health", "--url", url, expect=3)
+        assert f"the server at {url} is not ready: broken" in done.stdout
+        assert "this model never loads" in command("health", "broken", "--url", url, "--wait", "0.3", expect=3).stdout
+        assert "the server has add" in command("health", "nope", "--url", url, expect=3).stdout
+    assert "Connection refused" in command("health", "--url", nobody, expect=1).stderr
+
+
+def test_health_as_json(command, nobody):
+    assert json.loads(command("health", "double", "--json").stdout) | {"url": ""} == {
+        "url": "",
+        "model": "double",
+        "live": True,
+        "ready": True,
+        "reason": "",
+    }
+    not_ready = json.loads(command("health", "--json", expect=3).stdout)
+    assert (not_ready["live"], not_ready["ready"]) == (True, False)
+    unreachable = json.loads(command("health", "--json", "--url", nobody, expect=1).stdout)
+    assert (unreachable["live"], unreachable["ready"]) == (False, False)
+    assert "Connection refused" in unreachable["reason"]
