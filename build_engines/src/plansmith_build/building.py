@@ -116,8 +116,8 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     step = f"Reading {path}"
     progress(BuildStep(step))
     file = load_onnx(path)
-    source, nodes = _source(file), node_count(file.model)
-    signature = signature_of(file.model, weights=listed_weights(file.model))
+    source, nodes = _source(file), node_count(file.network.model)
+    signature = signature_of(file.network.model, weights=listed_weights(file.network.model))
     progress(BuildStep(step, f"{nodes} nodes, {file.size / 1e6:,.1f} MB"))
 
     step = "Running the original on random inputs"
@@ -167,7 +167,7 @@ def _release(
     labels: bytes | None,
     options: BuildOptions,
 ) -> Release:
-    signature = signature_of(candidate.model)
+    signature = signature_of(candidate.network.model)
     max_batch_size = options.max_batch_size if candidate.batched else 0
     if labels is not None and not class_outputs(labels, reference.answers[0], batched=candidate.batched):
         counts = ", ".join(f"{key} {list(array.shape)}" for key, array in reference.answers[0].items())
@@ -177,12 +177,12 @@ def _release(
         )
     graph = Graph(
         nodes_before=nodes,
-        nodes_after=node_count(candidate.model),
+        nodes_after=node_count(candidate.network.model),
         repairs=candidate.repairs,
         optimized=candidate.optimized,
         optimization=candidate.optimization,
-        ir_version=candidate.model.ir_version,
-        opsets=_opsets(candidate.model),
+        ir_version=candidate.network.model.ir_version,
+        opsets=_opsets(candidate.network.model),
     )
     batching = Batching(
         max_batch_size=max_batch_size,
@@ -191,7 +191,7 @@ def _release(
         reason=candidate.batching_reason,
     )
     verification = _verification(verified, reference, options.seed)
-    precision = _precision(candidate.model)
+    precision = _precision(candidate.network.model)
 
     def configure(present: bytes | None) -> str:
         labelled = class_outputs(present, reference.answers[0], batched=candidate.batched) if present else ()
@@ -217,14 +217,14 @@ def _release(
 
 
 def _source(file: OnnxFile) -> Source:
-    producer = f"{file.model.producer_name} {file.model.producer_version}".strip()
+    producer = f"{file.network.model.producer_name} {file.network.model.producer_version}".strip()
     return Source(
         file=file.path.name,
         sha256=file.sha256,
         size=file.size,
         producer=producer,
-        ir_version=file.model.ir_version,
-        opsets=_opsets(file.model),
+        ir_version=file.network.model.ir_version,
+        opsets=_opsets(file.network.model),
     )
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.batching import make_batch_dynamic, obstacle_to_batching
 from plansmith_build.errors import VerificationFailed
-from plansmith_build.external_data import write_model
 from plansmith_build.graphs import nodes_of
+from plansmith_build.networks import Network, write_network
 from plansmith_build.optimization import OptimizationFailed, obstacle_to_optimization, optimize
 from plansmith_build.progress import BuildStep
 from plansmith_build.repair import repair
@@ -36,8 +36,7 @@ class Candidate:
     """A graph on its way to a version.
 
     Attributes:
-        model: the graph.
-        source_folder: what the external locations in `model` are relative to.
+        network: the graph and its weights.
         repairs: what was put right, a sentence each.
         batched: whether the first dimension is that of a batch of any size.
         made_dynamic: whether that is our doing.
@@ -49,8 +48,7 @@ class Candidate:
         verified: how it compares to the original, where it was verified.
     """
 
-    model: onnx.ModelProto
-    source_folder: Path
+    network: Network
     repairs: tuple[str, ...] = ()
     batched: bool = False
     made_dynamic: bool = False
@@ -111,15 +109,15 @@ def node_count(model: onnx.ModelProto) -> int:
 def _repaired(file: OnnxFile, reference: Reference, progress: Progress) -> Candidate:
     step = "Repairing what is legal but awkward"
     progress(BuildStep(step))
-    repaired = repair(file.model)
+    repaired = repair(file.network)
     repairs = list(repaired.repairs)
     completed = complete_output_shapes(
-        repaired.model, {name: array.ndim for name, array in reference.answers[0].items()}
+        repaired.network.model, {name: array.ndim for name, array in reference.answers[0].items()}
     )
     if completed:
         repairs.append(f"declared the shape of {', '.join(completed)} as it was seen to be")
     progress(BuildStep(step, ", ".join(repairs) or "nothing to repair"))
-    return Candidate(repaired.model, file.path.parent, repairs=tuple(repairs))
+    return Candidate(repaired.network, repairs=tuple(repairs))
 
 
 def _batched(
@@ -129,7 +127,7 @@ def _batched(
     progress(BuildStep(step))
     if not batch:
         return _unbatched(candidate, "batches were not asked for", step, progress)
-    obstacle = obstacle_to_batching(candidate.model)
+    obstacle = obstacle_to_batching(candidate.network.model)
     if obstacle:
         return _unbatched(candidate, obstacle, step, progress)
     if reference.rows_independent:
@@ -137,8 +135,9 @@ def _batched(
         return replace(candidate, batched=True)
     if not dynamic_batch or reference.rows is None:
         return _unbatched(candidate, "the number of rows was left as it is, as asked", step, progress)
-    model, rewritten = make_batch_dynamic(candidate.model, rows=reference.rows)
-    proposal = replace(candidate, model=model, batched=True, made_dynamic=True, reshapes_rewritten=rewritten)
+    model, rewritten = make_batch_dynamic(candidate.network.model, rows=reference.rows)
+    network = candidate.network.with_model(model)
+    proposal = replace(candidate, network=network, batched=True, made_dynamic=True, reshapes_rewritten=rewritten)
     try:
         proposal, _ = _write_and_verify(proposal, reference, folder / "batched")
     except VerificationFailed as error:
@@ -154,12 +153,12 @@ def _optimized(
 ) -> Candidate:
     step = "Optimising the graph"
     progress(BuildStep(step))
-    reason = obstacle_to_optimization(candidate.model) if wanted else "it was not asked for"
+    reason = obstacle_to_optimization(candidate.network) if wanted else "it was not asked for"
     if not reason:
         try:
             proposal = replace(
                 candidate,
-                model=optimize(candidate.model),
+                network=optimize(candidate.network),
                 optimized=True,
                 optimization=f"onnxslim {version('onnxslim')}",
             )
@@ -168,7 +167,7 @@ def _optimized(
             reason = str(error)
             _remove(folder / "optimized")
         else:
-            before, after = node_count(candidate.model), node_count(proposal.model)
+            before, after = node_count(candidate.network.model), node_count(proposal.network.model)
             progress(BuildStep(step, f"{before} -> {after} nodes; {_agreement(verified)}"))
             return proposal
     progress(BuildStep(step, f"left as it is: {reason}"))
@@ -182,11 +181,9 @@ def _unbatched(candidate: Candidate, reason: str, step: str, progress: Progress)
 
 def _write_and_verify(candidate: Candidate, reference: Reference, folder: Path) -> tuple[Candidate, Verified]:
     folder.mkdir()
-    files = write_model(candidate.model, folder / MODEL, source_folder=candidate.source_folder)
-    # External locations in the model now name the file just written.
-    source_folder = folder if len(files) > 1 else candidate.source_folder
-    verified = verify(files[0], reference, signature_of(candidate.model), batched=candidate.batched)
-    return replace(candidate, files=files, source_folder=source_folder, verified=verified), verified
+    files = write_network(candidate.network, folder / MODEL)
+    verified = verify(files[0], reference, signature_of(candidate.network.model), batched=candidate.batched)
+    return replace(candidate, files=files, verified=verified), verified
 
 
 def _agreement(verified: Verified) -> str:

@@ -1,4 +1,4 @@
-"""Weights that a model keeps in files beside it: checked before a byte is read, read, and written anew.
+"""Weights that a model keeps in files beside it: checked before a byte is read.
 
 A model from outside is hostile input: the `location` of a tensor is a path that its author chose. Only a regular file
 below the model's own folder is accepted, reached without `..`, without an absolute path, without a symbolic link and
@@ -16,27 +16,15 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx.external_data_helper import uses_external_data
 
-from plansmith_build.errors import InvalidModel, UnsafeExternalData
+from plansmith_build.errors import UnsafeExternalData
 from plansmith_build.graphs import tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-__all__ = [
-    "INLINE_BYTES",
-    "ExternalRange",
-    "check_external_data",
-    "read_external_data",
-    "write_model",
-]
+__all__ = ["ExternalRange", "check_external_data", "copy_range", "read_external_data", "read_range"]
 
-# Beyond this, weights go to a file of their own: a protobuf message ends at 2 GiB, and readers want head-room.
-INLINE_BYTES = 3 * 2**29
-# Tensors smaller than this stay in the model file: shapes and axes, which tools want to see.
-SMALL_TENSOR_BYTES = 1024
-# ONNX Runtime maps weights into memory where they begin on a page.
-ALIGNMENT_BYTES = 4096
 _COPY_BYTES = 16 * 2**20
 
 
@@ -71,7 +59,7 @@ def read_external_data(model: onnx.ModelProto, folder: Path, *, largest: int | N
     Args:
         model: parsed without its external data.
         folder: the folder that holds the model file.
-        largest: only tensors of up to this many bytes, and those in attributes; by default all.
+        largest: of the graph's initializers only those of up to this many bytes; by default all.
 
     Raises:
         UnsafeExternalData: see `check_external_data`.
@@ -81,83 +69,40 @@ def read_external_data(model: onnx.ModelProto, folder: Path, *, largest: int | N
         place = _check(tensor, folder)
         if largest is not None and place.length > largest and id(tensor) in initializers:
             continue
-        with _open_regular_file(place.path, tensor.name) as file:
-            file.seek(place.offset)
-            tensor.raw_data = file.read(place.length)
+        tensor.raw_data = read_range(place)
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
 
 
-def write_model(model: onnx.ModelProto, path: Path, *, source_folder: Path) -> tuple[Path, ...]:
-    """Write a model, its weights in `<path>.data` where they are too many for one file.
-
-    Tensors that are still external are streamed from their checked place, so that a model larger than memory is
-    copied and not loaded.
-
-    Args:
-        model: changed in place: tensors that move to the data file lose their bytes.
-        path: the file to write.
-        source_folder: the folder that the external locations in `model` are relative to.
-
-    Returns:
-        The files written: the model file and, where there is one, its data file.
+def read_range(place: ExternalRange) -> bytes:
+    """The bytes of a checked place.
 
     Raises:
-        UnsafeExternalData: see `check_external_data`.
-        InvalidModel: what is left in the model file is larger than a protobuf message may be.
-        OSError: the disk did not take it.
+        UnsafeExternalData: the file is not what it was when it was checked.
     """
-    files = [path]
-    external = next(_external_tensors(model), None) is not None
-    if external or model.ByteSize() > INLINE_BYTES:
-        data_path = path.with_name(f"{path.name}.data")
-        _write_data(model, data_path, source_folder)
-        files.append(data_path)
-    try:
-        content = model.SerializeToString()
-    except Exception as error:  # protobuf raises ValueError or EncodeError, depending on its implementation
-        raise InvalidModel(
-            f"the graph is larger than a protobuf message may be ({error}): "
-            "store its tensors as raw data with onnx.save(..., save_as_external_data=True)"
-        ) from error
-    path.write_bytes(content)
-    return tuple(files)
+    with _open(place.path) as file:
+        file.seek(place.offset)
+        content = file.read(place.length)
+    if len(content) < place.length:
+        raise _shorter(place.path)
+    return content
 
 
-def _write_data(model: onnx.ModelProto, data_path: Path, source_folder: Path) -> None:
-    with data_path.open("wb") as file:
-        for tensor in model.graph.initializer:
-            if uses_external_data(tensor):
-                place = _check(tensor, source_folder)
-                offset = _align(file)
-                with _open_regular_file(place.path, tensor.name) as source:
-                    source.seek(place.offset)
-                    _copy(source, file, place.length)
-                length = place.length
-            elif len(tensor.raw_data) >= SMALL_TENSOR_BYTES:
-                offset = _align(file)
-                length = file.write(tensor.raw_data)
-                tensor.ClearField("raw_data")
-            else:
-                continue
-            tensor.data_location = onnx.TensorProto.EXTERNAL
-            del tensor.external_data[:]
-            for key, value in [("location", data_path.name), ("offset", str(offset)), ("length", str(length))]:
-                tensor.external_data.add(key=key, value=value)
+def copy_range(place: ExternalRange, target: BinaryIO) -> None:
+    """Write the bytes of a checked place to a file, a piece at a time.
 
-
-def _align(file: BinaryIO) -> int:
-    file.write(b"\0" * (-file.tell() % ALIGNMENT_BYTES))
-    return file.tell()
-
-
-def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
-    while length:
-        chunk = source.read(min(length, _COPY_BYTES))
-        if not chunk:
-            raise UnsafeExternalData(f"{source.name} became shorter while it was read: build again when it is complete")
-        target.write(chunk)
-        length -= len(chunk)
+    Raises:
+        UnsafeExternalData: the file is not what it was when it was checked.
+    """
+    with _open(place.path) as source:
+        source.seek(place.offset)
+        left = place.length
+        while left:
+            chunk = source.read(min(left, _COPY_BYTES))
+            if not chunk:
+                raise _shorter(place.path)
+            target.write(chunk)
+            left -= len(chunk)
 
 
 def _external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -214,12 +159,15 @@ def _whole_number(text: str, key: str, what: str) -> int:
     return int(text)
 
 
-def _open_regular_file(path: Path, tensor_name: str) -> BinaryIO:
+def _open(path: Path) -> BinaryIO:
     """Open without following a link that was put there after the check."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
     except OSError as error:
-        raise UnsafeExternalData(
-            f"{path}, the file of weight {tensor_name!r}, cannot be read: {error.strerror}"
-        ) from None
-    return os.fdopen(descriptor, "rb")
+        raise UnsafeExternalData(f"the weight file {path} cannot be read: {error.strerror}") from error
+
+
+def _shorter(path: Path) -> UnsafeExternalData:
+    return UnsafeExternalData(
+        f"the weight file {path} became shorter while it was read: build again when it is complete"
+    )

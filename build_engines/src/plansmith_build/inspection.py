@@ -140,7 +140,7 @@ def inspect_file(path: Path) -> OnnxReport:
     from plansmith_build.signatures import signature_of  # noqa: PLC0415
 
     file = load_onnx(path)
-    model = file.model
+    model = file.network.model
     signature = signature_of(model, weights=listed_weights(model))
     operators: dict[str, int] = {}
     for node in nodes_of(model):

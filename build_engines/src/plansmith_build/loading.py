@@ -10,7 +10,8 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from plansmith_build.errors import InvalidModel
-from plansmith_build.external_data import INLINE_BYTES, check_external_data, read_external_data
+from plansmith_build.external_data import check_external_data, read_external_data
+from plansmith_build.networks import INLINE_BYTES, SMALL_TENSOR_BYTES, Network, detach
 from plansmith_build.operators import check_operators
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ __all__ = ["OnnxFile", "load_onnx"]
 
 # A model that is larger than a protobuf message may be has its weights in a file of their own.
 PROTOBUF_BYTES = 2**31 - 1
-# Tensors of this size are read even from a model whose weights stay on disk: they are shapes, axes and scales.
-SHAPE_TENSOR_BYTES = 64 * 2**10
 
 # Every ONNX writer begins with the IR version, a small number: field 1 of the message, as a varint.
 _FIRST_FIELD = b"\x08"
@@ -47,14 +46,14 @@ class OnnxFile:
 
     Attributes:
         path: the file.
-        model: the parsed model. External weights are in it, unless the whole is larger than `INLINE_BYTES`: then they
-            stay in their checked places, relative to the file's folder.
+        network: the graph, and its weights apart. External weights are read, unless the whole is larger than
+            `INLINE_BYTES`: then they stay in their checked places.
         sha256: of the file itself.
         size: bytes of the file and of the external weights that it names.
     """
 
     path: Path
-    model: onnx.ModelProto
+    network: Network
     sha256: str
     size: int
 
@@ -74,10 +73,12 @@ def load_onnx(path: Path) -> OnnxFile:
     del content
     places = check_external_data(model, path.parent)
     size += sum(place.length for place in places.values())
-    read_external_data(model, path.parent, largest=None if size <= INLINE_BYTES else SHAPE_TENSOR_BYTES)
-    _check(path, model)
-    check_operators(model)
-    return OnnxFile(path=path, model=model, sha256=sha256, size=size)
+    read_external_data(model, path.parent, largest=None if size <= INLINE_BYTES else SMALL_TENSOR_BYTES)
+    network = detach(model, places)
+    del model
+    _check(path, network.model)
+    check_operators(network.model)
+    return OnnxFile(path=path, network=network, sha256=sha256, size=size)
 
 
 def _read(path: Path) -> bytes:
@@ -127,17 +128,14 @@ def _check(path: Path, model: onnx.ModelProto) -> None:
     if not model.graph.output:
         raise InvalidModel(f"{path} has no outputs: name what the model gives when it is exported")
     try:
-        onnx.checker.check_model(_without_external_data(model))
+        onnx.checker.check_model(_without_weights(model))
     except onnx.checker.ValidationError as error:
         said = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
         raise InvalidModel(f"{path} breaks the rules of ONNX: {said.replace('==> Context:', 'In:')}") from None
 
 
-def _without_external_data(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The checker looks for external files in the working folder: weights that stay on disk are checked by us."""
-    external = [t.name for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
-    if not external:
-        return model
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The checker would look for the content of tensors that are held apart."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for tensor in copy.graph.initializer:

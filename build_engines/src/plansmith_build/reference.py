@@ -14,6 +14,7 @@ import onnxruntime
 
 from plansmith_build.comparison import compare
 from plansmith_build.errors import VerificationFailed
+from plansmith_build.networks import attach
 from plansmith_build.operators import explain_refusal
 from plansmith_build.sampling import leading_rows, random_sample
 from plansmith_build.sessions import Arrays, RunFailed, Session
@@ -128,11 +129,11 @@ def _runner(file: OnnxFile, signature: Signature) -> tuple[_Runner, str]:
         runner = Session(file.path, signature, optimized=False)
     except RunFailed as error:
         said = str(error)
-        if not (_NEWEST_KNOWN_TO_RUNTIME.search(said) or _is_old(file.model)):
-            raise explain_refusal(file.model, error) from error
+        if not (_NEWEST_KNOWN_TO_RUNTIME.search(said) or _is_old(file.network.model)):
+            raise explain_refusal(file.network.model, error) from error
     else:
         return runner, f"ONNX Runtime {onnxruntime.__version__} on the CPU, graph as written"
-    return _OnnxEvaluator(file.model), f"the reference implementation of onnx {onnx.__version__}"
+    return _OnnxEvaluator(attach(file.network)), f"the reference implementation of onnx {onnx.__version__}"
 
 
 def _is_old(model: onnx.ModelProto) -> bool:

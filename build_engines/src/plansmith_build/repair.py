@@ -12,8 +12,8 @@ from onnx import shape_inference, version_converter
 from onnx.helper import find_min_ir_version_for
 
 from plansmith_build.errors import InvalidModel
-from plansmith_build.external_data import INLINE_BYTES
 from plansmith_build.graphs import nodes_of, standard_domain
+from plansmith_build.networks import Network, attach, detach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,27 +29,26 @@ TARGET_OPSET = 13
 
 @dataclass(frozen=True)
 class Repaired:
-    """A repaired model.
+    """A repaired network.
 
     Attributes:
-        model: the model.
+        network: the network.
         repairs: one sentence for each thing that was put right.
     """
 
-    model: onnx.ModelProto
+    network: Network
     repairs: tuple[str, ...]
 
 
-def repair(model: onnx.ModelProto) -> Repaired:
+def repair(network: Network) -> Repaired:
     """Put right what is awkward.
-
-    Args:
-        model: changed in place where that suffices; use the one that is returned.
 
     Raises:
         InvalidModel: the operator set is one that ONNX Runtime does not run, and the model cannot be converted.
     """
-    model, repairs = _convert_operator_set(model)
+    network, repairs = _convert_operator_set(network)
+    model = onnx.ModelProto()
+    model.CopyFrom(network.model)
     repairs += _unlist_initializers(model)
     repairs += _set_ir_version(model)
     repairs += _name_nodes(model)
@@ -58,13 +57,11 @@ def repair(model: onnx.ModelProto) -> Repaired:
     learned = _shapes_known(model) - known
     if learned:
         repairs.append(f"inferred the shapes of {learned} tensors")
-    return Repaired(model, tuple(repairs))
+    return Repaired(network.with_model(model), tuple(repairs))
 
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Add what can be told about the shapes between the nodes; a model too large for that is returned as it is."""
-    if model.ByteSize() > INLINE_BYTES:
-        return model
+    """A model with what can be told about the shapes between its nodes."""
     try:
         return shape_inference.infer_shapes(model, data_prop=True)
     except (shape_inference.InferenceError, RuntimeError):
@@ -109,25 +106,25 @@ def _runs_opset(version: int) -> bool:
     return True
 
 
-def _convert_operator_set(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    version = next((o.version for o in model.opset_import if not standard_domain(o.domain)), None)
+def _convert_operator_set(network: Network) -> tuple[Network, list[str]]:
+    version = next((o.version for o in network.model.opset_import if not standard_domain(o.domain)), None)
     if version is None:
-        return model, []
+        return network, []
     if version >= OLDEST_OPSET:
         newest = newest_supported_opset() if version > TARGET_OPSET else version
         if version <= newest:
-            return model, []
+            return network, []
         target = newest
     else:
         target = TARGET_OPSET
     try:
-        converted = version_converter.convert_version(model, target)
+        converted = version_converter.convert_version(attach(network), target)
     except Exception as error:
         raise InvalidModel(
             f"the model uses operator set {version}, which ONNX Runtime {onnxruntime.__version__} does not run, and "
             f"it cannot be converted to {target} ({' '.join(str(error).split())[:200]}): export it for {target}"
         ) from error
-    return converted, [f"converted operator set {version} to {target}"]
+    return detach(converted), [f"converted operator set {version} to {target}"]
 
 
 def _unlist_initializers(model: onnx.ModelProto) -> list[str]:
