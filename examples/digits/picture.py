@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WHITE = 16.0
+SHADES = " ░▒▓█"
 
 
 def terminal_picture(
     images: NDArray[np.float32], labels: NDArray[np.int64], probabilities: NDArray[np.float32]
 ) -> Columns:
-    """Each image as a panel of half blocks, two pixels a character, green where the classifier is right.
+    """Each image as a panel, titled with what the classifier takes it for; a red one is a mistake.
 
     Args:
         images: FP32 [N, 8, 8] with values 0 to 16.
@@ -35,8 +36,8 @@ def terminal_picture(
     for image, label, row in zip(images, labels, probabilities, strict=True):
         guess = int(row.argmax())
         title = f"{guess}  {row[guess]:.0%}" if guess == label else f"{guess}, is {label}"
-        panels.append(Panel.fit(_half_blocks(image), title=title, style="green" if guess == label else "bold red"))
-    return Columns(panels, padding=(0, 1))
+        panels.append(Panel.fit(_shades(image), title=title, border_style="green" if guess == label else "bold red"))
+    return Columns(panels)
 
 
 def save_png(
@@ -47,7 +48,7 @@ def save_png(
     *,
     columns: int = 8,
 ) -> None:
-    """Write the images with predictions below them, mistakes in red.
+    """Write the images with their predictions, mistakes in red.
 
     Args:
         path: the file to write.
@@ -57,27 +58,21 @@ def save_png(
         columns: images a row.
     """
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.5 * columns, 1.85 * rows), squeeze=False, dpi=120)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.5 * columns, 1.9 * rows + 0.4), squeeze=False, dpi=120)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, image, label, row in zip(axes.flat, images, labels, probabilities, strict=False):
         guess = int(row.argmax())
         axis.imshow(image, cmap="gray_r", vmin=0, vmax=WHITE)
-        right = guess == label
-        caption = f"{guess}   {row[guess]:.1%}" if right else f"{guess}   {row[guess]:.1%}\nis {label}"
-        axis.set_title(caption, fontsize=10, color="black" if right else "crimson", y=-0.28 if right else -0.42)
+        caption = f"{guess}   {row[guess]:.1%}" if guess == label else f"{guess}, is {label}"
+        axis.set_title(caption, fontsize=10, color="black" if guess == label else "crimson")
     figure.suptitle("Held-out digits, as the served model reads them", fontsize=13)
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
 
 
-def _half_blocks(image: NDArray[np.float32]) -> Text:
-    text = Text()
-    shades = np.rint(image / WHITE * 255).astype(int)
-    for upper, lower in zip(shades[::2], shades[1::2], strict=True):
-        for top, bottom in zip(upper, lower, strict=True):
-            text.append("▀", style=f"rgb({top},{top},{top}) on rgb({bottom},{bottom},{bottom})")
-        text.append("\n")
-    text.rstrip()
-    return text
+def _shades(image: NDArray[np.float32]) -> Text:
+    """The image as characters, two a pixel, so that it shows in a terminal without colours too."""
+    levels = np.rint(image / WHITE * (len(SHADES) - 1)).astype(int)
+    return Text("\n".join("".join(SHADES[level] * 2 for level in row) for row in levels))
