@@ -37,7 +37,7 @@ def locust(committed_server, tmp_path):
             env={**os.environ, "NO_COLOR": "1"},
         )
         statistics = tmp_path / "run_stats.csv"
-        rows = list(csv.DictReader(statistics.open())) if statistics.exists() else []
+        rows = list(csv.DictReader(statistics.read_text().splitlines())) if statistics.exists() else []
         return done, {row["Type"]: row for row in rows if row["Type"]}
 
     return run
