@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,8 +45,9 @@ def main(output: Path) -> None:
     started = time.perf_counter()
     with step("Training a classifier on scikit-learn's digits"):
         train(output)
+    repository = output / "model_repository"
+    shutil.rmtree(repository, ignore_errors=True)
     with step("Building a verified version from the ONNX file"):
-        repository = output / "model_repository"
         built = build(
             output / "digits.onnx", BuildOptions(repository=repository, name="digits", labels=output / "labels.txt")
         )
