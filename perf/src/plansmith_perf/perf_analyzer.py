@@ -56,7 +56,7 @@ class PerfAnalyzer:
             model: a model of the server, ready.
             grpc_url: host:port.
             concurrency: requests in flight.
-            seconds: length of one measurement window; the mean of three windows that agree within 15% counts.
+            seconds: length of one measurement window; the mean of three windows that agree within 30% counts.
 
         Raises:
             PerfError: perf_analyzer failed, or no three windows agreed; its own words are in the message.
@@ -66,15 +66,16 @@ class PerfAnalyzer:
             command = [
                 *(str(self.binary), "-m", model, "-u", grpc_url, "-i", "grpc", "--async"),
                 *("--concurrency-range", str(concurrency), "--measurement-interval", str(round(seconds * 1000))),
-                *("--stability-percentage", "15", "-f", str(report)),
+                *("--stability-percentage", "30", "-f", str(report)),
             ]
             libraries = os.pathsep.join(map(str, self.library_path))
             done = subprocess.run(
                 command, check=False, capture_output=True, text=True, env={**os.environ, "LD_LIBRARY_PATH": libraries}
             )
             if done.returncode or not report.exists():
-                said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-                raise PerfError(f"perf_analyzer failed on model {model!r}: {said[-1] if said else 'it said nothing'}")
+                said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+                reasons = [line for line in said if "fail" in line.lower() or "error" in line.lower()] or said[-1:]
+                raise PerfError(f"perf_analyzer failed on model {model!r}: {' '.join(reasons) or 'it said nothing'}")
             with report.open(encoding="utf-8") as lines:
                 (row,) = csv.DictReader(lines)
         return PerfAnalyzerRow(

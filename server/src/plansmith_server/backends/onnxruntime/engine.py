@@ -57,11 +57,11 @@ class OnnxRuntimeEngine:
         if missing:
             logger.warning("model %r runs without %s, which did not start", config.name, ", ".join(missing))
         logger.info(
-            "model %r: ONNX Runtime %s, %s, %d threads",
+            "model %r: ONNX Runtime %s, %s, %s",
             config.name,
             onnxruntime.__version__,
             next(iter(session.get_providers()), CPU),
-            settings.intra_op_threads,
+            f"{settings.intra_op_threads} threads" if settings.intra_op_threads else "a thread for each core",
         )
         self._session = session
         self._run_options = _run_options(settings)

@@ -6,6 +6,7 @@ Source: github.com/triton-inference-server/onnxruntime_backend, README.md ("Mode
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,10 @@ class SessionSettings:
         # As in the native backend, 0 is the default; the default there is every core for each instance.
         threads = _count(parameters, "intra_op_thread_count")
         if threads == 0 and kind == "CPU":
-            threads = threads_per_instance(config.instance_count)
+            share = threads_per_instance(config.instance_count)
+            # All cores are what ONNX Runtime takes by itself, and a pool that it sizes by itself is faster for small
+            # networks than one of the same size that it is told to make.
+            threads = share if share < (os.cpu_count() or 1) else 0
         return cls(
             intra_op_threads=threads,
             inter_op_threads=_count(parameters, "inter_op_thread_count"),
