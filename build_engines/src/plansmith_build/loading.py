@@ -76,8 +76,9 @@ def load_onnx(path: Path) -> OnnxFile:
     read_external_data(model, path.parent, largest=None if size <= INLINE_BYTES else SMALL_TENSOR_BYTES)
     network = detach(model, places)
     del model
-    _check(path, network.model)
+    # Before the rules: an operator that does not exist breaks them too, and here it is named with its node.
     check_operators(network.model)
+    _check(path, network.model)
     return OnnxFile(path=path, network=network, sha256=sha256, size=size)
 
 

@@ -1,0 +1,171 @@
+"""A build that cannot be done ends in one clear sentence, the right exit code, and the repository exactly as before."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import onnx.parser
+import pytest
+from build_models import ADD, HEADER, snapshot, write, write_external
+
+
+@pytest.fixture
+def filled(tmp_path, repository, plansmith):
+    """A repository in a folder of its own, with a model in it; gives the folder that must not change."""
+    plansmith("build", write(tmp_path / "adder.onnx", ADD), "--repository", repository)
+    return repository
+
+
+def refused(plansmith, repository: Path, model: Path, *words: str | Path, code: int = 2) -> str:
+    """Build over the model that is there; gives the sentence of the refusal."""
+    before = snapshot(repository)
+    done = plansmith("build", model, "--repository", repository, "--name", "adder", *words, expect=code)
+    assert snapshot(repository) == before
+    assert not list(repository.parent.glob(".*.plansmith"))
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(sentences) == 1, done.stderr
+    assert done.stdout == ""
+    return sentences[0]
+
+
+def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
+    good = write(folder / "good.onnx", ADD).read_bytes()
+    (folder / "text.onnx").write_text("this is no model")
+    (folder / "empty.onnx").touch()
+    (folder / "truncated.onnx").write_bytes(good[: len(good) // 2])
+    shutil.make_archive(str(folder / "torch"), "zip", folder, "good.onnx")
+    (folder / "torch.zip").rename(folder / "torch.onnx")
+    model = onnx.parser.parse_model(f"{HEADER} {ADD}")
+    model.graph.node.append(onnx.helper.make_node("Add", ["a", "b"], ["sum"], name="again"))
+    (folder / "duplicate.onnx").write_bytes(model.SerializeToString())
+    own = '<ir_version: 8, opset_import: ["" : 17, "acme" : 1]>'
+    write(folder / "own.onnx", "m (float[N] x) => (float[N] y) { y = acme.Secret (x) }", header=own)
+    write(folder / "future.onnx", "m (float[N] x) => (float[N] y) { y = Imagined (x) }")
+    write(folder / "sequence.onnx", "m (float[N] x) => (seq(float[N]) y) { y = SequenceConstruct (x) }")
+    return {
+        "no such file": (folder / "nosuch.onnx", "does not exist"),
+        "a folder": (folder, "is a folder"),
+        "not a model": (folder / "text.onnx", "is not an ONNX file"),
+        "an empty file": (folder / "empty.onnx", "is empty"),
+        "truncated": (folder / "truncated.onnx", "truncated"),
+        "a PyTorch archive": (folder / "torch.onnx", "export it to ONNX first"),
+        "a name given twice": (folder / "duplicate.onnx", "sum"),
+        "an operator of another domain": (folder / "own.onnx", "'Secret' of the domain 'acme'"),
+        "an operator that is none": (folder / "future.onnx", "'Imagined'"),
+        "a sequence as output": (folder / "sequence.onnx", "output 'y'"),
+    }
+
+
+def test_a_file_that_is_no_model_changes_nothing(plansmith, filled, tmp_path):
+    (tmp_path / "broken").mkdir()
+    for what, (path, reason) in broken_files(tmp_path / "broken").items():
+        assert reason in refused(plansmith, filled, path), what
+
+
+def test_external_data_outside_the_models_folder_is_never_read(plansmith, filled, tmp_path):
+    inside = tmp_path / "hostile"
+    inside.mkdir()
+    (tmp_path / "secret.bin").write_bytes(bytes(64 * 3 * 4))
+    (inside / "link.bin").symlink_to(tmp_path / "secret.bin")
+    os.link(tmp_path / "secret.bin", inside / "hard.bin")
+    (inside / "folder").symlink_to(tmp_path)
+    places = {
+        "missing.bin": "does not exist",
+        "../secret.bin": "leaves the model's folder",
+        "sub/../../secret.bin": "leaves the model's folder",
+        str(tmp_path / "secret.bin"): "absolute path",
+        "link.bin": "symbolic link",
+        "folder/secret.bin": "symbolic link",
+        "hard.bin": "hard links",
+    }
+    for location, reason in places.items():
+        assert reason in refused(plansmith, filled, write_external(inside / "model.onnx", location)), location
+
+
+def test_external_data_that_is_cut_off_is_refused(plansmith, filled, tmp_path):
+    model = write_external(tmp_path / "model.onnx")
+    os.truncate(tmp_path / "weights.bin", 100)
+    assert "the file ends at byte 100" in refused(plansmith, filled, model)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("a/b", "slash"), ("../adder", "slash"), (".hidden", "begins with a dot"), ("", "empty"), ("a b", "characters")],
+)
+def test_a_name_that_is_none_is_refused(plansmith, filled, tmp_path, name, reason):
+    assert reason in refused(plansmith, filled, tmp_path / "adder.onnx", "--name", name)
+
+
+def test_a_repository_that_is_a_file_is_refused_and_kept(plansmith, tmp_path):
+    model = write(tmp_path / "adder.onnx", ADD)
+    (tmp_path / "repository").write_text("precious")
+    done = plansmith("build", model, "--repository", tmp_path / "repository", expect=2)
+    assert "is a file" in done.stderr
+    assert (tmp_path / "repository").read_text() == "precious"
+
+
+def test_labels_that_do_not_fit_are_refused(plansmith, filled, tmp_path):
+    (tmp_path / "labels.txt").write_text("only\ntwo\n")
+    assert "labels" in refused(plansmith, filled, tmp_path / "adder.onnx", "--labels", tmp_path / "labels.txt")
+    assert "nosuch.txt" in refused(plansmith, filled, tmp_path / "adder.onnx", "--labels", tmp_path / "nosuch.txt")
+
+
+def test_a_staging_folder_in_the_repository_is_refused(plansmith, filled, tmp_path):
+    said = refused(plansmith, filled, tmp_path / "adder.onnx", "--staging", filled / "staging")
+    assert "outside" in said
+
+
+def test_a_full_disk_leaves_the_repository_as_it_was(filled, tmp_path):
+    model = write_external(tmp_path / "large.onnx", rows=100_000)
+    before = snapshot(filled)
+
+    def small_files_only():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+    done = subprocess.run(
+        [Path(sys.executable).with_name("plansmith"), "build", model, "--repository", filled, "--name", "adder"],
+        check=False,
+        capture_output=True,
+        text=True,
+        preexec_fn=small_files_only,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "free some space" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert snapshot(filled) == before
+    assert not list(filled.parent.glob(".*.plansmith"))
+
+
+def test_a_repository_that_may_not_be_written_is_left_as_it_was(filled, tmp_path):
+    before = snapshot(filled)
+    # Root may write anywhere: without these two capabilities, permissions count for it as for everyone else.
+    powerless = (
+        ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"] if not os.getuid() else []
+    )
+    place = filled.parent
+    place.chmod(0o555)
+    filled.chmod(0o555)
+    try:
+        done = subprocess.run(
+            [
+                *powerless,
+                *(Path(sys.executable).with_name("plansmith"), "build", tmp_path / "adder.onnx"),
+                *("--repository", filled, "--name", "adder"),
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        filled.chmod(0o755)
+        place.chmod(0o755)
+    assert done.returncode == 1, done.stderr
+    assert "Permission denied" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert snapshot(filled) == before

@@ -1,0 +1,197 @@
+"""What is legal but awkward is repaired, batches are found, and the configuration says what the graph says."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from build_models import ADD, write, write_external
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from plansmith_build import BuildOptions, build
+from plansmith_build.config import config_from_text, text_from_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def built(tmp_path, repository):
+    """Builds a model that is given as text; gives the result, its configuration and a session over its file."""
+
+    def run(text: str, *, header: str | None = None, **options):
+        path = write(tmp_path / "model.onnx", text, **({"header": header} if header else {}))
+        return opened(build(path, BuildOptions(repository=repository, **options)))
+
+    return run
+
+
+def opened(result):
+    config = config_from_text((result.path.parent / "config.pbtxt").read_text())
+    session = onnxruntime.InferenceSession(result.path / "model.onnx", providers=["CPUExecutionProvider"])
+    return result, config, session
+
+
+def test_a_plain_model_gets_a_portable_configuration_with_batches(built):
+    result, config, _ = built(ADD, name="adder", max_batch_size=8)
+    assert (result.name, result.version) == ("adder", 1)
+    assert (config.name, config.backend, config.max_batch_size) == ("adder", "onnxruntime", 8)
+    assert [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in config.input] == [
+        ("a", model_config_pb2.TYPE_FP32, [4]),
+        ("b", model_config_pb2.TYPE_FP32, [4]),
+    ]
+    assert [(tensor.name, list(tensor.dims)) for tensor in config.output] == [("sum", [4])]
+    assert config.HasField("dynamic_batching")
+    assert [group.kind for group in config.instance_group] == [model_config_pb2.ModelInstanceGroup.KIND_AUTO]
+    (gpu,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert gpu.name == "tensorrt"
+    assert gpu.parameters["precision_mode"] == "FP32"
+
+
+def test_the_configuration_reads_back_equal(built):
+    _, config, _ = built(ADD)
+    assert text_format.Parse(text_from_config(config), model_config_pb2.ModelConfig()) == config
+
+
+def test_without_batches_the_first_dimension_is_one_like_the_others(built):
+    result, config, _ = built(ADD, max_batch_size=0)
+    assert config.max_batch_size == 0
+    assert not config.HasField("dynamic_batching")
+    assert list(config.input[0].dims) == [-1, 4]
+    assert result.manifest.batching.reason == "batches were not asked for"
+
+
+def test_weights_listed_as_inputs_and_an_old_ir_version_are_repaired(tmp_path, repository):
+    model = onnx.parser.parse_model(
+        '<ir_version: 3, opset_import: ["" : 9]> m (float[1, 2] x, float[2, 2] w) => (float[1, 2] y)'
+        " <float[2, 2] w = {1, 2, 3, 4}> { y = MatMul (x, w) }"
+    )
+    onnx.save(model, tmp_path / "old.onnx")
+    result, config, session = opened(build(tmp_path / "old.onnx", BuildOptions(repository=repository)))
+    assert [tensor.name for tensor in config.input] == ["x"]
+    assert [value.name for value in session.get_inputs()] == ["x"]
+    assert "took 1 weights off the list of inputs" in result.manifest.graph.repairs
+    assert "raised the IR version from 3 to 4" in result.manifest.graph.repairs
+    np.testing.assert_allclose(session.run(None, {"x": np.float32([[1, 1], [2, 0]])})[0], [[4, 6], [2, 4]])
+
+
+def test_a_fixed_batch_baked_into_a_reshape_becomes_any_batch(built):
+    result, config, session = built(
+        "m (float[1, 2, 3] x) => (float[1, 6] y) <int64[2] shape = {1, 6}> { y = Reshape (x, shape) }"
+    )
+    assert result.manifest.batching.made_dynamic
+    assert result.manifest.batching.reshapes_rewritten == 1
+    assert config.max_batch_size == 32
+    rows = np.arange(30, dtype=np.float32).reshape(5, 2, 3)
+    np.testing.assert_array_equal(session.run(None, {"x": rows})[0], rows.reshape(5, 6))
+
+
+def test_a_fixed_batch_is_left_alone_when_asked(built):
+    result, config, _ = built("m (float[1, 3] x) => (float[1, 3] y) { y = Relu (x) }", dynamic_batch=False)
+    assert not result.manifest.batching.made_dynamic
+    assert config.max_batch_size == 0
+    assert list(config.input[0].dims) == [1, 3]
+
+
+def test_rows_that_depend_on_each_other_are_not_batched_and_the_reason_is_kept(built):
+    result, config, _ = built(
+        "m (float[2, 3] x) => (float[2, 3] y) { mean = ReduceMean <axes = [0]> (x) y = Sub (x, mean) }"
+    )
+    assert config.max_batch_size == 0
+    assert not result.manifest.batching.made_dynamic
+    assert "with a free first dimension" in result.manifest.batching.reason
+
+
+def test_the_optimiser_removes_what_does_nothing_and_the_answer_stays(built):
+    text = (
+        "m (float[N, 2] x) => (float[N, 2] y) <float two = {2}, float three = {3}>"
+        " { six = Mul (two, three) same = Identity (x) again = Identity (same) y = Mul (again, six) }"
+    )
+    result, _, session = built(text)
+    assert (result.manifest.graph.nodes_before, result.manifest.graph.nodes_after) == (4, 1)
+    np.testing.assert_array_equal(session.run(None, {"x": np.float32([[1, 2]])})[0], [[6, 12]])
+    result, _, session = built(text, optimize=False)
+    assert result.manifest.graph.nodes_after == 4
+    assert not result.manifest.graph.optimized
+
+
+TYPES = {
+    "int8": "INT8",
+    "int64": "INT64",
+    "uint8": "UINT8",
+    "bool": "BOOL",
+    "string": "STRING",
+    "double": "FP64",
+    "float16": "FP16",
+    "bfloat16": "BF16",
+}
+
+
+@pytest.mark.parametrize(("onnx_type", "triton_type"), TYPES.items(), ids=TYPES)
+def test_every_kind_of_tensor_is_verified_and_declared(built, onnx_type, triton_type):
+    _, config, _ = built(f"m ({onnx_type}[N, 2] x) => ({onnx_type}[N, 2] y) {{ y = Identity (x) }}")
+    assert model_config_pb2.DataType.Name(config.input[0].data_type) == f"TYPE_{triton_type}"
+    assert model_config_pb2.DataType.Name(config.output[0].data_type) == f"TYPE_{triton_type}"
+
+
+def test_control_flow_is_kept_working(built):
+    _, _, session = built(
+        """m (float[N, 2] x, bool flag) => (float[N, 2] y) {
+             y = If (flag) <
+               then_branch = one () => (float[N, 2] t) { t = Neg (x) },
+               else_branch = two () => (float[N, 2] e) { e = Abs (x) }
+             >
+           }"""
+    )
+    x = np.float32([[1, -2]])
+    for flag, expected in [(True, -x), (False, np.abs(x))]:
+        np.testing.assert_array_equal(session.run(None, {"x": x, "flag": np.asarray(flag)})[0], expected)
+
+
+def test_a_scalar_is_declared_as_triton_wants_it(built):
+    _, config, _ = built("m (float[N] x) => (float total) { total = ReduceSum <keepdims = 0> (x) }")
+    assert config.max_batch_size == 0
+    assert list(config.output[0].dims) == [1]
+    assert config.output[0].HasField("reshape")
+
+
+def test_functions_of_the_models_own_are_kept_or_inlined(built):
+    _, _, session = built(
+        """m (float[N, 2] x) => (float[N, 2] y) { y = own.twice (x) }
+           <domain: "own", opset_import: ["" : 17]> twice (a) => (b) { b = Add (a, a) }""",
+        header='<ir_version: 8, opset_import: ["" : 17, "own" : 1]>',
+    )
+    np.testing.assert_array_equal(session.run(None, {"x": np.float32([[1, 2]])})[0], [[2, 4]])
+
+
+def test_external_weights_are_brought_into_the_version(tmp_path, repository):
+    source = write_external(tmp_path / "model.onnx")
+    reference = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
+    result, _, _ = opened(build(source, BuildOptions(repository=repository)))
+    (tmp_path / "weights.bin").unlink()
+    session = onnxruntime.InferenceSession(result.path / "model.onnx", providers=["CPUExecutionProvider"])
+    rows = np.random.default_rng(1).standard_normal((5, 64), dtype=np.float32)
+    np.testing.assert_allclose(session.run(None, {"x": rows})[0], reference.run(None, {"x": rows})[0], rtol=1e-6)
+
+
+def test_labels_go_to_the_output_that_has_as_many_classes(built, tmp_path: Path):
+    (tmp_path / "labels.txt").write_text("cat\ndog\nhorse\nfish\n")
+    result, config, _ = built(ADD, labels=tmp_path / "labels.txt")
+    assert config.output[0].label_filename == "labels.txt"
+    assert (result.path.parent / "labels.txt").read_text() == "cat\ndog\nhorse\nfish\n"
+
+
+def test_the_manifest_says_where_a_version_comes_from_and_what_it_is(plansmith, tmp_path, repository):
+    path = write(tmp_path / "adder.onnx", ADD)
+    said = json.loads(plansmith("build", path, "--repository", repository, "--json").stdout)
+    manifest = json.loads((repository / "adder" / "1" / "manifest.json").read_text())
+    assert said["manifest"] == manifest
+    assert (said["name"], said["version"]) == ("adder", 1)
+    assert manifest["source"]["file"] == "adder.onnx"
+    assert manifest["verification"]["inputs"] == "random"
+    assert {file["path"] for file in manifest["files"]} == {"1/model.onnx", "config.pbtxt"}

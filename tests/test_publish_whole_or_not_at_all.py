@@ -1,0 +1,165 @@
+"""A version is in the repository whole or not at all, whoever else builds, and however a build ends."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import onnxruntime
+import pytest
+from build_models import ADD, snapshot, write
+
+from plansmith_build import BuildOptions, build, filesystem, publishing
+from plansmith_build.config import config_from_text
+from plansmith_build.inspection import inspect_model
+from plansmith_build.repository import ModelRepository
+
+COMMAND = Path(sys.executable).with_name("plansmith")
+
+
+@pytest.fixture
+def adder(tmp_path) -> Path:
+    return write(tmp_path / "adder.onnx", ADD)
+
+
+def assert_whole(repository: Path) -> int:
+    """Every version of the adder loads, is what its manifest says, and there is no litter; gives how many there are."""
+    assert sorted(path.name for path in repository.iterdir()) == ["adder"]
+    model = ModelRepository.at(repository).existing_model("adder")
+    config_from_text((model.path / "config.pbtxt").read_text())
+    for version in model.versions:
+        onnxruntime.InferenceSession(model.path / str(version) / "model.onnx", providers=["CPUExecutionProvider"])
+        report = inspect_model(model, version)
+        assert report.missing == ()
+        assert all(file.unchanged is not False for file in report.files)
+    assert model.versions == tuple(range(1, len(model.versions) + 1))
+    return len(model.versions)
+
+
+def test_version_numbers_only_grow_even_when_a_version_is_removed(adder, repository):
+    for expected in (1, 2):
+        assert build(adder, BuildOptions(repository=repository)).version == expected
+    for path in (repository / "adder" / "2").iterdir():
+        path.unlink()
+    (repository / "adder" / "2").rmdir()
+    assert build(adder, BuildOptions(repository=repository)).version == 3
+
+
+def test_an_older_version_stays_the_same_file(adder, repository):
+    first = build(adder, BuildOptions(repository=repository)).path / "model.onnx"
+    before = first.stat()
+    build(adder, BuildOptions(repository=repository))
+    assert (first.stat().st_ino, first.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_what_a_user_put_into_the_model_folder_is_kept(adder, repository):
+    build(adder, BuildOptions(repository=repository))
+    model = repository / "adder"
+    (model / "configs").mkdir()
+    (model / "configs" / "mine.pbtxt").write_text('name: "adder"')
+    (model / "notes.md").write_text("mine")
+    (model / "config.pbtxt").write_text('name: "adder" backend: "onnxruntime" max_batch_size: 3')
+    result = build(adder, BuildOptions(repository=repository))
+    assert (model / "configs" / "mine.pbtxt").read_text() == 'name: "adder"'
+    assert (model / "notes.md").read_text() == "mine"
+    assert "max_batch_size: 3" in (model / "config.pbtxt.before-2").read_text()
+    assert any("config.pbtxt.before-2" in note for note in result.notes)
+
+
+def test_files_can_be_read_by_the_user_of_a_container(adder, repository):
+    old = os.umask(0o022)
+    try:
+        build(adder, BuildOptions(repository=repository))
+    finally:
+        os.umask(old)
+    for path in (repository / "adder").rglob("*"):
+        assert path.stat().st_mode & 0o444 == 0o444, path
+        assert not path.is_dir() or path.stat().st_mode & 0o111 == 0o111, path
+
+
+def test_a_reader_sees_complete_models_only(adder, repository):
+    build(adder, BuildOptions(repository=repository))
+    builder = subprocess.Popen(
+        [COMMAND, "build", adder, "--repository", repository], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    seen = set()
+    while builder.poll() is None:
+        versions = {entry.name for entry in (repository / "adder").iterdir() if entry.name.isdigit()}
+        seen.add(frozenset(versions))
+        for version in versions:
+            assert (repository / "adder" / version / "model.onnx").exists()
+            assert (repository / "adder" / version / "manifest.json").exists()
+        assert (repository / "adder" / "config.pbtxt").exists()
+    assert builder.returncode == 0
+    assert seen <= {frozenset("1"), frozenset("12")}
+
+
+def test_where_folders_cannot_be_exchanged_files_are_moved_in_a_safe_order(adder, repository, monkeypatch):
+    def unsupported(*_):
+        raise filesystem.ExchangeUnsupported
+
+    # What NFS and some overlay file systems answer; this machine's does exchange.
+    monkeypatch.setattr(publishing, "rename_exchange", unsupported)
+    build(adder, BuildOptions(repository=repository, max_batch_size=4))
+    result = build(adder, BuildOptions(repository=repository, max_batch_size=16))
+    assert result.version == 2
+    assert config_from_text((repository / "adder" / "config.pbtxt").read_text()).max_batch_size == 16
+    assert assert_whole(repository) == 2
+
+
+def test_eight_builders_at_once_publish_eight_whole_versions(adder, repository):
+    builders = [
+        subprocess.Popen(
+            [COMMAND, "build", adder, "--repository", repository, "--json"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(8)
+    ]
+    for builder in builders:
+        _, error = builder.communicate(timeout=200)
+        assert builder.returncode == 0, error.decode()
+    assert assert_whole(repository) == 8
+    assert not list(repository.parent.glob(".*.plansmith"))
+
+
+def test_a_builder_killed_at_any_instant_leaves_a_whole_repository_and_the_next_sweeps(adder, repository):
+    build(adder, BuildOptions(repository=repository))
+    started = time.monotonic()
+    subprocess.run([COMMAND, "build", adder, "--repository", repository], check=True, capture_output=True)
+    whole = time.monotonic() - started
+    instants = random.Random(0)
+    for _ in range(15):
+        builder = subprocess.Popen(
+            [COMMAND, "build", adder, "--repository", repository], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        # Most of a build is loading libraries; what matters happens towards its end.
+        time.sleep(whole * instants.uniform(0.5, 1.0))
+        builder.kill()
+        builder.wait()
+        assert_whole(repository)
+    before = assert_whole(repository)
+    assert build(adder, BuildOptions(repository=repository)).version == before + 1
+    assert not list(repository.parent.glob(".*.plansmith"))
+
+
+def test_ctrl_c_leaves_nothing_half_done(adder, repository):
+    build(adder, BuildOptions(repository=repository))
+    before = snapshot(repository)
+    builder = subprocess.Popen(
+        [COMMAND, "build", adder, "--repository", repository], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    # The first words of progress: the build has begun.
+    builder.stderr.readline()
+    builder.send_signal(signal.SIGINT)
+    _, error = builder.communicate(timeout=60)
+    assert "Traceback" not in error
+    if builder.returncode:
+        assert builder.returncode == 130
+        assert snapshot(repository) == before
+    assert not list(repository.parent.glob(".*.plansmith"))
