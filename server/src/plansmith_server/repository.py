@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -51,19 +50,18 @@ def read_repository(folder: Path) -> tuple[ModelFolder, ...]:
     Raises:
         InvalidRepository: it is missing, no folder or unreadable, or a model's name cannot be served.
     """
-    if not folder.exists():
-        raise InvalidRepository(
-            f"the model repository {folder} does not exist: name another with --repository, or make this one with"
-            " `plansmith build MODEL.onnx`"
-        )
-    if not folder.is_dir():
-        raise InvalidRepository(
-            f"the model repository {folder} is a file: --repository takes the folder that holds a folder for each model"
-        )
     try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir())
-        return tuple(_read_model(folder / name) for name in names)
+        if not folder.exists():
+            raise InvalidRepository(
+                f"the model repository {folder} does not exist: name another with --repository, or make this one with"
+                " `plansmith build MODEL.onnx`"
+            )
+        if not folder.is_dir():
+            raise InvalidRepository(
+                f"the model repository {folder} is a file: --repository takes the folder that holds a folder for each"
+                " model"
+            )
+        return tuple(_read_model(path) for path in sorted(folder.iterdir()) if path.is_dir())
     except PermissionError as error:
         raise InvalidRepository(
             f"no permission to read {error.filename}: give this user read access to the whole model repository"

@@ -1,0 +1,75 @@
+"""`plansmith inspect` shows what a repository holds, whoever wrote it, and what has changed since."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from build_models import ADD, write
+
+
+@pytest.fixture
+def adder(tmp_path, repository, plansmith):
+    plansmith("build", write(tmp_path / "adder.onnx", ADD), "--repository", repository)
+    return repository
+
+
+def shown(plansmith, *words) -> dict:
+    return json.loads(plansmith("inspect", *words, "--json").stdout)
+
+
+def test_models_are_listed_with_versions_and_tensors(plansmith, adder):
+    (model,) = shown(plansmith, "--repository", adder)["models"]
+    assert (model["name"], model["versions"], model["backend"]) == ("adder", [1], "onnxruntime")
+    said = plansmith("inspect", "--repository", adder).stdout
+    assert "adder" in said
+    assert "FP32 [-1, 4]" in said
+
+
+def test_a_model_is_shown_with_its_origin_and_its_files(plansmith, adder):
+    said = plansmith("inspect", "adder", "--repository", adder).stdout
+    assert "adder.onnx" in said
+    assert said.count("as published") == 2
+    assert 'backend: "onnxruntime"' in said
+
+
+def test_a_file_that_changed_since_it_was_published_is_marked(plansmith, adder):
+    with (adder / "adder" / "1" / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+    assert "changed since" in plansmith("inspect", "adder", "--repository", adder).stdout
+    (adder / "adder" / "1" / "model.onnx").unlink()
+    assert "missing" in plansmith("inspect", "adder", "--repository", adder).stdout
+
+
+def test_a_model_that_plansmith_did_not_write_is_shown_too(plansmith, repository):
+    (repository / "foreign" / "1").mkdir(parents=True)
+    write(repository / "foreign" / "1" / "model.onnx", ADD)
+    said = plansmith("inspect", "foreign", "--repository", repository).stdout
+    assert "plansmith did not write this version" in said
+    assert "FP32 [-1, 4]" in said
+
+
+def test_a_damaged_configuration_does_not_hide_the_other_models(plansmith, adder):
+    (adder / "damaged").mkdir()
+    (adder / "damaged" / "config.pbtxt").write_text("max_batch_size: many")
+    said = plansmith("inspect", "--repository", adder).stdout
+    assert "adder" in said
+    assert "not a model configuration" in said
+
+
+def test_an_onnx_file_is_shown_before_it_is_built(plansmith, tmp_path):
+    said = plansmith("inspect", write(tmp_path / "adder.onnx", ADD)).stdout
+    assert "1 Add" in said
+    assert "FP32 [-1, 4]" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [(["nosuch"], "no model 'nosuch'; there are: adder"), (["adder", "--version", "7"], "no version 7; there are: 1")],
+)
+def test_what_is_not_there_is_named_with_what_is(plansmith, adder, words, reason):
+    assert reason in plansmith("inspect", *words, "--repository", adder, expect=2).stderr
+
+
+def test_a_repository_that_is_not_there_is_the_users_mistake(plansmith, tmp_path):
+    assert "no repository" in plansmith("inspect", "--repository", tmp_path / "nosuch", expect=2).stderr

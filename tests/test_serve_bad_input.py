@@ -1,0 +1,170 @@
+"""Every mistake on the command line of `plansmith serve` ends in one sentence and the right exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from plansmith_server import InvalidOptions, InvalidRepository, ServerOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FREE_PORT_WORDS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+
+
+@pytest.fixture
+def unloadable(repository: Path) -> Path:
+    """A repository whose only model cannot be loaded."""
+    (repository / "broken" / "1").mkdir(parents=True)
+    (repository / "broken" / "1" / "model.onnx").write_bytes(b"no model")
+    return repository
+
+
+def sentence(done) -> str:
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_a_repository_that_is_a_file(plansmith, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    assert f"the model repository {file} is a file" in sentence(plansmith("serve", "-r", file, expect=2))
+
+
+def test_a_repository_that_is_missing(plansmith, tmp_path):
+    missing = tmp_path / "missing"
+    assert f"the model repository {missing} does not exist" in sentence(plansmith("serve", "-r", missing, expect=2))
+    assert not missing.exists()
+
+
+def test_a_repository_without_models(plansmith, repository):
+    said = sentence(plansmith("serve", "-r", repository, expect=2))
+    assert f"there is no model in {repository}: build one with `plansmith build MODEL.onnx" in said
+
+
+@contextlib.contextmanager
+def as_ordinary_user(folder: Path) -> Iterator[None]:
+    """Tests often run as root, whom no permission stops: be nobody, who may go as far as `folder`."""
+    if os.geteuid() != 0:
+        yield
+        return
+    modes = {path: path.stat().st_mode for path in [folder, *folder.parents][:-2]}
+    for path, mode in modes.items():
+        path.chmod(mode | 0o055)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        for path, mode in modes.items():
+            path.chmod(mode)
+
+
+@pytest.mark.parametrize("forbidden", [".", "broken"])
+def test_a_repository_that_may_not_be_read(forbidden, unloadable):
+    (unloadable / forbidden).chmod(0)
+    try:
+        with (
+            as_ordinary_user(unloadable.parent),
+            pytest.raises(InvalidRepository, match=f"no permission to read {unloadable}"),
+        ):
+            ServerOptions(repository=unloadable, http_port=0, grpc_port=0, metrics_port=0).plan()
+    finally:
+        (unloadable / forbidden).chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["with space", "a;b", "$(touch here)", "quote'"])
+def test_a_model_folder_that_triton_cannot_start(name, plansmith, unloadable):
+    (unloadable / name).mkdir()
+    said = sentence(plansmith("serve", "-r", unloadable, expect=2))
+    assert f"the model folder {name!r} in {unloadable} has a name that Triton cannot serve: rename it" in said
+
+
+@pytest.mark.parametrize("option", ["--http-port", "--grpc-port", "--metrics-port"])
+def test_a_port_in_use(option, plansmith, unloadable):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        words = list(FREE_PORT_WORDS)
+        words[words.index(option) + 1] = port
+        said = sentence(plansmith("serve", "-r", unloadable, *words, expect=2))
+    assert f"port {port} is in use on 127.0.0.1" in said
+    assert option in said
+
+
+def test_no_model_can_be_loaded(plansmith, unloadable):
+    said = sentence(plansmith("serve", "-r", unloadable, *FREE_PORT_WORDS, expect=1))
+    assert "no model could be loaded: broken: model.onnx is not an ONNX model" in said
+
+
+def test_strict_wants_every_model(plansmith, unloadable):
+    (unloadable / "fine" / "1").mkdir(parents=True)
+    (unloadable / "fine" / "1" / "model.py").write_text("class TritonPythonModel:\n    pass\n")
+    tensors = 'input { name: "x" data_type: TYPE_FP32 dims: 1 } output { name: "y" data_type: TYPE_FP32 dims: 1 }'
+    (unloadable / "fine" / "config.pbtxt").write_text(f'backend: "python" {tensors}')
+    said = sentence(plansmith("serve", "-r", unloadable, *FREE_PORT_WORDS, "--strict", expect=1))
+    assert "not every model could be loaded: broken: model.onnx is not an ONNX model" in said
+
+
+def test_a_configuration_that_no_model_has(plansmith, unloadable):
+    (unloadable / "broken" / "configs").mkdir()
+    (unloadable / "broken" / "configs" / "tuned.pbtxt").touch()
+    said = sentence(plansmith("serve", "-r", unloadable, "--config-name", "tuend", *FREE_PORT_WORDS, expect=2))
+    assert f"no model in {unloadable} has configs/tuend.pbtxt; --config-name can be tuned, auto, none" in said
+
+
+def test_a_model_that_is_not_there(plansmith, unloadable):
+    said = sentence(plansmith("serve", "-r", unloadable, "--model", "brokn", *FREE_PORT_WORDS, expect=2))
+    assert f"there is no model 'brokn' in {unloadable}; it has broken" in said
+
+
+def test_a_host_that_does_not_exist(plansmith, unloadable):
+    said = sentence(plansmith("serve", "-r", unloadable, "--host", "no such host", *FREE_PORT_WORDS, expect=2))
+    assert "--host 'no such host' is not an IPv4 address or a name of one" in said
+
+
+def test_an_address_of_another_machine(plansmith, unloadable):
+    said = sentence(plansmith("serve", "-r", unloadable, "--host", "192.0.2.1", expect=2))
+    assert "cannot listen on 192.0.2.1:8000" in said
+
+
+def test_a_log_file_that_cannot_be_written(plansmith, unloadable, tmp_path):
+    log = tmp_path / "nowhere" / "log"
+    said = sentence(plansmith("serve", "-r", unloadable, "--log-file", log, *FREE_PORT_WORDS, expect=1))
+    assert f"cannot write the log file {log}: No such file or directory" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"http_port": 70000}, "--http-port 70000 is no port"),
+        ({"http_port": 8001}, "--http-port and --grpc-port are both 8001"),
+        ({"config_name": "../cpu"}, "--config-name '../cpu' cannot be a file's name"),
+        ({"control": "sometimes"}, "--control 'sometimes' is none of none, explicit, poll"),
+        ({"models": ("a",)}, "--model chooses what is loaded, so it needs --control explicit"),
+        ({"control": "poll", "poll_seconds": 0}, "--poll 0 is too often"),
+    ],
+)
+def test_options_that_make_no_sense(options, message, repository):
+    with pytest.raises(InvalidOptions, match=message):
+        ServerOptions(repository=repository, **options)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--log-level", "loud"), "'loud' is none of debug, info, warning, error"),
+        (("--control", "sometimes"), "'sometimes' is none of none, explicit, poll"),
+        (("--control", "none", "--poll", "2"), "--poll goes with --control poll, not none"),
+        (("--control", "poll", "--model", "a"), "--model goes with --control explicit, not poll"),
+    ],
+)
+def test_words_that_make_no_sense(words, message, plansmith, repository):
+    assert message in plansmith("serve", "-r", repository, *words, expect=2).stderr

@@ -1,0 +1,433 @@
+"""A server from its start to its end: what `plansmith serve` says, how it stops, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import psutil
+import pytest
+import tritonclient.grpc as grpc_client
+
+from plansmith_server import InvalidOptions, ServerOptions, StartFailed, TritonServer
+from plansmith_server.logs import Level
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DOUBLE = """
+<ir_version: 10, opset_import: ["" : 21]>
+double (float[batch, 2] x) => (float[batch, 2] y)
+{
+  y = Add (x, x)
+}
+"""
+SLEEPER = """
+import time
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        time.sleep(600)
+"""
+CRASHER = """
+import os
+
+class TritonPythonModel:
+    def initialize(self, args):
+        os.abort()
+"""
+SLEEPER_CONFIG = """
+backend: "python"
+input { name: "x" data_type: TYPE_FP32 dims: 1 }
+output { name: "y" data_type: TYPE_FP32 dims: 1 }
+instance_group { kind: KIND_CPU count: 1 }
+"""
+FREE_PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+FREE_PORT_WORDS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+REGION = re.compile(r"/dev/shm/triton_\w+_shm_region_[0-9a-f-]+")
+
+
+def add_double(repository: Path, name: str, config: str = "") -> None:
+    (repository / name / "1").mkdir(parents=True)
+    onnx.save(onnx.parser.parse_model(DOUBLE), repository / name / "1" / "model.onnx")
+    if config:
+        (repository / name / "config.pbtxt").write_text(config)
+
+
+def add_python(repository: Path, name: str, code: str, config: str = 'backend: "python"') -> None:
+    (repository / name / "1").mkdir(parents=True)
+    (repository / name / "1" / "model.py").write_text(code)
+    (repository / name / "config.pbtxt").write_text(config)
+
+
+@pytest.fixture
+def served(repository: Path) -> Path:
+    """A repository with one small model of one instance."""
+    add_double(repository, "double", 'backend: "onnxruntime" instance_group { kind: KIND_CPU count: 1 }')
+    return repository
+
+
+class Traces:
+    """What one server has: its processes, its shared memory and its folder."""
+
+    def __init__(self, pid: int) -> None:
+        server = psutil.Process(pid)
+        self.processes = [server, *server.children(recursive=True), server.parent()]
+        maps = "".join(
+            Path(f"/proc/{process.pid}/maps").read_text() for process in self.processes if process is not None
+        )
+        self.regions = {Path(region) for region in REGION.findall(maps)}
+        folder = next(word for word in server.cmdline() if word.startswith("--backend-directory="))
+        self.folder = Path(folder.partition("=")[2]).parent
+        assert len(self.processes) >= 3
+        assert self.regions
+        assert self.folder.is_dir()
+
+    def wait_until_gone(self) -> None:
+        _, alive = psutil.wait_procs([process for process in self.processes if process is not None], timeout=30)
+        assert not alive
+        deadline = time.monotonic() + 10
+        while self.folder.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not self.folder.exists()
+        assert not [region for region in self.regions if region.exists()]
+
+
+class Serving:
+    """`plansmith serve --json` in a process of its own."""
+
+    def __init__(self, repository: Path, *words: str, command: tuple[str, ...] = ()) -> None:
+        start = command or (str(Path(sys.executable).with_name("plansmith")), "serve")
+        self.process = subprocess.Popen(
+            [*start, "--repository", str(repository), *FREE_PORT_WORDS, "--json", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "300"},
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate()[1]
+        self.facts: dict[str, Any] = json.loads(line)
+        self.traces = Traces(self.facts["pid"])
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        self.process.send_signal(number)
+        return self.end()
+
+    def end(self) -> tuple[int, str]:
+        _, errors = self.process.communicate(timeout=60)
+        assert "Traceback" not in errors
+        return self.process.returncode, errors
+
+
+@pytest.fixture
+def start() -> Iterator[Any]:
+    with contextlib.ExitStack() as stack:
+
+        def start_serving(*arguments: Any, **options: Any) -> Serving:
+            serving = Serving(*arguments, **options)
+            stack.callback(serving.process.communicate)
+            stack.callback(serving.process.kill)
+            return serving
+
+        yield start_serving
+
+
+def double(url: str, model: str = "double") -> np.ndarray:
+    with grpc_client.InferenceServerClient(url) as client:
+        tensor = grpc_client.InferInput("x", [1, 2], "FP32")
+        tensor.set_data_from_numpy(np.array([[1, 2]], np.float32))
+        answer: np.ndarray = client.infer(model, [tensor]).as_numpy("y")
+        return answer
+
+
+def test_a_server_serves_as_long_as_its_with_block(served):
+    with TritonServer(ServerOptions(repository=served, **FREE_PORTS)) as server:
+        traces = Traces(server.pid)
+        assert server.is_running
+        assert [(model.name, model.state, model.config) for model in server.models()] == [
+            ("double", "READY", "config.pbtxt")
+        ]
+        assert server.log_path.exists()
+        np.testing.assert_array_equal(double(server.grpc_url), [[2, 4]])
+    assert not server.is_running
+    assert server.returncode == 0
+    traces.wait_until_gone()
+    server.stop()  # once more does no harm
+
+
+def test_the_banner_names_models_and_addresses(served, plansmith):
+    (served / "broken" / "1").mkdir(parents=True)
+    (served / "broken" / "1" / "model.onnx").write_bytes(b"no model")
+    (served / "double" / "configs").mkdir()
+    (served / "double" / "config.pbtxt").rename(served / "double" / "configs" / "cpu.pbtxt")
+    command = [Path(sys.executable).with_name("plansmith"), "serve", "-r", served, *FREE_PORT_WORDS]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, "COLUMNS": "200"}
+    ) as process:
+        try:
+            lines = []
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                if line.startswith("ready in"):
+                    break
+        finally:
+            process.terminate()
+    assert process.wait(timeout=60) == 0
+    said = "\n".join(lines)
+    assert re.search(r"^plansmith \S+ · Triton 2\.51\.0 · ", said, re.MULTILINE), said
+    assert re.search(r"^double +1 +ready +configs/cpu\.pbtxt$", said, re.MULTILINE), said
+    assert re.search(r"^broken +1 +unavailable +from the model file$", said, re.MULTILINE), said
+    assert "broken: model.onnx is not an ONNX model, or only a part of one" in said
+    assert re.search(
+        r"^gRPC 127\.0\.0\.1:\d+ · HTTP http://127\.0\.0\.1:\d+ · metrics http://\S+/metrics$", said, re.MULTILINE
+    )
+    assert re.search(r"^ready in \d+\.\d s", said, re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_server_and_its_processes(number, served, start):
+    serving = start(served)
+    np.testing.assert_array_equal(double(serving.facts["grpc_url"]), [[2, 4]])
+    code, said = serving.stop(number)
+    assert code == 0
+    assert said.endswith("stopped\n")
+    serving.traces.wait_until_gone()
+
+
+def test_a_second_signal_kills_what_does_not_end(repository, start):
+    add_python(repository, "sleeper", SLEEPER, SLEEPER_CONFIG)
+    serving = start(repository, "--stop-timeout", "600")
+    with grpc_client.InferenceServerClient(serving.facts["grpc_url"]) as client:
+        tensor = grpc_client.InferInput("x", [1], "FP32")
+        tensor.set_data_from_numpy(np.zeros(1, np.float32))
+        client.async_infer("sleeper", [tensor], lambda **_: None)
+        until_pending(serving.facts["metrics_url"], "sleeper")
+        serving.process.send_signal(signal.SIGINT)
+        log = Path(serving.facts["log"])
+        wait_for(lambda: "in-flight" in log.read_text())
+        assert serving.stop(signal.SIGINT)[0] == 0
+    serving.traces.wait_until_gone()
+
+
+def until_pending(url: str, model: str) -> None:
+    import urllib.request  # noqa: PLC0415
+
+    def began() -> bool:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return f'nv_inference_pending_request_count{{model="{model}",version="1"}} 0' in response.read().decode()
+
+    wait_for(began)
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_nothing_is_left_when_the_command_is_killed(served, start):
+    serving = start(served)
+    serving.process.kill()
+    serving.traces.wait_until_gone()
+
+
+def test_nothing_is_left_when_a_program_that_serves_is_killed(served):
+    program = (
+        "import sys, time; from pathlib import Path; from plansmith_server import ServerOptions, TritonServer\n"
+        "options = ServerOptions(repository=Path(sys.argv[1]), http_port=0, grpc_port=0, metrics_port=0)\n"
+        "with TritonServer(options) as server:\n"
+        "    print(server.pid, flush=True); time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, served], stdout=subprocess.PIPE, text=True) as process:
+        traces = Traces(int(process.stdout.readline()))
+        process.kill()
+    traces.wait_until_gone()
+
+
+def test_a_server_that_dies_is_reported_and_cleaned_up(served, start):
+    serving = start(served)
+    os.kill(serving.facts["pid"], signal.SIGKILL)
+    code, said = serving.end()
+    assert code == 1
+    assert "Error: Triton ended by itself with signal SIGKILL" in said
+    serving.traces.wait_until_gone()
+
+
+def test_the_server_ends_even_when_its_supervisor_is_killed(served):
+    server = TritonServer(ServerOptions(repository=served, **FREE_PORTS)).start()
+    traces = Traces(server.pid)
+    supervisor = psutil.Process(server.pid).parent()
+    assert supervisor is not None
+    supervisor.kill()
+    _, alive = psutil.wait_procs([process for process in traces.processes if process is not None], timeout=30)
+    assert not alive
+    server.stop()
+    traces.wait_until_gone()
+
+
+def test_a_backend_that_dies_while_it_loads_is_named(served):
+    add_python(served, "crasher", CRASHER)
+    server = TritonServer(ServerOptions(repository=served, **FREE_PORTS))
+    with pytest.raises(StartFailed, match="the backend process of crasher died while it was loaded"):
+        server.start()
+    assert not server.is_running
+
+
+def test_a_start_that_takes_too_long_is_given_up(repository):
+    add_python(repository, "slow", CRASHER.replace("os.abort()", "__import__('time').sleep(600)"))
+    server = TritonServer(ServerOptions(repository=repository, start_timeout=6, stop_timeout=1, **FREE_PORTS))
+    with pytest.raises(StartFailed, match="Triton was not ready after 6 s, still loading slow"):
+        server.start()
+    assert not server.is_running
+
+
+def test_the_module_serves_without_the_plansmith_command(served, start):
+    serving = start(served, command=(sys.executable, "-m", "plansmith_server"))
+    assert [model["name"] for model in serving.facts["models"]] == ["double"]
+    assert serving.stop() == (0, "stopped\n")
+
+
+def test_a_path_with_spaces_and_symbols_is_served(tmp_path):
+    repository = tmp_path / "my models; $(touch here) & 'more'"
+    repository.mkdir()
+    add_double(repository, "double")
+    with TritonServer(ServerOptions(repository=repository, **FREE_PORTS)) as server:
+        np.testing.assert_array_equal(double(server.grpc_url), [[2, 4]])
+    assert not Path("here").exists()
+
+
+def test_each_instance_of_a_group_runs(repository):
+    add_double(repository, "double", 'backend: "onnxruntime" instance_group { kind: KIND_CPU count: 3 }')
+    with TritonServer(ServerOptions(repository=repository, **FREE_PORTS)) as server:
+        stubs = [child for child in psutil.Process(server.pid).children() if "stub" in child.name()]
+        assert len(stubs) == 3
+
+
+def test_clients_load_and_unload_in_explicit_control(served):
+    add_double(served, "later")
+    options = ServerOptions(repository=served, control="explicit", models=("double",), **FREE_PORTS)
+    with TritonServer(options) as server, grpc_client.InferenceServerClient(server.grpc_url) as client:
+        before = len(psutil.Process(server.pid).children())
+        assert not client.is_model_ready("later")
+        client.load_model("later")
+        np.testing.assert_array_equal(double(server.grpc_url, "later"), [[2, 4]])
+        assert len(psutil.Process(server.pid).children()) > before
+        client.unload_model("later")
+        wait_for(lambda: len(psutil.Process(server.pid).children()) == before)
+        np.testing.assert_array_equal(double(server.grpc_url), [[2, 4]])
+        client.load_model("double")
+        np.testing.assert_array_equal(double(server.grpc_url), [[2, 4]])
+
+
+def test_a_model_that_appears_is_served_in_poll_control(repository):
+    options = ServerOptions(repository=repository, control="poll", poll_seconds=1, **FREE_PORTS)
+    with TritonServer(options) as server, grpc_client.InferenceServerClient(server.grpc_url) as client:
+        assert server.models() == ()
+        add_double(repository.parent, "staged")
+        (repository.parent / "staged").rename(repository / "double")
+        wait_for(lambda: client.is_model_ready("double"))
+        np.testing.assert_array_equal(double(server.grpc_url), [[2, 4]])
+
+
+def test_listening_beyond_this_machine_is_warned_about(served, start):
+    serving = start(served, "--host", "0.0.0.0")
+    assert serving.facts["grpc_url"].startswith("127.0.0.1:")
+    code, said = serving.stop()
+    assert code == 0
+    assert "Warning: other machines can reach this server on 0.0.0.0, without any protection" in said
+
+
+def test_only_this_machine_is_served_by_default(served):
+    with TritonServer(ServerOptions(repository=served, **FREE_PORTS)) as server:
+        listening = [
+            connection.laddr.ip
+            for connection in psutil.Process(server.pid).net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        assert listening == ["127.0.0.1"] * 3
+
+
+def test_the_log_file_stays_and_the_log_is_readable(served, start, tmp_path):
+    log = tmp_path / "triton.log"
+    serving = start(served, "--log-file", str(log), "--log-level", "info")
+    _, said = serving.stop()
+    assert re.search(r"^\d\d:\d\d:\d\d info    successfully loaded 'double'$", said, re.MULTILINE), said
+    assert re.search(
+        r"^\d\d:\d\d:\d\d info    model 'double': ONNX Runtime \S+, CPUExecutionProvider", said, re.MULTILINE
+    )
+    assert "+---" not in said
+    assert "successfully loaded 'double'" in log.read_text()
+
+
+def test_nothing_but_what_matters_is_shown_by_default(served, start):
+    assert start(served).stop()[1] == "stopped\n"
+
+
+def test_arguments_for_triton_are_passed_on(served, start):
+    serving = start(served, "--", "--id=my-server")
+    with grpc_client.InferenceServerClient(serving.facts["grpc_url"]) as client:
+        assert client.get_server_metadata().name == "my-server"
+    serving.stop()
+
+
+def test_an_unknown_argument_for_triton_is_explained(served):
+    options = ServerOptions(repository=served, triton_arguments=("--no-such-option",), **FREE_PORTS)
+    with pytest.raises(StartFailed, match="Triton ended with status 1 while it started"):
+        TritonServer(options).start()
+
+
+def test_a_server_is_started_from_any_thread(served):
+    found = []
+
+    def serve() -> None:
+        server = TritonServer(ServerOptions(repository=served, **FREE_PORTS))
+        server.start()
+        found.append(server)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    thread.join()
+    # The thread that started it has ended, and the server must not.
+    np.testing.assert_array_equal(double(found[0].grpc_url), [[2, 4]])
+    found[0].stop()
+
+
+def test_log_records_reach_the_caller(served):
+    records = []
+    with TritonServer(ServerOptions(repository=served, **FREE_PORTS), on_log=records.append):
+        pass
+    messages = {record.message: record.level for record in records}
+    assert messages["successfully loaded 'double'"] == Level.INFO
+    assert not [record for record in records if record.level == Level.ERROR]
+
+
+def test_a_server_is_started_once(served):
+    server = TritonServer(ServerOptions(repository=served, **FREE_PORTS))
+    with pytest.raises(StartFailed, match="was not started"):
+        _ = server.grpc_url
+    with server, pytest.raises(StartFailed, match="was started before"):
+        server.start()
+
+
+def test_a_port_that_is_taken_names_the_option(served):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InvalidOptions, match=f"port {port} is in use on 127.0.0.1: .* --grpc-port"):
+            TritonServer(ServerOptions(repository=served, http_port=0, grpc_port=port, metrics_port=0)).start()
