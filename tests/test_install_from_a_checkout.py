@@ -38,7 +38,8 @@ def installed(environment: Path) -> set[str]:
         capture_output=True,
         text=True,
     )
-    return {package["name"] for package in json.loads(listing.stdout)}
+    # Older versions of pip show some names as their wheels spell them.
+    return {package["name"].replace("_", "-") for package in json.loads(listing.stdout)}
 
 
 def test_the_sdk_alone_is_light_and_says_what_its_command_needs(clean_environment):

@@ -283,11 +283,24 @@ def test_the_server_ends_even_when_its_supervisor_is_killed(served):
 
 
 def test_a_backend_that_dies_while_it_loads_is_named(served):
-    add_python(served, "crasher", CRASHER)
+    # Triton waits for the answer of a process that dies while it completes a configuration, and would do so for ever.
+    completing = CRASHER.replace(
+        "    def initialize(self, args)", "    @staticmethod\n    def auto_complete_config(config)"
+    )
+    add_python(served, "crasher", completing)
     server = TritonServer(ServerOptions(repository=served, **FREE_PORTS))
     with pytest.raises(StartFailed, match="the backend process of crasher died while it was loaded"):
         server.start()
     assert not server.is_running
+
+
+def test_a_model_whose_process_dies_is_shown_and_the_others_serve(served):
+    add_python(served, "crasher", CRASHER)
+    with TritonServer(ServerOptions(repository=served, **FREE_PORTS)) as server:
+        states = {model.name: (model.is_ready, model.reason) for model in server.models()}
+    assert states["double"] == (True, "")
+    assert states["crasher"][0] is False
+    assert "not healthy" in states["crasher"][1]
 
 
 def test_a_start_that_takes_too_long_is_given_up(repository):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -298,24 +299,24 @@ class TritonServer:
 
     def _tell(self, word: bytes) -> None:
         if self._supervisor is not None and self._supervisor.stdin is not None:
+            # Not through the buffer: a signal may arrive while something else is written to it.
             with contextlib.suppress(OSError, ValueError):
-                self._supervisor.stdin.write(word)
-                self._supervisor.stdin.flush()
+                os.write(self._supervisor.stdin.fileno(), word)
 
     def _collect(self, process: subprocess.Popen[bytes], timeout: float) -> None:
         """Wait for the supervisor and take the server's status from it."""
-        if process.stdout is None or process.stdout.closed:
+        stdin, stdout = _started(process.stdin), _started(process.stdout)
+        if stdout.closed:
             return
+        # Not communicate(): it would close stdin, through which a second signal may still have the server killed.
         try:
-            output, _ = process.communicate(timeout=timeout)
+            process.wait(timeout)
         except subprocess.TimeoutExpired:
             process.kill()
-            output, _ = process.communicate()
-        except ValueError:  # stdin is closed already
-            output = process.stdout.read()
             process.wait()
-        for line in output.splitlines():
-            self._returncode = json.loads(line).get("status", self._returncode)
+        with stdin, stdout:
+            for line in stdout.read().splitlines():
+                self._returncode = json.loads(line).get("status", self._returncode)
 
     @property
     def _http_endpoint(self) -> tuple[str, int]:

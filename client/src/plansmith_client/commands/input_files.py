@@ -108,9 +108,6 @@ def _read_numpy(path: Path) -> Any:
             return loaded
         with loaded:
             arrays = dict(loaded)
-        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            raise ValueError("it has parts that are no arrays")
-        return arrays
     except _DAMAGED as error:
         if "pickle" in str(error).lower():
             raise InvalidInput(
@@ -118,3 +115,6 @@ def _read_numpy(path: Path) -> Any:
                 "save arrays of numbers, bool or fixed-size strings"
             ) from error
         raise InvalidInput(f"{path} is not a whole {path.suffix} file: {error}") from error
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise InvalidInput(f"{path} is not a whole {path.suffix} file: it has parts that are no arrays")
+    return arrays
