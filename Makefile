@@ -19,6 +19,7 @@ setup: $(STAMP) ## Make .venv with the pinned versions and the four members, edi
 $(STAMP): requirements.lock pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 	@test -n "$(PYTHON)" || { echo "plansmith needs Python 3.11 or 3.12: install one, or name it: make setup PYTHON=/path/to/python3.12" >&2; exit 2; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv || { echo "the venv module is missing: on Debian, apt-get install python3-venv" >&2; exit 2; }
+	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@echo "Installing the pinned versions into .venv"
 	@uv=$$(command -v uv || echo $(BIN)/uv); \

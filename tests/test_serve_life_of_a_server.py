@@ -370,7 +370,7 @@ def test_listening_beyond_this_machine_is_warned_about(served, start):
 def test_only_this_machine_is_served_by_default(served):
     with TritonServer(ServerOptions(repository=served, **FREE_PORTS)) as server:
         listening = [
-            connection.laddr.ip
+            connection.laddr.ip.removeprefix("::ffff:")  # an IPv4 address on an IPv6 socket
             for connection in psutil.Process(server.pid).net_connections()
             if connection.status == psutil.CONN_LISTEN
         ]
