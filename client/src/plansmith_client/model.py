@@ -195,10 +195,9 @@ class Model:
         metadata = self._metadata
         if metadata is not None:
             return metadata
-        remaining = deadline.remaining()
-        # One thread reads while the others wait for it, but not longer than each may.
-        if not self._lock.acquire(timeout=-1 if remaining is None else min(remaining, threading.TIMEOUT_MAX)):
-            deadline.remaining()
+        # One thread reads while the others wait for it, but not longer than each may: remaining() ends the loop.
+        while not self._lock.acquire(timeout=_lock_timeout(deadline)):
+            pass
         try:
             if self._metadata is None:
                 self._metadata = self._fetch_metadata(deadline)
@@ -244,3 +243,8 @@ class Model:
             )
         names = ", ".join(sorted({model.name for model in models})) or "no models at all"
         return ModelNotFound(f"No model {self._name!r} at {self._url}: the server has {names}")
+
+
+def _lock_timeout(deadline: Deadline) -> float:
+    remaining = deadline.remaining()
+    return -1 if remaining is None else min(remaining, threading.TIMEOUT_MAX)
