@@ -42,21 +42,30 @@ def installed(environment: Path) -> set[str]:
     return {package["name"].replace("_", "-") for package in json.loads(listing.stdout)}
 
 
-def test_the_sdk_alone_is_light_and_says_what_its_command_needs(clean_environment):
+def test_the_sdk_alone_is_light_and_says_what_its_command_needs(clean_environment, committed_server):
     environment = clean_environment("client")
     packages = installed(environment) - {"pip", "setuptools"}
-    # tritonclient itself brings ml-dtypes and python-rapidjson; grpcio brings typing-extensions.
+    # tritonclient brings packaging, ml-dtypes and python-rapidjson; grpcio brings typing-extensions.
     assert packages == {
         *("plansmith-client", "tritonclient", "numpy", "grpcio", "protobuf", "urllib3"),
-        *("ml-dtypes", "python-rapidjson", "typing-extensions"),
+        *("packaging", "ml-dtypes", "python-rapidjson", "typing-extensions"),
     }
-    imported = subprocess.run(
-        [environment / "python", "-W", "error", "-c", "import plansmith_client as p; print(p.__file__, p.Client)"],
+    program = """
+import sys, numpy, plansmith_client
+print(plansmith_client.__file__)
+for url in sys.argv[1:]:
+    with plansmith_client.Client(url) as client:
+        print(client.model("digits")(numpy.zeros((2, 8, 8), numpy.float32)).array.shape)
+"""
+    asked = subprocess.run(
+        [environment / "python", "-W", "error", "-c", program, committed_server.grpc_url, committed_server.http_url],
         check=True,
         capture_output=True,
         text=True,
     )
-    assert "site-packages" in imported.stdout
+    where, *shapes = asked.stdout.splitlines()
+    assert "site-packages" in where
+    assert shapes == ["(2, 10)", "(2, 10)"]
     command = subprocess.run([environment / "plansmith", "models"], check=False, capture_output=True, text=True)
     assert command.returncode == 2
     assert command.stderr == "Error: the plansmith command needs typer and rich: pip install 'plansmith-client[cli]'\n"
