@@ -95,6 +95,13 @@ fixed_batch (float[1, 3] x) => (float[1, 3] y)
   y = Add (x, x)
 }
 """
+PRODUCT = """
+<ir_version: 10, opset_import: ["" : 21]>
+product (float[batch, 64] x) => (float[batch, 64] y)
+{
+  y = MatMul (x, w)
+}
+"""
 SQUARE = """
 <ir_version: 10, opset_import: ["" : 21]>
 square (float[n, n] x) => (float[n, n] y)
@@ -261,6 +268,13 @@ def add_model(repository: Path, name: str, model: onnx.ModelProto | str, config:
     return version
 
 
+def product_model() -> onnx.ModelProto:
+    model = onnx.parser.parse_model(PRODUCT)
+    weights = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+    return model
+
+
 def unbatched_config(backend: str, names: Sequence[str]) -> str:
     types = {"BYTES": "STRING"}
     tensors = [
@@ -295,6 +309,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         add_model(folder, name, PAIR, config)
     openvino = f'backend: "openvino" {ONE_INSTANCE} max_batch_size: 4'
     add_model(folder, "openvino_freed_batch", FIXED_BATCH, openvino)
+    full = 'parameters { key: "INFERENCE_PRECISION_HINT" value: { string_value: "f32" } }'
+    add_model(folder, "openvino_full_precision", product_model(), f"{openvino} {full}")
     whole = 'parameters { key: "SKIP_OV_DYNAMIC_BATCHSIZE" value: { string_value: "YES" } }'
     add_model(folder, "openvino_whole_batches", FIXED_BATCH, f"{openvino} {whole}")
     add_model(folder, "openvino_text", identity(["BYTES"]), 'backend: "openvino"')
@@ -554,6 +570,15 @@ def test_each_instance_is_a_process_of_its_own(server):
 def test_openvino_frees_a_fixed_batch(grpc):
     sent = np.arange(9, dtype=np.float32).reshape(3, 3)
     np.testing.assert_array_equal(ask(grpc, "openvino_freed_batch", {"x": sent}).as_numpy("y"), 2 * sent)
+
+
+def test_openvino_computes_in_full_precision_when_told_so(grpc, server):
+    sent = np.random.default_rng(1).standard_normal((4, 64)).astype(np.float32)
+    weights = numpy_helper.to_array(product_model().graph.initializer[0])
+    received = ask(grpc, "openvino_full_precision", {"x": sent}).as_numpy("y")
+    # bfloat16, which a CPU with AMX takes by itself, keeps two to three digits.
+    np.testing.assert_allclose(received, sent @ weights, rtol=0, atol=1e-4)
+    assert "model 'openvino_full_precision': OpenVINO" in server.log_path.read_text()
 
 
 def test_openvino_takes_whole_batches_only_when_told_so(grpc):
