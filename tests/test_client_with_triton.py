@@ -316,7 +316,7 @@ def test_metadata_is_read_once(server):
 
 def test_the_wrong_port_is_explained(server):
     swapped = server.http_url.removeprefix("http://")
-    with Client(swapped) as client, pytest.raises(ClientError, match=f"write http://{swapped}"):
+    with Client(swapped) as client, pytest.raises(ClientError, match=f"HTTP port is http://{swapped}"):
         client.server_metadata()
     with Client(f"http://{server.grpc_url}") as client, pytest.raises(ClientError, match="leave out http://"):
         client.server_metadata()

@@ -192,10 +192,13 @@ class Client:
             raise InvalidInput("The model name is empty: client.models() lists those of the server")
         if not isinstance(version, str) or (version and not (version.isascii() and version.isdigit())):
             raise InvalidInput(f"Model {name!r}: given version {version!r}, expected a number in a string, as in '3'")
+        known = self._models.get((name, version))
+        if known is not None:
+            return known
         return self._models.setdefault((name, version), Model(self._transport, self._timeout, self._url, name, version))
 
     def close(self) -> None:
-        """End the connections. Calls that are under way, and later ones, raise ClientClosed. May be called again.
+        """End the connections. Later calls raise ClientClosed, and so may those under way. May be called again.
 
         Example:
             ```python

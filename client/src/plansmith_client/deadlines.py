@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from numbers import Real
 
 from plansmith_client.errors import DeadlineExceeded, InvalidInput
 
 __all__ = ["Deadline"]
+
+# Three years; what is longer than sockets can count is no deadline either.
+_LONGEST = 1e8
 
 
 class Deadline:
@@ -23,10 +27,10 @@ class Deadline:
     __slots__ = ("_end", "timeout")
 
     def __init__(self, timeout: float) -> None:
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        if not _is_positive(timeout):
             raise InvalidInput(f"timeout={timeout!r} is not a number of seconds above 0 (math.inf for no deadline)")
-        self.timeout = timeout
-        self._end = time.monotonic() + timeout
+        self.timeout = float(timeout) if timeout < _LONGEST else math.inf
+        self._end = time.monotonic() + self.timeout
 
     def remaining(self) -> float | None:
         """Seconds left, None where there is no deadline.
@@ -40,3 +44,7 @@ class Deadline:
         if seconds <= 0:
             raise DeadlineExceeded(f"The {self.timeout:g} s given to the call have passed.")
         return seconds
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(value > 0)

@@ -24,7 +24,7 @@ class Transport(Protocol):
         ...
 
     def close(self) -> None:
-        """End calls that are under way and free what is held; further calls raise ClientClosed."""
+        """Free what is held; further calls raise ClientClosed, and so may those that are under way."""
         ...
 
 

@@ -117,11 +117,22 @@ def error_from_status(code: grpc.StatusCode, details: str, operation: Operation[
     """The error for a gRPC status; total over `grpc.StatusCode`."""
     words = details.lower()
     if code is grpc.StatusCode.UNAVAILABLE and any(phrase in words for phrase in _CONNECTION_FAILURES):
-        reason = details.rpartition(": ")[2].rstrip("]")
-        if "socket closed" in words and "failed to connect" in words:
-            advice = f"what listens there may not speak gRPC; if it is Triton's HTTP port, write http://{url.removeprefix('grpc://')}"
-            return server_unavailable(url, reason, advice)
-        return server_unavailable(url, reason)
+        return _connection_error(details, url)
     if code is grpc.StatusCode.INTERNAL and "deserializing response" in words:
         return malformed_answer(operation, url, details)
     return error_from_answer(code.name, details, operation, url)
+
+
+def _connection_error(details: str, url: str) -> ClientError:
+    # gRPC's words run from the general to the particular, and may end in a status that says nothing.
+    reason = details.removesuffix(": OK").rpartition(": ")[2].rstrip("]")
+    words = details.lower()
+    if "certificate_verify_failed" in words:
+        return server_unavailable(url, reason, "name its authority in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH if you trust it")
+    if "socket closed" in words and "failed to connect" in words:
+        target = url.rpartition("://")[2]
+        advice = (
+            f"it may not speak gRPC, or only over TLS; Triton's HTTP port is http://{target}, TLS is grpcs://{target}"
+        )
+        return server_unavailable(url, reason, advice)
+    return server_unavailable(url, reason)

@@ -2,7 +2,7 @@
 
 A socket's timeout bounds one operation: a server that sends a byte now and then is never late. Here a timeout counts
 from the moment when it is set, for everything that follows; urllib3 sets it anew at each phase of a request to what is
-left of the total.
+left of the total. Only the lookup of the host's name cannot be bounded: it is the system's.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def error_from_exception(error: Exception, operation: Operation[Any], address: A
     cause = next((part for part in error.args if isinstance(part, Exception)), error)
     url = address.url
     if isinstance(error, exceptions.NewConnectionError):
-        return server_unavailable(url, _reason(error.__cause__ or error))
+        return _connection_error(error.__cause__ or error, url)
     if isinstance(error, (exceptions.TimeoutError, TimeoutError)) or isinstance(cause, TimeoutError):
         return deadline_exceeded(operation, url, timeout)
     if isinstance(error, exceptions.ClosedPoolError):
@@ -134,12 +134,15 @@ def error_from_exception(error: Exception, operation: Operation[Any], address: A
         return malformed_answer(operation, url, hint)
     incomplete = (exceptions.IncompleteRead, http.client.IncompleteRead, exceptions.SSLError, exceptions.ProxyError)
     if isinstance(cause, (OSError, *incomplete)) and not isinstance(error, exceptions.InvalidChunkLength):
-        return server_unavailable(url, _reason(cause))
+        return _connection_error(cause, url)
     return malformed_answer(operation, url, f"{type(cause).__name__}: {cause}")
 
 
-def _reason(error: BaseException) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+def _connection_error(error: BaseException, url: str) -> ClientError:
+    reason = (isinstance(error, OSError) and error.strerror) or str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        return server_unavailable(url, reason, "name its authority in SSL_CERT_FILE if you trust it")
+    return server_unavailable(url, reason)
 
 
 def _error_from_response(response: urllib3.BaseHTTPResponse, operation: Operation[Any], url: str) -> ClientError:
