@@ -46,5 +46,7 @@ class Deadline:
         return seconds
 
 
-def _is_positive(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(value > 0)
+def _is_positive(value: float) -> bool:
+    # A caller may pass anything, numpy's numbers among it; bool is an int to Python.
+    real: object = value
+    return isinstance(real, Real) and not isinstance(real, bool) and value > 0
