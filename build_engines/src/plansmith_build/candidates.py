@@ -12,7 +12,7 @@ from plansmith_build.errors import VerificationFailed
 from plansmith_build.graphs import nodes_of
 from plansmith_build.networks import Network, write_network
 from plansmith_build.optimization import OptimizationFailed, obstacle_to_optimization, optimize
-from plansmith_build.progress import BuildStep
+from plansmith_build.progress import BuildStep, plural
 from plansmith_build.repair import repair
 from plansmith_build.signatures import complete_output_shapes, signature_of
 from plansmith_build.verification import Verified, verify
@@ -142,9 +142,9 @@ def _batched(
         proposal, _ = _write_and_verify(proposal, reference, folder / "batched")
     except VerificationFailed as error:
         _remove(folder / "batched")
-        return _unbatched(candidate, f"with a free first dimension {error}", step, progress)
-    changed = f", {rewritten} Reshape node{_s(rewritten)} rewritten" if rewritten else ""
-    progress(BuildStep(step, f"{reference.rows} row{_s(reference.rows)} -> any number{changed}"))
+        return _unbatched(candidate, f"with a free first dimension: {error}", step, progress)
+    changed = f", {rewritten} Reshape node{plural(rewritten)} rewritten" if rewritten else ""
+    progress(BuildStep(step, f"{reference.rows} row{plural(reference.rows)} -> any number{changed}"))
     return proposal
 
 
@@ -187,11 +187,9 @@ def _write_and_verify(candidate: Candidate, reference: Reference, folder: Path) 
 
 
 def _agreement(verified: Verified) -> str:
+    if not verified.worst.values_compared:
+        return "random values, shapes compared"
     return f"relative error at most {verified.worst.max_relative_error:.1g}"
-
-
-def _s(number: int) -> str:
-    return "" if number == 1 else "s"
 
 
 def _remove(folder: Path) -> None:

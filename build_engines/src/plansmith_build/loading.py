@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -83,19 +84,20 @@ def load_onnx(path: Path) -> OnnxFile:
 
 
 def _read(path: Path) -> bytes:
-    if path.is_dir():
-        raise InvalidModel(f"{path} is a folder: name the .onnx file")
-    if not path.exists():
-        raise InvalidModel(f"{path} does not exist: name an .onnx file")
-    if not path.is_file():
-        raise InvalidModel(f"{path} is not a regular file: name an .onnx file")
     try:
-        if path.stat().st_size > PROTOBUF_BYTES:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise InvalidModel(f"{path} is a folder: name the .onnx file")
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidModel(f"{path} is not a regular file: name an .onnx file")
+        if status.st_size > PROTOBUF_BYTES:
             raise InvalidModel(
                 f"{path} is larger than 2 GiB, which no ONNX file can be: "
                 "save it with onnx.save(..., save_as_external_data=True)"
             )
         return path.read_bytes()
+    except FileNotFoundError:
+        raise InvalidModel(f"{path} does not exist: name an .onnx file") from None
     except OSError as error:
         raise InvalidModel(f"{path} cannot be read: {error.strerror}") from error
 
@@ -129,14 +131,18 @@ def _check(path: Path, model: onnx.ModelProto) -> None:
     if not model.graph.output:
         raise InvalidModel(f"{path} has no outputs: name what the model gives when it is exported")
     try:
-        onnx.checker.check_model(_without_weights(model))
+        onnx.checker.check_model(_for_checker(model))
     except onnx.checker.ValidationError as error:
         said = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
         raise InvalidModel(f"{path} breaks the rules of ONNX: {said.replace('==> Context:', 'In:')}") from None
 
 
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The checker would look for the content of tensors that are held apart."""
+def _for_checker(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without what the checker would stumble over and we do not.
+
+    It looks for the content of tensors, which is held apart, and it wants a shape for each input and output, which
+    ONNX Runtime does not: a missing one is inferred, or asked for, later.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for tensor in copy.graph.initializer:
@@ -147,4 +153,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             del tensor.dims[:]
             tensor.dims.append(0)
             tensor.raw_data = b""
+    for value in [*copy.graph.input, *copy.graph.output]:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.SetInParent()
     return copy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["BuildStep", "Progress", "silent"]
+__all__ = ["BuildStep", "Progress", "plural", "silent"]
 
 
 @dataclass(frozen=True)
@@ -26,3 +26,8 @@ Progress = Callable[[BuildStep], None]
 
 def silent(_: BuildStep) -> None:
     """The default: say nothing."""
+
+
+def plural(count: int) -> str:
+    """The letter that a noun takes for this many."""
+    return "" if count == 1 else "s"

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -169,40 +170,46 @@ def publish_in_order(folder: Path, live: RepositoryModel, version: int) -> None:
         version: the new version's number.
 
     Raises:
-        OSError: something could not be moved; the configuration is the old one again, and the version is not there.
+        OSError: something could not be moved, and what had been is back in its old state.
     """
-    config = live.path / CONFIG
-    before = config.read_bytes() if config.exists() else None
     scratch = folder.parent
+    changed = [path for path in folder.iterdir() if path.is_file() and not _same_file(path, live.path / path.name)]
+    kept = scratch / "kept"
+    kept.mkdir()
+    for path in changed:
+        if (live.path / path.name).exists():
+            shutil.copy2(live.path / path.name, kept / path.name)
     try:
         if live.versions:
-            write_new(scratch / CONFIG, _pinned(before, live.versions))
-            os.replace(scratch / CONFIG, config)  # noqa: PTH105 - the word says what is meant
+            write_new(scratch / CONFIG, _pinned(kept / CONFIG, live.versions))
+            os.replace(scratch / CONFIG, live.path / CONFIG)  # noqa: PTH105 - what happens is a system call by this name
         os.rename(folder / str(version), live.path / str(version))  # noqa: PTH104
+        for path in sorted(changed, key=lambda path: path.name == CONFIG):
+            os.replace(path, live.path / path.name)  # noqa: PTH105
     except BaseException:
-        if before is None:
-            config.unlink(missing_ok=True)
-        elif config.read_bytes() != before:
-            write_new(scratch / CONFIG, before)
-            os.replace(scratch / CONFIG, config)  # noqa: PTH105
+        if (live.path / str(version)).exists():
+            os.rename(live.path / str(version), folder / str(version))  # noqa: PTH104
+        for path in changed:
+            if (kept / path.name).exists():
+                os.replace(kept / path.name, live.path / path.name)  # noqa: PTH105
+            else:
+                (live.path / path.name).unlink(missing_ok=True)
         raise
-    changed = [path for path in folder.iterdir() if path.is_file() and not _same_file(path, live.path / path.name)]
-    for path in sorted(changed, key=lambda path: path.name == CONFIG):
-        os.replace(path, live.path / path.name)  # noqa: PTH105
 
 
-def _pinned(config: bytes | None, versions: tuple[int, ...]) -> bytes:
-    """A configuration that serves what it serves now, whatever versions come."""
+def _pinned(path: Path, versions: tuple[int, ...]) -> bytes:
+    """A configuration that serves what this one, which may be missing, serves now, whatever versions come."""
+    config = path.read_bytes() if path.exists() else b""
     try:
-        message = config_from_text(config.decode() if config is not None else "")
+        message = config_from_text(config.decode())
     except (InvalidModel, UnicodeDecodeError):
         # A server cannot read it either, so it serves nothing that would have to stay.
-        return config or b""
+        return config
     policy = message.version_policy
     served = list(versions)
     match policy.WhichOneof("policy_choice"):
         case "specific":
-            return config or b""
+            return config
         case "all":
             pass
         case _:

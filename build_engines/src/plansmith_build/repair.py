@@ -14,6 +14,7 @@ from onnx.helper import find_min_ir_version_for
 from plansmith_build.errors import InvalidModel
 from plansmith_build.graphs import nodes_of, standard_domain
 from plansmith_build.networks import Network, attach, detach
+from plansmith_build.progress import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +57,7 @@ def repair(network: Network) -> Repaired:
     model = infer_shapes(model)
     learned = _shapes_known(model) - known
     if learned:
-        repairs.append(f"inferred the shapes of {learned} tensors")
+        repairs.append(f"inferred the shape{plural(learned)} of {learned} tensor{plural(learned)}")
     return Repaired(network.with_model(model), tuple(repairs))
 
 
@@ -118,11 +119,13 @@ def _convert_operator_set(network: Network) -> tuple[Network, list[str]]:
     else:
         target = TARGET_OPSET
     try:
-        converted = version_converter.convert_version(attach(network), target)
+        converted = version_converter.convert_version(infer_shapes(attach(network)), target)
     except Exception as error:
+        # What an assertion of the converter says begins with the place in its source.
+        said = " ".join(str(error).split()).rpartition(" failed: ")[2][:200]
         raise InvalidModel(
             f"the model uses operator set {version}, which ONNX Runtime {onnxruntime.__version__} does not run, and "
-            f"it cannot be converted to {target} ({' '.join(str(error).split())[:200]}): export it for {target}"
+            f"it cannot be converted to {target} ({said.rstrip('.')}): export it for {target}"
         ) from error
     return detach(converted), [f"converted operator set {version} to {target}"]
 
@@ -134,7 +137,7 @@ def _unlist_initializers(model: onnx.ModelProto) -> list[str]:
     kept = [value for value in model.graph.input if value.name not in removable]
     del model.graph.input[:]
     model.graph.input.extend(kept)
-    return [f"took {len(removable)} weights off the list of inputs"]
+    return [f"took {len(removable)} weight{plural(len(removable))} off the list of inputs"]
 
 
 def _set_ir_version(model: onnx.ModelProto) -> list[str]:
@@ -160,7 +163,7 @@ def _name_nodes(model: onnx.ModelProto) -> list[str]:
             node.name = next(name for name in _names(node, named) if name not in taken)
             taken.add(node.name)
             named += 1
-    return [f"named {named} nodes"] if named else []
+    return [f"named {named} node{plural(named)}"] if named else []
 
 
 def _names(node: onnx.NodeProto, start: int) -> Iterator[str]:

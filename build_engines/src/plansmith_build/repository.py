@@ -130,8 +130,10 @@ class ModelRepository:
         """
         try:
             resolved = path.resolve()
-            if resolved.exists() and not resolved.is_dir():
-                raise InvalidOption(f"the repository {path} is a file: name a folder, which is made if need be")
+            found = next(place for place in [resolved, *resolved.parents] if place.exists())
+            if not found.is_dir():
+                what = "is a file" if found == resolved else f"would be below {found}, which is a file"
+                raise InvalidOption(f"the repository {path} {what}: name a folder, which is made if need be")
         except OSError as error:
             raise InvalidOption(f"the repository {path} cannot be used: {error.strerror}") from error
         except RuntimeError as error:  # a loop of symbolic links, before Python 3.13

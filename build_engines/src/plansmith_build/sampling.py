@@ -25,7 +25,7 @@ def leading_rows(signature: Signature) -> int | None:
 
 
 def random_sample(
-    signature: Signature, *, rows: int, size: int, with_optional: bool, small: bool, rng: np.random.Generator
+    signature: Signature, *, rows: int, size: int, with_optional: bool, integers_below: int, rng: np.random.Generator
 ) -> Arrays:
     """Arrays for every input.
 
@@ -34,7 +34,7 @@ def random_sample(
         rows: the size of the first dimension where it varies and `leading_rows` says that it holds the rows.
         size: the size of every other dimension that varies.
         with_optional: whether inputs that have a default get an array as well.
-        small: whether whole numbers are 0 or 1, so that they are valid indexes into anything.
+        integers_below: what whole numbers stay below, so that they are valid indexes.
         rng: where the values come from.
     """
     varies = leading_rows(signature) == -1
@@ -48,7 +48,7 @@ def random_sample(
             for axis, (dimension, symbol) in enumerate(zip(spec.shape, signature.symbols[spec.name], strict=True))
         )
         array = random_array(replace(spec, shape=shape), batch=None, rng=rng)
-        if small and array.dtype.kind in "iu":
-            array %= 2
+        if array.dtype.kind in "iu":
+            array %= integers_below
         sample[spec.name] = array
     return sample

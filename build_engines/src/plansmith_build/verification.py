@@ -10,6 +10,7 @@ import onnxruntime
 from plansmith_build.comparison import OutputComparison, compare, worst
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.operators import runtime_sentence
+from plansmith_build.progress import plural
 from plansmith_build.reference import concatenate
 from plansmith_build.sessions import Arrays, RunFailed, Session
 
@@ -68,7 +69,7 @@ def verify(path: Path, reference: Reference, signature: Signature, *, batched: b
         try:
             given = session.run(sample)
         except RunFailed as error:
-            raise VerificationFailed(f"it does not run{_rows_in_words(sample, batched=batched)}: {error}") from error
+            raise VerificationFailed(f"{_rows_in_words(sample, batched=batched)}it does not run: {error}") from error
         for comparison in compare(answer, given, ignore=reference.random_outputs):
             if not comparison.passed:
                 raise VerificationFailed(_in_words(comparison, sample, batched=batched))
@@ -100,14 +101,17 @@ def _row_count(sample: Arrays) -> int:
 
 
 def _rows_in_words(sample: Arrays, *, batched: bool) -> str:
-    return f" with {_row_count(sample)} rows" if batched else ""
+    if not batched:
+        return ""
+    count = _row_count(sample)
+    return f"with {count} row{plural(count)} "
 
 
 def _in_words(comparison: OutputComparison, sample: Arrays, *, batched: bool) -> str:
-    where = f"output {comparison.name!r}{_rows_in_words(sample, batched=batched)}"
+    subject = f"{_rows_in_words(sample, batched=batched)}output {comparison.name!r}"
     if comparison.max_absolute_error == float("inf"):
-        return f"{where} has another shape or type, or is not a number where the original is one"
+        return f"{subject} has another shape or type than the original's, or no number where the original has one"
     return (
-        f"{where} is off by {comparison.max_relative_error:.2g} relative to the original, "
+        f"{subject} is off by {comparison.max_relative_error:.2g} relative to the original, "
         f"where {comparison.tolerance:g} is allowed"
     )

@@ -14,6 +14,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from plansmith_build.building import BuildResult
+    from plansmith_build.manifest import Verification
     from plansmith_build.progress import BuildStep
 
 __all__ = ["build"]
@@ -111,17 +112,20 @@ def _show(result: BuildResult, repository: Path) -> None:
     table.add_row("graph", f"{graph.nodes_before} -> {graph.nodes_after} nodes, {escape(graph.optimization)}")
     if graph.repairs:
         table.add_row("repaired", escape("\n".join(graph.repairs)))
-    verification = manifest.verification
-    worst = max(verification.outputs, key=lambda output: output.max_relative_error)
-    rows = f", {verification.rows_together} rows as one batch" if verification.rows_together else ""
-    table.add_row(
-        "verified",
-        f"relative error {worst.max_relative_error:.2g} ({worst.tolerance:g} allowed) on {verification.samples} random "
-        f"samples{rows}",
-    )
+    table.add_row("verified", escape(_verification(manifest.verification)))
     for note in result.notes:
         table.add_row("note", escape(note))
     console = Console(highlight=False)
     console.print(table)
     where = "" if repository == Path("model_repository") else f" --repository {shlex.quote(str(repository))}"
     console.print(f"\nNext: plansmith serve{where}", markup=False, soft_wrap=True)
+
+
+def _verification(verification: Verification) -> str:
+    rows = f", {verification.rows_together} rows as one batch" if verification.rows_together else ""
+    where = f"on {verification.samples} random samples{rows}"
+    compared = [output for output in verification.outputs if output.values_compared]
+    if not compared:
+        return f"shapes only {where}: the model gives other values each time"
+    worst = max(compared, key=lambda output: output.max_relative_error)
+    return f"relative error {worst.max_relative_error:.2g} ({worst.tolerance:g} allowed) {where}"

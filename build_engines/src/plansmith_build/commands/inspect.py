@@ -43,7 +43,7 @@ def inspect(
     when they were published are marked.
     """
     console = Console(highlight=False)
-    if model is not None and (model.endswith(".onnx") or Path(model).is_file()):
+    if model is not None and (model.endswith(".onnx") or "/" in model):
         report = inspect_file(Path(model))
         _print_json(report.model_dump(mode="json")) if as_json else _show_file(console, report)
         return
