@@ -7,6 +7,8 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	"$$p" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 MEMBERS := client build_engines server perf
+# All but pytorch: see CONTRIBUTING.md.
+EXTRAS := aio bfloat16 cli keras openvino opentelemetry prometheus signing sklearn
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -48,7 +50,7 @@ bench: $(STAMP) ## Measure the served models beside their peers
 lock: ## Resolve requirements.lock anew
 	@uv=$$(command -v uv || echo $(BIN)/uv); \
 	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url $(foreach n,client build server,--no-emit-package plansmith-$n) --group dev --all-extras \
+	  --no-emit-index-url $(foreach n,client build server,--no-emit-package plansmith-$n) --group dev $(EXTRAS:%=--extra %) \
 	  $(MEMBERS:%=%/pyproject.toml) -o requirements.lock
 
 clean: ## Remove .venv, caches and everything else that was made here

@@ -37,10 +37,19 @@ class KnownCommand(NamedTuple):
 KNOWN_COMMANDS = {
     "build": KnownCommand("plansmith-build", "Build a verified version from an ONNX file and publish it."),
     "inspect": KnownCommand("plansmith-build", "Show what a model repository holds."),
+    "verify": KnownCommand("plansmith-build", "Check the files and configurations of a model repository."),
+    "rollback": KnownCommand("plansmith-build", "Publish an old version of a model anew."),
+    "prune": KnownCommand("plansmith-build", "Remove old versions of a model."),
+    "export": KnownCommand("plansmith-build", "Write a PyTorch, scikit-learn or Keras model as ONNX, and check it."),
     "serve": KnownCommand("plansmith-server", "Serve a model repository with Triton."),
     "infer": KnownCommand("plansmith-client", "Send one request to a served model."),
     "models": KnownCommand("plansmith-client", "List the models of a server."),
     "health": KnownCommand("plansmith-client", "Tell whether a server, or a model of it, is ready."),
+    "stats": KnownCommand("plansmith-client", "Show what a server has measured of its models."),
+    "load": KnownCommand("plansmith-client", "Ask a server to load a model."),
+    "unload": KnownCommand("plansmith-client", "Ask a server to unload a model."),
+    "bench": KnownCommand("plansmith-perf", "Measure how much a served model can take."),
+    "tune": KnownCommand("plansmith-perf", "Find the configuration with the highest throughput inside an SLO."),
 }
 
 
