@@ -1,0 +1,129 @@
+"""From what a source gives to a data set that fits the model."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plansmith_build.datasets.casting import UnfitArray, cast
+from plansmith_build.datasets.dataset import Dataset
+from plansmith_build.datasets.errors import InvalidData
+from plansmith_build.datasets.labelling import check_labels
+from plansmith_build.datasets.layout import fits, listed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from plansmith_build.datasets.layout import Layout
+    from plansmith_build.datasets.raw_data import RawData
+    from plansmith_client.tensors import TensorSpec
+
+__all__ = ["check_data"]
+
+_SCAN_BYTES = 16 * 2**20
+
+
+def check_data(
+    raw: RawData, layout: Layout, *, source: str, class_names: Sequence[str] | None, classes: int | None
+) -> Dataset:
+    """The data set, if every input and the labels are as the model wants them.
+
+    Args:
+        raw: what the source gave.
+        layout: of the data that is wanted.
+        source: what the manifest is to call it.
+        class_names: in the order of the classes, for labels that are names.
+        classes: how many there are, where that is known.
+
+    Raises:
+        InvalidData: an input is missing or unknown, has another shape or dtype, no rows or NaN.
+        InvalidLabels: the labels do not fit.
+    """
+    known = {spec.name for spec in layout.inputs}
+    unknown = [name for name in raw.arrays if name not in known]
+    missing = [name for name in layout.required if name not in raw.arrays]
+    if unknown or missing:
+        said = [
+            *(f"has {', '.join(map(repr, unknown))}, which the model does not take" for _ in unknown[:1]),
+            *(f"does not have {', '.join(map(repr, missing))}, which the model needs" for _ in missing[:1]),
+        ]
+        raise InvalidData(f"{raw.where} {' and '.join(said)}: wanted {listed(layout)}{_labels_hint(unknown)}")
+    inputs = {spec.name: _input(raw, layout, spec) for spec in layout.inputs if spec.name in raw.arrays}
+    (first, rows), *others = ((name, len(array)) for name, array in inputs.items())
+    for name, count in others:
+        if count != rows:
+            raise InvalidData(f"{raw.where}: {first!r} has {rows} rows and {name!r} has {count}; each needs as many")
+    if not rows:
+        raise InvalidData(f"{raw.where} has no rows: give at least one")
+    labels = None
+    if raw.labels is not None:
+        labels = check_labels(raw.labels, where=raw.where, rows=rows, class_names=class_names, classes=classes)
+    sha256 = raw.sha256 if raw.sha256 is not None else _sha256_of_arrays(inputs, labels)
+    return Dataset(inputs, labels, source, sha256, raw.kind, layout.batched)
+
+
+def _input(raw: RawData, layout: Layout, spec: TensorSpec) -> np.ndarray[Any, np.dtype[Any]]:
+    given = raw.arrays[spec.name]
+    array = layout.grouped(spec, given)
+    if not array.ndim or not fits(array.shape[1:], layout.row_shape(spec)):
+        raise InvalidData(
+            f"{raw.where}, input {spec.name!r}: the array is {given.dtype} {list(given.shape)}, "
+            f"wanted {layout.wanted(spec)}{_shape_hint(given, layout, spec)}"
+        )
+    try:
+        array = cast(array, spec.datatype)
+    except UnfitArray as error:
+        raise InvalidData(f"{raw.where}, input {spec.name!r}: the array {error}") from error
+    _check_finite(raw, spec, array)
+    return array
+
+
+def _check_finite(raw: RawData, spec: TensorSpec, array: np.ndarray[Any, np.dtype[Any]]) -> None:
+    if array.dtype.kind != "f" and spec.datatype != "BF16":
+        return
+    # A part at a time: the array may be a mapped file that is larger than the memory.
+    step = max(1, _SCAN_BYTES // max(1, array[:1].nbytes))
+    for start in range(0, len(array), step):
+        finite = np.isfinite(array[start : start + step])
+        if not finite.all():
+            row, *element = (int(index) for index in np.argwhere(~finite)[0])
+            value = array[(start + row, *element)]
+            raise InvalidData(
+                f"{raw.where}, input {spec.name!r}: row {start + row} holds {value}"
+                f"{f' at {element}' if element else ''}, which nothing can be calibrated or compared with: "
+                "remove or fill in such values"
+            )
+
+
+def _shape_hint(array: np.ndarray[Any, np.dtype[Any]], layout: Layout, spec: TensorSpec) -> str:
+    wanted = layout.row_shape(spec)
+    if array.ndim == len(wanted) and fits(array.shape, wanted):
+        return ", N of them stacked: for a single one, array[numpy.newaxis]"
+    channels = (1, 3, 4)
+    rows = array.shape[1:]
+    if len(rows) == len(wanted) == 3:  # noqa: PLR2004 - height, width and channels
+        if fits((rows[2], rows[0], rows[1]), wanted) and rows[2] in channels:
+            return "; these look like images with the channels last: array.transpose(0, 3, 1, 2)"
+        if fits((rows[1], rows[2], rows[0]), wanted) and rows[0] in channels:
+            return "; these look like images with the channels first: array.transpose(0, 2, 3, 1)"
+    if not layout.batched:
+        return "; the model has no batch dimension, so whole inputs are stacked"
+    return ""
+
+
+def _labels_hint(unknown: Sequence[str]) -> str:
+    return f"; if {unknown[0]!r} are the labels, say so with --labels-key" if len(unknown) == 1 else ""
+
+
+def _sha256_of_arrays(inputs: dict[str, np.ndarray[Any, np.dtype[Any]]], labels: np.ndarray[Any, Any] | None) -> str:
+    digest = hashlib.sha256()
+    for name, array in [*inputs.items(), *([] if labels is None else [("labels", labels)])]:
+        digest.update(f"{name} {array.dtype} {list(array.shape)}\n".encode())
+        if array.dtype == object:
+            for element in array.reshape(-1):
+                digest.update(b"%d:%b" % (len(element), element))
+        else:
+            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()

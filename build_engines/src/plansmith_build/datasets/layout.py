@@ -1,0 +1,129 @@
+"""What a row is: the shape that data must have for a model's inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plansmith_build.datasets.errors import InvalidData
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from plansmith_build.signatures import Signature
+    from plansmith_client.tensors import TensorSpec
+
+__all__ = ["Layout", "fits", "layout_of", "leading_rows_of", "listed"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What data for a model looks like.
+
+    Attributes:
+        inputs: the model's inputs that data can be given for.
+        batched: whether the first dimension of every input holds rows. If not, whole inputs are stacked.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    batched: bool
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The inputs that data must be given for."""
+        return tuple(spec.name for spec in self.inputs if not spec.optional)
+
+    def row_shape(self, spec: TensorSpec) -> tuple[int, ...]:
+        """The shape of one row of an input; -1 is any size."""
+        return spec.shape[1:] if self.batched else spec.shape
+
+    def wanted(self, spec: TensorSpec) -> str:
+        """The array that is wanted for an input, in words: `"FP32 [N, 8, 8]"`."""
+        sizes = ["N", *("any" if size < 0 else str(size) for size in self.row_shape(spec))]
+        return f"{spec.datatype} [{', '.join(sizes)}]"
+
+    def grouped(self, spec: TensorSpec, array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+        """Rows for a model that takes a fixed number of them at once, stacked into samples of so many."""
+        at_once = spec.shape[0] if spec.shape else 0
+        if (
+            self.batched
+            or at_once < 1
+            or not array.ndim
+            or leading_rows_of(self.inputs) != at_once
+            or not fits(array.shape[1:], spec.shape[1:])
+            or len(array) % at_once
+        ):
+            return array
+        return array.reshape(-1, at_once, *array.shape[1:])
+
+    def stack(
+        self, spec: TensorSpec, parts: Sequence[tuple[str, np.ndarray[Any, np.dtype[Any]]]]
+    ) -> np.ndarray[Any, np.dtype[Any]]:
+        """One array from many, each of them a row or several.
+
+        Args:
+            spec: the input.
+            parts: what each is called in an error, and the array.
+
+        Raises:
+            InvalidData: a part is neither, or differs from the others in shape.
+        """
+        shape = self.row_shape(spec)
+        rows: list[np.ndarray[Any, np.dtype[Any]]] = []
+        for name, part in parts:
+            if fits(part.shape, shape):
+                rows.append(part[np.newaxis])
+            elif part.ndim == len(shape) + 1 and fits(part.shape[1:], shape):
+                rows.append(part)
+            else:
+                raise InvalidData(
+                    f"{name} is {part.dtype} {list(part.shape)}, and input {spec.name!r} wants {self.wanted(spec)}, "
+                    "or one row of that"
+                )
+            if rows[-1].shape[1:] != rows[0].shape[1:]:
+                raise InvalidData(
+                    f"{name} has rows of {list(rows[-1].shape[1:])}, and {parts[0][0]} has rows of "
+                    f"{list(rows[0].shape[1:])}: all rows of a data set must have one shape, so pad or resize them"
+                )
+        return np.concatenate(rows)
+
+
+def layout_of(signature: Signature, *, batched: bool | None) -> Layout:
+    """The layout of data for a model.
+
+    Args:
+        signature: the model's.
+        batched: whether the first dimension of every input is known to hold rows. None: it does where it is dynamic,
+            or 1, in all inputs that must be given.
+    """
+    inputs = signature.inputs
+    if batched is None:
+        batched = leading_rows_of(inputs) in (-1, 1)
+    if batched:
+        first = leading_rows_of(inputs)
+        # An optional input without rows keeps its default: one value for all rows is nothing that a batch can hold.
+        inputs = tuple(spec for spec in inputs if not spec.optional or spec.shape[:1] == (first,))
+    return Layout(inputs, batched)
+
+
+def leading_rows_of(inputs: Iterable[TensorSpec]) -> int | None:
+    """The first dimension that all inputs that must be given have in common, None if there is no such."""
+    required = [spec for spec in inputs if not spec.optional]
+    if any(not spec.shape for spec in required):
+        return None
+    firsts = {spec.shape[0] for spec in required}
+    return firsts.pop() if len(firsts) == 1 else None
+
+
+def fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether an array's shape is one that was declared, -1 being any size."""
+    return len(shape) == len(wanted) and all(want in (-1, size) for size, want in zip(shape, wanted, strict=True))
+
+
+def listed(layout: Layout) -> str:
+    """The inputs and what is wanted for each, in words."""
+    return ", ".join(
+        f"{spec.name!r} {layout.wanted(spec)}{' (optional)' if spec.optional else ''}" for spec in layout.inputs
+    )

@@ -1,0 +1,167 @@
+"""`load_dataset`: data for a model from what the user names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plansmith_build.datasets.callables import is_callable_source, read_callable
+from plansmith_build.datasets.checking import check_data
+from plansmith_build.datasets.errors import InvalidData, InvalidPreprocessing
+from plansmith_build.datasets.image_folders import read_image_folder
+from plansmith_build.datasets.layout import layout_of
+from plansmith_build.datasets.npy_folders import read_npy_folder
+from plansmith_build.datasets.numpy_files import read_npz
+from plansmith_build.datasets.random_data import random_data, rows_from_text
+from plansmith_build.datasets.thinning import evenly_by_label
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from plansmith_build.datasets.dataset import Dataset
+    from plansmith_build.datasets.layout import Layout
+    from plansmith_build.datasets.preprocessing import Preprocessing
+    from plansmith_build.datasets.raw_data import RawData
+    from plansmith_build.signatures import Signature
+
+__all__ = ["load_dataset"]
+
+_KINDS = "a .npz file, a folder of .npy files or images, module:function, or random"
+
+
+def load_dataset(
+    source: str,
+    signature: Signature,
+    *,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+    classes: int | None = None,
+    labels_key: str | None = None,
+    max_rows: int | None = None,
+    batched: bool | None = None,
+    seed: int = 0,
+    dynamic_size: int = 16,
+    integers_below: int = 10,
+) -> Dataset:
+    """Load data for a model and check it against the model's inputs.
+
+    Args:
+        source: a `.npz` file, a folder of `.npy` files, a folder of images, `module:function`, `random` or `random:N`.
+            A file or folder that is called as one of the last three is written with its path: `./random`.
+        signature: the model's. Optional inputs need no data.
+        preprocessing: how an image becomes a row; for images only.
+        class_names: the content of labels.txt, for labels that are names and for class sub-folders.
+        classes: how many classes the model knows, where that is known; labels are checked against it.
+        labels_key: the name of the labels in the file; by default `labels`, `label` or `y`.
+        max_rows: take no more rows than this: random ones, of all classes evenly; of a Python iterable the first.
+        batched: whether the first dimension of every input is known to hold independent rows. None: it does where it
+            is dynamic, or 1, in all inputs that must be given. Where it does not, each entry of an array is a whole
+            input, the rows that a model takes in a fixed number at once included.
+        seed: for `random` and `max_rows`.
+        dynamic_size: for `random`, the size of dimensions that vary.
+        integers_below: for `random`, what whole numbers stay below.
+
+    Raises:
+        InvalidData: there is no such data, it cannot be read, or an input is missing, unknown, of another shape or
+            dtype, or has NaN or infinities.
+        InvalidLabels: the labels do not fit the rows or the classes.
+        InvalidPreprocessing: there are images and no preprocessing, or one that does not give what the model takes.
+        DataFunctionFailed: the user's function fails or gives something else than data.
+
+    Example:
+        ```python
+        dataset = load_dataset("calibration.npz", signature)
+        calibration, validation = split(dataset, fraction=0.5, seed=0)
+        ```
+    """
+    if max_rows is not None and max_rows < 1:
+        raise InvalidData(f"at most {max_rows} rows are no data: give a number from 1 up")
+    layout = layout_of(signature, batched=batched)
+    random_rows = rows_from_text(source)
+    if random_rows is not None:
+        _no_preprocessing(source, preprocessing)
+        raw = random_data(
+            signature,
+            layout,
+            rows=min(random_rows, max_rows or random_rows),
+            seed=seed,
+            dynamic_size=dynamic_size,
+            integers_below=integers_below,
+        )
+        return check_data(raw, layout, source="random", class_names=None, classes=None)
+    path = Path(source)
+    if is_callable_source(source) and not path.exists():
+        _no_preprocessing(source, preprocessing)
+        raw = read_callable(source, layout, labels_key=labels_key, limit=max_rows)
+        name = source
+    else:
+        raw = _from_path(
+            path,
+            layout,
+            preprocessing=preprocessing,
+            class_names=class_names,
+            labels_key=labels_key,
+            max_rows=max_rows,
+            seed=seed,
+        )
+        name = path.resolve().name
+    dataset = check_data(raw, layout, source=name, class_names=class_names, classes=classes)
+    if max_rows is not None and max_rows < len(dataset):
+        dataset = dataset.take(evenly_by_label(len(dataset), dataset.labels, max_rows, seed))
+    return dataset
+
+
+def _from_path(
+    path: Path,
+    layout: Layout,
+    *,
+    preprocessing: Preprocessing | None,
+    class_names: Sequence[str] | None,
+    labels_key: str | None,
+    max_rows: int | None,
+    seed: int,
+) -> RawData:
+    try:
+        if path.is_dir():
+            return _from_folder(
+                path,
+                layout,
+                preprocessing=preprocessing,
+                class_names=class_names,
+                labels_key=labels_key,
+                max_rows=max_rows,
+                seed=seed,
+            )
+        if not path.exists():
+            raise InvalidData(f"the data {path} does not exist: name {_KINDS}")
+    except OSError as error:
+        raise InvalidData(f"the data {path} cannot be read: {error.strerror}") from error
+    _no_preprocessing(str(path), preprocessing)
+    if path.suffix.lower() == ".npy":
+        raise InvalidData(f"{path} has no names in it: save it with numpy.savez, or name the folder that it is in")
+    if path.suffix.lower() != ".npz":
+        raise InvalidData(f"the data {path} is of no known kind: name {_KINDS}")
+    return read_npz(path, layout, labels_key=labels_key)
+
+
+def _from_folder(
+    folder: Path,
+    layout: Layout,
+    *,
+    preprocessing: Preprocessing | None,
+    class_names: Sequence[str] | None,
+    labels_key: str | None,
+    max_rows: int | None,
+    seed: int,
+) -> RawData:
+    if any(folder.glob("*.npy")) or any(folder.glob("*/*.npy")):
+        _no_preprocessing(str(folder), preprocessing)
+        return read_npy_folder(folder, layout, labels_key=labels_key)
+    return read_image_folder(
+        folder, layout, preprocessing=preprocessing, class_names=class_names, limit=max_rows, seed=seed
+    )
+
+
+def _no_preprocessing(source: str, preprocessing: Preprocessing | None) -> None:
+    if preprocessing is not None:
+        raise InvalidPreprocessing(f"{source} holds no images, so there is nothing to preprocess: drop --preprocess")

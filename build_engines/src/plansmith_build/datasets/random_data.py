@@ -1,0 +1,63 @@
+"""Random rows: they prove that a model runs, and say nothing about its accuracy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from plansmith_build.datasets.errors import InvalidData
+from plansmith_build.datasets.raw_data import RawData
+from plansmith_build.sampling import random_sample
+
+if TYPE_CHECKING:
+    from plansmith_build.datasets.layout import Layout
+    from plansmith_build.signatures import Signature
+
+__all__ = ["RANDOM_ROWS", "random_data", "rows_from_text"]
+
+RANDOM_ROWS = 64
+"""How many rows the source `random` has."""
+
+
+def rows_from_text(source: str) -> int | None:
+    """How many random rows are asked for by `random` or `random:N`, None where something else is.
+
+    Raises:
+        InvalidData: N is no number from 1 up.
+    """
+    word, separator, count = source.partition(":")
+    if word != "random":
+        return None
+    if not separator:
+        return RANDOM_ROWS
+    if not count.isdecimal() or int(count) < 1:
+        raise InvalidData(f"the data {source!r} cannot be: write random, or random:N with N rows, such as random:256")
+    return int(count)
+
+
+def random_data(
+    signature: Signature, layout: Layout, *, rows: int, seed: int, dynamic_size: int, integers_below: int
+) -> RawData:
+    """Rows of plain random values, as `plansmith_client.sampling` makes them; optional inputs keep their defaults.
+
+    Args:
+        signature: the model's.
+        layout: of the data that is wanted.
+        rows: how many.
+        seed: the same seed gives the same rows.
+        dynamic_size: of each dimension that varies, the first excepted where that holds the rows.
+        integers_below: what whole numbers stay below.
+    """
+    rng = np.random.default_rng(seed)
+    names = set(layout.required)
+    stacked = {spec.name: spec for spec in layout.inputs if spec.name in names}
+    samples = [
+        random_sample(signature, rows=1, size=dynamic_size, with_optional=False, integers_below=integers_below, rng=rng)
+        for _ in range(rows)
+    ]
+    arrays = {
+        name: (np.concatenate if layout.batched else np.stack)([sample[name] for sample in samples])[:rows]
+        for name in stacked
+    }
+    return RawData(arrays, None, None, "random", "random data")

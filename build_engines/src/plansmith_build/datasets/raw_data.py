@@ -1,0 +1,91 @@
+"""What a source gives, before it is checked against the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from plansmith_build.datasets.errors import InvalidData, InvalidLabels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from plansmith_build.datasets.dataset import Kind
+    from plansmith_build.datasets.layout import Layout
+
+__all__ = ["LABEL_KEYS", "MEMORY_BYTES", "RawData", "check_memory", "separate_labels"]
+
+LABEL_KEYS = ("labels", "label", "y")
+"""The names under which labels are looked for, unless an input of the model has that name."""
+
+MEMORY_BYTES = 4 * 2**30
+"""The most that is held in memory of one data set; a mapped file does not count."""
+
+
+@dataclass(frozen=True)
+class RawData:
+    """Arrays as a source gives them.
+
+    Attributes:
+        arrays: by input name, each with one entry a row.
+        labels: as they were found, of any dtype and shape, or None.
+        sha256: of the files, None where there are none.
+        kind: of source.
+        where: what to call the source in an error, as the user wrote it.
+    """
+
+    arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]]
+    labels: np.ndarray[Any, np.dtype[Any]] | None
+    sha256: str | None
+    kind: Kind
+    where: str
+
+
+def check_memory(size: int, where: str, way_out: str) -> None:
+    """Refuse what is too large to hold.
+
+    Raises:
+        InvalidData: `size` bytes are more than `MEMORY_BYTES`.
+    """
+    if size > MEMORY_BYTES:
+        raise InvalidData(
+            f"{where} would take {size / 2**30:.1f} GiB of memory, and {MEMORY_BYTES / 2**30:g} GiB are allowed: "
+            f"{way_out}"
+        )
+
+
+def separate_labels(
+    arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]], layout: Layout, *, labels_key: str | None, where: str
+) -> tuple[dict[str, np.ndarray[Any, np.dtype[Any]]], np.ndarray[Any, np.dtype[Any]] | None]:
+    """Part named arrays into the inputs and the labels.
+
+    A model with one input takes the only array that is not the labels, whatever its name.
+
+    Args:
+        arrays: by name.
+        layout: of the data that is wanted.
+        labels_key: the name of the labels; None looks for `LABEL_KEYS`.
+        where: what to call the source in an error.
+
+    Raises:
+        InvalidLabels: there is no array of the name `labels_key`, or several that may be the labels.
+    """
+    inputs = {spec.name for spec in layout.inputs}
+    if labels_key is not None:
+        if labels_key not in arrays:
+            raise InvalidLabels(f"{where} has no {labels_key!r}: it has {', '.join(map(repr, arrays)) or 'nothing'}")
+        if labels_key in inputs:
+            raise InvalidLabels(f"{labels_key!r} is an input of the model: save the labels of {where} by another name")
+        keys = [labels_key]
+    else:
+        keys = [key for key in LABEL_KEYS if key in arrays and key not in inputs]
+    if len(keys) > 1:
+        raise InvalidLabels(
+            f"{where} has {' and '.join(map(repr, keys))}, and each may be the labels: say which with --labels-key"
+        )
+    named = {name: array for name, array in arrays.items() if name not in keys}
+    if len(layout.inputs) == 1 and len(named) == 1:
+        named = {layout.inputs[0].name: next(iter(named.values()))}
+    return named, arrays[keys[0]] if keys else None
