@@ -168,7 +168,8 @@ def test_folders_that_are_no_folders_of_images(tmp_path):
     refused(tmp_path / "deep", "deep/cat/black is a folder in the folder of a class")
     (tmp_path / "hollow" / "cat").mkdir(parents=True)
     refused(tmp_path / "hollow", "no images in its sub-folders cat")
-    refused(tmp_path / "mixed", "the model has 2 inputs", PAIR)
+    picture(tmp_path / "good" / "a.png")
+    refused(tmp_path / "good", "the model has 2 inputs", PAIR)
 
 
 def test_a_preprocessing_is_needed_and_must_give_what_the_model_takes(tmp_path):
