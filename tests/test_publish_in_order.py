@@ -80,7 +80,7 @@ def test_a_server_that_looks_between_two_steps_finds_a_version_and_the_configura
     assert all(state in ({1: True}, {2: True}) for state in states)
 
 
-@pytest.mark.parametrize("failing", range(4), ids=["pin", "version", "history", "configuration"])
+@pytest.mark.parametrize("failing", range(5), ids=["note", "pin", "version", "configuration", "history"])
 def test_a_step_that_fails_leaves_the_old_version_as_it_was(adder, repository, tmp_path, monkeypatch, failing):
     before = snapshot(repository)
     real = {name: getattr(os, name) for name in ("replace", "rename")}

@@ -5,11 +5,7 @@ folder is made in the staging folder, versions that do not change as hard links,
 model is renamed into place. A lock on the repository's folder serialises builders.
 
 Where folders cannot be exchanged, the files are moved one by one in an order in which every state in between is right:
-
-1. the live configuration is replaced by itself, pinned to the versions that it serves now;
-2. the new version's folder is renamed in, and no server takes it yet;
-3. new labels and other files are renamed in;
-4. the new configuration, which serves the newest version, replaces the pinned one.
+see `ordered_publishing`.
 """
 
 from __future__ import annotations
@@ -17,12 +13,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from plansmith_build.config import config_from_text, text_from_config
-from plansmith_build.errors import InvalidModel, InvalidOption, PublishFailed
+from plansmith_build.errors import BuildError, InvalidOption, PublishFailed
 from plansmith_build.filesystem import (
     ExchangeUnsupported,
     explain_os_error,
@@ -36,16 +31,29 @@ from plansmith_build.filesystem import (
 from plansmith_build.hashing import sha256_of
 from plansmith_build.locking import locked_folder
 from plansmith_build.manifest import PublishedFile
-from plansmith_build.repository import CONFIG, HISTORY, LABELS, MANIFEST, History, HistoryEntry
+from plansmith_build.ordered_publishing import publish_in_order
+from plansmith_build.repository import (
+    CONFIG,
+    CONFIGS,
+    HISTORY,
+    LABELS,
+    MANIFEST,
+    History,
+    HistoryEntry,
+    RepositoryModel,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from plansmith_build.manifest import Manifest
-    from plansmith_build.repository import ModelRepository, RepositoryModel
+    from plansmith_build.repository import ModelRepository
 
-__all__ = ["Published", "Release", "publish", "publish_in_order"]
+__all__ = ["Published", "Release", "publish"]
+
+# What the server's --model-config-name may be, without a surprise on any file system.
+_CONFIG_PATH = re.compile(r"config\.pbtxt|configs/[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}\.pbtxt")
 
 
 @dataclass(frozen=True)
@@ -53,16 +61,20 @@ class Release:
     """What is to be published.
 
     Attributes:
-        model_files: the version's files, in the staging folder; they are moved.
+        model_files: the version's files and folders, in the staging folder; they are moved.
         labels: the new content of labels.txt, None to keep what is there.
-        configure: the text of config.pbtxt for the content of labels.txt (None where there will be none).
-        describe: the manifest for a version number and the files, config.pbtxt and labels.txt among them.
+        configure: the configurations for the content of labels.txt (None where there will be none): text by path in
+            the model's folder, "config.pbtxt" and any number of "configs/<name>.pbtxt".
+        describe: the manifest for a version number and the files, configurations and labels.txt among them. Its
+            `configs` and `labels` are filled in when it is published.
+        sign: called with the complete version folder, manifest included, before it is published; it may add a file.
     """
 
     model_files: tuple[Path, ...]
     labels: bytes | None
-    configure: Callable[[bytes | None], str]
+    configure: Callable[[bytes | None], Mapping[str, str]]
     describe: Callable[[int, tuple[PublishedFile, ...]], Manifest]
+    sign: Callable[[Path], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,25 +132,31 @@ def _publish(live: RepositoryModel, release: Release, staging: Path) -> Publishe
         mirror(live.path, folder)
     else:
         make_folder(folder)
-    notes = _keep_edited_config(live, folder, version)
     labels = release.labels
     if labels is not None:
         write_new(folder / LABELS, labels)
     elif (folder / LABELS).is_file():
         labels = (folder / LABELS).read_bytes()
-    config = release.configure(labels).encode()
-    write_new(folder / CONFIG, config)
+    configs = _checked(release.configure(labels))
+    notes = _write_configs(live, folder, version, configs)
 
     version_folder = folder / str(version)
     make_folder(version_folder)
     for file in release.model_files:
         file.rename(version_folder / file.name)
-    described = [*sorted(version_folder.iterdir()), folder / CONFIG]
+    described = [
+        *sorted(path for path in version_folder.rglob("*") if path.is_file()),
+        *(folder / name for name in configs),
+    ]
     if labels is not None:
         described.append(folder / LABELS)
-    manifest = release.describe(version, tuple(_published_file(path, folder) for path in described))
+    manifest = release.describe(version, tuple(_published_file(path, folder) for path in described)).model_copy(
+        update={"configs": configs, "labels": _text(labels)}
+    )
     write_new(version_folder / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
-    write_new(folder / HISTORY, _history(live, manifest, config))
+    write_new(folder / HISTORY, _history(live, manifest))
+    if release.sign is not None:
+        release.sign(version_folder)
     sync_tree(folder)
 
     _put_in_place(folder, live, version)
@@ -161,85 +179,68 @@ def _put_in_place(folder: Path, live: RepositoryModel, version: int) -> None:
         publish_in_order(folder, live, version)
 
 
-def publish_in_order(folder: Path, live: RepositoryModel, version: int) -> None:
-    """Move a version into a live model folder file by file, in an order in which every state in between is right.
-
-    Args:
-        folder: the complete new model folder.
-        live: the model's folder.
-        version: the new version's number.
+def _checked(configs: Mapping[str, str]) -> dict[str, str]:
+    """The configurations in the order in which they are listed everywhere.
 
     Raises:
-        OSError: something could not be moved, and what had been is back in its old state.
+        BuildError: a path is not that of a configuration, or config.pbtxt is missing, which is a bug.
     """
-    scratch = folder.parent
-    changed = [path for path in folder.iterdir() if path.is_file() and not _same_file(path, live.path / path.name)]
-    kept = scratch / "kept"
-    kept.mkdir()
-    for path in changed:
-        if (live.path / path.name).exists():
-            shutil.copy2(live.path / path.name, kept / path.name)
-    try:
-        if live.versions:
-            write_new(scratch / CONFIG, _pinned(kept / CONFIG, live.versions))
-            os.replace(scratch / CONFIG, live.path / CONFIG)  # noqa: PTH105 - what happens is a system call by this name
-        os.rename(folder / str(version), live.path / str(version))  # noqa: PTH104
-        for path in sorted(changed, key=lambda path: path.name == CONFIG):
-            os.replace(path, live.path / path.name)  # noqa: PTH105
-    except BaseException:
-        if (live.path / str(version)).exists():
-            os.rename(live.path / str(version), folder / str(version))  # noqa: PTH104
-        for path in changed:
-            if (kept / path.name).exists():
-                os.replace(kept / path.name, live.path / path.name)  # noqa: PTH105
-            else:
-                (live.path / path.name).unlink(missing_ok=True)
-        raise
+    wrong = [name for name in configs if not _CONFIG_PATH.fullmatch(name)]
+    if wrong or CONFIG not in configs:
+        raise BuildError(f"a version cannot be published with the configurations {', '.join(configs) or 'none'}")
+    return dict(sorted(configs.items(), key=lambda item: (item[0] != CONFIG, item[0])))
 
 
-def _pinned(path: Path, versions: tuple[int, ...]) -> bytes:
-    """A configuration that serves what this one, which may be missing, serves now, whatever versions come."""
-    config = path.read_bytes() if path.exists() else b""
-    try:
-        message = config_from_text(config.decode())
-    except (InvalidModel, UnicodeDecodeError):
-        # A server cannot read it either, so it serves nothing that would have to stay.
-        return config
-    policy = message.version_policy
-    served = list(versions)
-    match policy.WhichOneof("policy_choice"):
-        case "specific":
-            return config
-        case "all":
-            pass
-        case _:
-            served = served[-(policy.latest.num_versions or 1) :]
-    policy.specific.versions.extend(served)
-    return text_from_config(message).encode()
+def _write_configs(live: RepositoryModel, folder: Path, version: int, configs: Mapping[str, str]) -> list[str]:
+    """Replace the configurations that plansmith wrote; what a person wrote is set aside or stays, and is not lost.
 
-
-def _same_file(one: Path, other: Path) -> bool:
-    return other.exists() and one.samefile(other)
-
-
-def _keep_edited_config(live: RepositoryModel, folder: Path, version: int) -> list[str]:
-    """A configuration that plansmith did not write is set aside, not lost."""
-    config = folder / CONFIG
-    notes = []
-    if config.is_file() and hashlib.sha256(config.read_bytes()).hexdigest() != live.history.config_sha256:
-        kept = f"{CONFIG}.before-{version}"
-        with contextlib.suppress(FileExistsError):
-            os.link(config, folder / kept)
-        notes.append(f"{CONFIG} had been written by hand: it is kept as {kept}")
-    if (folder / "configs").is_dir() and any((folder / "configs").iterdir()):
-        notes.append("the files in configs/ are as they were: see that they still fit the new version")
+    Raises:
+        InvalidOption: configs is not a folder of this model's own.
+    """
+    alternatives = folder / CONFIGS
+    if alternatives.is_symlink() or (alternatives.exists() and not alternatives.is_dir()):
+        raise InvalidOption(
+            f"{live.path / CONFIGS} is not a folder of the model's own: replace the link or file by a folder"
+        )
+    there = RepositoryModel(folder).configurations
+    ours = live.history.config_sha256s
+    notes, left = [], []
+    for name, path in there.items():
+        written_by_us = hashlib.sha256(path.read_bytes()).hexdigest() in ours
+        if not written_by_us and name in configs:
+            kept = f"{name}.before-{version}"
+            with contextlib.suppress(FileExistsError):
+                os.link(path, folder / kept)
+            notes.append(f"{name} had been written by hand: it is kept as {kept}")
+        elif not written_by_us:
+            left.append(name)
+        elif name not in configs:
+            path.unlink()
+    if left:
+        notes.append(
+            f"{', '.join(left)}: written by hand and left as they were; see that they still fit the new version"
+        )
+    if alternatives.is_dir() and not any(alternatives.iterdir()):
+        alternatives.rmdir()
+    for name, text in configs.items():
+        if name != CONFIG:
+            alternatives.mkdir(exist_ok=True)
+        write_new(folder / name, text.encode())
     return notes
 
 
-def _history(live: RepositoryModel, manifest: Manifest, config: bytes) -> bytes:
+def _text(labels: bytes | None) -> str | None:
+    try:
+        return None if labels is None else labels.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _history(live: RepositoryModel, manifest: Manifest) -> bytes:
     before = live.history.versions if live.path.exists() else ()
     entry = HistoryEntry(version=manifest.version, created=manifest.created, source_sha256=manifest.source.sha256)
-    history = History(config_sha256=hashlib.sha256(config).hexdigest(), versions=(*before, entry))
+    hashes = sorted({hashlib.sha256(text.encode()).hexdigest() for text in manifest.configs.values()})
+    history = History(config_sha256s=tuple(hashes), versions=(*before, entry))
     return (history.model_dump_json(indent=2) + "\n").encode()
 
 

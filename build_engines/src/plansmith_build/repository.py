@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from datetime import datetime  # noqa: TC003 - pydantic reads the annotation
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from plansmith_build.errors import InvalidOption, ModelNotFound
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
 __all__ = [
     "CONFIG",
+    "CONFIGS",
     "HISTORY",
     "LABELS",
     "MANIFEST",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 CONFIG = "config.pbtxt"
+CONFIGS = "configs"
 HISTORY = "history.json"
 LABELS = "labels.txt"
 MANIFEST = "manifest.json"
@@ -60,9 +63,19 @@ class History(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    schema_version: int = 1
-    config_sha256: str = ""
+    schema_version: int = 2
+    config_sha256s: tuple[str, ...] = Field(
+        default=(), description="of the configurations that plansmith wrote: any other is a person's"
+    )
     versions: tuple[HistoryEntry, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_schema_1(cls, data: Any) -> Any:
+        """The first schema knew one configuration only."""
+        if isinstance(data, dict) and "config_sha256" in data:
+            return {"config_sha256s": (data["config_sha256"],), **data}
+        return data
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,13 @@ class RepositoryModel:
         """The versions that Triton would find, the oldest first."""
         folders = (entry for entry in self.path.iterdir() if entry.is_dir())
         return tuple(sorted(int(folder.name) for folder in folders if _VERSION.fullmatch(folder.name)))
+
+    @property
+    def configurations(self) -> dict[str, Path]:
+        """The configurations that a server may pick, by path in the model's folder: config.pbtxt first."""
+        named = sorted((self.path / CONFIGS).glob("*.pbtxt"))
+        files = [path for path in [self.path / CONFIG, *named] if path.is_file()]
+        return {str(path.relative_to(self.path)): path for path in files}
 
     @property
     def history(self) -> History:
