@@ -1,196 +1,185 @@
-"""From a loaded file to the graph that is published: each change is a candidate that is kept only if it is verified."""
+"""Candidates: one engine, one device and one precision each; made, judged by the budget and timed beside FP32."""
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from plansmith_build.batching import make_batch_dynamic, obstacle_to_batching
 from plansmith_build.errors import VerificationFailed
-from plansmith_build.graphs import nodes_of
-from plansmith_build.networks import Network, write_network
-from plansmith_build.optimization import OptimizationFailed, obstacle_to_optimization, optimize
-from plansmith_build.progress import BuildStep, plural
-from plansmith_build.repair import repair
-from plansmith_build.signatures import complete_output_shapes, signature_of
-from plansmith_build.verification import Verified, verify
+from plansmith_build.measurement import Speed, measure_beside
+from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.progress import BuildStep
+from plansmith_build.runtimes.cpu_features import cores
+from plansmith_build.runtimes.openvino_runtime import OpenVinoRuntime
+from plansmith_build.sessions import CPU_PROVIDER, RunFailed, Session
+from plansmith_build.targets import CUDA_PROVIDER, Device, Precision, Target, obstacle_to
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    import onnx
-
-    from plansmith_build.loading import OnnxFile
+    from plansmith_build.accuracy import Accuracy
+    from plansmith_build.graph_variants import GraphFile, GraphVariants
     from plansmith_build.progress import Progress
-    from plansmith_build.reference import Reference
+    from plansmith_build.runtimes import Runtime
+    from plansmith_build.sessions import Arrays
+    from plansmith_build.signatures import Signature
+    from plansmith_build.targets import Pairing
 
-__all__ = ["Candidate", "make_candidate", "node_count"]
+__all__ = ["Candidate", "Status", "Timing", "try_candidates"]
 
-MODEL = "model.onnx"
+
+class Status(StrEnum):
+    """What became of a candidate."""
+
+    CHOSEN = "chosen"
+    KEPT = "kept"
+    SLOWER = "slower"
+    UNMEASURED = "verified, not measured"
+    OUTSIDE_BUDGET = "outside the budget"
+    FAILED = "failed"
+    IMPOSSIBLE = "not possible here"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A graph on its way to a version.
+    """One way to serve the model.
 
     Attributes:
-        network: the graph and its weights.
-        repairs: what was put right, a sentence each.
-        batched: whether the first dimension is that of a batch of any size.
-        made_dynamic: whether that is our doing.
-        reshapes_rewritten: how many Reshape nodes were changed for it.
-        batching_reason: why it takes no batches, empty where it does.
-        optimized: whether the optimiser's graph is used.
-        optimization: the optimiser and its version, or why it was not used.
-        files: the model file and its data file, where it was written.
-        verified: how it compares to the original, where it was verified.
+        pairing: target, device and precision.
+        status: what became of it.
+        reason: why, where it is not among the usable ones.
+        graph: the file it is made from; None where there is none.
+        accuracy: on the validation rows; None where it was not run.
+        drop: how much worse than the FP32 model, from 0 to 1.
+        speed: in this process, beside the FP32 model.
+        served_rows_per_second: as it is served, where that was measured.
+        instances: how many instances serve it.
+        threads: of each instance; 0 where the engine takes every core.
+        engine: what ran it.
     """
 
-    network: Network
-    repairs: tuple[str, ...] = ()
-    batched: bool = False
-    made_dynamic: bool = False
-    reshapes_rewritten: int = 0
-    batching_reason: str = ""
-    optimized: bool = False
-    optimization: str = ""
-    files: tuple[Path, ...] = ()
-    verified: Verified | None = None
+    pairing: Pairing
+    status: Status = Status.SLOWER
+    reason: str = ""
+    graph: GraphFile | None = None
+    accuracy: Accuracy | None = None
+    drop: float | None = None
+    speed: Speed | None = None
+    served_rows_per_second: float | None = None
+    instances: int = 1
+    threads: int = 0
+    engine: str = ""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What a version needs to serve it, the model file first; empty where there is none."""
+        return self.graph.files if self.graph is not None else ()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it computes what it should."""
+        return self.status not in {Status.OUTSIDE_BUDGET, Status.FAILED, Status.IMPOSSIBLE}
 
 
-def make_candidate(
-    file: OnnxFile,
-    reference: Reference,
-    folder: Path,
-    *,
-    batch: bool,
-    dynamic_batch: bool,
-    optimized: bool,
-    progress: Progress,
-) -> tuple[Candidate, Verified]:
-    """Repair, free the batch dimension and optimise, as far as the result stays that of the original.
+@dataclass(frozen=True)
+class Timing:
+    """What candidates are timed with.
+
+    Attributes:
+        reference: the FP32 model on ONNX Runtime.
+        request: what is asked.
+        rows: how many rows that has.
+    """
+
+    reference: Runtime
+    request: Arrays = field(repr=False)
+    rows: int
+
+
+def try_candidates(
+    pairings: Sequence[Pairing], graphs: GraphVariants, timing: Timing, *, unmeasured: bool, progress: Progress
+) -> tuple[Candidate, ...]:
+    """Make, judge and time each pairing; what fails is a result like any other.
 
     Args:
-        file: the original.
-        reference: its answers.
-        folder: where candidates are written.
-        batch: whether batches are wanted.
-        dynamic_batch: whether a fixed number of rows may be made any number.
-        optimized: whether the graph may be optimised.
-        progress: told about each step.
-
-    Returns:
-        A candidate that is written, and how it compares to the original.
+        pairings: what to try.
+        graphs: makes the graphs.
+        timing: what to time with.
+        unmeasured: whether graphs for a GPU that is not here are made and judged all the same.
+        progress: told about each.
 
     Raises:
-        InvalidModel: the graph cannot be repaired.
-        VerificationFailed: not even the repaired graph computes what the original does.
-        OSError: the disk did not take a candidate.
+        OSError: the disk did not take a file.
     """
-    candidate = _repaired(file, reference, progress)
-    candidate = _batched(candidate, reference, folder, batch=batch, dynamic_batch=dynamic_batch, progress=progress)
-    candidate = _optimized(candidate, reference, folder, wanted=optimized, progress=progress)
-    if candidate.verified is not None:
-        return candidate, candidate.verified
-    step = "Verifying against the original"
-    progress(BuildStep(step))
-    candidate, verified = _write_and_verify(candidate, reference, folder / "repaired")
-    progress(BuildStep(step, _agreement(verified)))
-    return candidate, verified
+    tried = []
+    for number, pairing in enumerate(pairings, start=1):
+        step = f"Candidate {number} of {len(pairings)}: {pairing}"
+        progress(BuildStep(step))
+        candidate = _try(pairing, graphs, timing, unmeasured=unmeasured)
+        if candidate.status is not Status.IMPOSSIBLE:
+            progress(BuildStep(step, _outcome(candidate)))
+        tried.append(candidate)
+    return tuple(tried)
 
 
-def node_count(model: onnx.ModelProto) -> int:
-    """All nodes, those inside branches, bodies and functions as well."""
-    return sum(1 for _ in nodes_of(model))
-
-
-def _repaired(file: OnnxFile, reference: Reference, progress: Progress) -> Candidate:
-    step = "Repairing what is legal but awkward"
-    progress(BuildStep(step))
-    repaired = repair(file.network)
-    repairs = list(repaired.repairs)
-    completed = complete_output_shapes(
-        repaired.network.model, {name: array.ndim for name, array in reference.answers[0].items()}
-    )
-    if completed:
-        repairs.append(f"declared the shape of {', '.join(completed)} as it was seen to be")
-    progress(BuildStep(step, ", ".join(repairs) or "nothing to repair"))
-    return Candidate(repaired.network, repairs=tuple(repairs))
-
-
-def _batched(
-    candidate: Candidate, reference: Reference, folder: Path, *, batch: bool, dynamic_batch: bool, progress: Progress
-) -> Candidate:
-    step = "Looking for a batch dimension"
-    progress(BuildStep(step))
-    if not batch:
-        return _unbatched(candidate, "batches were not asked for", step, progress)
-    obstacle = obstacle_to_batching(candidate.network.model)
-    if obstacle:
-        return _unbatched(candidate, obstacle, step, progress)
-    if reference.rows_independent:
-        progress(BuildStep(step, "any number of rows, each answered as if it were alone"))
-        return replace(candidate, batched=True)
-    if not dynamic_batch or reference.rows is None:
-        return _unbatched(candidate, "the number of rows was left as it is, as asked", step, progress)
-    model, rewritten = make_batch_dynamic(candidate.network.model, rows=reference.rows)
-    network = candidate.network.with_model(model)
-    proposal = replace(candidate, network=network, batched=True, made_dynamic=True, reshapes_rewritten=rewritten)
+def _try(pairing: Pairing, graphs: GraphVariants, timing: Timing, *, unmeasured: bool) -> Candidate:
+    obstacle = obstacle_to(pairing, graphs.signature)
+    if obstacle and not (unmeasured and pairing.device is Device.GPU):
+        return Candidate(pairing, Status.IMPOSSIBLE, obstacle)
+    candidate = Candidate(pairing)
     try:
-        proposal, _ = _write_and_verify(proposal, reference, folder / "batched")
-    except VerificationFailed as error:
-        _remove(folder / "batched")
-        return _unbatched(candidate, f"with a free first dimension: {error}", step, progress)
-    changed = f", {rewritten} Reshape node{plural(rewritten)} rewritten" if rewritten else ""
-    progress(BuildStep(step, f"{reference.rows} row{plural(reference.rows)} -> any number{changed}"))
-    return proposal
+        graph = graphs.graph_for(pairing)
+        candidate = replace(candidate, graph=graph)
+        if obstacle:
+            return _judged_as_graph(candidate, graphs, obstacle)
+        runtime = _load(pairing, graph.path, graphs.signature)
+        candidate = replace(candidate, engine=runtime.description)
+        accuracy = graphs.jury.final.judge(runtime)
+        candidate = _within_budget(replace(candidate, accuracy=accuracy), graphs)
+        if candidate.is_usable:
+            speed = measure_beside(runtime, timing.reference, timing.request, rows=timing.rows)
+            candidate = replace(candidate, speed=speed)
+    except (ConversionFailed, RunFailed, VerificationFailed) as error:
+        return replace(candidate, status=Status.FAILED, reason=str(error))
+    return candidate
 
 
-def _optimized(
-    candidate: Candidate, reference: Reference, folder: Path, *, wanted: bool, progress: Progress
-) -> Candidate:
-    step = "Optimising the graph"
-    progress(BuildStep(step))
-    reason = obstacle_to_optimization(candidate.network) if wanted else "it was not asked for"
-    if not reason:
-        try:
-            proposal = replace(
-                candidate,
-                network=optimize(candidate.network),
-                optimized=True,
-                optimization=f"onnxslim {version('onnxslim')}",
-            )
-            proposal, verified = _write_and_verify(proposal, reference, folder / "optimized")
-        except (OptimizationFailed, VerificationFailed) as error:
-            reason = str(error)
-            _remove(folder / "optimized")
-        else:
-            before, after = node_count(candidate.network.model), node_count(proposal.network.model)
-            progress(BuildStep(step, f"{before} -> {after} nodes; {_agreement(verified)}"))
-            return proposal
-    progress(BuildStep(step, f"left as it is: {reason}"))
-    return replace(candidate, optimization=f"not used: {reason}")
+def _judged_as_graph(candidate: Candidate, graphs: GraphVariants, obstacle: str) -> Candidate:
+    """A graph for a device that is not here: what ONNX Runtime's CPU provider computes stands for it."""
+    graph = candidate.graph
+    if graph is None or graph.accuracy is None:
+        problem = graph.problem if graph is not None else ""
+        return replace(candidate, status=Status.FAILED, reason=problem or "it could not be run on the CPU")
+    judged = _within_budget(replace(candidate, accuracy=graph.accuracy), graphs)
+    return replace(judged, status=Status.UNMEASURED, reason=obstacle) if judged.is_usable else judged
 
 
-def _unbatched(candidate: Candidate, reason: str, step: str, progress: Progress) -> Candidate:
-    progress(BuildStep(step, f"none: {reason}"))
-    return replace(candidate, batching_reason=reason)
+def _within_budget(candidate: Candidate, graphs: GraphVariants) -> Candidate:
+    if candidate.accuracy is None:
+        return candidate
+    drop = candidate.accuracy.drop_from(graphs.jury.final.accuracy)
+    if drop > graphs.jury.max_drop:
+        reason = f"drops by {drop:.2%}, and {graphs.jury.max_drop:.2%} is allowed"
+        return replace(candidate, drop=drop, status=Status.OUTSIDE_BUDGET, reason=reason)
+    return replace(candidate, drop=drop)
 
 
-def _write_and_verify(candidate: Candidate, reference: Reference, folder: Path) -> tuple[Candidate, Verified]:
-    folder.mkdir()
-    files = write_network(candidate.network, folder / MODEL)
-    verified = verify(files[0], reference, signature_of(candidate.network.model), batched=candidate.batched)
-    return replace(candidate, files=files, verified=verified), verified
+def _load(pairing: Pairing, path: Path, signature: Signature) -> Runtime:
+    if pairing.target is Target.OPENVINO:
+        precision = "bf16" if pairing.precision is Precision.BF16 else "f32"
+        return OpenVinoRuntime(path, signature, precision=precision, threads=cores())
+    provider = CUDA_PROVIDER if pairing.device is Device.GPU else CPU_PROVIDER
+    return Session(path, signature, optimized=True, provider=provider)
 
 
-def _agreement(verified: Verified) -> str:
-    if not verified.worst.values_compared:
-        return "random values, shapes compared"
-    return f"relative error at most {verified.worst.max_relative_error:.1g}"
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _outcome(candidate: Candidate) -> str:
+    if not candidate.is_usable or candidate.speed is None:
+        return f"{candidate.status}: {candidate.reason}"
+    kept = candidate.graph.kept if candidate.graph else ()
+    left = f", {len(kept)} nodes left in FP32" if kept else ""
+    return (
+        f"drop {candidate.drop or 0:.2%}, {candidate.speed.rows_per_second:,.0f} rows/s, "
+        f"{candidate.speed.ratio:.2f} of FP32{left}"
+    )

@@ -7,12 +7,14 @@ BuildError                     base; `exit_code` is what the `plansmith` command
 ├── InvalidOption              a name, a repository, labels or another option cannot be used
 ├── ModelNotFound              the repository has no such model or version
 ├── VerificationFailed         the model could not be run, or a version does not compute what its source computes
+│   └── BudgetNotMet           no candidate is accurate enough
 └── PublishFailed              the disk, its permissions or its file system did not let a version be written
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "BudgetNotMet",
     "BuildError",
     "InvalidModel",
     "InvalidOption",
@@ -60,6 +62,10 @@ class VerificationFailed(BuildError):
     """The model could not be run on the sample inputs, or a version computes something else than its source."""
 
     exit_code = 3
+
+
+class BudgetNotMet(VerificationFailed):
+    """No candidate is inside the accuracy budget, or none could be made at all."""
 
 
 class PublishFailed(BuildError):

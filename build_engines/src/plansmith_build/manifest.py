@@ -21,12 +21,17 @@ if TYPE_CHECKING:
     from plansmith_client.tensors import TensorSpec
 
 __all__ = [
+    "AccuracyRecord",
+    "AgreementRecord",
     "Batching",
+    "CandidateRecord",
+    "DataRecord",
     "Environment",
     "Graph",
     "Manifest",
     "OutputError",
     "PublishedFile",
+    "SearchRecord",
     "Source",
     "Tensor",
     "Verification",
@@ -35,7 +40,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-TOOLS = ("onnx", "onnxruntime", "onnxslim", "numpy", "protobuf")
+TOOLS = ("onnx", "onnxruntime", "onnxslim", "onnxconverter-common", "numpy", "protobuf")
 
 
 class _Record(BaseModel):
@@ -117,6 +122,75 @@ class Verification(_Record):
     outputs: tuple[OutputError, ...]
 
 
+class AgreementRecord(_Record):
+    """One output beside the FP32 model's, on the validation rows."""
+
+    name: str
+    top1_agreement: float | None = Field(description="fraction of rows with the same greatest element")
+    cosine: float | None = Field(description="mean cosine similarity of the rows")
+    signal_to_noise_db: float | None = Field(description="null: equal, or no floating point")
+    max_absolute_error: float | None = Field(description="greatest difference of two elements")
+    differing: float | None = Field(description="of whole numbers and text: fraction of elements that differ")
+
+
+class AccuracyRecord(_Record):
+    """How good answers are."""
+
+    rows: int
+    top1: float | None = Field(description="fraction of rows whose label scores highest; null without labels")
+    top5: float | None
+    outputs: tuple[AgreementRecord, ...]
+
+
+class DataRecord(_Record):
+    """Data that candidates were calibrated with and judged by."""
+
+    kind: Literal["npz", "npy folder", "images", "callable", "random"]
+    source: str
+    sha256: str
+    rows: int
+    labelled: bool
+
+
+class CandidateRecord(_Record):
+    """One way to serve the model: an engine, a device and a precision."""
+
+    target: str
+    device: str
+    precision: str
+    status: str = Field(
+        description="chosen, kept, slower, 'verified, not measured', 'outside the budget', failed, 'not possible here'"
+    )
+    reason: str = Field(description="why, where it is none of the usable ones")
+    config: str | None = Field(description="the configuration that serves it, where there is one")
+    file: str | None = Field(description="the model file, where a configuration uses it")
+    engine: str = Field(description="what ran it")
+    layout: str = Field(description="how INT8 is laid out and was calibrated, or weights were pruned")
+    kept_in_fp32: tuple[str, ...] = Field(description="names of nodes that were left as they were")
+    accuracy: AccuracyRecord | None
+    drop: float | None = Field(description="how much worse than FP32, 0 to 1: top-1 with labels, else agreement")
+    rows_per_second: float | None = Field(description="in one process")
+    fp32_rows_per_second: float | None = Field(
+        description="of the FP32 model on ONNX Runtime, measured in turn with it"
+    )
+    ratio_to_fp32: float | None = Field(description="median of the ratios of the rounds")
+    served_rows_per_second: float | None = Field(description="on a Triton of this machine")
+    instances: int
+    threads: int = Field(description="of each instance; 0: as many as there are cores")
+
+
+class SearchRecord(_Record):
+    """How the fastest version inside the accuracy budget was found."""
+
+    max_drop: float = Field(description="the accuracy that may be lost, 0 to 1")
+    calibration: DataRecord
+    validation: DataRecord
+    fp32: AccuracyRecord = Field(description="the FP32 model on the validation rows; its labels' accuracy is the base")
+    measured: str = Field(description="how speeds were taken")
+    cores: int
+    candidates: tuple[CandidateRecord, ...]
+
+
 class Environment(_Record):
     """Where the version was built and verified."""
 
@@ -149,7 +223,15 @@ class Manifest(_Record):
     outputs: tuple[Tensor, ...]
     verification: Verification
     environment: Environment
+    search: SearchRecord | None = Field(default=None, description="null where only the portable model was built")
     files: tuple[PublishedFile, ...]
+    configs: dict[str, str] = Field(
+        default={}, description="text of each configuration as published, by path in the model's folder"
+    )
+    labels: str | None = Field(default=None, description="content of labels.txt as published")
+    rolled_back_from: int | None = Field(
+        default=None, description="the version that this one publishes anew, None where it was built"
+    )
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from plansmith_build.signatures import Signature
 
-__all__ = ["Arrays", "RunFailed", "Session"]
+__all__ = ["CPU_PROVIDER", "Arrays", "RunFailed", "Session"]
+
+CPU_PROVIDER = "CPUExecutionProvider"
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
@@ -36,12 +38,21 @@ class Session:
     Args:
         model: a file, or the bytes of one that needs no other file.
         optimized: whether ONNX Runtime may rewrite the graph. A reference is run as it was written.
+        provider: what runs it.
+
+    Attributes:
+        description: what runs it, for tables and manifests.
 
     Raises:
-        RunFailed: ONNX Runtime does not load it.
+        RunFailed: ONNX Runtime does not load it, or does not have the provider.
     """
 
-    def __init__(self, model: Path | bytes, signature: Signature, *, optimized: bool) -> None:
+    def __init__(
+        self, model: Path | bytes, signature: Signature, *, optimized: bool, provider: str = CPU_PROVIDER
+    ) -> None:
+        device = provider.removesuffix("ExecutionProvider")
+        where = "the CPU" if provider == CPU_PROVIDER else f"its {device} provider"
+        self.description = f"ONNX Runtime {onnxruntime.__version__} on {where}"
         options = onnxruntime.SessionOptions()
         # What goes wrong is told by exceptions; its warnings would only disturb the progress display.
         options.log_severity_level = _LOG_FATAL
@@ -50,10 +61,12 @@ class Session:
         self._bfloat16 = {spec.name for spec in (*signature.inputs, *signature.outputs) if spec.datatype == "BF16"}
         try:
             self._session = onnxruntime.InferenceSession(
-                model if isinstance(model, bytes) else os.fspath(model), options, providers=["CPUExecutionProvider"]
+                model if isinstance(model, bytes) else os.fspath(model), options, providers=[provider]
             )
         except Exception as error:
             raise RunFailed(str(error)) from error
+        if self._session.get_providers()[0] != provider:
+            raise RunFailed(f"the {device} provider did not start")
         self._output_names = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> Arrays:

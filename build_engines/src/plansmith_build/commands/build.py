@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-import json
-import shlex
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+
+from plansmith_build.commands.build_display import result_as_json, show_result
+from plansmith_build.errors import InvalidOption
 
 if TYPE_CHECKING:
-    from plansmith_build.building import BuildResult
-    from plansmith_build.manifest import Verification
     from plansmith_build.progress import BuildStep
+    from plansmith_build.search import SearchOptions
 
 __all__ = ["build"]
+
+_SEARCH = "The fastest version that is accurate enough (needs --data)"
+
+
+class _Target(StrEnum):
+    AUTO = "auto"
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+    TENSORRT = "tensorrt"
+
+
+class _Precision(StrEnum):
+    AUTO = "auto"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
+class _Calibration(StrEnum):
+    AUTO = "auto"
+    MINMAX = "minmax"
+    ENTROPY = "entropy"
+    PERCENTILE = "percentile"
 
 
 def build(
@@ -37,7 +61,7 @@ def build(
     no_dynamic_batch: Annotated[
         bool, typer.Option("--no-dynamic-batch", help="Leave a fixed number of rows as it is.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Makes the random inputs of the verification repeatable.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Makes random inputs and the parting of data repeatable.")] = 0,
     staging: Annotated[
         Path | None,
         typer.Option(
@@ -45,16 +69,103 @@ def build(
             "[default: the repository's parent]"
         ),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_SEARCH,
+            help="A .npz file, a folder of .npy files or of images, module:function, or `random`. Half calibrates, "
+            "half validates.",
+        ),
+    ] = None,
+    validation_data: Annotated[
+        str | None, typer.Option(rich_help_panel=_SEARCH, help="Other data to validate with; --data then calibrates.")
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_SEARCH, help="How images become rows: `imagenet`, `size=224,scale=...`, or a file."
+        ),
+    ] = None,
+    labels_key: Annotated[
+        str | None, typer.Option(rich_help_panel=_SEARCH, help="Name of the labels in the data. [default: labels]")
+    ] = None,
+    target: Annotated[
+        list[_Target] | None,
+        typer.Option(rich_help_panel=_SEARCH, help="What to build for; may be repeated. [default: auto]"),
+    ] = None,
+    precision: Annotated[
+        list[_Precision] | None,
+        typer.Option(rich_help_panel=_SEARCH, help="What to compute in; may be repeated. [default: auto]"),
+    ] = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_SEARCH,
+            help="What may be lost: of top-1 accuracy with labels, of the agreement with FP32 without. [default: 0.5%]",
+        ),
+    ] = None,
+    calibration: Annotated[
+        _Calibration, typer.Option(rich_help_panel=_SEARCH, help="How INT8 ranges are chosen.")
+    ] = _Calibration.AUTO,
+    calibration_rows: Annotated[
+        int, typer.Option(min=1, rich_help_panel=_SEARCH, help="Calibrate with no more rows than this.")
+    ] = 128,
+    validation_rows: Annotated[
+        int, typer.Option(min=1, rich_help_panel=_SEARCH, help="Validate with no more rows than this.")
+    ] = 512,
+    sparsity: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=_SEARCH, help="Prune weights: `2:4`, or a fraction by magnitude such as 30%."),
+    ] = None,
+    no_serve: Annotated[
+        bool,
+        typer.Option("--no-serve", rich_help_panel=_SEARCH, help="Time candidates in process only, not as served."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
     """Build a verified version from an ONNX file and publish it in a model repository.
 
     The file is checked, repaired where it is awkward, made to take batches of any size where its graph allows, and
     optimised; what comes out must answer random inputs as the file itself does, or nothing is published.
+
+    With --data, candidates in several precisions and engines are made, judged by what they lose on that data, and
+    timed; the fastest inside the budget becomes configs/cpu.pbtxt or configs/gpu.pbtxt, which `plansmith serve` picks
+    by the hardware it finds.
     """
+    chosen = {
+        "--validation-data": validation_data,
+        "--preprocess": preprocess,
+        "--labels-key": labels_key,
+        "--target": target,
+        "--precision": precision,
+        "--max-drop": max_drop,
+        "--sparsity": sparsity,
+    }
+    given = [option for option, value in chosen.items() if value]
+    if data is None and given:
+        raise InvalidOption(
+            f"{given[0]} needs data to judge by: give it with --data calibration.npz; --data random is possible, and "
+            "says little of real data"
+        )
     from plansmith_build.building import BuildOptions  # noqa: PLC0415 - onnx and ONNX Runtime, not for `--help`
     from plansmith_build.building import build as build_version  # noqa: PLC0415
 
+    search = None
+    if data is not None:
+        search = _search_options(
+            data,
+            validation_data=validation_data,
+            preprocess=preprocess,
+            labels_key=labels_key,
+            targets=[entry.value for entry in target or [] if entry is not _Target.AUTO],
+            precisions=[entry.value for entry in precision or [] if entry is not _Precision.AUTO],
+            max_drop=max_drop or "0.5%",
+            calibration=calibration,
+            calibration_rows=calibration_rows,
+            validation_rows=validation_rows,
+            sparsity=sparsity,
+            serve=not no_serve,
+        )
     options = BuildOptions(
         repository=repository,
         name=name,
@@ -64,6 +175,7 @@ def build(
         dynamic_batch=not no_dynamic_batch,
         seed=seed,
         staging=staging,
+        search=search,
     )
     # What it is doing goes to standard error, so that standard output holds the result alone.
     display = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -77,55 +189,47 @@ def build(
 
         result = build_version(model, options, progress)
     if as_json:
-        typer.echo(_json(result))
+        typer.echo(result_as_json(result))
     else:
-        _show(result, repository)
+        show_result(result, repository)
 
 
-def _json(result: BuildResult) -> str:
-    return json.dumps(
-        {
-            "name": result.name,
-            "version": result.version,
-            "path": str(result.path),
-            "notes": result.notes,
-            "manifest": result.manifest.model_dump(mode="json"),
-        },
-        indent=2,
+def _search_options(
+    data: str,
+    *,
+    validation_data: str | None,
+    preprocess: str | None,
+    labels_key: str | None,
+    targets: list[str],
+    precisions: list[str],
+    max_drop: str,
+    calibration: _Calibration,
+    calibration_rows: int,
+    validation_rows: int,
+    sparsity: str | None,
+    serve: bool,
+) -> SearchOptions:
+    from plansmith_build.accuracy import parse_drop  # noqa: PLC0415 - as above
+    from plansmith_build.datasets import read_preprocessing  # noqa: PLC0415
+    from plansmith_build.precision.calibration import CalibrationMethod  # noqa: PLC0415
+    from plansmith_build.precision.sparsity import parse_sparsity  # noqa: PLC0415
+    from plansmith_build.search import SearchOptions  # noqa: PLC0415
+    from plansmith_build.targets import Precision, Target  # noqa: PLC0415
+
+    methods = tuple(CalibrationMethod)
+    if calibration is not _Calibration.AUTO:
+        methods = (CalibrationMethod(calibration.value),)
+    return SearchOptions(
+        data=data,
+        validation_data=validation_data,
+        preprocessing=read_preprocessing(preprocess) if preprocess is not None else None,
+        labels_key=labels_key,
+        targets=tuple(map(Target, targets)),
+        precisions=tuple(map(Precision, precisions)),
+        max_drop=parse_drop(max_drop),
+        calibration=methods,
+        calibration_rows=calibration_rows,
+        validation_rows=validation_rows,
+        sparsity=parse_sparsity(sparsity) if sparsity is not None else None,
+        serve=serve,
     )
-
-
-def _show(result: BuildResult, repository: Path) -> None:
-    manifest = result.manifest
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    table.add_row("published", f"{escape(result.name)} version {result.version} in {escape(str(result.path))}")
-    table.add_row("inputs", escape("\n".join(map(str, manifest.inputs))))
-    table.add_row("outputs", escape("\n".join(map(str, manifest.outputs))))
-    batching = manifest.batching
-    table.add_row(
-        "batches",
-        f"up to {batching.max_batch_size} rows" if batching.max_batch_size else f"none: {escape(batching.reason)}",
-    )
-    graph = manifest.graph
-    table.add_row("graph", f"{graph.nodes_before} -> {graph.nodes_after} nodes, {escape(graph.optimization)}")
-    if graph.repairs:
-        table.add_row("repaired", escape("\n".join(graph.repairs)))
-    table.add_row("verified", escape(_verification(manifest.verification)))
-    for note in result.notes:
-        table.add_row("note", escape(note))
-    console = Console(highlight=False)
-    console.print(table)
-    where = "" if repository == Path("model_repository") else f" --repository {shlex.quote(str(repository))}"
-    console.print(f"\nNext: plansmith serve{where}", markup=False, soft_wrap=True)
-
-
-def _verification(verification: Verification) -> str:
-    rows = f", {verification.rows_together} rows as one batch" if verification.rows_together else ""
-    where = f"on {verification.samples} random samples{rows}"
-    compared = [output for output in verification.outputs if output.values_compared]
-    if not compared:
-        return f"shapes only {where}: the model gives other values each time"
-    worst = max(compared, key=lambda output: output.max_relative_error)
-    return f"relative error {worst.max_relative_error:.2g} ({worst.tolerance:g} allowed) {where}"

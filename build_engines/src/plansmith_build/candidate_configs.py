@@ -1,0 +1,56 @@
+"""The configuration under which a candidate is served: the portable one, made fit for one engine on one device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tritonclient.grpc import model_config_pb2
+
+from plansmith_build.targets import Device, Precision, Target
+
+if TYPE_CHECKING:
+    from plansmith_build.candidates import Candidate
+
+__all__ = ["candidate_config"]
+
+
+def candidate_config(portable: Any, candidate: Candidate) -> Any:
+    """A copy of a portable configuration, made fit for a candidate on ONNX Runtime or OpenVINO.
+
+    Args:
+        portable: an `inference.ModelConfig`.
+        candidate: what is to be served.
+    """
+    config = model_config_pb2.ModelConfig()
+    config.CopyFrom(portable)
+    pairing, instances, threads = candidate.pairing, candidate.instances, candidate.threads
+    # Without a GPU to build a plan on, TensorRT is reached through ONNX Runtime's provider.
+    config.backend = Target.ONNXRUNTIME if pairing.device is Device.GPU else pairing.target
+    config.default_model_filename = candidate.files[0].name
+    del config.instance_group[:]
+    if pairing.device is Device.GPU:
+        config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_GPU, count=instances)
+        accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
+        # Q/DQ pairs and casts say what is computed in which precision; the provider only has to be allowed to.
+        accelerators[0].parameters["precision_mode"] = pairing.precision.upper()
+        return config
+    config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_CPU, count=instances)
+    config.ClearField("optimization")
+    if pairing.target is Target.OPENVINO:
+        _describe_openvino(config, pairing.precision, instances, threads)
+    elif threads:
+        config.parameters["intra_op_thread_count"].string_value = str(threads)
+    return config
+
+
+def _describe_openvino(config: Any, precision: Precision, instances: int, threads: int) -> None:
+    """The parameters of https://github.com/triton-inference-server/openvino_backend#parameters, and one more."""
+    if precision is Precision.BF16:
+        config.parameters["HINT_BF16"].string_value = "yes"
+    else:
+        # plansmith-server reads it; the container does not know it and leaves the choice to OpenVINO.
+        config.parameters["INFERENCE_PRECISION_HINT"].string_value = "f32"
+    if threads:
+        # Of all instances together, unlike ONNX Runtime's.
+        config.parameters["INFERENCE_NUM_THREADS"].string_value = str(threads * instances)
+        config.parameters["NUM_STREAMS"].string_value = str(instances)

@@ -1,0 +1,161 @@
+"""What `plansmith build` shows when it is done."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from plansmith_build.building import BuildResult
+    from plansmith_build.manifest import CandidateRecord, SearchRecord, Verification
+
+__all__ = ["candidates_table", "result_as_json", "show_result"]
+
+_STYLES = {"chosen": "bold green", "kept": "green", "slower": "", "verified, not measured": "cyan"}
+
+
+def result_as_json(result: BuildResult) -> str:
+    """One JSON document: where the version is, and its manifest."""
+    return json.dumps(
+        {
+            "name": result.name,
+            "version": result.version,
+            "path": str(result.path),
+            "notes": result.notes,
+            "manifest": result.manifest.model_dump(mode="json"),
+        },
+        indent=2,
+    )
+
+
+def show_result(result: BuildResult, repository: Path) -> None:
+    """Tables on standard output."""
+    manifest = result.manifest
+    console = Console(highlight=False)
+    if manifest.search is not None:
+        console.print(candidates_table(manifest.search))
+        console.print()
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    table.add_row("published", f"{escape(result.name)} version {result.version} in {escape(str(result.path))}")
+    table.add_row("inputs", escape("\n".join(map(str, manifest.inputs))))
+    table.add_row("outputs", escape("\n".join(map(str, manifest.outputs))))
+    batching = manifest.batching
+    table.add_row(
+        "batches",
+        f"up to {batching.max_batch_size} rows" if batching.max_batch_size else f"none: {escape(batching.reason)}",
+    )
+    graph = manifest.graph
+    table.add_row("graph", f"{graph.nodes_before} -> {graph.nodes_after} nodes, {escape(graph.optimization)}")
+    if graph.repairs:
+        table.add_row("repaired", escape("\n".join(graph.repairs)))
+    table.add_row("verified", escape(_verification(manifest.verification)))
+    if manifest.search is not None:
+        table.add_row("accuracy", escape(_accuracy(manifest.search)))
+        table.add_row("measured", escape(manifest.search.measured))
+        for candidate in manifest.search.candidates:
+            if candidate.config is not None:
+                table.add_row(escape(candidate.config), escape(_served_by(candidate)))
+    for note in result.notes:
+        table.add_row("note", escape(note))
+    console.print(table)
+    where = "" if repository == Path("model_repository") else f" --repository {shlex.quote(str(repository))}"
+    console.print(f"\nNext: plansmith serve{where}", markup=False, soft_wrap=True)
+
+
+def candidates_table(search: SearchRecord) -> Table:
+    """Every candidate with its accuracy and speed, or the reason why it has none."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("target", "device", "precision"):
+        table.add_column(heading)
+    labelled = search.fp32.top1 is not None
+    table.add_column("top-1" if labelled else "agreement", justify="right")
+    for heading in ("rows/s", "x FP32", "served"):
+        table.add_column(heading, justify="right")
+    table.add_column("", overflow="fold")
+    for candidate in search.candidates:
+        if candidate.status != "not possible here":
+            _add_candidate(table, candidate, labelled=labelled)
+    for (target, device, reason), precisions in _impossible(search).items():
+        table.add_row(
+            target,
+            device.upper(),
+            " ".join(precisions),
+            "",
+            "",
+            "",
+            "",
+            escape(f"not possible here: {reason}"),
+            style="dim",
+        )
+    return table
+
+
+def _add_candidate(table: Table, candidate: CandidateRecord, *, labelled: bool) -> None:
+    remarks = [candidate.status, candidate.reason]
+    if candidate.kept_in_fp32:
+        remarks.append(f"{len(candidate.kept_in_fp32)} nodes left in FP32")
+    table.add_row(
+        candidate.target,
+        candidate.device.upper(),
+        candidate.precision,
+        _percentage(candidate, labelled=labelled),
+        _number(candidate.rows_per_second),
+        f"{candidate.ratio_to_fp32:.2f}" if candidate.ratio_to_fp32 is not None else "",
+        _number(candidate.served_rows_per_second),
+        escape(": ".join(filter(None, remarks))),
+        style=_STYLES.get(candidate.status, "dim"),
+    )
+
+
+def _impossible(search: SearchRecord) -> dict[tuple[str, str, str], list[str]]:
+    """The precisions that one obstacle stands before, by target, device and obstacle."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for candidate in search.candidates:
+        if candidate.status == "not possible here":
+            found.setdefault((candidate.target, candidate.device, candidate.reason), []).append(candidate.precision)
+    return found
+
+
+def _percentage(candidate: CandidateRecord, *, labelled: bool) -> str:
+    if candidate.accuracy is None:
+        return ""
+    if labelled and candidate.accuracy.top1 is not None:
+        return f"{candidate.accuracy.top1:.2%}"
+    return f"{1 - candidate.drop:.2%}" if candidate.drop is not None else ""
+
+
+def _number(value: float | None) -> str:
+    return f"{value:,.0f}" if value is not None else ""
+
+
+def _accuracy(search: SearchRecord) -> str:
+    data = f"{search.validation.rows} rows of {search.validation.source}"
+    if search.validation.kind == "random":
+        data = f"{search.validation.rows} random rows, which say little of real data"
+    if search.fp32.top1 is not None:
+        return f"FP32 has {search.fp32.top1:.2%} top-1 on {data}; at most {search.max_drop:.2%} may be lost"
+    return f"agreement with FP32 on {data}; at most {search.max_drop:.2%} may be lost"
+
+
+def _served_by(candidate: CandidateRecord) -> str:
+    layout = f"{candidate.instances} instance{'' if candidate.instances == 1 else 's'}"
+    threads = f" of {candidate.threads} thread{'' if candidate.threads == 1 else 's'}" if candidate.threads else ""
+    return f"{candidate.target} {candidate.precision}, {candidate.file}, {layout}{threads}"
+
+
+def _verification(verification: Verification) -> str:
+    rows = f", {verification.rows_together} rows as one batch" if verification.rows_together else ""
+    where = f"on {verification.samples} random samples{rows}"
+    compared = [output for output in verification.outputs if output.values_compared]
+    if not compared:
+        return f"shapes only {where}: the model gives other values each time"
+    worst = max(compared, key=lambda output: output.max_relative_error)
+    return f"relative error {worst.max_relative_error:.2g} ({worst.tolerance:g} allowed) {where}"

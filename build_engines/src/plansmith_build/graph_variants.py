@@ -1,0 +1,165 @@
+"""The graphs that candidates are made from, each made once and written to a file of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import onnx
+
+from plansmith_build.precision.calibration import CalibrationMethod
+from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.precision.preparation import BFLOAT16_OPSET, QUANTIZATION_OPSET, prepare
+from plansmith_build.precision.schemes import TENSORRT, x86_scheme
+from plansmith_build.precision.variants import (
+    bfloat16_variant,
+    float16_variant,
+    int8_variant,
+    sparse_variant,
+)
+from plansmith_build.runtimes.cpu_features import has_vnni
+from plansmith_build.targets import Device, Precision
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from plansmith_build.accuracy import Accuracy
+    from plansmith_build.networks import Network
+    from plansmith_build.precision.sparsity import Sparsity
+    from plansmith_build.precision.variants import Jury, Variant
+    from plansmith_build.signatures import Signature
+    from plansmith_build.targets import Pairing
+
+__all__ = ["GraphFile", "GraphVariants"]
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """A graph on disk.
+
+    Attributes:
+        path: the model file.
+        files: the model file and its data file, where there is one.
+        kept: the names of the nodes that were left in FP32.
+        layout: how INT8 is laid out and was calibrated, or how weights were pruned; empty where neither was.
+        accuracy: of the graph on ONNX Runtime's CPU provider; None where it does not run there.
+        problem: why not.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    kept: tuple[str, ...] = ()
+    layout: str = ""
+    accuracy: Accuracy | None = None
+    problem: str = ""
+
+
+class GraphVariants:
+    """Makes the graph for a pairing when it is first asked for.
+
+    Attributes:
+        signature: what every graph takes and gives.
+        jury: who judges them.
+
+    Args:
+        portable: the FP32 graph as it is published.
+        network: the same in memory.
+        jury: who judges.
+        folder: where graphs are written.
+        methods: the calibration methods, tried in turn.
+        sparsity: how weights are pruned, if at all.
+    """
+
+    def __init__(
+        self,
+        portable: GraphFile,
+        network: Network,
+        jury: Jury,
+        folder: Path,
+        *,
+        methods: tuple[CalibrationMethod, ...] = tuple(CalibrationMethod),
+        sparsity: Sparsity | None = None,
+    ) -> None:
+        self.signature: Signature = jury.signature
+        self.jury = jury
+        self._portable = portable
+        self._network = network
+        self._folder = folder
+        self._methods = methods
+        self._sparsity = sparsity
+        self._prepared: dict[int, onnx.ModelProto] = {}
+        self._pruned: dict[int, Variant] = {}
+        self._made: dict[str, GraphFile | ConversionFailed] = {}
+
+    def graph_for(self, pairing: Pairing) -> GraphFile:
+        """The graph that a pairing is made from.
+
+        Raises:
+            ConversionFailed: it cannot be made; told again each time it is asked for.
+            OSError: the disk did not take it.
+        """
+        name = _file_name(pairing, sparse=self._sparsity is not None)
+        if name not in self._made:
+            try:
+                self._made[name] = self._make(name, pairing)
+            except ConversionFailed as error:
+                self._made[name] = error
+        made = self._made[name]
+        if isinstance(made, ConversionFailed):
+            raise made
+        return made
+
+    def _make(self, name: str, pairing: Pairing) -> GraphFile:
+        on_cpu = pairing.device is Device.CPU
+        jury = self.jury if on_cpu else replace(self.jury, optimized=False)
+        match pairing.precision:
+            case Precision.INT8:
+                scheme = x86_scheme(vnni=has_vnni()) if on_cpu else TENSORRT
+                return self._write(name, int8_variant(self._prepare(QUANTIZATION_OPSET), scheme, jury, self._methods))
+            case Precision.FP16:
+                return self._write(name, float16_variant(self._prepare(QUANTIZATION_OPSET), jury))
+            case Precision.BF16 if not on_cpu:
+                return self._write(name, bfloat16_variant(self._prepare(BFLOAT16_OPSET), jury))
+        if self._sparsity is None:
+            # OpenVINO computes FP32 graphs in BF16 where it is told to.
+            return replace(self._portable, accuracy=self.jury.final.accuracy)
+        return self._write(name, self._sparse(self._sparsity, QUANTIZATION_OPSET))
+
+    def _prepare(self, opset: int) -> onnx.ModelProto:
+        if self._sparsity is not None:
+            return self._sparse(self._sparsity, opset).model
+        if opset not in self._prepared:
+            self._prepared[opset] = prepare(self._network, opset=opset)
+        return self._prepared[opset]
+
+    def _sparse(self, sparsity: Sparsity, opset: int) -> Variant:
+        if opset not in self._pruned:
+            variant = sparse_variant(prepare(self._network, opset=opset), sparsity, self.jury)
+            self._pruned[opset] = replace(variant, layout=f"weights pruned {sparsity}")
+        return self._pruned[opset]
+
+    def _write(self, name: str, variant: Variant) -> GraphFile:
+        path = self._folder / name
+        onnx.save(variant.model, path)
+        return GraphFile(
+            path=path,
+            files=(path,),
+            kept=variant.kept,
+            layout=variant.layout,
+            accuracy=variant.accuracy,
+            problem=variant.problem,
+        )
+
+
+def _file_name(pairing: Pairing, *, sparse: bool) -> str:
+    on_cpu = pairing.device is Device.CPU
+    match pairing.precision:
+        case Precision.INT8:
+            words = ["int8"] if on_cpu else ["int8", "tensorrt"]
+        case Precision.FP16:
+            words = ["fp16"]
+        case Precision.BF16 if not on_cpu:
+            words = ["bf16"]
+        case _:
+            words = []
+    return ".".join(["model", *(["sparse"] if sparse else []), *words, "onnx"])

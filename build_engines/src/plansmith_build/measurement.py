@@ -1,0 +1,68 @@
+"""How fast a candidate is in this process, always beside the FP32 model, since machines are not equally fast twice."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plansmith_build.runtimes import Runtime
+    from plansmith_build.sessions import Arrays
+
+__all__ = ["Speed", "measure_beside"]
+
+ROUNDS = 3
+SECONDS_PER_ROUND = 0.4
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Two speeds measured in turn.
+
+    Attributes:
+        rows_per_second: the candidate's, the median of all rounds.
+        reference_rows_per_second: the FP32 model's on ONNX Runtime, likewise.
+        ratio: the median of the rounds' ratios.
+    """
+
+    rows_per_second: float
+    reference_rows_per_second: float
+    ratio: float
+
+
+def measure_beside(candidate: Runtime, reference: Runtime, request: Arrays, *, rows: int) -> Speed:
+    """Run both in turn, a few rounds of less than a second.
+
+    Args:
+        candidate: what is measured.
+        reference: the FP32 model.
+        request: what both are asked.
+        rows: how many rows the request has.
+
+    Raises:
+        RunFailed: one of them reports an error.
+    """
+    for runtime in (candidate, reference):
+        _rate(runtime, request, rows, seconds=0)
+    pairs = [
+        (_rate(candidate, request, rows, SECONDS_PER_ROUND), _rate(reference, request, rows, SECONDS_PER_ROUND))
+        for _ in range(ROUNDS)
+    ]
+    return Speed(
+        rows_per_second=statistics.median(rate for rate, _ in pairs),
+        reference_rows_per_second=statistics.median(rate for _, rate in pairs),
+        ratio=statistics.median(rate / other for rate, other in pairs),
+    )
+
+
+def _rate(runtime: Runtime, request: Arrays, rows: int, seconds: float) -> float:
+    started = time.perf_counter()
+    runs = 0
+    while True:
+        runtime.run(request)
+        runs += 1
+        elapsed = time.perf_counter() - started
+        if elapsed >= seconds:
+            return runs * rows / elapsed

@@ -1,0 +1,202 @@
+"""From a loaded file to the portable model: each change to the graph is kept only if it is verified."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from plansmith_build.batching import make_batch_dynamic, obstacle_to_batching
+from plansmith_build.errors import VerificationFailed
+from plansmith_build.graphs import nodes_of
+from plansmith_build.networks import Network, write_network
+from plansmith_build.optimization import OptimizationFailed, obstacle_to_optimization, optimize
+from plansmith_build.progress import BuildStep, plural
+from plansmith_build.repair import repair
+from plansmith_build.signatures import complete_output_shapes, signature_of
+from plansmith_build.verification import Verified, verify
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx
+
+    from plansmith_build.loading import OnnxFile
+    from plansmith_build.progress import Progress
+    from plansmith_build.reference import Reference
+
+__all__ = ["PortableModel", "make_portable", "node_count"]
+
+MODEL = "model.onnx"
+
+
+@dataclass(frozen=True)
+class PortableModel:
+    """A graph on its way to a version.
+
+    Attributes:
+        network: the graph and its weights.
+        repairs: what was put right, a sentence each.
+        batched: whether the first dimension is that of a batch of any size.
+        made_dynamic: whether that is our doing.
+        reshapes_rewritten: how many Reshape nodes were changed for it.
+        batching_reason: why it takes no batches, empty where it does.
+        optimized: whether the optimiser's graph is used.
+        optimization: the optimiser and its version, or why it was not used.
+        files: the model file and its data file, where it was written.
+        verified: how it compares to the original, where it was verified.
+    """
+
+    network: Network
+    repairs: tuple[str, ...] = ()
+    batched: bool = False
+    made_dynamic: bool = False
+    reshapes_rewritten: int = 0
+    batching_reason: str = ""
+    optimized: bool = False
+    optimization: str = ""
+    files: tuple[Path, ...] = ()
+    verified: Verified | None = None
+
+
+def make_portable(
+    file: OnnxFile,
+    reference: Reference,
+    folder: Path,
+    *,
+    batch: bool,
+    dynamic_batch: bool,
+    optimized: bool,
+    progress: Progress,
+) -> tuple[PortableModel, Verified]:
+    """Repair, free the batch dimension and optimise, as far as the result stays that of the original.
+
+    Args:
+        file: the original.
+        reference: its answers.
+        folder: where candidates are written.
+        batch: whether batches are wanted.
+        dynamic_batch: whether a fixed number of rows may be made any number.
+        optimized: whether the graph may be optimised.
+        progress: told about each step.
+
+    Returns:
+        A candidate that is written, and how it compares to the original.
+
+    Raises:
+        InvalidModel: the graph cannot be repaired.
+        VerificationFailed: not even the repaired graph computes what the original does.
+        OSError: the disk did not take a candidate.
+    """
+    candidate = _repaired(file, reference, progress)
+    candidate = _batched(candidate, reference, folder, batch=batch, dynamic_batch=dynamic_batch, progress=progress)
+    candidate = _optimized(candidate, reference, folder, wanted=optimized, progress=progress)
+    if candidate.verified is not None:
+        return candidate, candidate.verified
+    step = "Verifying against the original"
+    progress(BuildStep(step))
+    candidate, verified = _write_and_verify(candidate, reference, folder / "repaired")
+    progress(BuildStep(step, _agreement(verified)))
+    return candidate, verified
+
+
+def node_count(model: onnx.ModelProto) -> int:
+    """All nodes, those inside branches, bodies and functions as well."""
+    return sum(1 for _ in nodes_of(model))
+
+
+def _repaired(file: OnnxFile, reference: Reference, progress: Progress) -> PortableModel:
+    step = "Repairing what is legal but awkward"
+    progress(BuildStep(step))
+    repaired = repair(file.network)
+    repairs = list(repaired.repairs)
+    completed = complete_output_shapes(
+        repaired.network.model, {name: array.ndim for name, array in reference.answers[0].items()}
+    )
+    if completed:
+        repairs.append(f"declared the shape of {', '.join(completed)} as it was seen to be")
+    progress(BuildStep(step, ", ".join(repairs) or "nothing to repair"))
+    return PortableModel(repaired.network, repairs=tuple(repairs))
+
+
+def _batched(
+    candidate: PortableModel,
+    reference: Reference,
+    folder: Path,
+    *,
+    batch: bool,
+    dynamic_batch: bool,
+    progress: Progress,
+) -> PortableModel:
+    step = "Looking for a batch dimension"
+    progress(BuildStep(step))
+    if not batch:
+        return _unbatched(candidate, "batches were not asked for", step, progress)
+    obstacle = obstacle_to_batching(candidate.network.model)
+    if obstacle:
+        return _unbatched(candidate, obstacle, step, progress)
+    if reference.rows_independent:
+        progress(BuildStep(step, "any number of rows, each answered as if it were alone"))
+        return replace(candidate, batched=True)
+    if not dynamic_batch or reference.rows is None:
+        return _unbatched(candidate, "the number of rows was left as it is, as asked", step, progress)
+    model, rewritten = make_batch_dynamic(candidate.network.model, rows=reference.rows)
+    network = candidate.network.with_model(model)
+    proposal = replace(candidate, network=network, batched=True, made_dynamic=True, reshapes_rewritten=rewritten)
+    try:
+        proposal, _ = _write_and_verify(proposal, reference, folder / "batched")
+    except VerificationFailed as error:
+        _remove(folder / "batched")
+        return _unbatched(candidate, f"with a free first dimension: {error}", step, progress)
+    changed = f", {rewritten} Reshape node{plural(rewritten)} rewritten" if rewritten else ""
+    progress(BuildStep(step, f"{reference.rows} row{plural(reference.rows)} -> any number{changed}"))
+    return proposal
+
+
+def _optimized(
+    candidate: PortableModel, reference: Reference, folder: Path, *, wanted: bool, progress: Progress
+) -> PortableModel:
+    step = "Optimising the graph"
+    progress(BuildStep(step))
+    reason = obstacle_to_optimization(candidate.network) if wanted else "it was not asked for"
+    if not reason:
+        try:
+            proposal = replace(
+                candidate,
+                network=optimize(candidate.network),
+                optimized=True,
+                optimization=f"onnxslim {version('onnxslim')}",
+            )
+            proposal, verified = _write_and_verify(proposal, reference, folder / "optimized")
+        except (OptimizationFailed, VerificationFailed) as error:
+            reason = str(error)
+            _remove(folder / "optimized")
+        else:
+            before, after = node_count(candidate.network.model), node_count(proposal.network.model)
+            progress(BuildStep(step, f"{before} -> {after} nodes; {_agreement(verified)}"))
+            return proposal
+    progress(BuildStep(step, f"left as it is: {reason}"))
+    return replace(candidate, optimization=f"not used: {reason}")
+
+
+def _unbatched(candidate: PortableModel, reason: str, step: str, progress: Progress) -> PortableModel:
+    progress(BuildStep(step, f"none: {reason}"))
+    return replace(candidate, batching_reason=reason)
+
+
+def _write_and_verify(candidate: PortableModel, reference: Reference, folder: Path) -> tuple[PortableModel, Verified]:
+    folder.mkdir()
+    files = write_network(candidate.network, folder / MODEL)
+    verified = verify(files[0], reference, signature_of(candidate.network.model), batched=candidate.batched)
+    return replace(candidate, files=files, verified=verified), verified
+
+
+def _agreement(verified: Verified) -> str:
+    if not verified.worst.values_compared:
+        return "random values, shapes compared"
+    return f"relative error at most {verified.worst.max_relative_error:.1g}"
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,5 @@
+"""Precision, written into the graph: FP16 and BF16 by casts, INT8 by pairs of QuantizeLinear and DequantizeLinear.
+
+So it can be verified on any machine before an engine is compiled from it, and TensorRT, whose networks are strongly
+typed since version 11, needs no flags.
+"""

@@ -1,0 +1,102 @@
+"""The range of each tensor, seen on the user's own data."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnxruntime.quantization import CalibrationMethod as _Method
+from onnxruntime.quantization import create_calibrator
+
+from plansmith_build.precision.errors import ConversionFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from plansmith_build.precision.schemes import QuantizationScheme
+    from plansmith_build.sessions import Arrays
+
+__all__ = ["CalibrationMethod", "calibrate"]
+
+
+class CalibrationMethod(StrEnum):
+    """How a tensor's range is chosen from the values that were seen."""
+
+    MINMAX = "minmax"
+    ENTROPY = "entropy"
+    PERCENTILE = "percentile"
+
+
+_METHODS = {
+    CalibrationMethod.MINMAX: _Method.MinMax,
+    CalibrationMethod.ENTROPY: _Method.Entropy,
+    CalibrationMethod.PERCENTILE: _Method.Percentile,
+}
+
+
+def calibrate(
+    model: onnx.ModelProto, batches: Sequence[Arrays], method: CalibrationMethod, scheme: QuantizationScheme
+) -> Any:
+    """Run the model on the data and choose the range of each tensor that may be quantized.
+
+    Memory is that of one batch with all its intermediate tensors, whatever the number of batches.
+
+    Args:
+        model: from `preparation.prepare`.
+        batches: inputs by name, as the model takes them.
+        method: how.
+        scheme: what will be quantized.
+
+    Returns:
+        onnxruntime's TensorsData.
+
+    Raises:
+        ConversionFailed: the model could not be run or the ranges not be chosen.
+    """
+    # It reports its progress with print, and on the root logger.
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    with tempfile.TemporaryDirectory(prefix="plansmith-calibration-") as folder, quiet, _without_warnings():
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, path)
+        try:
+            calibrator = create_calibrator(
+                path,
+                list(scheme.operators),
+                augmented_model_path=str(Path(folder) / "augmented.onnx"),
+                calibrate_method=_METHODS[method],
+                extra_options={"symmetric": scheme.symmetric},
+            )
+            # What an engine keeps between the batches is not needed here.
+            for batch in batches:
+                calibrator.collect_data(_Reader(batch))
+            return calibrator.compute_data()
+        except Exception as error:
+            said = " ".join(str(error).split())[:200]
+            raise ConversionFailed(f"the {method} calibration failed: {type(error).__name__}: {said}") from error
+
+
+class _Reader:
+    """Gives one batch, by the interface of onnxruntime's CalibrationDataReader."""
+
+    def __init__(self, batch: Arrays) -> None:
+        self._batches: list[Arrays] = [batch]
+
+    def get_next(self) -> Arrays | None:
+        return self._batches.pop() if self._batches else None
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    logger = logging.getLogger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,167 @@
+"""FP16 and BF16: casts put into the graph, inputs and outputs left as they are.
+
+onnxconverter-common does the conversion; docs/how-a-build-decides.md says why it and not another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+from onnx.shape_inference import infer_shapes
+from onnxconverter_common import float16
+
+from plansmith_build.graphs import nodes_of
+from plansmith_build.precision.errors import ConversionFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+__all__ = ["HalfType", "convertible_nodes", "rounded", "to_bfloat16", "to_float16"]
+
+
+class HalfType(IntEnum):
+    """A number of 16 bits, by its TensorProto.DataType."""
+
+    FLOAT16 = 10
+    BFLOAT16 = 16
+
+
+LARGEST_FLOAT16 = 65504.0
+SMALLEST_FLOAT16 = 2.0**-24
+
+
+def convertible_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
+    """The names of the nodes of the main graph that can compute in 16 bits, in the graph's order."""
+    blocked = set(float16.DEFAULT_OP_BLOCK_LIST) | {"Cast", "Constant", "Shape"}
+    return tuple(node.name for node in model.graph.node if node.op_type not in blocked)
+
+
+def to_float16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
+    """A copy that computes in FP16.
+
+    Args:
+        model: from `preparation.prepare`.
+        keep: names of nodes that compute in FP32.
+
+    Raises:
+        ConversionFailed: the converter failed, or what it gave is no valid model.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    try:
+        # It prints and warns of each weight that it rounds to the smallest or largest number: the verification judges.
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
+            converted: onnx.ModelProto = float16.convert_float_to_float16(
+                copy,
+                min_positive_val=SMALLEST_FLOAT16,
+                max_finite_val=LARGEST_FLOAT16,
+                keep_io_types=True,
+                node_block_list=list(keep),
+                check_fp16_ready=False,
+            )
+        # What the converter left in FP32 for want of a shape is declared by types that no longer hold.
+        del converted.graph.value_info[:]
+        return infer_shapes(converted, strict_mode=False)
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise ConversionFailed(f"the FP16 converter failed: {type(error).__name__}: {said}") from error
+
+
+def to_bfloat16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
+    """A copy that computes in BF16, which ONNX Runtime's CPU provider does not run: see `rounded`.
+
+    Args:
+        model: from `preparation.prepare`, of operator set `BFLOAT16_OPSET` or later.
+        keep: names of nodes that compute in FP32.
+
+    Raises:
+        ConversionFailed: the converter failed.
+    """
+    weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    converted = to_float16(model, keep=keep)
+    for tensor in converted.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            # From the original: rounding by way of FP16 would lose what BF16 can hold.
+            exact = weights.get(tensor.name)
+            values = numpy_helper.to_array(exact if exact is not None else tensor)
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(ml_dtypes.bfloat16), tensor.name))
+    for node in nodes_of(converted):
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.BFLOAT16
+            elif attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT16:
+                values = numpy_helper.to_array(attribute.t).astype(ml_dtypes.bfloat16)
+                attribute.t.CopyFrom(numpy_helper.from_array(values, attribute.t.name))
+    del converted.graph.value_info[:]
+    return infer_shapes(converted, strict_mode=False)
+
+
+def rounded(model: onnx.ModelProto, number: HalfType, *, keep: Collection[str] = ()) -> onnx.ModelProto:
+    """What `to_float16` or `to_bfloat16` computes, on a runtime that has no such arithmetic.
+
+    FP32 arithmetic, each weight and each result rounded: that is what an accelerator does that accumulates in FP32.
+    ONNX Runtime's CPU provider runs FP16 graphs, too, but in FP32 from node to node, so that no overflow shows. This
+    one must not be optimised by it.
+
+    Args:
+        model: from `preparation.prepare`.
+        number: what to round to.
+        keep: names of nodes that compute in FP32.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    nodes = list(copy.graph.node)
+    floats = _float_tensors(model)
+    converted = set(convertible_nodes(model)) - set(keep)
+    read = {name for node in nodes if node.name in converted for name in node.input}
+    for tensor in copy.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and tensor.name in read:
+            tensor.CopyFrom(numpy_helper.from_array(_round_array(numpy_helper.to_array(tensor), number), tensor.name))
+    del copy.graph.node[:]
+    renamed = {}
+    for name in sorted(read & {value.name for value in copy.graph.input} & floats):
+        renamed[name] = f"{name}/rounded"
+        copy.graph.node.extend(_round_tensor(name, name, renamed[name], number))
+    for node in nodes:
+        outputs = [name for name in node.output if node.name in converted and name in floats]
+        if node.name in converted:
+            for position, name in enumerate(node.input):
+                node.input[position] = renamed.get(name, name)
+        for position, name in enumerate(node.output):
+            if name in outputs:
+                node.output[position] = f"{name}/exact"
+        copy.graph.node.append(node)
+        for name in outputs:
+            copy.graph.node.extend(_round_tensor(name, f"{name}/exact", name, number))
+    del copy.graph.value_info[:]
+    return copy
+
+
+def _round_array(values: np.ndarray[Any, np.dtype[Any]], number: HalfType) -> np.ndarray[Any, np.dtype[Any]]:
+    if number is HalfType.BFLOAT16:
+        return values.astype(ml_dtypes.bfloat16).astype(np.float32)
+    # As the converter does with weights.
+    return np.clip(values, -LARGEST_FLOAT16, LARGEST_FLOAT16).astype(np.float16).astype(np.float32)
+
+
+def _round_tensor(label: str, source: str, target: str, number: HalfType) -> list[onnx.NodeProto]:
+    # ONNX Runtime takes a cast there and back for its own and drops both, unless something stands between them.
+    narrow, apart = f"{label}/narrow", f"{label}/apart"
+    return [
+        onnx.helper.make_node("Cast", [source], [narrow], name=f"{label}/to_half", to=number.value),
+        onnx.helper.make_node("Identity", [narrow], [apart], name=f"{label}/between"),
+        onnx.helper.make_node("Cast", [apart], [target], name=f"{label}/to_float", to=TensorProto.FLOAT),
+    ]
+
+
+def _float_tensors(model: onnx.ModelProto) -> set[str]:
+    values = [*model.graph.value_info, *model.graph.input, *model.graph.output]
+    return {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}

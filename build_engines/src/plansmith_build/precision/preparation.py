@@ -1,0 +1,68 @@
+"""A graph as the precision tools need it: a recent operator set, named nodes, known shapes, two-input sums as Add."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+from onnx import version_converter
+from onnx.helper import find_min_ir_version_for
+from onnx.shape_inference import infer_shapes
+
+from plansmith_build.graphs import nodes_of, standard_domain
+from plansmith_build.networks import attach
+from plansmith_build.precision.errors import ConversionFailed
+
+if TYPE_CHECKING:
+    from plansmith_build.networks import Network
+
+__all__ = ["BFLOAT16_OPSET", "QUANTIZATION_OPSET", "prepare"]
+
+QUANTIZATION_OPSET = 17
+"""Per-channel DequantizeLinear needs 13 (https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html); 17 is old enough
+for every runtime of the containers since 2023."""
+
+BFLOAT16_OPSET = 22
+"""The first in which Conv and its kin take BFLOAT16 (https://onnx.ai/onnx/operators/onnx__Conv.html)."""
+
+# The tools hold several copies of a model in one protobuf message each.
+LARGEST_BYTES = 2**30
+
+
+def prepare(network: Network, *, opset: int) -> onnx.ModelProto:
+    """A copy of the whole model, ready for the precision tools.
+
+    Args:
+        network: a repaired network.
+        opset: the least version of the standard operators.
+
+    Raises:
+        ConversionFailed: the model is too large for the tools, or cannot be converted to that operator set.
+    """
+    if network.size > LARGEST_BYTES:
+        raise ConversionFailed(
+            f"the model has {network.size / 2**30:.1f} GiB, and the precision tools take up to "
+            f"{LARGEST_BYTES / 2**30:.0f} GiB"
+        )
+    model = attach(network)
+    version = next((entry.version for entry in model.opset_import if not standard_domain(entry.domain)), opset)
+    if version < opset:
+        try:
+            converted = version_converter.convert_version(model, opset)
+        except Exception as error:
+            said = " ".join(str(error).split()).rpartition(" failed: ")[2][:200]
+            raise ConversionFailed(f"operator set {version} cannot be converted to {opset}: {said}") from error
+        converted.ir_version = max(converted.ir_version, find_min_ir_version_for(converted.opset_import))
+        model = converted
+    taken = {node.name for node in nodes_of(model)}
+    for number, node in enumerate(model.graph.node):
+        if node.op_type == "Sum" and len(node.input) == 2:  # noqa: PLR2004 - a sum of two is an addition
+            node.op_type = "Add"
+        if not node.name:
+            node.name = next(name for name in _names(node.op_type, number) if name not in taken)
+            taken.add(node.name)
+    return infer_shapes(model)
+
+
+def _names(operator: str, number: int) -> tuple[str, ...]:
+    return (f"{operator}_{number}", *(f"{operator}_{number}_{suffix}" for suffix in range(1000)))

@@ -1,0 +1,103 @@
+"""INT8: pairs of QuantizeLinear and DequantizeLinear put into the graph."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnxruntime.quantization import QDQQuantizer, QuantType
+
+from plansmith_build.precision.errors import ConversionFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from plansmith_build.precision.schemes import QuantizationScheme
+
+__all__ = ["quantizable_nodes", "quantize"]
+
+_COMPUTING = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+_JOINING = {"Add", "Mul", "Concat"}
+
+
+def quantizable_nodes(model: onnx.ModelProto, scheme: QuantizationScheme) -> tuple[str, ...]:
+    """The names of the nodes that a scheme quantizes of their own accord, in the graph's order.
+
+    These are the nodes with weights, and those that join branches; what only moves or pools numbers follows its input.
+
+    Args:
+        model: from `preparation.prepare`.
+        scheme: how.
+    """
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    found = [node for node in model.graph.node if _is_quantizable(node, weights, scheme)]
+    # Sums alone are not worth the conversion there and back.
+    return tuple(node.name for node in found) if any(node.op_type in _COMPUTING for node in found) else ()
+
+
+def quantize(
+    model: onnx.ModelProto, ranges: Any, scheme: QuantizationScheme, *, keep: Collection[str] = ()
+) -> onnx.ModelProto:
+    """A copy with pairs of QuantizeLinear and DequantizeLinear.
+
+    Args:
+        model: from `preparation.prepare`.
+        ranges: from `calibration.calibrate`.
+        scheme: how.
+        keep: names of nodes that compute in floating point.
+
+    Raises:
+        ConversionFailed: there is nothing to quantize, or the quantizer failed.
+    """
+    chosen = set(quantizable_nodes(model, scheme)) - set(keep)
+    if not chosen:
+        raise ConversionFailed("no Conv, Gemm or MatMul has constant weights that INT8 could be used for")
+    excluded = [
+        node.name for node in model.graph.node if node.op_type in _COMPUTING | _JOINING and node.name not in chosen
+    ]
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    logger = logging.getLogger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            quantizer = QDQQuantizer(
+                copy,
+                per_channel=True,
+                reduce_range=scheme.reduce_range,
+                weight_qType=QuantType.QInt8,
+                activation_qType=scheme.activations,
+                tensors_range=ranges,
+                nodes_to_quantize=[],
+                nodes_to_exclude=excluded,
+                op_types_to_quantize=list(scheme.operators),
+                extra_options=scheme.extra_options,
+            )
+            quantizer.quantize_model()
+            quantizer.model.topological_sort()
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise ConversionFailed(f"the quantizer failed: {type(error).__name__}: {said}") from error
+    finally:
+        logger.setLevel(before)
+    quantized: onnx.ModelProto = quantizer.model.model
+    return quantized
+
+
+def _is_quantizable(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto], scheme: QuantizationScheme) -> bool:
+    if node.op_type not in scheme.operators:
+        return False
+    if node.op_type in _JOINING:
+        return not any(name in weights for name in node.input)
+    if node.op_type not in _COMPUTING:
+        return False
+    weight = weights.get(node.input[1])
+    return weight is not None and weight.data_type == onnx.TensorProto.FLOAT and not _is_narrow(node, weight, scheme)
+
+
+def _is_narrow(node: onnx.NodeProto, weight: onnx.TensorProto, scheme: QuantizationScheme) -> bool:
+    return node.op_type in {"Gemm", "MatMul"} and any(size < scheme.smallest_matrix for size in weight.dims)

@@ -1,0 +1,226 @@
+"""A graph in another precision that stays inside the accuracy budget, or as close to it as could be found."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from plansmith_build.errors import VerificationFailed
+from plansmith_build.precision import half
+from plansmith_build.precision.calibration import CalibrationMethod, calibrate
+from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.precision.half import HalfType
+from plansmith_build.precision.quantization import quantizable_nodes, quantize
+from plansmith_build.precision.sensitivity import fewest_to_keep, noisiest_first
+from plansmith_build.precision.sparsity import prunable_nodes, prune
+from plansmith_build.sessions import RunFailed, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import onnx
+
+    from plansmith_build.accuracy import Accuracy
+    from plansmith_build.precision.schemes import QuantizationScheme
+    from plansmith_build.precision.sparsity import Sparsity
+    from plansmith_build.signatures import Signature
+    from plansmith_build.validation import Judge
+
+__all__ = ["Jury", "Variant", "bfloat16_variant", "float16_variant", "int8_variant", "sparse_variant"]
+
+EVALUATIONS = 24
+SECONDS_TO_SEARCH = 30.0
+# More nodes than this in high precision, and the low one is not worth its file.
+MOST_KEPT = 0.5
+# How often more is kept after the validation data contradicted the calibration data.
+RETRIES = 3
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A graph in some precision.
+
+    Attributes:
+        model: the graph.
+        kept: the names of the nodes that were left in FP32, in the graph's order.
+        layout: how INT8 is laid out, and how its ranges were chosen; empty for other precisions.
+        accuracy: on the validation rows, as ONNX Runtime computes it; None where it does not run at all.
+        problem: why not, else empty.
+    """
+
+    model: onnx.ModelProto
+    kept: tuple[str, ...] = ()
+    layout: str = ""
+    accuracy: Accuracy | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Jury:
+    """Who says whether a graph is accurate enough.
+
+    Attributes:
+        signature: what the graph takes and gives.
+        search: judges on calibration rows, while nodes are being chosen.
+        final: judges on validation rows, which nothing is chosen by until a choice is made.
+        max_drop: the budget, from 0 to 1.
+        optimized: whether graphs are judged as ONNX Runtime rewrites them for the CPU; else exactly as written, which
+            is how other engines read them.
+    """
+
+    signature: Signature
+    search: Judge
+    final: Judge
+    max_drop: float
+    optimized: bool = True
+
+    def verdict(self, model: onnx.ModelProto) -> Accuracy:
+        """The accuracy on the validation rows.
+
+        Raises:
+            RunFailed: it does not run.
+            VerificationFailed: it gives other shapes or types, or overflows.
+        """
+        return self.final.judge(self._session(model))
+
+    def accepts(self, accuracy: Accuracy) -> bool:
+        """Whether a drop on the validation rows is inside the budget."""
+        return accuracy.drop_from(self.final.accuracy) <= self.max_drop
+
+    def estimate(self, model: onnx.ModelProto) -> tuple[float, float]:
+        """Drop and noise on the calibration rows; both infinite where the graph does not run or overflows."""
+        try:
+            accuracy = self.search.judge(self._session(model))
+        except (RunFailed, VerificationFailed):
+            return math.inf, math.inf
+        return accuracy.drop_from(self.search.accuracy), accuracy.noise
+
+    def _session(self, model: onnx.ModelProto) -> Session:
+        return Session(model.SerializeToString(), self.signature, optimized=self.optimized)
+
+
+def float16_variant(prepared: onnx.ModelProto, jury: Jury) -> Variant:
+    """The graph in FP16, nodes that overflow or lose too much left in FP32.
+
+    For the CPU it is judged itself; for other devices, a graph that rounds as FP16 does is judged in its place.
+
+    Raises:
+        ConversionFailed: the converter failed.
+    """
+    nodes = half.convertible_nodes(prepared)
+    if jury.optimized:
+        return _inside_budget(lambda keep: half.to_float16(prepared, keep=keep), nodes, jury)
+    stand_in = _inside_budget(lambda keep: half.rounded(prepared, HalfType.FLOAT16, keep=keep), nodes, jury)
+    return replace(stand_in, model=half.to_float16(prepared, keep=stand_in.kept))
+
+
+def bfloat16_variant(prepared: onnx.ModelProto, jury: Jury) -> Variant:
+    """The graph in BF16, nodes that lose too much left in FP32; judged as by `float16_variant` for other devices.
+
+    Raises:
+        ConversionFailed: the converter failed.
+    """
+    nodes = half.convertible_nodes(prepared)
+    stand_in = _inside_budget(lambda keep: half.rounded(prepared, HalfType.BFLOAT16, keep=keep), nodes, jury)
+    return replace(stand_in, model=half.to_bfloat16(prepared, keep=stand_in.kept))
+
+
+def int8_variant(
+    prepared: onnx.ModelProto, scheme: QuantizationScheme, jury: Jury, methods: Sequence[CalibrationMethod]
+) -> Variant:
+    """The graph in INT8, with the calibration method that serves it best, nodes that lose too much left in FP32.
+
+    Args:
+        prepared: from `preparation.prepare`.
+        scheme: how INT8 is laid out.
+        jury: who judges.
+        methods: tried in turn until one is inside the budget.
+
+    Raises:
+        ConversionFailed: nothing can be quantized, or no method worked.
+    """
+    nodes = quantizable_nodes(prepared, scheme)
+    best: tuple[tuple[float, float], CalibrationMethod, object] | None = None
+    failure: ConversionFailed | None = None
+    for method in methods:
+        try:
+            ranges = calibrate(prepared, jury.search.requests, method, scheme)
+            estimate = jury.estimate(quantize(prepared, ranges, scheme))
+        except ConversionFailed as error:
+            failure = error
+            continue
+        if best is None or estimate < best[0]:
+            best = (estimate, method, ranges)
+        if estimate[0] <= jury.max_drop:
+            break
+    if best is None:
+        raise failure or ConversionFailed("no calibration method was given")
+    _, method, ranges = best
+    variant = _inside_budget(lambda keep: quantize(prepared, ranges, scheme, keep=keep), nodes, jury)
+    return replace(variant, layout=f"{scheme.name}, {method} calibration")
+
+
+def sparse_variant(prepared: onnx.ModelProto, sparsity: Sparsity, jury: Jury) -> Variant:
+    """The graph with pruned weights, layers that lose too much left dense.
+
+    Raises:
+        ConversionFailed: no layer can be pruned so.
+    """
+    nodes = prunable_nodes(prepared, sparsity)
+    if not nodes:
+        raise ConversionFailed(f"no layer has weights that can be pruned {sparsity}")
+    return _inside_budget(lambda keep: prune(prepared, sparsity, keep=keep), nodes, jury)
+
+
+def _inside_budget(make: Callable[[frozenset[str]], onnx.ModelProto], nodes: Sequence[str], jury: Jury) -> Variant:
+    """The graph with as few nodes kept as the budget allows."""
+    whole = _judged(make(frozenset()), frozenset(), nodes, jury)
+    if _is_accepted(whole, jury):
+        return whole
+    started = time.monotonic()
+    jury.estimate(whole.model)
+    evaluations = int(min(EVALUATIONS, SECONDS_TO_SEARCH / max(time.monotonic() - started, 1e-3)))
+    groups = noisiest_first(
+        nodes, lambda alone: jury.estimate(make(frozenset(nodes) - alone))[1], evaluations=evaluations
+    )
+    most = max(1, int(len(nodes) * MOST_KEPT)) if len(nodes) > 1 else 0
+    kept = fewest_to_keep(groups, lambda keep: jury.estimate(make(keep))[0] <= jury.max_drop, most=most)
+    closest = whole
+    for _ in range(RETRIES):
+        if kept is None:
+            break
+        variant = _judged(make(kept), kept, nodes, jury)
+        if _is_accepted(variant, jury):
+            return variant
+        closest = min(closest, variant, key=lambda entry: _drop(entry, jury))
+        kept = _more(groups, kept, most)
+    return closest
+
+
+def _more(groups: Sequence[tuple[str, ...]], kept: frozenset[str], most: int) -> frozenset[str] | None:
+    """About twice as many of the noisiest nodes, or None where that is more than may be kept."""
+    wanted = max(2 * len(kept), 1)
+    larger: frozenset[str] = frozenset()
+    for group in groups:
+        larger = larger.union(group)
+        if len(larger) >= wanted:
+            break
+    return larger if len(kept) < len(larger) <= most else None
+
+
+def _judged(model: onnx.ModelProto, kept: frozenset[str], nodes: Sequence[str], jury: Jury) -> Variant:
+    variant = Variant(model, tuple(node for node in nodes if node in kept))
+    try:
+        return replace(variant, accuracy=jury.verdict(model))
+    except (RunFailed, VerificationFailed) as error:
+        return replace(variant, problem=str(error))
+
+
+def _is_accepted(variant: Variant, jury: Jury) -> bool:
+    return variant.accuracy is not None and jury.accepts(variant.accuracy)
+
+
+def _drop(variant: Variant, jury: Jury) -> float:
+    return math.inf if variant.accuracy is None else variant.accuracy.drop_from(jury.final.accuracy)

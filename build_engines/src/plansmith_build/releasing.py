@@ -1,0 +1,206 @@
+"""From what a build made to what is published: the files, their configurations and the manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import onnx
+
+from plansmith_build.candidate_configs import candidate_config
+from plansmith_build.config import model_config, text_from_config
+from plansmith_build.errors import InvalidOption
+from plansmith_build.graphs import tensors_of
+from plansmith_build.labels import class_outputs
+from plansmith_build.manifest import (
+    Batching,
+    Graph,
+    Manifest,
+    OutputError,
+    PublishedFile,
+    Source,
+    Tensor,
+    Verification,
+    this_environment,
+)
+from plansmith_build.portable import node_count
+from plansmith_build.publishing import Release
+from plansmith_build.repository import CONFIG
+from plansmith_build.search_records import search_record
+from plansmith_build.signatures import signature_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from plansmith_build.loading import OnnxFile
+    from plansmith_build.portable import PortableModel
+    from plansmith_build.reference import Reference
+    from plansmith_build.search import SearchResult
+    from plansmith_build.verification import Verified
+
+__all__ = ["Built", "portable_config", "release_of", "source_of"]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build made.
+
+    Attributes:
+        name: the model's name.
+        source: the file that it was made from.
+        nodes: how many nodes that had.
+        portable: the FP32 model that every server can run.
+        verified: how it compares to the file.
+        reference: the file's answers.
+        max_batch_size: the largest batch that was asked for.
+        seed: of the random inputs.
+        labels: the new content of labels.txt, None to keep what is there.
+        search: the candidates and the chosen ones, where there was a search.
+    """
+
+    name: str
+    source: Source
+    nodes: int
+    portable: PortableModel
+    verified: Verified
+    reference: Reference
+    max_batch_size: int
+    seed: int
+    labels: bytes | None
+    search: SearchResult | None = None
+
+
+def source_of(file: OnnxFile) -> Source:
+    """The record of the file that a version is made from."""
+    producer = f"{file.network.model.producer_name} {file.network.model.producer_version}".strip()
+    return Source(
+        file=file.path.name,
+        sha256=file.sha256,
+        size=file.size,
+        producer=producer,
+        ir_version=file.network.model.ir_version,
+        opsets=_opsets(file.network.model),
+    )
+
+
+def portable_config(built: Built, labels: bytes | None) -> Any:
+    """The configuration that every server can use, an `inference.ModelConfig`.
+
+    Args:
+        built: what the build made.
+        labels: the content of labels.txt, where there is one.
+    """
+    portable = built.portable
+    labelled = class_outputs(labels, built.reference.answers[0], batched=portable.batched) if labels else ()
+    return model_config(
+        built.name,
+        signature_of(portable.network.model),
+        max_batch_size=built.max_batch_size if portable.batched else 0,
+        labels=labelled,
+        precision=_precision(portable.network.model),
+    )
+
+
+def release_of(built: Built, *, labels_path: Path | None) -> Release:
+    """What is to be published.
+
+    Args:
+        built: what the build made.
+        labels_path: where the labels came from, for the error's text.
+
+    Raises:
+        InvalidOption: there are labels, and no output has as many numbers a row.
+    """
+    portable = built.portable
+    if built.labels is not None and not class_outputs(
+        built.labels, built.reference.answers[0], batched=portable.batched
+    ):
+        counts = ", ".join(f"{key} {list(array.shape)}" for key, array in built.reference.answers[0].items())
+        raise InvalidOption(
+            f"the labels {labels_path} are {len(built.labels.decode().splitlines())}, and no output has as many "
+            f"numbers a row: {counts}"
+        )
+    named = built.search.selection.named if built.search is not None else {}
+    files = {file.name: file for file in portable.files}
+    for candidate in named.values():
+        files.update({file.name: file for file in candidate.files})
+
+    def configure(present: bytes | None) -> dict[str, str]:
+        config = portable_config(built, present)
+        configs = {CONFIG: text_from_config(config)}
+        for name, candidate in named.items():
+            configs[f"configs/{name}.pbtxt"] = text_from_config(candidate_config(config, candidate))
+        return configs
+
+    def describe(version: int, published: tuple[PublishedFile, ...]) -> Manifest:
+        return _manifest(built, version, published)
+
+    return Release(model_files=tuple(files.values()), labels=built.labels, configure=configure, describe=describe)
+
+
+def _manifest(built: Built, version: int, files: tuple[PublishedFile, ...]) -> Manifest:
+    portable = built.portable
+    signature = signature_of(portable.network.model)
+    return Manifest(
+        model=built.name,
+        version=version,
+        created=datetime.now(UTC).replace(microsecond=0),
+        source=built.source,
+        graph=Graph(
+            nodes_before=built.nodes,
+            nodes_after=node_count(portable.network.model),
+            repairs=portable.repairs,
+            optimized=portable.optimized,
+            optimization=portable.optimization,
+            ir_version=portable.network.model.ir_version,
+            opsets=_opsets(portable.network.model),
+        ),
+        batching=Batching(
+            max_batch_size=built.max_batch_size if portable.batched else 0,
+            made_dynamic=portable.made_dynamic,
+            reshapes_rewritten=portable.reshapes_rewritten,
+            reason=portable.batching_reason,
+        ),
+        inputs=tuple(map(Tensor.from_spec, signature.inputs)),
+        outputs=tuple(map(Tensor.from_spec, signature.outputs)),
+        verification=_verification(built),
+        environment=this_environment(),
+        search=search_record(built.search) if built.search is not None else None,
+        files=files,
+    )
+
+
+def _opsets(model: onnx.ModelProto) -> dict[str, int]:
+    return {opset.domain or "ai.onnx": opset.version for opset in model.opset_import}
+
+
+def _verification(built: Built) -> Verification:
+    return Verification(
+        reference=built.reference.engine,
+        candidate=built.verified.engine,
+        seed=built.seed,
+        samples=built.verified.samples,
+        rows_together=built.verified.rows_together,
+        outputs=tuple(
+            OutputError(
+                name=output.name,
+                datatype=output.datatype,
+                max_absolute_error=output.max_absolute_error,
+                max_relative_error=output.max_relative_error,
+                tolerance=output.tolerance,
+                values_compared=output.values_compared,
+            )
+            for output in built.verified.outputs
+        ),
+    )
+
+
+def _precision(model: onnx.ModelProto) -> str:
+    """What the TensorRT provider must be allowed to compute in, so that it can take the graph at all."""
+    types = {tensor.data_type for tensor in tensors_of(model)}
+    types.update(value.type.tensor_type.elem_type for value in [*model.graph.input, *model.graph.output])
+    if onnx.TensorProto.BFLOAT16 in types:
+        return "BF16"
+    return "FP16" if onnx.TensorProto.FLOAT16 in types else "FP32"

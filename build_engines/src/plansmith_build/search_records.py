@@ -1,0 +1,98 @@
+"""What a search found, as the manifest writes it down."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from plansmith_build.manifest import (
+    AccuracyRecord,
+    AgreementRecord,
+    CandidateRecord,
+    DataRecord,
+    SearchRecord,
+)
+from plansmith_build.runtimes.cpu_features import cores
+
+if TYPE_CHECKING:
+    from plansmith_build.accuracy import Accuracy
+    from plansmith_build.candidates import Candidate
+    from plansmith_build.datasets import Dataset
+    from plansmith_build.search import SearchResult
+
+__all__ = ["search_record"]
+
+
+def search_record(result: SearchResult) -> SearchRecord:
+    """The record of a search, every candidate included."""
+    named = {candidate.pairing: name for name, candidate in result.selection.named.items()}
+    return SearchRecord(
+        max_drop=result.max_drop,
+        calibration=_data(result.calibration),
+        validation=_data(result.validation),
+        fp32=_accuracy(result.judge.accuracy),
+        measured=result.measured,
+        cores=cores(),
+        candidates=tuple(
+            _candidate(candidate, named.get(candidate.pairing)) for candidate in result.selection.candidates
+        ),
+    )
+
+
+def _data(dataset: Dataset) -> DataRecord:
+    return DataRecord(
+        kind=dataset.kind,
+        source=dataset.source,
+        sha256=dataset.sha256,
+        rows=len(dataset),
+        labelled=dataset.labels is not None,
+    )
+
+
+def _accuracy(accuracy: Accuracy) -> AccuracyRecord:
+    return AccuracyRecord(
+        rows=accuracy.rows,
+        top1=accuracy.top1,
+        top5=accuracy.top5,
+        outputs=tuple(
+            AgreementRecord(
+                name=output.name,
+                top1_agreement=output.top1_agreement,
+                cosine=output.cosine,
+                signal_to_noise_db=_finite(output.signal_to_noise_db),
+                max_absolute_error=_finite(output.max_absolute_error),
+                differing=output.differing,
+            )
+            for output in accuracy.outputs
+        ),
+    )
+
+
+def _finite(number: float | None) -> float | None:
+    """JSON has no infinity."""
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _candidate(candidate: Candidate, name: str | None) -> CandidateRecord:
+    speed = candidate.speed
+    graph = candidate.graph
+    return CandidateRecord(
+        target=candidate.pairing.target,
+        device=candidate.pairing.device,
+        precision=candidate.pairing.precision,
+        status=candidate.status,
+        reason=candidate.reason,
+        config=f"configs/{name}.pbtxt" if name is not None else None,
+        file=candidate.files[0].name if name is not None else None,
+        engine=candidate.engine,
+        layout=graph.layout if graph is not None else "",
+        kept_in_fp32=graph.kept if graph is not None else (),
+        accuracy=_accuracy(candidate.accuracy) if candidate.accuracy is not None else None,
+        drop=candidate.drop,
+        rows_per_second=speed.rows_per_second if speed is not None else None,
+        fp32_rows_per_second=speed.reference_rows_per_second if speed is not None else None,
+        ratio_to_fp32=speed.ratio if speed is not None else None,
+        served_rows_per_second=candidate.served_rows_per_second,
+        instances=candidate.instances,
+        threads=candidate.threads,
+    )

@@ -1,0 +1,154 @@
+"""From candidates to configurations: the fastest inside the budget for each device, and what else is worth keeping."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from plansmith_build.candidates import Candidate, Status
+from plansmith_build.errors import BudgetNotMet
+from plansmith_build.runtimes.cpu_features import cores
+from plansmith_build.targets import Device, Precision, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Selection", "finalists", "require_usable", "select"]
+
+# Two candidates this close are equally fast: the more exact one is chosen.
+TIE = 1.05
+# What is not at least this much faster than the portable configuration is not worth a configuration of its own.
+WORTH_KEEPING = 1.1
+MOST_KEPT = 3
+# The fastest in process are measured as they are served.
+SERVED = 2
+
+_EXACTNESS = (Precision.FP32, Precision.BF16, Precision.FP16, Precision.INT8)
+# Without a GPU to measure on: what every GPU since 2017 computes at twice the speed, and at little risk.
+_UNMEASURED_ORDER = (Precision.FP16, Precision.BF16, Precision.INT8, Precision.FP32)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was decided.
+
+    Attributes:
+        candidates: all of them, with what became of each.
+        named: the candidate behind each configuration, by the configuration's name, such as `cpu`.
+    """
+
+    candidates: tuple[Candidate, ...]
+    named: dict[str, Candidate]
+
+
+def require_usable(candidates: Sequence[Candidate]) -> None:
+    """Let the build end where no candidate is inside the budget.
+
+    Raises:
+        BudgetNotMet: none is; the message says how close each came.
+    """
+    if any(candidate.is_usable for candidate in candidates):
+        return
+    reasons = "; ".join(f"{candidate.pairing}: {candidate.reason}" for candidate in candidates)
+    raise BudgetNotMet(
+        f"no candidate can be used, so nothing was published: {reasons}. Allow more with --max-drop, give more or "
+        "better calibration data, or leave --precision and --target to auto"
+    )
+
+
+def finalists(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """What is measured as it is served: the fastest on the CPU in process, and the fastest of them in other layouts.
+
+    The FP32 model on ONNX Runtime is always among them, where it is a candidate, so that ratios have a base.
+    """
+    measured = [c for c in candidates if c.is_usable and c.pairing.device is Device.CPU and c.speed is not None]
+    usable = [c for c in measured if _is_promising(c)] or measured
+    fastest = sorted(usable, key=_in_process, reverse=True)[:SERVED]
+    if not fastest:
+        return ()
+    base = [c for c in usable if _is_base(c) and c not in fastest]
+    count = cores()
+    layouts = sorted({2, count} if count <= 16 else {2}) if count > 1 else []  # noqa: PLR2004
+    spread = [replace(fastest[0], instances=instances, threads=max(1, count // instances)) for instances in layouts]
+    return (*fastest, *base, *spread)
+
+
+def select(candidates: Sequence[Candidate], served: Sequence[Candidate]) -> Selection:
+    """Choose.
+
+    Args:
+        candidates: all, as they were tried.
+        served: the finalists with their speeds as served; a layout that beats the usual one replaces it.
+    """
+    best_layouts = [_with_best_layout(candidate, served) for candidate in candidates]
+    named: dict[str, Candidate] = {}
+    for device in Device:
+        usable = [c for c in best_layouts if c.is_usable and c.pairing.device is device]
+        winner = _fastest(usable) or _likeliest(usable)
+        if winner is None:
+            continue
+        named[device] = winner
+        others = [c for c in usable if c is not winner and _gain(c, usable) >= WORTH_KEEPING]
+        for other in sorted(others, key=_rate, reverse=True)[:MOST_KEPT]:
+            named[f"{other.pairing.target}_{other.pairing.precision}"] = other
+    final = []
+    for candidate in best_layouts:
+        name = next((name for name, chosen in named.items() if chosen is candidate), None)
+        if name in set(Device):
+            final.append(replace(candidate, status=Status.CHOSEN))
+        else:
+            final.append(replace(candidate, status=Status.KEPT) if name else candidate)
+        if name:
+            named[name] = final[-1]
+    return Selection(tuple(final), named)
+
+
+def _with_best_layout(candidate: Candidate, served: Sequence[Candidate]) -> Candidate:
+    layouts = [entry for entry in served if entry.pairing == candidate.pairing and entry.served_rows_per_second]
+    if not layouts:
+        return candidate
+    usual = min(layouts, key=lambda entry: entry.instances)
+    best = max(layouts, key=_rate)
+    return best if _rate(best) > TIE * _rate(usual) else usual
+
+
+def _fastest(usable: Sequence[Candidate]) -> Candidate | None:
+    promising = [c for c in usable if _is_promising(c)]
+    measured = (
+        [c for c in promising if c.served_rows_per_second] or promising or [c for c in usable if c.speed is not None]
+    )
+    if not measured:
+        return None
+    best = max(map(_rate, measured))
+    tied = [c for c in measured if _rate(c) * TIE >= best]
+    return min(tied, key=lambda c: (_EXACTNESS.index(c.pairing.precision), not _is_base(c), -_rate(c)))
+
+
+def _likeliest(usable: Sequence[Candidate]) -> Candidate | None:
+    unmeasured = [c for c in usable if c.status is Status.UNMEASURED]
+    return min(unmeasured, key=lambda c: _UNMEASURED_ORDER.index(c.pairing.precision), default=None)
+
+
+def _is_promising(candidate: Candidate) -> bool:
+    """Whether it is measured, and not slower in process than FP32: what a server adds is the same for all."""
+    return candidate.speed is not None and (_is_base(candidate) or candidate.speed.ratio > 1)
+
+
+def _gain(candidate: Candidate, usable: Sequence[Candidate]) -> float:
+    """How many times as fast as the FP32 model on ONNX Runtime, as served where both were."""
+    base = next((c for c in usable if _is_base(c)), None)
+    if base is not None and base.served_rows_per_second and candidate.served_rows_per_second:
+        return candidate.served_rows_per_second / base.served_rows_per_second
+    return candidate.speed.ratio if candidate.speed is not None else 0.0
+
+
+def _rate(candidate: Candidate) -> float:
+    return candidate.served_rows_per_second or _in_process(candidate)
+
+
+def _in_process(candidate: Candidate) -> float:
+    return candidate.speed.rows_per_second if candidate.speed is not None else 0.0
+
+
+def _is_base(candidate: Candidate) -> bool:
+    return candidate.pairing.target is Target.ONNXRUNTIME and candidate.pairing.precision is Precision.FP32

@@ -1,0 +1,112 @@
+"""What a model can be built for, and what each target needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import onnxruntime
+
+from plansmith_build.runtimes.cpu_features import has_fast_bfloat16
+from plansmith_build.runtimes.openvino_runtime import obstacle_to_openvino
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from plansmith_build.signatures import Signature
+
+__all__ = ["Device", "Pairing", "Precision", "Target", "obstacle_to", "pairings"]
+
+CUDA_PROVIDER = "CUDAExecutionProvider"
+
+
+class Target(StrEnum):
+    """The server's backend that runs a candidate."""
+
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+    TENSORRT = "tensorrt"
+
+
+class Precision(StrEnum):
+    """What a candidate computes in, as far as its graph lets it."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
+class Device(StrEnum):
+    """Where a candidate runs; the name of the configuration that the fastest becomes."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """A target, a device and a precision."""
+
+    target: Target
+    device: Device
+    precision: Precision
+
+    def __str__(self) -> str:
+        return f"{self.target} {self.precision} ({self.device.upper()})"
+
+
+def obstacle_to(pairing: Pairing, signature: Signature) -> str:
+    """Why a pairing cannot be built and measured here, in one line, or an empty string."""
+    match pairing.target, pairing.device:
+        case Target.TENSORRT, _:
+            from plansmith_build.tensorrt import unavailable_because  # noqa: PLC0415
+
+            return unavailable_because()
+        case Target.OPENVINO, _:
+            return obstacle_to_openvino(signature) or _obstacle_to_openvino_precision(pairing.precision)
+        case _, Device.GPU:
+            if CUDA_PROVIDER not in onnxruntime.get_available_providers():
+                return "this ONNX Runtime has no CUDA provider, onnxruntime-gpu has"
+        case _ if pairing.precision is Precision.BF16:
+            return "ONNX Runtime's CPU provider does not compute in BF16"
+    return ""
+
+
+def pairings(targets: Collection[Target], precisions: Collection[Precision]) -> tuple[Pairing, ...]:
+    """Everything that may be tried.
+
+    Args:
+        targets: as asked for; empty for all of them.
+        precisions: as asked for; empty for those that a device may gain by.
+    """
+    chosen = []
+    for target in targets or tuple(Target):
+        for device in _DEVICES[target]:
+            worthwhile = _WORTHWHILE[target, device]
+            chosen += [Pairing(target, device, precision) for precision in precisions or worthwhile]
+    return tuple(chosen)
+
+
+_DEVICES = {
+    Target.ONNXRUNTIME: (Device.CPU, Device.GPU),
+    Target.OPENVINO: (Device.CPU,),
+    Target.TENSORRT: (Device.GPU,),
+}
+
+_WORTHWHILE = {
+    # A CPU computes FP16 in FP32, with casts on top.
+    (Target.ONNXRUNTIME, Device.CPU): (Precision.FP32, Precision.INT8),
+    (Target.ONNXRUNTIME, Device.GPU): (Precision.FP32, Precision.FP16),
+    (Target.OPENVINO, Device.CPU): (Precision.FP32, Precision.BF16, Precision.INT8),
+    (Target.TENSORRT, Device.GPU): (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8),
+}
+
+
+def _obstacle_to_openvino_precision(precision: Precision) -> str:
+    if precision is Precision.BF16 and not has_fast_bfloat16():
+        return "this CPU does not multiply BF16"
+    if precision is Precision.FP16:
+        return "OpenVINO's CPU plugin computes FP16 graphs in FP32"
+    return ""

@@ -1,0 +1,81 @@
+"""The rows that candidates are judged on, and the FP32 model's answers to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from plansmith_build.accuracy import Accuracy, measure_accuracy
+from plansmith_build.sessions import RunFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from plansmith_build.runtimes import Runtime
+    from plansmith_build.sessions import Arrays
+
+__all__ = ["Judge", "answers_of"]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What candidates are held against.
+
+    Attributes:
+        requests: the inputs, as the model takes them.
+        batched: whether the first dimension of each request is that of its rows; else each request is one row.
+        answers: the FP32 model's, all rows stacked, by output name.
+        labels: INT64 [rows], or None.
+        accuracy: the FP32 model's own.
+    """
+
+    requests: Sequence[Arrays]
+    batched: bool
+    answers: Arrays
+    labels: np.ndarray[Any, np.dtype[Any]] | None
+    accuracy: Accuracy
+
+    @classmethod
+    def of(
+        cls,
+        reference: Runtime,
+        requests: Sequence[Arrays],
+        labels: np.ndarray[Any, np.dtype[Any]] | None,
+        *,
+        batched: bool,
+    ) -> Judge:
+        """Run the FP32 model on all requests.
+
+        Raises:
+            InvalidOption: no output has classes that the labels could be.
+            RunFailed: the model does not run on them.
+        """
+        answers = answers_of(reference, requests, batched=batched)
+        return cls(requests, batched, answers, labels, measure_accuracy(answers, answers, labels))
+
+    def judge(self, runtime: Runtime) -> Accuracy:
+        """Run a candidate on all requests and compare.
+
+        Raises:
+            RunFailed: it does not run.
+            VerificationFailed: it gives other shapes or types, or overflows.
+        """
+        answers = answers_of(runtime, self.requests, batched=self.batched)
+        return measure_accuracy(self.answers, answers, self.labels)
+
+
+def answers_of(runtime: Runtime, requests: Sequence[Arrays], *, batched: bool) -> Arrays:
+    """All rows' answers stacked, by output name.
+
+    Raises:
+        RunFailed: a request fails, or rows get answers of different shapes.
+    """
+    answers = [runtime.run(request) for request in requests]
+    join = np.concatenate if batched else np.stack
+    try:
+        return {name: join([answer[name] for answer in answers]) for name in answers[0]}
+    except ValueError as error:
+        raise RunFailed(f"rows are answered by arrays of different shapes: {error}") from error

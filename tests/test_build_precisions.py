@@ -1,0 +1,244 @@
+"""A precision is written into the graph, in the layout of its device, and nodes that it breaks stay in FP32."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from build_models import HEADER
+from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from stripes_models import stripes, write_stripes_classifier
+
+from plansmith_build.errors import InvalidOption
+from plansmith_build.loading import load_onnx
+from plansmith_build.networks import detach
+from plansmith_build.precision.calibration import CalibrationMethod, calibrate
+from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.precision.half import HalfType, rounded, to_bfloat16, to_float16
+from plansmith_build.precision.preparation import BFLOAT16_OPSET, QUANTIZATION_OPSET, prepare
+from plansmith_build.precision.quantization import quantizable_nodes, quantize
+from plansmith_build.precision.schemes import TENSORRT, x86_scheme
+from plansmith_build.precision.sensitivity import fewest_to_keep, noisiest_first
+from plansmith_build.precision.sparsity import parse_sparsity, prunable_nodes, prune
+from plansmith_build.precision.variants import Jury, bfloat16_variant, float16_variant, int8_variant
+from plansmith_build.sessions import Session
+from plansmith_build.signatures import signature_of
+from plansmith_build.validation import Judge
+
+X86 = x86_scheme(vnni=True)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """The stripes classifier, prepared."""
+    path = write_stripes_classifier(tmp_path_factory.mktemp("stripes") / "stripes.onnx")
+    return prepare(load_onnx(path).network, opset=QUANTIZATION_OPSET)
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory):
+    """The one that INT8 breaks in the middle, prepared."""
+    path = write_stripes_classifier(tmp_path_factory.mktemp("fragile") / "fragile.onnx", fragile=True)
+    return prepare(load_onnx(path).network, opset=QUANTIZATION_OPSET)
+
+
+def batches(rows, *, seed):
+    images, _ = stripes(rows, seed=seed)
+    return [{"images": images[start : start + 8]} for start in range(0, rows, 8)]
+
+
+def jury_for(model, requests, *, optimized=True):
+    signature = signature_of(model)
+    judges = [
+        Judge.of(Session(model.SerializeToString(), signature, optimized=True), part, None, batched=True)
+        for part in (requests[::2], requests[1::2])
+    ]
+    return Jury(signature, *judges, max_drop=0.005, optimized=optimized)
+
+
+def types_of_weights(model):
+    return {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+
+
+def scores(model, images, *, optimized=True):
+    options = onnxruntime.SessionOptions()
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"images": images})[0]
+
+
+def test_fp16_halves_the_weights_and_leaves_inputs_and_outputs_in_fp32(classifier):
+    converted = to_float16(classifier)
+    onnx.checker.check_model(converted, full_check=True)
+    assert {types_of_weights(converted)[name] for name in ("w1", "w2", "w3", "matrix")} == {TensorProto.FLOAT16}
+    values = [*converted.graph.input, *converted.graph.output]
+    assert {value.type.tensor_type.elem_type for value in values} == {TensorProto.FLOAT}
+    images, _ = stripes(16, seed=3)
+    np.testing.assert_allclose(scores(converted, images), scores(classifier, images), rtol=0.02, atol=0.05)
+
+
+def test_a_node_that_overflows_in_fp16_stays_in_fp32():
+    model = onnx.parser.parse_model(
+        f"""{HEADER} m (float[N, 8] x) => (float[N, 8] y) {{
+            big = MatMul (x, up) small = Mul (big, down) y = MatMul (small, w)
+        }}"""
+    )
+    rng = np.random.default_rng(0)
+    for name, array in {
+        "up": rng.standard_normal((8, 8)) * 5e4,
+        "down": np.full(8, 1e-4),
+        "w": rng.standard_normal((8, 8)),
+    }.items():
+        model.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
+    for number, node in enumerate(model.graph.node):
+        node.name = f"node_{number}"
+    model = prepare(detach(model), opset=QUANTIZATION_OPSET)
+    requests = [{"x": rng.standard_normal((4, 8)).astype(np.float32)} for _ in range(4)]
+    jury = jury_for(model, requests, optimized=False)
+    assert jury.estimate(rounded(model, HalfType.FLOAT16)) == (np.inf, np.inf)
+    variant = float16_variant(model, jury)
+    assert "node_0" in variant.kept
+    assert "node_2" not in variant.kept
+    assert jury.accepts(variant.accuracy)
+    assert types_of_weights(variant.model)["w"] == TensorProto.FLOAT16
+
+
+def test_bf16_is_valid_onnx_and_computes_what_was_judged_in_its_place(tmp_path):
+    path = write_stripes_classifier(tmp_path / "stripes.onnx")
+    prepared = prepare(load_onnx(path).network, opset=BFLOAT16_OPSET)
+    converted = to_bfloat16(prepared)
+    onnx.checker.check_model(converted, full_check=True)
+    assert set(types_of_weights(converted).values()) >= {TensorProto.BFLOAT16}
+    assert TensorProto.FLOAT16 not in set(types_of_weights(converted).values())
+    images, _ = stripes(2, seed=3)
+    exact = scores(prepared, images)
+    stand_in = scores(rounded(prepared, HalfType.BFLOAT16), images, optimized=False)
+    itself = np.asarray(ReferenceEvaluator(converted).run(None, {"images": images})[0], dtype=np.float32)
+    assert 0 < np.abs(stand_in - exact).max() < 0.1 * np.abs(exact).max()
+    np.testing.assert_allclose(itself, stand_in, atol=0.05 * np.abs(exact).max())
+
+
+def test_bf16_inside_the_budget_keeps_nothing(tmp_path):
+    path = write_stripes_classifier(tmp_path / "stripes.onnx")
+    prepared = prepare(load_onnx(path).network, opset=BFLOAT16_OPSET)
+    variant = bfloat16_variant(prepared, jury_for(prepared, batches(64, seed=2), optimized=False))
+    assert variant.kept == ()
+    assert TensorProto.BFLOAT16 in types_of_weights(variant.model).values()
+
+
+@pytest.mark.parametrize("method", list(CalibrationMethod))
+def test_int8_keeps_the_answers_with_every_calibration_method(classifier, method):
+    quantized = quantize(classifier, calibrate(classifier, batches(32, seed=1), method, X86), X86)
+    onnx.checker.check_model(quantized, full_check=True)
+    images, labels = stripes(64, seed=3)
+    assert np.mean(scores(quantized, images).argmax(axis=1) == labels) > 0.95
+
+
+def test_int8_for_x86_has_unsigned_activations_and_signed_weights_a_channel(classifier):
+    quantized = quantize(classifier, calibrate(classifier, batches(16, seed=1), CalibrationMethod.MINMAX, X86), X86)
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
+    zero_points = [weights[node.input[2]] for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
+    assert {array.dtype for array in zero_points} == {np.dtype(np.uint8)}
+    assert weights["w1_quantized"].dtype == np.int8
+    assert weights["w1_scale"].shape == (32,)
+
+
+def test_int8_without_vnni_leaves_a_bit_free(classifier):
+    scheme = x86_scheme(vnni=False)
+    quantized = quantize(
+        classifier, calibrate(classifier, batches(16, seed=1), CalibrationMethod.MINMAX, scheme), scheme
+    )
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
+    assert np.abs(weights["w1_quantized"].astype(int)).max() <= 64
+
+
+def test_int8_for_tensorrt_is_symmetric_with_floating_point_biases(classifier):
+    ranges = calibrate(classifier, batches(16, seed=1), CalibrationMethod.MINMAX, TENSORRT)
+    quantized = quantize(classifier, ranges, TENSORRT)
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
+    pairs = [node for node in quantized.graph.node if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]
+    for node in pairs:
+        zero_point = weights[node.input[2]]
+        assert zero_point.dtype == np.int8
+        assert not zero_point.any()
+        assert (weights[node.input[1]] > 0).all()
+    assert not [name for name, array in weights.items() if array.dtype == np.int32]
+    convolution = next(node for node in quantized.graph.node if node.name == "first")
+    assert convolution.input[2] == "b1"
+    axes = [attribute.i for node in pairs if node.input[0] == "w1_quantized" for attribute in node.attribute]
+    assert axes == [0]
+
+
+def test_int8_for_tensorrt_leaves_narrow_matrices_alone(classifier):
+    # The classifier has four classes, and TensorRT wants at least 16 columns.
+    assert "classifier" in quantizable_nodes(classifier, X86)
+    assert "classifier" not in quantizable_nodes(classifier, TENSORRT)
+
+
+def test_a_model_without_weights_to_quantize_says_so():
+    model = onnx.parser.parse_model(f"{HEADER} m (float[N, 4] a) => (float[N, 4] b) {{ b = Relu (a) }}")
+    judge = jury_for(model, [{"a": np.zeros((1, 4), np.float32)}, {"a": np.ones((1, 4), np.float32)}])
+    with pytest.raises(ConversionFailed, match="no Conv, Gemm or MatMul has constant weights"):
+        int8_variant(model, X86, judge, [CalibrationMethod.MINMAX])
+
+
+def test_the_nodes_that_int8_breaks_are_found_and_left_out(fragile):
+    jury = jury_for(fragile, batches(64, seed=2))
+    ranges = calibrate(fragile, jury.search.requests, CalibrationMethod.MINMAX, X86)
+    assert not jury.accepts(jury.verdict(quantize(fragile, ranges, X86)))
+    variant = int8_variant(fragile, X86, jury, list(CalibrationMethod))
+    assert jury.accepts(variant.accuracy)
+    assert set(variant.kept) & {"middle", "last"}
+    assert "first" not in variant.kept
+    assert "calibration" in variant.layout
+
+
+def test_bisection_tells_noisy_nodes_apart_with_few_measurements():
+    nodes = [f"node_{number:03}" for number in range(100)]
+    noise = {"node_017": 5.0, "node_080": 3.0, "node_081": 2.0}
+    measured = []
+
+    def noise_of(group):
+        measured.append(group)
+        return sum(noise.get(node, 0.001) for node in group)
+
+    groups = noisiest_first(nodes, noise_of, evaluations=40)
+    assert list(groups[:3]) == [("node_017",), ("node_080",), ("node_081",)]
+    assert len(measured) <= 40
+    assert sorted(node for group in groups for node in group) == nodes
+    kept = fewest_to_keep(groups, lambda keep: {"node_017", "node_080"} <= keep, most=50)
+    assert kept == {"node_017", "node_080"}
+
+
+def test_bisection_gives_up_where_too_much_would_have_to_stay():
+    groups = [(f"node_{number}",) for number in range(10)]
+    assert fewest_to_keep(groups, lambda keep: len(keep) > 5, most=5) is None
+    assert fewest_to_keep(groups, lambda _: True, most=5) == frozenset()
+
+
+def test_two_of_four_weights_are_zero_along_the_input_channels(classifier):
+    sparsity = parse_sparsity("2:4")
+    # The first convolution has three input channels.
+    assert "first" not in prunable_nodes(classifier, sparsity)
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in prune(classifier, sparsity).graph.initializer}
+    groups = np.moveaxis(weights["w2"], 1, -1).reshape(-1, 4)
+    assert (np.count_nonzero(groups, axis=1) <= 2).all()
+    assert np.count_nonzero(weights["w1"]) == weights["w1"].size
+    original = {tensor.name: numpy_helper.to_array(tensor) for tensor in classifier.graph.initializer}["w2"]
+    assert np.array_equal(weights["w2"][weights["w2"] != 0], original[weights["w2"] != 0])
+
+
+def test_magnitude_pruning_takes_the_smallest_weights(classifier):
+    pruned = prune(classifier, parse_sparsity("30%"), keep=["last"])
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in pruned.graph.initializer}
+    assert np.mean(weights["w2"] == 0) == pytest.approx(0.3, abs=0.01)
+    assert np.count_nonzero(weights["w3"]) == weights["w3"].size
+
+
+@pytest.mark.parametrize("text", ["4:2", "0", "100%", "half"])
+def test_an_unknown_sparsity_is_refused(text):
+    with pytest.raises(InvalidOption, match="--sparsity"):
+        parse_sparsity(text)
