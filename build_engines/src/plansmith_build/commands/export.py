@@ -1,0 +1,122 @@
+"""`plansmith export`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from plansmith_build.exporting import ExportResult
+    from plansmith_build.exporting.sources import LoadedModel
+
+__all__ = ["export"]
+
+
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="module:function that returns the model (this runs the function), a .pt2 file or a .keras file.",
+        ),
+    ],
+    *,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write, replaced if it is there. [default: the model's name.onnx]")
+    ] = None,
+    opset: Annotated[
+        int | None, typer.Option(min=1, help="Operator set of the standard domain. [default: the exporter's choice]")
+    ] = None,
+    no_dynamic_batch: Annotated[
+        bool, typer.Option("--no-dynamic-batch", help="Leave the number of rows as it is in the example inputs.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Makes the random inputs of the check repeatable.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+) -> None:
+    """Write a PyTorch, scikit-learn or Keras model as ONNX, and check that it computes the same.
+
+    A PyTorch function returns (module, example_inputs); a scikit-learn one a fitted estimator, or (estimator, rows); a
+    Keras one a model. Pickles are refused, because loading one runs what is in it.
+    """
+    from plansmith_build.exporting.sources import load_model  # noqa: PLC0415 - ONNX Runtime, not for `--help`
+
+    display = Console(stderr=True, highlight=False, soft_wrap=True)
+    with display.status(escape(f"Loading {model}")) as status:
+        loaded = load_model(model)
+        status.update(escape(f"Exporting the {loaded.framework} model {loaded.name}"))
+        target = output if output is not None else Path(f"{loaded.name}.onnx")
+        result = _exported(loaded, target, opset=opset, dynamic_batch=not no_dynamic_batch, seed=seed)
+    if as_json:
+        typer.echo(_json(loaded, result))
+    else:
+        _show(loaded, result)
+
+
+def _exported(loaded: LoadedModel, target: Path, *, opset: int | None, dynamic_batch: bool, seed: int) -> ExportResult:
+    from plansmith_build import exporting  # noqa: PLC0415 - as above
+
+    if loaded.framework == "scikit-learn":
+        chosen = {} if opset is None else {"opset": opset}
+        return exporting.export_scikit_learn(loaded.model, target, example=loaded.examples, seed=seed, **chosen)
+    options: dict[str, Any] = {"opset": opset, "dynamic_batch": dynamic_batch, "seed": seed}
+    if loaded.framework == "keras":
+        return exporting.export_keras(loaded.model, target, example_inputs=loaded.examples, **options)
+    return exporting.export_pytorch(loaded.model, loaded.examples, target, **options)
+
+
+def _json(loaded: LoadedModel, result: ExportResult) -> str:
+    def tensors(specs: Any) -> list[dict[str, Any]]:
+        return [{"name": spec.name, "datatype": spec.datatype, "shape": spec.shape} for spec in specs]
+
+    return json.dumps(
+        {
+            "path": str(result.path),
+            "weights": None if result.weights is None else str(result.weights),
+            "framework": loaded.framework,
+            "inputs": tensors(result.inputs),
+            "outputs": tensors(result.outputs),
+            "opsets": dict(result.opsets),
+            "samples": result.samples,
+            "comparisons": [
+                {
+                    "name": comparison.name,
+                    "max_absolute_error": comparison.max_absolute_error,
+                    "max_relative_error": comparison.max_relative_error,
+                    "tolerance": comparison.tolerance,
+                }
+                for comparison in result.comparisons
+            ],
+            "versions": dict(result.versions),
+        },
+        indent=2,
+    )
+
+
+def _show(loaded: LoadedModel, result: ExportResult) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    written = str(result.path) if result.weights is None else f"{result.path}, weights in {result.weights}"
+    table.add_row("written", escape(written))
+    for word, specs in (("inputs", result.inputs), ("outputs", result.outputs)):
+        table.add_row(word, escape("\n".join(f"{spec.name} {spec}" for spec in specs)))
+    table.add_row("opset", escape(", ".join(f"{domain} {number}" for domain, number in result.opsets.items())))
+    worst = max(result.comparisons, key=lambda comparison: comparison.max_relative_error)
+    table.add_row(
+        "verified",
+        escape(
+            f"relative error {worst.max_relative_error:.2g} ({worst.tolerance:g} allowed) "
+            f"beside {loaded.framework} on {result.samples} sample{'' if result.samples == 1 else 's'}"
+        ),
+    )
+    table.add_row("with", escape(", ".join(f"{package} {number}" for package, number in result.versions.items())))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"\nNext: plansmith build {shlex.quote(str(result.path))}", markup=False, soft_wrap=True)
