@@ -8,7 +8,7 @@ from datasets_signatures import IMAGES, PAIR, TOKENS, WORDS, signature
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plansmith_build.datasets import Dataset, InvalidData, TooFewRows, load_dataset, split
+from plansmith_build.datasets import Dataset, InvalidData, TooFewRows, load_dataset, split, without_rows_of
 
 
 def dataset(rows, labels=None):
@@ -66,6 +66,14 @@ def test_rows_are_equal_only_if_all_inputs_are():
 def test_too_few_different_rows_cannot_be_kept_apart(rows, sentence):
     with pytest.raises(TooFewRows, match=f"x.npz {sentence}, and calibration and validation data are kept apart"):
         split(dataset(rows))
+
+
+def test_validation_data_that_is_given_loses_the_rows_that_calibrate():
+    left = without_rows_of(dataset([1, 2, 3, 2], labels=[0, 1, 0, 1]), dataset([2, 9]))
+    assert left.inputs["x"][:, 0].tolist() == [1, 3]
+    assert left.labels.tolist() == [0, 0]
+    with pytest.raises(TooFewRows, match=r"every row of x\.npz is in x\.npz too"):
+        without_rows_of(dataset([2, 9]), dataset([9, 2]))
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -1.0])

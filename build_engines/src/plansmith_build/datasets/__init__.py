@@ -12,7 +12,7 @@ from plansmith_build.datasets.errors import (
 )
 from plansmith_build.datasets.loading import load_dataset
 from plansmith_build.datasets.preprocessing import Preprocessing, read_preprocessing
-from plansmith_build.datasets.splitting import split
+from plansmith_build.datasets.splitting import split, without_rows_of
 
 __all__ = [
     "Batches",
@@ -26,4 +26,5 @@ __all__ = [
     "load_dataset",
     "read_preprocessing",
     "split",
+    "without_rows_of",
 ]

@@ -36,6 +36,7 @@ __all__ = ["call_user_function", "is_callable_source", "read_callable"]
 _NAME = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)")
 # An endless generator must end somewhere; a calibration of a million samples would not.
 _MOST_SAMPLES = 1_000_000
+_FEWER = "or read fewer rows with --calibration-rows and --validation-rows"
 
 
 def is_callable_source(source: str) -> bool:
@@ -165,11 +166,9 @@ def _samples(given: Iterable[Any], source: str, limit: int | None) -> list[Any]:
             break
         samples.append(sample)
         size += _size(sample)
-        check_memory(size, f"what {source} gives", "end it earlier, or read fewer with --max-rows")
+        check_memory(size, f"what {source} gives", f"end it earlier, {_FEWER}")
         if len(samples) > _MOST_SAMPLES:
-            raise DataFunctionFailed(
-                f"{source} gave more than {_MOST_SAMPLES:,} samples: end it, or read fewer with --max-rows"
-            )
+            raise DataFunctionFailed(f"{source} gave more than {_MOST_SAMPLES:,} samples: end it, {_FEWER}")
     return samples
 
 

@@ -87,7 +87,7 @@ def read_image_folder(
     check_memory(
         len(files) * int(np.prod(shape)) * max(1, dtype.itemsize),
         f"the {len(files)} images of {folder}",
-        "read fewer with --max-rows",
+        "read fewer of them with --calibration-rows and --validation-rows",
     )
     first = read_image(files[0], preprocessing, size, spec.datatype)
     rows = np.empty((len(files), *shape), first.dtype)

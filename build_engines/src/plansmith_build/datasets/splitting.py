@@ -10,9 +10,11 @@ import numpy as np
 from plansmith_build.datasets.errors import TooFewRows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from plansmith_build.datasets.dataset import Dataset
 
-__all__ = ["split"]
+__all__ = ["split", "without_rows_of"]
 
 
 def split(dataset: Dataset, *, fraction: float = 0.5, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -67,15 +69,44 @@ def split(dataset: Dataset, *, fraction: float = 0.5, seed: int = 0) -> tuple[Da
     return calibration, validation
 
 
+def without_rows_of(dataset: Dataset, other: Dataset) -> Dataset:
+    """The rows that are not in another dataset: validation data that was given, without what calibrates.
+
+    Args:
+        dataset: the rows to choose from.
+        other: rows of the same inputs.
+
+    Returns:
+        The same dataset where it has none of them.
+
+    Raises:
+        TooFewRows: none is left.
+    """
+    known = set(_digests(other))
+    kept = [row for row, digest in enumerate(_digests(dataset)) if digest not in known]
+    if not kept:
+        raise TooFewRows(
+            f"every row of {dataset.source} is in {other.source} too, and calibration and validation data are kept "
+            "apart: give rows to validate with that nothing is calibrated on"
+        )
+    return dataset if len(kept) == len(dataset) else dataset.take(kept)
+
+
 def _equal_rows(dataset: Dataset) -> list[list[int]]:
     """The indexes of all rows, those of equal rows together."""
     groups: dict[bytes, list[int]] = {}
+    for row, digest in enumerate(_digests(dataset)):
+        groups.setdefault(digest, []).append(row)
+    return list(groups.values())
+
+
+def _digests(dataset: Dataset) -> Iterator[bytes]:
+    """What tells each row from others: the same for rows that are equal in every input."""
     for row in range(len(dataset)):
         digest = hashlib.sha256()
-        for array in dataset.inputs.values():
+        for _, array in sorted(dataset.inputs.items()):
             digest.update(_bytes_of(array[row]))
-        groups.setdefault(digest.digest(), []).append(row)
-    return list(groups.values())
+        yield digest.digest()
 
 
 def _bytes_of(row: Any) -> bytes:
