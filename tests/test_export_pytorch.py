@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -93,7 +97,7 @@ def test_an_exported_file_can_be_built(exported, plansmith, repository):
 
 
 def test_dictionaries_name_the_inputs_and_the_outputs(tmp_path):
-    examples = {"ids": torch.tensor([[1, 2, 49, 3, 4]]), "mask": torch.tensor([[1.0, 1, 1, 0, 1]])}
+    examples = {"mask": torch.tensor([[1.0, 1, 1, 0, 1]]), "ids": torch.tensor([[1, 2, 49, 3, 4]])}
     axes = {"ids": [1], "mask": [1]}
     result = export_pytorch(TwoHeads(), examples, tmp_path / "m.onnx", dynamic_axes=axes)
     assert [(spec.name, spec.datatype, spec.shape) for spec in result.inputs] == [
@@ -203,6 +207,36 @@ def test_a_file_that_computes_something_else_is_never_written(tmp_path):
     with pytest.raises(VerificationFailed, match=r"output 'output' is off by 0\.33 relative to the module"):
         export_pytorch(Branches(), torch.ones(2, 4), tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_that_was_frozen_stays_frozen(tmp_path):
+    module = Perceptron().train()
+    module.layers[1].eval()
+    export_pytorch(module, torch.randn(2, 4), tmp_path / "m.onnx")
+    assert module.training
+    assert module.layers[3].training
+    assert not module.layers[1].training
+
+
+def test_truth_values_go_in_and_come_out(tmp_path):
+    class Flip(torch.nn.Module):
+        def forward(self, flags):
+            return ~flags
+
+    result = export_pytorch(Flip(), torch.tensor([[True, False]]), tmp_path / "m.onnx")
+    assert run(result.path, flags=np.array([[True, True]]))["output"].tolist() == [[False, False]]
+
+
+def test_what_the_documentation_shows_of_pytorch_and_keras_runs(tmp_path, plansmith):
+    page = (Path(__file__).parent.parent / "docs" / "exporting.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"<!-- not run: needs PyTorch[^\n]*-->\n+```(python|console)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 4
+    for language, body in blocks:
+        if language == "python":
+            subprocess.run([sys.executable, "-c", body], check=True, cwd=tmp_path, capture_output=True)
+        else:
+            for line in body.splitlines():
+                plansmith(*line.removeprefix("$ plansmith ").split(), cwd=tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-
-import onnx
 
 from plansmith_build.errors import InvalidOption
 from plansmith_build.exporting.errors import ExportFailed, UnsuitableModel
 from plansmith_build.exporting.frameworks import quiet, require
+from plansmith_build.exporting.torch_exporter import finish_file, first_lines, write_file
 from plansmith_build.exporting.torch_tensors import array_from_tensor, named_outputs, tensors_like, with_rows
 from plansmith_build.exporting.writing import check_path, export_file, staged
 
@@ -29,7 +27,6 @@ EXTERNAL_BYTES = 3 * 2**29
 
 _ROWS = 3
 _PACKAGES = ("torch", "onnxscript")
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def export_pytorch(
@@ -86,9 +83,9 @@ def export_pytorch(
         raise UnsuitableModel(
             f"a {type(module).__name__} is no PyTorch model: give a torch.nn.Module, or a torch.export.ExportedProgram"
         )
-    tensors, keywords = _examples(module if program else None, example_inputs)
+    tensors, keywords = _examples(module, example_inputs, program=program)
     runner = module.module() if program else module
-    training = False if program else module.training
+    modes = [] if program else [(part, part.training) for part in module.modules()]
     if not program:
         module.eval()
     try:
@@ -103,7 +100,7 @@ def export_pytorch(
                 if dynamic_batch:
                     # torch.export takes a dimension of one row for one that is always one.
                     tensors = with_rows(tensors, max(2, _rows_of(tensors)))
-            _write(
+            write_file(
                 module,
                 tensors,
                 keywords,
@@ -114,7 +111,7 @@ def export_pytorch(
                 output_names=list(outputs),
                 external=_bytes_of(module) > EXTERNAL_BYTES if external_data is None else external_data,
             )
-            names = _finish(made, batch=dynamic_batch and not program, opset=opset)
+            names = finish_file(made, batch=dynamic_batch and not program, opset=opset)
             if len(names) != len(tensors):
                 raise ExportFailed(
                     f"the module has {len(tensors)} inputs and the exported graph {len(names)} ({', '.join(names)}): "
@@ -125,20 +122,25 @@ def export_pytorch(
             samples = [_sample(runner, values, keywords, names, list(outputs)) for values in candidates]
             return export_file(made, target, samples, packages=_PACKAGES, names="the module")
     finally:
-        if training:
-            module.train()
+        # Each by itself: a part may have been frozen while the whole was in training.
+        for part, training in modes:
+            part.training = training
 
 
-def _examples(program: Any, given: Any) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+def _examples(module: Any, given: Any, *, program: bool) -> tuple[tuple[Any, ...], tuple[str, ...]]:
     """The example tensors, and the names of those that are passed by name: all of them or none."""
     torch = require("torch")
     if given is None:
-        if program is None or program.example_inputs is None:
+        if not program or module.example_inputs is None:
             raise UnsuitableModel("exporting a PyTorch module needs example inputs: give a tensor for each input")
-        positional, named = program.example_inputs
+        positional, named = module.example_inputs
         given = dict(named) if named and not positional else tuple(positional)
     if isinstance(given, torch.Tensor):
         given = (given,)
+    if isinstance(given, Mapping) and not program:
+        # The graph has them in the order of forward's parameters.
+        order = list(inspect.signature(module.forward).parameters)
+        given = dict(sorted(given.items(), key=lambda pair: order.index(pair[0]) if pair[0] in order else len(order)))
     keywords = tuple(given) if isinstance(given, Mapping) else ()
     tensors = tuple(given.values()) if isinstance(given, Mapping) else tuple(given)
     for position, tensor in enumerate(tensors):
@@ -157,7 +159,7 @@ def _run(module: Any, tensors: Sequence[Any], keywords: Sequence[str]) -> Any:
         return module(*tensors)
     except Exception as error:
         raise UnsuitableModel(
-            f"the module does not run on the example inputs: {type(error).__name__}: {_sentence(str(error))}"
+            f"the module does not run on the example inputs: {type(error).__name__}: {first_lines(str(error))}"
         ) from error
 
 
@@ -205,69 +207,6 @@ def _as_passed(module: Any, shapes: list[dict[int, Any]]) -> tuple[Any, ...]:
     return (*shapes[:own], tuple(shapes[own:]))
 
 
-def _write(
-    module: Any,
-    tensors: Sequence[Any],
-    keywords: Sequence[str],
-    made: Path,
-    *,
-    shapes: Any,
-    opset: int | None,
-    input_names: Sequence[str] | None,
-    output_names: Sequence[str],
-    external: bool,
-) -> None:
-    torch = require("torch")
-    positional = () if keywords else tuple(tensors)
-    named = dict(zip(keywords, tensors, strict=True)) if keywords else None
-    try:
-        written = torch.onnx.export(
-            module,
-            positional,
-            kwargs=named,
-            dynamo=True,
-            dynamic_shapes=shapes,
-            opset_version=opset,
-            input_names=list(input_names) if input_names is not None else None,
-            output_names=list(output_names),
-            verbose=False,
-        )
-        written.save(made, external_data=external)
-    except Exception as error:
-        raise ExportFailed(
-            f"torch.onnx cannot export the module: {_reason(error, dynamic=shapes is not None)}"
-        ) from error
-
-
-def _finish(made: Path, *, batch: bool, opset: int | None) -> list[str]:
-    """Give the batch dimension its name, and the names of the inputs."""
-    model = onnx.load(made, load_external_data=False)
-    for imported in model.opset_import:
-        if opset is not None and imported.domain == "" and imported.version != opset:
-            raise ExportFailed(
-                f"torch.onnx wrote operator set {imported.version}, which it cannot convert to {opset}: "
-                f"ask for {imported.version}, or for none"
-            )
-    if batch:
-        symbols = {
-            value.type.tensor_type.shape.dim[0].dim_param
-            for value in model.graph.input
-            if value.type.tensor_type.shape.dim
-        } - {""}
-        if len(symbols) == 1:
-            _rename_symbol(model, symbols.pop(), "batch")
-            onnx.save(model, made)
-    return [value.name for value in model.graph.input]
-
-
-def _rename_symbol(model: onnx.ModelProto, old: str, new: str) -> None:
-    word = re.compile(rf"\b{re.escape(old)}\b")
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-        for dimension in value.type.tensor_type.shape.dim:
-            if dimension.dim_param:
-                dimension.dim_param = word.sub(new, dimension.dim_param)
-
-
 def _sample(
     runner: Any, tensors: Sequence[Any], keywords: Sequence[str], inputs: Sequence[str], outputs: Sequence[str]
 ) -> Sample:
@@ -289,18 +228,3 @@ def _sample(
 def _bytes_of(module: Any) -> int:
     values = module.state_dict.values() if hasattr(module, "graph_module") else module.state_dict().values()
     return sum(tensor.nbytes for tensor in values if hasattr(tensor, "nbytes"))
-
-
-def _reason(error: BaseException, *, dynamic: bool) -> str:
-    """The innermost cause in one sentence: torch wraps it in pages of advice."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    said = _sentence(str(error))
-    fixed = any(words in str(error) for words in ("Constraints violated", "specialized", "static shape"))
-    advice = " The module fixes a size that was to be dynamic: export it without a dynamic batch"
-    return f"{type(error).__name__}: {said}{advice if dynamic and fixed else ''}"
-
-
-def _sentence(text: str) -> str:
-    lines = [line.strip() for line in _ANSI.sub("", text).splitlines() if line.strip()]
-    return " ".join(lines[:3])[:300]

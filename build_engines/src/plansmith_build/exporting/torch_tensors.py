@@ -56,10 +56,10 @@ def tensors_like(tensors: Sequence[Any], rows: int | None, seed: int) -> tuple[A
             spread = float(wide.std(correction=0)) if wide.numel() else 0.0
             middle = float(wide.mean()) if wide.numel() else 0.0
             values = middle + (spread or 1.0) * torch.randn(shape, generator=generator, dtype=torch.float64)
-            made.append(values.to(plain.dtype))
+            made.append(values.to(tensor.device, plain.dtype))
         else:
             chosen = torch.randint(0, max(1, plain.numel()), shape, generator=generator)
-            made.append(plain.reshape(-1)[chosen] if plain.numel() else plain)
+            made.append((plain.reshape(-1)[chosen] if plain.numel() else plain).to(tensor.device))
     return tuple(made)
 
 
