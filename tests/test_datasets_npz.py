@@ -12,6 +12,10 @@ import pytest
 from datasets_signatures import IMAGES, PAIR, TOKENS, WORDS, signature
 
 from plansmith_build.datasets import InvalidData, InvalidLabels, InvalidPreprocessing, Preprocessing, load_dataset
+from plansmith_build.datasets.checking import check_data
+from plansmith_build.datasets.layout import layout_of
+from plansmith_build.datasets.numpy_files import read_npy
+from plansmith_build.datasets.raw_data import RawData
 
 ROWS = np.random.default_rng(0).standard_normal((6, 8, 8)).astype(np.float32)
 LABELS = np.array([0, 1, 2, 0, 1, 2])
@@ -220,6 +224,31 @@ def test_fewer_rows_can_be_asked_for_and_come_from_every_class(npz):
     assert np.bincount(dataset.labels).tolist() == [5, 5, 5]
     np.testing.assert_array_equal(labels[dataset.inputs["images"][:, 0, 0].astype(int)], dataset.labels)
     refused(path, IMAGES, "at most 0 rows", max_rows=0)
+
+
+def test_only_the_rows_that_are_asked_for_are_converted_and_looked_at(npz):
+    rows = np.zeros((200, 8, 8))
+    rows[50, 1, 1] = np.nan
+    path = npz(images=rows)
+    assert len(load_dataset(path, IMAGES, max_rows=3, seed=0)) == 3
+    # By its number in the file, not among those that were chosen.
+    refused(path, IMAGES, r"row 50 holds nan at \[1, 1\]", max_rows=199, seed=0)
+
+
+def test_a_file_whose_conversion_would_not_fit_in_memory_is_refused_before_it_is_converted(tmp_path):
+    # A sparse file that takes no space on the disk.
+    path = tmp_path / "images.npy"
+    header = np.lib.format.header_data_from_array_1_0(np.zeros((0, 8, 8), np.uint8))
+    rows = 5 * 2**28 // 64
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (rows, 8, 8)})
+        file.truncate(file.tell() + rows * 64)
+    array = read_npy(path)
+    assert array.shape == (rows, 8, 8)
+    raw = RawData({"images": array}, None, "0" * 64, "npy folder", "huge")
+    with pytest.raises(InvalidData, match=r"huge, input 'images', converted to FP32, would take 5\.0 GiB of memory"):
+        check_data(raw, layout_of(IMAGES, batched=None), source="huge")
+    assert len(check_data(raw, layout_of(IMAGES, batched=None), source="huge", max_rows=5)) == 5
 
 
 def test_what_is_no_whole_npz_file_is_refused(npz, tmp_path):

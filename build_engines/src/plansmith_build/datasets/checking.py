@@ -12,6 +12,8 @@ from plansmith_build.datasets.dataset import Dataset
 from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.labelling import check_labels
 from plansmith_build.datasets.layout import fits, listed
+from plansmith_build.datasets.raw_data import check_memory
+from plansmith_build.datasets.thinning import evenly_by_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +28,14 @@ _SCAN_BYTES = 16 * 2**20
 
 
 def check_data(
-    raw: RawData, layout: Layout, *, source: str, class_names: Sequence[str] | None, classes: int | None
+    raw: RawData,
+    layout: Layout,
+    *,
+    source: str,
+    class_names: Sequence[str] | None = None,
+    classes: int | None = None,
+    max_rows: int | None = None,
+    seed: int = 0,
 ) -> Dataset:
     """The data set, if every input and the labels are as the model wants them.
 
@@ -36,6 +45,8 @@ def check_data(
         source: what the manifest is to call it.
         class_names: in the order of the classes, for labels that are names.
         classes: how many there are, where that is known.
+        max_rows: how many rows to choose, evenly by label, where there are more. Only these are read.
+        seed: which ones.
 
     Raises:
         InvalidData: an input is missing or unknown, has another shape or dtype, no rows or NaN.
@@ -50,7 +61,8 @@ def check_data(
             *(f"does not have {', '.join(map(repr, missing))}, which the model needs" for _ in missing[:1]),
         ]
         raise InvalidData(f"{raw.where} {' and '.join(said)}: wanted {listed(layout)}{_labels_hint(unknown)}")
-    inputs = {spec.name: _input(raw, layout, spec) for spec in layout.inputs if spec.name in raw.arrays}
+    specs = [spec for spec in layout.inputs if spec.name in raw.arrays]
+    inputs = {spec.name: _shaped(raw, layout, spec) for spec in specs}
     (first, rows), *others = ((name, len(array)) for name, array in inputs.items())
     for name, count in others:
         if count != rows:
@@ -60,11 +72,16 @@ def check_data(
     labels = None
     if raw.labels is not None:
         labels = check_labels(raw.labels, where=raw.where, rows=rows, class_names=class_names, classes=classes)
+    chosen = None
+    if max_rows is not None and max_rows < rows:
+        chosen = evenly_by_label(rows, labels, max_rows, seed)
+        labels = None if labels is None else labels[chosen]
+    inputs = {spec.name: _values(raw, spec, inputs[spec.name], chosen) for spec in specs}
     sha256 = raw.sha256 if raw.sha256 is not None else _sha256_of_arrays(inputs, labels)
     return Dataset(inputs, labels, source, sha256, raw.kind, layout.batched)
 
 
-def _input(raw: RawData, layout: Layout, spec: TensorSpec) -> np.ndarray[Any, np.dtype[Any]]:
+def _shaped(raw: RawData, layout: Layout, spec: TensorSpec) -> np.ndarray[Any, np.dtype[Any]]:
     given = raw.arrays[spec.name]
     array = layout.grouped(spec, given)
     if not array.ndim or not fits(array.shape[1:], layout.row_shape(spec)):
@@ -72,15 +89,37 @@ def _input(raw: RawData, layout: Layout, spec: TensorSpec) -> np.ndarray[Any, np
             f"{raw.where}, input {spec.name!r}: the array is {given.dtype} {list(given.shape)}, "
             f"wanted {layout.wanted(spec)}{_shape_hint(given, layout, spec)}"
         )
+    return array
+
+
+def _values(
+    raw: RawData,
+    spec: TensorSpec,
+    array: np.ndarray[Any, np.dtype[Any]],
+    chosen: np.ndarray[Any, np.dtype[np.int64]] | None,
+) -> np.ndarray[Any, np.dtype[Any]]:
+    if chosen is not None:
+        array = array[chosen]
+    if array.dtype != spec.numpy_dtype:
+        check_memory(
+            array.size * spec.numpy_dtype.itemsize,
+            f"{raw.where}, input {spec.name!r}, converted to {spec.datatype},",
+            f"save it as {spec.datatype}, or use fewer rows",
+        )
     try:
         array = cast(array, spec.datatype)
     except UnfitArray as error:
         raise InvalidData(f"{raw.where}, input {spec.name!r}: the array {error}") from error
-    _check_finite(raw, spec, array)
+    _check_finite(raw, spec, array, chosen)
     return array
 
 
-def _check_finite(raw: RawData, spec: TensorSpec, array: np.ndarray[Any, np.dtype[Any]]) -> None:
+def _check_finite(
+    raw: RawData,
+    spec: TensorSpec,
+    array: np.ndarray[Any, np.dtype[Any]],
+    chosen: np.ndarray[Any, np.dtype[np.int64]] | None,
+) -> None:
     if array.dtype.kind != "f" and spec.datatype != "BF16":
         return
     # A part at a time: the array may be a mapped file that is larger than the memory.
@@ -90,8 +129,9 @@ def _check_finite(raw: RawData, spec: TensorSpec, array: np.ndarray[Any, np.dtyp
         if not finite.all():
             row, *element = (int(index) for index in np.argwhere(~finite)[0])
             value = array[(start + row, *element)]
+            number = start + row if chosen is None else int(chosen[start + row])
             raise InvalidData(
-                f"{raw.where}, input {spec.name!r}: row {start + row} holds {value}"
+                f"{raw.where}, input {spec.name!r}: row {number} holds {value}"
                 f"{f' at {element}' if element else ''}, which nothing can be calibrated or compared with: "
                 "remove or fill in such values"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,11 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", "
 
 # What is offered to Pillow: its rarer decoders are code that a calibration needs none of.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# What its decoders raise for files that are damaged, or made to look like images.
+_DAMAGED = (
+    *(ValueError, TypeError, SyntaxError, EOFError, OverflowError, MemoryError, RuntimeError),
+    *(KeyError, IndexError, AttributeError, ZeroDivisionError, struct.error),
+)
 # Of these Pillow would cut off what is above 255, without a word.
 _DEEP_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 _FILTERS = {
@@ -83,7 +89,7 @@ def _decode(path: Path, *, gray: bool) -> Image.Image:
         ) from error
     except OSError as error:
         raise InvalidData(f"{path} cannot be read as an image: {error.strerror or error}") from error
-    except (ValueError, TypeError, SyntaxError, EOFError, OverflowError, MemoryError) as error:
+    except _DAMAGED as error:
         raise InvalidData(f"{path} is a damaged image: {' '.join(str(error).split())[:200]}") from error
 
 

@@ -13,7 +13,6 @@ from plansmith_build.datasets.layout import layout_of
 from plansmith_build.datasets.npy_folders import read_npy_folder
 from plansmith_build.datasets.numpy_files import read_npz
 from plansmith_build.datasets.random_data import random_data, rows_from_text
-from plansmith_build.datasets.thinning import evenly_by_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +87,7 @@ def load_dataset(
             dynamic_size=dynamic_size,
             integers_below=integers_below,
         )
-        return check_data(raw, layout, source="random", class_names=None, classes=None)
+        return check_data(raw, layout, source="random")
     path = Path(source)
     if is_callable_source(source) and not path.exists():
         _no_preprocessing(source, preprocessing)
@@ -105,10 +104,7 @@ def load_dataset(
             seed=seed,
         )
         name = path.resolve().name
-    dataset = check_data(raw, layout, source=name, class_names=class_names, classes=classes)
-    if max_rows is not None and max_rows < len(dataset):
-        dataset = dataset.take(evenly_by_label(len(dataset), dataset.labels, max_rows, seed))
-    return dataset
+    return check_data(raw, layout, source=name, class_names=class_names, classes=classes, max_rows=max_rows, seed=seed)
 
 
 def _from_path(
