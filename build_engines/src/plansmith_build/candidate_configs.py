@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tritonclient.grpc import model_config_pb2
 
 from plansmith_build.targets import Device, Precision, Target
+from plansmith_build.tensorrt import plan_config
 
 if TYPE_CHECKING:
     from plansmith_build.candidates import Candidate
@@ -15,12 +16,15 @@ __all__ = ["candidate_config"]
 
 
 def candidate_config(portable: Any, candidate: Candidate) -> Any:
-    """A copy of a portable configuration, made fit for a candidate on ONNX Runtime or OpenVINO.
+    """A copy of a portable configuration, made fit for a candidate.
 
     Args:
         portable: an `inference.ModelConfig`.
         candidate: what is to be served.
     """
+    if candidate.plans:
+        plans = {capability: path.name for capability, path in candidate.plans.items()}
+        return plan_config(portable, plans=plans, instances=candidate.instances)
     config = model_config_pb2.ModelConfig()
     config.CopyFrom(portable)
     pairing, instances, threads = candidate.pairing, candidate.instances, candidate.threads

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.measurement import Speed, measure_beside
+from plansmith_build.plan_candidates import build_plans
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.progress import BuildStep
 from plansmith_build.runtimes.cpu_features import cores
 from plansmith_build.runtimes.openvino_runtime import OpenVinoRuntime
 from plansmith_build.sessions import CPU_PROVIDER, RunFailed, Session
 from plansmith_build.targets import CUDA_PROVIDER, Device, Precision, Target, obstacle_to
+from plansmith_build.tensorrt import PlanFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from plansmith_build.accuracy import Accuracy
     from plansmith_build.graph_variants import GraphFile, GraphVariants
+    from plansmith_build.plan_candidates import PlanSettings
     from plansmith_build.progress import Progress
     from plansmith_build.runtimes import Runtime
     from plansmith_build.sessions import Arrays
@@ -58,6 +61,8 @@ class Candidate:
         instances: how many instances serve it.
         threads: of each instance; 0 where the engine takes every core.
         engine: what ran it.
+        plans: TensorRT plans by compute capability.
+        stripped_plans: the same without weights, where that was asked for.
     """
 
     pairing: Pairing
@@ -71,11 +76,17 @@ class Candidate:
     instances: int = 1
     threads: int = 0
     engine: str = ""
+    plans: Mapping[str, Path] = field(default_factory=dict)
+    stripped_plans: tuple[Path, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
         """What a version needs to serve it, the model file first; empty where there is none."""
-        return self.graph.files if self.graph is not None else ()
+        graph = self.graph.files if self.graph is not None else ()
+        if not self.plans:
+            return graph
+        # Plans can be refitted only from the graph that they were stripped of.
+        return (*self.plans.values(), *self.stripped_plans, *(graph if self.stripped_plans else ()))
 
     @property
     def is_usable(self) -> bool:
@@ -99,7 +110,13 @@ class Timing:
 
 
 def try_candidates(
-    pairings: Sequence[Pairing], graphs: GraphVariants, timing: Timing, *, unmeasured: bool, progress: Progress
+    pairings: Sequence[Pairing],
+    graphs: GraphVariants,
+    timing: Timing,
+    plans: PlanSettings,
+    *,
+    unmeasured: bool,
+    progress: Progress,
 ) -> tuple[Candidate, ...]:
     """Make, judge and time each pairing; what fails is a result like any other.
 
@@ -107,6 +124,7 @@ def try_candidates(
         pairings: what to try.
         graphs: makes the graphs.
         timing: what to time with.
+        plans: how TensorRT plans are built.
         unmeasured: whether graphs for a GPU that is not here are made and judged all the same.
         progress: told about each.
 
@@ -117,14 +135,22 @@ def try_candidates(
     for number, pairing in enumerate(pairings, start=1):
         step = f"Candidate {number} of {len(pairings)}: {pairing}"
         progress(BuildStep(step))
-        candidate = _try(pairing, graphs, timing, unmeasured=unmeasured)
+        candidate = _try(pairing, graphs, timing, plans, unmeasured=unmeasured, progress=progress)
         if candidate.status is not Status.IMPOSSIBLE:
             progress(BuildStep(step, _outcome(candidate)))
         tried.append(candidate)
     return tuple(tried)
 
 
-def _try(pairing: Pairing, graphs: GraphVariants, timing: Timing, *, unmeasured: bool) -> Candidate:
+def _try(
+    pairing: Pairing,
+    graphs: GraphVariants,
+    timing: Timing,
+    plans: PlanSettings,
+    *,
+    unmeasured: bool,
+    progress: Progress,
+) -> Candidate:
     obstacle = obstacle_to(pairing, graphs.signature)
     if obstacle and not (unmeasured and pairing.device is Device.GPU):
         return Candidate(pairing, Status.IMPOSSIBLE, obstacle)
@@ -134,14 +160,20 @@ def _try(pairing: Pairing, graphs: GraphVariants, timing: Timing, *, unmeasured:
         candidate = replace(candidate, graph=graph)
         if obstacle:
             return _judged_as_graph(candidate, graphs, obstacle)
-        runtime = _load(pairing, graph.path, graphs.signature)
+        runtime: Runtime
+        if pairing.target is Target.TENSORRT:
+            built = build_plans(graph, plans, progress)
+            runtime = built.session
+            candidate = replace(candidate, plans=built.by_capability, stripped_plans=built.stripped)
+        else:
+            runtime = _load(pairing, graph.path, graphs.signature)
         candidate = replace(candidate, engine=runtime.description)
         accuracy = graphs.jury.final.judge(runtime)
         candidate = _within_budget(replace(candidate, accuracy=accuracy), graphs)
         if candidate.is_usable:
             speed = measure_beside(runtime, timing.reference, timing.request, rows=timing.rows)
             candidate = replace(candidate, speed=speed)
-    except (ConversionFailed, RunFailed, VerificationFailed) as error:
+    except (ConversionFailed, PlanFailed, RunFailed, VerificationFailed) as error:
         return replace(candidate, status=Status.FAILED, reason=str(error))
     return candidate
 

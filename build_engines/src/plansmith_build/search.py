@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from plansmith_build.candidates import Timing, try_candidates
 from plansmith_build.datasets import load_dataset, split
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.graph_variants import GraphFile, GraphVariants
+from plansmith_build.plan_candidates import PlanSettings
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.variants import Jury
 from plansmith_build.progress import BuildStep, plural
@@ -22,6 +23,7 @@ from plansmith_build.serving import CLIENTS, Entry, measure_served, obstacle_to_
 from plansmith_build.sessions import RunFailed, Session
 from plansmith_build.signatures import signature_of
 from plansmith_build.targets import Precision, Target, pairings
+from plansmith_build.tensorrt import PlanOptions, parse_profile, profile_for
 from plansmith_build.validation import Judge
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class SearchOptions:
         calibration_rows: use no more rows than this for calibration.
         validation_rows: use no more rows than this for validation.
         sparsity: how weights are pruned, if at all.
+        plan: how TensorRT plans are built.
         serve: whether the fastest are also timed as they are served, by a real server.
     """
 
@@ -75,6 +78,7 @@ class SearchOptions:
     calibration_rows: int = 128
     validation_rows: int = 512
     sparsity: Sparsity | None = None
+    plan: PlanOptions = field(default_factory=PlanOptions)
     serve: bool = True
 
 
@@ -153,6 +157,7 @@ def search(
         pairings(options.targets, options.precisions),
         graphs,
         Timing(reference, request, rows),
+        _plan_settings(signature, config, options, request),
         unmeasured=bool(options.targets),
         progress=progress,
     )
@@ -227,6 +232,17 @@ def _timed_request(data: Dataset, max_batch_size: int) -> tuple[Arrays, int]:
     rows = min(TIMED_ROWS, max(1, max_batch_size))
     indexes = np.arange(rows) % len(data)
     return dict(data.take(indexes).inputs), rows
+
+
+def _plan_settings(signature: Signature, config: Any, options: SearchOptions, request: Arrays) -> PlanSettings:
+    profile = profile_for(
+        signature,
+        max_batch_size=int(config.max_batch_size),
+        observed={name: array.shape for name, array in request.items()},
+        given=parse_profile(options.plan.profile) if options.plan.profile else None,
+    )
+    structured = options.sparsity is not None and options.sparsity.structured
+    return PlanSettings(profile, replace(options.plan, sparse_weights=structured))
 
 
 def _serve(

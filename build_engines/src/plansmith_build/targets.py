@@ -10,6 +10,7 @@ import onnxruntime
 
 from plansmith_build.runtimes.cpu_features import has_fast_bfloat16
 from plansmith_build.runtimes.openvino_runtime import obstacle_to_openvino
+from plansmith_build.tensorrt import unavailable_because
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -61,8 +62,6 @@ def obstacle_to(pairing: Pairing, signature: Signature) -> str:
     """Why a pairing cannot be built and measured here, in one line, or an empty string."""
     match pairing.target, pairing.device:
         case Target.TENSORRT, _:
-            from plansmith_build.tensorrt import unavailable_because  # noqa: PLC0415
-
             return unavailable_because()
         case Target.OPENVINO, _:
             return obstacle_to_openvino(signature) or _obstacle_to_openvino_precision(pairing.precision)

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from plansmith_build.commands.build_display import result_as_json, show_result
 from plansmith_build.errors import InvalidOption
+from plansmith_build.tensorrt.options import HardwareCompatibility, PlanOptions, default_timing_cache
 
 if TYPE_CHECKING:
     from plansmith_build.progress import BuildStep
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build"]
 
+_PLANS = "TensorRT plans (need a GPU and TensorRT)"
 _SEARCH = "The fastest version that is accurate enough (needs --data)"
 
 
@@ -121,6 +123,34 @@ def build(
         bool,
         typer.Option("--no-serve", rich_help_panel=_SEARCH, help="Time candidates in process only, not as served."),
     ] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_PLANS,
+            help="name:min,opt,max shapes, such as images:1x3x224x224,8x3x224x224,32x3x224x224. [default: from the "
+            "data and --max-batch-size]",
+        ),
+    ] = None,
+    optimization_level: Annotated[
+        int, typer.Option(min=0, max=5, rich_help_panel=_PLANS, help="0 is quick to build, 5 quick to run.")
+    ] = 3,
+    workspace: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel=_PLANS, help="MiB that kernels may use. [default: all]")
+    ] = None,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(rich_help_panel=_PLANS, help="Kernel timings, kept and reused. [default: in the user's cache]"),
+    ] = None,
+    hardware_compatibility: Annotated[
+        HardwareCompatibility, typer.Option(rich_help_panel=_PLANS, help="Other GPUs that plans are to run on.")
+    ] = HardwareCompatibility.NONE,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", rich_help_panel=_PLANS, help="For later versions of TensorRT, too.")
+    ] = False,
+    strip_weights: Annotated[
+        bool,
+        typer.Option("--strip-weights", rich_help_panel=_PLANS, help="Keep plans without weights as well, to refit."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
     """Build a verified version from an ONNX file and publish it in a model repository.
@@ -140,6 +170,7 @@ def build(
         "--precision": precision,
         "--max-drop": max_drop,
         "--sparsity": sparsity,
+        "--profile": profile,
     }
     given = [option for option, value in chosen.items() if value]
     if data is None and given:
@@ -164,6 +195,15 @@ def build(
             calibration_rows=calibration_rows,
             validation_rows=validation_rows,
             sparsity=sparsity,
+            plan=PlanOptions(
+                optimization_level=optimization_level,
+                workspace_bytes=workspace * 2**20 if workspace is not None else None,
+                timing_cache=timing_cache or default_timing_cache(),
+                hardware_compatibility=hardware_compatibility,
+                version_compatible=version_compatible,
+                strip_weights=strip_weights,
+                profile=profile or "",
+            ),
             serve=not no_serve,
         )
     options = BuildOptions(
@@ -207,6 +247,7 @@ def _search_options(
     calibration_rows: int,
     validation_rows: int,
     sparsity: str | None,
+    plan: PlanOptions,
     serve: bool,
 ) -> SearchOptions:
     from plansmith_build.accuracy import parse_drop  # noqa: PLC0415 - as above
@@ -231,5 +272,6 @@ def _search_options(
         calibration_rows=calibration_rows,
         validation_rows=validation_rows,
         sparsity=parse_sparsity(sparsity) if sparsity is not None else None,
+        plan=plan,
         serve=serve,
     )

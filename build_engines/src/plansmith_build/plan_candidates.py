@@ -1,0 +1,83 @@
+"""Candidates for TensorRT's own backend: plans of a verified graph, one for each architecture in this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from plansmith_build.tensorrt import PlanOptions, build_plan, refit_plan
+from plansmith_build.tensorrt.availability import devices_by_compute_capability
+from plansmith_build.tensorrt.execution import PlanSession
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from plansmith_build.graph_variants import GraphFile
+    from plansmith_build.progress import Progress
+    from plansmith_build.tensorrt import OptimizationProfile
+
+__all__ = ["PlanFiles", "PlanSettings", "build_plans"]
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """What all plans of a build have in common.
+
+    Attributes:
+        profile: the shapes that they take.
+        options: how they are built.
+    """
+
+    profile: OptimizationProfile
+    options: PlanOptions
+
+
+@dataclass(frozen=True)
+class PlanFiles:
+    """The plans of one graph.
+
+    Attributes:
+        by_capability: the plan for each compute capability, such as "9.0".
+        stripped: the same without weights, where that was asked for.
+        session: the first of them, loaded.
+    """
+
+    by_capability: dict[str, Path]
+    stripped: tuple[Path, ...]
+    session: PlanSession
+
+
+def build_plans(graph: GraphFile, settings: PlanSettings, progress: Progress) -> PlanFiles:
+    """Build a plan on one GPU of each architecture.
+
+    Args:
+        graph: the graph, in the folder where plans are written.
+        settings: shapes and options.
+        progress: told how far TensorRT is.
+
+    Raises:
+        PlanFailed: TensorRT does not take the graph.
+        RunFailed: a plan does not load.
+    """
+    stem = graph.path.name.removesuffix(".onnx").removesuffix(".tensorrt")
+    plans: dict[str, Path] = {}
+    stripped = []
+    devices = devices_by_compute_capability()
+    for capability, device in devices.items():
+        path = graph.path.with_name(f"{stem}.sm_{capability.replace('.', '')}.plan")
+        without = path.with_suffix(".stripped.plan")
+        build_plan(
+            graph.path,
+            without if settings.options.strip_weights else path,
+            settings.profile,
+            replace(settings.options, profile=""),
+            device=device,
+            compute_capability=capability,
+            progress=progress,
+        )
+        if settings.options.strip_weights:
+            refit_plan(without, graph.path, path, device=device)
+            stripped.append(without)
+        plans[capability] = path
+    first = next(iter(devices))
+    return PlanFiles(plans, tuple(stripped), PlanSession(plans[first], device=devices[first]))

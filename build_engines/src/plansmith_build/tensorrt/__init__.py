@@ -1,0 +1,30 @@
+"""TensorRT plans: engines compiled for one GPU architecture from a graph that is verified already.
+
+Nothing here imports TensorRT before it is needed. One code path serves TensorRT 10 and 11: networks are strongly typed,
+the precision stands in the graph.
+"""
+
+from __future__ import annotations
+
+from plansmith_build.tensorrt.availability import unavailable_because
+from plansmith_build.tensorrt.config import plan_config
+from plansmith_build.tensorrt.errors import PlanFailed, PlanVersionMismatch
+from plansmith_build.tensorrt.options import PlanOptions
+from plansmith_build.tensorrt.plan_check import plan_version
+from plansmith_build.tensorrt.plans import Plan, build_plan, refit_plan
+from plansmith_build.tensorrt.profiles import OptimizationProfile, parse_profile, profile_for
+
+__all__ = [
+    "OptimizationProfile",
+    "Plan",
+    "PlanFailed",
+    "PlanOptions",
+    "PlanVersionMismatch",
+    "build_plan",
+    "parse_profile",
+    "plan_config",
+    "plan_version",
+    "profile_for",
+    "refit_plan",
+    "unavailable_because",
+]

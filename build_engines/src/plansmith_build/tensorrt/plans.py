@@ -1,0 +1,237 @@
+"""Building plans, and putting weights back into stripped ones.
+
+Checked against NVIDIA's own bindings of TensorRT 10 and 11 by tests/test_tensorrt_contract.py, which reads this file:
+the names of the variables there say which class each is of.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from plansmith_build.progress import BuildStep
+from plansmith_build.tensorrt.errors import PlanFailed
+from plansmith_build.tensorrt.options import HardwareCompatibility
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from plansmith_build.progress import Progress
+    from plansmith_build.tensorrt.options import PlanOptions
+    from plansmith_build.tensorrt.profiles import OptimizationProfile
+
+__all__ = ["Plan", "build_plan", "on_device", "refit_plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan on disk.
+
+    Attributes:
+        path: the file.
+        tensorrt_version: what built it, and what has to run it.
+        compute_capability: of the device that it was built on, such as "9.0".
+        seconds: how long that took.
+        stripped: whether its weights have to be put back before it is served.
+    """
+
+    path: Path
+    tensorrt_version: str
+    compute_capability: str
+    seconds: float
+    stripped: bool
+
+
+def build_plan(
+    model: Path,
+    path: Path,
+    profile: OptimizationProfile,
+    options: PlanOptions,
+    *,
+    device: int,
+    compute_capability: str,
+    progress: Progress,
+) -> Plan:
+    """Compile a graph for the GPU it runs on.
+
+    Args:
+        model: the ONNX file; its weight file is found beside it.
+        path: where the plan is written.
+        profile: the shapes that it is to take.
+        options: how.
+        device: the number of the GPU.
+        compute_capability: of that GPU.
+        progress: told how far TensorRT is.
+
+    Raises:
+        PlanFailed: TensorRT does not parse or compile it; parser errors name the node.
+        OSError: the disk did not take it.
+        KeyboardInterrupt: after Ctrl-C, which TensorRT is told of.
+    """
+    import tensorrt as trt  # noqa: PLC0415 - gigabytes that only GPU machines have
+
+    started = time.monotonic()
+    logger = trt.Logger(trt.Logger.ERROR)
+    with on_device(device):
+        builder = trt.Builder(logger)
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, logger)
+        if not parser.parse_from_file(os.fspath(model)):
+            raise PlanFailed(_parser_errors(parser))
+        config = builder.create_builder_config()
+        _configure(config, options)
+        _add_profile(builder, network, config, profile)
+        monitor = _monitor(trt, f"Building a TensorRT {trt.__version__} plan for {compute_capability}", progress)
+        config.progress_monitor = monitor
+        _load_timing_cache(config, options)
+        serialized = builder.build_serialized_network(network, config)
+        if monitor.interrupted:
+            raise KeyboardInterrupt
+        if serialized is None:
+            raise PlanFailed("TensorRT could not build an engine from the graph; its log on standard error says why")
+        path.write_bytes(serialized)
+        _save_timing_cache(config, options)
+    return Plan(
+        path=path,
+        tensorrt_version=str(trt.__version__),
+        compute_capability=compute_capability,
+        seconds=time.monotonic() - started,
+        stripped=options.strip_weights,
+    )
+
+
+def refit_plan(plan: Path, model: Path, path: Path, *, device: int = 0) -> None:
+    """Put the weights of an ONNX file into a plan that was stripped of them.
+
+    Args:
+        plan: the stripped plan, on a GPU that it was built for.
+        model: the ONNX file that it was built from.
+        path: where the whole plan is written.
+        device: the number of the GPU.
+
+    Raises:
+        PlanFailed: the plan does not load, or the weights are not its own.
+        OSError: a file cannot be read or written.
+    """
+    import tensorrt as trt  # noqa: PLC0415 - as above
+
+    logger = trt.Logger(trt.Logger.ERROR)
+    with on_device(device):
+        runtime = trt.Runtime(logger)
+        engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+        if engine is None:
+            raise PlanFailed(f"{plan} does not load: was it built by another TensorRT, or for another GPU?")
+        refitter = trt.Refitter(engine, logger)
+        parser_refitter = trt.OnnxParserRefitter(refitter, logger)
+        if not parser_refitter.refit_from_file(os.fspath(model)) or not refitter.refit_cuda_engine():
+            missing = ", ".join(refitter.get_missing_weights()[:5])
+            raise PlanFailed(
+                f"the weights of {model} are not those of {plan}{': missing ' + missing if missing else ''}"
+            )
+        serialization = engine.create_serialization_config()
+        serialization.clear_flag(trt.SerializationFlag.EXCLUDE_WEIGHTS)
+        path.write_bytes(engine.serialize_with_config(serialization))
+
+
+@contextmanager
+def on_device(device: int) -> Iterator[None]:
+    """Let CUDA calls of this thread go to one of the GPUs."""
+    from cuda.bindings import runtime as cuda  # noqa: PLC0415 - as above
+
+    (status,) = cuda.cudaSetDevice(device)
+    if status != cuda.cudaError_t.cudaSuccess:
+        raise PlanFailed(f"the GPU {device} cannot be used: {status.name}")
+    yield
+
+
+def _configure(config: Any, options: PlanOptions) -> None:
+    import tensorrt as trt  # noqa: PLC0415 - as above
+
+    config.builder_optimization_level = options.optimization_level
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if options.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    match options.hardware_compatibility:
+        case HardwareCompatibility.AMPERE_PLUS:
+            config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+        case HardwareCompatibility.SAME_COMPUTE_CAPABILITY:
+            config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
+    # FP32 is to mean FP32: TF32 rounds to 10 bits without being asked.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if options.sparse_weights:
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
+    if options.strip_weights:
+        config.set_flag(trt.BuilderFlag.STRIP_PLAN)
+        config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)
+
+
+def _add_profile(builder: Any, network: Any, config: Any, shapes: OptimizationProfile) -> None:
+    profile = builder.create_optimization_profile()
+    for number in range(network.num_inputs):
+        tensor = network.get_input(number)
+        if -1 in tuple(tensor.shape):
+            name = tensor.name
+            profile.set_shape(name, shapes.minimum[name], shapes.optimum[name], shapes.maximum[name])
+    config.add_optimization_profile(profile)
+
+
+def _parser_errors(parser: Any) -> str:
+    sentences = []
+    for number in range(parser.num_errors):
+        error = parser.get_error(number)
+        where = f"node {error.node_name()!r} ({error.node_operator()}): " if error.node_name() else ""
+        sentences.append(f"{where}{' '.join(error.desc().split())[:200]}")
+    return f"TensorRT does not take the graph: {'; '.join(sentences) or 'its parser gives no reason'}"
+
+
+def _load_timing_cache(config: Any, options: PlanOptions) -> None:
+    if options.timing_cache is None:
+        return
+    content = options.timing_cache.read_bytes() if options.timing_cache.is_file() else b""
+    cache = config.create_timing_cache(content)
+    # One of another device or version is refused here, and a new one takes its place.
+    if not config.set_timing_cache(cache, ignore_mismatch=False):
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, ignore_mismatch=False)
+
+
+def _save_timing_cache(config: Any, options: PlanOptions) -> None:
+    if options.timing_cache is None:
+        return
+    cache = config.get_timing_cache()
+    options.timing_cache.parent.mkdir(parents=True, exist_ok=True)
+    # Two builders may write at once: each its own file, the last one stays.
+    beside = options.timing_cache.with_name(f"{options.timing_cache.name}.{os.getpid()}")
+    beside.write_bytes(cache.serialize())
+    beside.replace(options.timing_cache)
+
+
+def _monitor(trt: Any, title: str, progress: Progress) -> Any:
+    """TensorRT's own progress, phase by phase, on ours; Ctrl-C ends the build at its next step."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.interrupted = False
+            self._phases: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002
+            self._phases[phase_name] = num_steps
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            try:
+                progress(BuildStep(f"{title}: {phase_name}, {step + 1} of {self._phases.get(phase_name, 0)}"))
+            except KeyboardInterrupt:
+                self.interrupted = True
+            return not self.interrupted
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._phases.pop(phase_name, None)
+
+    return Monitor()

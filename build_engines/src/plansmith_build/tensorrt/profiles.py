@@ -1,0 +1,127 @@
+"""Optimization profiles: the shapes that a plan takes, and those that it is fastest for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from plansmith_build.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from plansmith_build.signatures import Signature
+
+    Shape = tuple[int, ...]
+
+__all__ = ["OptimizationProfile", "parse_profile", "profile_for"]
+
+_INPUT = re.compile(r"(?P<name>.+?):(?P<minimum>[0-9x]+),(?P<optimum>[0-9x]+),(?P<maximum>[0-9x]+)")
+
+
+@dataclass(frozen=True)
+class OptimizationProfile:
+    """Three shapes for each input, the batch dimension included.
+
+    Attributes:
+        minimum: the smallest.
+        optimum: what kernels are chosen for.
+        maximum: the largest.
+    """
+
+    minimum: Mapping[str, Shape]
+    optimum: Mapping[str, Shape]
+    maximum: Mapping[str, Shape]
+
+
+def parse_profile(text: str) -> OptimizationProfile:
+    """Read `name:1x3x224x224,8x3x224x224,32x3x224x224`, several inputs apart by `;`.
+
+    Raises:
+        InvalidOption: it is not written so, or the shapes do not grow.
+    """
+    shapes: tuple[dict[str, Shape], ...] = ({}, {}, {})
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        match = _INPUT.fullmatch(part)
+        if match is None:
+            raise InvalidOption(
+                f"{part!r} is no optimization profile: write name:min,opt,max, such as "
+                "images:1x3x224x224,8x3x224x224,32x3x224x224"
+            )
+        three = [_shape(match[group], part) for group in ("minimum", "optimum", "maximum")]
+        if len({len(shape) for shape in three}) != 1:
+            raise InvalidOption(f"the shapes of {part!r} have different numbers of dimensions")
+        if any(not low <= middle <= high for low, middle, high in zip(*three, strict=True)):
+            raise InvalidOption(f"the shapes of {part!r} do not grow from min over opt to max")
+        for target, shape in zip(shapes, three, strict=True):
+            target[match["name"]] = shape
+    if not shapes[0]:
+        raise InvalidOption("the optimization profile is empty: write name:min,opt,max")
+    return OptimizationProfile(*shapes)
+
+
+def profile_for(
+    signature: Signature,
+    *,
+    max_batch_size: int,
+    observed: Mapping[str, tuple[int, ...]],
+    given: OptimizationProfile | None = None,
+) -> OptimizationProfile:
+    """The profile for a model: the user's where there is one, else made from the data's shapes.
+
+    The first dimension of a model that batches goes from 1 to `max_batch_size`; kernels are chosen for the largest
+    batch, which is what a busy server makes. Every other dimension that varies is as the data has it.
+
+    Args:
+        signature: the model's.
+        max_batch_size: 0 for a model that does not batch.
+        observed: a shape of each input in the data, with its first dimension.
+        given: the user's own.
+
+    Raises:
+        InvalidOption: the user's profile names other inputs, does not fit their shapes or the batch size.
+    """
+    required = {spec.name: spec.shape for spec in signature.inputs if spec.name in observed or not spec.optional}
+    if given is not None:
+        _check(given, required, max_batch_size)
+        return given
+    minimum, optimum, maximum = {}, {}, {}
+    for name, shape in required.items():
+        seen = observed[name]
+        fixed = tuple(size if size >= 0 else seen[axis] for axis, size in enumerate(shape))
+        if max_batch_size and shape[:1] == (-1,):
+            minimum[name] = (1, *fixed[1:])
+            optimum[name] = maximum[name] = (max_batch_size, *fixed[1:])
+        else:
+            minimum[name] = optimum[name] = maximum[name] = fixed
+    return OptimizationProfile(minimum, optimum, maximum)
+
+
+def _check(profile: OptimizationProfile, required: Mapping[str, tuple[int, ...]], max_batch_size: int) -> None:
+    if set(profile.minimum) != set(required):
+        raise InvalidOption(
+            f"the optimization profile is for {', '.join(sorted(profile.minimum))}; the model has the inputs "
+            f"{', '.join(sorted(required))}"
+        )
+    for name, shape in required.items():
+        for three in (profile.minimum[name], profile.optimum[name], profile.maximum[name]):
+            fits = len(three) == len(shape) and all(
+                want in (-1, have) for want, have in zip(shape, three, strict=False)
+            )
+            if not fits:
+                raise InvalidOption(
+                    f"{'x'.join(map(str, three))} is no shape of input {name!r}, which has {list(shape)}"
+                )
+        if max_batch_size and not profile.minimum[name][0] <= 1 <= max_batch_size <= profile.maximum[name][0]:
+            raise InvalidOption(
+                f"the optimization profile takes {profile.minimum[name][0]} to {profile.maximum[name][0]} rows of "
+                f"{name!r}, and the server will send 1 to {max_batch_size}: widen it, or lower --max-batch-size"
+            )
+
+
+def _shape(text: str, part: str) -> Shape:
+    try:
+        return tuple(int(size) for size in text.split("x"))
+    except ValueError:
+        raise InvalidOption(f"{text!r} in {part!r} is no shape: write 1x3x224x224") from None
