@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import onnxruntime
@@ -101,6 +103,23 @@ def test_a_file_with_code_in_it_or_that_is_damaged_is_refused(tmp_path, plansmit
     (tmp_path / "text.keras").write_text("hello")
     said = plansmith("export", tmp_path / "text.keras", expect=2).stderr
     assert "text.keras is not a model that Keras loads safely" in said
+
+
+def test_a_model_of_another_backend_is_told_the_way(tmp_path):
+    program = """
+import keras
+from plansmith_build.exporting import UnsuitableModel, export_keras
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+try:
+    export_keras(model, "m.onnx")
+except UnsuitableModel as error:
+    print(error)
+"""
+    environment = {**os.environ, "KERAS_BACKEND": "openvino"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert "Keras runs on openvino here, and is exported from PyTorch: save the model as .keras" in done.stdout
 
 
 def test_what_is_no_built_model_is_refused(tmp_path):

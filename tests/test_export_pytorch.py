@@ -218,6 +218,17 @@ def test_a_part_that_was_frozen_stays_frozen(tmp_path):
     assert not module.layers[1].training
 
 
+def test_an_output_that_is_called_as_an_input_gets_a_name_of_its_own(tmp_path):
+    class Doubled(torch.nn.Module):
+        def forward(self, x):
+            return {"x": x * 2}
+
+    result = export_pytorch(Doubled(), torch.ones(2, 4), tmp_path / "m.onnx")
+    assert [spec.name for spec in (*result.inputs, *result.outputs)] == ["x", "x_output"]
+    with pytest.raises(InvalidOption, match="'x' is the name of an input"):
+        export_pytorch(Doubled(), torch.ones(2, 4), tmp_path / "m.onnx", output_names=["x"])
+
+
 def test_truth_values_go_in_and_come_out(tmp_path):
     class Flip(torch.nn.Module):
         def forward(self, flags):

@@ -14,7 +14,7 @@ from plansmith_build.exporting.torch_tensors import array_from_tensor, named_out
 from plansmith_build.exporting.writing import check_path, export_file, staged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from plansmith_build.exporting.result import ExportResult
@@ -54,8 +54,8 @@ def export_pytorch(
             the names of its parameters; None for a program that has its own.
         path: the .onnx file to write.
         input_names: in the order of the inputs; by default the names of `forward`'s parameters.
-        output_names: in the order of the outputs; by default the keys of a dictionary, `output` of one tensor,
-            `output_0`, `output_1`, ... of several.
+        output_names: in the order of the outputs; by default the keys of a dictionary (`x_output` where `x` is an
+            input), `output` of one tensor, `output_0`, `output_1`, ... of several.
         dynamic_batch: whether the first dimension of every input may have any size.
         dynamic_axes: further dimensions that may have any size, by the name or number of the input.
         opset: operator set of the standard domain; by default the exporter's own choice.
@@ -91,7 +91,8 @@ def export_pytorch(
     try:
         with staged(target) as made, quiet(), torch.no_grad():
             answers = _run(runner, tensors, keywords)
-            outputs = named_outputs(answers, output_names)
+            taken = set(input_names or keywords or ([] if program else inspect.signature(module.forward).parameters))
+            outputs = _output_names(named_outputs(answers, output_names), taken, given=output_names is not None)
             shapes = None
             if not program and (dynamic_batch or dynamic_axes):
                 axes = dynamic_axes or {}
@@ -108,7 +109,7 @@ def export_pytorch(
                 shapes=shapes,
                 opset=opset,
                 input_names=input_names,
-                output_names=list(outputs),
+                output_names=outputs,
                 external=_bytes_of(module) > EXTERNAL_BYTES if external_data is None else external_data,
             )
             names = finish_file(made, batch=dynamic_batch and not program, opset=opset)
@@ -119,7 +120,7 @@ def export_pytorch(
                 )
             rows = (1, _ROWS) if shapes is not None and dynamic_batch else (None,)
             candidates = [tensors, *(tensors_like(tensors, count, seed + number) for number, count in enumerate(rows))]
-            samples = [_sample(runner, values, keywords, names, list(outputs)) for values in candidates]
+            samples = [_sample(runner, values, keywords, names, outputs) for values in candidates]
             return export_file(made, target, samples, packages=_PACKAGES, names="the module")
     finally:
         # Each by itself: a part may have been frozen while the whole was in training.
@@ -161,6 +162,16 @@ def _run(module: Any, tensors: Sequence[Any], keywords: Sequence[str]) -> Any:
         raise UnsuitableModel(
             f"the module does not run on the example inputs: {type(error).__name__}: {first_lines(str(error))}"
         ) from error
+
+
+def _output_names(names: Iterable[str], taken: set[str], *, given: bool) -> list[str]:
+    """Names that no input has: in a graph each stands for one tensor."""
+    for name in names:
+        if given and name in taken:
+            raise InvalidOption(
+                f"{name!r} is the name of an input, and cannot be that of an output too: choose another"
+            )
+    return [f"{name}_output" if name in taken else name for name in names]
 
 
 def _rows_of(tensors: Sequence[Any]) -> int:

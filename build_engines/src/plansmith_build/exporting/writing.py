@@ -84,7 +84,8 @@ def export_file(
             complete_output_shapes(model, {name: array.ndim for name, array in samples[0][1].items()})
         signature = signature_of(model)
     except InvalidModel as error:
-        raise ExportFailed(f"the exporter wrote a model that cannot be used: {error}") from error
+        said = str(error).replace(str(made), target.name)
+        raise ExportFailed(f"the exporter wrote a model that cannot be used: {said}") from error
     found: dict[str, list[OutputComparison]] = {}
     try:
         session = Session(made, signature, optimized=True)
