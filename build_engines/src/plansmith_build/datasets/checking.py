@@ -56,10 +56,11 @@ def check_data(
     unknown = [name for name in raw.arrays if name not in known]
     missing = [name for name in layout.required if name not in raw.arrays]
     if unknown or missing:
-        said = [
-            *(f"has {', '.join(map(repr, unknown))}, which the model does not take" for _ in unknown[:1]),
-            *(f"does not have {', '.join(map(repr, missing))}, which the model needs" for _ in missing[:1]),
-        ]
+        said = []
+        if unknown:
+            said.append(f"has {', '.join(map(repr, unknown))}, which the model does not take")
+        if missing:
+            said.append(f"does not have {', '.join(map(repr, missing))}, which the model needs")
         raise InvalidData(f"{raw.where} {' and '.join(said)}: wanted {listed(layout)}{_labels_hint(unknown)}")
     specs = [spec for spec in layout.inputs if spec.name in raw.arrays]
     inputs = {spec.name: _shaped(raw, layout, spec) for spec in specs}

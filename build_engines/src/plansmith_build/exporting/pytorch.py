@@ -116,7 +116,7 @@ def export_pytorch(
             if len(names) != len(tensors):
                 raise ExportFailed(
                     f"the module has {len(tensors)} inputs and the exported graph {len(names)} ({', '.join(names)}): "
-                    "an input that the module does not use has no effect, so take it out of forward"
+                    "what the graph does not need is no input, so take it out of forward"
                 )
             rows = (1, _ROWS) if shapes is not None and dynamic_batch else (None,)
             candidates = [tensors, *(tensors_like(tensors, count, seed + number) for number, count in enumerate(rows))]
