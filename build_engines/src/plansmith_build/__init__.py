@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import (
+    BudgetNotMet,
     BuildError,
     InvalidModel,
     InvalidOption,
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from plansmith_build.building import BuildOptions, BuildResult, build
+    from plansmith_build.search import SearchOptions
 
 __all__ = [
+    "BudgetNotMet",
     "BuildError",
     "BuildOptions",
     "BuildResult",
@@ -30,6 +34,7 @@ __all__ = [
     "InvalidOption",
     "ModelNotFound",
     "PublishFailed",
+    "SearchOptions",
     "UnsafeExternalData",
     "UnsupportedOperator",
     "VerificationFailed",
@@ -37,10 +42,11 @@ __all__ = [
 ]
 
 
+_LAZY = {"BuildOptions": "building", "BuildResult": "building", "SearchOptions": "search", "build": "building"}
+
+
 def __getattr__(name: str) -> Any:
     """Import onnx and ONNX Runtime when a build is asked for, not before: reading a repository needs neither."""
-    if name not in {"BuildOptions", "BuildResult", "build"}:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from plansmith_build import building  # noqa: PLC0415
-
-    return getattr(building, name)
+    return getattr(importlib.import_module(f"plansmith_build.{_LAZY[name]}"), name)

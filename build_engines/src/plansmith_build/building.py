@@ -18,6 +18,7 @@ from plansmith_build.releasing import Built, portable_config, release_of, source
 from plansmith_build.repair import listed_weights
 from plansmith_build.repository import LABELS, ModelRepository, name_from_file, valid_name
 from plansmith_build.signatures import signature_of
+from plansmith_build.signing import signer
 from plansmith_build.staging import staging_folder
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class BuildOptions:
         staging: the folder to stage in, by default the repository's parent. It must be outside the repository and
             on the same file system.
         search: how to look for a faster version; None to build the portable one alone.
+        sign_key: a private key (PEM) to sign the version with.
     """
 
     repository: Path
@@ -56,6 +58,7 @@ class BuildOptions:
     seed: int = 0
     staging: Path | None = None
     search: SearchOptions | None = None
+    sign_key: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     if not 0 <= options.max_batch_size < 2**31:
         raise InvalidOption(f"a batch of {options.max_batch_size} cannot be: give a number from 0 (no batches) up")
     labels = read_labels(options.labels) if options.labels is not None else None
+    sign = signer(options.sign_key) if options.sign_key is not None else None
 
     step = f"Reading {path}"
     progress(BuildStep(step))
@@ -140,7 +144,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
             built = _search(built, options.search, repository, staging, progress)
         step = f"Publishing in {options.repository}"
         progress(BuildStep(step))
-        release = release_of(built, labels_path=options.labels)
+        release = replace(release_of(built, labels_path=options.labels), sign=sign)
         published = publish(repository, name, release, staging=staging)
         progress(BuildStep(step, f"{name} version {published.version}"))
     return BuildResult(name, published.version, published.path, published.manifest, published.notes)

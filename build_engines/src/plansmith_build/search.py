@@ -11,7 +11,7 @@ import numpy as np
 from plansmith_build.accuracy import classifier_output
 from plansmith_build.candidate_configs import candidate_config
 from plansmith_build.candidates import Timing, try_candidates
-from plansmith_build.datasets import load_dataset, split
+from plansmith_build.datasets import load_dataset, split, without_rows_of
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.graph_variants import GraphFile, GraphVariants
 from plansmith_build.plan_candidates import PlanSettings
@@ -194,10 +194,8 @@ def _data(
         )
 
     if options.validation_data is not None:
-        return (
-            load(options.data, options.calibration_rows),
-            load(options.validation_data, options.validation_rows),
-        )
+        calibration = load(options.data, options.calibration_rows)
+        return calibration, without_rows_of(load(options.validation_data, options.validation_rows), calibration)
     both = options.calibration_rows + options.validation_rows
     data = load(options.data, both)
     # Half each, as long as there is little; what is more than calibration can use validates.

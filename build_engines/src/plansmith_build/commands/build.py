@@ -71,6 +71,7 @@ def build(
             "[default: the repository's parent]"
         ),
     ] = None,
+    sign_key: Annotated[Path | None, typer.Option(help="Sign the version with this private key (PEM).")] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -216,6 +217,7 @@ def build(
         seed=seed,
         staging=staging,
         search=search,
+        sign_key=sign_key,
     )
     # What it is doing goes to standard error, so that standard output holds the result alone.
     display = Console(stderr=True, highlight=False, soft_wrap=True)

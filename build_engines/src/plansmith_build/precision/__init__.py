@@ -3,3 +3,5 @@
 So it can be verified on any machine before an engine is compiled from it, and TensorRT, whose networks are strongly
 typed since version 11, needs no flags.
 """
+
+__all__: list[str] = []

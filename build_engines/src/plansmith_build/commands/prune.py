@@ -1,0 +1,51 @@
+"""`plansmith prune`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from plansmith_build.errors import InvalidOption
+from plansmith_build.pruning import prunable_versions
+from plansmith_build.pruning import prune as prune_model
+from plansmith_build.repository import ModelRepository
+
+__all__ = ["prune"]
+
+
+def prune(
+    models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="The models.")] = None,
+    *,
+    keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions stay.")],
+    every: Annotated[bool, typer.Option("--all", help="All models of the repository.")] = False,
+    repository: Annotated[Path, typer.Option(help="The model repository.")] = Path("model_repository"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    staging: Annotated[
+        Path | None, typer.Option(help="Folder to move versions to first. [default: the repository's parent]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+) -> None:
+    """Remove old versions of models, except those that a configuration serves.
+
+    A version vanishes from the repository in one step. Its number is never given again.
+    """
+    if bool(models) == every:
+        raise InvalidOption("name the models to prune, or give --all")
+    where = ModelRepository.at(repository)
+    removed = {
+        name: prunable_versions(where.existing_model(name), keep=keep)
+        if dry_run
+        else prune_model(where, name, keep=keep, staging=staging)
+        for name in models or where.names()
+    }
+    if as_json:
+        typer.echo(json.dumps({"dry_run": dry_run, "removed": removed}, indent=2))
+        return
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for name, versions in removed.items():
+        what = ", ".join(map(str, versions)) or "nothing"
+        console.print(f"{name}: {'would remove' if dry_run else 'removed'} {what}")

@@ -1,0 +1,56 @@
+"""`plansmith rollback`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from plansmith_build.repository import ModelRepository
+from plansmith_build.rollback import roll_back
+from plansmith_build.signing import signer
+
+__all__ = ["rollback"]
+
+
+def rollback(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")],
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="The old version.")],
+    *,
+    repository: Annotated[Path, typer.Option(help="The model repository.")] = Path("model_repository"),
+    sign_key: Annotated[Path | None, typer.Option(help="Sign the new version with this private key (PEM).")] = None,
+    staging: Annotated[Path | None, typer.Option(help="Folder to stage in. [default: the repository's parent]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+) -> None:
+    """Publish an old version of a model anew, with the configurations and labels that it had.
+
+    It gets the next number: a number is never used twice, so a server or a client that saw one knows what it is.
+    """
+    published = roll_back(
+        ModelRepository.at(repository),
+        model,
+        version,
+        staging=staging,
+        sign=signer(sign_key) if sign_key is not None else None,
+    )
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "name": model,
+                    "version": published.version,
+                    "rolled_back_from": version,
+                    "path": str(published.path),
+                    "notes": published.notes,
+                },
+                indent=2,
+            )
+        )
+        return
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(f"version {version} of {model} is published anew as version {published.version}")
+    for note in published.notes:
+        console.print(f"note: {note}")

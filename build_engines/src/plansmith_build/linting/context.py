@@ -1,0 +1,86 @@
+"""What the checks of one configuration look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from plansmith_build.repository import RepositoryModel
+
+__all__ = ["ConfigContext", "backend_of", "model_files"]
+
+# https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_repository.md#model-files
+_DEFAULT_FILES = {
+    "onnxruntime": "model.onnx",
+    "tensorrt": "model.plan",
+    "openvino": "model.xml",
+    "python": "model.py",
+    "pytorch": "model.pt",
+}
+_PLATFORMS = {
+    "onnxruntime_onnx": "onnxruntime",
+    "tensorrt_plan": "tensorrt",
+    "pytorch_libtorch": "pytorch",
+    "ensemble": "ensemble",
+}
+
+
+@dataclass(frozen=True)
+class ConfigContext:
+    """One configuration of a model.
+
+    Attributes:
+        model: the model's folder.
+        path: of the configuration, relative to the repository.
+        config: an `inference.ModelConfig`.
+        siblings: the names of all models in the repository.
+    """
+
+    model: RepositoryModel
+    path: str
+    config: Any
+    siblings: frozenset[str]
+
+    @cached_property
+    def backend(self) -> str:
+        """The backend, whether it is named as such or as a platform; empty where neither is."""
+        return backend_of(self.config)
+
+    @cached_property
+    def served_versions(self) -> tuple[int, ...]:
+        """The versions that a server would load, of those that are there."""
+        there = self.model.versions
+        policy = self.config.version_policy
+        match policy.WhichOneof("policy_choice"):
+            case "all":
+                return there
+            case "specific":
+                return tuple(version for version in policy.specific.versions if version in there)
+        return there[-(policy.latest.num_versions or 1) :]
+
+    def files_of(self, version: int) -> list[tuple[str, Path]]:
+        """The model files that the configuration means in a version: what says so, and where."""
+        return model_files(self.config, self.model.path / str(version))
+
+
+def backend_of(config: Any) -> str:
+    """`onnxruntime` for both `backend: "onnxruntime"` and `platform: "onnxruntime_onnx"`."""
+    return str(config.backend or _PLATFORMS.get(config.platform, config.platform))
+
+
+def model_files(config: Any, folder: Path) -> list[tuple[str, Path]]:
+    """The model files that a configuration means in a version's folder."""
+    named = [("cc_model_filenames", name) for name in config.cc_model_filenames.values()]
+    if config.default_model_filename:
+        named.insert(0, ("default_model_filename", config.default_model_filename))
+    if not named:
+        default = _DEFAULT_FILES.get(backend_of(config))
+        if default == "model.xml" and not (folder / default).exists():
+            # The Python-based backend of plansmith-server takes the ONNX file by itself.
+            default = "model.onnx"
+        named = [("", default)] if default else []
+    return [(field, folder / name) for field, name in named]

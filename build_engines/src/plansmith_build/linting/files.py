@@ -1,0 +1,72 @@
+"""Files that a configuration names: whether they are there, and inside the model's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from plansmith_build.linting.findings import error, warning
+from plansmith_build.tensorrt.plan_check import plan_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from plansmith_build.linting.context import ConfigContext
+    from plansmith_build.linting.findings import Finding
+
+__all__ = ["check_files"]
+
+
+def check_files(context: ConfigContext) -> Iterator[Finding]:
+    """Model files, labels and warm-up data."""
+    config = context.config
+    if not context.model.versions and context.backend not in {"ensemble", ""}:
+        yield error(context.path, "the model has no version", "put the model file into a folder named 1")
+    for version in context.served_versions:
+        for field, path in context.files_of(version):
+            yield from _check_model_file(context, version, field, path)
+    for tensor in config.output:
+        if tensor.label_filename:
+            yield from _check_inside(
+                context, context.model.path, tensor.label_filename, f"label_filename of output {tensor.name!r}"
+            )
+    for warmup in config.model_warmup:
+        for name, data in warmup.inputs.items():
+            if data.input_data_file:
+                folder = context.model.path / "warmup"
+                yield from _check_inside(context, folder, data.input_data_file, f"warm-up data of input {name!r}")
+
+
+def _check_model_file(context: ConfigContext, version: int, field: str, path: Path) -> Iterator[Finding]:
+    name = str(path.relative_to(context.model.path / str(version))) if path.is_relative_to(context.model.path) else ""
+    if field and (not name or _leaves(name)):
+        yield error(context.path, f"{field} leaves the version's folder", "name a file inside of it")
+        return
+    if not path.exists():
+        there = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
+        yield error(
+            context.path,
+            f"version {version} has no {name}",
+            f"add it, or name the right file: there are {', '.join(there) or 'none'}",
+        )
+    elif path.suffix == ".plan":
+        try:
+            built_by = plan_version(path)
+        except OSError:
+            built_by = None
+        if built_by is None:
+            yield error(str(path.relative_to(context.model.path.parent)), "it is no TensorRT plan", "build it again")
+
+
+def _check_inside(context: ConfigContext, folder: Path, name: str, what: str) -> Iterator[Finding]:
+    if _leaves(name):
+        yield error(context.path, f"the {what} leaves the model's folder: {name!r}", "name a file inside of it")
+    elif not (folder / name).is_file():
+        yield error(context.path, f"the {what} is not there: {name!r}", f"add {folder.name}/{name}")
+    elif (folder / name).stat().st_size == 0:
+        yield warning(context.path, f"the {what} is empty: {name!r}", "fill it, or leave the field out")
+
+
+def _leaves(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts

@@ -1,0 +1,45 @@
+"""What a check finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["Finding", "Severity", "error", "warning"]
+
+
+class Severity(StrEnum):
+    """How bad a finding is."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        severity: an error keeps a model from loading, or from being what it claims; a warning may be meant so.
+        path: the file or folder, relative to the repository.
+        message: what is wrong.
+        fix: what to do.
+    """
+
+    severity: Severity
+    path: str
+    message: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.severity}: {self.message}: {self.fix}"
+
+
+def error(path: str, message: str, fix: str) -> Finding:
+    """A finding that has to be put right."""
+    return Finding(Severity.ERROR, path, message, fix)
+
+
+def warning(path: str, message: str, fix: str) -> Finding:
+    """A finding that may be meant so."""
+    return Finding(Severity.WARNING, path, message, fix)

@@ -1,0 +1,89 @@
+"""All checks over a repository."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from plansmith_build.config import config_from_text
+from plansmith_build.errors import InvalidModel
+from plansmith_build.linting.context import ConfigContext
+from plansmith_build.linting.files import check_files
+from plansmith_build.linting.findings import error, warning
+from plansmith_build.linting.hashes import check_hashes
+from plansmith_build.linting.parameters import check_parameters
+from plansmith_build.linting.profiles import check_profiles
+from plansmith_build.linting.safety import check_content, check_safety
+from plansmith_build.linting.scheduling import check_scheduling
+from plansmith_build.linting.tensors import check_tensors
+from plansmith_build.repository import CONFIG, RepositoryModel
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from plansmith_build.linting.findings import Finding
+    from plansmith_build.repository import ModelRepository
+
+__all__ = ["lint_repository"]
+
+_CONFIG_CHECKS = (check_scheduling, check_files, check_tensors, check_parameters, check_profiles, check_safety)
+
+
+def lint_repository(repository: ModelRepository, models: Collection[str] = ()) -> tuple[Finding, ...]:
+    """Everything that is wrong, model by model.
+
+    Args:
+        repository: an existing one.
+        models: the models to look at; empty for all.
+
+    Raises:
+        ModelNotFound: there is no such model, or no such repository.
+    """
+    names = list(models) or list(repository.names())
+    found: list[Finding] = []
+    for name in names:
+        found += _lint_model(repository, repository.existing_model(name))
+    if not models and repository.path.is_dir():
+        found += _stray_folders(repository)
+    # Two configurations may name the same file, and one file be wrong for both in the same words.
+    return tuple(dict.fromkeys(found))
+
+
+def _lint_model(repository: ModelRepository, model: RepositoryModel) -> Iterator[Finding]:
+    configurations = model.configurations
+    if CONFIG not in configurations:
+        yield warning(
+            model.name,
+            "there is no config.pbtxt, so the server makes one from the model file",
+            "write what it made: plansmith build does",
+        )
+    for name, path in configurations.items():
+        where = f"{model.name}/{name}"
+        try:
+            config = config_from_text(path.read_text(encoding="utf-8"))
+        except InvalidModel as problem:
+            yield error(where, str(problem), "correct the field or remove it")
+            continue
+        except UnicodeDecodeError:
+            yield error(where, "it is not UTF-8 text", "save it as UTF-8")
+            continue
+        context = ConfigContext(model, where, config, frozenset(repository.names()))
+        if not context.backend and CONFIG in configurations:
+            yield error(where, "neither backend nor platform says what runs the model", 'write backend: "onnxruntime"')
+        for check in _CONFIG_CHECKS:
+            yield from check(context)
+    for entry in sorted(model.path.iterdir()):
+        if entry.is_dir() and entry.name.isdecimal() and entry.name.startswith("0"):
+            yield warning(f"{model.name}/{entry.name}", "the server takes no version that begins with 0", "rename it")
+    yield from check_hashes(model)
+    yield from check_content(repository.path, model.path)
+
+
+def _stray_folders(repository: ModelRepository) -> Iterator[Finding]:
+    for name in repository.names():
+        model = RepositoryModel(repository.path / name)
+        if not model.configurations and not model.versions:
+            yield error(
+                name,
+                "the server takes this folder for a model, and it has neither configuration nor version",
+                "move it out of the repository",
+            )

@@ -1,0 +1,57 @@
+"""Content that a server would run or follow: nobody should meet it in production unawares."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plansmith_build.linting.findings import error, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from plansmith_build.linting.context import ConfigContext
+    from plansmith_build.linting.findings import Finding
+
+__all__ = ["check_content", "check_safety"]
+
+_PICKLES = {".pkl", ".pickle", ".joblib", ".pt", ".pth"}
+_LIBRARIES = (".so", ".dll", ".dylib")
+
+
+def check_safety(context: ConfigContext) -> Iterator[Finding]:
+    """Code that a configuration names."""
+    config = context.config
+    if context.backend == "python":
+        yield warning(
+            context.path, "the model is Python code, which the server runs", "read it, and serve only your own"
+        )
+    if "EXECUTION_ENV_PATH" in config.parameters:
+        yield warning(context.path, "the model brings an environment of its own to run in", "serve only your own")
+    for library in config.model_operations.op_library_filename:
+        yield warning(context.path, f"the server loads the library {library}", "serve only libraries of your own")
+    for key in ("CPU_EXTENSION_PATH", "trt_extra_plugin_lib_paths"):
+        if key in config.parameters:
+            yield warning(context.path, f"the server loads a library by {key}", "serve only libraries of your own")
+
+
+def check_content(repository: Path, model: Path) -> Iterator[Finding]:
+    """Files of a model that are no data: links out of the repository, libraries, pickles, what anyone may write."""
+    for folder, folders, names in os.walk(model):
+        folders.sort()
+        for name in sorted([*names, *folders]):
+            path = Path(folder) / name
+            where = str(path.relative_to(repository))
+            if path.is_symlink() and not path.resolve().is_relative_to(repository):
+                yield error(where, "a link out of the repository", "copy the file here")
+                continue
+            if path.is_symlink() or not path.exists():
+                continue
+            if path.stat().st_mode & stat.S_IWOTH:
+                yield warning(where, "everyone may write to it", f"chmod o-w {where}")
+            if path.suffix in _PICKLES:
+                yield warning(where, "loading it may run code that is pickled inside", "export the model to ONNX")
+            if name.endswith(_LIBRARIES):
+                yield warning(where, "a shared library, which is code", "serve only libraries of your own")

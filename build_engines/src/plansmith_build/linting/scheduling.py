@@ -1,0 +1,146 @@
+"""Names, versions, instances, batching and queues of a configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tritonclient.grpc import model_config_pb2
+
+from plansmith_build.linting.findings import error, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from plansmith_build.linting.context import ConfigContext
+    from plansmith_build.linting.findings import Finding
+
+__all__ = ["check_scheduling"]
+
+
+def check_scheduling(context: ConfigContext) -> Iterator[Finding]:
+    """Everything in a configuration that needs no file to be looked at."""
+    config = context.config
+    if config.name and config.name != context.model.name:
+        yield error(
+            context.path,
+            f"the name is {config.name!r}, and the folder's is {context.model.name!r}",
+            f'write name: "{context.model.name}", or leave it out',
+        )
+    if config.max_batch_size < 0:
+        yield error(context.path, f"max_batch_size is {config.max_batch_size}", "write 0 for a model without batches")
+    yield from _check_versions(context)
+    yield from _check_instances(context)
+    yield from _check_batching(context)
+    yield from _check_ensemble(context)
+
+
+def _check_versions(context: ConfigContext) -> Iterator[Finding]:
+    policy = context.config.version_policy
+    if policy.WhichOneof("policy_choice") == "specific":
+        for version in policy.specific.versions:
+            if version not in context.model.versions:
+                there = ", ".join(map(str, context.model.versions)) or "none"
+                yield error(context.path, f"version_policy names version {version}", f"there are: {there}")
+
+
+def _check_instances(context: ConfigContext) -> Iterator[Finding]:
+    group_kinds = model_config_pb2.ModelInstanceGroup
+    is_cpu_choice = context.path.endswith("configs/cpu.pbtxt")
+    for group in context.config.instance_group:
+        if context.backend == "ensemble":
+            yield error(context.path, "an ensemble has no instances", "remove instance_group")
+            return
+        if group.kind == group_kinds.KIND_GPU and is_cpu_choice:
+            yield error(
+                context.path,
+                "instances are on the GPU in the configuration for CPUs",
+                "write kind: KIND_CPU, or name the file gpu.pbtxt",
+            )
+        if context.backend == "tensorrt" and group.kind == group_kinds.KIND_CPU:
+            yield error(context.path, "a TensorRT plan runs on no CPU", "write kind: KIND_GPU")
+        if group.kind == group_kinds.KIND_CPU and group.gpus:
+            yield error(context.path, "instances on the CPU name GPUs", "remove gpus, or write kind: KIND_GPU")
+        if group.count < 0:
+            yield error(context.path, f"an instance group counts {group.count}", "write 1 or more")
+
+
+def _check_batching(context: ConfigContext) -> Iterator[Finding]:
+    config = context.config
+    if config.HasField("dynamic_batching"):
+        batching = config.dynamic_batching
+        if config.max_batch_size < 1:
+            yield error(
+                context.path,
+                "dynamic_batching without batches",
+                "set max_batch_size, or remove dynamic_batching",
+            )
+        for size in batching.preferred_batch_size:
+            if not 0 < size <= max(config.max_batch_size, 0):
+                yield error(
+                    context.path,
+                    f"preferred_batch_size {size} is not within max_batch_size {config.max_batch_size}",
+                    "remove it",
+                )
+        if batching.preferred_batch_size and context.backend != "tensorrt":
+            yield warning(
+                context.path,
+                "preferred_batch_size helps only plans with several optimization profiles",
+                "remove it: batches then grow as large as the queue allows",
+            )
+        policies = [batching.default_queue_policy, *batching.priority_queue_policy.values()]
+        for policy in policies:
+            yield from _check_queue(context, policy)
+        if batching.default_priority_level > batching.priority_levels:
+            yield error(
+                context.path,
+                f"default_priority_level {batching.default_priority_level} is above priority_levels",
+                f"write 1 to {batching.priority_levels}",
+            )
+    if (
+        config.HasField("sequence_batching")
+        and not config.sequence_batching.control_input
+        and (not config.sequence_batching.state)
+    ):
+        yield warning(
+            context.path,
+            "sequence_batching without control inputs: the model is not told where sequences begin",
+            "add control_input, where the model has one",
+        )
+
+
+def _check_queue(context: ConfigContext, policy: Any) -> Iterator[Finding]:
+    if policy.allow_timeout_override and not policy.default_timeout_microseconds:
+        yield warning(
+            context.path,
+            "allow_timeout_override without default_timeout_microseconds: a request's own timeout has no effect",
+            "set default_timeout_microseconds",
+        )
+
+
+def _check_ensemble(context: ConfigContext) -> Iterator[Finding]:
+    config = context.config
+    if context.backend == "ensemble" and not config.HasField("ensemble_scheduling"):
+        yield error(context.path, "an ensemble without steps", "add ensemble_scheduling")
+    if not config.HasField("ensemble_scheduling"):
+        return
+    produced = {tensor.name for tensor in config.input}
+    for step in config.ensemble_scheduling.step:
+        if step.model_name not in context.siblings:
+            yield error(
+                context.path, f"the ensemble uses the model {step.model_name!r}, which is not there", "add the model"
+            )
+        produced.update(step.output_map.values())
+    for step in config.ensemble_scheduling.step:
+        for name in step.input_map.values():
+            if name not in produced:
+                yield error(
+                    context.path,
+                    f"the ensemble's tensor {name!r}, read by {step.model_name!r}, is made by no step",
+                    "correct input_map or output_map",
+                )
+    for tensor in config.output:
+        if tensor.name not in produced:
+            yield error(
+                context.path, f"the ensemble's output {tensor.name!r} is made by no step", "add it to output_map"
+            )

@@ -1,0 +1,122 @@
+"""Inputs, outputs and batching of a configuration beside the ONNX file that it serves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from plansmith_build.config import specs_from_config
+from plansmith_build.errors import BuildError
+from plansmith_build.linting.findings import error, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from plansmith_build.linting.context import ConfigContext
+    from plansmith_build.linting.findings import Finding
+    from plansmith_build.signatures import Signature
+    from plansmith_client.tensors import TensorSpec
+
+__all__ = ["check_tensors"]
+
+
+def check_tensors(context: ConfigContext) -> Iterator[Finding]:
+    """Names, types, shapes and batches against the graph, for backends that read ONNX files."""
+    if context.backend not in {"onnxruntime", "openvino"}:
+        return
+    for version in context.served_versions:
+        for _, path in context.files_of(version):
+            if path.suffix == ".onnx" and path.is_file():
+                yield from _check_file(context, path)
+
+
+def _check_file(context: ConfigContext, path: Path) -> Iterator[Finding]:
+    # Reading a graph needs onnx, which a check of hashes alone should not wait for.
+    from plansmith_build.loading import load_onnx  # noqa: PLC0415
+    from plansmith_build.repair import listed_weights  # noqa: PLC0415
+    from plansmith_build.signatures import signature_of  # noqa: PLC0415
+
+    try:
+        model = load_onnx(path).network.model
+        signature = signature_of(model, weights=listed_weights(model))
+    except BuildError as problem:
+        where = str(path.relative_to(context.model.path.parent))
+        yield error(where, str(problem), "export or build the model again")
+        return
+    batched = context.config.max_batch_size > 0
+    sides: list[tuple[str, Sequence[Any], tuple[TensorSpec, ...]]] = [
+        ("input", context.config.input, signature.inputs),
+        ("output", context.config.output, signature.outputs),
+    ]
+    for role, configured, specs in sides:
+        graph = {spec.name: spec for spec in specs}
+        yield from _check_names(context, role, {tensor.name for tensor in configured}, graph)
+        for tensor, spec in zip(configured, _specs(configured, batched=batched), strict=True):
+            if tensor.name in graph and spec is not None:
+                yield from _check_tensor(context, role, tensor, spec, graph[tensor.name])
+    if batched:
+        yield from _check_batching(context, signature)
+
+
+def _specs(configured: Sequence[Any], *, batched: bool) -> list[TensorSpec | None]:
+    return [next(iter(specs_from_config([tensor], batched=batched)), None) for tensor in configured]
+
+
+def _check_names(
+    context: ConfigContext, role: str, configured: set[str], graph: Mapping[str, TensorSpec]
+) -> Iterator[Finding]:
+    if not configured:
+        # The server completes it.
+        return
+    for name in sorted(configured - set(graph)):
+        yield error(
+            context.path, f"the model has no {role} {name!r}", f"its {role}s are {', '.join(graph)}: name one of them"
+        )
+    if role == "input":
+        for name in sorted(name for name, spec in graph.items() if name not in configured and not spec.optional):
+            yield error(context.path, f"the model's input {name!r} is missing", "add it, or leave out all inputs")
+
+
+def _check_tensor(
+    context: ConfigContext, role: str, tensor: Any, spec: TensorSpec, graph: TensorSpec
+) -> Iterator[Finding]:
+    if spec.datatype != graph.datatype:
+        yield error(
+            context.path,
+            f"{role} {tensor.name!r} is {graph.datatype} in the model and TYPE_{_config_type(spec.datatype)} here",
+            f"write data_type: TYPE_{_config_type(graph.datatype)}",
+        )
+    shape = tuple(tensor.reshape.shape) if tensor.HasField("reshape") else tuple(tensor.dims)
+    full = (-1, *shape) if context.config.max_batch_size > 0 else shape
+    fits = len(full) == len(graph.shape) and all(
+        -1 in (have, want) or have == want for have, want in zip(full, graph.shape, strict=False)
+    )
+    if not fits:
+        wanted = graph.shape[1:] if context.config.max_batch_size > 0 else graph.shape
+        yield error(
+            context.path,
+            f"{role} {tensor.name!r} is {list(graph.shape)} in the model, and dims here make {list(full)}",
+            f"write dims: {list(wanted)}",
+        )
+
+
+def _check_batching(context: ConfigContext, signature: Signature) -> Iterator[Finding]:
+    fixed = [spec for spec in (*signature.inputs, *signature.outputs) if spec.shape[:1] != (-1,) and spec.shape]
+    for spec in fixed:
+        if spec.shape[0] == context.config.max_batch_size:
+            yield warning(
+                context.path,
+                f"{spec.name!r} takes exactly {spec.shape[0]} rows, so every other batch fails",
+                "make the first dimension dynamic (plansmith build does), or set max_batch_size: 0",
+            )
+        else:
+            yield error(
+                context.path,
+                f"max_batch_size is {context.config.max_batch_size}, and the first dimension of {spec.name!r} is fixed",
+                "make the first dimension dynamic (plansmith build does), or set max_batch_size: 0",
+            )
+
+
+def _config_type(datatype: str) -> str:
+    return "STRING" if datatype == "BYTES" else datatype

@@ -1,0 +1,88 @@
+"""Removing old versions, without a moment in which a server could see half of one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from plansmith_build.config import config_from_text
+from plansmith_build.errors import InvalidModel, InvalidOption
+from plansmith_build.filesystem import explain_os_error
+from plansmith_build.locking import locked_folder
+from plansmith_build.staging import staging_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from plansmith_build.repository import ModelRepository, RepositoryModel
+
+__all__ = ["prunable_versions", "prune"]
+
+
+def prunable_versions(model: RepositoryModel, *, keep: int) -> tuple[int, ...]:
+    """The versions that are neither among the newest nor served by any configuration, the oldest first.
+
+    Args:
+        model: an existing model.
+        keep: how many of the newest stay.
+
+    Raises:
+        InvalidOption: none would stay.
+        InvalidModel: a configuration cannot be read, so it is not known what is served.
+    """
+    if keep < 1:
+        raise InvalidOption(f"--keep {keep} would leave no version: keep 1 or more")
+    served = _served(model)
+    return tuple(version for version in model.versions[:-keep] if version not in served)
+
+
+def prune(repository: ModelRepository, name: str, *, keep: int, staging: Path | None = None) -> tuple[int, ...]:
+    """Remove old versions; their numbers are never given again.
+
+    Args:
+        repository: an existing one.
+        name: the model's.
+        keep: how many of the newest stay.
+        staging: where versions are moved to before they are removed; see `staging_folder`.
+
+    Returns:
+        The versions that were removed.
+
+    Raises:
+        ModelNotFound: there is no such model.
+        InvalidOption: none would stay.
+        InvalidModel: a configuration cannot be read.
+        PublishFailed: the system did not let one be moved.
+    """
+    with staging_folder(repository.path, staging) as stage, locked_folder(repository.path):
+        model = repository.existing_model(name)
+        versions = prunable_versions(model, keep=keep)
+        for version in versions:
+            aside = stage / str(version)
+            try:
+                # One step: a server sees all of a version or nothing of it.
+                os.rename(model.version_path(version), aside)  # noqa: PTH104 - a system call by this name
+            except OSError as error:
+                raise explain_os_error(error, f"remove version {version} of {name!r}") from error
+            shutil.rmtree(aside, ignore_errors=True)
+    return versions
+
+
+def _served(model: RepositoryModel) -> set[int]:
+    served: set[int] = set()
+    for name, path in model.configurations.items():
+        try:
+            policy = config_from_text(path.read_text(encoding="utf-8")).version_policy
+        except (InvalidModel, UnicodeDecodeError) as error:
+            raise InvalidModel(
+                f"{model.name}/{name} cannot be read, so it is not known which versions it serves: correct it first"
+            ) from error
+        match policy.WhichOneof("policy_choice"):
+            case "all":
+                served.update(model.versions)
+            case "specific":
+                served.update(policy.specific.versions)
+            case _:
+                served.update(model.versions[-(policy.latest.num_versions or 1) :])
+    return served

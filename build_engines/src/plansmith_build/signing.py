@@ -1,0 +1,114 @@
+"""Signatures of versions, made and verified by the model-signing package (OpenSSF Model Signing).
+
+A signature covers every file of a version's folder, the manifest included. Keys are elliptic-curve keys in PEM files;
+the password of an encrypted one comes from the environment, never from the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING
+
+from plansmith_build.errors import BuildError, InvalidOption
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import ModuleType
+
+__all__ = ["PASSWORD_VARIABLE", "SIGNATURE", "SignatureInvalid", "sign_version", "signer", "verify_signature"]
+
+SIGNATURE = "model.sig"
+PASSWORD_VARIABLE = "PLANSMITH_KEY_PASSWORD"  # noqa: S105 - the name of a variable, not a password
+
+
+class SignatureInvalid(BuildError):
+    """A version is not signed, not by this key, or not as it is now."""
+
+    exit_code = 3
+
+
+def signer(private_key: Path) -> Callable[[Path], None]:
+    """What `publishing.Release.sign` takes: signs a version's folder before it is published.
+
+    Raises:
+        InvalidOption: the package is missing, or the key cannot be read.
+    """
+    _model_signing()
+    _readable(private_key, "private key")
+
+    def sign(folder: Path) -> None:
+        sign_version(folder, private_key)
+
+    return sign
+
+
+def sign_version(folder: Path, private_key: Path) -> None:
+    """Write `model.sig` into a version's folder.
+
+    Args:
+        folder: the version, complete.
+        private_key: an elliptic-curve key, PEM; its password, if it has one, in `PLANSMITH_KEY_PASSWORD`.
+
+    Raises:
+        InvalidOption: the package is missing, or the key cannot be used.
+    """
+    library = _model_signing()
+    _readable(private_key, "private key")
+    signature = folder / SIGNATURE
+    try:
+        config = library.signing.Config().use_elliptic_key_signer(
+            private_key=private_key, password=os.environ.get(PASSWORD_VARIABLE)
+        )
+        config.set_hashing_config(_hashing(library, signature)).sign(folder, signature)
+    except (ValueError, TypeError) as error:
+        raise InvalidOption(
+            f"the key {private_key} cannot be used: {error}. It has to be an elliptic-curve key in PEM form, and the "
+            f"password of an encrypted one stands in {PASSWORD_VARIABLE}"
+        ) from error
+
+
+def verify_signature(folder: Path, public_key: Path) -> None:
+    """Verify that a version is as it was when it was signed, by the owner of a key.
+
+    Raises:
+        InvalidOption: the package is missing, or the key cannot be read.
+        SignatureInvalid: there is no signature, it is of another key, or a file is not what was signed.
+    """
+    library = _model_signing()
+    _readable(public_key, "public key")
+    signature = folder / SIGNATURE
+    where = f"{folder.parent.name}/{folder.name}"
+    if not signature.is_file():
+        raise SignatureInvalid(f"{where} is not signed: publish it with --sign-key")
+    try:
+        config = library.verifying.Config().use_elliptic_key_verifier(public_key=public_key)
+        config.set_hashing_config(_hashing(library, signature)).verify(folder, signature)
+    except Exception as error:
+        # The package raises ValueError, and whatever the cryptography library raises.
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SignatureInvalid(f"the signature of {where} does not hold for {public_key}: {said}") from error
+
+
+def _hashing(library: ModuleType, signature: Path) -> object:
+    return library.hashing.Config().set_ignored_paths(paths=[signature], ignore_git_paths=False)
+
+
+def _readable(path: Path, what: str) -> None:
+    try:
+        path.read_bytes()
+    except OSError as error:
+        raise InvalidOption(f"the {what} {path} cannot be read: {error.strerror}") from error
+
+
+def _model_signing() -> ModuleType:
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            import model_signing  # noqa: PLC0415 - optional, and a second of imports
+    except ImportError as error:
+        raise InvalidOption(
+            "signatures need the model-signing package: pip install 'plansmith-build[signing]'"
+        ) from error
+    module: ModuleType = model_signing
+    return module
