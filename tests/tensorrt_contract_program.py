@@ -55,7 +55,7 @@ def main(paths: list[str]) -> None:
                 checked.append(text)
                 if id(node) in calls and (problem := misfit(target, calls[id(node)])):
                     wrong.append(f"{path.name}:{node.lineno}: {text}: {problem}")
-    print(json.dumps({"version": trt.__version__, "checked": sorted(set(checked)), "wrong": wrong}))
+    print(json.dumps({"version": trt.__version__, "checked": sorted(set(checked)), "wrong": wrong}))  # noqa: T201
 
 
 def dotted(node: ast.AST) -> list[str] | None:

@@ -62,7 +62,8 @@ def sign_version(folder: Path, private_key: Path) -> None:
             private_key=private_key, password=os.environ.get(PASSWORD_VARIABLE)
         )
         config.set_hashing_config(_hashing(library, signature)).sign(folder, signature)
-    except (ValueError, TypeError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
+        # AttributeError is how the package meets a key that is not of an elliptic curve.
         raise InvalidOption(
             f"the key {private_key} cannot be used: {error}. It has to be an elliptic-curve key in PEM form, and the "
             f"password of an encrypted one stands in {PASSWORD_VARIABLE}"

@@ -1,0 +1,102 @@
+"""Old versions come back under a new number, or go; what is served is never touched."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from build_models import ADD, snapshot, write
+from stripes_models import write_data, write_stripes_classifier
+
+from plansmith_build import BuildOptions, InvalidModel, InvalidOption, ModelNotFound, build
+from plansmith_build.inspection import inspect_model
+from plansmith_build.manifest import read_manifest
+from plansmith_build.pruning import prune
+from plansmith_build.repository import ModelRepository
+from plansmith_build.rollback import roll_back
+
+
+@pytest.fixture
+def three_versions(tmp_path, repository):
+    """The adder with batches of up to 1, 2 and 3 rows."""
+    adder = write(tmp_path / "adder.onnx", ADD)
+    for size in (1, 2, 3):
+        build(adder, BuildOptions(repository=repository, max_batch_size=size))
+    return ModelRepository.at(repository)
+
+
+def test_an_old_version_comes_back_with_its_configuration_under_a_new_number(three_versions, repository):
+    published = roll_back(three_versions, "adder", 1)
+    assert published.version == 4
+    assert "max_batch_size: 1" in (repository / "adder/config.pbtxt").read_text()
+    assert (repository / "adder/4/model.onnx").read_bytes() == (repository / "adder/1/model.onnx").read_bytes()
+    manifest = read_manifest(repository / "adder/4/manifest.json")
+    assert (manifest.version, manifest.rolled_back_from) == (4, 1)
+    report = inspect_model(three_versions.existing_model("adder"), 4)
+    assert report.missing == ()
+    assert all(file.unchanged is not False for file in report.files)
+
+
+def test_named_configurations_and_labels_come_back_too(plansmith, repository, tmp_path):
+    model = write_stripes_classifier(tmp_path / "stripes.onnx")
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\n")
+    plansmith(
+        *("build", model, "--repository", repository, "--labels", tmp_path / "labels.txt", "--no-serve"),
+        *("--data", write_data(tmp_path / "data.npz"), "--target", "onnxruntime", "--precision", "int8"),
+    )
+    before = (repository / "stripes/configs/cpu.pbtxt").read_text()
+    (tmp_path / "others.txt").write_text("e\nf\ng\nh\n")
+    plansmith("build", model, "--repository", repository, "--labels", tmp_path / "others.txt")
+    assert not (repository / "stripes/configs").exists()
+    done = plansmith("rollback", "stripes", "1", "--repository", repository, "--json")
+    assert json.loads(done.stdout)["version"] == 3
+    assert (repository / "stripes/configs/cpu.pbtxt").read_text() == before
+    assert (repository / "stripes/labels.txt").read_text() == "a\nb\nc\nd\n"
+    assert (repository / "stripes/3/model.int8.onnx").is_file()
+    assert "0 errors, 0 warnings" in plansmith("verify", repository).stdout
+
+
+def test_what_cannot_come_back_is_refused_and_changes_nothing(three_versions, repository, plansmith):
+    (repository / "adder/2/model.onnx").write_bytes(b"changed")
+    before = snapshot(repository)
+    with pytest.raises(InvalidOption, match="version 3 of 'adder' is the newest one"):
+        roll_back(three_versions, "adder", 3)
+    with pytest.raises(ModelNotFound, match="has no version 9; there are: 1, 2, 3"):
+        roll_back(three_versions, "adder", 9)
+    with pytest.raises(InvalidModel, match="is not what was published as version 2"):
+        roll_back(three_versions, "adder", 2)
+    assert "has no model 'nobody'" in plansmith("rollback", "nobody", "1", "--repository", repository, expect=2).stderr
+    assert snapshot(repository) == before
+
+
+def test_the_newest_versions_stay_and_their_numbers_are_never_given_again(
+    three_versions, repository, plansmith, tmp_path
+):
+    done = plansmith("prune", "adder", "--keep", "2", "--repository", repository, "--dry-run")
+    assert done.stdout == "adder: would remove 1\n"
+    assert (repository / "adder/1").is_dir()
+    assert plansmith("prune", "--all", "--keep", "1", "--repository", repository).stdout == "adder: removed 1, 2\n"
+    assert three_versions.existing_model("adder").versions == (3,)
+    assert build(tmp_path / "adder.onnx", BuildOptions(repository=repository)).version == 4
+    assert sorted(path.name for path in repository.parent.iterdir()) == ["adder.onnx", "model_repository"]
+
+
+def test_a_version_that_a_configuration_serves_stays(three_versions, repository):
+    config = repository / "adder/config.pbtxt"
+    config.write_text(config.read_text() + "version_policy { specific { versions: [1, 3] } }\n")
+    assert prune(three_versions, "adder", keep=1) == (2,)
+    assert three_versions.existing_model("adder").versions == (1, 3)
+
+
+def test_nothing_is_removed_while_it_is_not_known_what_is_served(three_versions, repository):
+    (repository / "adder/config.pbtxt").write_text("no configuration")
+    with pytest.raises(InvalidModel, match="not known which versions it serves"):
+        prune(three_versions, "adder", keep=1)
+    assert three_versions.existing_model("adder").versions == (1, 2, 3)
+
+
+def test_the_last_version_cannot_be_removed(three_versions, repository, plansmith):
+    with pytest.raises(InvalidOption, match="keep 1 or more"):
+        prune(three_versions, "adder", keep=0)
+    assert plansmith("prune", "adder", "--keep", "0", "--repository", repository, expect=2).stderr
+    assert "give --all" in plansmith("prune", "--keep", "1", "--repository", repository, expect=2).stderr

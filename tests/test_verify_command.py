@@ -1,0 +1,293 @@
+"""`plansmith verify`: what is wrong in a repository, before a server or a GPU machine finds out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import onnx
+import pytest
+from build_models import HEADER, write
+from conftest import COMMITTED_REPOSITORY
+
+from plansmith_build.linting import Severity, lint_repository
+from plansmith_build.repository import ModelRepository
+from plansmith_client import Client
+from plansmith_server import ServerOptions, TritonServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LINEAR = "linear (float[N, 4] x) => (float[N, 4] y) { y = Relu (x) }"
+FIXED = "fixed (float[2, 4] x) => (float[2, 4] y) { y = Relu (x) }"
+INPUT = 'input { name: "x" data_type: TYPE_FP32 dims: 4 }'
+OUTPUT = 'output { name: "y" data_type: TYPE_FP32 dims: 4 }'
+RIGHT = f'backend: "onnxruntime" max_batch_size: 8 {INPUT} {OUTPUT}'
+
+
+def accelerated(parameters, *, name="tensorrt", side="gpu"):
+    written = " ".join(f'parameters {{ key: "{key}" value: "{value}" }}' for key, value in parameters.items())
+    return (
+        f"{RIGHT} instance_group {{ kind: KIND_AUTO }} optimization {{ execution_accelerators {{ "
+        f'{side}_execution_accelerator {{ name: "{name}" {written} }} }} }}'
+    )
+
+
+PROFILE = {
+    "trt_profile_min_shapes": "x:1x4",
+    "trt_profile_opt_shapes": "x:8x4",
+    "trt_profile_max_shapes": "x:8x4",
+}
+NOBODY = (
+    'ensemble_scheduling { step { model_name: "nobody" input_map { key: "x" value: "x" } '
+    'output_map { key: "y" value: "y" } } }'
+)
+# Configurations that are right: nothing is found.
+CLEAN = {
+    "plain": RIGHT,
+    "completed_by_the_server": 'backend: "onnxruntime" max_batch_size: 8',
+    "platform": f'platform: "onnxruntime_onnx" max_batch_size: 8 {INPUT} {OUTPUT}',
+    "accelerated": accelerated({"precision_mode": "FP16", "trt_engine_cache_enable": "true"}),
+    "profiled": accelerated(PROFILE),
+    "threads": f'{RIGHT} parameters {{ key: "intra_op_thread_count" value {{ string_value: "2" }} }}',
+    "queued": f"{RIGHT} dynamic_batching {{ max_queue_delay_microseconds: 100 }}",
+    "newest": f"{RIGHT} version_policy {{ latest {{ num_versions: 2 }} }}",
+}
+# Configurations that are wrong, what is said of them, and whether a server without a GPU refuses them, too.
+WRONG = {
+    "unknown_field": (f"{RIGHT} max_batch: 3", 'no field named "max_batch"', True),
+    "other_name": (f'name: "another" {RIGHT}', 'write name: "other_name"', True),
+    "dims": (RIGHT.replace("dims: 4", "dims: 5"), "write dims: [4]", True),
+    "datatype": (RIGHT.replace("TYPE_FP32", "TYPE_INT64"), "write data_type: TYPE_FP32", True),
+    "unknown_input": (RIGHT.replace('"x"', '"z"'), "the model has no input 'z'", True),
+    "unknown_output": (RIGHT.replace('"y"', '"z"'), "the model has no output 'z'", True),
+    "negative_batch": (RIGHT.replace("8", "-1"), "max_batch_size is -1", True),
+    "missing_file": (f'{RIGHT} default_model_filename: "other.onnx"', "version 1 has no other.onnx", False),
+    "leaving_file": (f'{RIGHT} default_model_filename: "../../secret.onnx"', "leaves the version's folder", True),
+    "missing_labels": (
+        RIGHT.replace("dims: 4 }", 'dims: 4 label_filename: "labels.txt" }').replace(
+            'name: "x" data_type: TYPE_FP32 dims: 4 label_filename: "labels.txt"',
+            'name: "x" data_type: TYPE_FP32 dims: 4',
+        ),
+        "is not there: 'labels.txt'",
+        False,
+    ),
+    "missing_version": (f"{RIGHT} version_policy {{ specific {{ versions: 7 }} }}", "names version 7", True),
+    "accelerator_key": (
+        accelerated({"trt_engine_cache_enabled": "1"}),
+        "did you mean 'trt_engine_cache_enable'?",
+        False,
+    ),
+    "accelerator_value": (accelerated({"precision_mode": "INT4"}), "cannot be 'INT4'", False),
+    "accelerator_name": (accelerated({}, name="tensorflow"), "there is no gpu_execution_accelerator", False),
+    "accelerator_on_the_cpu": (accelerated({}, name="tensorrt", side="cpu"), "name one of openvino", True),
+    "half_a_profile": (accelerated({"trt_profile_min_shapes": "x:1x4"}), "the profile has no", False),
+    "narrow_profile": (
+        accelerated({**PROFILE, "trt_profile_max_shapes": "x:4x4", "trt_profile_opt_shapes": "x:2x4"}),
+        "takes 1 to 4 rows of 'x', and batches up to 8",
+        False,
+    ),
+    "profile_of_another_input": (
+        accelerated({key: value.replace("x:", "z:") for key, value in PROFILE.items()}),
+        "the profile is for an input 'z'",
+        False,
+    ),
+    "profile_of_other_dims": (
+        accelerated({key: value.replace("x4", "x5") for key, value in PROFILE.items()}),
+        "do not fit dims [4]",
+        False,
+    ),
+    "thread_value": (
+        f'{RIGHT} parameters {{ key: "intra_op_thread_count" value {{ string_value: "many" }} }}',
+        "cannot be 'many'",
+        True,
+    ),
+    "preferred_batch": (
+        f"{RIGHT} dynamic_batching {{ preferred_batch_size: 16 }}",
+        "preferred_batch_size 16 is not within max_batch_size 8",
+        True,
+    ),
+    "plan_on_the_cpu": (
+        f'platform: "tensorrt_plan" max_batch_size: 8 {INPUT} {OUTPUT} instance_group {{ kind: KIND_CPU }}',
+        "a TensorRT plan runs on no CPU",
+        True,
+    ),
+    "ensemble": (
+        f'platform: "ensemble" max_batch_size: 8 {INPUT} {OUTPUT} {NOBODY}',
+        "uses the model 'nobody', which is not there",
+        True,
+    ),
+}
+WARNED = {
+    "misspelled_parameter": (
+        f'{RIGHT} parameters {{ key: "intra_op_threads" value {{ string_value: "2" }} }}',
+        "did you mean",
+    ),
+    "idle_preference": (f"{RIGHT} dynamic_batching {{ preferred_batch_size: 4 }}", "helps only plans"),
+    "idle_override": (
+        f"{RIGHT} dynamic_batching {{ default_queue_policy {{ allow_timeout_override: true }} }}",
+        "a request's own timeout has no effect",
+    ),
+    "custom_operators": (
+        f'{RIGHT} model_operations {{ op_library_filename: "operators.so" }}',
+        "the server loads the library operators.so",
+    ),
+}
+
+
+def put(repository: Path, name: str, config: str, *, graph: str = LINEAR) -> Path:
+    (repository / name / "1").mkdir(parents=True)
+    write(repository / name / "1" / "model.onnx", graph)
+    (repository / name / "config.pbtxt").write_text(config)
+    return repository / name
+
+
+def findings(repository: Path, *models: str):
+    """What is found, save that these models were not built by plansmith."""
+    found = lint_repository(ModelRepository.at(repository), models)
+    return [finding for finding in found if "there is no manifest" not in finding.message]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """All those configurations in one repository, and for each model whether a real server loads it."""
+    repository = tmp_path_factory.mktemp("linted") / "model_repository"
+    for name, text in CLEAN.items():
+        put(repository, name, text)
+    for name, (text, *_) in WRONG.items():
+        put(repository, name, text)
+    options = ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0, config_name="none")
+    with TritonServer(options) as server, Client(server.grpc_url) as client:
+        states = {status.name: status.state for status in client.models()}
+    return repository, {name: states.get(name) == "READY" for name in [*CLEAN, *WRONG]}
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_a_right_configuration_has_no_findings_and_is_served(served, name):
+    repository, loaded = served
+    assert findings(repository, name) == []
+    assert loaded[name]
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_configuration_is_an_error_with_the_way_out(served, name):
+    repository, loaded = served
+    _, said, refused = WRONG[name]
+    found = [finding for finding in findings(repository, name) if said in f"{finding.message}: {finding.fix}"]
+    assert found, findings(repository, name)
+    assert found[0].severity is Severity.ERROR
+    assert found[0].path.startswith(name)
+    if refused:
+        assert not loaded[name]
+
+
+@pytest.mark.parametrize("name", WARNED)
+def test_what_may_be_meant_so_is_a_warning(repository, name):
+    text, said = WARNED[name]
+    put(repository, name, text)
+    (finding,) = findings(repository)
+    assert finding.severity is Severity.WARNING
+    assert said in f"{finding.message}: {finding.fix}"
+
+
+def test_batches_for_a_graph_that_takes_a_fixed_number_are_an_error(repository):
+    put(repository, "fixed", RIGHT, graph=FIXED)
+    assert any("the first dimension of 'x' is fixed" in finding.message for finding in findings(repository))
+
+
+def test_a_configuration_for_a_gpu_machine_is_checked_like_every_other(repository):
+    model = put(repository, "m", RIGHT)
+    (model / "configs").mkdir()
+    (model / "configs" / "gpu.pbtxt").write_text(accelerated({"trt_max_workspace": "1"}))
+    (model / "configs" / "cpu.pbtxt").write_text(f"{RIGHT} instance_group {{ kind: KIND_GPU }}")
+    said = {finding.path: finding.message for finding in findings(repository)}
+    assert "has no parameter 'trt_max_workspace'" in said["m/configs/gpu.pbtxt"]
+    assert "on the GPU in the configuration for CPUs" in said["m/configs/cpu.pbtxt"]
+
+
+def test_plans_that_are_none_or_not_there_are_named(repository):
+    model = put(repository, "m", RIGHT)
+    (model / "1" / "model.sm_90.plan").write_bytes(b"not a plan at all, but long enough to be one")
+    (model / "config.pbtxt").write_text(
+        f'platform: "tensorrt_plan" max_batch_size: 8 {INPUT} {OUTPUT} '
+        'cc_model_filenames { key: "9.0" value: "model.sm_90.plan" } '
+        'cc_model_filenames { key: "8.6" value: "model.sm_86.plan" }'
+    )
+    messages = [finding.message for finding in findings(repository)]
+    assert "version 1 has no model.sm_86.plan" in messages
+    assert "it is no TensorRT plan" in messages
+
+
+def test_dangerous_content_is_pointed_at(repository, tmp_path):
+    model = put(repository, "m", RIGHT)
+    (model / "1" / "weights.pkl").write_bytes(b"x")
+    (model / "1" / "custom.so").write_bytes(b"x")
+    (tmp_path / "secret").write_text("x")
+    (model / "1" / "link").symlink_to(tmp_path / "secret")
+    (model / "config.pbtxt").chmod(0o666)
+    put(repository, "code", 'backend: "python"')
+    (repository / "code" / "1" / "model.py").write_text("")
+    said = {finding.path: finding.message for finding in findings(repository)}
+    assert "pickled" in said["m/1/weights.pkl"]
+    assert "which is code" in said["m/1/custom.so"]
+    assert said["m/1/link"] == "a link out of the repository"
+    assert said["m/config.pbtxt"] == "everyone may write to it"
+    assert "Python code" in said["code/config.pbtxt"]
+
+
+def test_external_weights_outside_the_version_are_refused(repository, tmp_path):
+    model = put(repository, "m", RIGHT)
+    graph = onnx.parser.parse_model(f"{HEADER} m (float[N, 4] x) => (float[N, 4] y) {{ y = MatMul (x, w) }}")
+    tensor = graph.graph.initializer.add(name="w", data_type=onnx.TensorProto.FLOAT, dims=[4, 4])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../../secret")
+    (model / "1" / "model.onnx").write_bytes(graph.SerializeToString())
+    (tmp_path / "secret").write_bytes(bytes(64))
+    assert [finding for finding in findings(repository) if finding.path == "m/1/model.onnx"]
+
+
+def test_folders_that_a_server_would_take_for_models_are_named(repository):
+    put(repository, "m", RIGHT)
+    (repository / "backup").mkdir()
+    (repository / "m" / "01").mkdir()
+    said = {finding.path: finding.message for finding in findings(repository)}
+    assert "takes this folder for a model" in said["backup"]
+    assert "begins with 0" in said["m/01"]
+
+
+def test_a_changed_file_is_found_by_its_hash_and_told_from_a_changed_configuration(plansmith, repository, tmp_path):
+    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository)
+    assert "1 model checked: 0 errors, 0 warnings" in plansmith("verify", repository).stdout
+    config = repository / "linear" / "config.pbtxt"
+    config.write_text(config.read_text() + "# mine\n")
+    done = plansmith("verify", repository)
+    assert "linear/config.pbtxt: warning: it was changed after it was published" in done.stdout
+    model = repository / "linear" / "1" / "model.onnx"
+    write(model, LINEAR.replace("Relu", "Neg"))
+    (model.parent / "extra.bin").write_bytes(b"x")
+    done = plansmith("verify", repository, expect=3)
+    assert "linear/1/model.onnx: error: it is not what was published" in done.stdout
+    assert "linear/1/extra.bin: warning: it was not published" in done.stdout
+    model.unlink()
+    done = plansmith("verify", repository, "--json", expect=3)
+    assert any("it was published and is gone" in finding["message"] for finding in json.loads(done.stdout)["findings"])
+
+
+def test_a_manifest_cannot_make_it_read_outside_the_model(plansmith, repository, tmp_path):
+    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository)
+    path = repository / "linear/1/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"][0]["path"] = "1/../../../secret"
+    path.write_text(json.dumps(manifest))
+    assert "outside the model" in plansmith("verify", repository, expect=3).stdout
+
+
+def test_the_committed_repository_is_clean(plansmith):
+    assert "0 errors, 0 warnings" in plansmith("verify", COMMITTED_REPOSITORY).stdout
+
+
+def test_an_unknown_model_or_repository_is_a_wrong_command_line(plansmith, tmp_path):
+    assert "has no model 'nobody'" in plansmith("verify", COMMITTED_REPOSITORY, "nobody", expect=2).stderr
+    shutil.rmtree(tmp_path / "nowhere", ignore_errors=True)
+    assert "no repository" in plansmith("verify", tmp_path / "nowhere", "m", expect=2).stderr
