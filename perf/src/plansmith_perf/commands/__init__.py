@@ -1,0 +1,1 @@
+"""Sub-commands that this distribution brings to the plansmith command."""

@@ -1,0 +1,141 @@
+"""Starts the worker processes, lets them begin at the same moment, and collects what they recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+
+from plansmith_perf.errors import PerfError
+from plansmith_perf.load.analysis import Records
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+    from plansmith_perf.load.worker import WorkerPlan
+
+__all__ = ["Workers"]
+
+START_SECONDS = 60.0
+LEAD_SECONDS = 0.1
+
+
+class Workers:
+    """The processes of one load; leaving the `with` block ends them whatever happened.
+
+    Args:
+        plans: one for each process.
+        folder: for the plans; exists.
+    """
+
+    def __init__(self, plans: Sequence[WorkerPlan], folder: Path) -> None:
+        self._plans = plans
+        self._processes: list[subprocess.Popen[str]] = []
+        for number, plan in enumerate(plans):
+            path = folder / f"plan-{number}.json"
+            path.write_text(plan.model_dump_json(), encoding="utf-8")
+            self._processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "plansmith_perf.load.worker", str(path)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    # Ctrl-C reaches the whole group of a terminal: here the parent decides when the workers end.
+                    process_group=0,
+                )
+            )
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """For measuring what they use."""
+        return [psutil.Process(process.pid) for process in self._processes]
+
+    @property
+    def running(self) -> bool:
+        """Whether any of them still sends or waits for answers."""
+        return any(process.poll() is None for process in self._processes)
+
+    def start(self) -> int:
+        """Let all begin; returns when, in nanoseconds of `time.monotonic_ns`.
+
+        Raises:
+            PerfError: a worker does not start.
+        """
+        for process in self._processes:
+            assert process.stdout is not None  # noqa: S101 - PIPE was asked for
+            readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
+            if not readable or process.stdout.readline().strip() != "ready":
+                raise self._failure(process)
+        begin = time.monotonic_ns() + int(LEAD_SECONDS * 1e9)
+        for process in self._processes:
+            assert process.stdin is not None  # noqa: S101
+            process.stdin.write(f"{begin}\n")
+            process.stdin.flush()
+        return begin
+
+    def stop(self) -> None:
+        """Let them write down what they have, and no more."""
+        for process in self._processes:
+            if process.stdin is not None and not process.stdin.closed:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
+
+    def collect(self, begin: int) -> tuple[Records, list[str]]:
+        """Wait for them and read their records.
+
+        Args:
+            begin: the moment that counts as 0 in the records.
+
+        Returns:
+            The records, and what went wrong with each: "" where nothing did.
+
+        Raises:
+            PerfError: a worker failed.
+        """
+        tables = []
+        outcomes: list[str] = []
+        for plan, process in zip(self._plans, self._processes, strict=True):
+            assert process.stdout is not None  # noqa: S101
+            # Not communicate(): it closes stdin at once, which is the order to stop.
+            said = process.stdout.read()
+            if process.wait():
+                raise self._failure(process)
+            names = json.loads(said)
+            table: NDArray[np.int64] = np.load(plan.records, allow_pickle=False)
+            tables.append(table)
+            outcomes += [names[number] for number in table[:, 3].tolist()]
+        due, sent, done = (np.concatenate(tables)[:, :3] - begin).T
+        return Records(due, sent, done, np.array([not outcome for outcome in outcomes], dtype=np.bool_)), outcomes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
+
+    def _failure(self, process: subprocess.Popen[str]) -> PerfError:
+        process.kill()
+        assert process.stderr is not None  # noqa: S101
+        said = process.stderr.read().strip().splitlines()
+        return PerfError(f"a process of the load generator failed: {said[-1] if said else 'it said nothing'}")

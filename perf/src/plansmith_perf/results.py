@@ -1,0 +1,172 @@
+"""The result of a load test: one versioned JSON document, whatever tool made it.
+
+Times are microseconds, memory is bytes, CPU is per cent of one core, unless a field says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from plansmith_perf.errors import LoadTestMisconfigured
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "ClosedLoop",
+    "Distribution",
+    "Environment",
+    "LoadTestResult",
+    "Measurement",
+    "OpenLoop",
+    "ServerSide",
+    "Stability",
+    "TimelineSecond",
+    "Usage",
+    "read_result",
+]
+
+SCHEMA_VERSION = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClosedLoop(_Part):
+    """So many requests in flight, each sent when the one before it has been answered."""
+
+    kind: Literal["closed"] = "closed"
+    concurrency: Annotated[int, Field(ge=1)]
+
+
+class OpenLoop(_Part):
+    """Requests sent on an absolute schedule, whatever the server does: what independent users look like."""
+
+    kind: Literal["open"] = "open"
+    rate: Annotated[float, Field(gt=0, description="requests per second that the schedule asks for")]
+    arrivals: Literal["poisson", "constant"]
+
+
+class Distribution(_Part):
+    """How long something took."""
+
+    count: int
+    mean: float
+    minimum: float
+    maximum: float
+    percentiles: Annotated[dict[str, float], Field(description="by per cent, such as '99.9'")]
+    histogram: Annotated[str, Field(description="HdrHistogram V2, compressed, base64; microseconds")]
+
+
+class Stability(_Part):
+    """Whether the parts of a measurement agree with each other."""
+
+    stable: bool
+    throughput: Annotated[list[float], Field(description="answers per second in each fifth of the measurement")]
+    spread: Annotated[float, Field(description="the greatest distance from their mean, relative to it")]
+
+
+class TimelineSecond(_Part):
+    """What was answered in one second of the measurement."""
+
+    second: int
+    answers: int
+    errors: int
+    median_latency: float | None
+    p99_latency: float | None
+
+
+class Usage(_Part):
+    """What a group of processes used while the measurement ran."""
+
+    cpu_percent: float
+    memory: int
+    processes: int
+
+
+class ServerSide(_Part):
+    """Triton's own statistics of the measurement: means of a request in microseconds."""
+
+    requests: int
+    executions: int
+    queue: float
+    compute_input: float
+    compute_infer: float
+    compute_output: float
+
+
+class Measurement(_Part):
+    """One load, measured once."""
+
+    load: Annotated[ClosedLoop | OpenLoop, Field(discriminator="kind")]
+    seconds: Annotated[float, Field(description="length of the measurement, without the warm-up")]
+    warmup_seconds: float
+    warmup_requests: int
+    complete: Annotated[bool, Field(description="False where it was interrupted: it covers what came until then")]
+    requests: int
+    errors: int
+    error_rate: float
+    error_messages: Annotated[dict[str, int], Field(description="how often each was seen")]
+    throughput: Annotated[float, Field(description="right answers per second")]
+    rows_per_second: float
+    latency: Annotated[Distribution | None, Field(description="open loop: from the time when it was due to be sent")]
+    service: Annotated[Distribution | None, Field(description="from the time when it was really sent")]
+    dispatch_lag: Annotated[Distribution | None, Field(description="how late it was sent")]
+    stability: Stability | None
+    timeline: list[TimelineSecond]
+    server_side: ServerSide | None
+    server_usage: Usage | None
+    client_usage: Usage
+    notes: Annotated[list[str], Field(description="what to know before trusting the figures")]
+
+
+class Environment(_Part):
+    """Where it was measured."""
+
+    processor: str
+    cores: int
+    memory: int
+    system: str
+    python: str
+    packages: dict[str, str]
+    server: str
+
+
+class LoadTestResult(_Part):
+    """Everything that one run of `plansmith bench` has measured."""
+
+    schema_version: Literal[1] = 1
+    tool: str
+    created: Annotated[str, Field(description="UTC, ISO 8601")]
+    model: str
+    model_version: str
+    protocol: Literal["grpc", "http"]
+    batch_size: int
+    inputs: Annotated[str, Field(description="'random', or the name of the file of samples")]
+    expected_answers: Annotated[str, Field(description="'idle server', or the name of the file of golden answers")]
+    workers: int
+    environment: Environment
+    complete: bool
+    interruption: Annotated[str | None, Field(description="why the run ended early")]
+    measurements: list[Measurement]
+
+
+def read_result(path: Path) -> LoadTestResult:
+    """Read a result file.
+
+    Raises:
+        LoadTestMisconfigured: there is no such file, or it is no result of this schema version.
+    """
+    try:
+        return LoadTestResult.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise LoadTestMisconfigured(f"The result {path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        raise LoadTestMisconfigured(
+            f"{path} is no result of a load test (schema version {SCHEMA_VERSION}): {where}: {first['msg']}"
+        ) from error

@@ -1,0 +1,105 @@
+"""What a load test sends and expects: real samples and golden answers from files, or random values and idle answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plansmith_client import InferenceFailed, InvalidInput
+from plansmith_client.commands.input_files import read_inputs
+from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.requests import CheckedRequest, check_answer, checked_requests
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from plansmith_client import Model, TensorSpec
+
+__all__ = ["make_requests"]
+
+Arrays = dict[str, "NDArray[Any]"]
+
+
+def make_requests(
+    model: Model, *, samples: Path | None, golden: Path | None, count: int, batch_size: int, seed: int, tolerance: float
+) -> tuple[CheckedRequest, ...]:
+    """The different requests of a load test, each answered once by the idle server and found right.
+
+    Args:
+        model: of a running server.
+        samples: .npz, .npy or .json; the first dimension of each array counts samples. None: random values.
+        golden: .npz of the right outputs, row by row as in `samples`. None: what the idle server answers.
+        count: at most so many different requests.
+        batch_size: samples a request; 1 for a model that does not batch.
+        seed: of random values.
+        tolerance: see `check_answer`.
+
+    Raises:
+        LoadTestMisconfigured: the options contradict each other or the model, or random values are not valid for it.
+        WrongAnswer: the idle server does not answer as the golden file says.
+        plansmith_client.ClientError: the server does not answer.
+    """
+    metadata = model.metadata
+    if not metadata.max_batch_size and batch_size != 1:
+        raise LoadTestMisconfigured(f"model {model.name!r} does not batch: --batch-size must be 1, not {batch_size}")
+    if metadata.max_batch_size and batch_size > metadata.max_batch_size:
+        raise LoadTestMisconfigured(
+            f"--batch-size {batch_size} is more than model {model.name!r} takes at once, {metadata.max_batch_size}"
+        )
+    if golden is not None and samples is None:
+        raise LoadTestMisconfigured("--golden holds the answers to given samples: give those with --samples")
+    if samples is None:
+        try:
+            return checked_requests(model, count=count, batch_size=batch_size, seed=seed)
+        except (InvalidInput, InferenceFailed) as error:
+            raise LoadTestMisconfigured(
+                f"model {model.name!r} does not take random values, so give real ones with --samples FILE: {error}"
+            ) from error
+    inputs = _split(read_inputs([str(samples)], metadata.inputs), metadata.inputs, metadata.max_batch_size, batch_size)
+    requests = inputs[:count]
+    if not requests:
+        raise LoadTestMisconfigured(f"{samples} has fewer samples than one request takes, {batch_size}")
+    if golden is None:
+        return tuple(CheckedRequest(arrays, _ask(model, arrays)) for arrays in requests)
+    outputs = read_inputs([str(golden)], metadata.outputs)
+    answers = _split(outputs, metadata.outputs, metadata.max_batch_size, batch_size)
+    if len(answers) < len(requests):
+        raise LoadTestMisconfigured(f"{golden} has answers to {len(answers)} requests, {samples} makes {len(requests)}")
+    checked = tuple(map(CheckedRequest, requests, answers))
+    for request in checked:
+        check_answer(_ask(model, request.inputs), request.expected, tolerance=tolerance)
+    return checked
+
+
+def _ask(model: Model, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    try:
+        return dict(model.infer(arrays))
+    except InvalidInput as error:
+        raise LoadTestMisconfigured(f"the samples do not fit model {model.name!r}: {error}") from error
+
+
+def _split(
+    given: Mapping[str, Any], specs: Sequence[TensorSpec], max_batch_size: int | None, batch_size: int
+) -> list[Arrays]:
+    """The arrays of each request. Arrays that the model does not know are for something else, such as labels."""
+    known = {spec.name: spec for spec in specs}
+    arrays = {name: np.asarray(value) for name, value in given.items() if name in known}
+    if not arrays:
+        names = ", ".join(known)
+        raise LoadTestMisconfigured(f"none of {', '.join(given) or 'nothing'} is a tensor of the model: {names}")
+    if any(array.ndim == 0 for array in arrays.values()):
+        raise LoadTestMisconfigured("samples need a first dimension that counts them")
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) != 1:
+        raise LoadTestMisconfigured(f"the arrays hold different numbers of samples: {counts}")
+    number = next(iter(counts.values()))
+    # Without batching a sample is a whole request, unless its first dimension is a dynamic one of the model's own.
+    whole = not max_batch_size and all(array.ndim == len(known[name].shape) + 1 for name, array in arrays.items())
+    if whole:
+        return [{name: array[i] for name, array in arrays.items()} for i in range(number)]
+    starts = range(0, number - batch_size + 1, batch_size)
+    return [{name: array[i : i + batch_size] for name, array in arrays.items()} for i in starts]

@@ -1,0 +1,85 @@
+"""What a load test computes: schedules, percentiles, stability, and how many answers a percentile takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.load.analysis import Records, distribution, samples_needed, stability, timeline
+from plansmith_perf.load.arrivals import due_times
+from plansmith_perf.results import OpenLoop, read_result
+
+SECOND = 1_000_000_000
+
+
+def records(done: np.ndarray, *, latency: int = 1_000_000) -> Records:
+    done = done.astype(np.int64)
+    return Records(done - latency, done - latency, done, np.ones(done.size, dtype=bool))
+
+
+def test_constant_arrivals_are_evenly_spaced():
+    due = due_times(OpenLoop(rate=200, arrivals="constant"), seconds=2.5, seed=0)
+    assert due.size == 500
+    assert np.all(np.abs(np.diff(due) - 5_000_000) <= 1)
+
+
+def test_poisson_arrivals_have_exponential_gaps_of_the_rate():
+    due = due_times(OpenLoop(rate=1000, arrivals="poisson"), seconds=30, seed=1)
+    gaps = np.diff(due) / SECOND
+    assert np.all(gaps >= 0)
+    assert due[-1] < 30 * SECOND
+    assert due.size == pytest.approx(30_000, abs=4 * np.sqrt(30_000))
+    # An exponential distribution's standard deviation is its mean.
+    assert gaps.std() == pytest.approx(gaps.mean(), rel=0.05)
+    assert np.array_equal(due, due_times(OpenLoop(rate=1000, arrivals="poisson"), seconds=30, seed=1))
+
+
+def test_percentiles_are_right_within_the_precision_of_the_histogram():
+    nanoseconds = np.random.default_rng(0).lognormal(14, 1, size=20_000).astype(np.int64)
+    result = distribution(nanoseconds, [50, 99, 99.9])
+    for percent in (50, 99, 99.9):
+        exact = np.percentile(nanoseconds, percent, method="inverted_cdf") / 1000
+        assert result.percentiles[f"{percent:g}"] == pytest.approx(exact, rel=2e-3, abs=1)
+    assert result.mean == pytest.approx(nanoseconds.mean() / 1000)
+    assert distribution(np.array([], dtype=np.int64), [50]) is None
+
+
+@pytest.mark.parametrize(("percentile", "answers"), [(50, 20), (90, 100), (99, 1000), (99.9, 10_000)])
+def test_a_percentile_takes_ten_answers_beyond_it(percentile, answers):
+    assert samples_needed(percentile) == answers
+
+
+def test_a_server_that_slows_down_is_not_stable():
+    steady = np.linspace(0, 5 * SECOND, 5000, endpoint=False)
+    slowing = np.sqrt(np.linspace(0, 1, 5000, endpoint=False)) * 5 * SECOND
+    assert stability(records(steady), 5).stable
+    assert not stability(records(slowing), 5).stable
+    assert stability(records(np.array([])), 5) is None
+
+
+def test_what_chance_explains_is_stable():
+    due = due_times(OpenLoop(rate=40, arrivals="poisson"), seconds=5, seed=3)
+    result = stability(records(due), 5)
+    assert result.spread > 0.1
+    assert result.stable
+
+
+def test_the_timeline_shows_the_second_in_which_the_server_stalled():
+    rows = timeline(records(np.array([0.1, 0.2, 2.5]) * SECOND), 3)
+    assert [row.answers for row in rows] == [2, 0, 1]
+    assert rows[1].median_latency is None
+    assert rows[0].median_latency == pytest.approx(1000)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"schema_version": 2}', b"\xff"])
+def test_a_file_that_is_no_result_is_refused_in_a_sentence(tmp_path, content):
+    file = tmp_path / "result.json"
+    file.write_bytes(content)
+    with pytest.raises(LoadTestMisconfigured, match="no result of a load test"):
+        read_result(file)
+
+
+def test_a_result_that_is_missing_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(LoadTestMisconfigured, match="cannot be read"):
+        read_result(tmp_path / "nowhere.json")

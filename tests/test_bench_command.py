@@ -1,0 +1,221 @@
+"""`plansmith bench`, run as a user runs it against a real Triton."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hdrh.histogram import HdrHistogram
+
+from plansmith_client import Client
+from plansmith_perf.results import LoadTestResult
+from plansmith_server import ServerOptions, TritonServer
+
+MODELS = Path(__file__).parent / "models_python"
+SHORT = ("--seconds", "1", "--warmup", "0.3")
+
+
+def serve(repository: Path, *models: str) -> TritonServer:
+    for name in models:
+        shutil.copytree(MODELS / name, repository / name)
+    return TritonServer(
+        ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0, config_name="none")
+    )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with serve(tmp_path_factory.mktemp("served"), "failing", "slow") as running:
+        yield running
+
+
+@pytest.fixture
+def bench(plansmith, committed_server, tmp_path):
+    """Runs `plansmith bench digits --json` for a second a load; gives the result."""
+
+    def run(*words: str | Path, url: str = committed_server.grpc_url) -> LoadTestResult:
+        done = plansmith("bench", "digits", "--url", url, *SHORT, "--json", *words, cwd=tmp_path)
+        return LoadTestResult.model_validate_json(done.stdout)
+
+    return run
+
+
+@pytest.fixture
+def samples(held_out, tmp_path):
+    file = tmp_path / "samples.npz"
+    np.savez(file, images=held_out["images"][:24])
+    return file
+
+
+def test_a_closed_loop_is_measured_at_each_concurrency(bench):
+    result = bench("--concurrency", "1,4")
+    assert result.complete
+    assert result.protocol == "grpc"
+    assert [measured.load.concurrency for measured in result.measurements] == [1, 4]
+    for measured in result.measurements:
+        assert measured.errors == 0
+        assert measured.warmup_requests > 0
+        assert measured.latency.count == measured.requests > 0
+        assert measured.dispatch_lag is None
+        assert sum(second.answers for second in measured.timeline) > 0
+        # The server saw the same load as the client: queueing and computing are parts of a request's time.
+        assert measured.server_side.requests > 0
+        assert 0 < measured.server_side.compute_infer < measured.latency.mean
+        assert measured.server_usage.memory > 0
+        assert measured.client_usage.memory > 0
+
+
+def test_percentiles_come_from_the_histogram_that_the_result_carries(bench):
+    (measured,) = bench("--concurrency", "2", "--percentiles", "50,99.9").measurements
+    histogram = HdrHistogram.decode(measured.latency.histogram)
+    assert histogram.get_total_count() == measured.latency.count
+    assert {p: histogram.get_value_at_percentile(float(p)) for p in ("50", "99.9")} == measured.latency.percentiles
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_an_open_loop_keeps_its_schedule_and_counts_latency_from_it(bench, committed_server, protocol):
+    url = committed_server.grpc_url if protocol == "grpc" else committed_server.http_url
+    result = bench("--rate", "50", "--arrivals", "constant", "--workers", "2", url=url)
+    (measured,) = result.measurements
+    assert result.protocol == protocol
+    assert measured.errors == 0
+    assert abs(measured.requests - 50) <= 1
+    assert measured.latency.mean == pytest.approx(measured.service.mean + measured.dispatch_lag.mean)
+
+
+def test_a_load_that_is_more_than_the_model_can_take_is_an_error_rate_and_not_the_end(plansmith, server, tmp_path):
+    np.savez(tmp_path / "naps.npz", seconds=np.full((4, 1), 0.1, np.float32))
+    done = plansmith(
+        *("bench", "slow", "--url", server.grpc_url, "--rate", "60", *SHORT, "--json", "--samples", "naps.npz"),
+        cwd=tmp_path,
+    )
+    (measured,) = LoadTestResult.model_validate_json(done.stdout).measurements
+    assert 0.3 < measured.error_rate < 1
+    assert any("maximum queue size" in message for message in measured.error_messages)
+    assert sum(measured.error_messages.values()) == measured.errors
+    assert measured.complete
+
+
+def test_real_samples_are_checked_against_golden_answers(bench, committed_server, samples, tmp_path):
+    with Client(committed_server.grpc_url) as client, np.load(samples) as arrays:
+        answers = dict(client.model("digits")(arrays["images"]))
+    np.savez(tmp_path / "golden.npz", **answers)
+    result = bench("-c", "2", "--batch-size", "4", "--samples", samples, "--golden", "golden.npz")
+    assert (result.inputs, result.expected_answers) == ("samples.npz", "golden.npz")
+    (measured,) = result.measurements
+    assert measured.errors == 0
+    assert measured.rows_per_second == pytest.approx(4 * measured.throughput)
+
+
+def test_a_server_whose_answers_are_not_golden_is_not_measured(plansmith, committed_server, samples, tmp_path):
+    with Client(committed_server.grpc_url) as client, np.load(samples) as arrays:
+        answers = dict(client.model("digits")(arrays["images"][::-1]))
+    np.savez(tmp_path / "golden.npz", **answers)
+    files = ("--samples", samples, "--golden", tmp_path / "golden.npz")
+    done = plansmith("bench", "digits", "--url", committed_server.grpc_url, *files, expect=3)
+    assert "is off by" in done.stderr or "other values" in done.stderr
+
+
+def test_a_model_that_random_values_do_not_suit_asks_for_samples(plansmith, server):
+    done = plansmith("bench", "failing", "--url", server.grpc_url, *SHORT, expect=2)
+    assert "--samples" in done.stderr
+    assert "does not take random values" in done.stderr
+
+
+def test_the_table_says_when_a_run_is_too_short_for_its_percentiles(plansmith, committed_server, tmp_path):
+    words = ("bench", "digits", "--url", committed_server.http_url, *SHORT, "--rate", "20", "-o", "result.json")
+    done = plansmith(*words, cwd=tmp_path)
+    assert "too short for p90" in done.stdout
+    assert "p99" in done.stdout
+    assert json.loads((tmp_path / "result.json").read_text())["schema_version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("-c", "0"), "--concurrency '0'"),
+        (("-c", "1,two"), "--concurrency '1,two'"),
+        (("--rate", "-3"), "--rate '-3'"),
+        (("--rate", "nan"), "--rate 'nan'"),
+        (("--percentiles", "100"), "below 100"),
+        (("--seconds", "0"), "--seconds 0"),
+        (("--golden", "answers.npz"), "--samples"),
+        (("--batch-size", "100000"), "--batch-size 100000"),
+        (("--output", "nowhere/result.json"), "no folder nowhere"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_in_a_sentence(plansmith, committed_server, tmp_path, words, sentence):
+    done = plansmith("bench", "digits", "--url", committed_server.grpc_url, *words, expect=2, cwd=tmp_path)
+    assert sentence in done.stderr
+    assert done.stderr.count("Error:") == 1
+
+
+def test_nobody_at_the_address_is_one_sentence(plansmith):
+    done = plansmith("bench", "digits", "--url", "127.0.0.1:1", "--timeout", "2", expect=1)
+    assert "127.0.0.1:1" in done.stderr
+
+
+def start_long_bench(url: str, file: Path, *words: str) -> subprocess.Popen[str]:
+    command = Path(sys.executable).with_name("plansmith")
+    words = ("bench", *words, "--url", url, "--seconds", "60", "--warmup", "0", "-o", str(file))
+    return subprocess.Popen(
+        [command, *words], stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "300", "NO_COLOR": "1"}
+    )
+
+
+def wait_for_load(url: str, model: str, at_least: int) -> None:
+    """Until the server has answered more requests than those that precede a measurement."""
+    from plansmith_perf.load.server_side import read_counters  # noqa: PLC0415
+
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        counters = read_counters(url, model, "")
+        if counters is not None and counters.requests >= at_least:
+            return
+        time.sleep(0.1)
+    pytest.fail("no load came")
+
+
+def test_ctrl_c_keeps_what_was_measured_and_marks_it(committed_server, tmp_path):
+    from plansmith_perf.load.server_side import read_counters  # noqa: PLC0415
+
+    before = read_counters(committed_server.grpc_url, "digits", "").requests
+    file = tmp_path / "result.json"
+    process = start_long_bench(committed_server.grpc_url, file, "digits", "-c", "2,4")
+    wait_for_load(committed_server.grpc_url, "digits", before + 300)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "partial" in said
+    assert "Traceback" not in said
+    result = LoadTestResult.model_validate_json(file.read_text())
+    (measured,) = result.measurements
+    assert not result.complete
+    assert not measured.complete
+    assert result.interruption == "Ctrl-C"
+    assert measured.requests > 0
+    assert measured.seconds < 60
+
+
+def test_a_server_that_dies_leaves_a_partial_result(tmp_path):
+    file = tmp_path / "result.json"
+    with serve(tmp_path / "served", "double") as server:
+        process = start_long_bench(server.grpc_url, file, "double", "-c", "2,4")
+        wait_for_load(server.grpc_url, "double", 300)
+        server.stop()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    assert "is gone" in said
+    result = LoadTestResult.model_validate_json(file.read_text())
+    (measured,) = result.measurements
+    assert not measured.complete
+    assert measured.latency.count > 0
+    assert "Traceback" not in said
