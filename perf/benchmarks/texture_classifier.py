@@ -1,7 +1,7 @@
 """A real classifier in the shape of ResNet-50, without a download.
 
-The onnx package brings ResNet-50 with constant weights. Here each gets a random weight, scaled as for training (He), the
-last one of each residual branch smaller, as trained networks have it; and the classifier on top is fitted by least
+The onnx package brings ResNet-50 with constant weights. Here each gets a random weight, scaled as for training (He),
+the last one of each residual branch smaller, as trained networks have it; and the classifier on top is fitted by least
 squares to pictures of textures, each class a direction and a wavelength of stripes. So its accuracy is that of a model
 that works, and falls when its numbers are rounded too much.
 """
@@ -36,14 +36,12 @@ def texture_images(rows: int, *, seed: int) -> tuple[NDArray[np.float32], NDArra
     vertical, horizontal = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
     images = np.empty((rows, 3, SIDE, SIDE), dtype=np.float32)
     for row, label in enumerate(labels):
-        angle = np.pi * (label % 8) / 8 + rng.normal(0, 0.03)
+        angle = np.pi * (label % 8) / 8 + rng.normal(0, 0.05)
         wavelength = (6, 12, 24)[label // 8] * rng.uniform(0.95, 1.05)
         phase = rng.uniform(0, 2 * np.pi)
-        stripes = np.sin(
-            2 * np.pi * (horizontal * np.cos(angle) + vertical * np.sin(angle)) / wavelength + phase
-        )
+        stripes = np.sin(2 * np.pi * (horizontal * np.cos(angle) + vertical * np.sin(angle)) / wavelength + phase)
         colour = rng.uniform(0.7, 1.3, (3, 1, 1))
-        images[row] = colour * stripes + rng.normal(0, 0.4, (3, SIDE, SIDE))
+        images[row] = colour * stripes + rng.normal(0, 0.8, (3, SIDE, SIDE))
     return images, labels
 
 
@@ -129,9 +127,7 @@ def _features(model: onnx.ModelProto, name: str, images: NDArray[np.float32]) ->
     whole.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        whole.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(whole.SerializeToString(), options, providers=["CPUExecutionProvider"])
     image_input = session.get_inputs()[0].name
     return np.concatenate([session.run([name], {image_input: image[None]})[0] for image in images])
 

@@ -14,7 +14,7 @@ from plansmith_build.progress import BuildStep
 from plansmith_build.runtimes.cpu_features import cores
 from plansmith_build.runtimes.openvino_runtime import OpenVinoRuntime
 from plansmith_build.sessions import CPU_PROVIDER, RunFailed, Session
-from plansmith_build.targets import CUDA_PROVIDER, Device, Precision, Target, obstacle_to
+from plansmith_build.targets import CUDA_PROVIDER, Device, Pairing, Precision, Target, obstacle_to
 from plansmith_build.tensorrt import PlanFailed
 
 if TYPE_CHECKING:
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from plansmith_build.runtimes import Runtime
     from plansmith_build.sessions import Arrays
     from plansmith_build.signatures import Signature
-    from plansmith_build.targets import Pairing
 
 __all__ = ["Candidate", "Status", "Timing", "try_candidates"]
+
+
+_FP32 = Pairing(Target.ONNXRUNTIME, Device.CPU, Precision.FP32)
 
 
 class Status(StrEnum):
@@ -100,11 +102,13 @@ class Timing:
 
     Attributes:
         reference: the FP32 model on ONNX Runtime.
+        path: its file.
         request: what is asked.
         rows: how many rows that has.
     """
 
     reference: Runtime
+    path: Path
     request: Arrays = field(repr=False)
     rows: int
 
@@ -166,7 +170,7 @@ def _try(
             runtime = built.session
             candidate = replace(candidate, plans=built.by_capability, stripped_plans=built.stripped)
         else:
-            runtime = _load(pairing, graph.path, graphs.signature)
+            runtime = _load(pairing, graph.path, graphs.signature, timing)
         candidate = replace(candidate, engine=runtime.description)
         accuracy = graphs.jury.final.judge(runtime)
         candidate = _within_budget(replace(candidate, accuracy=accuracy), graphs)
@@ -198,7 +202,10 @@ def _within_budget(candidate: Candidate, graphs: GraphVariants) -> Candidate:
     return replace(candidate, drop=drop)
 
 
-def _load(pairing: Pairing, path: Path, signature: Signature) -> Runtime:
+def _load(pairing: Pairing, path: Path, signature: Signature, timing: Timing) -> Runtime:
+    if path == timing.path and pairing == _FP32:
+        # Not twice in memory: it is what all others are held against.
+        return timing.reference
     if pairing.target is Target.OPENVINO:
         precision = "bf16" if pairing.precision is Precision.BF16 else "f32"
         return OpenVinoRuntime(path, signature, precision=precision, threads=cores())

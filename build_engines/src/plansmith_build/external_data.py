@@ -64,7 +64,9 @@ def read_external_data(model: onnx.ModelProto, folder: Path, *, largest: int | N
     Raises:
         UnsafeExternalData: see `check_external_data`.
     """
-    initializers = {id(tensor) for tensor in model.graph.initializer}
+    # Held on to: a message has the same identity for as long as somebody holds it, and no longer.
+    held = list(model.graph.initializer)
+    initializers = set(map(id, held))
     for tensor in list(_external_tensors(model)):
         place = _check(tensor, folder)
         if largest is not None and place.length > largest and id(tensor) in initializers:

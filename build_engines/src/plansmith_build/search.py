@@ -45,6 +45,8 @@ __all__ = ["SearchOptions", "SearchResult", "search"]
 # Large enough for an engine to be fast, small enough to need little memory.
 JUDGED_ROWS = 4
 TIMED_ROWS = 8
+# Each finalist is a process of its own with all the weights.
+LARGEST_SERVED_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def search(
     candidates = try_candidates(
         pairings(options.targets, options.precisions),
         graphs,
-        Timing(reference, request, rows),
+        Timing(reference, portable.files[0], request, rows),
         _plan_settings(signature, config, options, request),
         unmeasured=bool(options.targets),
         progress=progress,
@@ -164,7 +166,7 @@ def search(
     require_usable(candidates)
     measured = f"in one process, {rows} row{plural(rows)} a run, beside the FP32 model on ONNX Runtime"
     served: tuple[Candidate, ...] = ()
-    obstacle = obstacle_to_serving() if options.serve else "it was not asked for"
+    obstacle = _obstacle_to_serving(portable, options)
     entrants = finalists(candidates)
     if len(entrants) > 1 and not obstacle:
         served = _serve(entrants, config, validation.batches(1)[0], folder, progress)
@@ -230,6 +232,14 @@ def _timed_request(data: Dataset, max_batch_size: int) -> tuple[Arrays, int]:
     rows = min(TIMED_ROWS, max(1, max_batch_size))
     indexes = np.arange(rows) % len(data)
     return dict(data.take(indexes).inputs), rows
+
+
+def _obstacle_to_serving(portable: PortableModel, options: SearchOptions) -> str:
+    if not options.serve:
+        return "it was not asked for"
+    if portable.network.size > LARGEST_SERVED_BYTES:
+        return "the model is so large that several candidates at once may not fit into memory"
+    return obstacle_to_serving()
 
 
 def _plan_settings(signature: Signature, config: Any, options: SearchOptions, request: Arrays) -> PlanSettings:

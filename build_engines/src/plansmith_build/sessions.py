@@ -24,6 +24,9 @@ CPU_PROVIDER = "CPUExecutionProvider"
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
+# Beyond this, memory counts for more than speed.
+LARGE_BYTES = 2**30
+
 _BFLOAT16 = 16  # TensorProto.BFLOAT16
 _LOG_FATAL = 4
 
@@ -58,6 +61,9 @@ class Session:
         options.log_severity_level = _LOG_FATAL
         if not optimized:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if not optimized or _is_large(model):
+            # Weights laid out for speed are a second copy of them in memory.
+            options.add_session_config_entry("session.disable_prepacking", "1")
         self._bfloat16 = {spec.name for spec in (*signature.inputs, *signature.outputs) if spec.datatype == "BF16"}
         try:
             self._session = onnxruntime.InferenceSession(
@@ -103,6 +109,13 @@ class Session:
             name: _from_bfloat16(value) if name in self._bfloat16 else value.numpy()
             for name, value in zip(self._output_names, outputs, strict=True)
         }
+
+
+def _is_large(model: Path | bytes) -> bool:
+    if isinstance(model, bytes):
+        return False
+    data = model.with_name(f"{model.name}.data")
+    return data.exists() and data.stat().st_size > LARGE_BYTES
 
 
 def _from_bfloat16(value: Any) -> np.ndarray[Any, np.dtype[Any]]:

@@ -56,6 +56,14 @@ class Judge:
         answers = answers_of(reference, requests, batched=batched)
         return cls(requests, batched, answers, labels, measure_accuracy(answers, answers, labels))
 
+    def first(self, count: int) -> Judge:
+        """The same for the first few requests only."""
+        requests = self.requests[:count]
+        rows = sum(len(next(iter(request.values()))) for request in requests) if self.batched else len(requests)
+        answers = {name: array[:rows] for name, array in self.answers.items()}
+        labels = self.labels[:rows] if self.labels is not None else None
+        return Judge(requests, self.batched, answers, labels, measure_accuracy(answers, answers, labels))
+
     def judge(self, runtime: Runtime) -> Accuracy:
         """Run a candidate on all requests and compare.
 
