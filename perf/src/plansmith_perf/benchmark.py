@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from plansmith_client import Client
 from plansmith_client.addresses import Address
@@ -15,9 +15,12 @@ from plansmith_perf.load.encoding import write_requests
 from plansmith_perf.load.measuring import MeasuringOptions, Target, measure
 from plansmith_perf.results import ClosedLoop, LoadTestResult, Measurement, OpenLoop
 from plansmith_perf.samples import make_requests
+from plansmith_perf.slo import Slo, highest_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
+
+    from plansmith_perf.results import SloOutcome
 
 __all__ = ["BenchmarkOptions", "run_benchmark"]
 
@@ -30,12 +33,14 @@ class BenchmarkOptions:
         url: the server.
         model: its model's name.
         version: of the model; "" for the server's choice.
-        loads: in this order.
+        loads: in this order; with an SLO those of its search are measured instead.
         samples: file of real samples, or None for random values.
         golden: file of the right answers to them, or None.
         distinct_inputs: at most so many different requests.
         batch_size: rows a request.
         measuring: how each load is measured.
+        slo: find the highest rate that keeps it.
+        arrivals: how that search spaces requests.
     """
 
     url: str
@@ -47,10 +52,14 @@ class BenchmarkOptions:
     distinct_inputs: int
     batch_size: int
     measuring: MeasuringOptions
+    slo: Slo | None = None
+    arrivals: Literal["poisson", "constant"] = "poisson"
 
 
 def run_benchmark(
-    options: BenchmarkOptions, *, progress: Callable[[int, float], None] = lambda _number, _share: None
+    options: BenchmarkOptions,
+    *,
+    progress: Callable[[int, ClosedLoop | OpenLoop, float], None] = lambda _number, _load, _share: None,
 ) -> LoadTestResult:
     """Measure each load in turn.
 
@@ -58,7 +67,7 @@ def run_benchmark(
 
     Args:
         options: what to measure.
-        progress: called with the number of the load and the share of its time that has passed.
+        progress: called with the number of the load, the load, and the share of its time that has passed.
 
     Raises:
         LoadTestMisconfigured: the options contradict each other or the model.
@@ -88,19 +97,28 @@ def run_benchmark(
         target = Target(options.url, options.model, options.version, path, Path(folder), options.batch_size)
         measurements: list[Measurement] = []
         interruption = ""
-        for number, load in enumerate(options.loads):
+        outcome: SloOutcome | None = None
+        series = _in_order(options.loads) if options.slo is None else highest_rate(options.slo, options.arrivals)
+        load = next(series)
+        while not interruption:
+            number = len(measurements)
 
-            def shown(share: float, number: int = number) -> None:
-                progress(number, share)
+            def shown(share: float, number: int = number, load: ClosedLoop | OpenLoop = load) -> None:
+                progress(number, load, share)
 
             try:
-                measured, interruption = measure(target, load, measuring, progress=shown)
+                # Each with arrivals of its own: a confirmation with the same ones would confirm nothing.
+                varied = replace(measuring, seed=measuring.seed + number)
+                measured, interruption = measure(target, load, varied, progress=shown)
             except KeyboardInterrupt:
                 # While the load's processes were starting: what came before is kept.
                 interruption = "Ctrl-C"
-            else:
-                measurements.append(measured)
-            if interruption:
+                break
+            measurements.append(measured)
+            try:
+                load = series.send(measured)
+            except StopIteration as end:
+                outcome = end.value
                 break
         return LoadTestResult(
             tool="plansmith",
@@ -116,4 +134,11 @@ def run_benchmark(
             complete=not interruption,
             interruption=interruption or None,
             measurements=measurements,
+            slo=None if interruption else outcome,
         )
+
+
+def _in_order(loads: Sequence[ClosedLoop | OpenLoop]) -> Generator[ClosedLoop | OpenLoop, Measurement, None]:
+    for load in loads:
+        # Not `yield from`: what is sent would go to the sequence, which takes nothing.
+        _ = yield load

@@ -22,6 +22,7 @@ __all__ = [
     "Measurement",
     "OpenLoop",
     "ServerSide",
+    "SloOutcome",
     "Stability",
     "TimelineSecond",
     "Usage",
@@ -135,6 +136,14 @@ class Environment(_Part):
     server: str
 
 
+class SloOutcome(_Part):
+    """What the search for the highest rate that keeps a service level objective has found."""
+
+    slo: str
+    met: bool
+    rate: Annotated[float | None, Field(description="requests per second, confirmed by a run of its own")]
+
+
 class LoadTestResult(_Part):
     """Everything that one run of `plansmith bench` has measured."""
 
@@ -152,6 +161,7 @@ class LoadTestResult(_Part):
     complete: bool
     interruption: Annotated[str | None, Field(description="why the run ended early")]
     measurements: list[Measurement]
+    slo: SloOutcome | None = None
 
 
 def read_result(path: Path) -> LoadTestResult:

@@ -17,6 +17,7 @@ from plansmith_perf.benchmark import BenchmarkOptions, run_benchmark
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.measuring import MeasuringOptions
 from plansmith_perf.results import ClosedLoop, LoadTestResult, Measurement, OpenLoop
+from plansmith_perf.slo import Slo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 EXIT_FAILED = 1
+EXIT_MISSED = 3
 EXIT_INTERRUPTED = 130
 
 
@@ -36,6 +38,9 @@ def bench(
         str | None, typer.Option("--rate", "-r", help="Open loop instead: requests per second, one load for each.")
     ] = None,
     *,
+    slo: Annotated[
+        str | None, typer.Option("--slo", help="Find the highest rate that keeps this, such as p99=50ms, instead.")
+    ] = None,
     arrivals: Annotated[
         Literal["poisson", "constant"], typer.Option("--arrivals", help="How an open loop spaces its requests.")
     ] = "poisson",
@@ -77,7 +82,11 @@ def bench(
     _check_positive("--timeout", timeout)
     if warmup < 0:
         raise LoadTestMisconfigured(f"--warmup {warmup:g} must be 0 or more")
-    percents = sorted(_numbers("--percentiles", percentiles, below=100))
+    objective = Slo.parse(slo) if slo is not None else None
+    if objective is not None and rate is not None:
+        raise LoadTestMisconfigured("--slo searches for the rate: give either --slo or --rate")
+    asked = {*_numbers("--percentiles", percentiles, below=100)} | ({objective.percentile} if objective else set())
+    percents = sorted(asked)
     if output is not None and not output.absolute().parent.is_dir():
         raise LoadTestMisconfigured(f"--output {output}: there is no folder {output.parent}")
     measuring = MeasuringOptions(
@@ -90,7 +99,19 @@ def bench(
         seed=seed,
     )
     result = _with_progress(
-        BenchmarkOptions(url, model, model_version, loads, samples, golden, distinct_inputs, batch_size, measuring)
+        BenchmarkOptions(
+            url,
+            model,
+            model_version,
+            loads,
+            samples,
+            golden,
+            distinct_inputs,
+            batch_size,
+            measuring,
+            slo=objective,
+            arrivals=arrivals,
+        )
     )
     document = result.model_dump_json(indent=2)
     if output is not None:
@@ -104,15 +125,18 @@ def bench(
         raise typer.Exit(EXIT_INTERRUPTED if result.interruption == "Ctrl-C" else EXIT_FAILED)
     if not any(measured.throughput for measured in result.measurements):
         raise typer.Exit(EXIT_FAILED)
+    if result.slo is not None and not result.slo.met:
+        Console(stderr=True).print(f"The SLO {result.slo.slo} is not met at any rate that was tried.", soft_wrap=True)
+        raise typer.Exit(EXIT_MISSED)
 
 
 def _with_progress(options: BenchmarkOptions) -> LoadTestResult:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"Measuring {options.model}", total=len(options.loads))
+        task = bar.add_task(f"Measuring {options.model}", total=None if options.slo else len(options.loads))
 
-        def shown(number: int, share: float) -> None:
-            bar.update(task, completed=number + share, description=f"Measuring at {_name(options.loads[number])}")
+        def shown(number: int, load: ClosedLoop | OpenLoop, share: float) -> None:
+            bar.update(task, completed=number + share, description=f"Measuring at {_name(load)}")
 
         return run_benchmark(options, progress=shown)
 
@@ -149,6 +173,8 @@ def _show(result: LoadTestResult, percentiles: Sequence[float]) -> None:
         table.add_row(_name(measured.load), *_cells(measured, percentiles))
     console = Console()
     console.print(table)
+    if result.slo is not None and result.slo.rate is not None:
+        console.print(f"{result.slo.slo} is kept up to {result.slo.rate:,.1f} requests/s", soft_wrap=True)
     for measured in result.measurements:
         for note in measured.notes:
             console.print(f"{_name(measured.load)}: {note}", soft_wrap=True, markup=False, highlight=False)

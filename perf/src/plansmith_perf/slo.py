@@ -1,0 +1,102 @@
+"""Service level objectives: a percentile of the latency and its limit, and the highest rate that keeps it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop, SloOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__ = ["Slo", "highest_rate"]
+
+_FORM = re.compile(r"p(?P<percentile>\d+(\.\d+)?)=(?P<limit>\d+(\.\d+)?)(?P<unit>us|ms|s)")
+_MICROSECONDS = {"us": 1.0, "ms": 1e3, "s": 1e6}
+_ERRORS_ALLOWED = 0.001
+# Less than this share of what was sent came back in time: the queue grows, and no limit would hold for long.
+_KEEPING_UP = 0.95
+_PRECISION = 1.05
+_MOST_STEPS = 24
+_LOWEST_RATE = 1.0
+_CONFIRMATIONS = 5
+_STEP_DOWN = 0.9
+
+
+@dataclass(frozen=True)
+class Slo:
+    """A limit of a percentile.
+
+    Attributes:
+        text: as it was written, such as "p99=50ms".
+        percentile: in per cent.
+        limit: microseconds.
+    """
+
+    text: str
+    percentile: float
+    limit: float
+
+    @classmethod
+    def parse(cls, text: str) -> Slo:
+        """Read "p99=50ms"; the units are us, ms and s.
+
+        Raises:
+            LoadTestMisconfigured: it is not of this form.
+        """
+        found = _FORM.fullmatch(text)
+        if found is None or not 0 < float(found["percentile"]) < 100 or not float(found["limit"]):  # noqa: PLR2004
+            raise LoadTestMisconfigured(f"the SLO {text!r} must be of the form p99=50ms; the units are us, ms and s")
+        return cls(text, float(found["percentile"]), float(found["limit"]) * _MICROSECONDS[found["unit"]])
+
+    def is_met(self, measured: Measurement) -> bool:
+        """Whether the latency kept the limit, with at most 0.1 % errors and without a queue that grows."""
+        if measured.latency is None or not measured.complete or measured.error_rate > _ERRORS_ALLOWED:
+            return False
+        # One request may be on its way at the end that was not at the beginning.
+        if measured.throughput * measured.seconds < _KEEPING_UP * measured.requests - 1:
+            return False
+        return measured.latency.percentiles[f"{self.percentile:g}"] <= self.limit
+
+
+def highest_rate(
+    slo: Slo, arrivals: Literal["poisson", "constant"]
+) -> Generator[ClosedLoop | OpenLoop, Measurement, SloOutcome]:
+    """Search for the highest rate that keeps an SLO: yields each load to measure, and is sent its measurement.
+
+    One request at a time comes first: where that misses the SLO, no rate meets it. Then the rate is doubled until it
+    fails, the bracket is halved until it is within 5 %, and what was found is measured once more. A rate that is not
+    confirmed is lowered by 10 % and measured again, five times at most.
+
+    Args:
+        slo: to be kept.
+        arrivals: how requests are spaced.
+
+    Returns:
+        What was found.
+    """
+    alone = yield ClosedLoop(concurrency=1)
+    if not slo.is_met(alone):
+        return SloOutcome(slo=slo.text, met=False, rate=None)
+    low, high, rate = 0.0, math.inf, max(_LOWEST_RATE, alone.throughput / 2)
+    for _ in range(_MOST_STEPS):
+        if slo.is_met((yield OpenLoop(rate=rate, arrivals=arrivals))):
+            low = rate
+        else:
+            high = rate
+        if low and high / low <= _PRECISION:
+            break
+        if not low and rate <= _LOWEST_RATE:
+            return SloOutcome(slo=slo.text, met=False, rate=None)
+        rate = 2 * low if math.isinf(high) else math.sqrt(low * high)
+        if not low:
+            rate = max(_LOWEST_RATE, high / 2)
+    for _ in range(_CONFIRMATIONS):
+        if low >= _LOWEST_RATE and slo.is_met((yield OpenLoop(rate=low, arrivals=arrivals))):
+            return SloOutcome(slo=slo.text, met=True, rate=low)
+        low *= _STEP_DOWN
+    return SloOutcome(slo=slo.text, met=False, rate=None)

@@ -1,0 +1,148 @@
+"""The search for the highest rate that keeps a service level objective."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.load.analysis import distribution
+from plansmith_perf.results import ClosedLoop, LoadTestResult, Measurement, OpenLoop, SloOutcome, Usage
+from plansmith_perf.slo import Slo, highest_rate
+from plansmith_server import ServerOptions, TritonServer
+
+SHORT = ("--seconds", "1", "--warmup", "0.2")
+
+
+def measurement(load, *, milliseconds: float, errors: int = 0, in_time: float = 1.0) -> Measurement:
+    """A second with 1000 requests that all took as long."""
+    latency = distribution(np.full(1000 - errors, int(milliseconds * 1e6)), [50, 99])
+    return Measurement(
+        load=load,
+        seconds=1,
+        warmup_seconds=0,
+        warmup_requests=0,
+        complete=True,
+        requests=1000,
+        errors=errors,
+        error_rate=errors / 1000,
+        error_messages={},
+        throughput=(1000 - errors) * in_time,
+        rows_per_second=0,
+        latency=latency,
+        service=latency,
+        dispatch_lag=None,
+        stability=None,
+        timeline=[],
+        server_side=None,
+        server_usage=None,
+        client_usage=Usage(cpu_percent=0, memory=0, processes=1),
+        notes=[],
+    )
+
+
+def search(latency) -> tuple[SloOutcome, list[ClosedLoop | OpenLoop]]:
+    """Run the search on a server whose latency in milliseconds is a function of the load."""
+    series = highest_rate(Slo.parse("p99=50ms"), "poisson")
+    loads = [next(series)]
+    while True:
+        try:
+            loads.append(series.send(measurement(loads[-1], milliseconds=latency(loads[-1]))))
+        except StopIteration as end:
+            return end.value, loads
+
+
+def queue(capacity: float):
+    """An M/M/1 queue's latency in milliseconds; 10 s where it never empties."""
+
+    def latency(load):
+        if isinstance(load, ClosedLoop):
+            return 1000 / capacity
+        return min(10_000.0, 1000 / (capacity - load.rate)) if load.rate < capacity else 10_000.0
+
+    return latency
+
+
+@pytest.mark.parametrize("capacity", [30, 400, 20_000])
+def test_the_highest_rate_is_found_within_five_per_cent_and_confirmed(capacity):
+    outcome, loads = search(queue(capacity))
+    highest = capacity - 1000 / 50
+    assert outcome.met
+    assert highest / 1.06 <= outcome.rate <= highest
+    assert loads[-1] == OpenLoop(rate=outcome.rate, arrivals="poisson")
+    assert loads.count(loads[-1]) == 2
+    assert len(loads) < 20
+
+
+def test_a_server_that_is_too_slow_for_one_request_is_asked_no_further():
+    outcome, loads = search(lambda _: 51)
+    assert outcome == SloOutcome(slo="p99=50ms", met=False, rate=None)
+    assert loads == [ClosedLoop(concurrency=1)]
+
+
+def test_a_rate_that_is_not_confirmed_is_lowered():
+    seen: set[float] = set()
+
+    def lucky_once(load):
+        if isinstance(load, OpenLoop) and load.rate in seen:
+            return 51
+        if isinstance(load, OpenLoop):
+            seen.add(load.rate)
+        return queue(400)(load)
+
+    outcome, loads = search(lucky_once)
+    assert outcome.met
+    assert outcome.rate == pytest.approx(0.9 * loads[-2].rate)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"milliseconds": 51}, {"milliseconds": 1, "errors": 2}, {"milliseconds": 1, "in_time": 0.9}]
+)
+def test_slow_answers_errors_and_a_growing_queue_all_miss_the_objective(bad):
+    slo = Slo.parse("p99=50ms")
+    assert slo.is_met(measurement(ClosedLoop(concurrency=1), milliseconds=49))
+    assert not slo.is_met(measurement(ClosedLoop(concurrency=1), **bad))
+
+
+@pytest.mark.parametrize(("text", "limit"), [("p99=50ms", 50_000), ("p50=0.5s", 500_000), ("p99.9=800us", 800)])
+def test_an_objective_is_written_with_its_unit(text, limit):
+    assert Slo.parse(text).limit == limit
+
+
+@pytest.mark.parametrize("text", ["", "p99", "p99=50", "p100=5ms", "p0=5ms", "p99=0ms", "99=5ms", "p99=-5ms"])
+def test_what_is_no_objective_is_refused(text):
+    with pytest.raises(LoadTestMisconfigured, match="p99=50ms"):
+        Slo.parse(text)
+
+
+def test_an_objective_that_one_request_misses_exits_with_3(plansmith, committed_server, tmp_path):
+    words = ("bench", "digits", "--url", committed_server.grpc_url, *SHORT, "--slo", "p50=1us", "-o", "result.json")
+    done = plansmith(*words, expect=3, cwd=tmp_path)
+    assert "p50=1us is not met" in done.stderr
+    result = LoadTestResult.model_validate_json((tmp_path / "result.json").read_text())
+    assert [measured.load for measured in result.measurements] == [ClosedLoop(concurrency=1)]
+    assert result.slo == SloOutcome(slo="p50=1us", met=False, rate=None)
+
+
+def test_the_search_finds_where_a_real_server_stops_keeping_up(plansmith, served_naps, tmp_path):
+    np.savez(tmp_path / "naps.npz", seconds=np.full((2, 1), 0.05, np.float32))
+    words = ("bench", "slow", "--url", served_naps, *SHORT, "--samples", "naps.npz", "--arrivals", "constant")
+    done = plansmith(*words, "--slo", "p50=200ms", "--json", cwd=tmp_path)
+    result = LoadTestResult.model_validate_json(done.stdout)
+    # One instance that sleeps for 50 ms cannot answer more than 20 requests a second.
+    assert result.slo.met
+    assert 1 <= result.slo.rate <= 22
+    assert result.measurements[-1].load == OpenLoop(rate=result.slo.rate, arrivals="constant")
+
+
+@pytest.fixture
+def served_naps(tmp_path):
+    shutil.copytree(Path(__file__).parent / "models_python" / "slow", tmp_path / "served" / "slow")
+    options = ServerOptions(
+        repository=tmp_path / "served", http_port=0, grpc_port=0, metrics_port=0, config_name="none"
+    )
+    with TritonServer(options) as server:
+        yield server.grpc_url
