@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	"$$p" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 MEMBERS := client build_engines server perf
 # All but pytorch: see CONTRIBUTING.md.
-EXTRAS := aio bfloat16 cli keras openvino opentelemetry prometheus signing sklearn tensorrt
+EXTRAS := cli keras openvino signing sklearn tensorrt
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -44,8 +44,10 @@ format: $(STAMP) ## Rewrite the sources in the house style
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## Measure the served models beside their peers
+bench: $(STAMP) ## Measure the backend and the builds beside what they replace
 	@$(BIN)/python perf/benchmarks/backend_overhead.py
+	@$(BIN)/python perf/benchmarks/build_resnet50.py
+	@$(BIN)/python perf/benchmarks/build_large_model.py
 
 lock: ## Resolve requirements.lock anew
 	@uv=$$(command -v uv || echo $(BIN)/uv); \

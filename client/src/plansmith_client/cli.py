@@ -45,11 +45,7 @@ KNOWN_COMMANDS = {
     "infer": KnownCommand("plansmith-client", "Send one request to a served model."),
     "models": KnownCommand("plansmith-client", "List the models of a server."),
     "health": KnownCommand("plansmith-client", "Tell whether a server, or a model of it, is ready."),
-    "stats": KnownCommand("plansmith-client", "Show what a server has measured of its models."),
-    "load": KnownCommand("plansmith-client", "Ask a server to load a model."),
-    "unload": KnownCommand("plansmith-client", "Ask a server to unload a model."),
     "bench": KnownCommand("plansmith-perf", "Measure how much a served model can take."),
-    "tune": KnownCommand("plansmith-perf", "Find the configuration with the highest throughput inside an SLO."),
 }
 
 

@@ -12,6 +12,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from plansmith_build.commands.build_display import candidates_table
 from plansmith_build.errors import InvalidOption
 from plansmith_build.inspection import inspect_file, inspect_model, summaries
 from plansmith_build.repository import ModelRepository
@@ -107,6 +108,9 @@ def _show_model(console: Console, report: ModelReport) -> None:
     else:
         facts.add_row("manifest", "none: plansmith did not write this version")
     console.print(facts)
+    if report.manifest and report.manifest.search:
+        console.print()
+        console.print(candidates_table(report.manifest.search))
 
     files = Table(box=None, padding=(0, 2, 0, 0))
     files.add_column("file", overflow="fold")
@@ -132,6 +136,8 @@ def _add_manifest(facts: Table, manifest: Manifest) -> None:
     facts.add_row(
         "built", escape(f"{manifest.created:%Y-%m-%d %H:%M} UTC by plansmith {environment.plansmith}, {tools}")
     )
+    if manifest.rolled_back_from is not None:
+        facts.add_row("rolled back", f"from version {manifest.rolled_back_from}")
     facts.add_row("built on", escape(f"{environment.cpu}, {environment.system}"))
     facts.add_row("graph", escape(f"{graph.nodes_before} -> {graph.nodes_after} nodes, {graph.optimization}"))
     if graph.repairs:
