@@ -9,6 +9,7 @@ from build_models import ADD, snapshot, write
 from stripes_models import write_data, write_stripes_classifier
 
 from plansmith_build import BuildOptions, InvalidModel, InvalidOption, ModelNotFound, build
+from plansmith_build.hashing import sha256_of
 from plansmith_build.inspection import inspect_model
 from plansmith_build.manifest import read_manifest
 from plansmith_build.pruning import prune
@@ -67,6 +68,51 @@ def test_what_cannot_come_back_is_refused_and_changes_nothing(three_versions, re
         roll_back(three_versions, "adder", 2)
     assert "has no model 'nobody'" in plansmith("rollback", "nobody", "1", "--repository", repository, expect=2).stderr
     assert snapshot(repository) == before
+
+
+def old_manifest(repository, version, **changes):
+    """Make a manifest one of before they held configurations and labels."""
+    path = repository / "adder" / str(version) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "configs": {}, "labels": None, **changes}))
+
+
+def test_a_version_whose_manifest_has_no_configuration_takes_the_present_one_only_if_it_fits(
+    three_versions, repository, tmp_path
+):
+    old_manifest(repository, 1)
+    with pytest.raises(InvalidModel, match="is not for version 1"):
+        roll_back(three_versions, "adder", 1)
+    build(tmp_path / "adder.onnx", BuildOptions(repository=repository, max_batch_size=1))
+    assert roll_back(three_versions, "adder", 1).version == 5
+
+
+def test_files_in_folders_of_a_version_come_back_in_their_folders(three_versions, repository):
+    model = repository / "adder/1/model.onnx"
+    (model.parent / "weights").mkdir()
+    (model.parent / "weights/model.onnx").write_bytes(b"weights")
+    files = json.loads((repository / "adder/1/manifest.json").read_text())["files"]
+    weights = {"path": "1/weights/model.onnx", "size": 7, "sha256": sha256_of(model.parent / "weights/model.onnx")}
+    old_manifest(repository, 1, files=[*files, weights], configs={"config.pbtxt": 'backend: "onnxruntime"'})
+    roll_back(three_versions, "adder", 1)
+    assert (repository / "adder/4/weights/model.onnx").read_bytes() == b"weights"
+    assert (repository / "adder/4/model.onnx").read_bytes() == model.read_bytes()
+
+
+def test_a_manifest_cannot_bring_in_a_file_from_elsewhere(three_versions, repository, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    named = {"path": "1/../../../secret", "size": 6, "sha256": sha256_of(secret)}
+    old_manifest(repository, 1, files=[named])
+    with pytest.raises(InvalidModel, match="names a file outside of it"):
+        roll_back(three_versions, "adder", 1)
+
+
+def test_a_repository_that_is_not_there_is_not_made(plansmith, tmp_path):
+    for words in (["adder"], ["--all"]):
+        done = plansmith("prune", *words, "--keep", "1", "--repository", tmp_path / "nowhere", expect=2)
+        assert "there is no repository" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_newest_versions_stay_and_their_numbers_are_never_given_again(

@@ -58,6 +58,17 @@ def test_a_version_without_a_signature_is_named(plansmith, repository, tmp_path,
     assert "adder/1 is not signed: publish it with --sign-key" in done.stdout
 
 
+def test_a_configuration_cannot_lead_past_the_signatures(plansmith, repository, tmp_path, keys):
+    plansmith("build", write(tmp_path / "adder.onnx", ADD), "--repository", repository)
+    build(plansmith, repository, tmp_path, keys / "own.pem")
+    assert "0 errors" in plansmith("verify", repository, "--public-key", keys / "own.pub").stdout
+    config = repository / "adder/config.pbtxt"
+    config.write_text(config.read_text() + "version_policy { specific { versions: 1 } }\n")
+    done = plansmith("verify", repository, "--public-key", keys / "own.pub", expect=3)
+    assert "adder/1 is not signed" in done.stdout
+    assert "adder/config.pbtxt: error: it is not what was signed with version 2" in done.stdout
+
+
 def test_a_rollback_is_signed_anew(plansmith, repository, tmp_path, keys):
     build(plansmith, repository, tmp_path, keys / "own.pem")
     build(plansmith, repository, tmp_path, keys / "own.pem")

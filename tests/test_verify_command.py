@@ -43,6 +43,16 @@ NOBODY = (
     'ensemble_scheduling { step { model_name: "nobody" input_map { key: "x" value: "x" } '
     'output_map { key: "y" value: "y" } } }'
 )
+
+
+def ensemble(*, size=8, given="x", made="y", more=""):
+    return (
+        f'platform: "ensemble" max_batch_size: {size} {INPUT} {OUTPUT} ensemble_scheduling {{ step {{ '
+        f'model_name: "plain" model_version: -1 input_map {{ key: "{given}" value: "x" }} '
+        f'output_map {{ key: "{made}" value: "y" }} }} }} {more}'
+    )
+
+
 # Configurations that are right: nothing is found.
 CLEAN = {
     "plain": RIGHT,
@@ -52,6 +62,9 @@ CLEAN = {
     "profiled": accelerated(PROFILE),
     "threads": f'{RIGHT} parameters {{ key: "intra_op_thread_count" value {{ string_value: "2" }} }}',
     "queued": f"{RIGHT} dynamic_batching {{ max_queue_delay_microseconds: 100 }}",
+    "prioritised": f"{RIGHT} dynamic_batching {{ priority_levels: 2 default_priority_level: 1 }}",
+    "on_cuda": accelerated({"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}, name="cuda"),
+    "one_after_the_other": ensemble(),
     "newest": f"{RIGHT} version_policy {{ latest {{ num_versions: 2 }} }}",
 }
 # Configurations that are wrong, what is said of them, and whether a server without a GPU refuses them, too.
@@ -59,6 +72,7 @@ WRONG = {
     "unknown_field": (f"{RIGHT} max_batch: 3", 'no field named "max_batch"', True),
     "other_name": (f'name: "another" {RIGHT}', 'write name: "other_name"', True),
     "dims": (RIGHT.replace("dims: 4", "dims: 5"), "write dims: [4]", True),
+    "open_dims": (RIGHT.replace("dims: 4", "dims: -1"), "write dims: [4]", True),
     "datatype": (RIGHT.replace("TYPE_FP32", "TYPE_INT64"), "write data_type: TYPE_FP32", True),
     "unknown_input": (RIGHT.replace('"x"', '"z"'), "the model has no input 'z'", True),
     "unknown_output": (RIGHT.replace('"y"', '"z"'), "the model has no output 'z'", True),
@@ -98,6 +112,18 @@ WRONG = {
         "do not fit dims [4]",
         False,
     ),
+    "cuda_value": (accelerated({"cudnn_conv_algo_search": "1"}, name="cuda"), "cannot be '1'", False),
+    "priority": (f"{RIGHT} dynamic_batching {{ priority_levels: 2 }}", "is not one of the priority_levels", True),
+    "step_input": (ensemble(given="z"), "input_map names 'z'", True),
+    "step_without_input": (ensemble(given="z"), "nothing is given to the input 'x'", True),
+    "step_output": (ensemble(made="z"), "output_map names 'z'", True),
+    "large_ensemble": (ensemble(size=16), "max_batch_size is 16, and the model 'plain' takes 8", True),
+    "ensemble_with_instances": (ensemble(more="instance_group { count: 1 }"), "an ensemble has no instances", True),
+    "ensemble_with_optimization": (
+        ensemble(more="optimization { priority: PRIORITY_MAX }"),
+        "an ensemble has no optimization",
+        True,
+    ),
     "thread_value": (
         f'{RIGHT} parameters {{ key: "intra_op_thread_count" value {{ string_value: "many" }} }}',
         "cannot be 'many'",
@@ -136,6 +162,11 @@ WARNED = {
 }
 
 
+# A server takes no model at all from these folders.
+WITHOUT_VERSION = "ensemble_without_version"
+FIXED_BATCHES = "fixed_batches"
+
+
 def put(repository: Path, name: str, config: str, *, graph: str = LINEAR) -> Path:
     (repository / name / "1").mkdir(parents=True)
     write(repository / name / "1" / "model.onnx", graph)
@@ -157,10 +188,13 @@ def served(tmp_path_factory):
         put(repository, name, text)
     for name, (text, *_) in WRONG.items():
         put(repository, name, text)
+    put(repository, FIXED_BATCHES, RIGHT, graph=FIXED.replace("2", "8"))
+    put(repository, "part_of_the_versions", f"{RIGHT} version_policy {{ specific {{ versions: [1, 7] }} }}")
+    shutil.rmtree(put(repository, WITHOUT_VERSION, ensemble()) / "1")
     options = ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0, config_name="none")
     with TritonServer(options) as server, Client(server.grpc_url) as client:
         states = {status.name: status.state for status in client.models()}
-    return repository, {name: states.get(name) == "READY" for name in [*CLEAN, *WRONG]}
+    return repository, {path.name: states.get(path.name) == "READY" for path in repository.iterdir()}
 
 
 @pytest.mark.parametrize("name", CLEAN)
@@ -191,9 +225,34 @@ def test_what_may_be_meant_so_is_a_warning(repository, name):
     assert said in f"{finding.message}: {finding.fix}"
 
 
-def test_batches_for_a_graph_that_takes_a_fixed_number_are_an_error(repository):
-    put(repository, "fixed", RIGHT, graph=FIXED)
-    assert any("the first dimension of 'x' is fixed" in finding.message for finding in findings(repository))
+def test_batches_for_a_graph_that_takes_a_fixed_number_are_an_error_whatever_the_number(served):
+    repository, loaded = served
+    found = findings(repository, FIXED_BATCHES)
+    assert any("the first dimension of 'x' is fixed" in finding.message for finding in found)
+    assert {finding.severity for finding in found} == {Severity.ERROR}
+    assert not loaded[FIXED_BATCHES]
+
+
+def test_an_ensemble_without_a_version_folder_is_an_error(served):
+    repository, loaded = served
+    (finding,) = findings(repository, WITHOUT_VERSION)
+    assert (finding.severity, finding.fix) == (Severity.ERROR, "make an empty folder 1")
+    assert not loaded[WITHOUT_VERSION]
+
+
+def test_a_policy_with_a_version_that_is_there_and_one_that_is_not_serves_the_first(served):
+    repository, loaded = served
+    (finding,) = findings(repository, "part_of_the_versions")
+    assert finding.severity is Severity.WARNING
+    assert "names version 7" in finding.message
+    assert loaded["part_of_the_versions"]
+
+
+def test_a_profile_of_an_input_that_is_reshaped_is_held_against_the_graphs_shape(repository):
+    text = accelerated({key: value.replace("x4", "") for key, value in PROFILE.items()})
+    scalars = "scalars (float[N] x) => (float[N] y) { y = Relu (x) }"
+    put(repository, "m", text.replace("dims: 4", "dims: 1 reshape { }"), graph=scalars)
+    assert findings(repository) == []
 
 
 def test_a_configuration_for_a_gpu_machine_is_checked_like_every_other(repository):
@@ -226,13 +285,14 @@ def test_dangerous_content_is_pointed_at(repository, tmp_path):
     (tmp_path / "secret").write_text("x")
     (model / "1" / "link").symlink_to(tmp_path / "secret")
     (model / "config.pbtxt").chmod(0o666)
+    put(repository, "open", RIGHT).chmod(0o777)
     put(repository, "code", 'backend: "python"')
     (repository / "code" / "1" / "model.py").write_text("")
     said = {finding.path: finding.message for finding in findings(repository)}
     assert "pickled" in said["m/1/weights.pkl"]
     assert "which is code" in said["m/1/custom.so"]
     assert said["m/1/link"] == "a link out of the repository"
-    assert said["m/config.pbtxt"] == "everyone may write to it"
+    assert said["m/config.pbtxt"] == said["open"] == "everyone may write to it"
     assert "Python code" in said["code/config.pbtxt"]
 
 
@@ -291,3 +351,5 @@ def test_an_unknown_model_or_repository_is_a_wrong_command_line(plansmith, tmp_p
     assert "has no model 'nobody'" in plansmith("verify", COMMITTED_REPOSITORY, "nobody", expect=2).stderr
     shutil.rmtree(tmp_path / "nowhere", ignore_errors=True)
     assert "no repository" in plansmith("verify", tmp_path / "nowhere", "m", expect=2).stderr
+    # `plansmith verify digits` where a repository has to be named must not look like success.
+    assert "no repository" in plansmith("verify", "digits", cwd=tmp_path, expect=2).stderr

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.repository import ModelRepository, RepositoryModel
 
-__all__ = ["prunable_versions", "prune"]
+__all__ = ["prunable_versions", "prune", "served_versions"]
 
 
 def prunable_versions(model: RepositoryModel, *, keep: int) -> tuple[int, ...]:
@@ -33,7 +33,7 @@ def prunable_versions(model: RepositoryModel, *, keep: int) -> tuple[int, ...]:
     """
     if keep < 1:
         raise InvalidOption(f"--keep {keep} would leave no version: keep 1 or more")
-    served = _served(model)
+    served = served_versions(model)
     return tuple(version for version in model.versions[:-keep] if version not in served)
 
 
@@ -55,6 +55,8 @@ def prune(repository: ModelRepository, name: str, *, keep: int, staging: Path | 
         InvalidModel: a configuration cannot be read.
         PublishFailed: the system did not let one be moved.
     """
+    # Before anything is made: a lock would make the repository's folder.
+    repository.existing_model(name)
     with staging_folder(repository.path, staging) as stage, locked_folder(repository.path):
         model = repository.existing_model(name)
         versions = prunable_versions(model, keep=keep)
@@ -69,7 +71,12 @@ def prune(repository: ModelRepository, name: str, *, keep: int, staging: Path | 
     return versions
 
 
-def _served(model: RepositoryModel) -> set[int]:
+def served_versions(model: RepositoryModel) -> set[int]:
+    """The versions that any of a model's configurations serves.
+
+    Raises:
+        InvalidModel: a configuration cannot be read.
+    """
     served: set[int] = set()
     for name, path in model.configurations.items():
         try:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plansmith_build.config import config_from_text
+from plansmith_build.config import config_from_text, specs_from_config
 from plansmith_build.errors import InvalidModel, InvalidOption, PublishFailed
 from plansmith_build.filesystem import explain_os_error
 from plansmith_build.hashing import sha256_of
 from plansmith_build.linting.context import model_files
-from plansmith_build.manifest import read_manifest
+from plansmith_build.manifest import Tensor, read_manifest
 from plansmith_build.publishing import Published, Release, publish
-from plansmith_build.repository import CONFIG, MANIFEST
+from plansmith_build.repository import CONFIG, LABELS, MANIFEST
 from plansmith_build.staging import staging_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from plansmith_build.manifest import Manifest, PublishedFile
     from plansmith_build.repository import ModelRepository, RepositoryModel
@@ -57,7 +57,8 @@ def roll_back(
         raise InvalidOption(f"version {version} of {name!r} is the newest one: there is nothing to roll back to")
     manifest = read_manifest(folder / MANIFEST)
     _check_unchanged(model, manifest, version)
-    configs = manifest.configs or _present_config(model, folder)
+    configs = manifest.configs or _present_config(model, manifest)
+    labels = manifest.labels.encode() if manifest.labels is not None else _present_labels(model, manifest)
     with staging_folder(repository.path, staging) as stage:
         files = _copies(model, manifest, version, stage / "files")
 
@@ -73,11 +74,12 @@ def roll_back(
 
         release = Release(
             model_files=files,
-            labels=manifest.labels.encode() if manifest.labels is not None else None,
+            labels=labels,
             configure=lambda _: configs,
             describe=describe,
+            sign=sign,
         )
-        return publish(repository, name, replace(release, sign=sign), staging=stage)
+        return publish(repository, name, release, staging=stage)
 
 
 def _check_unchanged(model: RepositoryModel, manifest: Manifest, version: int) -> None:
@@ -85,6 +87,8 @@ def _check_unchanged(model: RepositoryModel, manifest: Manifest, version: int) -
         path = model.path / file.path
         if not file.path.startswith(f"{version}/"):
             continue
+        if not path.resolve().is_relative_to(model.path / str(version)):
+            raise InvalidModel(f"the manifest of version {version} names a file outside of it: {file.path!r}")
         if not path.is_file() or path.stat().st_size != file.size or sha256_of(path) != file.sha256:
             raise InvalidModel(
                 f"{path} is not what was published as version {version}: it cannot be published anew. "
@@ -92,36 +96,72 @@ def _check_unchanged(model: RepositoryModel, manifest: Manifest, version: int) -
             )
 
 
-def _present_config(model: RepositoryModel, folder: Path) -> dict[str, str]:
-    """For versions of before manifests held their configurations: the present one, where it fits."""
+def _present_config(model: RepositoryModel, manifest: Manifest) -> dict[str, str]:
+    """For versions of before manifests held their configurations: the present one, where it says the same of tensors.
+
+    Raises:
+        InvalidModel: it does not.
+    """
     path = model.path / CONFIG
     try:
         text = path.read_text(encoding="utf-8")
-        fits = all(file.exists() for _, file in model_files(config_from_text(text), folder))
-    except OSError as error:
+        config = config_from_text(text)
+    except (OSError, UnicodeDecodeError, InvalidModel) as error:
         raise InvalidModel(f"{path} cannot be read, and the version's manifest has no copy: build it again") from error
+    batched = config.max_batch_size > 0
+    fits = (
+        config.max_batch_size == manifest.batching.max_batch_size
+        and tuple(map(Tensor.from_spec, specs_from_config(config.input, batched=batched))) == manifest.inputs
+        and tuple(map(Tensor.from_spec, specs_from_config(config.output, batched=batched))) == manifest.outputs
+        and all(file.exists() for _, file in model_files(config, model.path / str(manifest.version)))
+    )
     if not fits:
-        raise InvalidModel(f"{path} names files that version {folder.name} does not have: build it again")
+        raise InvalidModel(
+            f"{path} is not for version {manifest.version}, whose manifest has no copy of its own: build it again"
+        )
     return {CONFIG: text}
+
+
+def _present_labels(model: RepositoryModel, manifest: Manifest) -> bytes | None:
+    """Likewise for labels, to the byte; None where the version had none.
+
+    Raises:
+        InvalidModel: they are not the ones that the version was published with.
+    """
+    published = {file.path: file.sha256 for file in manifest.files}.get(LABELS)
+    if published is None:
+        return None
+    path = model.path / LABELS
+    try:
+        labels = path.read_bytes()
+    except OSError:
+        labels = b""
+    if hashlib.sha256(labels).hexdigest() != published:
+        raise InvalidModel(
+            f"{path} is not what version {manifest.version} was published with, and its manifest has no copy: "
+            "put the old labels back, or build it again"
+        )
+    return labels
 
 
 def _copies(model: RepositoryModel, manifest: Manifest, version: int, folder: Path) -> tuple[Path, ...]:
     """The version's files in the staging folder, as hard links where the file system has them."""
     folder.mkdir()
-    copies = []
     for file in manifest.files:
         if not file.path.startswith(f"{version}/"):
             continue
         source = model.path / file.path
-        target = folder / source.name
+        target = folder / Path(file.path).relative_to(str(version))
         try:
-            os.link(source, target)
-        except OSError:
+            target.parent.mkdir(parents=True, exist_ok=True)
             try:
+                os.link(source, target)
+            except OSError:
                 shutil.copy2(source, target)
-            except OSError as error:
-                raise explain_os_error(error, f"copy {source}") from error
-        copies.append(target)
+        except OSError as error:
+            raise explain_os_error(error, f"copy {source}") from error
+    # What the version has on its top level, folders as a whole.
+    copies = tuple(sorted(folder.iterdir()))
     if not copies:
         raise PublishFailed(f"version {version} of {model.name!r} has no files")
-    return tuple(copies)
+    return copies

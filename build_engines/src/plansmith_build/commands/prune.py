@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from plansmith_build.errors import InvalidOption
+from plansmith_build.errors import InvalidOption, ModelNotFound
 from plansmith_build.pruning import prunable_versions
 from plansmith_build.pruning import prune as prune_model
 from plansmith_build.repository import ModelRepository
@@ -36,6 +36,8 @@ def prune(
     if bool(models) == every:
         raise InvalidOption("name the models to prune, or give --all")
     where = ModelRepository.at(repository)
+    if not where.path.is_dir():
+        raise ModelNotFound(f"there is no repository {repository}: name one with --repository")
     removed = {
         name: prunable_versions(where.existing_model(name), keep=keep)
         if dry_run

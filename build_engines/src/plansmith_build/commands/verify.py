@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from plansmith_build.linting import Severity, lint_repository
-from plansmith_build.linting.findings import error
+from plansmith_build.linting.signatures import check_signatures
 from plansmith_build.repository import ModelRepository
-from plansmith_build.signing import SignatureInvalid, verify_signature
 
 __all__ = ["verify"]
 
@@ -27,7 +26,8 @@ def verify(
     models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Only these models.")] = None,
     *,
     public_key: Annotated[
-        Path | None, typer.Option(help="Also verify the signature of each model's newest version by this key (PEM).")
+        Path | None,
+        typer.Option(help="Also verify by this key (PEM) the signature of every version that is served."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as one JSON document.")] = False,
 ) -> None:
@@ -40,12 +40,7 @@ def verify(
     findings = list(lint_repository(where, models or ()))
     if public_key is not None:
         for name in models or where.names():
-            model = where.existing_model(name)
-            for version in model.versions[-1:]:
-                try:
-                    verify_signature(model.version_path(version), public_key)
-                except SignatureInvalid as problem:
-                    findings.append(error(f"{name}/{version}", str(problem), "publish it anew, signed"))
+            findings += check_signatures(where.existing_model(name), public_key)
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
     if as_json:
         typer.echo(json.dumps({"errors": errors, "findings": [asdict(finding) for finding in findings]}, indent=2))

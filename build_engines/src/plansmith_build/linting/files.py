@@ -20,8 +20,9 @@ __all__ = ["check_files"]
 def check_files(context: ConfigContext) -> Iterator[Finding]:
     """Model files, labels and warm-up data."""
     config = context.config
-    if not context.model.versions and context.backend not in {"ensemble", ""}:
-        yield error(context.path, "the model has no version", "put the model file into a folder named 1")
+    if not context.model.versions and context.backend:
+        fix = "make an empty folder 1" if context.backend == "ensemble" else "put the model file into a folder named 1"
+        yield error(context.path, "the model has no version", fix)
     for version in context.served_versions:
         for field, path in context.files_of(version):
             yield from _check_model_file(context, version, field, path)

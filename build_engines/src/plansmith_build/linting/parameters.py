@@ -61,11 +61,23 @@ _TENSORRT_ACCELERATOR: Mapping[str, re.Pattern[str]] = {
     "trt_ep_context_embed_mode": _NUMBER,
 }
 _CUDA_ACCELERATOR: Mapping[str, re.Pattern[str]] = {
-    "cudnn_conv_algo_search": re.compile(r"EXHAUSTIVE|HEURISTIC|DEFAULT|[0-2]"),
+    # The backend hands them on to ONNX Runtime (cuda_execution_provider_info.cc), which refuses any other.
+    "cudnn_conv_algo_search": re.compile(r"EXHAUSTIVE|HEURISTIC|DEFAULT"),
     "gpu_mem_limit": _NUMBER,
-    "arena_extend_strategy": re.compile(r"kNextPowerOfTwo|kSameAsRequested|[01]"),
+    "arena_extend_strategy": re.compile(r"kNextPowerOfTwo|kSameAsRequested"),
     "do_copy_in_default_stream": _SWITCH,
     "use_ep_level_unified_stream": _SWITCH,
+    "cudnn_conv_use_max_workspace": _SWITCH,
+    "cudnn_conv1d_pad_to_nc1d": _SWITCH,
+    "enable_cuda_graph": _SWITCH,
+    "enable_skip_layer_norm_strict_mode": _SWITCH,
+    "fuse_conv_bias": _SWITCH,
+    "prefer_nhwc": _SWITCH,
+    "sdpa_kernel": _NUMBER,
+    "tunable_op_enable": _SWITCH,
+    "tunable_op_tuning_enable": _SWITCH,
+    "tunable_op_max_tuning_duration_ms": _NUMBER,
+    "use_tf32": _SWITCH,
 }
 _ACCELERATORS: Mapping[tuple[str, str], Mapping[str, re.Pattern[str]]] = {
     ("gpu_execution_accelerator", "tensorrt"): _TENSORRT_ACCELERATOR,

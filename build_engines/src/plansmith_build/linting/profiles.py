@@ -41,7 +41,10 @@ def _check(
     maximum: dict[str, tuple[int, ...]],
 ) -> Iterator[Finding]:
     config = context.config
-    dims = {tensor.name: tuple(tensor.dims) for tensor in config.input}
+    dims = {
+        tensor.name: tuple(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)
+        for tensor in config.input
+    }
     for name in sorted({*minimum, *optimum, *maximum}):
         three = [shapes.get(name, ()) for shapes in (minimum, optimum, maximum)]
         if dims and name not in dims:
@@ -62,9 +65,9 @@ def _check(
                 f"the profile takes {low[0]} to {high[0]} rows of {name!r}, and batches up to {config.max_batch_size}",
                 "widen the profile, or lower max_batch_size",
             )
-        wanted = dims.get(name, ())
+        wanted = dims.get(name)
         own = low[1:] if config.max_batch_size > 0 else low
-        if wanted and (
+        if wanted is not None and (
             len(own) != len(wanted) or any(size not in (-1, have) for size, have in zip(wanted, own, strict=False))
         ):
             yield error(

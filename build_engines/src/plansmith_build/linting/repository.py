@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plansmith_build.config import config_from_text
-from plansmith_build.errors import InvalidModel
+from plansmith_build.errors import InvalidModel, ModelNotFound
 from plansmith_build.linting.context import ConfigContext
+from plansmith_build.linting.ensembles import check_ensemble
 from plansmith_build.linting.files import check_files
 from plansmith_build.linting.findings import error, warning
 from plansmith_build.linting.hashes import check_hashes
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
 
 __all__ = ["lint_repository"]
 
-_CONFIG_CHECKS = (check_scheduling, check_files, check_tensors, check_parameters, check_profiles, check_safety)
+_CONFIG_CHECKS = (
+    check_scheduling,
+    check_ensemble,
+    check_files,
+    check_tensors,
+    check_parameters,
+    check_profiles,
+    check_safety,
+)
 
 
 def lint_repository(repository: ModelRepository, models: Collection[str] = ()) -> tuple[Finding, ...]:
@@ -38,11 +47,13 @@ def lint_repository(repository: ModelRepository, models: Collection[str] = ()) -
     Raises:
         ModelNotFound: there is no such model, or no such repository.
     """
+    if not repository.path.is_dir():
+        raise ModelNotFound(f"there is no repository {repository.path}: name a folder that is one")
     names = list(models) or list(repository.names())
     found: list[Finding] = []
     for name in names:
         found += _lint_model(repository, repository.existing_model(name))
-    if not models and repository.path.is_dir():
+    if not models:
         found += _stray_folders(repository)
     # Two configurations may name the same file, and one file be wrong for both in the same words.
     return tuple(dict.fromkeys(found))

@@ -39,6 +39,10 @@ def check_safety(context: ConfigContext) -> Iterator[Finding]:
 
 def check_content(repository: Path, model: Path) -> Iterator[Finding]:
     """Files of a model that are no data: links out of the repository, libraries, pickles, what anyone may write."""
+    for path in (repository, model):
+        if path.stat().st_mode & stat.S_IWOTH:
+            where = str(path.relative_to(repository.parent)) if path == repository else path.name
+            yield warning(where, "everyone may write to it", f"chmod o-w {where}")
     for folder, folders, names in os.walk(model):
         folders.sort()
         for name in sorted([*names, *folders]):

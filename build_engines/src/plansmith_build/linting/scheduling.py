@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from tritonclient.grpc import model_config_pb2
 
-from plansmith_build.linting.findings import error, warning
+from plansmith_build.linting.findings import Finding, Severity, error, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
     from plansmith_build.linting.context import ConfigContext
-    from plansmith_build.linting.findings import Finding
 
 __all__ = ["check_scheduling"]
 
@@ -32,16 +31,17 @@ def check_scheduling(context: ConfigContext) -> Iterator[Finding]:
     yield from _check_versions(context)
     yield from _check_instances(context)
     yield from _check_batching(context)
-    yield from _check_ensemble(context)
 
 
 def _check_versions(context: ConfigContext) -> Iterator[Finding]:
     policy = context.config.version_policy
     if policy.WhichOneof("policy_choice") == "specific":
+        # The server leaves out the ones that are not there, and refuses the model where none is left.
+        severity = Severity.WARNING if context.served_versions else Severity.ERROR
         for version in policy.specific.versions:
             if version not in context.model.versions:
                 there = ", ".join(map(str, context.model.versions)) or "none"
-                yield error(context.path, f"version_policy names version {version}", f"there are: {there}")
+                yield Finding(severity, context.path, f"version_policy names version {version}", f"there are: {there}")
 
 
 def _check_instances(context: ConfigContext) -> Iterator[Finding]:
@@ -91,10 +91,10 @@ def _check_batching(context: ConfigContext) -> Iterator[Finding]:
         policies = [batching.default_queue_policy, *batching.priority_queue_policy.values()]
         for policy in policies:
             yield from _check_queue(context, policy)
-        if batching.default_priority_level > batching.priority_levels:
+        if batching.priority_levels and not 1 <= batching.default_priority_level <= batching.priority_levels:
             yield error(
                 context.path,
-                f"default_priority_level {batching.default_priority_level} is above priority_levels",
+                f"default_priority_level {batching.default_priority_level} is not one of the priority_levels",
                 f"write 1 to {batching.priority_levels}",
             )
     if (
@@ -116,31 +116,3 @@ def _check_queue(context: ConfigContext, policy: Any) -> Iterator[Finding]:
             "allow_timeout_override without default_timeout_microseconds: a request's own timeout has no effect",
             "set default_timeout_microseconds",
         )
-
-
-def _check_ensemble(context: ConfigContext) -> Iterator[Finding]:
-    config = context.config
-    if context.backend == "ensemble" and not config.HasField("ensemble_scheduling"):
-        yield error(context.path, "an ensemble without steps", "add ensemble_scheduling")
-    if not config.HasField("ensemble_scheduling"):
-        return
-    produced = {tensor.name for tensor in config.input}
-    for step in config.ensemble_scheduling.step:
-        if step.model_name not in context.siblings:
-            yield error(
-                context.path, f"the ensemble uses the model {step.model_name!r}, which is not there", "add the model"
-            )
-        produced.update(step.output_map.values())
-    for step in config.ensemble_scheduling.step:
-        for name in step.input_map.values():
-            if name not in produced:
-                yield error(
-                    context.path,
-                    f"the ensemble's tensor {name!r}, read by {step.model_name!r}, is made by no step",
-                    "correct input_map or output_map",
-                )
-    for tensor in config.output:
-        if tensor.name not in produced:
-            yield error(
-                context.path, f"the ensemble's output {tensor.name!r} is made by no step", "add it to output_map"
-            )

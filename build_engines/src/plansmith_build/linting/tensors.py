@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.config import specs_from_config
 from plansmith_build.errors import BuildError
-from plansmith_build.linting.findings import error, warning
+from plansmith_build.linting.findings import error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -89,8 +89,10 @@ def _check_tensor(
         )
     shape = tuple(tensor.reshape.shape) if tensor.HasField("reshape") else tuple(tensor.dims)
     full = (-1, *shape) if context.config.max_batch_size > 0 else shape
+    # A dimension that varies in the graph may be fixed in the configuration, of inputs; the reverse is refused, and of
+    # outputs both: CompareDimsSupported in onnxruntime_backend, src/onnxruntime_utils.cc.
     fits = len(full) == len(graph.shape) and all(
-        -1 in (have, want) or have == want for have, want in zip(full, graph.shape, strict=False)
+        have == want or (want == -1 and role == "input") for have, want in zip(full, graph.shape, strict=False)
     )
     if not fits:
         wanted = graph.shape[1:] if context.config.max_batch_size > 0 else graph.shape
@@ -102,18 +104,12 @@ def _check_tensor(
 
 
 def _check_batching(context: ConfigContext, signature: Signature) -> Iterator[Finding]:
-    fixed = [spec for spec in (*signature.inputs, *signature.outputs) if spec.shape[:1] != (-1,) and spec.shape]
-    for spec in fixed:
-        if spec.shape[0] == context.config.max_batch_size:
-            yield warning(
-                context.path,
-                f"{spec.name!r} takes exactly {spec.shape[0]} rows, so every other batch fails",
-                "make the first dimension dynamic (plansmith build does), or set max_batch_size: 0",
-            )
-        else:
+    for spec in (*signature.inputs, *signature.outputs):
+        if spec.shape[:1] != (-1,):
+            what = "is fixed" if spec.shape else "is missing"
             yield error(
                 context.path,
-                f"max_batch_size is {context.config.max_batch_size}, and the first dimension of {spec.name!r} is fixed",
+                f"max_batch_size is {context.config.max_batch_size}, and the first dimension of {spec.name!r} {what}",
                 "make the first dimension dynamic (plansmith build does), or set max_batch_size: 0",
             )
 
