@@ -259,3 +259,57 @@ def test_a_well_known_network_goes_through_all_targets_without_a_crash(name, pla
     assert len(candidates(result, status="chosen")) == 1
     for entry in candidates(result, device="cpu"):
         assert entry["rows_per_second"] or entry["reason"]
+
+
+def test_int8_digits_stay_within_half_a_point_of_fp32(plansmith, repository, held_out_file):
+    done = plansmith(
+        *("build", held_out_file.with_name("digits.onnx"), "--data", held_out_file, "--repository", repository),
+        *("--target", "onnxruntime", "--target", "openvino", "--precision", "int8", "--max-drop", "0.5%", "--no-serve"),
+        "--json",
+    )
+    result = json.loads(done.stdout)
+    fp32 = result["manifest"]["search"]["fp32"]
+    assert fp32["rows"] > 200
+    for target in ("onnxruntime", "openvino"):
+        (entry,) = candidates(result, target=target, device="cpu", precision="int8")
+        assert entry["accuracy"]["top1"] >= fp32["top1"] - 0.005
+
+
+UNUSUAL = {
+    # Whole numbers in, as for words: a table of rows, and a matrix that INT8 can take.
+    "int64": ("(int64[N, 6] words) => (float[N, 6, 8] y) { rows = Gather (table, words) y = MatMul (rows, w) }"),
+    # A branch that depends on the data.
+    "control_flow": (
+        "(float[N, 4] x) => (float[N, 4] y) { total = ReduceSum <keepdims = 0> (x) positive = Greater (total, zero) "
+        "y = If (positive) <then_branch = a () => (float[N, 4] p) { p = Relu (x) }, "
+        "else_branch = b () => (float[N, 4] q) { q = Neg (x) }> }"
+    ),
+    # Text, which OpenVINO and TensorRT do not have.
+    "text": "(string[N, 2] words) => (string[N, 2] same) { same = Identity (words) }",
+    # A sequence between two nodes.
+    "sequence": (
+        "(float[N, 4] x) => (float[N, 8] y) { "
+        "both = SequenceConstruct (x, x) y = ConcatFromSequence <axis = 1> (both) }"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_an_unusual_model_is_searched_too_and_what_cannot_take_it_says_why(name, plansmith, repository, tmp_path):
+    model = onnx.parser.parse_model(f"{HEADER} {name} {UNUSUAL[name]}")
+    rng = np.random.default_rng(0)
+    weights = {"table": rng.standard_normal((10, 16)), "w": rng.standard_normal((16, 8)), "zero": np.zeros(())}
+    read = {name for node in model.graph.node for name in node.input}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items() if name in read
+    )
+    onnx.save(model, tmp_path / f"{name}.onnx")
+    done = plansmith(
+        *("build", tmp_path / f"{name}.onnx", "--data", "random:16", "--max-drop", "5%", "--repository", repository),
+        *("--no-serve", "--json"),
+    )
+    result = json.loads(done.stdout)
+    assert len(candidates(result, status="chosen")) == 1
+    for entry in candidates(result, device="cpu"):
+        assert entry["rows_per_second"] or entry["reason"]
+    assert "0 errors" in plansmith("verify", repository).stdout
