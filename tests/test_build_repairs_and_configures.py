@@ -75,7 +75,7 @@ def test_weights_listed_as_inputs_and_an_old_ir_version_are_repaired(tmp_path, r
     result, config, session = opened(build(tmp_path / "old.onnx", BuildOptions(repository=repository)))
     assert [tensor.name for tensor in config.input] == ["x"]
     assert [value.name for value in session.get_inputs()] == ["x"]
-    assert "took 1 weights off the list of inputs" in result.manifest.graph.repairs
+    assert "took 1 weight off the list of inputs" in result.manifest.graph.repairs
     assert "raised the IR version from 3 to 4" in result.manifest.graph.repairs
     np.testing.assert_allclose(session.run(None, {"x": np.float32([[1, 1], [2, 0]])})[0], [[4, 6], [2, 4]])
 
