@@ -138,7 +138,7 @@ def try_candidates(
     tried = []
     for number, pairing in enumerate(pairings, start=1):
         step = f"Candidate {number} of {len(pairings)}: {pairing}"
-        progress(BuildStep(step))
+        progress(BuildStep(step, done=(number - 1) / len(pairings)))
         candidate = _try(pairing, graphs, timing, plans, unmeasured=unmeasured, progress=progress)
         if candidate.status is not Status.IMPOSSIBLE:
             progress(BuildStep(step, _outcome(candidate)))

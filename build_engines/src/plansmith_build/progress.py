@@ -15,10 +15,12 @@ class BuildStep:
     Attributes:
         title: what is being done: `"Optimising the graph"`.
         outcome: empty when the step begins, else what came of it: `"415 -> 123 nodes"`.
+        done: how much of a longer piece of work is behind, from 0 to 1; None where that is not known.
     """
 
     title: str
     outcome: str = ""
+    done: float | None = None
 
 
 Progress = Callable[[BuildStep], None]

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from plansmith_build.commands.build_display import result_as_json, show_result
+from plansmith_build.commands.build_display import current_step, result_as_json, show_result
 from plansmith_build.errors import InvalidOption
 from plansmith_build.tensorrt.options import HardwareCompatibility, PlanOptions, default_timing_cache
 
@@ -227,7 +227,7 @@ def build(
             if step.outcome:
                 display.print(f"[green]✓[/] {escape(step.title)}: {escape(step.outcome)}")
             else:
-                status.update(escape(step.title))
+                status.update(current_step(step))
 
         result = build_version(model, options, progress)
     if as_json:

@@ -9,15 +9,26 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 if TYPE_CHECKING:
     from plansmith_build.building import BuildResult
     from plansmith_build.manifest import CandidateRecord, SearchRecord, Verification
+    from plansmith_build.progress import BuildStep
 
-__all__ = ["candidates_table", "result_as_json", "show_result"]
+__all__ = ["candidates_table", "current_step", "result_as_json", "show_result"]
 
 _STYLES = {"chosen": "bold green", "kept": "green", "slower": "", "verified, not measured": "cyan"}
+
+
+def current_step(step: BuildStep) -> Table:
+    """What stands beside the spinner: what is being done, and a bar where it is known how far."""
+    line = Table.grid(padding=(0, 1))
+    line.add_row(
+        escape(step.title), *([ProgressBar(total=1, completed=step.done, width=30)] if step.done is not None else [])
+    )
+    return line
 
 
 def result_as_json(result: BuildResult) -> str:

@@ -226,7 +226,9 @@ def _monitor(trt: Any, title: str, progress: Progress) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             try:
-                progress(BuildStep(f"{title}: {phase_name}, {step + 1} of {self._phases.get(phase_name, 0)}"))
+                steps = self._phases.get(phase_name, 0)
+                done = (step + 1) / steps if steps else None
+                progress(BuildStep(f"{title}: {phase_name}, {step + 1} of {steps}", done=done))
             except KeyboardInterrupt:
                 self.interrupted = True
             return not self.interrupted
