@@ -132,6 +132,31 @@ print(monitor.step_complete("Tactics", 0), monitor.step_complete("Tactics", 1), 
     assert said.split("\n")[0] == "True False True Building: Tactics, 1 of 7"
 
 
+def test_ctrl_c_that_arrives_while_tensorrt_computes_ends_the_build(bindings, tmp_path):
+    # The signal is pending when TensorRT, which is no Python, calls the monitor: as it is in a build.
+    (tmp_path / "step.c").write_text(
+        "#include <signal.h>\nint step(int (*complete)(int)) { raise(SIGINT); return complete(0); }\n"
+    )
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "step.so", tmp_path / "step.c"], check=True)
+    said = bindings(
+        "-c",
+        """
+import ctypes, functools, signal, sys
+import tensorrt as trt
+from plansmith_build.tensorrt.plans import _monitor, _until_interrupted
+before = signal.getsignal(signal.SIGINT)
+monitor = _monitor(trt, "Building", lambda step: None)
+monitor.phase_start("Tactics", None, 7)
+complete = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(functools.partial(monitor.step_complete, "Tactics"))
+with _until_interrupted(monitor):
+    goes_on = ctypes.CDLL(sys.argv[1]).step(complete)
+print(goes_on, monitor.interrupted, signal.getsignal(signal.SIGINT) is before)
+""",
+        tmp_path / "step.so",
+    )
+    assert said.split() == ["0", "True", "True"]
+
+
 def test_a_machine_without_a_gpu_says_so(bindings):
     said = bindings("-c", "from plansmith_build.tensorrt import unavailable_because; print(unavailable_because())")
     assert said.strip() in {"", "there is no NVIDIA GPU here"}

@@ -120,7 +120,32 @@ def test_the_check_runs_with_the_standard_library_alone_and_asks_the_installed_t
     assert ("build it in the container of the same release" in done.stderr) == bool(code)
 
 
+def test_a_repository_that_is_not_there_does_not_pass_the_check(library, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", plan_check.__file__, tmp_path / "modles"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"LD_LIBRARY_PATH": str(library)},
+    )
+    assert done.returncode == 2
+    assert "modles cannot be read: No such file" in done.stderr
+
+
+def test_plans_that_are_version_compatible_pass_on_later_versions(tmp_path):
+    write_plan(tmp_path / "m" / "1" / "model.plan", 11, 0, 0, 1)
+    write_plan(tmp_path / "m" / "2" / "model.plan", 11, 2, 0, 1)
+    assert len(plan_check.unfit_plans(tmp_path, "11.1.0")) == 2
+    (sentence,) = plan_check.unfit_plans(tmp_path, "11.1.0", version_compatible=True)
+    assert "m/2/model.plan" in sentence
+
+
+def test_a_repository_without_plans_needs_no_tensorrt(tmp_path):
+    assert plan_check.main([str(tmp_path)]) == 0
+
+
 def test_the_check_says_where_it_has_to_run(tmp_path):
+    write_plan(tmp_path / "m" / "1" / "model.plan", 11, 0, 0, 1)
     done = subprocess.run(
         [sys.executable, "-I", "-S", plan_check.__file__, tmp_path], check=False, capture_output=True, text=True, env={}
     )

@@ -59,7 +59,8 @@ class PlanSession:
                 names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
                 given = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
                 for name, array in given.items():
-                    context.set_input_shape(name, array.shape)
+                    if not context.set_input_shape(name, array.shape):
+                        raise RunFailed(f"{list(array.shape)} of input {name!r} is not within the optimization profile")
                     if engine.get_tensor_location(name) == trt.TensorLocation.HOST:
                         context.set_tensor_address(name, array.ctypes.data)
                         continue
@@ -73,13 +74,15 @@ class PlanSession:
                         shape = tuple(context.get_tensor_shape(name))
                         if -1 in shape:
                             raise RunFailed(f"the shape of output {name!r} depends on the data")
-                        outputs[name] = np.empty(shape, dtype=trt.nptype(engine.get_tensor_dtype(name)))
+                        outputs[name] = np.empty(shape, dtype=_numpy_type(engine.get_tensor_dtype(name)))
                         pointers[name] = _allocate(cuda, outputs[name].nbytes, allocated)
                         context.set_tensor_address(name, pointers[name])
                 stream = _check(cuda, cuda.cudaStreamCreate())
-                done = context.execute_async_v3(int(stream))
-                _check(cuda, cuda.cudaStreamSynchronize(stream))
-                _check(cuda, cuda.cudaStreamDestroy(stream))
+                try:
+                    done = context.execute_async_v3(int(stream))
+                    _check(cuda, cuda.cudaStreamSynchronize(stream))
+                finally:
+                    cuda.cudaStreamDestroy(stream)
                 if not done:
                     raise RunFailed("TensorRT could not run the plan; its log on standard error says why")
                 to_host = cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
@@ -90,6 +93,15 @@ class PlanSession:
                 for pointer in allocated:
                     cuda.cudaFree(pointer)
         return outputs
+
+
+def _numpy_type(kind: Any) -> Any:
+    import tensorrt as trt  # noqa: PLC0415 - as above
+
+    try:
+        return trt.nptype(kind)
+    except TypeError as error:
+        raise RunFailed(f"numpy has no {kind}, so the output cannot be compared: declare it FP32") from error
 
 
 def _allocate(cuda: Any, size: int, allocated: list[int]) -> int:

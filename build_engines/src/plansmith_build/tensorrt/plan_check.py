@@ -10,7 +10,7 @@ import ctypes
 import os
 import sys
 
-__all__ = ["installed_version", "main", "plan_version", "unfit_plans"]
+__all__ = ["find_plans", "installed_version", "main", "plan_version", "unfit_plans"]
 
 # The layout of the first 28 bytes is that of TensorRT's own trtexec (samples/common/sampleEngines.cpp,
 # printPlanVersion): a tag, the serialization version, and at the end the version in four bytes.
@@ -46,42 +46,73 @@ def installed_version() -> str | None:
     return None
 
 
-def unfit_plans(repository: str | os.PathLike[str], installed: str) -> list[str]:
-    """A sentence for each plan below a repository that was built by another TensorRT.
+def find_plans(repository: str | os.PathLike[str]) -> list[str]:
+    """Every plan below a repository, in order.
 
-    Plans for several versions ("version compatible") run on later ones of the same major version or above; they
-    cannot be told from the header, so the server must be told: see docs/tensorrt.md.
+    Raises OSError where the repository or a folder in it cannot be read.
+    """
+    plans = []
+    for folder, folders, names in os.walk(repository, onerror=_refuse):
+        folders.sort()
+        plans += [os.path.join(folder, name) for name in sorted(names) if name.endswith(".plan")]  # noqa: PTH118
+    return plans
+
+
+def unfit_plans(repository: str | os.PathLike[str], installed: str, *, version_compatible: bool = False) -> list[str]:
+    """A sentence for each plan below a repository that the installed TensorRT does not run.
+
+    Whether a plan was built to be version compatible does not stand in its header; where all of them were, those of
+    earlier versions pass, and the server must be started with `--backend-config=tensorrt,version-compatible=true`.
+
+    Raises OSError where the repository, or a folder or plan in it, cannot be read.
     """
     sentences = []
-    for folder, folders, names in os.walk(repository):
-        folders.sort()
-        for name in sorted(names):
-            if name.endswith(".plan"):
-                path = os.path.join(folder, name)  # noqa: PTH118
-                version = plan_version(path)
-                if version is None:
-                    sentences.append(f"{path} is no TensorRT plan: build it again")
-                elif version.split(".")[:3] != installed.split("."):
-                    sentences.append(
-                        f"{path} was built by TensorRT {version}, and this server has {installed}: build it in the "
-                        "container of the same release (docker compose run builder), or serve it with that release"
-                    )
+    for path in find_plans(repository):
+        version = plan_version(path)
+        if version is None:
+            sentences.append(f"{path} is no TensorRT plan: build it again")
+        elif not _runs(_numbers(version), _numbers(installed), version_compatible=version_compatible):
+            sentences.append(
+                f"{path} was built by TensorRT {version}, and this server has {installed}: build it in the "
+                "container of the same release (docker compose run builder), or serve it with that release"
+            )
     return sentences
 
 
 def main(arguments: list[str]) -> int:
     """Check a repository; 0 where all plans fit, 3 where one does not, 2 where that cannot be found out."""
-    if len(arguments) != 1:
-        print("usage: plan_check.py REPOSITORY", file=sys.stderr)  # noqa: T201
+    version_compatible = "--version-compatible" in arguments
+    paths = [argument for argument in arguments if argument != "--version-compatible"]
+    if len(paths) != 1:
+        print("usage: plan_check.py [--version-compatible] REPOSITORY", file=sys.stderr)  # noqa: T201
         return 2
-    installed = installed_version()
-    if installed is None:
-        print("no TensorRT library (libnvinfer) was found: run this in the server's container", file=sys.stderr)  # noqa: T201
+    try:
+        # Without plans nobody needs TensorRT.
+        if not find_plans(paths[0]):
+            return 0
+        installed = installed_version()
+        if installed is None:
+            print("no TensorRT library (libnvinfer) was found: run this in the server's container", file=sys.stderr)  # noqa: T201
+            return 2
+        sentences = unfit_plans(paths[0], installed, version_compatible=version_compatible)
+    except OSError as error:
+        print(f"{error.filename} cannot be read: {error.strerror}", file=sys.stderr)  # noqa: T201
         return 2
-    sentences = unfit_plans(arguments[0], installed)
     for sentence in sentences:
         print(sentence, file=sys.stderr)  # noqa: T201
     return 3 if sentences else 0
+
+
+def _runs(built_by: list[int], installed: list[int], *, version_compatible: bool) -> bool:
+    return built_by <= installed if version_compatible else built_by == installed
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in version.split(".")[:3]]
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ the names of the variables there say which class each is of.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,13 +90,14 @@ def build_plan(
         monitor = _monitor(trt, f"Building a TensorRT {trt.__version__} plan for {compute_capability}", progress)
         config.progress_monitor = monitor
         _load_timing_cache(config, options)
-        serialized = builder.build_serialized_network(network, config)
+        with _until_interrupted(monitor):
+            serialized = builder.build_serialized_network(network, config)
         if monitor.interrupted:
             raise KeyboardInterrupt
         if serialized is None:
             raise PlanFailed("TensorRT could not build an engine from the graph; its log on standard error says why")
         path.write_bytes(serialized)
-        _save_timing_cache(config, options)
+        _save_timing_cache(config, options, progress)
     return Plan(
         path=path,
         tensorrt_version=str(trt.__version__),
@@ -193,23 +196,52 @@ def _parser_errors(parser: Any) -> str:
 def _load_timing_cache(config: Any, options: PlanOptions) -> None:
     if options.timing_cache is None:
         return
-    content = options.timing_cache.read_bytes() if options.timing_cache.is_file() else b""
+    try:
+        content = options.timing_cache.read_bytes()
+    except OSError:
+        content = b""
     cache = config.create_timing_cache(content)
     # One of another device or version is refused here, and a new one takes its place.
-    if not config.set_timing_cache(cache, ignore_mismatch=False):
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, ignore_mismatch=False)
 
 
-def _save_timing_cache(config: Any, options: PlanOptions) -> None:
+def _save_timing_cache(config: Any, options: PlanOptions, progress: Progress) -> None:
     if options.timing_cache is None:
         return
     cache = config.get_timing_cache()
-    options.timing_cache.parent.mkdir(parents=True, exist_ok=True)
     # Two builders may write at once: each its own file, the last one stays.
     beside = options.timing_cache.with_name(f"{options.timing_cache.name}.{os.getpid()}")
-    beside.write_bytes(cache.serialize())
-    beside.replace(options.timing_cache)
+    try:
+        options.timing_cache.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(cache.serialize())
+        beside.replace(options.timing_cache)
+    except OSError as error:
+        # The plan is there; a cache only makes the next one quicker.
+        progress(BuildStep("Timing cache", f"not kept: {error}"))
+
+
+@contextmanager
+def _until_interrupted(monitor: Any) -> Iterator[None]:
+    """Let Ctrl-C set a flag while TensorRT builds.
+
+    Python raises KeyboardInterrupt as it enters the method that TensorRT calls, before a `try` there, and the bindings
+    swallow every exception.
+    """
+
+    def interrupt(_number: int, _frame: Any) -> None:
+        monitor.interrupted = True
+
+    # Only the main thread may say what a signal does, and nothing can where a program other than Python set it.
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _monitor(trt: Any, title: str, progress: Progress) -> Any:
