@@ -90,7 +90,7 @@ def select(candidates: Sequence[Candidate], served: Sequence[Candidate]) -> Sele
         named[device] = winner
         others = [c for c in usable if c is not winner and _gain(c, usable) >= WORTH_KEEPING]
         for other in sorted(others, key=_rate, reverse=True)[:MOST_KEPT]:
-            named[f"{other.pairing.target}_{other.pairing.precision}"] = other
+            named[_config_name(other)] = other
     final = []
     for candidate in best_layouts:
         name = next((name for name, chosen in named.items() if chosen is candidate), None)
@@ -101,6 +101,13 @@ def select(candidates: Sequence[Candidate], served: Sequence[Candidate]) -> Sele
         if name:
             named[name] = final[-1]
     return Selection(tuple(final), named)
+
+
+def _config_name(candidate: Candidate) -> str:
+    """`openvino_int8`; with the device where a target has two."""
+    pairing = candidate.pairing
+    both = pairing.target is Target.ONNXRUNTIME and pairing.device is Device.GPU
+    return f"{pairing.target}_{pairing.precision}{'_gpu' if both else ''}"
 
 
 def _with_best_layout(candidate: Candidate, served: Sequence[Candidate]) -> Candidate:
