@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -245,6 +249,28 @@ def test_labels_for_a_model_that_does_not_classify_are_refused(plansmith, reposi
         "build", tmp_path / "filter.onnx", "--repository", repository, "--data", tmp_path / "data.npz", expect=2
     )
     assert "no output classifies" in done.stderr
+
+
+def test_a_server_that_does_not_start_leaves_what_was_measured_in_process(repository, tmp_path):
+    done = subprocess.run(
+        [
+            *(
+                Path(sys.executable).with_name("plansmith"),
+                "build",
+                write_stripes_classifier(tmp_path / "stripes.onnx"),
+            ),
+            *("--data", write_data(tmp_path / "data.npz"), "--repository", repository, "--json"),
+            *("--target", "onnxruntime", "--precision", "fp32", "--precision", "int8"),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+        # Without bash, by which Triton starts its backends.
+        env={**os.environ, "PATH": "/nonexistent"},
+    )
+    result = json.loads(done.stdout)
+    assert "not as served: Triton starts its backends through bash" in result["manifest"]["search"]["measured"]
+    assert len(candidates(result, status="chosen", device="cpu")) == 1
 
 
 @pytest.mark.parametrize("name", light_model_names())

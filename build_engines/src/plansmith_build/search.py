@@ -19,7 +19,7 @@ from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.variants import Jury
 from plansmith_build.progress import BuildStep, plural
 from plansmith_build.selection import finalists, require_usable, select
-from plansmith_build.serving import CLIENTS, Entry, measure_served, obstacle_to_serving
+from plansmith_build.serving import CLIENTS, Entry, ServingFailed, measure_served, obstacle_to_serving
 from plansmith_build.sessions import RunFailed, Session
 from plansmith_build.signatures import signature_of
 from plansmith_build.targets import Precision, Target, pairings
@@ -169,8 +169,11 @@ def search(
     obstacle = _obstacle_to_serving(portable, options)
     entrants = finalists(candidates)
     if len(entrants) > 1 and not obstacle:
-        served = _serve(entrants, config, validation.batches(1)[0], folder, progress)
-        measured += f"; the fastest also on a Triton of this machine, {CLIENTS} clients over gRPC with one row each"
+        try:
+            served = _serve(entrants, config, validation.batches(1)[0], folder, progress)
+            measured += f"; the fastest also on a Triton of this machine, {CLIENTS} clients over gRPC with one row each"
+        except ServingFailed as error:
+            measured += f"; not as served: {error}"
     elif obstacle:
         measured += f"; not as served: {obstacle}"
     return SearchResult(select(candidates, served), options.max_drop, judges[1], calibration, validation, measured)

@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from plansmith_build.sessions import Arrays
     from plansmith_client import Model
 
-__all__ = ["CLIENTS", "Entry", "measure_served", "obstacle_to_serving"]
+__all__ = ["CLIENTS", "Entry", "ServingFailed", "measure_served", "obstacle_to_serving"]
 
 CLIENTS = 8
 ROUNDS = 2
 SECONDS_PER_ROUND = 1.0
 FIRST_ANSWER_SECONDS = 120.0
+
+
+class ServingFailed(Exception):
+    """The server did not start or went away; the text says why, and what was measured in process stands."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,10 @@ def measure_served(entries: Sequence[Entry], request: Arrays, folder: Path, *, r
         rows: how many rows the request has.
 
     Raises:
-        ServerError: the server does not start; a subclass of plansmith_server's.
+        ServingFailed: the server does not start, or goes away.
     """
     from plansmith_server import ServerOptions, TritonServer  # noqa: PLC0415 - an optional distribution
+    from plansmith_server.errors import ServerError  # noqa: PLC0415
 
     repository = folder / "served"
     for number, entry in enumerate(entries):
@@ -86,12 +91,15 @@ def measure_served(entries: Sequence[Entry], request: Arrays, folder: Path, *, r
         repository=repository, http_port=0, grpc_port=0, metrics_port=0, config_name="none", start_timeout=600
     )
     rates: list[list[float]] = [[] for _ in entries]
-    with TritonServer(options) as server, Client(server.grpc_url, timeout=FIRST_ANSWER_SECONDS) as client:
-        models = [client.model(f"candidate_{number}") for number in range(len(entries))]
-        usable = [number for number, model in enumerate(models) if _answers(model, request)]
-        for _ in range(ROUNDS):
-            for number in usable:
-                rates[number].append(_rate(models[number], request, rows))
+    try:
+        with TritonServer(options) as server, Client(server.grpc_url, timeout=FIRST_ANSWER_SECONDS) as client:
+            models = [client.model(f"candidate_{number}") for number in range(len(entries))]
+            usable = [number for number, model in enumerate(models) if _answers(model, request)]
+            for _ in range(ROUNDS):
+                for number in usable:
+                    rates[number].append(_rate(models[number], request, rows))
+    except (ClientError, ServerError) as error:
+        raise ServingFailed(str(error)) from error
     return [statistics.median(measured) if measured else 0.0 for measured in rates]
 
 
