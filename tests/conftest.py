@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 COMMITTED_REPOSITORY = ROOT / "model_repository"
+
+# Where the tests run in the background of a shell, Ctrl-C is ignored, and would be by everything that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Plansmith(Protocol):
