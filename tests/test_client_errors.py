@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import grpc
 import pytest
 import urllib3.exceptions
+from client_faces import open_client
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from plansmith_client import (
@@ -132,15 +133,19 @@ def failure(client: Client, what: str) -> ClientError:
     return caught.value
 
 
-@pytest.fixture(scope="module")
-def grpc_client(grpc_server):
-    with Client(grpc_server, timeout=10) as client:
+# Each failure is looked at alone: no second attempt, and no server that is left alone after many.
+ALONE = {"timeout": 10, "retries": 0, "breaker": None}
+
+
+@pytest.fixture(scope="module", params=["grpc", "grpc-async"])
+def grpc_client(request, grpc_server):
+    with open_client(request.param, grpc_server, **ALONE) as client:
         yield client
 
 
-@pytest.fixture(scope="module")
-def http_client(http_server):
-    with Client(http_server, timeout=10) as client:
+@pytest.fixture(scope="module", params=["http", "http-async"])
+def http_client(request, http_server):
+    with open_client(request.param, http_server, **ALONE) as client:
         yield client
 
 

@@ -17,6 +17,10 @@ import plansmith_client
 from plansmith_client import Client, Model
 
 PUBLIC = {
+    *("AsyncClient", "AsyncModel", "AsyncBatchedModel", "AsyncMapRun", "AsyncModelSequence"),
+    *("BatchedModel", "MapRun", "MappedItem", "ModelSequence", "ClassScore"),
+    *("ModelStatistics", "BatchStatistics", "Duration"),
+    *("RetryPolicy", "BreakerPolicy", "SharedMemoryPolicy", "Observer"),
     *("Client", "Model", "InferResult", "ModelMetadata", "ServerMetadata", "ModelStatus", "TensorSpec"),
     *("ClientError", "InvalidInput", "ClientClosed", "AccessDenied", "ModelNotFound", "ModelNotReady"),
     *("ServerUnavailable", "ServerOverloaded", "DeadlineExceeded", "InferenceFailed", "ProtocolError"),

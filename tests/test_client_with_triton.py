@@ -11,6 +11,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from client_faces import FACES, open_client, url_of
 
 from plansmith_client import (
     Client,
@@ -51,9 +52,9 @@ def server(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="module", params=["grpc", "http"])
+@pytest.fixture(scope="module", params=FACES)
 def client(request, server):
-    with Client(server.grpc_url if request.param == "grpc" else server.http_url) as client:
+    with open_client(request.param, url_of(request.param, server)) as client:
         yield client
 
 
@@ -214,10 +215,10 @@ def test_a_missing_model_and_a_missing_version_are_named_with_what_there_is(clie
     assert client.model("double", "1").is_ready()
 
 
-@pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_model_that_failed_to_load_is_not_ready_and_nor_is_its_server(server_with_a_broken_model, protocol):
+@pytest.mark.parametrize("face", FACES)
+def test_a_model_that_failed_to_load_is_not_ready_and_nor_is_its_server(server_with_a_broken_model, face):
     server = server_with_a_broken_model
-    with Client(server.grpc_url if protocol == "grpc" else server.http_url) as client:
+    with open_client(face, url_of(face, server)) as client:
         with pytest.raises(ModelNotReady, match=r"'broken'.*unavailable.*this model never loads"):
             client.model("broken")([1])
         assert not client.model("broken").is_ready()
@@ -284,15 +285,16 @@ def test_many_threads_share_one_client(client):
         list(pool.map(work, range(16)))
 
 
-@pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_closed_client_says_so_and_closing_twice_is_fine(server, protocol):
-    with Client(server.grpc_url if protocol == "grpc" else server.http_url) as client:
+@pytest.mark.parametrize("face", FACES)
+def test_a_closed_client_says_so_and_closing_twice_is_fine(server, face):
+    with open_client(face, url_of(face, server)) as client:
         model = client.model("double")
         model(np.zeros((1, 4), np.float32))
-    client.close()
-    for call in (client.is_live, client.models, lambda: model(np.zeros((1, 4), np.float32))):
-        with pytest.raises(ClientClosed, match="is closed"):
-            call()
+        client.close()
+        client.close()
+        for call in (client.is_live, client.models, lambda: model(np.zeros((1, 4), np.float32))):
+            with pytest.raises(ClientClosed, match="is closed"):
+                call()
 
 
 def test_a_grpc_call_ended_by_close_says_so(server):

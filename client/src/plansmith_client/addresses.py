@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from plansmith_client.errors import InvalidInput
 
-__all__ = ["Address"]
+__all__ = ["Address", "is_loopback"]
 
 _SCHEMES = ("grpc", "grpcs", "http", "https")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -64,6 +65,16 @@ class Address:
         if parts.query or parts.fragment or (path and parts.scheme.startswith("grpc")):
             raise InvalidInput(f"The URL {url!r} has parts after the port that it cannot have: {_EXAMPLES}")
         return cls(url, parts.scheme, parts.hostname, port, path)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _split(url: object) -> SplitResult:

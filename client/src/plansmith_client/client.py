@@ -1,82 +1,137 @@
-"""The client of one server."""
+"""The client for code that blocks."""
 
 from __future__ import annotations
 
-import contextlib
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from plansmith_client.addresses import Address
-from plansmith_client.deadlines import Deadline
-from plansmith_client.errors import (
-    ClientError,
-    DeadlineExceeded,
-    InvalidInput,
-    ServerOverloaded,
-    ServerUnavailable,
-)
+from plansmith_client.breaker import BreakerPolicy
+from plansmith_client.client_core import open_core
+from plansmith_client.drivers import SyncDriver
 from plansmith_client.model import Model
-from plansmith_client.operations import IsServerLive, IsServerReady, ListModels, ReadServerMetadata
+from plansmith_client.operations import IsServerLive, IsServerReady
+from plansmith_client.retries import RetryPolicy
 from plansmith_client.transports import open_transport
-from plansmith_client.validation import check_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self
 
+    from plansmith_client.connections import Compression
     from plansmith_client.metadata import ModelStatus, ServerMetadata
-    from plansmith_client.operations import Operation
+    from plansmith_client.observers import Observer
+    from plansmith_client.servers import Balance
+    from plansmith_client.shared_memory import SharedMemoryPolicy
+    from plansmith_client.statistics import ModelStatistics
 
 __all__ = ["Client"]
 
-_POLL_SECONDS = 0.1
-
 
 class Client:
-    """A client of one server of the Open Inference Protocol, over gRPC or HTTP with the same behaviour.
+    """A client of one or several servers of the Open Inference Protocol, over gRPC or HTTP with the same behaviour.
 
-    Safe to use from many threads at once. Nothing is connected before the first call; `close()`, or leaving the `with`
-    block, ends it. Proxies named in the environment are not used.
+    Safe to use from many threads at once, and in the child of a fork, which gets connections of its own. Nothing is
+    connected before the first call; `close()`, or leaving the `with` block, ends it. Proxies named in the environment
+    are not used.
 
     Args:
         url: `host:port` or `grpc://host:port` for gRPC, `grpcs://host:port` for gRPC over TLS, `http://host:port` or
-            `https://host:port` for HTTP.
-        timeout: seconds that a call may take in all, connecting and reading the metadata included; each call can have
-            its own. `math.inf` for no deadline.
+            `https://host:port` for HTTP; or a sequence of them, for servers of the same models.
+        timeout: seconds that a call may take in all: connecting, reading the metadata, further attempts and other
+            servers included; each call can have its own. `math.inf` for no deadline.
+        token: a bearer token, or a function that gives one for each call; by default that of the environment variable
+            PLANSMITH_TOKEN, or of the file that PLANSMITH_TOKEN_FILE names.
+        headers: headers of every call, such as the keys of Triton's restricted protocols.
+        ca_file: the authorities to trust, PEM; by default those of PLANSMITH_CA_FILE, or the system's.
+        certificate_file: the client's own certificate for mutual TLS, PEM; by default PLANSMITH_CERTIFICATE_FILE.
+        key_file: its private key; by default PLANSMITH_KEY_FILE.
+        server_name: the name in the server's certificate, where it is not the URL's host.
+        token_over_plaintext: whether the token may travel unencrypted to another machine.
+        compression: `"gzip"` or `"deflate"` for requests, and for answers where the server can.
+        channels: gRPC connections to each server.
+        balance: how to choose among several servers: `"round_robin"` or `"least_outstanding"`.
+        resolve: take each address that a host name stands for as a server of its own.
+        retries: further attempts after an outage, or a `RetryPolicy`; 0 for none.
+        breaker: when a server that does not answer is left alone for a while; None for never.
+        hedge_after: seconds after which an unanswered inference is sent to a second server too; None for never.
+        metadata_max_age: seconds after which a model's metadata is read again.
+        shared_memory: whether, or from which size on, inputs go to a server on this host through shared memory.
+        observers: who is told of each operation, such as `plansmith_client.metrics.ClientMetrics`.
 
     Raises:
-        InvalidInput: the URL or the timeout is not of these forms.
+        InvalidInput: an argument is not of these forms.
 
     Example:
         ```python
         with Client("localhost:8001") as client:
             digits = client.model("digits")
-            result = digits(images)  # numpy in: float32 [n, 64]
+            result = digits(images)  # numpy in: float32 [n, 8, 8]
             labels = result["probabilities"].argmax(axis=1)  # numpy out: float32 [n, 10]
         ```
     """
 
-    def __init__(self, url: str, *, timeout: float = 30.0) -> None:
-        address = Address.parse(url)
-        Deadline(timeout)
-        self._timeout = timeout
-        self._transport = open_transport(address)
-        self._url = url
-        self._models: dict[tuple[str, str], Model] = {}
+    def __init__(
+        self,
+        url: str | Sequence[str],
+        *,
+        timeout: float = 30.0,
+        token: str | Callable[[], str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        ca_file: str | Path | None = None,
+        certificate_file: str | Path | None = None,
+        key_file: str | Path | None = None,
+        server_name: str | None = None,
+        token_over_plaintext: bool = False,
+        compression: Compression | None = None,
+        channels: int = 1,
+        balance: Balance = "round_robin",
+        resolve: bool = False,
+        retries: RetryPolicy | int = RetryPolicy(),  # noqa: B008 - immutable
+        breaker: BreakerPolicy | None = BreakerPolicy(),  # noqa: B008 - immutable
+        hedge_after: float | None = None,
+        metadata_max_age: float = 300.0,
+        shared_memory: SharedMemoryPolicy | bool = True,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._core = open_core(
+            url,
+            open_transport,
+            timeout=timeout,
+            token=token,
+            headers=headers,
+            ca_file=ca_file,
+            certificate_file=certificate_file,
+            key_file=key_file,
+            server_name=server_name,
+            token_over_plaintext=token_over_plaintext,
+            compression=compression,
+            channels=channels,
+            balance=balance,
+            resolve=resolve,
+            retries=retries,
+            breaker=breaker,
+            hedge_after=hedge_after,
+            metadata_max_age=metadata_max_age,
+            shared_memory=shared_memory,
+            observers=observers,
+        )
+        self._driver = SyncDriver()
+        self._models: dict[tuple[str, str, str], Model] = {}
 
     @property
     def url(self) -> str:
-        """The server's URL, as given."""
-        return self._url
+        """The server's URL, as given; of several servers, with commas between."""
+        return self._core.url
 
     @property
     def timeout(self) -> float:
         """Seconds that a call may take in all, unless it is given a timeout of its own."""
-        return self._timeout
+        return self._core.timeout
 
     def is_live(self) -> bool:
-        """Whether the server answers; False where it cannot be reached within the timeout.
+        """Whether a server answers; False where none can be reached within the timeout.
 
         Raises:
             AccessDenied: the server refuses to tell.
@@ -87,10 +142,10 @@ class Client:
             if not client.is_live(): ...
             ```
         """
-        return self._ask(IsServerLive())
+        return self._driver.run(self._core.ask_any(IsServerLive(), self._core.deadline()))
 
     def is_ready(self) -> bool:
-        """Whether the server and all its models are ready; False where it cannot be reached within the timeout.
+        """Whether a server and all its models are ready; False where none can be reached within the timeout.
 
         Triton started with `--strict-readiness=0` counts itself ready with models that are not.
 
@@ -103,10 +158,10 @@ class Client:
             if client.is_ready(): ...
             ```
         """
-        return self._ask(IsServerReady())
+        return self._driver.run(self._core.ask_any(IsServerReady(), self._core.deadline()))
 
     def wait_until_ready(self, *, timeout: float | None = None) -> None:
-        """Return when the server is ready, asking it again and again.
+        """Return when a server is ready, asking again and again.
 
         Args:
             timeout: seconds; the client's by default.
@@ -122,21 +177,7 @@ class Client:
             client.wait_until_ready(timeout=60)
             ```
         """
-        deadline = self._deadline(timeout)
-        not_ready = DeadlineExceeded(f"The server at {self._url} was not ready within {deadline.timeout:g} s")
-        failure: ClientError = not_ready
-        try:
-            while True:
-                try:
-                    if self._transport.call(IsServerReady(), deadline):
-                        return
-                    failure = not_ready
-                except (ServerUnavailable, ServerOverloaded) as error:
-                    failure = error
-                remaining = deadline.remaining()
-                time.sleep(_POLL_SECONDS if remaining is None else min(_POLL_SECONDS, remaining))
-        except DeadlineExceeded as passed:
-            raise failure from passed
+        self._driver.run(self._core.wait_until_ready(self._core.deadline(timeout)))
 
     def server_metadata(self) -> ServerMetadata:
         """The server's name, version, and the extensions of the protocol that it speaks.
@@ -152,7 +193,7 @@ class Client:
             print(client.server_metadata().version)
             ```
         """
-        return self._transport.call(ReadServerMetadata(), self._deadline())
+        return self._driver.run(self._core.server_metadata(self._core.deadline()))
 
     def models(self) -> tuple[ModelStatus, ...]:
         """Every version of every model in the server's repository, loaded or not.
@@ -169,43 +210,140 @@ class Client:
                 print(model.name, model.version, model.state)
             ```
         """
-        return self._transport.call(ListModels(), self._deadline())
+        return self._driver.run(self._core.models(self._core.deadline()))
 
-    def model(self, name: str, version: str = "") -> Model:
+    def model(self, name: str, version: str = "", *, fallback: str = "") -> Model:
         """A model of the server. Nothing is sent: whether it exists shows with its first use.
 
-        The same model is given for the same name and version, so that its metadata is read once.
+        The same model is given for the same arguments, so that its metadata is read once.
 
         Args:
             name: the model's name.
             version: a number, as in `"3"`; empty leaves the choice to the server, which takes the newest.
+            fallback: the name of another model with the same inputs, which is asked where this one is overloaded,
+                fails, is not loaded or cannot be reached; `InferResult.model_name` tells which one answered.
 
         Raises:
-            InvalidInput: the name is empty, or the version is not a number.
+            InvalidInput: the name is empty, the version is not a number, or the fallback is the model itself.
 
         Example:
             ```python
             client.model("digits")(images)
             ```
         """
-        if not check_text("model name", name):
-            raise InvalidInput("The model name is empty: client.models() lists those of the server")
-        if not isinstance(version, str) or (version and not (version.isascii() and version.isdigit())):
-            raise InvalidInput(f"Model {name!r}: given version {version!r}, expected a number in a string, as in '3'")
-        known = self._models.get((name, version))
+        core = self._core.model(name, version, fallback)
+        known = self._models.get((name, version, fallback))
         if known is not None:
             return known
-        return self._models.setdefault((name, version), Model(self._transport, self._timeout, self._url, name, version))
+        return self._models.setdefault((name, version, fallback), Model(self._core, core, self._driver))
+
+    def statistics(self) -> tuple[ModelStatistics, ...]:
+        """What the server has counted of each version of each model; of several servers, one.
+
+        Raises:
+            ProtocolError: the server has no such extension.
+            ServerUnavailable: nothing answers.
+            DeadlineExceeded: the answer took longer than the timeout.
+            AccessDenied: the server refuses to tell.
+
+        Example:
+            ```python
+            for statistics in client.statistics():
+                print(statistics.name, statistics.inferences, statistics.compute_infer.mean)
+            ```
+        """
+        return self._driver.run(self._core.statistics("", "", self._core.deadline()))
+
+    def load_model(
+        self, name: str, *, config: Mapping[str, Any] | str | None = None, timeout: float | None = None
+    ) -> None:
+        """Load a model, or load it anew, on every server of the client.
+
+        Args:
+            name: the model's name.
+            config: a configuration to take in place of the repository's, as JSON or what becomes it.
+            timeout: seconds; the client's by default, which large models may exceed.
+
+        Raises:
+            ModelNotFound: the repository has no such model.
+            InvalidInput: the server is not started with explicit model control, or refuses the configuration.
+            ClientError: any other; the model may be loaded on some servers then.
+
+        Example:
+            ```python
+            client.load_model("double")
+            ```
+        """
+        self._driver.run(self._core.load(name, config, self._core.deadline(timeout)))
+
+    def unload_model(self, name: str, *, dependents: bool = False, timeout: float | None = None) -> None:
+        """Unload a model on every server of the client.
+
+        A server finishes what is under way first, and may still do so when this returns.
+
+        Args:
+            name: the model's name.
+            dependents: whether the models of an ensemble go with it.
+            timeout: seconds; the client's by default.
+
+        Raises:
+            InvalidInput: the server is not started with explicit model control.
+            ClientError: any other.
+
+        Example:
+            ```python
+            client.unload_model("double")
+            ```
+        """
+        self._driver.run(self._core.unload(name, self._core.deadline(timeout), dependents=dependents))
+
+    def trace_settings(self, model: str = "", **changes: Any) -> dict[str, Any]:
+        """Change trace settings and give all of them, each a list of strings.
+
+        Args:
+            model: the model whose settings are meant; the server's where it is empty.
+            changes: new values; None goes back to the default.
+
+        Raises:
+            ClientError: the server refuses them, or cannot be reached.
+
+        Example:
+            ```python
+            client.trace_settings()["trace_rate"]
+            ```
+        """
+        return self._driver.run(self._core.trace_settings(model, changes, self._core.deadline()))
+
+    def log_settings(self, **changes: bool | int | str) -> dict[str, Any]:
+        """Change the server's log settings and give all of them.
+
+        Args:
+            changes: new values, such as `log_verbose_level=1`.
+
+        Raises:
+            ClientError: the server refuses them, or cannot be reached.
+
+        Example:
+            ```python
+            client.log_settings(log_verbose_level=0)
+            ```
+        """
+        return self._driver.run(self._core.log_settings(changes, self._core.deadline()))
 
     def close(self) -> None:
-        """End the connections. Later calls raise ClientClosed, and so may those under way. May be called again.
+        """End the connections and give shared memory back; may be called again.
+
+        Later calls raise ClientClosed, and so may those under way.
 
         Example:
             ```python
             client.close()
             ```
         """
-        self._transport.close()
+        for server in self._core.caller.servers.close():
+            if server.shared_memory is not None:
+                self._driver.run(server.shared_memory.close())
+            server.transport.close()
 
     def __enter__(self) -> Self:
         return self
@@ -216,12 +354,4 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Client({self._url!r})"
-
-    def _deadline(self, timeout: float | None = None) -> Deadline:
-        return Deadline(self._timeout if timeout is None else timeout)
-
-    def _ask(self, question: Operation[bool]) -> bool:
-        with contextlib.suppress(ServerUnavailable, ServerOverloaded, DeadlineExceeded):
-            return self._transport.call(question, self._deadline())
-        return False
+        return f"Client({self.url!r})"

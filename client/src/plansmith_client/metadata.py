@@ -61,6 +61,7 @@ class ModelMetadata:
         outputs: in the order of the model.
         max_batch_size: the largest first dimension of a request; 0 where the model does not batch, None where the
             server does not tell (the model configuration is Triton's extension of the protocol).
+        decoupled: whether the model answers a request with any number of responses: ask it with `stream`.
 
     Example:
         ```python
@@ -75,11 +76,12 @@ class ModelMetadata:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int | None = None
+    decoupled: bool = False
 
     def with_config(self, config: ModelConfig) -> ModelMetadata:
         """The same, with what only Triton's model configuration tells."""
         inputs = tuple(replace(spec, optional=spec.name in config.optional_inputs) for spec in self.inputs)
-        return replace(self, inputs=inputs, max_batch_size=config.max_batch_size)
+        return replace(self, inputs=inputs, max_batch_size=config.max_batch_size, decoupled=config.decoupled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,9 @@ class ModelConfig:
     Attributes:
         max_batch_size: the largest batch; 0 where the model does not batch.
         optional_inputs: the names of the inputs that a request may leave out.
+        decoupled: whether a request is answered with any number of responses.
     """
 
     max_batch_size: int
     optional_inputs: frozenset[str]
+    decoupled: bool = False

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from plansmith_client.batching import BatchedModel
 from plansmith_client.deadlines import Deadline
-from plansmith_client.errors import (
-    AccessDenied,
-    ClientError,
-    DeadlineExceeded,
-    InferenceFailed,
-    InvalidInput,
-    ModelNotFound,
-    ModelNotReady,
-    ProtocolError,
-    ServerOverloaded,
-    ServerUnavailable,
-)
-from plansmith_client.operations import Infer, IsModelReady, ListModels, ReadModelConfig, ReadModelMetadata
-from plansmith_client.validation import bind_inputs, check_inputs, check_outputs, check_parameters, check_text
+from plansmith_client.mapped import MapOptions
+from plansmith_client.mapping import MapRun
+from plansmith_client.model_core import Wish
+from plansmith_client.sequences import ModelSequence
+from plansmith_client.streaming import responses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from numpy.typing import ArrayLike
 
+    from plansmith_client.classification import ClassScore
+    from plansmith_client.client_core import ClientCore
+    from plansmith_client.drivers import SyncDriver
     from plansmith_client.metadata import ModelMetadata
+    from plansmith_client.model_core import ModelCore
     from plansmith_client.operations import ParameterValue
     from plansmith_client.results import InferResult
-    from plansmith_client.transports import Transport
+    from plansmith_client.statistics import ModelStatistics
 
 __all__ = ["Model"]
 
@@ -39,35 +34,34 @@ class Model:
 
     Example:
         ```python
-        model = client.model("bert")
-        result = model(ids, mask)             # in the order of model.metadata.inputs
-        result = model(ids=ids, mask=mask)    # or by name
-        result["logits"]
+        model = client.model("add")
+        result = model(a, b)      # in the order of model.metadata.inputs
+        result = model(a=a, b=b)  # or by name
+        result["sum"]
         ```
     """
 
-    def __init__(self, transport: Transport, timeout: float, url: str, name: str, version: str) -> None:
-        self._transport = transport
-        self._timeout = timeout
-        self._url = url
-        self._name = name
-        self._version = version
-        self._metadata: ModelMetadata | None = None
-        self._lock = threading.Lock()
+    def __init__(self, client: ClientCore, core: ModelCore, driver: SyncDriver) -> None:
+        self._client = client
+        self._core = core
+        self._driver = driver
 
     @property
     def name(self) -> str:
         """The model's name."""
-        return self._name
+        return self._core.name
 
     @property
     def version(self) -> str:
         """The version asked for; empty where the server chooses."""
-        return self._version
+        return self._core.version
 
     @property
     def metadata(self) -> ModelMetadata:
-        """The model's inputs and outputs; read with the first use, and again after the server refused a request.
+        """The model's inputs and outputs.
+
+        They are read with the first use; again after `metadata_max_age`, after the server refused a request, and when a
+        version answers that was not there before.
 
         Raises:
             ModelNotFound: the server has no such model or version.
@@ -82,10 +76,10 @@ class Model:
             model.metadata.inputs[0].shape  # (-1, 64)
             ```
         """
-        return self._read_metadata(Deadline(self._timeout))
+        return self._driver.run(self._core.read_metadata(self._deadline()))
 
     def is_ready(self) -> bool:
-        """Whether the model is ready; False too where it does not exist or the server cannot be reached in time.
+        """Whether the model is ready; False too where it does not exist or no server can be reached in time.
 
         Raises:
             AccessDenied: the server refuses to tell.
@@ -96,10 +90,7 @@ class Model:
             if client.model("digits").is_ready(): ...
             ```
         """
-        try:
-            return self._transport.call(IsModelReady(self._name, self._version), Deadline(self._timeout))
-        except (ModelNotFound, ModelNotReady, ServerUnavailable, ServerOverloaded, DeadlineExceeded):
-            return False
+        return self._driver.run(self._core.is_ready(self._deadline()))
 
     def __call__(self, *positional: ArrayLike, **named: ArrayLike) -> InferResult:
         """Run the model once: `infer` with the inputs by position, by name, or both.
@@ -113,10 +104,7 @@ class Model:
             client.model("digits")(images).array
             ```
         """
-        deadline = Deadline(self._timeout)
-        if positional:
-            named = bind_inputs(self._read_metadata(deadline), positional, named)
-        return self._infer(named, None, "", None, deadline)
+        return self._driver.run(self._core.call(positional, named, self._deadline()))
 
     def infer(
         self,
@@ -128,6 +116,8 @@ class Model:
         timeout: float | None = None,
     ) -> InferResult:
         """Run the model once.
+
+        A batch larger than the model's largest is sent in several requests at once, whose outputs are joined.
 
         Args:
             inputs: by name, anything that numpy takes for an array; which dtypes are taken for which datatype is
@@ -154,97 +144,214 @@ class Model:
 
         Example:
             ```python
-            model.infer({"ids": ids, "mask": mask}, outputs=["logits"], timeout=0.5)
+            client.model("add").infer({"a": a, "b": b}, outputs=["sum"], timeout=0.5)
             ```
         """
-        return self._infer(
-            inputs, outputs, request_id, parameters, Deadline(self._timeout if timeout is None else timeout)
-        )
+        wish = Wish(outputs, request_id, parameters)
+        return self._driver.run(self._core.infer(inputs, wish, self._deadline(timeout)))
 
-    def __repr__(self) -> str:
-        version = f", version {self._version}" if self._version else ""
-        return f"Model({self._name!r}{version} at {self._url})"
+    def classify(
+        self,
+        *positional: ArrayLike,
+        top: int = 1,
+        output: str | None = None,
+        timeout: float | None = None,
+        **named: ArrayLike,
+    ) -> list[list[ClassScore]]:
+        """The classes with the largest values, picked and named by the server (Triton's classification extension).
 
-    def _infer(
+        Args:
+            positional: inputs by position.
+            top: classes for each row.
+            output: the output to pick from; may be left out where there is only one.
+            timeout: seconds that the call may take in all; the client's by default.
+            named: inputs by name. An input that is called like one of the arguments goes by position.
+
+        Returns:
+            For each row its classes, the largest value first.
+
+        Raises:
+            InvalidInput: `top` or `output` is not what it should be, or the inputs do not match the metadata.
+            ProtocolError: the server does not know the extension.
+            ClientError: any other of the errors that `infer` lists.
+
+        Example:
+            ```python
+            for classes in client.model("digits").classify(images, top=3):
+                print([(found.label, found.score) for found in classes])
+            ```
+        """
+        flow = self._core.classify(positional, named, top, output, self._deadline(timeout))
+        return self._driver.run(flow)
+
+    def stream(
         self,
         inputs: Mapping[str, ArrayLike],
-        outputs: Iterable[str] | None,
-        request_id: str,
-        parameters: Mapping[str, ParameterValue] | None,
-        deadline: Deadline,
-    ) -> InferResult:
-        metadata = self._read_metadata(deadline)
-        operation = Infer(
-            self._name,
-            self._version,
-            check_inputs(metadata, inputs),
-            check_outputs(metadata, outputs),
-            check_text("request_id", request_id),
-            check_parameters(metadata, parameters),
+        *,
+        outputs: Iterable[str] | None = None,
+        request_id: str = "",
+        parameters: Mapping[str, ParameterValue] | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[InferResult]:
+        """Send one request and give its responses as they come: for decoupled models, which send any number.
+
+        Closing the iterator, or leaving the loop and dropping it, cancels the request. Streams go over gRPC only; each
+        call has a stream of its own, so that any number can be under way at once.
+
+        Args:
+            inputs: as for `infer`.
+            outputs: as for `infer`.
+            request_id: as for `infer`.
+            parameters: as for `infer`.
+            timeout: seconds until the last response has to be there; the client's by default, `math.inf` for none.
+
+        Raises:
+            InvalidInput: as for `infer`, or the client speaks HTTP.
+            ClientError: any other of the errors that `infer` lists; responses may have been given before.
+
+        Example:
+            ```python
+            for result in grpc_client.model("repeat").stream({"count": [3], "value": [7.0]}):
+                print(result["value"])
+            ```
+        """
+        wish = Wish(outputs, request_id, parameters)
+        return responses(self._core, self._driver, inputs, wish, self._deadline(timeout))
+
+    def sequence(self, sequence_id: int | str | None = None, *, timeout: float | None = None) -> ModelSequence:
+        """A sequence of requests to a stateful model, as a context manager.
+
+        Args:
+            sequence_id: its identifier, an integer from 1 or a string; a random one by default.
+            timeout: seconds that each step may take; the client's by default.
+
+        Raises:
+            InvalidInput: the identifier or the timeout is not of these forms.
+
+        Example:
+            ```python
+            with client.model("accumulate").sequence() as sequence:
+                sequence([[1.0]])
+                total = sequence.end([[2.0]]).array  # [[3.0]]
+            ```
+        """
+        return ModelSequence(self._core, self._driver, sequence_id, self._timeout(timeout))
+
+    def map(
+        self,
+        source: Iterable[Any] | Mapping[str, ArrayLike],
+        *,
+        batch_size: int | str = "auto",
+        concurrency: int = 4,
+        ordered: bool = True,
+        progress: bool | Callable[[int, int | None], None] = False,
+        outputs: Iterable[str] | None = None,
+        timeout: float | None = None,
+        skip: int | Collection[int] = 0,
+    ) -> MapRun:
+        """Run the model on any number of items, in batches, with several requests under way at once.
+
+        Memory is bounded: the source is read as fast as results are taken. An item that fails is reported in its place
+        and the others go on; a batch that fails is halved until only the item at fault does. Where the server's queue
+        is full, fewer requests are sent at once.
+
+        Args:
+            source: an array [items, ...], arrays by name, or anything that can be iterated: each item an array without
+                the batch dimension, a tuple of them in the order of the inputs, or a mapping by name. Of a model that
+                does not batch, each item is a whole request.
+            batch_size: items in a request; `"auto"` is the model's largest batch, or less where items are large.
+            concurrency: requests under way at once.
+            ordered: whether results come in the order of the items, or as they are done.
+            progress: True for a bar on standard error; or a function of (items done, items in all or None).
+            outputs: as for `infer`.
+            timeout: seconds that each batch may take; the client's by default.
+            skip: items that an earlier run has done: the first so many, or a collection of their indices.
+
+        Returns:
+            What to iterate over for `MappedItem`s, or to `collect()`.
+
+        Raises:
+            InvalidInput: an argument is not of these forms.
+            ClientError: on iterating, where the metadata cannot be read. What happens to items is in the items.
+
+        Example:
+            ```python
+            for item in client.model("digits").map(images):
+                print(item.index, item.error or item.array.argmax())
+            ```
+        """
+        options = MapOptions(
+            batch_size,
+            concurrency,
+            ordered,
+            progress,
+            None if outputs is None else tuple(outputs),
+            self._timeout(timeout),
+            skip,
         )
-        try:
-            return self._transport.call(operation, deadline)
-        except (InvalidInput, ModelNotFound, ModelNotReady) as error:
-            # What the server refuses although the metadata allows it: the model may have changed.
-            self._metadata = None
-            if isinstance(error, InvalidInput):
-                raise
-            raise self._explained(error, deadline) from error
+        return MapRun(self._core, self._driver, source, options)
 
-    def _read_metadata(self, deadline: Deadline) -> ModelMetadata:
-        metadata = self._metadata
-        if metadata is not None:
-            return metadata
-        # One thread reads while the others wait for it, but not longer than each may: remaining() ends the loop.
-        while not self._lock.acquire(timeout=_lock_timeout(deadline)):
-            pass
-        try:
-            if self._metadata is None:
-                self._metadata = self._fetch_metadata(deadline)
-            return self._metadata
-        finally:
-            self._lock.release()
+    def batched(
+        self, *, max_delay: float = 0.002, max_batch_size: int | None = None, timeout: float | None = None
+    ) -> BatchedModel:
+        """The model for many threads that each have a few rows: their calls are sent together.
 
-    def _fetch_metadata(self, deadline: Deadline) -> ModelMetadata:
-        try:
-            metadata = self._transport.call(ReadModelMetadata(self._name, self._version), deadline)
-        except (ModelNotFound, ModelNotReady) as error:
-            raise self._explained(error, deadline) from error
-        try:
-            return metadata.with_config(self._transport.call(ReadModelConfig(self._name, self._version), deadline))
-        except (ProtocolError, AccessDenied, InvalidInput, ModelNotFound):
-            # The configuration is Triton's extension, and may be kept from clients: without it the server checks.
-            return metadata
+        Args:
+            max_delay: seconds that the first caller of a batch waits for others.
+            max_batch_size: rows in a batch; the model's largest by default.
+            timeout: seconds that a call may take in all; the client's by default.
 
-    def _explained(self, error: ModelNotFound | ModelNotReady, deadline: Deadline) -> ClientError:
-        """What the repository's index tells about a model that the server did not use."""
-        try:
-            models = self._transport.call(ListModels(), deadline)
-        except ClientError:
-            return error
-        mine = [model for model in models if model.name == self._name]
-        wanted = [model for model in mine if not self._version or model.version in (self._version, "")]
-        if any(model.state == "READY" for model in wanted):
-            # The model is there: "not found" was its own word, "not ready" has passed.
-            return InferenceFailed(str(error)) if isinstance(error, ModelNotFound) else error
-        if wanted:
-            state = wanted[0].state.lower() or "not loaded"
-            reason = " ".join(wanted[0].reason.split())
-            return ModelNotReady(
-                f"Model {self._name!r} at {self._url} is {state}{f' ({reason})' if reason else ''}: "
-                "load it, or see the server's log"
-            )
-        if isinstance(error, ModelNotReady):
-            return error
-        if mine:
-            versions = ", ".join(model.version for model in mine if model.version) or "none"
-            return ModelNotFound(
-                f"Model {self._name!r} at {self._url} has no version {self._version}: it has {versions}"
-            )
-        names = ", ".join(sorted({model.name for model in models})) or "no models at all"
-        return ModelNotFound(f"No model {self._name!r} at {self._url}: the server has {names}")
+        Raises:
+            InvalidInput: an argument is not of these forms.
 
+        Example:
+            ```python
+            batched = client.model("digits").batched()
+            batched(images[:1])  # in each of many threads
+            ```
+        """
+        return BatchedModel(
+            self._core,
+            self._driver,
+            max_delay=max_delay,
+            max_batch_size=max_batch_size,
+            timeout=self._timeout(timeout),
+        )
 
-def _lock_timeout(deadline: Deadline) -> float:
-    remaining = deadline.remaining()
-    return -1 if remaining is None else min(remaining, threading.TIMEOUT_MAX)
+    def config(self) -> dict[str, Any]:
+        """The model's whole configuration, by the names of Triton's `model_config.proto`.
+
+        Raises:
+            ProtocolError: the server has no such extension.
+            ClientError: any other of the errors that `metadata` lists.
+
+        Example:
+            ```python
+            client.model("digits").config()["dynamic_batching"]
+            ```
+        """
+        return self._driver.run(self._client.config(self._core, self._deadline()))
+
+    def statistics(self) -> tuple[ModelStatistics, ...]:
+        """What the server has counted of each version of the model.
+
+        Raises:
+            ProtocolError: the server has no such extension.
+            ClientError: any other of the errors that `metadata` lists.
+
+        Example:
+            ```python
+            client.model("digits").statistics()[0].queue.mean  # seconds
+            ```
+        """
+        return self._driver.run(self._client.statistics(self.name, self.version, self._deadline()))
+
+    def __repr__(self) -> str:
+        version = f", version {self.version}" if self.version else ""
+        return f"Model({self.name!r}{version} at {self._core.url})"
+
+    def _timeout(self, timeout: float | None) -> float:
+        return self._core.timeout if timeout is None else timeout
+
+    def _deadline(self, timeout: float | None = None) -> Deadline:
+        return Deadline(self._timeout(timeout))

@@ -7,14 +7,14 @@ wire and the reply into the answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from plansmith_client.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
 from plansmith_client.results import InferResult
+from plansmith_client.statistics import ModelStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     import numpy as np
 
@@ -24,13 +24,23 @@ __all__ = [
     "IsServerLive",
     "IsServerReady",
     "ListModels",
+    "ListSharedMemory",
+    "LoadModel",
+    "LogSettings",
     "ModelOperation",
     "Operation",
     "ParameterValue",
+    "ReadConfigDocument",
     "ReadModelConfig",
     "ReadModelMetadata",
     "ReadServerMetadata",
+    "ReadStatistics",
+    "RegisterSharedMemory",
+    "SharedPlace",
     "Tensor",
+    "TraceSettings",
+    "UnloadModel",
+    "UnregisterSharedMemory",
 ]
 
 Answer_co = TypeVar("Answer_co", covariant=True)
@@ -42,6 +52,11 @@ class Operation(Generic[Answer_co]):
     """Something that a server can be asked."""
 
     __slots__ = ()
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether asking twice does no harm where the answer to the first was lost."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +103,132 @@ class ReadModelConfig(ModelOperation[ModelConfig]):
 
 
 @dataclass(frozen=True, slots=True)
+class ReadConfigDocument(ModelOperation[dict[str, Any]]):
+    """The model's whole configuration, by the names of Triton's `model_config.proto`; an extension."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadStatistics(ModelOperation[tuple[ModelStatistics, ...]]):
+    """How much each version has done since it was loaded; of all models where the name is empty; an extension."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadModel(ModelOperation[bool]):
+    """Load a model, or load it anew; an extension.
+
+    Attributes:
+        config: a configuration to take in place of the repository's, JSON; empty for the repository's.
+    """
+
+    config: str = ""
+
+    @property
+    def repeatable(self) -> bool:
+        """No: it changes the server."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadModel(ModelOperation[bool]):
+    """Unload a model, and the models that only it uses where that is asked for; an extension."""
+
+    dependents: bool = False
+
+    @property
+    def repeatable(self) -> bool:
+        """No: it changes the server."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class TraceSettings(ModelOperation[dict[str, Any]]):
+    """Change the trace settings, of one model or, with an empty name, of the server, and read them; an extension.
+
+    Attributes:
+        changes: new values by name; None goes back to the default. Empty to read only.
+    """
+
+    changes: Mapping[str, Any]
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether nothing is changed."""
+        return not self.changes
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings(Operation[dict[str, Any]]):
+    """Change the server's log settings and read them; an extension."""
+
+    changes: Mapping[str, Any]
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether nothing is changed."""
+        return not self.changes
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterSharedMemory(Operation[bool]):
+    """Let the server map a region of system shared memory; an extension."""
+
+    name: str
+    key: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnregisterSharedMemory(Operation[bool]):
+    """Let the server unmap a region."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListSharedMemory(Operation[tuple[str, ...]]):
+    """The names of the regions that the server has mapped, of all clients."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPlace:
+    """Where in a registered region a tensor lies."""
+
+    region: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tensor:
-    """An input that has been checked: its array is of the datatype's dtype, BYTES as `bytes` objects."""
+    """An input that has been checked: its array is of the datatype's dtype, BYTES as `bytes` objects.
+
+    Attributes:
+        place: where the server finds it instead of in the request; None for in the request.
+    """
 
     name: str
     datatype: str
     array: np.ndarray[Any, Any]
+    place: SharedPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Infer(ModelOperation[InferResult]):
-    """One inference; `outputs` None asks for all of them."""
+    """One inference.
+
+    Attributes:
+        outputs: the names to ask for; None for all of them.
+        classes: how many of the largest values to ask for as `score:index:label`, instead of the outputs themselves;
+            0 for the outputs. An extension.
+    """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[str, ...] | None
     request_id: str
     parameters: Mapping[str, ParameterValue]
+    classes: int = 0
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it is no step of a sequence: those change what the server remembers."""
+        return not self.parameters.get("sequence_id")

@@ -53,7 +53,8 @@ def check_inputs(metadata: ModelMetadata, inputs: Mapping[str, ArrayLike]) -> tu
 
     Raises:
         InvalidInput: a name is unknown or missing, a dtype does not fit by the rule of `plansmith_client.conversion`,
-            a shape does not match, batch dimensions differ, or the batch is larger than max_batch_size.
+            a shape does not match, or batch dimensions differ or are 0. A batch larger than max_batch_size is not
+            refused: it is sent in parts.
     """
     if not metadata.inputs:
         return tuple(_undeclared(metadata, name, value) for name, value in inputs.items())
@@ -67,7 +68,7 @@ def check_inputs(metadata: ModelMetadata, inputs: Mapping[str, ArrayLike]) -> tu
             raise InvalidInput(f"Model {metadata.name!r}, input {spec.name!r}: missing; given {given}, expected {spec}")
     tensors = tuple(_checked(metadata, spec, inputs[spec.name]) for spec in metadata.inputs if spec.name in inputs)
     if metadata.max_batch_size:
-        _check_batch(metadata, metadata.max_batch_size, tensors)
+        _check_batch(metadata, tensors)
     return tensors
 
 
@@ -151,7 +152,7 @@ def _undeclared(metadata: ModelMetadata, name: str, value: ArrayLike) -> Tensor:
         raise InvalidInput(f"Model {metadata.name!r}, input {name!r}: {error}") from error
 
 
-def _check_batch(metadata: ModelMetadata, largest: int, tensors: tuple[Tensor, ...]) -> None:
+def _check_batch(metadata: ModelMetadata, tensors: tuple[Tensor, ...]) -> None:
     for tensor in tensors:
         batch, expected = tensor.array.shape[0], tensors[0].array.shape[0]
         if batch != expected:
@@ -159,10 +160,9 @@ def _check_batch(metadata: ModelMetadata, largest: int, tensors: tuple[Tensor, .
                 f"Model {metadata.name!r}, input {tensor.name!r}: given a batch of {batch}, expected {expected} "
                 f"as in input {tensors[0].name!r} (the first dimension of every input is the batch)"
             )
-        if not 0 < batch <= largest:
+        if not batch:
             raise InvalidInput(
-                f"Model {metadata.name!r}, input {tensor.name!r}: given a batch of {batch}, expected 1 to {largest} "
-                "(max_batch_size); send more in several requests"
+                f"Model {metadata.name!r}, input {tensor.name!r}: given a batch of 0, expected 1 or more"
             )
 
 

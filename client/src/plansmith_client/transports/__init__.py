@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from plansmith_client.addresses import Address
-    from plansmith_client.deadlines import Deadline
-    from plansmith_client.operations import Answer_co, Operation
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
-__all__ = ["Transport", "open_transport"]
+    from plansmith_client.addresses import Address
+    from plansmith_client.connections import Connection
+    from plansmith_client.deadlines import Deadline
+    from plansmith_client.operations import Answer_co, Infer, Operation
+    from plansmith_client.results import InferResult
+
+__all__ = ["AsyncTransport", "Transport", "open_async_transport", "open_transport"]
 
 
 class Transport(Protocol):
     """Carries operations to one server. Safe to use from many threads at once."""
 
-    def call(self, operation: Operation[Answer_co], deadline: Deadline) -> Answer_co:
+    def call(self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str] = ...) -> Answer_co:
         """Send the operation and return its answer.
 
         Raises:
@@ -23,18 +27,74 @@ class Transport(Protocol):
         """
         ...
 
+    def stream(self, operation: Infer, deadline: Deadline) -> Iterator[InferResult]:
+        """Send the request and give its responses as they come; closing the iterator cancels the request.
+
+        Raises:
+            InvalidInput: the protocol has no streams over HTTP.
+            ClientError: as `call`.
+        """
+        ...
+
+    def reopen(self) -> None:
+        """Forget all connections without ending them: after a fork they are the parent's."""
+        ...
+
     def close(self) -> None:
         """Free what is held; further calls raise ClientClosed, and so may those that are under way."""
         ...
 
 
-def open_transport(address: Address) -> Transport:
-    """The transport for an address. Nothing is connected before the first call."""
-    # Each brings its own libraries: who speaks HTTP should not wait for gRPC to load.
+class AsyncTransport(Protocol):
+    """Carries operations to one server for the tasks of an event loop."""
+
+    async def call(
+        self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str] = ...
+    ) -> Answer_co:
+        """Send the operation and return its answer; see `Transport.call`."""
+        ...
+
+    def stream(self, operation: Infer, deadline: Deadline) -> AsyncIterator[InferResult]:
+        """Send the request and give its responses as they come; see `Transport.stream`."""
+        ...
+
+    def reopen(self) -> None:
+        """Forget all connections without ending them; see `Transport.reopen`."""
+        ...
+
+    async def close(self) -> None:
+        """Free what is held; see `Transport.close`."""
+        ...
+
+
+# Each brings its own libraries: who speaks HTTP should not wait for gRPC to load.
+
+
+def open_transport(address: Address, connection: Connection | None = None) -> Transport:
+    """The transport for an address. Nothing is connected before the first call.
+
+    Raises:
+        InvalidInput: a certificate cannot be read.
+    """
     if address.scheme in ("grpc", "grpcs"):
         from plansmith_client.transports.grpc_transport import GrpcTransport  # noqa: PLC0415
 
-        return GrpcTransport(address)
+        return GrpcTransport(address, connection)
     from plansmith_client.transports.http_transport import HttpTransport  # noqa: PLC0415
 
-    return HttpTransport(address)
+    return HttpTransport(address, connection)
+
+
+def open_async_transport(address: Address, connection: Connection | None = None) -> AsyncTransport:
+    """The same for an event loop.
+
+    Raises:
+        InvalidInput: a certificate cannot be read, or the URL is HTTP and aiohttp is not installed.
+    """
+    if address.scheme in ("grpc", "grpcs"):
+        from plansmith_client.transports.grpc_aio_transport import GrpcAioTransport  # noqa: PLC0415
+
+        return GrpcAioTransport(address, connection)
+    from plansmith_client.transports.http_aio_transport import HttpAioTransport  # noqa: PLC0415
+
+    return HttpAioTransport(address, connection)

@@ -19,13 +19,25 @@ from plansmith_client.operations import (
     IsServerLive,
     IsServerReady,
     ListModels,
+    ListSharedMemory,
+    LoadModel,
+    LogSettings,
     Operation,
+    ReadConfigDocument,
     ReadModelConfig,
     ReadModelMetadata,
     ReadServerMetadata,
+    ReadStatistics,
+    RegisterSharedMemory,
+    TraceSettings,
+    UnloadModel,
+    UnregisterSharedMemory,
 )
 from plansmith_client.results import InferResult
+from plansmith_client.statistics import statistics_from_document
 from plansmith_client.tensors import TensorSpec
+from plansmith_client.transports.places import place_parameters
+from plansmith_client.transports.proto_documents import document_from_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -34,7 +46,7 @@ if TYPE_CHECKING:
 
     from plansmith_client.operations import ParameterValue
 
-__all__ = ["RPCS", "Rpc"]
+__all__ = ["RPCS", "Rpc", "stream_request", "stream_result"]
 
 # protobuf's limit is 2 GiB for a whole message; the rest of it takes little.
 _MAX_TENSOR_BYTES = 2**31 - 2**20
@@ -57,7 +69,7 @@ class Rpc:
 
 
 def _infer_request(operation: Infer) -> Any:
-    size = sum(binary_size(tensor.array) for tensor in operation.inputs)
+    size = sum(binary_size(tensor.array) for tensor in operation.inputs if tensor.place is None)
     if size > _MAX_TENSOR_BYTES:
         raise InvalidInput(
             f"Model {operation.name!r}: given inputs of {size} bytes, expected less than 2 GiB, the most that one gRPC "
@@ -67,10 +79,16 @@ def _infer_request(operation: Infer) -> Any:
         model_name=operation.name, model_version=operation.version, id=operation.request_id
     )
     for tensor in operation.inputs:
-        request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
-        request.raw_input_contents.append(bytes(binary_from_array(tensor.array)))
+        described = request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
+        if tensor.place is None:
+            request.raw_input_contents.append(bytes(binary_from_array(tensor.array)))
+        else:
+            for name, where in place_parameters(tensor.place).items():
+                _set_parameter(described.parameters[name], where)
     for name in operation.outputs or ():
-        request.outputs.add(name=name)
+        wish = request.outputs.add(name=name)
+        if operation.classes:
+            wish.parameters["classification"].int64_param = operation.classes
     for name, value in operation.parameters.items():
         _set_parameter(request.parameters[name], value)
     return request
@@ -108,6 +126,24 @@ def _infer_result(reply: Any) -> InferResult:
     )
 
 
+def stream_request(operation: Infer) -> Any:
+    """The message that opens a stream; the server is asked to say when the last response has been."""
+    request = _infer_request(operation)
+    request.parameters["triton_enable_empty_final_response"].bool_param = True
+    return request
+
+
+def stream_result(operation: Infer, reply: Any) -> InferResult | None:
+    """The result in one response of a stream; None for an empty one that only says that the stream has ended."""
+    response = reply.infer_response
+    if not response.outputs and _parameters(response.parameters).get("triton_final_response"):
+        return None
+    result = _infer_result(response)
+    result.parameters.pop("triton_final_response", None)
+    result.request_id = result.request_id or operation.request_id
+    return result
+
+
 def _typed_values(output: Any) -> list[Any]:
     # At most one of the typed fields is filled; which one follows from the datatype.
     for _, values in output.contents.ListFields():
@@ -138,7 +174,53 @@ def _state(state: str) -> str:
 
 def _model_config(reply: Any) -> ModelConfig:
     optional = frozenset(tensor.name for tensor in reply.config.input if tensor.optional)
-    return ModelConfig(reply.config.max_batch_size, optional)
+    return ModelConfig(reply.config.max_batch_size, optional, reply.config.model_transaction_policy.decoupled)
+
+
+def _load_request(operation: LoadModel) -> Any:
+    request = service_pb2.RepositoryModelLoadRequest(model_name=operation.name)
+    if operation.config:
+        request.parameters["config"].string_param = operation.config
+    return request
+
+
+def _unload_request(operation: UnloadModel) -> Any:
+    request = service_pb2.RepositoryModelUnloadRequest(model_name=operation.name)
+    request.parameters["unload_dependents"].bool_param = operation.dependents
+    return request
+
+
+def _trace_request(operation: TraceSettings) -> Any:
+    request = service_pb2.TraceSettingRequest(model_name=operation.name)
+    for name, value in operation.changes.items():
+        # A setting without a value goes back to its default.
+        values = () if value is None else value if isinstance(value, (list, tuple)) else (value,)
+        request.settings[name].value.extend(map(_setting, values))
+    return request
+
+
+def _setting(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _log_request(operation: LogSettings) -> Any:
+    request = service_pb2.LogSettingsRequest()
+    for name, value in operation.changes.items():
+        kind = "bool_param" if isinstance(value, bool) else "uint32_param" if isinstance(value, int) else "string_param"
+        setattr(request.settings[name], kind, value)
+    return request
+
+
+def _log_settings(reply: Any) -> dict[str, Any]:
+    return {
+        name: getattr(value, kind)
+        for name, value in reply.settings.items()
+        if (kind := value.WhichOneof("parameter_choice")) is not None
+    }
+
+
+def _done(_: Any) -> bool:
+    return True
 
 
 RPCS: Mapping[type[Operation[Any]], Rpc] = {
@@ -170,6 +252,41 @@ RPCS: Mapping[type[Operation[Any]], Rpc] = {
         "ModelConfig",
         lambda operation: service_pb2.ModelConfigRequest(name=operation.name, version=operation.version),
         _model_config,
+    ),
+    ReadConfigDocument: Rpc(
+        "ModelConfig",
+        lambda operation: service_pb2.ModelConfigRequest(name=operation.name, version=operation.version),
+        lambda reply: document_from_message(reply.config),
+    ),
+    ReadStatistics: Rpc(
+        "ModelStatistics",
+        lambda operation: service_pb2.ModelStatisticsRequest(name=operation.name, version=operation.version),
+        lambda reply: statistics_from_document(document_from_message(reply)),
+    ),
+    LoadModel: Rpc("RepositoryModelLoad", _load_request, _done),
+    UnloadModel: Rpc("RepositoryModelUnload", _unload_request, _done),
+    TraceSettings: Rpc(
+        "TraceSetting",
+        _trace_request,
+        lambda reply: {name: list(setting.value) for name, setting in reply.settings.items()},
+    ),
+    LogSettings: Rpc("LogSettings", _log_request, _log_settings),
+    RegisterSharedMemory: Rpc(
+        "SystemSharedMemoryRegister",
+        lambda operation: service_pb2.SystemSharedMemoryRegisterRequest(
+            name=operation.name, key=operation.key, offset=0, byte_size=operation.size
+        ),
+        _done,
+    ),
+    UnregisterSharedMemory: Rpc(
+        "SystemSharedMemoryUnregister",
+        lambda operation: service_pb2.SystemSharedMemoryUnregisterRequest(name=operation.name),
+        _done,
+    ),
+    ListSharedMemory: Rpc(
+        "SystemSharedMemoryStatus",
+        lambda _: service_pb2.SystemSharedMemoryStatusRequest(),
+        lambda reply: tuple(reply.regions),
     ),
     Infer: Rpc("ModelInfer", _infer_request, _infer_result),
 }

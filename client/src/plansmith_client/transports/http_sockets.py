@@ -10,10 +10,15 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+
+from plansmith_client.transports.certificates import trusting_context
+
+if TYPE_CHECKING:
+    from plansmith_client.connections import Connection
 
 __all__ = ["BoundedHTTPConnection", "BoundedHTTPSConnection", "bounded_ssl_context"]
 
@@ -90,8 +95,12 @@ class BoundedHTTPSConnection(_Connecting, HTTPSConnection):
     """The same over TLS; its context has to be `bounded_ssl_context()`."""
 
 
-def bounded_ssl_context() -> ssl.SSLContext:
-    """A context that checks the server's certificate against the system's authorities."""
-    context = ssl.create_default_context()
+def bounded_ssl_context(connection: Connection) -> ssl.SSLContext:
+    """A context that checks the server's certificate, and shows the client's own where there is one.
+
+    Raises:
+        InvalidInput: a file is not what it should be.
+    """
+    context = trusting_context(connection)
     context.sslsocket_class = _BoundedSSLSocket
     return context

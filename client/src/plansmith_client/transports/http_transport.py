@@ -6,86 +6,91 @@ Not tritonclient's HTTP client: it is not safe to use from several threads, and 
 from __future__ import annotations
 
 import http.client
-import json
 from typing import TYPE_CHECKING, Any, cast
 
 import urllib3
 from urllib3 import exceptions
 
-from plansmith_client._version import USER_AGENT
-from plansmith_client.errors import ClientError, ProtocolError
-from plansmith_client.operations import Infer, IsModelReady, IsServerLive, IsServerReady, ReadServerMetadata
+from plansmith_client.connections import Connection
+from plansmith_client.flows import NO_HEADERS
+from plansmith_client.operations import Infer, ReadServerMetadata
 from plansmith_client.transports.failures import (
-    STATUS_CODES,
     client_closed,
     deadline_exceeded,
-    error_from_answer,
     malformed_answer,
     server_unavailable,
+    streams_need_grpc,
 )
+from plansmith_client.transports.http_exchanges import Response, answer_from_response, prepare_request
 from plansmith_client.transports.http_sockets import (
     BoundedHTTPConnection,
     BoundedHTTPSConnection,
     bounded_ssl_context,
 )
-from plansmith_client.transports.http_wire import EXCHANGES, Reply, Request, infer_request
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from plansmith_client.addresses import Address
     from plansmith_client.deadlines import Deadline
+    from plansmith_client.errors import ClientError
     from plansmith_client.operations import Answer_co, Operation
+    from plansmith_client.results import InferResult
+    from plansmith_client.transports.http_wire import Request
 
 __all__ = ["HttpTransport", "error_from_exception"]
 
 # Connections kept for reuse. More are opened when more threads call at once, so that nobody waits for one.
 _KEPT_CONNECTIONS = 256
-_OK = 200
-# Triton of 2024 says 400 where it is not ready, later ones 503; other servers 404 for a model that they do not have.
-_NOT_READY = {IsServerLive: (400, 503), IsServerReady: (400, 503), IsModelReady: (400, 404, 503)}
 
 
 class HttpTransport:
     """Carries operations over a pool of HTTP connections.
 
     Args:
-        address: of scheme `http` or `https`; the latter trusts the system's authorities, or those in the file that the
-            environment variable SSL_CERT_FILE names.
+        address: of scheme `http` or `https`; the latter trusts the system's authorities, those in the file that the
+            environment variable SSL_CERT_FILE names, or the connection's own.
+        connection: how to connect.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, connection: Connection | None = None) -> None:
         self._address = address
         self._url = address.url
-        pool: urllib3.HTTPConnectionPool
-        if address.scheme == "https":
-            pool = urllib3.HTTPSConnectionPool(
-                address.host, address.port, maxsize=_KEPT_CONNECTIONS, ssl_context=bounded_ssl_context()
-            )
-            pool.ConnectionCls = BoundedHTTPSConnection
-        else:
-            pool = urllib3.HTTPConnectionPool(address.host, address.port, maxsize=_KEPT_CONNECTIONS)
-            pool.ConnectionCls = BoundedHTTPConnection
-        self._pool = pool
+        self._connection = connection or Connection()
+        self._ssl_context = bounded_ssl_context(self._connection) if address.scheme == "https" else None
         self._closed = False
         self._binary: bool | None = None
+        self.reopen()
 
-    def call(self, operation: Operation[Answer_co], deadline: Deadline) -> Answer_co:
-        """Send the operation and return its answer; see `Transport.call`."""
-        exchange = EXCHANGES[type(operation)]
-        if isinstance(operation, Infer):
-            request = infer_request(operation, binary=self._speaks_binary(deadline))
+    def reopen(self) -> None:
+        """Begin a new pool; see `Transport.reopen`."""
+        host, port, name = self._address.host, self._address.port, self._connection.server_name
+        self._pool: urllib3.HTTPConnectionPool
+        if self._ssl_context is not None:
+            self._pool = urllib3.HTTPSConnectionPool(
+                host,
+                port,
+                maxsize=_KEPT_CONNECTIONS,
+                ssl_context=self._ssl_context,
+                server_hostname=name,
+                assert_hostname=name,
+            )
+            self._pool.ConnectionCls = BoundedHTTPSConnection
         else:
-            request = exchange.request(operation)
-        response = self._send(request, operation, deadline)
-        if response.status in _NOT_READY.get(type(operation), ()) and not _is_html(response):
-            return cast("Answer_co", False)  # noqa: FBT003
-        if response.status != _OK:
-            raise _error_from_response(response, operation, self._url)
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        try:
-            answer: Answer_co = exchange.answer(Reply(headers, response.data))
-        except (ProtocolError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise malformed_answer(operation, self._url, error) from error
-        return answer
+            self._pool = urllib3.HTTPConnectionPool(host, port, maxsize=_KEPT_CONNECTIONS)
+            self._pool.ConnectionCls = BoundedHTTPConnection
+
+    def call(
+        self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Answer_co:
+        """Send the operation and return its answer; see `Transport.call`."""
+        binary = self._speaks_binary(deadline) if isinstance(operation, Infer) else True
+        request = prepare_request(operation, self._connection, headers, binary=binary)
+        return answer_from_response(self._send(request, operation, deadline), operation, self._url)
+
+    def stream(self, operation: Infer, deadline: Deadline) -> Iterator[InferResult]:  # noqa: ARG002
+        """Refused: the protocol streams over gRPC only; see `Transport.stream`."""
+        raise streams_need_grpc(operation, self._url)
 
     def close(self) -> None:
         """Close the connections; see `Transport.close`."""
@@ -97,17 +102,14 @@ class HttpTransport:
             self._binary = "binary_tensor_data" in self.call(ReadServerMetadata(), deadline).extensions
         return self._binary
 
-    def _send(self, request: Request, operation: Operation[Any], deadline: Deadline) -> urllib3.BaseHTTPResponse:
-        headers = {**request.headers, "User-Agent": USER_AGENT}
-        if request.body:
-            headers["Content-Length"] = str(sum(map(len, request.body)))
+    def _send(self, request: Request, operation: Operation[Any], deadline: Deadline) -> Response:
         try:
-            return self._pool.urlopen(
+            response = self._pool.urlopen(
                 request.method,
                 self._address.path + request.path,
                 # urllib3 sends each part as it is; its annotation only knows bytes.
                 body=cast("tuple[bytes, ...]", request.body) or None,
-                headers=headers,
+                headers=dict(request.headers),
                 retries=False,
                 redirect=False,
                 timeout=urllib3.Timeout(total=deadline.remaining()),
@@ -116,6 +118,8 @@ class HttpTransport:
             if self._closed:
                 raise client_closed(self._url) from error
             raise error_from_exception(error, operation, self._address, deadline.timeout) from error
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Response(response.status, headers, response.data)
 
 
 def error_from_exception(error: Exception, operation: Operation[Any], address: Address, timeout: float) -> ClientError:
@@ -141,29 +145,5 @@ def error_from_exception(error: Exception, operation: Operation[Any], address: A
 def _connection_error(error: BaseException, url: str) -> ClientError:
     reason = (isinstance(error, OSError) and error.strerror) or str(error)
     if "CERTIFICATE_VERIFY_FAILED" in reason:
-        return server_unavailable(url, reason, "name its authority in SSL_CERT_FILE if you trust it")
+        return server_unavailable(url, reason, "name its authority with ca_file= or SSL_CERT_FILE if you trust it")
     return server_unavailable(url, reason)
-
-
-def _error_from_response(response: urllib3.BaseHTTPResponse, operation: Operation[Any], url: str) -> ClientError:
-    text = _error_text(response)
-    code = STATUS_CODES.get(response.status)
-    if code is None or (code == "NOT_FOUND" and _is_html(response)):
-        return malformed_answer(operation, url, f"HTTP status {response.status}: {text}")
-    return error_from_answer(code, text, operation, url)
-
-
-def _error_text(response: urllib3.BaseHTTPResponse) -> str:
-    text = response.data.decode(errors="replace")
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        return f"HTTP status {response.status}" if _is_html(response) or not text.strip() else text
-    if isinstance(parsed, dict):
-        text = str(parsed.get("error") or parsed.get("detail") or text)
-    return text
-
-
-def _is_html(response: urllib3.BaseHTTPResponse) -> bool:
-    """Whether some other web server answered: an inference server sends JSON, or nothing."""
-    return "html" in response.headers.get("content-type", "")

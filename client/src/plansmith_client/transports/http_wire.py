@@ -21,14 +21,25 @@ from plansmith_client.operations import (
     IsServerLive,
     IsServerReady,
     ListModels,
+    ListSharedMemory,
+    LoadModel,
+    LogSettings,
     ModelOperation,
     Operation,
+    ReadConfigDocument,
     ReadModelConfig,
     ReadModelMetadata,
     ReadServerMetadata,
+    ReadStatistics,
+    RegisterSharedMemory,
+    TraceSettings,
+    UnloadModel,
+    UnregisterSharedMemory,
 )
 from plansmith_client.results import InferResult
+from plansmith_client.statistics import statistics_from_document
 from plansmith_client.tensors import TensorSpec
+from plansmith_client.transports.places import place_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -88,7 +99,9 @@ def infer_request(operation: Infer, *, binary: bool) -> Request:
     blobs: list[memoryview] = []
     for tensor in operation.inputs:
         described: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.array.shape}
-        if binary:
+        if tensor.place is not None:
+            described["parameters"] = place_parameters(tensor.place)
+        elif binary:
             blob = binary_from_array(tensor.array)
             blobs.append(blob)
             described["parameters"] = {"binary_data_size": len(blob)}
@@ -96,7 +109,10 @@ def infer_request(operation: Infer, *, binary: bool) -> Request:
             described["data"] = _json_values(operation, tensor.name, tensor.array)
         header["inputs"].append(described)
     if operation.outputs is not None:
-        wish = {"parameters": {"binary_data": True}} if binary else {}
+        wishes: dict[str, Any] = {"binary_data": True} if binary else {}
+        if operation.classes:
+            wishes["classification"] = operation.classes
+        wish = {"parameters": wishes} if wishes else {}
         header["outputs"] = [{"name": name, **wish} for name in operation.outputs]
     elif binary:
         parameters["binary_data_output"] = True
@@ -186,7 +202,55 @@ def _model_metadata(reply: Reply) -> ModelMetadata:
 def _model_config(reply: Reply) -> ModelConfig:
     answer = _object(reply.body)
     optional = frozenset(tensor["name"] for tensor in answer.get("input") or () if tensor.get("optional"))
-    return ModelConfig(int(answer.get("max_batch_size") or 0), optional)
+    policy = answer.get("model_transaction_policy") or {}
+    return ModelConfig(int(answer.get("max_batch_size") or 0), optional, bool(policy.get("decoupled")))
+
+
+def _log_request(operation: LogSettings) -> Request:
+    return _post("/v2/logging", dict(operation.changes)) if operation.changes else Request("GET", "/v2/logging", {})
+
+
+def _trace_request(operation: TraceSettings) -> Request:
+    path = f"{_model_path(operation)}/trace/setting" if operation.name else "/v2/trace/setting"
+    if not operation.changes:
+        return Request("GET", path, {})
+    return _post(path, {name: _trace_value(value) for name, value in operation.changes.items()})
+
+
+def _trace_value(value: object) -> object:
+    if value is None:
+        return None
+    if isinstance(value, (list, tuple)):
+        return [_trace_value(part) for part in value]
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _trace_settings(reply: Reply) -> dict[str, Any]:
+    # One value may come bare; over gRPC each setting is a list.
+    return {name: value if isinstance(value, list) else [value] for name, value in _object(reply.body).items()}
+
+
+def _statistics_request(operation: ReadStatistics) -> Request:
+    path = f"{_model_path(operation)}/stats" if operation.name else "/v2/models/stats"
+    return Request("GET", path, {})
+
+
+def _load_request(operation: LoadModel) -> Request:
+    parameters = {"config": operation.config} if operation.config else {}
+    return _post(f"/v2/repository/models/{quote(operation.name, safe='')}/load", {"parameters": parameters})
+
+
+def _unload_request(operation: UnloadModel) -> Request:
+    body = {"parameters": {"unload_dependents": operation.dependents}}
+    return _post(f"/v2/repository/models/{quote(operation.name, safe='')}/unload", body)
+
+
+def _region(name: str, act: str) -> str:
+    return f"/v2/systemsharedmemory/region/{quote(name, safe='')}/{act}"
+
+
+def _post(path: str, document: dict[str, Any]) -> Request:
+    return Request("POST", path, {"Content-Type": "application/json"}, (json.dumps(document).encode(),))
 
 
 def _model_path(operation: ModelOperation[Any]) -> str:
@@ -212,10 +276,25 @@ EXCHANGES: Mapping[type[Operation[Any]], Exchange] = {
     IsServerReady: Exchange(_get("/v2/health/ready"), _yes),
     IsModelReady: Exchange(_get_of_model("/ready"), _yes),
     ReadServerMetadata: Exchange(_get("/v2"), _server_metadata),
-    ListModels: Exchange(
-        lambda _: Request("POST", "/v2/repository/index", {"Content-Type": "application/json"}, (b"{}",)), _models
-    ),
+    ListModels: Exchange(lambda _: _post("/v2/repository/index", {}), _models),
     ReadModelMetadata: Exchange(_get_of_model(""), _model_metadata),
     ReadModelConfig: Exchange(_get_of_model("/config"), _model_config),
+    ReadConfigDocument: Exchange(_get_of_model("/config"), lambda reply: _object(reply.body)),
+    ReadStatistics: Exchange(_statistics_request, lambda reply: statistics_from_document(_object(reply.body))),
+    LoadModel: Exchange(_load_request, _yes),
+    UnloadModel: Exchange(_unload_request, _yes),
+    TraceSettings: Exchange(_trace_request, _trace_settings),
+    LogSettings: Exchange(_log_request, lambda reply: _object(reply.body)),
+    RegisterSharedMemory: Exchange(
+        lambda operation: _post(
+            _region(operation.name, "register"), {"key": operation.key, "offset": 0, "byte_size": operation.size}
+        ),
+        _yes,
+    ),
+    UnregisterSharedMemory: Exchange(lambda operation: _post(_region(operation.name, "unregister"), {}), _yes),
+    ListSharedMemory: Exchange(
+        _get("/v2/systemsharedmemory/status"),
+        lambda reply: tuple(region["name"] for region in json.loads(reply.body)),
+    ),
     Infer: Exchange(lambda operation: infer_request(operation, binary=True), _infer_result),
 }

@@ -1,0 +1,336 @@
+"""The client for an event loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from plansmith_client.async_model import AsyncModel
+from plansmith_client.breaker import BreakerPolicy
+from plansmith_client.client_core import open_core
+from plansmith_client.drivers import AsyncDriver
+from plansmith_client.operations import IsServerLive, IsServerReady
+from plansmith_client.retries import RetryPolicy
+from plansmith_client.transports import open_async_transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from plansmith_client.connections import Compression
+    from plansmith_client.metadata import ModelStatus, ServerMetadata
+    from plansmith_client.observers import Observer
+    from plansmith_client.servers import Balance
+    from plansmith_client.shared_memory import SharedMemoryPolicy
+    from plansmith_client.statistics import ModelStatistics
+
+__all__ = ["AsyncClient"]
+
+
+class AsyncClient:
+    """The same as `Client` for the tasks of an event loop: every method of it that asks a server is awaited.
+
+    A client serves one event loop at a time; in another one it opens connections of its own. Over HTTP it needs aiohttp
+    (`pip install 'plansmith-client[aio]'`). Nothing is connected before the first call; `await close()`, or leaving the
+    `async with` block, ends it.
+
+    Args:
+        url: as for `Client`, and so are all others.
+
+    Raises:
+        InvalidInput: an argument is not of these forms, or the URL is HTTP and aiohttp is not installed.
+
+    Example:
+        ```python
+        async with AsyncClient("localhost:8001") as client:
+            digits = client.model("digits")
+            result = await digits(images)  # numpy in: float32 [n, 8, 8]
+            labels = result["probabilities"].argmax(axis=1)  # numpy out: float32 [n, 10]
+        ```
+    """
+
+    def __init__(
+        self,
+        url: str | Sequence[str],
+        *,
+        timeout: float = 30.0,
+        token: str | Callable[[], str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        ca_file: str | Path | None = None,
+        certificate_file: str | Path | None = None,
+        key_file: str | Path | None = None,
+        server_name: str | None = None,
+        token_over_plaintext: bool = False,
+        compression: Compression | None = None,
+        channels: int = 1,
+        balance: Balance = "round_robin",
+        resolve: bool = False,
+        retries: RetryPolicy | int = RetryPolicy(),  # noqa: B008 - immutable
+        breaker: BreakerPolicy | None = BreakerPolicy(),  # noqa: B008 - immutable
+        hedge_after: float | None = None,
+        metadata_max_age: float = 300.0,
+        shared_memory: SharedMemoryPolicy | bool = True,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._core = open_core(
+            url,
+            open_async_transport,
+            timeout=timeout,
+            token=token,
+            headers=headers,
+            ca_file=ca_file,
+            certificate_file=certificate_file,
+            key_file=key_file,
+            server_name=server_name,
+            token_over_plaintext=token_over_plaintext,
+            compression=compression,
+            channels=channels,
+            balance=balance,
+            resolve=resolve,
+            retries=retries,
+            breaker=breaker,
+            hedge_after=hedge_after,
+            metadata_max_age=metadata_max_age,
+            shared_memory=shared_memory,
+            observers=observers,
+        )
+        self._driver = AsyncDriver()
+        self._models: dict[tuple[str, str, str], AsyncModel] = {}
+
+    @property
+    def url(self) -> str:
+        """The server's URL, as given; of several servers, with commas between."""
+        return self._core.url
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a call may take in all, unless it is given a timeout of its own."""
+        return self._core.timeout
+
+    async def is_live(self) -> bool:
+        """Whether a server answers; False where none can be reached within the timeout.
+
+        Raises:
+            AccessDenied: the server refuses to tell.
+            ProtocolError: something else than an inference server answers.
+
+        Example:
+            ```python
+            if not await client.is_live(): ...
+            ```
+        """
+        return await self._driver.run(self._core.ask_any(IsServerLive(), self._core.deadline()))
+
+    async def is_ready(self) -> bool:
+        """Whether a server and all its models are ready; False where none can be reached within the timeout.
+
+        Triton started with `--strict-readiness=0` counts itself ready with models that are not.
+
+        Raises:
+            AccessDenied: the server refuses to tell.
+            ProtocolError: something else than an inference server answers.
+
+        Example:
+            ```python
+            if await client.is_ready(): ...
+            ```
+        """
+        return await self._driver.run(self._core.ask_any(IsServerReady(), self._core.deadline()))
+
+    async def wait_until_ready(self, *, timeout: float | None = None) -> None:
+        """Return when a server is ready, asking again and again.
+
+        Args:
+            timeout: seconds; the client's by default.
+
+        Raises:
+            ServerUnavailable: it could not be reached until the timeout.
+            DeadlineExceeded: it answered, but was not ready until the timeout.
+            AccessDenied: the server refuses to tell.
+            ProtocolError: something else than an inference server answers.
+
+        Example:
+            ```python
+            await client.wait_until_ready(timeout=60)
+            ```
+        """
+        await self._driver.run(self._core.wait_until_ready(self._core.deadline(timeout)))
+
+    async def server_metadata(self) -> ServerMetadata:
+        """The server's name, version, and the extensions of the protocol that it speaks.
+
+        Raises:
+            ServerUnavailable: nothing answers.
+            DeadlineExceeded: the answer took longer than the timeout.
+            AccessDenied: the server refuses to tell.
+            ProtocolError: something else than an inference server answers.
+
+        Example:
+            ```python
+            print((await client.server_metadata()).version)
+            ```
+        """
+        return await self._driver.run(self._core.server_metadata(self._core.deadline()))
+
+    async def models(self) -> tuple[ModelStatus, ...]:
+        """Every version of every model in the server's repository, loaded or not.
+
+        Raises:
+            ServerUnavailable: nothing answers.
+            DeadlineExceeded: the answer took longer than the timeout.
+            AccessDenied: the server keeps its index to itself.
+            ProtocolError: the server has no index (it is an extension of the protocol), or is no inference server.
+
+        Example:
+            ```python
+            for model in await client.models():
+                print(model.name, model.version, model.state)
+            ```
+        """
+        return await self._driver.run(self._core.models(self._core.deadline()))
+
+    def model(self, name: str, version: str = "", *, fallback: str = "") -> AsyncModel:
+        """A model of the server. Nothing is sent: whether it exists shows with its first use.
+
+        The same model is given for the same arguments, so that its metadata is read once.
+
+        Args:
+            name: the model's name.
+            version: a number, as in `"3"`; empty leaves the choice to the server, which takes the newest.
+            fallback: the name of another model with the same inputs, which is asked where this one is overloaded,
+                fails, is not loaded or cannot be reached; `InferResult.model_name` tells which one answered.
+
+        Raises:
+            InvalidInput: the name is empty, the version is not a number, or the fallback is the model itself.
+
+        Example:
+            ```python
+            await client.model("digits")(images)
+            ```
+        """
+        core = self._core.model(name, version, fallback)
+        known = self._models.get((name, version, fallback))
+        if known is not None:
+            return known
+        return self._models.setdefault((name, version, fallback), AsyncModel(self._core, core, self._driver))
+
+    async def statistics(self) -> tuple[ModelStatistics, ...]:
+        """What the server has counted of each version of each model; of several servers, one.
+
+        Raises:
+            ProtocolError: the server has no such extension.
+            ServerUnavailable: nothing answers.
+            DeadlineExceeded: the answer took longer than the timeout.
+            AccessDenied: the server refuses to tell.
+
+        Example:
+            ```python
+            for statistics in await client.statistics():
+                print(statistics.name, statistics.inferences, statistics.compute_infer.mean)
+            ```
+        """
+        return await self._driver.run(self._core.statistics("", "", self._core.deadline()))
+
+    async def load_model(
+        self, name: str, *, config: Mapping[str, Any] | str | None = None, timeout: float | None = None
+    ) -> None:
+        """Load a model, or load it anew, on every server of the client.
+
+        Args:
+            name: the model's name.
+            config: a configuration to take in place of the repository's, as JSON or what becomes it.
+            timeout: seconds; the client's by default, which large models may exceed.
+
+        Raises:
+            ModelNotFound: the repository has no such model.
+            InvalidInput: the server is not started with explicit model control, or refuses the configuration.
+            ClientError: any other; the model may be loaded on some servers then.
+
+        Example:
+            ```python
+            await client.load_model("double")
+            ```
+        """
+        await self._driver.run(self._core.load(name, config, self._core.deadline(timeout)))
+
+    async def unload_model(self, name: str, *, dependents: bool = False, timeout: float | None = None) -> None:
+        """Unload a model on every server of the client.
+
+        A server finishes what is under way first, and may still do so when this returns.
+
+        Args:
+            name: the model's name.
+            dependents: whether the models of an ensemble go with it.
+            timeout: seconds; the client's by default.
+
+        Raises:
+            InvalidInput: the server is not started with explicit model control.
+            ClientError: any other.
+
+        Example:
+            ```python
+            await client.unload_model("double")
+            ```
+        """
+        await self._driver.run(self._core.unload(name, self._core.deadline(timeout), dependents=dependents))
+
+    async def trace_settings(self, model: str = "", **changes: Any) -> dict[str, Any]:
+        """Change trace settings and give all of them, each a list of strings.
+
+        Args:
+            model: the model whose settings are meant; the server's where it is empty.
+            changes: new values; None goes back to the default.
+
+        Raises:
+            ClientError: the server refuses them, or cannot be reached.
+
+        Example:
+            ```python
+            (await client.trace_settings())["trace_rate"]
+            ```
+        """
+        return await self._driver.run(self._core.trace_settings(model, changes, self._core.deadline()))
+
+    async def log_settings(self, **changes: bool | int | str) -> dict[str, Any]:
+        """Change the server's log settings and give all of them.
+
+        Args:
+            changes: new values, such as `log_verbose_level=1`.
+
+        Raises:
+            ClientError: the server refuses them, or cannot be reached.
+
+        Example:
+            ```python
+            await client.log_settings(log_verbose_level=0)
+            ```
+        """
+        return await self._driver.run(self._core.log_settings(changes, self._core.deadline()))
+
+    async def close(self) -> None:
+        """End the connections and give shared memory back; may be called again.
+
+        Later calls raise ClientClosed, and so may those under way.
+
+        Example:
+            ```python
+            await client.close()
+            ```
+        """
+        for server in self._core.caller.servers.close():
+            if server.shared_memory is not None:
+                await self._driver.run(server.shared_memory.close())
+            await server.transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self.url!r})"

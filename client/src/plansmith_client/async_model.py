@@ -1,0 +1,352 @@
+"""One model of a server, for an event loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from plansmith_client.batching import AsyncBatchedModel
+from plansmith_client.deadlines import Deadline
+from plansmith_client.mapped import MapOptions
+from plansmith_client.mapping import AsyncMapRun
+from plansmith_client.model_core import Wish
+from plansmith_client.sequences import AsyncModelSequence
+from plansmith_client.streaming import responses_async
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+
+    from numpy.typing import ArrayLike
+
+    from plansmith_client.classification import ClassScore
+    from plansmith_client.client_core import ClientCore
+    from plansmith_client.drivers import AsyncDriver
+    from plansmith_client.metadata import ModelMetadata
+    from plansmith_client.model_core import ModelCore
+    from plansmith_client.operations import ParameterValue
+    from plansmith_client.results import InferResult
+    from plansmith_client.statistics import ModelStatistics
+
+__all__ = ["AsyncModel"]
+
+
+class AsyncModel:
+    """One model of a server: await it with arrays. Made by `AsyncClient.model`.
+
+    Example:
+        ```python
+        model = client.model("add")
+        result = await model(a, b)      # in the order of model.metadata.inputs
+        result = await model(a=a, b=b)  # or by name
+        result["sum"]
+        ```
+    """
+
+    def __init__(self, client: ClientCore, core: ModelCore, driver: AsyncDriver) -> None:
+        self._client = client
+        self._core = core
+        self._driver = driver
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self._core.name
+
+    @property
+    def version(self) -> str:
+        """The version asked for; empty where the server chooses."""
+        return self._core.version
+
+    @property
+    def metadata(self) -> Awaitable[ModelMetadata]:
+        """The model's inputs and outputs, to be awaited; see `Model.metadata`.
+
+        Raises:
+            ModelNotFound: the server has no such model or version.
+            ModelNotReady: it has, but the model is not loaded.
+            ServerUnavailable: nothing answers.
+            DeadlineExceeded: the answer took longer than the client's timeout.
+            AccessDenied: the server refuses to tell.
+            ProtocolError: something else than an inference server answers.
+
+        Example:
+            ```python
+            (await model.metadata).inputs[0].shape  # (-1, 64)
+            ```
+        """
+        return self._driver.run(self._core.read_metadata(self._deadline()))
+
+    async def is_ready(self) -> bool:
+        """Whether the model is ready; False too where it does not exist or no server can be reached in time.
+
+        Raises:
+            AccessDenied: the server refuses to tell.
+            ProtocolError: something else than an inference server answers.
+
+        Example:
+            ```python
+            if await client.model("digits").is_ready(): ...
+            ```
+        """
+        return await self._driver.run(self._core.is_ready(self._deadline()))
+
+    async def __call__(self, *positional: ArrayLike, **named: ArrayLike) -> InferResult:
+        """Run the model once: `infer` with the inputs by position, by name, or both.
+
+        Raises:
+            InvalidInput: the inputs do not match the metadata; nothing was sent.
+            ClientError: any other of the errors that `infer` lists.
+
+        Example:
+            ```python
+            (await client.model("digits")(images)).array
+            ```
+        """
+        return await self._driver.run(self._core.call(positional, named, self._deadline()))
+
+    async def infer(
+        self,
+        inputs: Mapping[str, ArrayLike],
+        *,
+        outputs: Iterable[str] | None = None,
+        request_id: str = "",
+        parameters: Mapping[str, ParameterValue] | None = None,
+        timeout: float | None = None,
+    ) -> InferResult:
+        """Run the model once.
+
+        A batch larger than the model's largest is sent in several requests at once, whose outputs are joined.
+
+        Args:
+            inputs: by name, anything that numpy takes for an array; which dtypes are taken for which datatype is
+                written in `plansmith_client.conversion`. Shapes include the batch dimension.
+            outputs: the outputs to compute and send; by default all of them.
+            request_id: an identifier that the server gives back and writes to its log.
+            parameters: parameters of the request, such as Triton's `priority`.
+            timeout: seconds that the call may take in all; the client's by default.
+
+        Returns:
+            The outputs by name.
+
+        Raises:
+            InvalidInput: names, dtypes, shapes or batch do not match the metadata, and nothing was sent; or the server
+                itself refuses the request.
+            ModelNotFound: the server has no such model or version.
+            ModelNotReady: it has, but the model is not loaded.
+            InferenceFailed: the model failed on this request.
+            ServerOverloaded: the server's queue is full.
+            ServerUnavailable: nothing answers, or the connection broke.
+            DeadlineExceeded: the timeout has passed.
+            AccessDenied: the server wants credentials.
+            ProtocolError: the answer is not one of the Open Inference Protocol.
+
+        Example:
+            ```python
+            await client.model("add").infer({"a": a, "b": b}, outputs=["sum"], timeout=0.5)
+            ```
+        """
+        wish = Wish(outputs, request_id, parameters)
+        return await self._driver.run(self._core.infer(inputs, wish, self._deadline(timeout)))
+
+    async def classify(
+        self,
+        *positional: ArrayLike,
+        top: int = 1,
+        output: str | None = None,
+        timeout: float | None = None,
+        **named: ArrayLike,
+    ) -> list[list[ClassScore]]:
+        """The classes with the largest values, picked and named by the server (Triton's classification extension).
+
+        Args:
+            positional: inputs by position.
+            top: classes for each row.
+            output: the output to pick from; may be left out where there is only one.
+            timeout: seconds that the call may take in all; the client's by default.
+            named: inputs by name. An input that is called like one of the arguments goes by position.
+
+        Returns:
+            For each row its classes, the largest value first.
+
+        Raises:
+            InvalidInput: `top` or `output` is not what it should be, or the inputs do not match the metadata.
+            ProtocolError: the server does not know the extension.
+            ClientError: any other of the errors that `infer` lists.
+
+        Example:
+            ```python
+            for classes in await client.model("digits").classify(images, top=3):
+                print([(found.label, found.score) for found in classes])
+            ```
+        """
+        flow = self._core.classify(positional, named, top, output, self._deadline(timeout))
+        return await self._driver.run(flow)
+
+    def stream(
+        self,
+        inputs: Mapping[str, ArrayLike],
+        *,
+        outputs: Iterable[str] | None = None,
+        request_id: str = "",
+        parameters: Mapping[str, ParameterValue] | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[InferResult]:
+        """Send one request and give its responses as they come: for decoupled models, which send any number.
+
+        Closing the iterator with `aclose()` cancels the request. Streams go over gRPC only; each call has a stream of
+        its own, so that any number can be under way at once.
+
+        Args:
+            inputs: as for `infer`.
+            outputs: as for `infer`.
+            request_id: as for `infer`.
+            parameters: as for `infer`.
+            timeout: seconds until the last response has to be there; the client's by default, `math.inf` for none.
+
+        Raises:
+            InvalidInput: as for `infer`, or the client speaks HTTP.
+            ClientError: any other of the errors that `infer` lists; responses may have been given before.
+
+        Example:
+            ```python
+            async for result in grpc_client.model("repeat").stream({"count": [3], "value": [7.0]}):
+                print(result["value"])
+            ```
+        """
+        wish = Wish(outputs, request_id, parameters)
+        return responses_async(self._core, self._driver, inputs, wish, self._deadline(timeout))
+
+    def sequence(self, sequence_id: int | str | None = None, *, timeout: float | None = None) -> AsyncModelSequence:
+        """A sequence of requests to a stateful model, as a context manager.
+
+        Args:
+            sequence_id: its identifier, an integer from 1 or a string; a random one by default.
+            timeout: seconds that each step may take; the client's by default.
+
+        Raises:
+            InvalidInput: the identifier or the timeout is not of these forms.
+
+        Example:
+            ```python
+            async with client.model("accumulate").sequence() as sequence:
+                await sequence([[1.0]])
+                total = (await sequence.end([[2.0]])).array  # [[3.0]]
+            ```
+        """
+        return AsyncModelSequence(self._core, self._driver, sequence_id, self._timeout(timeout))
+
+    def map(
+        self,
+        source: AsyncIterable[Any] | Iterable[Any] | Mapping[str, ArrayLike],
+        *,
+        batch_size: int | str = "auto",
+        concurrency: int = 4,
+        ordered: bool = True,
+        progress: bool | Callable[[int, int | None], None] = False,
+        outputs: Iterable[str] | None = None,
+        timeout: float | None = None,
+        skip: int | Collection[int] = 0,
+    ) -> AsyncMapRun:
+        """Run the model on any number of items, in batches, with several requests under way at once.
+
+        Memory is bounded: the source is read as fast as results are taken. An item that fails is reported in its place
+        and the others go on; a batch that fails is halved until only the item at fault does. Where the server's queue
+        is full, fewer requests are sent at once.
+
+        Args:
+            source: as for `Model.map`, or anything that can be iterated asynchronously.
+            batch_size: items in a request; `"auto"` is the model's largest batch, or less where items are large.
+            concurrency: requests under way at once.
+            ordered: whether results come in the order of the items, or as they are done.
+            progress: True for a bar on standard error; or a function of (items done, items in all or None).
+            outputs: as for `infer`.
+            timeout: seconds that each batch may take; the client's by default.
+            skip: items that an earlier run has done: the first so many, or a collection of their indices.
+
+        Returns:
+            What to iterate over for `MappedItem`s, or to `collect()`.
+
+        Raises:
+            InvalidInput: an argument is not of these forms.
+            ClientError: on iterating, where the metadata cannot be read. What happens to items is in the items.
+
+        Example:
+            ```python
+            async for item in client.model("digits").map(images):
+                print(item.index, item.error or item.array.argmax())
+            ```
+        """
+        options = MapOptions(
+            batch_size,
+            concurrency,
+            ordered,
+            progress,
+            None if outputs is None else tuple(outputs),
+            self._timeout(timeout),
+            skip,
+        )
+        return AsyncMapRun(self._core, self._driver, source, options)
+
+    def batched(
+        self, *, max_delay: float = 0.002, max_batch_size: int | None = None, timeout: float | None = None
+    ) -> AsyncBatchedModel:
+        """The model for many tasks that each have a few rows: their calls are sent together.
+
+        Args:
+            max_delay: seconds that the first caller of a batch waits for others.
+            max_batch_size: rows in a batch; the model's largest by default.
+            timeout: seconds that a call may take in all; the client's by default.
+
+        Raises:
+            InvalidInput: an argument is not of these forms.
+
+        Example:
+            ```python
+            batched = client.model("digits").batched()
+            await batched(images[:1])  # in each of many tasks
+            ```
+        """
+        return AsyncBatchedModel(
+            self._core,
+            self._driver,
+            max_delay=max_delay,
+            max_batch_size=max_batch_size,
+            timeout=self._timeout(timeout),
+        )
+
+    async def config(self) -> dict[str, Any]:
+        """The model's whole configuration, by the names of Triton's `model_config.proto`.
+
+        Raises:
+            ProtocolError: the server has no such extension.
+            ClientError: any other of the errors that `metadata` lists.
+
+        Example:
+            ```python
+            (await client.model("digits").config())["dynamic_batching"]
+            ```
+        """
+        return await self._driver.run(self._client.config(self._core, self._deadline()))
+
+    async def statistics(self) -> tuple[ModelStatistics, ...]:
+        """What the server has counted of each version of the model.
+
+        Raises:
+            ProtocolError: the server has no such extension.
+            ClientError: any other of the errors that `metadata` lists.
+
+        Example:
+            ```python
+            (await client.model("digits").statistics())[0].queue.mean  # seconds
+            ```
+        """
+        return await self._driver.run(self._client.statistics(self.name, self.version, self._deadline()))
+
+    def __repr__(self) -> str:
+        version = f", version {self.version}" if self.version else ""
+        return f"AsyncModel({self.name!r}{version} at {self._core.url})"
+
+    def _timeout(self, timeout: float | None) -> float:
+        return self._core.timeout if timeout is None else timeout
+
+    def _deadline(self, timeout: float | None = None) -> Deadline:
+        return Deadline(self._timeout(timeout))

@@ -1,0 +1,147 @@
+"""One operation, asked of the servers until one of them answers or there is no more sense in asking."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from plansmith_client.deadlines import Deadline
+from plansmith_client.errors import ClientClosed, ClientError, DeadlineExceeded, ModelNotReady, ServerUnavailable
+from plansmith_client.flows import NO_HEADERS, Pause, Send
+from plansmith_client.operations import Infer, IsServerReady
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from plansmith_client.flows import Flow
+    from plansmith_client.observers import Observer
+    from plansmith_client.operations import Answer_co, Operation
+    from plansmith_client.retries import RetryBudget, RetryPolicy
+    from plansmith_client.servers import Server, Servers
+
+__all__ = ["Caller"]
+
+# A server that has been left alone is asked whether it is ready before it is given a request.
+_PROBE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Asks servers, the next one where one cannot be reached, and again where that may help.
+
+    Attributes:
+        servers: whom to ask.
+        retries: when to ask again.
+        budget: how often in all.
+        observers: who is told of each operation.
+    """
+
+    servers: Servers
+    retries: RetryPolicy
+    budget: RetryBudget
+    observers: tuple[Observer, ...] = ()
+
+    def call(self, operation: Operation[Answer_co], deadline: Deadline) -> Flow[Answer_co]:
+        """Ask, and return the answer.
+
+        Raises:
+            ServerUnavailable: no server could be reached, or none as often as the policy says.
+            ClientError: what the server that was reached answered.
+        """
+        if not self.observers:
+            answer: Answer_co = yield from self._attempts(operation, deadline, NO_HEADERS)
+            return answer
+        with ExitStack() as stack:
+            headers: dict[str, str] = {}
+            for observer in self.observers:
+                headers.update(stack.enter_context(observer.observe(operation)))
+            answer = yield from self._attempts(operation, deadline, headers)
+            return answer
+
+    def call_one(self, server: Server, operation: Operation[Answer_co], deadline: Deadline) -> Flow[Answer_co]:
+        """Ask one certain server, once."""
+        answer: Answer_co = yield Send(server.transport, operation, deadline, NO_HEADERS)
+        return answer
+
+    def pick(self) -> Flow[Server]:
+        """A server for requests that have to go to the same one.
+
+        Raises:
+            ServerUnavailable: all of them are left alone.
+        """
+        yield from self.servers.look_up()
+        server = self.servers.choose(())
+        if server is None:
+            raise self.servers.unavailable()
+        self.servers.release(server)
+        return server
+
+    def _attempts(  # noqa: C901 - one clause for each way an attempt can end
+        self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str]
+    ) -> Flow[Answer_co]:
+        servers, tried, retried = self.servers, set[Any](), 0
+        failure: ClientError | None = None
+        yield from servers.look_up()
+        while True:
+            server = servers.choose(tried)
+            if server is None:
+                if failure is None:
+                    raise servers.unavailable()
+                yield from self._pause(failure, retried, deadline)
+                retried += 1
+                tried.clear()
+                continue
+            tried.add(server)
+            try:
+                if not server.breaker.is_closed:
+                    yield from self._probe(server, deadline)
+                answer: Answer_co = yield from _send(server, operation, deadline, headers)
+            except ServerUnavailable as error:
+                servers.failed(server, error)
+                if not operation.repeatable:
+                    raise
+                failure = error
+            except ModelNotReady as error:
+                # The server is there; another one may have the model loaded already.
+                servers.succeeded(server)
+                failure = error
+            except DeadlineExceeded:
+                servers.timed_out(server)
+                raise
+            except ClientClosed:
+                raise
+            except ClientError:
+                servers.succeeded(server)
+                raise
+            else:
+                servers.succeeded(server)
+                self.budget.give_back()
+                return answer
+            finally:
+                servers.release(server)
+
+    def _probe(self, server: Server, deadline: Deadline) -> Flow[None]:
+        remaining = deadline.remaining()
+        wait = _PROBE_SECONDS if remaining is None else min(_PROBE_SECONDS, remaining / 2)
+        try:
+            ready = yield Send(server.transport, IsServerReady(), Deadline(wait), NO_HEADERS)
+        except DeadlineExceeded as error:
+            raise ServerUnavailable(f"No answer from {server.address.url} within {wait:.2g} s: is it ready?") from error
+        if not ready:
+            raise ServerUnavailable(f"The server at {server.address.url} is not ready: see its log")
+
+    def _pause(self, failure: ClientError, retried: int, deadline: Deadline) -> Flow[None]:
+        if not isinstance(failure, ServerUnavailable) or retried >= self.retries.attempts or not self.budget.take():
+            raise failure
+        pause, remaining = self.retries.pause(retried), deadline.remaining()
+        if remaining is not None and pause >= remaining:
+            raise failure
+        yield Pause(pause)
+
+
+def _send(server: Server, operation: Operation[Any], deadline: Deadline, headers: Mapping[str, str]) -> Flow[Any]:
+    shared = server.shared_memory
+    if shared is not None and isinstance(operation, Infer) and shared.suits(operation):
+        return (yield from shared.send(operation, deadline, headers))
+    return (yield Send(server.transport, operation, deadline, headers))

@@ -1,0 +1,269 @@
+"""Single calls of many callers in one process, sent as batches: `Model.batched` and `AsyncModel.batched`.
+
+No thread waits in the background: the first caller of a batch waits for more, sends what there is, and hands out the
+rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plansmith_client.deadlines import Deadline
+from plansmith_client.errors import ClientError, InferenceFailed, InvalidInput
+from plansmith_client.model_core import ModelCore, Wish
+from plansmith_client.results import InferResult
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike
+
+    from plansmith_client.drivers import AsyncDriver, SyncDriver
+    from plansmith_client.flows import Flow
+    from plansmith_client.metadata import ModelMetadata
+    from plansmith_client.operations import Infer
+
+__all__ = ["AsyncBatchedModel", "BatchedModel"]
+
+
+@dataclass(eq=False)
+class _Entry:
+    """One caller's request and what comes of it."""
+
+    request: Infer
+    arrived: Any
+    outcome: InferResult | ClientError | None = None
+
+    @property
+    def rows(self) -> int:
+        rows: int = self.request.inputs[0].array.shape[0]
+        return rows
+
+
+@dataclass(eq=False)
+class _Group:
+    """Requests that go into one batch, and what wakes the first caller when no more fit."""
+
+    full: Any
+    entries: list[_Entry] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return sum(entry.rows for entry in self.entries)
+
+
+class _Groups:
+    """The batches that are being gathered, one for each kind of request."""
+
+    def __init__(self, core: ModelCore, max_delay: float, max_batch_size: int | None, timeout: float) -> None:
+        if not isinstance(max_delay, (int, float)) or isinstance(max_delay, bool) or max_delay < 0:
+            raise InvalidInput(f"max_delay={max_delay!r} is not a number of seconds from 0")
+        if max_batch_size is not None and (not isinstance(max_batch_size, int) or max_batch_size < 1):
+            raise InvalidInput(f"max_batch_size={max_batch_size!r} is not a number of rows from 1")
+        Deadline(timeout)
+        self.core = core
+        self.max_delay = max_delay
+        self.timeout = timeout
+        self._most = max_batch_size
+        self._groups: dict[Any, _Group] = {}
+        self.lock = threading.Lock()
+
+    def checked(
+        self, positional: tuple[ArrayLike, ...], named: Mapping[str, ArrayLike], deadline: Deadline
+    ) -> Flow[tuple[Infer, int]]:
+        """The request of a call, and the largest batch."""
+        metadata: ModelMetadata = yield from self.core.read_metadata(deadline)
+        if not metadata.max_batch_size:
+            raise InvalidInput(
+                f"Model {self.core.name!r} does not batch (no max_batch_size): call it without batched()"
+            )
+        inputs = yield from self.core.bind(positional, named, deadline)
+        most = min(metadata.max_batch_size, self._most or metadata.max_batch_size)
+        return self.core.request(metadata, inputs, Wish()), most
+
+    def join(self, entry: _Entry, most: int, full: Any) -> _Group | None:
+        """Put an entry into the group that it fits; gives the group to the first caller of it, who has to send it."""
+        key = tuple((tensor.name, tensor.array.shape[1:]) for tensor in entry.request.inputs)
+        with self.lock:
+            group = self._groups.get(key)
+            if group is not None and group.rows + entry.rows > most:
+                group.full.set()
+                group = None
+            first = group is None
+            if group is None:
+                group = self._groups[key] = _Group(full)
+            group.entries.append(entry)
+            if group.rows >= most:
+                group.full.set()
+                self._groups.pop(key, None)
+            return group if first else None
+
+    def closed(self, group: _Group) -> list[_Entry]:
+        """The entries of a group, which takes no more."""
+        with self.lock:
+            for key, known in list(self._groups.items()):
+                if known is group:
+                    del self._groups[key]
+            return group.entries
+
+    def send(self, entries: list[_Entry], deadline: Deadline) -> Flow[None]:
+        """Send the entries as one batch, and give each its part of what comes of it."""
+        try:
+            whole = yield from self.core.caller.call(_joined(entries), deadline)
+            first = 0
+            for entry in entries:
+                entry.outcome = _part(whole, first, first + entry.rows)
+                first += entry.rows
+        except (InvalidInput, InferenceFailed) as error:
+            if len(entries) == 1:
+                entries[0].outcome = error
+                return
+            # One of them is at fault: each is asked on its own.
+            for entry in entries:
+                yield from self.send([entry], deadline)
+        except ClientError as error:
+            for entry in entries:
+                entry.outcome = error
+
+
+def _joined(entries: list[_Entry]) -> Infer:
+    if len(entries) == 1:
+        return entries[0].request
+    tensors = tuple(
+        replace(tensor, array=np.concatenate([entry.request.inputs[place].array for entry in entries]))
+        for place, tensor in enumerate(entries[0].request.inputs)
+    )
+    return replace(entries[0].request, inputs=tensors)
+
+
+def _part(whole: InferResult, first: int, last: int) -> InferResult:
+    return InferResult(
+        {name: array[first:last] for name, array in whole.items()},
+        model_name=whole.model_name,
+        model_version=whole.model_version,
+        parameters=whole.parameters,
+    )
+
+
+def _given(entry: _Entry) -> InferResult:
+    if isinstance(entry.outcome, InferResult):
+        return entry.outcome
+    # An error may go to several callers: each gets its own, so that tracebacks do not mix.
+    error = entry.outcome or InferenceFailed("The batch that the request was in was abandoned by who sent it")
+    raise type(error)(*error.args) from error
+
+
+class BatchedModel:
+    """A model whose single calls, from many threads, are sent as batches. Made by `Model.batched`.
+
+    Example:
+        ```python
+        batched = client.model("digits").batched(max_delay=0.002)
+        batched(images[:1])  # in each of many threads
+        ```
+    """
+
+    def __init__(
+        self, core: ModelCore, driver: SyncDriver, *, max_delay: float, max_batch_size: int | None, timeout: float
+    ) -> None:
+        self._groups = _Groups(core, max_delay, max_batch_size, timeout)
+        self._driver = driver
+
+    def __call__(self, *positional: ArrayLike, **named: ArrayLike) -> InferResult:
+        """Run the model on a few rows, together with those of other threads.
+
+        Args:
+            positional: inputs by position, each [rows, ...].
+            named: inputs by name.
+
+        Raises:
+            ClientError: as `Model.__call__`; for what is wrong with another caller's rows, only that caller's call.
+
+        Example:
+            ```python
+            client.model("digits").batched()(images[:1]).array
+            ```
+        """
+        groups = self._groups
+        deadline = Deadline(groups.timeout)
+        request, most = self._driver.run(groups.checked(positional, named, deadline))
+        if request.inputs[0].array.shape[0] > most:
+            return self._driver.run(groups.core.call(positional, named, deadline))
+        entry = _Entry(request, threading.Event())
+        group = groups.join(entry, most, threading.Event())
+        if group is not None:
+            group.full.wait(groups.max_delay)
+            entries = groups.closed(group)
+            try:
+                self._driver.run(groups.send(entries, deadline))
+            finally:
+                for waiting in entries:
+                    waiting.arrived.set()
+        else:
+            entry.arrived.wait(deadline.remaining())
+            deadline.remaining()
+        return _given(entry)
+
+
+class AsyncBatchedModel:
+    """The same for the tasks of an event loop. Made by `AsyncModel.batched`.
+
+    Example:
+        ```python
+        batched = client.model("digits").batched(max_delay=0.002)
+        await batched(images[:1])  # in each of many tasks
+        ```
+    """
+
+    def __init__(
+        self, core: ModelCore, driver: AsyncDriver, *, max_delay: float, max_batch_size: int | None, timeout: float
+    ) -> None:
+        self._groups = _Groups(core, max_delay, max_batch_size, timeout)
+        self._driver = driver
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, *positional: ArrayLike, **named: ArrayLike) -> InferResult:
+        """Run the model on a few rows, together with those of other tasks; see `BatchedModel.__call__`.
+
+        Raises:
+            ClientError: as `Model.__call__`; for what is wrong with another caller's rows, only that caller's call.
+
+        Example:
+            ```python
+            (await client.model("digits").batched()(images[:1])).array
+            ```
+        """
+        groups = self._groups
+        deadline = Deadline(groups.timeout)
+        request, most = await self._driver.run(groups.checked(positional, named, deadline))
+        if request.inputs[0].array.shape[0] > most:
+            return await self._driver.run(groups.core.call(positional, named, deadline))
+        entry = _Entry(request, asyncio.Event())
+        group = groups.join(entry, most, asyncio.Event())
+        if group is not None:
+            # A task of its own: cancelling the caller that came first must not fail the others.
+            sending = asyncio.ensure_future(self._gather(group, deadline))
+            self._tasks.add(sending)
+            sending.add_done_callback(self._tasks.discard)
+        try:
+            await asyncio.wait_for(entry.arrived.wait(), deadline.remaining())
+        except asyncio.TimeoutError:
+            deadline.remaining()
+        return _given(entry)
+
+    async def _gather(self, group: _Group, deadline: Deadline) -> None:
+        groups = self._groups
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(group.full.wait(), groups.max_delay)
+        entries = groups.closed(group)
+        try:
+            await self._driver.run(groups.send(entries, deadline))
+        finally:
+            for entry in entries:
+                entry.arrived.set()

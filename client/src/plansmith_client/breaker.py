@@ -1,0 +1,74 @@
+"""Whether a server is worth asking: a circuit breaker for each."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from plansmith_client.errors import InvalidInput
+
+__all__ = ["Breaker", "BreakerPolicy"]
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """When a server that does not answer is left alone.
+
+    Attributes:
+        failures: outages in a row after which it is.
+        cooldown: seconds until it is asked again whether it is ready; doubled with each no.
+        longest_cooldown: seconds that the doubling ends at.
+
+    Raises:
+        InvalidInput: a value is not above 0.
+
+    Example:
+        ```python
+        BreakerPolicy(failures=3, cooldown=0.5)
+        ```
+    """
+
+    failures: int = 5
+    cooldown: float = 1.0
+    longest_cooldown: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.failures < 1 or not 0 < self.cooldown <= self.longest_cooldown:
+            raise InvalidInput(f"{self} is no policy: all are above 0, and cooldown is not above longest_cooldown")
+
+
+class Breaker:
+    """Counts the outages of one server. Its owner sees to it that one thread at a time is here."""
+
+    __slots__ = ("_closes_at", "_cooldown", "_failures", "_policy")
+
+    def __init__(self, policy: BreakerPolicy) -> None:
+        self._policy = policy
+        self._failures = 0
+        self._cooldown = policy.cooldown
+        self._closes_at: float | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether requests pass."""
+        return self._closes_at is None
+
+    def wait(self) -> float:
+        """Seconds until the server should be asked again whether it is ready; 0 where that is now."""
+        return 0.0 if self._closes_at is None else max(0.0, self._closes_at - time.monotonic())
+
+    def succeeded(self) -> None:
+        """An answer came, whatever it said."""
+        self._failures, self._closes_at, self._cooldown = 0, None, self._policy.cooldown
+
+    def failed(self) -> None:
+        """The server could not be reached."""
+        self._failures += 1
+        if self._closes_at is not None:
+            self._cooldown = min(2 * self._cooldown, self._policy.longest_cooldown)
+        if self._failures >= self._policy.failures:
+            self._closes_at = time.monotonic() + self._cooldown
+
+    def probing(self) -> None:
+        """Somebody asks now; others wait for what comes of it."""
+        self._closes_at = time.monotonic() + self._cooldown

@@ -1,0 +1,288 @@
+"""What a client does for its caller, written once for both kinds: servers, readiness, operations on the repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from plansmith_client.addresses import Address
+from plansmith_client.attempts import Caller
+from plansmith_client.breaker import BreakerPolicy
+from plansmith_client.connections import connection_from
+from plansmith_client.deadlines import Deadline
+from plansmith_client.errors import (
+    ClientError,
+    DeadlineExceeded,
+    InvalidInput,
+    ServerOverloaded,
+    ServerUnavailable,
+)
+from plansmith_client.flows import Pause, Together
+from plansmith_client.model_core import ModelCore
+from plansmith_client.operations import (
+    IsServerReady,
+    ListModels,
+    LoadModel,
+    LogSettings,
+    ReadConfigDocument,
+    ReadServerMetadata,
+    ReadStatistics,
+    TraceSettings,
+    UnloadModel,
+)
+from plansmith_client.retries import RetryBudget, RetryPolicy
+from plansmith_client.servers import Servers
+from plansmith_client.validation import check_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from plansmith_client.connections import Compression, Connection
+    from plansmith_client.flows import Flow
+    from plansmith_client.metadata import ModelStatus, ServerMetadata
+    from plansmith_client.observers import Observer
+    from plansmith_client.operations import Operation
+    from plansmith_client.servers import Balance, Server
+    from plansmith_client.shared_memory import SharedMemoryPolicy
+    from plansmith_client.statistics import ModelStatistics
+
+__all__ = ["ClientCore", "open_core"]
+
+_POLL_SECONDS = 0.1
+_PARTS_AT_ONCE = 4
+
+
+@dataclass(eq=False)
+class ClientCore:
+    """The servers of a client and its settings.
+
+    Attributes:
+        caller: asks the servers.
+        url: the servers', for messages.
+        timeout: seconds of a call that is given none.
+        metadata_max_age: seconds after which a model's metadata is read again.
+        hedge_after: seconds after which an unanswered request is sent to a second server; None for never.
+    """
+
+    caller: Caller
+    url: str
+    timeout: float
+    metadata_max_age: float
+    hedge_after: float | None
+    cores: dict[tuple[str, str, str], ModelCore] = field(default_factory=dict)
+
+    def deadline(self, timeout: float | None = None) -> Deadline:
+        """The deadline of a call that begins now."""
+        return Deadline(self.timeout if timeout is None else timeout)
+
+    def model(self, name: str, version: str, fallback: str) -> ModelCore:
+        """The model; the same one for the same arguments, so that its metadata is read once."""
+        if not check_text("model name", name):
+            raise InvalidInput("The model name is empty: client.models() lists those of the server")
+        if not isinstance(version, str) or (version and not (version.isascii() and version.isdigit())):
+            raise InvalidInput(f"Model {name!r}: given version {version!r}, expected a number in a string, as in '3'")
+        if check_text("fallback", fallback) == name:
+            raise InvalidInput(f"Model {name!r} cannot be its own fallback: name another model of the server")
+        known = self.cores.get((name, version, fallback))
+        if known is not None:
+            return known
+        second = self.model(fallback, "", "") if fallback else None
+        core = ModelCore(
+            self.caller,
+            name,
+            version,
+            self.url,
+            self.timeout,
+            self.metadata_max_age,
+            self.hedge_after,
+            _PARTS_AT_ONCE,
+            second,
+        )
+        return self.cores.setdefault((name, version, fallback), core)
+
+    def ask_any(self, question: Operation[bool], deadline: Deadline) -> Flow[bool]:
+        """Whether any server says yes; servers that are left alone are asked too."""
+        yield from self.caller.servers.look_up()
+        answers = yield Together(
+            [self._ask(server, question, deadline) for server in self._servers()], len(self._servers())
+        )
+        return any(answers)
+
+    def wait_until_ready(self, deadline: Deadline) -> Flow[None]:
+        """Return when a server is ready."""
+        not_ready = DeadlineExceeded(f"The server at {self.url} was not ready within {deadline.timeout:g} s")
+        failure: ClientError = not_ready
+        try:
+            while True:
+                try:
+                    if (yield from self._is_ready(deadline)):
+                        return
+                    failure = not_ready
+                except (ServerUnavailable, ServerOverloaded) as error:
+                    failure = error
+                remaining = deadline.remaining()
+                yield Pause(_POLL_SECONDS if remaining is None else min(_POLL_SECONDS, remaining))
+        except DeadlineExceeded as passed:
+            raise failure from passed
+
+    def server_metadata(self, deadline: Deadline) -> Flow[ServerMetadata]:
+        """What a server tells about itself."""
+        return self.caller.call(ReadServerMetadata(), deadline)
+
+    def models(self, deadline: Deadline) -> Flow[tuple[ModelStatus, ...]]:
+        """The repository's index."""
+        return self.caller.call(ListModels(), deadline)
+
+    def statistics(self, name: str, version: str, deadline: Deadline) -> Flow[tuple[ModelStatistics, ...]]:
+        """What one server has counted; of all models where the name is empty."""
+        return self.caller.call(ReadStatistics(name, version), deadline)
+
+    def config(self, core: ModelCore, deadline: Deadline) -> Flow[dict[str, Any]]:
+        """The whole configuration of a model."""
+        return self.caller.call(ReadConfigDocument(core.name, core.version), deadline)
+
+    def load(self, name: str, config: Mapping[str, Any] | str | None, deadline: Deadline) -> Flow[None]:
+        """Load a model on every server."""
+        document = config if isinstance(config, str) else json.dumps(config) if config else ""
+        yield from self._everywhere(LoadModel(check_text("model name", name), "", document), deadline)
+        self._forget(name)
+
+    def unload(self, name: str, deadline: Deadline, *, dependents: bool) -> Flow[None]:
+        """Unload a model on every server."""
+        yield from self._everywhere(UnloadModel(check_text("model name", name), "", dependents), deadline)
+        self._forget(name)
+
+    def trace_settings(self, model: str, changes: Mapping[str, Any], deadline: Deadline) -> Flow[dict[str, Any]]:
+        """Change the trace settings of every server and give them; of one model where it is named."""
+        results = yield from self._everywhere(TraceSettings(model, "", dict(changes)), deadline)
+        settings: dict[str, Any] = results[0]
+        return settings
+
+    def log_settings(self, changes: Mapping[str, Any], deadline: Deadline) -> Flow[dict[str, Any]]:
+        """Change the log settings of every server and give them."""
+        results = yield from self._everywhere(LogSettings(dict(changes)), deadline)
+        settings: dict[str, Any] = results[0]
+        return settings
+
+    def _servers(self) -> tuple[Server, ...]:
+        servers = self.caller.servers.all()
+        if not servers:
+            raise self.caller.servers.unavailable()
+        return servers
+
+    def _ask(self, server: Server, question: Operation[bool], deadline: Deadline) -> Flow[bool]:
+        try:
+            answer = yield from self.caller.call_one(server, question, deadline)
+        except (ServerUnavailable, ServerOverloaded, DeadlineExceeded):
+            return False
+        self.caller.servers.succeeded(server)
+        return answer
+
+    def _is_ready(self, deadline: Deadline) -> Flow[bool]:
+        yield from self.caller.servers.look_up()
+        servers = self._servers()
+        if len(servers) > 1:
+            return (yield from self.ask_any(IsServerReady(), deadline))
+        ready = yield from self.caller.call_one(servers[0], IsServerReady(), deadline)
+        self.caller.servers.succeeded(servers[0])
+        return ready
+
+    def _everywhere(self, operation: Operation[Any], deadline: Deadline) -> Flow[list[Any]]:
+        """Ask every server: a repository has a state of its own on each, and a connection leads to one of them."""
+        yield from self.caller.servers.look_up()
+        servers = self._servers()
+        results: list[Any] = yield Together(
+            [self.caller.call_one(server, operation, deadline) for server in servers], len(servers)
+        )
+        return results
+
+    def _forget(self, name: str) -> None:
+        for core in self.cores.values():
+            if core.name == name:
+                core.forget()
+
+
+def open_core(
+    urls: str | Sequence[str],
+    open_transport: Callable[[Address, Connection], Any],
+    *,
+    timeout: float,
+    token: str | Callable[[], str] | None,
+    headers: Mapping[str, str] | None,
+    ca_file: str | Path | None,
+    certificate_file: str | Path | None,
+    key_file: str | Path | None,
+    server_name: str | None,
+    token_over_plaintext: bool,
+    compression: Compression | None,
+    channels: int,
+    balance: Balance,
+    resolve: bool,
+    retries: RetryPolicy | int,
+    breaker: BreakerPolicy | None,
+    hedge_after: float | None,
+    metadata_max_age: float,
+    shared_memory: SharedMemoryPolicy | bool,
+    observers: Sequence[Observer],
+) -> ClientCore:
+    """The core of a client from the arguments of its constructor.
+
+    Raises:
+        InvalidInput: one of them is not what it should be.
+    """
+    given = tuple(urls) if isinstance(urls, (list, tuple)) else (urls,)
+    if not given:
+        raise InvalidInput("No URL is given: write one like localhost:8001 (gRPC) or http://localhost:8000 (HTTP)")
+    addresses = tuple(Address.parse(url) for url in given)
+    if len({(address.scheme, address.target, address.path) for address in addresses}) < len(addresses):
+        raise InvalidInput(f"A server stands twice among {', '.join(map(str, given))}: name each once")
+    if balance not in ("round_robin", "least_outstanding"):
+        raise InvalidInput(f"balance={balance!r} is not one of 'round_robin' and 'least_outstanding'")
+    for name, seconds in (("hedge_after", hedge_after), ("metadata_max_age", metadata_max_age)):
+        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds < 0):
+            raise InvalidInput(f"{name}={seconds!r} is not a number of seconds from 0")
+    Deadline(timeout)
+    connection = connection_from(
+        addresses,
+        token=token,
+        headers=headers,
+        ca_file=ca_file,
+        certificate_file=certificate_file,
+        key_file=key_file,
+        server_name=server_name,
+        compression=compression,
+        channels=channels,
+        token_over_plaintext=token_over_plaintext,
+    )
+    servers = Servers(
+        addresses,
+        connection,
+        open_transport,
+        balance=balance,
+        breaker=breaker or _NEVER_LEFT_ALONE,
+        resolve=resolve,
+        shared_memory=shared_memory,
+    )
+    policy = retries if isinstance(retries, RetryPolicy) else RetryPolicy(attempts=retries)
+    caller = Caller(servers, policy, RetryBudget(), tuple(observers))
+    core = ClientCore(caller, ", ".join(map(str, given)), timeout, metadata_max_age, hedge_after)
+    _OPEN_SERVERS.add(servers)
+    return core
+
+
+_NEVER_LEFT_ALONE = BreakerPolicy(failures=2**63)
+_OPEN_SERVERS: weakref.WeakSet[Servers] = weakref.WeakSet()
+
+
+def _reopen_all() -> None:
+    for servers in list(_OPEN_SERVERS):
+        servers.reopen()
+
+
+if hasattr(os, "register_at_fork"):
+    # The child of a fork has copies of its parent's sockets: two processes would read from one stream.
+    os.register_at_fork(after_in_child=_reopen_all)

@@ -1,0 +1,182 @@
+"""What carries flows out: a thread that blocks, or an event loop that awaits."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import contextvars
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from plansmith_client.flows import FirstOf, Pause, Resolve, Send, Together
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from plansmith_client.flows import Flow, Result, Step
+
+__all__ = ["AsyncDriver", "SyncDriver"]
+
+
+class SyncDriver:
+    """Drives flows by blocking the calling thread. Threads of its own are started only for what runs at once."""
+
+    def run(self, flow: Flow[Result]) -> Result:
+        """Drive a flow to its end.
+
+        Raises:
+            ClientError: what the flow raises.
+        """
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    given = self._take(step)
+                except BaseException as error:  # noqa: BLE001, PERF203 - Ctrl-C too lets the flow clear up
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(given)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+    def _take(self, step: Step) -> Any:
+        if isinstance(step, Send):
+            return step.transport.call(step.operation, step.deadline, step.headers)
+        if isinstance(step, Pause):
+            return time.sleep(step.seconds)
+        if isinstance(step, Resolve):
+            return _look_up(step.host, step.port)
+        if isinstance(step, Together):
+            return self._together(step)
+        return self._first_of(step)
+
+    def _together(self, step: Together) -> list[Any]:
+        workers = min(step.at_once, len(step.flows))
+        if workers <= 1:
+            return [self.run(flow) for flow in step.flows]
+        with concurrent.futures.ThreadPoolExecutor(workers, "plansmith-part") as pool:
+            parts = [pool.submit(contextvars.copy_context().run, self.run, flow) for flow in step.flows]
+            try:
+                return [part.result() for part in parts]
+            finally:
+                for part in parts:
+                    part.cancel()
+
+    def _first_of(self, step: FirstOf) -> Any:
+        # Daemon threads: the loser may have the whole deadline to go, and nobody waits for it.
+        first, second = _Background(self, step.first), None
+        if not first.done.wait(step.after):
+            second = _Background(self, step.make_second(), wakes=first.done)
+            first.done.wait()
+            if first.future.done() and first.future.exception() is not None:
+                concurrent.futures.wait([second.future])
+            elif not first.future.done() and second.future.exception() is not None:
+                concurrent.futures.wait([first.future])
+        futures = [first.future, *([second.future] if second else [])]
+        for future in futures:
+            if future.done() and future.exception() is None:
+                return future.result()
+        return first.future.result()
+
+
+class _Background:
+    """A flow driven by a thread of its own."""
+
+    def __init__(self, driver: SyncDriver, flow: Flow[Any], wakes: threading.Event | None = None) -> None:
+        self.done = threading.Event()
+        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        context = contextvars.copy_context()
+
+        def work() -> None:
+            try:
+                self.future.set_result(context.run(driver.run, flow))
+            except BaseException as error:  # noqa: BLE001 - carried to the thread that waits
+                self.future.set_exception(error)
+            for event in (self.done, wakes):
+                if event is not None:
+                    event.set()
+
+        threading.Thread(target=work, name="plansmith-hedge", daemon=True).start()
+
+
+class AsyncDriver:
+    """Drives flows on the running event loop."""
+
+    async def run(self, flow: Flow[Result]) -> Result:
+        """Drive a flow to its end; cancelling the task cancels what is under way.
+
+        Raises:
+            ClientError: what the flow raises.
+        """
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    given = await self._take(step)
+                except BaseException as error:  # noqa: BLE001, PERF203 - cancellation too lets the flow clear up
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(given)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+    async def _take(self, step: Step) -> Any:
+        if isinstance(step, Send):
+            return await step.transport.call(step.operation, step.deadline, step.headers)
+        if isinstance(step, Pause):
+            return await asyncio.sleep(step.seconds)
+        if isinstance(step, Resolve):
+            return await asyncio.get_running_loop().run_in_executor(None, _look_up, step.host, step.port)
+        if isinstance(step, Together):
+            return await self._together(step)
+        return await self._first_of(step)
+
+    async def _together(self, step: Together) -> list[Any]:
+        slots = asyncio.Semaphore(step.at_once)
+
+        async def in_turn(flow: Flow[Any]) -> Any:
+            async with slots:
+                return await self.run(flow)
+
+        return await _all_or_none([in_turn(flow) for flow in step.flows])
+
+    async def _first_of(self, step: FirstOf) -> Any:
+        first = asyncio.ensure_future(self.run(step.first))
+        tasks = [first]
+        try:
+            await asyncio.wait(tasks, timeout=step.after)
+            if not first.done():
+                tasks.append(asyncio.ensure_future(self.run(step.make_second())))
+            pending = set(tasks)
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if task.exception() is None:
+                        return task.result()
+            return first.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _all_or_none(work: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+    tasks = [asyncio.ensure_future(part) for part in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _look_up(host: str, port: int) -> tuple[str, ...]:
+    with contextlib.suppress(OSError, UnicodeError):
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+    return ()

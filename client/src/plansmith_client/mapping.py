@@ -1,0 +1,205 @@
+"""`Model.map` and `AsyncModel.map`: many rows through one model, as many requests at once as are asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections import deque
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING, Any
+
+from plansmith_client.deadlines import Deadline
+from plansmith_client.mapped import MappedItem, Pace, Piece, items_of, join_pieces, make_batcher, score
+from plansmith_client.progress import progress_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from plansmith_client.drivers import AsyncDriver, SyncDriver
+    from plansmith_client.mapped import Batch, MapOptions
+    from plansmith_client.model_core import ModelCore
+    from plansmith_client.results import InferResult
+
+__all__ = ["AsyncMapRun", "MapRun"]
+
+# A batch that is done while an earlier one is not waits for it: so many may, for each request under way.
+_READ_AHEAD = 4
+
+
+class MapRun:
+    """What `Model.map` gives: iterate over it for one item after another, or `collect()` all at once.
+
+    Example:
+        ```python
+        scores = client.model("digits").map(images).collect()["probabilities"]  # float32 [n, 10]
+        ```
+    """
+
+    def __init__(self, core: ModelCore, driver: SyncDriver, source: Any, options: MapOptions) -> None:
+        self._core = core
+        self._driver = driver
+        self._source = source
+        self._options = options
+
+    def __iter__(self) -> Iterator[MappedItem]:
+        metadata = self._driver.run(self._core.read_metadata(Deadline(self._options.timeout)))
+        for piece in self._pieces():
+            yield from items_of(piece, batches=bool(metadata.max_batch_size))
+
+    def collect(self) -> InferResult:
+        """All rows in one result.
+
+        Returns:
+            The outputs by name, each [items, ...], in the order of the items.
+
+        Raises:
+            ClientError: the error of the first item that failed.
+            InvalidInput: there were no items, or the items' outputs do not fit together.
+
+        Example:
+            ```python
+            client.model("digits").map(images).collect()
+            ```
+        """
+        return join_pieces(list(self._pieces()))
+
+    def _pieces(self) -> Iterator[Piece]:
+        options, core = self._options, self._core
+        metadata = self._driver.run(core.read_metadata(Deadline(options.timeout)))
+        make_batches, source, total = make_batcher(core, metadata, self._source, options)
+        pace = Pace(options.concurrency)
+        running: deque[concurrent.futures.Future[list[Piece]]] = deque()
+
+        def work(batch: Batch) -> list[Piece]:
+            return self._driver.run(score(core, batch, Deadline(options.timeout), pace))
+
+        with (
+            progress_of(options.progress, total, core.name) as advance,
+            concurrent.futures.ThreadPoolExecutor(options.concurrency, "plansmith-map") as pool,
+        ):
+            try:
+                for batch in make_batches(source):
+                    while len(busy := [future for future in running if not future.done()]) >= pace.limit:
+                        concurrent.futures.wait(busy, return_when=concurrent.futures.FIRST_COMPLETED)
+                    if len(running) >= options.concurrency * _READ_AHEAD:
+                        concurrent.futures.wait([running[0]])
+                    yield from _taken(running, advance, ordered=options.ordered)
+                    running.append(pool.submit(work, batch))
+                while running:
+                    waited = [running[0]] if options.ordered else running
+                    concurrent.futures.wait(waited, return_when=concurrent.futures.FIRST_COMPLETED)
+                    yield from _taken(running, advance, ordered=options.ordered)
+            finally:
+                for future in running:
+                    future.cancel()
+
+
+class AsyncMapRun:
+    """What `AsyncModel.map` gives: iterate over it with `async for`, or `await collect()`.
+
+    Example:
+        ```python
+        async for item in client.model("digits").map(images):
+            print(item.index, item.array.argmax())
+        ```
+    """
+
+    def __init__(self, core: ModelCore, driver: AsyncDriver, source: Any, options: MapOptions) -> None:
+        self._core = core
+        self._driver = driver
+        self._source = source
+        self._options = options
+
+    async def __aiter__(self) -> AsyncIterator[MappedItem]:
+        metadata = await self._driver.run(self._core.read_metadata(Deadline(self._options.timeout)))
+        async for piece in self._pieces():
+            for item in items_of(piece, batches=bool(metadata.max_batch_size)):
+                yield item
+
+    async def collect(self) -> InferResult:
+        """All rows in one result; see `MapRun.collect`.
+
+        Returns:
+            The outputs by name, each [items, ...], in the order of the items.
+
+        Raises:
+            ClientError: the error of the first item that failed.
+            InvalidInput: there were no items, or the items' outputs do not fit together.
+
+        Example:
+            ```python
+            (await client.model("digits").map(images).collect())["probabilities"]
+            ```
+        """
+        return join_pieces([piece async for piece in self._pieces()])
+
+    async def _pieces(self) -> AsyncIterator[Piece]:
+        options, core = self._options, self._core
+        pace = Pace(options.concurrency)
+        running: deque[asyncio.Task[list[Piece]]] = deque()
+
+        async def work(batch: Batch) -> list[Piece]:
+            return await self._driver.run(score(core, batch, Deadline(options.timeout), pace))
+
+        total = len(self._source) if hasattr(self._source, "__len__") else None
+        with progress_of(options.progress, total, core.name) as advance:
+            try:
+                async for batch in self._batches():
+                    while len(busy := [task for task in running if not task.done()]) >= pace.limit:
+                        await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
+                    if len(running) >= options.concurrency * _READ_AHEAD:
+                        await asyncio.wait([running[0]])
+                    for piece in _taken(running, advance, ordered=options.ordered):
+                        yield piece
+                    running.append(asyncio.ensure_future(work(batch)))
+                while running:
+                    waited = [running[0]] if options.ordered else list(running)
+                    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                    for piece in _taken(running, advance, ordered=options.ordered):
+                        yield piece
+            finally:
+                for task in running:
+                    task.cancel()
+                await asyncio.gather(*running, return_exceptions=True)
+
+    async def _batches(self) -> AsyncIterator[Batch]:
+        metadata = await self._driver.run(self._core.read_metadata(Deadline(self._options.timeout)))
+        if not isinstance(self._source, AsyncIterable):
+            make_batches, source, _ = make_batcher(self._core, metadata, self._source, self._options)
+            for batch in make_batches(source):
+                yield batch
+            return
+        make_batches, _, _ = make_batcher(self._core, metadata, (), self._options)
+        largest = metadata.max_batch_size or 1
+        size = self._options.batch_size if isinstance(self._options.batch_size, int) else largest
+        items: list[tuple[int, Any]] = []
+        index = 0
+        async for item in self._source:
+            items.append((index, item))
+            index += 1
+            if len(items) >= size:
+                for batch in make_batches(items):
+                    yield batch
+                items = []
+        for batch in make_batches(items):
+            yield batch
+
+
+def _taken(
+    running: deque[concurrent.futures.Future[list[Piece]]] | deque[asyncio.Task[list[Piece]]],
+    advance: Callable[[int], None],
+    *,
+    ordered: bool,
+) -> list[Piece]:
+    """The pieces that can be given now: from the front up to the first that is not done, or all that are done."""
+    if ordered:
+        done = []
+        while running and running[0].done():
+            done.append(running.popleft())
+    else:
+        done = [future for future in running if future.done()]
+        for future in done:
+            running.remove(future)  # type: ignore[arg-type]
+    pieces = [piece for future in done for piece in future.result()]
+    advance(sum(len(piece.indices) for piece in pieces))
+    return pieces

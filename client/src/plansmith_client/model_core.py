@@ -1,0 +1,266 @@
+"""What a model does for its caller, written once for both kinds of client: metadata, checks, splitting, fallback."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from plansmith_client.classification import classes_from_result
+from plansmith_client.errors import (
+    AccessDenied,
+    ClientError,
+    DeadlineExceeded,
+    InferenceFailed,
+    InvalidInput,
+    ModelNotFound,
+    ModelNotReady,
+    ProtocolError,
+    ServerOverloaded,
+    ServerUnavailable,
+)
+from plansmith_client.flows import FirstOf, Together
+from plansmith_client.operations import Infer, IsModelReady, ListModels, ReadModelConfig, ReadModelMetadata
+from plansmith_client.splitting import join_results, split_tensors
+from plansmith_client.validation import bind_inputs, check_inputs, check_outputs, check_parameters, check_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike
+
+    from plansmith_client.attempts import Caller
+    from plansmith_client.classification import ClassScore
+    from plansmith_client.deadlines import Deadline
+    from plansmith_client.flows import Flow
+    from plansmith_client.metadata import ModelMetadata, ModelStatus
+    from plansmith_client.operations import ParameterValue
+    from plansmith_client.results import InferResult
+
+__all__ = ["ModelCore", "Wish"]
+
+# What another model may still answer; a wrong input is as wrong there, and a passed deadline leaves no time.
+_FALL_BACK_ON = (ServerUnavailable, ServerOverloaded, ModelNotReady, ModelNotFound, InferenceFailed)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller wants besides the inputs; see `Model.infer`."""
+
+    outputs: Iterable[str] | None = None
+    request_id: str = ""
+    parameters: Mapping[str, ParameterValue] | None = None
+    classes: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class ModelCore:
+    """One model, and what is known about it.
+
+    Attributes:
+        caller: asks the servers.
+        name: the model's name.
+        version: the version; empty for the server's choice.
+        url: the servers', for messages.
+        timeout: seconds of a call that is given none.
+        metadata_max_age: seconds after which metadata is read again.
+        hedge_after: seconds after which an unanswered request is sent to a second server; None for never.
+        parts_at_once: requests under way at once for one call that is larger than the largest batch.
+        fallback: asked where this model cannot answer.
+    """
+
+    caller: Caller
+    name: str
+    version: str
+    url: str
+    timeout: float
+    metadata_max_age: float
+    hedge_after: float | None
+    parts_at_once: int
+    fallback: ModelCore | None = None
+    _metadata: ModelMetadata | None = field(default=None, init=False)
+    _read_at: float = field(default=0.0, init=False)
+
+    def read_metadata(self, deadline: Deadline) -> Flow[ModelMetadata]:
+        """The metadata: what is known, or what the server tells where that is nothing or too old."""
+        known = self._metadata
+        if known is not None and time.monotonic() - self._read_at <= self.metadata_max_age:
+            return known
+        metadata = yield from self._fetch_metadata(deadline)
+        self._metadata, self._read_at = metadata, time.monotonic()
+        return metadata
+
+    def is_ready(self, deadline: Deadline) -> Flow[bool]:
+        """Whether the model is ready; False too where it does not exist or no server can be reached."""
+        try:
+            ready = yield from self.caller.call(IsModelReady(self.name, self.version), deadline)
+        except (ModelNotFound, ModelNotReady, ServerUnavailable, ServerOverloaded, DeadlineExceeded):
+            return False
+        return ready
+
+    def bind(
+        self, positional: Sequence[ArrayLike], named: Mapping[str, ArrayLike], deadline: Deadline
+    ) -> Flow[Mapping[str, ArrayLike]]:
+        """The inputs by name."""
+        if not positional:
+            return named
+        metadata = yield from self.read_metadata(deadline)
+        return bind_inputs(metadata, positional, named)
+
+    def call(
+        self, positional: Sequence[ArrayLike], named: Mapping[str, ArrayLike], deadline: Deadline
+    ) -> Flow[InferResult]:
+        """One inference with inputs by position, by name, or both."""
+        inputs = yield from self.bind(positional, named, deadline)
+        return (yield from self.infer(inputs, Wish(), deadline))
+
+    def infer(self, inputs: Mapping[str, ArrayLike], wish: Wish, deadline: Deadline) -> Flow[InferResult]:
+        """One inference; in several requests where the batch is larger than the model's largest."""
+        try:
+            return (yield from self._infer(inputs, wish, deadline))
+        except _FALL_BACK_ON as error:
+            if self.fallback is None:
+                raise
+            try:
+                return (yield from self.fallback.infer(inputs, wish, deadline))
+            except ClientError as second:
+                raise second from error
+
+    def classify(
+        self,
+        positional: Sequence[ArrayLike],
+        named: Mapping[str, ArrayLike],
+        top: int,
+        output: str | None,
+        deadline: Deadline,
+    ) -> Flow[list[list[ClassScore]]]:
+        """The largest values of one output for each row, with their labels."""
+        if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+            raise InvalidInput(f"Model {self.name!r}: given top={top!r}, expected a number of classes from 1")
+        metadata = yield from self.read_metadata(deadline)
+        names = [spec.name for spec in metadata.outputs]
+        if output is None and len(names) != 1:
+            raise InvalidInput(f"Model {self.name!r} has several outputs: say which with output= ({', '.join(names)})")
+        chosen = names[0] if output is None else output
+        inputs = bind_inputs(metadata, positional, named)
+        result = yield from self.infer(inputs, Wish(outputs=(chosen,), classes=top), deadline)
+        return classes_from_result(result, chosen)
+
+    def request(self, metadata: ModelMetadata, inputs: Mapping[str, ArrayLike], wish: Wish) -> Infer:
+        """The checked request, of whatever batch.
+
+        Raises:
+            InvalidInput: the inputs or what is wished for do not match the metadata.
+        """
+        return Infer(
+            self.name,
+            self.version,
+            check_inputs(metadata, inputs),
+            check_outputs(metadata, wish.outputs),
+            check_text("request_id", wish.request_id),
+            check_parameters(metadata, wish.parameters),
+            wish.classes,
+        )
+
+    def stream_request(self, inputs: Mapping[str, ArrayLike], wish: Wish, deadline: Deadline) -> Flow[Infer]:
+        """The checked request of a stream, which cannot be sent in parts."""
+        metadata = yield from self.read_metadata(deadline)
+        operation = self.request(metadata, inputs, wish)
+        largest = metadata.max_batch_size
+        if largest and operation.inputs and operation.inputs[0].array.shape[0] > largest:
+            raise InvalidInput(
+                f"Model {self.name!r}: given a batch of {operation.inputs[0].array.shape[0]}, expected at most "
+                f"{largest} (max_batch_size): a stream is one request"
+            )
+        return operation
+
+    def noticed(self, result: InferResult) -> None:
+        """Forget the metadata where a version answered that it was not read for."""
+        known = self._metadata
+        if known is not None and not self.version and known.versions and result.model_version not in known.versions:
+            self._metadata = None
+
+    def forget(self) -> None:
+        """Read the metadata again with the next use."""
+        self._metadata = None
+
+    def explained(self, error: ModelNotFound | ModelNotReady, deadline: Deadline) -> Flow[ClientError]:
+        """What the repository's index tells about a model that the server did not use."""
+        try:
+            models = yield from self.caller.call(ListModels(), deadline)
+        except ClientError:
+            return error
+        return _explanation(self, error, models)
+
+    def _infer(self, inputs: Mapping[str, ArrayLike], wish: Wish, deadline: Deadline) -> Flow[InferResult]:
+        metadata = yield from self.read_metadata(deadline)
+        operation = self.request(metadata, inputs, wish)
+        if metadata.decoupled:
+            raise InvalidInput(
+                f"Model {self.name!r} is decoupled: it answers with any number of responses; use model.stream(...)"
+            )
+        largest = metadata.max_batch_size
+        try:
+            if largest and operation.inputs and operation.inputs[0].array.shape[0] > largest:
+                return (yield from self._infer_in_parts(operation, largest, deadline))
+            result: InferResult = yield from self._send(operation, deadline)
+        except (InvalidInput, ModelNotFound, ModelNotReady) as error:
+            # What the server refuses although the metadata allows it: the model may have changed.
+            self.forget()
+            if isinstance(error, InvalidInput):
+                raise
+            raise (yield from self.explained(error, deadline)) from error
+        self.noticed(result)
+        return result
+
+    def _infer_in_parts(self, operation: Infer, largest: int, deadline: Deadline) -> Flow[InferResult]:
+        if not operation.repeatable:
+            raise InvalidInput(
+                f"Model {self.name!r}: given a batch of {operation.inputs[0].array.shape[0]}, expected at most "
+                f"{largest} (max_batch_size): a step of a sequence is one request"
+            )
+        parts = [replace(operation, inputs=tensors) for tensors in split_tensors(operation.inputs, largest)]
+        results = yield Together([self._send(part, deadline) for part in parts], self.parts_at_once)
+        return join_results(results, [part.inputs[0].array.shape[0] for part in parts])
+
+    def _send(self, operation: Infer, deadline: Deadline) -> Flow[InferResult]:
+        if self.hedge_after is None or not operation.repeatable or len(self.caller.servers.all()) == 1:
+            return (yield from self.caller.call(operation, deadline))
+        result: InferResult = yield FirstOf(
+            self.caller.call(operation, deadline), lambda: self.caller.call(operation, deadline), self.hedge_after
+        )
+        return result
+
+    def _fetch_metadata(self, deadline: Deadline) -> Flow[ModelMetadata]:
+        try:
+            metadata = yield from self.caller.call(ReadModelMetadata(self.name, self.version), deadline)
+        except (ModelNotFound, ModelNotReady) as error:
+            raise (yield from self.explained(error, deadline)) from error
+        try:
+            config = yield from self.caller.call(ReadModelConfig(self.name, self.version), deadline)
+        except (ProtocolError, AccessDenied, InvalidInput, ModelNotFound):
+            # The configuration is Triton's extension, and may be kept from clients: without it the server checks.
+            return metadata
+        return metadata.with_config(config)
+
+
+def _explanation(model: ModelCore, error: ModelNotFound | ModelNotReady, models: Iterable[ModelStatus]) -> ClientError:
+    mine = [status for status in models if status.name == model.name]
+    wanted = [status for status in mine if not model.version or status.version in (model.version, "")]
+    if any(status.state == "READY" for status in wanted):
+        # The model is there: "not found" was its own word, "not ready" has passed.
+        return InferenceFailed(str(error)) if isinstance(error, ModelNotFound) else error
+    if wanted:
+        state = wanted[0].state.lower() or "not loaded"
+        reason = " ".join(wanted[0].reason.split())
+        return ModelNotReady(
+            f"Model {model.name!r} at {model.url} is {state}{f' ({reason})' if reason else ''}: "
+            "load it, or see the server's log"
+        )
+    if isinstance(error, ModelNotReady):
+        return error
+    if mine:
+        versions = ", ".join(status.version for status in mine if status.version) or "none"
+        return ModelNotFound(f"Model {model.name!r} at {model.url} has no version {model.version}: it has {versions}")
+    names = ", ".join(sorted({status.name for status in models})) or "no models at all"
+    return ModelNotFound(f"No model {model.name!r} at {model.url}: the server has {names}")

@@ -1,0 +1,53 @@
+"""How far a long job is."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from plansmith_client.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["progress_of"]
+
+
+@contextlib.contextmanager
+def progress_of(
+    wish: bool | Callable[[int, int | None], None],  # noqa: FBT001 - what a caller of `map` passes
+    total: int | None,
+    name: str,
+) -> Iterator[Callable[[int], None]]:
+    """A function that is told of items done.
+
+    Args:
+        wish: True for a bar on standard error, a function of (items done, items in all or None), or False for nothing.
+        total: the number of items, where it is known.
+        name: what the bar is called.
+
+    Raises:
+        InvalidInput: a bar is wished for and rich is not installed.
+    """
+    done = 0
+    if wish is False:
+        yield lambda _: None
+    elif callable(wish):
+        tell = wish
+
+        def advance(items: int) -> None:
+            nonlocal done
+            done += items
+            tell(done, total)
+
+        yield advance
+    else:
+        try:
+            from rich.console import Console  # noqa: PLC0415 - heavy, and only for those who want a bar
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+        except ImportError as error:
+            raise InvalidInput("progress=True needs the package rich: pip install 'plansmith-client[cli]'") from error
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(name, total=total)
+            yield lambda items: bar.advance(task, items)

@@ -1,0 +1,204 @@
+"""The servers of a client: which of them to ask next, and how each of them does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from plansmith_client.addresses import is_loopback
+from plansmith_client.breaker import Breaker, BreakerPolicy
+from plansmith_client.errors import ClientClosed, ServerUnavailable
+from plansmith_client.flows import Resolve
+from plansmith_client.shared_memory.policy import SharedMemoryPolicy
+from plansmith_client.shared_memory.sending import SharedMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from plansmith_client.addresses import Address
+    from plansmith_client.connections import Connection
+    from plansmith_client.flows import Flow
+
+__all__ = ["Balance", "Server", "Servers"]
+
+Balance = Literal["round_robin", "least_outstanding"]
+
+# What a name stands for may change: containers come and go.
+_LOOK_UP_SECONDS = 30.0
+
+
+class Server:
+    """One server: where it is, what carries messages to it, and whether it answers."""
+
+    __slots__ = ("address", "breaker", "last_failure", "outstanding", "shared_memory", "transport")
+
+    def __init__(
+        self, address: Address, transport: Any, policy: BreakerPolicy, shared_memory: SharedMemory | None
+    ) -> None:
+        self.address = address
+        self.transport = transport
+        self.shared_memory = shared_memory
+        self.breaker = Breaker(policy)
+        self.outstanding = 0
+        self.last_failure: ServerUnavailable | None = None
+
+
+class Servers:
+    """All servers of a client, which are taken to serve the same models.
+
+    Args:
+        addresses: one or more.
+        connection: how to connect to each.
+        open_transport: makes what carries messages to an address.
+        balance: `"round_robin"`, or `"least_outstanding"`: the server with the fewest requests under way.
+        breaker: when a server that does not answer is left alone.
+        resolve: take each address that a host name stands for as a server of its own, and look again every 30 s.
+        shared_memory: when large inputs go through shared memory; True for the default, False for never.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        connection: Connection,
+        open_transport: Callable[[Address, Connection], Any],
+        *,
+        balance: Balance,
+        breaker: BreakerPolicy,
+        resolve: bool,
+        shared_memory: SharedMemoryPolicy | bool,
+    ) -> None:
+        self._addresses = tuple(addresses)
+        self._connection = connection
+        self._open_transport = open_transport
+        self._balance = balance
+        self._breaker = breaker
+        self._resolve = resolve
+        self._shared_memory = SharedMemoryPolicy() if shared_memory is True else shared_memory
+        self._looked_up_at: float | None = None
+        self._next = 0
+        self._lock = threading.Lock()
+        self._closed = False
+        self._retired: list[Server] = []
+        self._servers: tuple[Server, ...] = ()
+        if not resolve:
+            self._servers = tuple(self._open(address, connection) for address in addresses)
+
+    @property
+    def urls(self) -> str:
+        """The servers' URLs, as the caller wrote them."""
+        return ", ".join(address.url for address in self._addresses)
+
+    def all(self) -> tuple[Server, ...]:
+        """Every server; none before names have been looked up."""
+        return self._servers
+
+    def look_up(self) -> Flow[None]:
+        """Look host names up where that is asked for and due."""
+        now = time.monotonic()
+        if not self._resolve or (self._looked_up_at is not None and now - self._looked_up_at < _LOOK_UP_SECONDS):
+            return
+        self._looked_up_at = now
+        found: dict[tuple[str, int], tuple[Address, Connection]] = {}
+        for address in self._addresses:
+            for host in (yield Resolve(address.host, address.port)):
+                named = replace(self._connection, server_name=self._connection.server_name or address.host)
+                url = address.url if host == address.host else f"{address.url} ({host})"
+                found.setdefault((host, address.port), (replace(address, host=host, url=url), named))
+        self._replace(found)
+
+    def choose(self, tried: Collection[Server]) -> Server | None:
+        """The server to ask next; None where all have been tried or are left alone.
+
+        It counts as asked: `release` has to follow.
+
+        Raises:
+            ClientClosed: the client has been closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise ClientClosed(f"The client for {self.urls} is closed: make a new one, or keep calls in its `with`")
+            fresh = [server for server in self._servers if server not in tried] if tried else self._servers
+            usable = [server for server in fresh if server.breaker.is_closed]
+            due = [server for server in fresh if not server.breaker.is_closed and server.breaker.wait() <= 0]
+            if due:
+                # One request at a time finds out whether the server is back; the others go elsewhere meanwhile.
+                chosen = due[0]
+                chosen.breaker.probing()
+            elif not usable:
+                return None
+            elif self._balance == "least_outstanding":
+                offset = self._next % len(usable)
+                chosen = min(usable[offset:] + usable[:offset], key=lambda server: server.outstanding)
+            else:
+                chosen = usable[self._next % len(usable)]
+            self._next += 1
+            chosen.outstanding += 1
+            return chosen
+
+    def release(self, server: Server) -> None:
+        """The request to a chosen server has ended."""
+        with self._lock:
+            server.outstanding -= 1
+
+    def succeeded(self, server: Server) -> None:
+        """The server answered, if only with an error."""
+        with self._lock:
+            server.breaker.succeeded()
+
+    def failed(self, server: Server, error: ServerUnavailable) -> None:
+        """The server could not be reached, or its connection broke."""
+        with self._lock:
+            server.last_failure = error
+            server.breaker.failed()
+
+    def timed_out(self, server: Server) -> None:
+        """No answer came in time: counted against the server only while another one is there to ask instead."""
+        with self._lock:
+            if any(other.breaker.is_closed for other in self._servers if other is not server):
+                server.breaker.failed()
+
+    def unavailable(self) -> ServerUnavailable:
+        """The error for a call that finds no server to ask."""
+        if not self._servers:
+            return ServerUnavailable(f"No server at {self.urls}: the name has no address; correct the URL")
+        last = next((server.last_failure for server in self._servers if server.last_failure is not None), None)
+        seconds = min(server.breaker.wait() for server in self._servers)
+        return ServerUnavailable(
+            f"{last or self.urls}. Not asked again for {max(seconds, 0.01):.2g} s after several failures in a row"
+        )
+
+    def reopen(self) -> None:
+        """Forget all connections and locks: for the child of a fork, where they are the parent's."""
+        self._lock = threading.Lock()
+        for server in self._servers:
+            server.outstanding = 0
+            server.transport.reopen()
+            if server.shared_memory is not None:
+                server.shared_memory.reopen()
+
+    def close(self) -> tuple[Server, ...]:
+        """Take no further calls; gives the servers, whose transports the caller closes."""
+        with self._lock:
+            self._closed = True
+            return (*self._servers, *self._retired)
+
+    def _open(self, address: Address, connection: Connection) -> Server:
+        transport = self._open_transport(address, connection)
+        shared_memory = None
+        if self._shared_memory and is_loopback(address.host):
+            shared_memory = SharedMemory(transport, self._shared_memory)
+        return Server(address, transport, self._breaker, shared_memory)
+
+    def _replace(self, found: dict[tuple[str, int], tuple[Address, Connection]]) -> None:
+        if not found:
+            return
+        with self._lock:
+            known = {(server.address.host, server.address.port): server for server in self._servers}
+            self._servers = tuple(
+                known.pop(key) if key in known else self._open(address, connection)
+                for key, (address, connection) in found.items()
+            )
+            # Requests may be under way on what went: it is closed with the client.
+            self._retired.extend(known.values())

@@ -1,0 +1,59 @@
+"""A batch larger than a model's largest: parts on the way out, one result on the way back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from plansmith_client.errors import ProtocolError
+from plansmith_client.results import InferResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from plansmith_client.operations import Tensor
+
+__all__ = ["join_results", "split_tensors"]
+
+
+def split_tensors(tensors: Sequence[Tensor], largest: int) -> Iterator[tuple[Tensor, ...]]:
+    """The tensors in parts of at most `largest` rows, each about as large as the others; views, not copies."""
+    rows = tensors[0].array.shape[0]
+    parts = -(-rows // largest)
+    for part in range(parts):
+        first, last = rows * part // parts, rows * (part + 1) // parts
+        yield tuple(replace(tensor, array=tensor.array[first:last]) for tensor in tensors)
+
+
+def join_results(results: Sequence[InferResult], rows: Sequence[int]) -> InferResult:
+    """One result of the parts' results, in order.
+
+    Args:
+        results: of the parts.
+        rows: of each part.
+
+    Raises:
+        ProtocolError: an output does not have the rows of its part, or the parts' outputs do not fit together.
+    """
+    first = results[0]
+    outputs = {}
+    for name in first:
+        arrays = [result[name] for result in results if name in result]
+        shapes = [array.shape for array in arrays]
+        if len(arrays) != len(results) or any(
+            shape[:1] != (count,) or shape[1:] != shapes[0][1:] for shape, count in zip(shapes, rows, strict=True)
+        ):
+            raise ProtocolError(
+                f"Model {first.model_name!r}, output {name!r}: {sum(rows)} rows were sent in parts of {list(rows)}, "
+                f"whose outputs {[list(shape) for shape in shapes]} do not join to one; send one part at a time"
+            )
+        outputs[name] = np.concatenate(arrays)
+    return InferResult(
+        outputs,
+        model_name=first.model_name,
+        model_version=first.model_version,
+        request_id=first.request_id,
+        parameters=first.parameters,
+    )

@@ -1,0 +1,122 @@
+"""What a server counts of each model (Triton's statistics extension)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["BatchStatistics", "Duration", "ModelStatistics", "statistics_from_document"]
+
+_NANOSECONDS = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """How often something was done, and for how long in all.
+
+    Example:
+        ```python
+        client.model("digits").statistics()[0].queue.mean  # seconds
+        ```
+    """
+
+    count: int
+    seconds: float
+
+    @property
+    def mean(self) -> float:
+        """Seconds each; 0 where it was never done."""
+        return self.seconds / self.count if self.count else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatistics:
+    """The executions of one batch size.
+
+    Example:
+        ```python
+        {batch.size: batch.compute_infer.mean for batch in client.model("digits").statistics()[0].batches}
+        ```
+    """
+
+    size: int
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatistics:
+    """What one version of a model has done since it was loaded.
+
+    Attributes:
+        name: the model's name.
+        version: the version.
+        last_inference: when the last one was, UTC; None where there was none.
+        inferences: rows: a request with a batch of 8 counts 8.
+        executions: runs of the model: fewer than inferences where batches were made.
+        success: requests that succeeded, and their time in the server.
+        fail: those that did not.
+        queue: waiting for an instance.
+        compute_input: preparing the inputs.
+        compute_infer: the model itself.
+        compute_output: reading the outputs.
+        cache_hit: answers from the response cache, and the time to look them up.
+        cache_miss: lookups in the response cache that found nothing, storing included.
+        batches: the executions of each batch size.
+
+    Example:
+        ```python
+        for statistics in client.statistics():
+            print(statistics.name, statistics.version, statistics.success.count, statistics.queue.mean)
+        ```
+    """
+
+    name: str
+    version: str
+    last_inference: datetime | None
+    inferences: int
+    executions: int
+    success: Duration
+    fail: Duration
+    queue: Duration
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Duration
+    cache_hit: Duration
+    cache_miss: Duration
+    batches: tuple[BatchStatistics, ...]
+
+
+def statistics_from_document(document: Mapping[str, Any]) -> tuple[ModelStatistics, ...]:
+    """Read the answer of the statistics extension, as JSON or as gRPC's message in the same shape."""
+    return tuple(_model(entry) for entry in document.get("model_stats") or ())
+
+
+def _model(entry: Mapping[str, Any]) -> ModelStatistics:
+    stats = entry.get("inference_stats") or {}
+    last = int(entry.get("last_inference") or 0)
+    kinds = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss")
+    return ModelStatistics(
+        entry["name"],
+        entry.get("version") or "",
+        datetime.fromtimestamp(last / 1000, timezone.utc) if last else None,
+        int(entry.get("inference_count") or 0),
+        int(entry.get("execution_count") or 0),
+        **{kind: _duration(stats.get(kind)) for kind in kinds},
+        batches=tuple(_batch(batch) for batch in entry.get("batch_stats") or ()),
+    )
+
+
+def _batch(entry: Mapping[str, Any]) -> BatchStatistics:
+    kinds = ("compute_input", "compute_infer", "compute_output")
+    return BatchStatistics(int(entry["batch_size"]), *(_duration(entry.get(kind)) for kind in kinds))
+
+
+def _duration(entry: Mapping[str, Any] | None) -> Duration:
+    stated = entry or {}
+    return Duration(int(stated.get("count") or 0), int(stated.get("ns") or 0) / _NANOSECONDS)

@@ -1,0 +1,175 @@
+"""What the two gRPC transports share: options of a channel, metadata of a call, errors from a status."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from plansmith_client._version import USER_AGENT
+from plansmith_client.errors import ClientError, InvalidInput, ProtocolError
+from plansmith_client.transports.failures import (
+    deadline_exceeded,
+    error_from_answer,
+    malformed_answer,
+    server_unavailable,
+)
+from plansmith_client.transports.grpc_wire import stream_result
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from plansmith_client.addresses import Address
+    from plansmith_client.connections import Connection
+    from plansmith_client.deadlines import Deadline
+    from plansmith_client.operations import Infer, Operation
+    from plansmith_client.results import InferResult
+
+__all__ = [
+    "CHANNEL_OPTIONS",
+    "call_metadata",
+    "channel_credentials",
+    "channel_options",
+    "error_from_rpc",
+    "error_from_status",
+    "grpc_compression",
+    "read_response",
+]
+
+CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # Servers count pings that come more often than every 300 s as an attack and hang up; gateways forget connections
+    # that are silent for 350 s.
+    ("grpc.keepalive_time_ms", 330_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Channels with equal options would share one connection.
+    ("grpc.use_local_subchannel_pool", 1),
+    # By default a channel that failed to connect may refuse calls for two minutes after the server is back.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Sending again is this package's own decision, made in one place for all transports.
+    ("grpc.enable_retries", 0),
+    # As over HTTP, the environment's proxies are not used: a model server is a neighbour.
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.primary_user_agent", USER_AGENT),
+)
+
+# What gRPC's core itself says with UNAVAILABLE, rather than the server's application.
+_CONNECTION_FAILURES = (
+    "failed to connect",
+    "errors resolving",
+    "dns resolution failed",
+    "connection reset",
+    "connection refused",
+    "socket closed",
+    "broken pipe",
+    "goaway",
+    "recvmsg",
+    "sendmsg",
+    "endpoint closing",
+    "keepalive",
+    "transport closed",
+    "no route to host",
+    "network is unreachable",
+    "handshake",
+    "http2",
+)
+
+
+def channel_options(connection: Connection, number: int) -> tuple[tuple[str, int | str], ...]:
+    """The options of one of a transport's channels."""
+    name = connection.server_name
+    named: tuple[tuple[str, int | str], ...] = ()
+    if name:
+        named = (("grpc.ssl_target_name_override", name), ("grpc.default_authority", name))
+    return (*CHANNEL_OPTIONS, ("plansmith.channel", number), *named)
+
+
+def channel_credentials(address: Address, connection: Connection) -> grpc.ChannelCredentials | None:
+    """TLS for `grpcs`, None for `grpc`.
+
+    Raises:
+        InvalidInput: a file cannot be read.
+    """
+    if address.scheme != "grpcs":
+        return None
+    return grpc.ssl_channel_credentials(
+        connection.read_pem(connection.ca_file),
+        connection.read_pem(connection.key_file),
+        connection.read_pem(connection.certificate_file),
+    )
+
+
+def call_metadata(connection: Connection, headers: Mapping[str, str]) -> tuple[tuple[str, str], ...] | None:
+    """The metadata of one call."""
+    if not headers and not connection.headers and connection.make_token is None:
+        return None
+    return tuple(connection.call_headers(headers).items())
+
+
+def grpc_compression(connection: Connection) -> grpc.Compression | None:
+    """GRPC's name of the compression; None for none."""
+    if connection.compression is None:
+        return None
+    return grpc.Compression.Gzip if connection.compression == "gzip" else grpc.Compression.Deflate
+
+
+def error_from_rpc(error: Any, operation: Operation[Any], url: str, deadline: Deadline) -> ClientError:
+    """The error for one of gRPC's, of either of its Python interfaces."""
+    code = error.code()
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return deadline_exceeded(operation, url, deadline.timeout)
+    return error_from_status(code, error.details() or "", operation, url)
+
+
+def error_from_status(code: grpc.StatusCode, details: str, operation: Operation[Any], url: str) -> ClientError:
+    """The error for a gRPC status; total over `grpc.StatusCode`."""
+    words = details.lower()
+    if code is grpc.StatusCode.UNAVAILABLE and any(phrase in words for phrase in _CONNECTION_FAILURES):
+        return _connection_error(details, url)
+    if code is grpc.StatusCode.INTERNAL and "deserializing response" in words:
+        return malformed_answer(operation, url, details)
+    if code is grpc.StatusCode.INTERNAL and "illegal header" in words:
+        return InvalidInput(f"A header of the call to {url} cannot be sent over gRPC ({details})")
+    return error_from_answer(code.name, details, operation, url)
+
+
+def read_response(reply: Any, operation: Infer, url: str) -> InferResult | None:
+    """The result in one response of a stream; None where it only says that the stream has ended.
+
+    Raises:
+        ClientError: the response carries an error, or cannot be read.
+    """
+    if reply.error_message:
+        raise _error_in_stream(reply.error_message, operation, url)
+    try:
+        return stream_result(operation, reply)
+    except (ProtocolError, ValueError, TypeError) as error:
+        raise malformed_answer(operation, url, error) from error
+
+
+def _error_in_stream(text: str, operation: Infer, url: str) -> ClientError:
+    # Words alone came, without a code.
+    words = text.lower()
+    code = "NOT_FOUND" if "unknown model" in words or "is not found" in words else "UNKNOWN"
+    return error_from_answer("INVALID_ARGUMENT" if "unexpected" in words else code, text, operation, url)
+
+
+def _connection_error(details: str, url: str) -> ClientError:
+    # gRPC's words run from the general to the particular, and may end in a status that says nothing.
+    reason = details.removesuffix(": OK").rpartition(": ")[2].rstrip("]")
+    words = details.lower()
+    if "certificate_verify_failed" in words:
+        return server_unavailable(
+            url, reason, "name its authority with ca_file= or GRPC_DEFAULT_SSL_ROOTS_FILE_PATH if you trust it"
+        )
+    if "socket closed" in words and "failed to connect" in words:
+        target = url.rpartition("://")[2]
+        advice = (
+            f"it may not speak gRPC, or only over TLS; Triton's HTTP port is http://{target}, TLS is grpcs://{target}"
+        )
+        return server_unavailable(url, reason, advice)
+    return server_unavailable(url, reason)
