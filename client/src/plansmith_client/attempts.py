@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.deadlines import Deadline
-from plansmith_client.errors import ClientClosed, ClientError, DeadlineExceeded, ModelNotReady, ServerUnavailable
+from plansmith_client.errors import (
+    ClientClosed,
+    ClientError,
+    DeadlineExceeded,
+    ModelNotFound,
+    ModelNotReady,
+    ServerUnavailable,
+)
 from plansmith_client.flows import NO_HEADERS, Pause, Send
 from plansmith_client.operations import Infer, IsServerReady
 
@@ -102,7 +109,7 @@ class Caller:
                 if not operation.repeatable:
                     raise
                 failure = error
-            except ModelNotReady as error:
+            except (ModelNotFound, ModelNotReady) as error:
                 # The server is there; another one may have the model loaded already.
                 servers.succeeded(server)
                 failure = error

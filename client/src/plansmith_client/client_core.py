@@ -17,6 +17,7 @@ from plansmith_client.errors import (
     ClientError,
     DeadlineExceeded,
     InvalidInput,
+    ModelNotFound,
     ServerOverloaded,
     ServerUnavailable,
 )
@@ -148,7 +149,15 @@ class ClientCore:
     def load(self, name: str, config: Mapping[str, Any] | str | None, deadline: Deadline) -> Flow[None]:
         """Load a model on every server."""
         document = config if isinstance(config, str) else json.dumps(config) if config else ""
-        yield from self._everywhere(LoadModel(check_text("model name", name), "", document), deadline)
+        try:
+            yield from self._everywhere(LoadModel(check_text("model name", name), "", document), deadline)
+        except ModelNotFound as error:
+            # Triton says the same of a model that is not there and of one whose configuration it cannot read.
+            if any(model.name == name for model in (yield from self.models(deadline))):
+                raise InvalidInput(
+                    f"Model {name!r} at {self.url}: the server refuses its configuration; its log says why"
+                ) from error
+            raise
         self._forget(name)
 
     def unload(self, name: str, deadline: Deadline, *, dependents: bool) -> Flow[None]:

@@ -134,19 +134,24 @@ class Piece:
 
 
 class Pace:
-    """How many requests may be under way: halved when a server is overloaded, one more with each that it answers."""
+    """How many requests may be under way: halved when a server is overloaded, one more when as many are answered."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self.limit = most
+        self._limit = float(most)
+
+    @property
+    def limit(self) -> int:
+        """Requests under way at most."""
+        return int(self._limit)
 
     def slower(self) -> None:
         """The server's queue is full."""
-        self.limit = max(1, self.limit // 2)
+        self._limit = max(1.0, self._limit / 2)
 
     def faster(self) -> None:
         """The server answered."""
-        self.limit = min(self._most, self.limit + 1)
+        self._limit = min(float(self._most), self._limit + 1 / self._limit)
 
 
 def make_batcher(
@@ -259,6 +264,9 @@ def _from_items(
         try:
             request = _item_request(core, metadata, item, wish, batches=bool(largest))
         except InvalidInput as error:
+            if options.ordered and waiting:
+                yield _joined(waiting)
+                waiting = []
             yield Batch((index,), error)
             continue
         if not largest:

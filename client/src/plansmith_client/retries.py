@@ -33,8 +33,8 @@ class RetryPolicy:
         ```
     """
 
-    attempts: int = 2
-    backoff: float = 0.05
+    attempts: int = 3
+    backoff: float = 0.1
     longest_backoff: float = 2.0
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from plansmith_client.errors import (
     ServerOverloaded,
     ServerUnavailable,
 )
-from plansmith_client.operations import Infer, ModelOperation, Operation
+from plansmith_client.operations import Infer, LoadModel, ModelOperation, Operation
 
 __all__ = [
     "STATUS_CODES",
@@ -87,6 +87,17 @@ _RULES = (
         phrases=("has no available versions", "is not at ready state", "not ready for inference"),
         about=ModelOperation,
     ),
+    _Rule(
+        InvalidInput,
+        "the server decides by itself what it loads ({reason}); start it with explicit model control",
+        phrases=("explicit model load / unload is not allowed",),
+    ),
+    _Rule(
+        ModelNotFound,
+        "the repository has no such model ({reason})",
+        phrases=("failed to poll from model repository",),
+        about=LoadModel,
+    ),
     _Rule(ModelNotFound, "not found ({reason})", codes=("NOT_FOUND",), about=ModelOperation),
     # MLServer answers some calls with UNKNOWN and the name of its exception.
     _Rule(ModelNotFound, "not found ({reason})", phrases=("mlserver.errors.modelnotfound",), about=ModelOperation),
@@ -110,6 +121,7 @@ _RULES = (
         codes=("UNAVAILABLE",),
     ),
     _Rule(InferenceFailed, "the inference failed ({reason})", about=Infer),
+    _Rule(ModelNotReady, "it could not be loaded ({reason})", codes=("INTERNAL", "UNKNOWN"), about=LoadModel),
     _Rule(
         ProtocolError,
         "the server does not know this call of the Open Inference Protocol ({reason})",
@@ -173,7 +185,7 @@ def malformed_answer(operation: Operation[Any], url: str, reason: object) -> Pro
 
 
 def _subject(operation: Operation[Any]) -> str:
-    if not isinstance(operation, ModelOperation):
+    if not isinstance(operation, ModelOperation) or not operation.name:
         return "The server"
     return f"Model {operation.name!r}" + (f" version {operation.version}" if operation.version else "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.connections import Connection
@@ -133,7 +134,9 @@ def error_from_aiohttp(error: Exception, operation: Operation[Any], address: Add
     if isinstance(error, aiohttp.ClientConnectorCertificateError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
         return server_unavailable(url, str(error), "name its authority with ca_file= or SSL_CERT_FILE if you trust it")
     if isinstance(error, aiohttp.ClientConnectorError):
-        return server_unavailable(url, error.os_error.strerror or str(error))
+        # asyncio words it anew: "Connect call failed".
+        number = error.os_error.errno
+        return server_unavailable(url, os.strerror(number) if number and number > 0 else str(error.os_error))
     if isinstance(error, aiohttp.ClientResponseError):
         hint = f"what listens there does not speak HTTP: if it is Triton's gRPC port, leave out {address.scheme}://"
         return malformed_answer(operation, url, hint if error.status == _BAD_REQUEST else error.message)

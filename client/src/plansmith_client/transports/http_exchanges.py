@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from plansmith_client._version import USER_AGENT
 from plansmith_client.errors import ClientError, ProtocolError
 from plansmith_client.operations import Infer, IsModelReady, IsServerLive, IsServerReady
-from plansmith_client.transports.failures import STATUS_CODES, error_from_answer, malformed_answer
+from plansmith_client.transports.failures import STATUS_CODES, error_from_answer, malformed_answer, server_unavailable
 from plansmith_client.transports.http_wire import EXCHANGES, Reply, Request, infer_request
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _OK = 200
 _NOT_READY = {IsServerLive: (400, 503), IsServerReady: (400, 503), IsModelReady: (400, 404, 503)}
 # The fastest level: the network is what it is to spare, and tensors of floats compress badly anyway.
 _LEVEL = 1
+_DELIMITERS = {"content-length", "transfer-encoding"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,9 @@ def answer_from_response(response: Response, operation: Operation[Answer_co], ur
     try:
         answer: Answer_co = EXCHANGES[type(operation)].answer(Reply(response.headers, response.body))
     except (ProtocolError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        if not _DELIMITERS & set(response.headers):
+            # Python's parser takes the end of a connection for the end of the headers.
+            raise server_unavailable(url, "the connection ended in the middle of the answer") from error
         raise malformed_answer(operation, url, error) from error
     return answer
 

@@ -42,6 +42,7 @@ __all__ = ["HttpTransport", "error_from_exception"]
 
 # Connections kept for reuse. More are opened when more threads call at once, so that nobody waits for one.
 _KEPT_CONNECTIONS = 256
+_HTTP = "HTTP/1."
 
 
 class HttpTransport:
@@ -134,12 +135,18 @@ def error_from_exception(error: Exception, operation: Operation[Any], address: A
     if isinstance(error, exceptions.ClosedPoolError):
         return client_closed(url)
     if isinstance(cause, http.client.BadStatusLine) and not isinstance(cause, ConnectionError):
-        hint = f"what listens there does not speak HTTP: if it is Triton's gRPC port, leave out {address.scheme}://"
-        return malformed_answer(operation, url, hint)
+        return _bad_status_line(str(cause), operation, address)
     incomplete = (exceptions.IncompleteRead, http.client.IncompleteRead, exceptions.SSLError, exceptions.ProxyError)
     if isinstance(cause, (OSError, *incomplete)) and not isinstance(error, exceptions.InvalidChunkLength):
         return _connection_error(cause, url)
     return malformed_answer(operation, url, f"{type(cause).__name__}: {cause}")
+
+
+def _bad_status_line(line: str, operation: Operation[Any], address: Address) -> ClientError:
+    if line and _HTTP.startswith(line[: len(_HTTP)]):
+        return server_unavailable(address.url, "the connection ended in the middle of the answer")
+    hint = f"what listens there does not speak HTTP: if it is Triton's gRPC port, leave out {address.scheme}://"
+    return malformed_answer(operation, address.url, hint)
 
 
 def _connection_error(error: BaseException, url: str) -> ClientError:

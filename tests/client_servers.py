@@ -1,0 +1,36 @@
+"""The Triton servers of the client's tests: all models of `models_python` and `models_client`, on free ports."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from plansmith_server import ServerOptions, TritonServer
+
+FOLDERS = tuple(Path(__file__).parent / name for name in ("models_python", "models_client"))
+
+
+@contextlib.contextmanager
+def triton_with(models: tuple[str, ...], folder: Path, **options):
+    """A server with explicit model control whose repository has all models, and which has these loaded."""
+    repository = folder / "models"
+    for source in FOLDERS:
+        shutil.copytree(source, repository, dirs_exist_ok=True)
+    given = ServerOptions(
+        repository=repository,
+        http_port=options.pop("http_port", 0),
+        grpc_port=options.pop("grpc_port", 0),
+        metrics_port=0,
+        config_name="none",
+        control="explicit",
+        models=models,
+        triton_arguments=(
+            "--cache-config=local,size=1048576",
+            # Without a file, trace settings cannot be changed.
+            f"--trace-config=triton,file={folder / 'trace.json'}",
+        ),
+        **options,
+    )
+    with TritonServer(given) as running:
+        yield running

@@ -1,0 +1,177 @@
+"""A TCP proxy on loopback that breaks connections on purpose: it delays, drips, cuts, resets and stalls."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHUNK = 65536
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to one connection.
+
+    Attributes:
+        delay: seconds before the first byte of an answer passes.
+        drip: seconds between single bytes of the answers.
+        cut_answer_after: bytes of answers after which the connection ends.
+        cut_request_after: bytes of requests after which the connection ends.
+        reset: whether it ends with a reset instead of an orderly close.
+        stall: whether answers never pass.
+    """
+
+    delay: float = 0.0
+    drip: float = 0.0
+    cut_answer_after: int | None = None
+    cut_request_after: int | None = None
+    reset: bool = False
+    stall: bool = False
+
+
+class FaultProxy:
+    """Stands before a server.
+
+    Attributes:
+        faults: what happens to the next connections, one each; those after them pass unharmed, or meet `always`.
+        always: what happens to connections for which `faults` has nothing left.
+        connections: how many have been accepted.
+        request_bytes: how many bytes of requests have come.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._stopping = threading.Event()
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self.faults: deque[Fault] = deque()
+        self.always = Fault()
+        self.connections = 0
+        self.request_bytes = 0
+        self._start(self._accept)
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def end_connections(self) -> None:
+        """Close what is open: the next call needs a new connection, which takes the next fault."""
+        with self._lock:
+            for side in self._open:
+                with contextlib.suppress(OSError):
+                    side.shutdown(socket.SHUT_RDWR)
+
+    def stop(self) -> None:
+        self._stopping.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.end_connections()
+        for thread in self._threads:
+            thread.join()
+
+    def _start(self, work, *arguments) -> None:
+        thread = threading.Thread(target=work, args=arguments)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                self.connections += 1
+                fault = self.faults.popleft() if self.faults else self.always
+            try:
+                server = socket.create_connection(("127.0.0.1", self._port))
+            except OSError:
+                client.close()
+                continue
+            for side in (client, server):
+                side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # A thread that waits in recv() without an end would keep close() from resetting the connection.
+                side.settimeout(0.05)
+            with self._lock:
+                self._open |= {client, server}
+            self._start(self._requests, client, server, fault)
+            self._start(self._answers, client, server, fault)
+
+    def _requests(self, client: socket.socket, server: socket.socket, fault: Fault) -> None:
+        with contextlib.suppress(OSError):
+            self._carry(client, server, fault.cut_request_after, counted=True)
+        self._end(client, server, reset=fault.reset)
+
+    def _answers(self, client: socket.socket, server: socket.socket, fault: Fault) -> None:
+        with contextlib.suppress(OSError):
+            if fault.stall:
+                while received(server):
+                    pass
+            elif fault.drip:
+                self._drip(server, client, fault)
+            else:
+                self._carry(server, client, fault.cut_answer_after, delay=fault.delay)
+        self._end(client, server, reset=fault.reset)
+
+    def _carry(
+        self, source: socket.socket, target: socket.socket, limit: int | None, *, delay: float = 0.0, counted=False
+    ) -> None:
+        passed = 0
+        while data := received(source):
+            if not passed and delay and self._stopping.wait(delay):
+                return
+            if counted:
+                with self._lock:
+                    self.request_bytes += len(data)
+            if limit is not None and passed + len(data) >= limit:
+                target.sendall(data[: limit - passed])
+                return
+            target.sendall(data)
+            passed += len(data)
+
+    def _drip(self, server: socket.socket, client: socket.socket, fault: Fault) -> None:
+        while data := received(server):
+            for byte in data:
+                if self._stopping.wait(fault.drip):
+                    return
+                client.sendall(bytes([byte]))
+
+    def _end(self, client: socket.socket, server: socket.socket, *, reset: bool) -> None:
+        with self._lock:
+            for side in (client, server):
+                if side not in self._open:
+                    continue
+                self._open.discard(side)
+                with contextlib.suppress(OSError):
+                    if reset:
+                        side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    else:
+                        side.shutdown(socket.SHUT_RDWR)
+                side.close()
+
+
+def received(source: socket.socket) -> bytes:
+    while True:
+        with contextlib.suppress(TimeoutError):
+            return source.recv(CHUNK)
+
+
+@contextlib.contextmanager
+def fault_proxy(port: int) -> Iterator[FaultProxy]:
+    """A proxy before the server at this port of loopback."""
+    proxy = FaultProxy(port)
+    try:
+        yield proxy
+    finally:
+        proxy.stop()

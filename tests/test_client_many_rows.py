@@ -1,0 +1,210 @@
+"""Bulk scoring with `map`, and single calls made into batches with `batched`, over all four faces."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import threading
+
+import numpy as np
+import pytest
+from client_faces import FACES, open_client, url_of
+from client_servers import triton_with
+
+from plansmith_client import ClientError, InferenceFailed, InvalidInput, ModelNotFound
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with triton_with(("add", "double", "every_type", "picky"), tmp_path_factory.mktemp("rows")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=FACES)
+def client(request, server):
+    with open_client(request.param, url_of(request.param, server), timeout=30) as client:
+        yield client
+
+
+ROWS = np.arange(1000, dtype=np.float32)[:, None]
+
+
+def test_an_array_is_mapped_row_by_row_in_full_batches(client):
+    items = list(client.model("picky").map(ROWS))
+    assert [item.index for item in items] == list(range(1000))
+    np.testing.assert_array_equal(np.stack([item["root"] for item in items]), np.sqrt(ROWS))
+    assert items[0]["rows"].tolist() == [16]
+    assert all(item.error is None for item in items)
+
+
+def test_all_rows_are_collected_into_one_result(client):
+    result = client.model("picky").map(ROWS, concurrency=8, batch_size=10, outputs=["root", "rows"]).collect()
+    np.testing.assert_array_equal(result["root"], np.sqrt(ROWS))
+    assert set(result) == {"root", "rows"}
+    assert set(result["rows"].reshape(-1).tolist()) == {10}
+
+
+def test_arrays_by_name_tuples_and_mappings_are_items_too(client):
+    model = client.model("add")
+    a, b = np.arange(20)[:, None], np.arange(20)[:, None] * 10
+    wanted = (a + b).reshape(-1).tolist()
+    sources = [
+        {"a": a, "b": b},
+        list(zip(a, b, strict=True)),
+        ({"a": one, "b": other} for one, other in zip(a.tolist(), b.tolist(), strict=True)),
+    ]
+    for source in sources:
+        assert model.map(source).collect()["sum"].reshape(-1).tolist() == wanted
+
+
+def test_items_of_different_shapes_go_into_batches_of_their_own(client):
+    items = [(np.arange(width), np.arange(width)) for width in (1, 1, 3, 3, 1)]
+    sums = [item["sum"].tolist() for item in client.model("add").map(items)]
+    assert sums == [[0], [0], [0, 2, 4], [0, 2, 4], [0]]
+
+
+def test_what_fails_is_reported_in_its_place_and_the_others_go_on(client):
+    rows = ROWS[:100].copy()
+    rows[[3, 50, 51]] = -1
+    items = list(client.model("picky").map(rows))
+    failed = [item.index for item in items if item.error is not None]
+    assert failed == [3, 50, 51]
+    assert all(isinstance(items[index].error, InferenceFailed) for index in failed)
+    with pytest.raises(InferenceFailed, match="no root"):
+        _ = items[3]["root"]
+    assert items[4].array.tolist() if len(items[4]) == 1 else items[4]["root"].tolist() == [2.0]
+    with pytest.raises(InferenceFailed):
+        client.model("picky").map(rows).collect()
+
+
+def test_an_item_that_cannot_be_sent_fails_alone(client):
+    items = list(client.model("picky").map([[1.0], "wrong", [4.0], None, [9.0, 9.0], [16.0]]))
+    assert [item.index for item in items] == sorted(item.index for item in items)
+    assert [item.index for item in items if item.error is not None] == [1, 3, 4]
+    assert isinstance(items[1].error, InvalidInput)
+    assert [item["root"].tolist() for item in items if item.error is None] == [[1.0], [2.0], [4.0]]
+
+
+def test_results_may_come_as_they_are_done_and_each_says_which_it_is(client):
+    items = list(client.model("picky").map(ROWS, ordered=False, concurrency=8))
+    assert sorted(item.index for item in items) == list(range(1000))
+    assert all(item["root"][0] == np.sqrt(np.float32(item.index)) for item in items)
+
+
+def test_a_run_that_was_broken_off_goes_on_where_it_was(client):
+    model = client.model("picky")
+    done = {item.index: item for item in itertools.islice(model.map(ROWS, ordered=False), 333)}
+    rest = {item.index: item for item in model.map(ROWS, skip=set(done))}
+    assert set(done).isdisjoint(rest)
+    assert set(done) | set(rest) == set(range(1000))
+    assert [item.index for item in model.map(ROWS, skip=990)] == list(range(990, 1000))
+    assert [item.index for item in model.map(iter(ROWS), skip={0, 2, 4}) if item.index < 6] == [1, 3, 5]
+
+
+def test_an_endless_source_is_read_only_as_far_as_results_are_taken(client):
+    read = itertools.count()
+
+    def endless():
+        for number in read:
+            yield np.array([float(number)], np.float32)
+
+    stream = iter(client.model("picky").map(endless(), concurrency=2))
+    taken = list(itertools.islice(stream, 100))
+    stream.close()
+    assert [item["root"][0] for item in taken] == [np.sqrt(np.float32(number)) for number in range(100)]
+    assert next(read) < 400
+
+
+def test_a_full_queue_slows_the_run_down_and_nothing_is_lost(client):
+    # The model's queue takes four requests, of one row each here.
+    result = client.model("picky").map(ROWS[:300], batch_size=1, concurrency=32).collect()
+    np.testing.assert_array_equal(result["root"], np.sqrt(ROWS[:300]))
+
+
+def test_a_model_that_does_not_batch_takes_each_item_as_a_request(client):
+    items = [{"int32": np.full((1, width), width, np.int32)} for width in range(1, 6)]
+    got = list(client.model("every_type").map(items, outputs=["int32_out"]))
+    assert [item.array.tolist() for item in got] == [[[width] * width] for width in range(1, 6)]
+
+
+def test_progress_is_told(client):
+    told = []
+    client.model("picky").map(ROWS[:40], progress=lambda done, total: told.append((done, total))).collect()
+    assert told[-1] == (40, 40)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_wrong_options_of_a_run_are_refused(client):
+    model = client.model("picky")
+    for options in ({"batch_size": 0}, {"batch_size": "all"}, {"concurrency": 0}, {"timeout": -1}):
+        with pytest.raises(InvalidInput):
+            model.map(ROWS, **options).collect()
+    with pytest.raises(InvalidInput, match="max_batch_size 16"):
+        model.map(ROWS, batch_size=17).collect()
+    with pytest.raises(InvalidInput, match="different numbers of rows"):
+        client.model("add").map({"a": ROWS[:3].astype(int), "b": ROWS[:4].astype(int)}).collect()
+    with pytest.raises(InvalidInput, match="no items"):
+        model.map([]).collect()
+    with pytest.raises(ModelNotFound):
+        client.model("nope").map(ROWS).collect()
+
+
+@pytest.mark.parametrize("face", ["grpc-async", "http-async"])
+def test_an_asynchronous_source_is_mapped(server, face):
+    async def source():
+        for row in ROWS[:50]:
+            yield row
+
+    with open_client(face, url_of(face, server)) as client:
+        items = list(client.model("picky").map(source()))
+        assert [item["root"][0] for item in items] == np.sqrt(ROWS[:50, 0]).tolist()
+
+
+# Single calls made into batches.
+
+
+def test_single_calls_of_many_threads_go_in_batches(client):
+    model = client.model("picky").batched(max_delay=0.2)
+    barrier = threading.Barrier(16)
+
+    def call(number):
+        barrier.wait()
+        return model([[float(number)]])
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(call, range(16)))
+    assert [result["root"].tolist() for result in results] == [[[np.sqrt(np.float32(n))]] for n in range(16)]
+    assert max(int(result["rows"][0, 0]) for result in results) > 4
+
+
+def test_one_callers_mistake_does_not_reach_the_others(client):
+    model = client.model("picky").batched(max_delay=0.2)
+    barrier = threading.Barrier(6)
+
+    def call(number):
+        barrier.wait()
+        try:
+            return model([[float(number)]] if number != 3 else [[-1.0]])["root"].tolist()
+        except ClientError as error:
+            return error
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        outcomes = list(pool.map(call, range(6)))
+    assert isinstance(outcomes[3], InferenceFailed)
+    assert [outcome for outcome in outcomes if isinstance(outcome, ClientError)] == [outcomes[3]]
+    with pytest.raises(InvalidInput, match="'x'"):
+        model([["wrong"]])
+
+
+def test_a_lonely_call_waits_no_longer_than_the_delay_and_large_ones_pass(client):
+    model = client.model("picky").batched(max_delay=0.01)
+    assert model([[4.0]])["root"].tolist() == [[2.0]]
+    assert model(ROWS[:40])["root"].shape == (40, 1)
+
+
+def test_what_cannot_be_batched_is_refused(client):
+    with pytest.raises(InvalidInput, match="does not batch"):
+        client.model("every_type").batched()(int32=[[1]])
+    for options in ({"max_delay": -1}, {"max_batch_size": 0}, {"timeout": 0}):
+        with pytest.raises(InvalidInput):
+            client.model("picky").batched(**options)

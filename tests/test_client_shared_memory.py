@@ -1,0 +1,231 @@
+"""Large inputs through shared memory: used by itself, given up without a word, and never left behind."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from client_faces import FACES, open_client, url_of
+from client_servers import triton_with
+from fault_proxy import Fault, fault_proxy
+
+from plansmith_client import Client, DeadlineExceeded, InvalidInput, SharedMemoryPolicy
+from plansmith_client.deadlines import Deadline
+from plansmith_client.operations import ListSharedMemory
+from plansmith_client.shared_memory.owners import is_abandoned, make_region_name
+
+FOLDER = Path("/dev/shm")
+SMALL = SharedMemoryPolicy(threshold=1024, limit=2**25)
+
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="this system keeps no shared memory in /dev/shm")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with triton_with(("every_type", "slow", "double"), tmp_path_factory.mktemp("shared")) as running:
+        yield running
+
+
+@pytest.fixture(params=FACES)
+def face(request):
+    return request.param
+
+
+def regions(server) -> set[str]:
+    with Client(server.grpc_url) as client:
+        (asked,) = client._core.caller.servers.all()
+        return set(asked.transport.call(ListSharedMemory(), Deadline(10)))
+
+
+def files() -> set[str]:
+    return {path.name for path in FOLDER.glob("plansmith-*")}
+
+
+def test_large_inputs_of_every_type_go_through_shared_memory_and_come_back(server, face):
+    rng = np.random.default_rng(0)
+    inputs = {
+        "fp32": rng.standard_normal((300, 1000)).astype(np.float32),
+        "int64": rng.integers(-9, 9, (7, 1001)),
+        "bool": rng.integers(0, 2, (5, 77)).astype(bool),
+        "fp16": np.zeros((0, 4), np.float16),
+        "string": np.array([["small", "text"]]),
+        "int32": np.arange(24, dtype=np.int32).reshape(4, 6)[::2, ::-3],
+    }
+    before = files()
+    with open_client(face, url_of(face, server)) as client:
+        result = client.model("every_type").infer(inputs)
+        for name, sent in inputs.items():
+            wanted = np.char.encode(sent).astype(object) if name == "string" else sent
+            np.testing.assert_array_equal(result[f"{name}_out"], wanted)
+        # The server has mapped the memory; its name is gone, so that nothing is left if this process dies.
+        assert len(regions(server)) == 1
+        assert files() == before
+    assert regions(server) == set()
+
+
+def test_small_inputs_and_those_who_do_not_want_it_go_the_usual_way(server, face):
+    large = np.zeros((1000, 1000), np.float32)
+    with open_client(face, url_of(face, server)) as client:
+        client.model("every_type").infer({"fp32": large[:1]})
+        assert regions(server) == set()
+    with open_client(face, url_of(face, server), shared_memory=False) as client:
+        client.model("every_type").infer({"fp32": large})
+        assert regions(server) == set()
+
+
+def test_regions_are_used_again_by_one_request_after_another(server, face):
+    with open_client(face, url_of(face, server), shared_memory=SMALL) as client:
+        model = client.model("every_type")
+        for number in range(20):
+            rows = np.full((100, 10 + number), number, np.float32)
+            np.testing.assert_array_equal(model.infer({"fp32": rows})["fp32_out"], rows)
+        assert len(regions(server)) == 1
+
+
+def test_threads_have_regions_of_their_own_and_never_see_each_others_data(server, face):
+    with open_client(face, url_of(face, server), shared_memory=SMALL) as client:
+        model = client.model("every_type")
+
+        def work(number):
+            for step in range(10):
+                rows = np.full((64, 64), number * 100 + step, np.float32)
+                np.testing.assert_array_equal(model.infer({"fp32": rows})["fp32_out"], rows)
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(8)))
+        assert 1 <= len(regions(server)) <= 8
+    assert regions(server) == set()
+
+
+def test_beyond_the_limit_requests_go_the_usual_way(server):
+    policy = SharedMemoryPolicy(threshold=1024, limit=2**20)
+    with Client(server.grpc_url, shared_memory=policy) as client:
+        rows = np.ones((1000, 1000), np.float32)
+        np.testing.assert_array_equal(client.model("every_type").infer({"fp32": rows})["fp32_out"], rows)
+        assert regions(server) == set()
+
+
+def test_a_registration_that_the_server_has_lost_is_made_anew(server, face):
+    with open_client(face, url_of(face, server), shared_memory=SMALL) as client:
+        model = client.model("every_type")
+        rows = np.ones((64, 64), np.float32)
+        model.infer({"fp32": rows})
+        with Client(server.grpc_url) as other:
+            from plansmith_client.operations import UnregisterSharedMemory  # noqa: PLC0415
+
+            (asked,) = other._core.caller.servers.all()
+            asked.transport.call(UnregisterSharedMemory(""), Deadline(10))
+        for number in range(3):
+            np.testing.assert_array_equal(model.infer({"fp32": rows * number})["fp32_out"], rows * number)
+        assert len(regions(server)) == 1
+
+
+def test_a_server_with_another_shared_memory_is_noticed_and_served_the_usual_way(server, face, monkeypatch):
+    # What a container with a /dev/shm of its own answers: it cannot open the region.
+    from plansmith_client.shared_memory import regions as module  # noqa: PLC0415
+
+    monkeypatch.setattr(module.Region, "key", property(lambda region: f"/elsewhere-{region.name}"))
+    before = files()
+    with open_client(face, url_of(face, server), shared_memory=SMALL) as client:
+        model = client.model("every_type")
+        for number in range(3):
+            rows = np.full((64, 64), number, np.float32)
+            np.testing.assert_array_equal(model.infer({"fp32": rows})["fp32_out"], rows)
+    assert regions(server) == set()
+    assert files() == before
+
+
+def test_a_region_whose_request_was_given_up_is_not_used_for_another(server, face):
+    with fault_proxy(int(url_of(face, server).rpartition(":")[2])) as proxy:
+        url = proxy.target if face.startswith("grpc") else f"http://{proxy.target}"
+        with open_client(face, url, shared_memory=SMALL, timeout=10) as client:
+            model = client.model("every_type")
+            rows = np.ones((64, 64), np.float32)
+            model.infer({"fp32": rows})
+            proxy.always = Fault(stall=True)
+            proxy.end_connections()
+            time.sleep(0.2)
+            with pytest.raises(DeadlineExceeded):
+                model.infer({"fp32": rows * 2}, timeout=0.5)
+            proxy.always = Fault()
+            proxy.end_connections()
+            np.testing.assert_array_equal(model.infer({"fp32": rows * 3})["fp32_out"], rows * 3)
+            assert len(regions(server)) == 2
+    assert regions(server) == set()
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from plansmith_client import Client
+client = Client(sys.argv[1])
+client.model("every_type").infer({"fp32": np.ones((1000, 1000), np.float32)})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_client_left_is_swept_by_the_next_one(server, face):
+    url = url_of(face, server)
+    killed = subprocess.run([sys.executable, "-c", KILLED, url], check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(regions(server)) == 1
+    with open_client(face, url) as client:
+        client.model("every_type").infer({"fp32": np.ones((1000, 1000), np.float32)})
+        assert len(regions(server)) == 1
+    assert regions(server) == set()
+
+
+def test_a_file_that_was_never_registered_is_swept_too_and_that_of_a_living_process_is_not(server):
+    parts = make_region_name().split("-")
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    dead, living = FOLDER / "-".join([*parts[:2], str(child.pid), *parts[3:]]), FOLDER / make_region_name()
+    for path in (dead, living):
+        path.write_bytes(b"")
+    try:
+        with Client(server.grpc_url) as client:
+            client.model("every_type").infer({"fp32": np.ones((1000, 1000), np.float32)})
+        assert not dead.exists()
+        assert living.exists()
+    finally:
+        living.unlink()
+
+
+def test_only_names_of_this_host_whose_process_has_ended_count_as_abandoned():
+    name = make_region_name()
+    assert not is_abandoned(name)
+    head, namespace, pid, start, noise = name.split("-")
+    assert is_abandoned(f"{head}-{namespace}-{pid}-{int(start) - 1}-{noise}")
+    assert not is_abandoned(f"{head}-{int(namespace) + 1}-{pid}-{int(start) - 1}-{noise}")
+    for other in ("", "plansmith", "psm_1234", f"{name}x", "plansmith-1-2-3-zz"):
+        assert not is_abandoned(other)
+
+
+def test_the_child_of_a_fork_has_regions_of_its_own(server):
+    with Client(server.grpc_url, shared_memory=SMALL, timeout=20) as client:
+        model = client.model("every_type")
+        rows = np.ones((64, 64), np.float32)
+        model.infer({"fp32": rows})
+        child = os.fork()
+        if child == 0:
+            ok = all((model.infer({"fp32": rows * 7})["fp32_out"] == 7).all() for _ in range(20))
+            client.close()
+            os._exit(0 if ok else 1)
+        for _ in range(20):
+            assert (model.infer({"fp32": rows})["fp32_out"] == 1).all()
+        assert os.waitpid(child, 0)[1] == 0
+        assert (model.infer({"fp32": rows})["fp32_out"] == 1).all()
+    assert regions(server) == set()
+
+
+def test_a_policy_that_makes_no_sense_is_refused():
+    for wrong in ({"threshold": 0}, {"threshold": 10, "limit": 5}):
+        with pytest.raises(InvalidInput):
+            SharedMemoryPolicy(**wrong)
