@@ -29,6 +29,7 @@ def triton_with(models: tuple[str, ...], folder: Path, **options):
             "--cache-config=local,size=1048576",
             # Without a file, trace settings cannot be changed.
             f"--trace-config=triton,file={folder / 'trace.json'}",
+            *options.pop("arguments", ()),
         ),
         **options,
     )

@@ -406,6 +406,15 @@ def test_an_unknown_argument_for_triton_is_explained(served):
         TritonServer(options).start()
 
 
+def test_a_server_that_keeps_its_index_to_itself_is_a_clear_failure(served):
+    restricted = ("--http-restricted-api=model-repository:key=sesame",)
+    with (
+        pytest.raises(StartFailed, match="does not tell which models it has"),
+        TritonServer(ServerOptions(repository=served, triton_arguments=restricted, **FREE_PORTS)),
+    ):
+        pass
+
+
 def test_a_server_is_started_from_any_thread(served):
     found = []
 

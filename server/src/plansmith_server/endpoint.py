@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from plansmith_server.errors import StartFailed
+
 __all__ = ["ModelState", "ask_index", "ask_live", "ask_version"]
 
 TIMEOUT_SECONDS = 5.0
@@ -50,8 +52,18 @@ def ask_version(address: str, port: int) -> str:
 
 
 def ask_index(address: str, port: int) -> list[dict[str, str]]:
-    """The models of the repository: `name`, and `version`, `state` and `reason` where they apply."""
-    index: list[dict[str, Any]] = json.loads(_call(address, port, "POST", "/v2/repository/index")[1])
+    """The models of the repository: `name`, and `version`, `state` and `reason` where they apply.
+
+    Raises:
+        StartFailed: the server keeps them to itself.
+    """
+    status, body = _call(address, port, "POST", "/v2/repository/index")
+    if status != http.HTTPStatus.OK:
+        raise StartFailed(
+            f"the server does not tell which models it has (HTTP status {status}): whether they are loaded cannot be "
+            "known; leave model-repository out of --http-restricted-api"
+        )
+    index: list[dict[str, Any]] = json.loads(body)
     return [{key: str(value) for key, value in entry.items()} for entry in index]
 
 

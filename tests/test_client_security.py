@@ -1,0 +1,204 @@
+"""TLS, client certificates, tokens, headers and compression, against nginx and Triton's own restricted protocols."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from client_faces import FACES, open_client, url_of
+from client_servers import triton_with
+from fault_proxy import fault_proxy
+from nginx_proxy import NGINX, TOKEN, nginx_before
+
+from plansmith_client import AccessDenied, AsyncClient, Client, ClientError, InvalidInput, ServerUnavailable
+
+ROWS = np.ones((2, 4), np.float32)
+VARIABLES = ("TOKEN", "TOKEN_FILE", "CA_FILE", "CERTIFICATE_FILE", "KEY_FILE")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with triton_with(("double", "every_type"), tmp_path_factory.mktemp("secured")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def proxy(server, tmp_path_factory):
+    if NGINX is None or shutil.which("openssl") is None:
+        pytest.skip("nginx and openssl are not both installed: apt-get install nginx openssl")
+    with nginx_before(server, tmp_path_factory.mktemp("nginx")) as proxy:
+        yield proxy
+
+
+@pytest.fixture(params=FACES)
+def face(request, monkeypatch):
+    for variable in VARIABLES:
+        monkeypatch.delenv(f"PLANSMITH_{variable}", raising=False)
+    return request.param
+
+
+def works(client) -> bool:
+    return client.model("double")(ROWS).array.tolist() == (ROWS * 2).tolist()
+
+
+def test_a_token_opens_the_door_over_tls(proxy, face):
+    options = {"ca_file": proxy.folder / "ca.pem", "timeout": 10}
+    with open_client(face, proxy.url(face, "token"), token=TOKEN, **options) as client:
+        assert works(client)
+        assert works(client)
+    with open_client(face, proxy.url(face, "token"), token=lambda: TOKEN, **options) as client:
+        assert works(client)
+    for wrong in ("wrong", None):
+        with open_client(face, proxy.url(face, "token"), token=wrong, **options) as client:
+            with pytest.raises(AccessDenied) as caught:
+                client.server_metadata()
+            assert "wrong" not in str(caught.value)
+
+
+def test_token_and_authority_come_from_the_environment_and_a_renewed_token_is_read_anew(
+    proxy, face, monkeypatch, tmp_path
+):
+    token = tmp_path / "token"
+    token.write_text(f"{TOKEN}\n")
+    monkeypatch.setenv("PLANSMITH_TOKEN_FILE", str(token))
+    monkeypatch.setenv("PLANSMITH_CA_FILE", str(proxy.folder / "ca.pem"))
+    with open_client(face, proxy.url(face, "token"), timeout=10) as client:
+        assert works(client)
+        token.write_text("expired")
+        with pytest.raises(AccessDenied):
+            client.server_metadata()
+        token.write_text(TOKEN)
+        assert works(client)
+        token.unlink()
+        with pytest.raises(InvalidInput, match="PLANSMITH_TOKEN_FILE"):
+            client.server_metadata()
+    monkeypatch.delenv("PLANSMITH_TOKEN_FILE")
+    monkeypatch.setenv("PLANSMITH_TOKEN", TOKEN)
+    with open_client(face, proxy.url(face, "token"), timeout=10) as client:
+        assert works(client)
+
+
+def test_a_client_certificate_opens_the_door(proxy, face, monkeypatch):
+    own = {"certificate_file": proxy.folder / "client.pem", "key_file": proxy.folder / "client.key"}
+    with open_client(face, proxy.url(face, "mutual"), ca_file=proxy.folder / "ca.pem", timeout=10, **own) as client:
+        assert works(client)
+    with (
+        open_client(face, proxy.url(face, "mutual"), ca_file=proxy.folder / "ca.pem", timeout=10) as client,
+        pytest.raises(ClientError),
+    ):
+        works(client)
+    for variable, name in (("CA_FILE", "ca.pem"), ("CERTIFICATE_FILE", "client.pem"), ("KEY_FILE", "client.key")):
+        monkeypatch.setenv(f"PLANSMITH_{variable}", str(proxy.folder / name))
+    with open_client(face, proxy.url(face, "mutual"), timeout=10) as client:
+        assert works(client)
+
+
+def test_a_server_that_nobody_vouches_for_is_refused(proxy, face):
+    with (
+        open_client(face, proxy.url(face, "token"), token=TOKEN, timeout=10, retries=0) as client,
+        pytest.raises(ServerUnavailable, match="ca_file="),
+    ):
+        client.server_metadata()
+
+
+def test_the_name_in_the_certificate_may_be_another_than_the_hosts(proxy, face):
+    options = {"ca_file": proxy.folder / "ca.pem", "token": TOKEN, "timeout": 10}
+    url = proxy.url(face, "token").replace("127.0.0.1", "localhost")
+    with open_client(face, url, retries=0, **options) as client, pytest.raises(ServerUnavailable):
+        client.server_metadata()
+    with open_client(face, url, server_name="models.example", **options) as client:
+        assert works(client)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "deflate"])
+def test_compressed_requests_are_smaller_and_right(server, face, compression):
+    rows = np.zeros((500, 1000), np.float32)
+    with fault_proxy(int(url_of(face, server).rpartition(":")[2])) as counting:
+        url = counting.target if face.startswith("grpc") else f"http://{counting.target}"
+        with open_client(face, url, compression=compression, shared_memory=False, timeout=20) as client:
+            result = client.model("every_type").infer({"fp32": rows})
+            np.testing.assert_array_equal(result["fp32_out"], rows)
+            assert client.model("every_type").infer({"string": [["täglich"]]})["string_out"].tolist() == [
+                ["täglich".encode()]
+            ]
+        assert counting.request_bytes < rows.nbytes / 20
+
+
+def test_headers_open_what_triton_restricts(tmp_path, face):
+    arguments = ("--grpc-restricted-protocol=statistics:key=sesame", "--http-restricted-api=statistics:key=sesame")
+    name = "triton-grpc-protocol-key" if face.startswith("grpc") else "key"
+    with triton_with(("double",), tmp_path, arguments=arguments) as server:
+        with open_client(face, url_of(face, server)) as client:
+            assert works(client)
+            with pytest.raises(AccessDenied, match="restrict"):
+                client.statistics()
+        with open_client(face, url_of(face, server), headers={name: "sesame"}) as client:
+            assert {statistics.name for statistics in client.statistics()} == {"double"}
+
+
+def test_secrets_stay_out_of_what_is_printed_and_pickled(face):
+    secret = "do-not-print-me"
+    client = (AsyncClient if face.endswith("async") else Client)(
+        "localhost:1" if face.startswith("grpc") else "http://localhost:1", token=secret, headers={"x-key": secret}
+    )
+    assert secret not in f"{client!r} {client._core!r} {client._core.caller.servers!r}"
+    with pytest.raises(InvalidInput) as caught:
+        Client("localhost:1", token=f"{secret} with spaces")
+    assert secret not in str(caught.value)
+    assert secret.encode() not in pickle.dumps(caught.value)
+
+
+@pytest.mark.parametrize("url", ["models.example:8001", "http://models.example:8000", "http://10.0.0.1:8000"])
+def test_a_token_does_not_leave_the_machine_unencrypted(url):
+    with pytest.raises(InvalidInput, match=r"unencrypted.*grpcs:// or https://"):
+        Client(url, token=TOKEN)
+    Client(url, token=TOKEN, token_over_plaintext=True).close()
+    Client("localhost:1", token=TOKEN).close()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"token": ""},
+        {"token": "a\nb"},
+        {"token": "ü"},
+        {"headers": {"a b": "c"}},
+        {"headers": {"a": "b\r\nc: d"}},
+        {"headers": {"Content-Length": "1"}},
+        {"headers": {"grpc-timeout": "1S"}},
+        {"compression": "zip"},
+        {"channels": 0},
+        {"certificate_file": "/nowhere/client.pem"},
+        {"ca_file": "/nowhere/ca.pem"},
+        {"balance": "random"},
+        {"retries": -1},
+        {"hedge_after": -1},
+        {"metadata_max_age": "old"},
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_sent(options):
+    if options == {"token": ""}:
+        # An empty token is no token: a variable that is set and empty must not lock anybody out.
+        Client("localhost:1", **options).close()
+        return
+    with pytest.raises(InvalidInput):
+        Client("localhost:1", **options)
+
+
+def test_a_certificate_without_its_key_and_a_file_that_is_none_are_refused(tmp_path):
+    broken = tmp_path / "broken.pem"
+    broken.write_text("not a certificate")
+    with pytest.raises(InvalidInput, match="both certificate_file and key_file"):
+        Client("grpcs://localhost:1", certificate_file=broken)
+    with pytest.raises(InvalidInput, match=r"broken\.pem.*PEM"):
+        Client("https://localhost:1", ca_file=broken)
+
+
+def test_more_channels_than_one_are_used_in_turn(server):
+    with fault_proxy(int(server.grpc_url.rpartition(":")[2])) as counting:
+        with Client(counting.target, channels=3) as client:
+            for _ in range(6):
+                assert works(client)
+        assert counting.connections == 3
