@@ -45,6 +45,9 @@ KNOWN_COMMANDS = {
     "infer": KnownCommand("plansmith-client", "Send one request to a served model."),
     "models": KnownCommand("plansmith-client", "List the models of a server."),
     "health": KnownCommand("plansmith-client", "Tell whether a server, or a model of it, is ready."),
+    "stats": KnownCommand("plansmith-client", "Show what a server has counted of its models."),
+    "load": KnownCommand("plansmith-client", "Load a model on a server."),
+    "unload": KnownCommand("plansmith-client", "Unload a model from a server."),
     "bench": KnownCommand("plansmith-perf", "Measure how much a served model can take."),
 }
 

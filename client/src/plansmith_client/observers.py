@@ -16,7 +16,7 @@ __all__ = ["Observer"]
 class Observer(Protocol):
     """Watches the operations of a client, retries included in each.
 
-    `plansmith_client.telemetry` and `plansmith_client.metrics` have two.
+    `plansmith_client.telemetry.Tracing` and `plansmith_client.metrics.ClientMetrics` are two.
     """
 
     def observe(self, operation: Operation[Any]) -> AbstractContextManager[Mapping[str, str]]:

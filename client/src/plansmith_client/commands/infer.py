@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plansmith_client.client import Client
+from plansmith_client.commands.image_files import ImagePreparation
 from plansmith_client.commands.input_files import read_inputs
 from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
 from plansmith_client.commands.output_files import check_output_file, write_output_file
@@ -35,13 +37,18 @@ def infer(
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", "-i", metavar="[NAME=]FILE", help="A .npy, .npz or .json file; again for further inputs."
+            "--input", "-i", metavar="[NAME=]FILE", help="A .npy, .npz, .json, image or .txt file; again for more."
         ),
     ] = None,
     *,
     random: Annotated[bool, typer.Option("--random", help="Send random values that fit the model.")] = False,
     batch: Annotated[int | None, typer.Option("--batch", help="Items in a random request; 1 by default.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed makes the same random values.")] = 0,
+    image_scale: Annotated[
+        float | None, typer.Option("--image-scale", help="Factor of pixels; 1/255 by default for fractions.")
+    ] = None,
+    image_mean: Annotated[str, typer.Option("--image-mean", help="Subtracted then, as in 0.485,0.456,0.406.")] = "0",
+    image_std: Annotated[str, typer.Option("--image-std", help="Divided by then, as in 0.229,0.224,0.225.")] = "1",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the outputs to .npy, .npz or .json.")
     ] = None,
@@ -59,9 +66,12 @@ def infer(
         raise InvalidInput("--batch is for --random: the files of --input have a batch of their own")
     if output is not None:
         check_output_file(output)
+    preparation = ImagePreparation(image_scale, _numbers("mean", image_mean), _numbers("std", image_std))
     with Client(url, timeout=timeout) as client:
         served = client.model(model, model_version)
-        arrays = _random(served, batch, seed) if random else read_inputs(inputs or (), served.metadata.inputs)
+        arrays = (
+            _random(served, batch, seed) if random else read_inputs(inputs or (), served.metadata.inputs, preparation)
+        )
         started = time.monotonic()
         result = served.infer(arrays)
         seconds = time.monotonic() - started
@@ -74,6 +84,16 @@ def infer(
         typer.echo(json.dumps(document, allow_nan=False))
     else:
         _show(result, seconds, output)
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(word) for word in text.split(","))
+    except ValueError as error:
+        raise InvalidInput(f"--image-{name} {text!r} is not a number, or numbers with commas between") from error
+    if not all(map(math.isfinite, values)) or (name == "std" and 0 in values):
+        raise InvalidInput(f"--image-{name} {text!r} has a value that cannot be used")
+    return values
 
 
 def _random(model: Model, batch: int | None, seed: int) -> dict[str, np.ndarray[Any, Any]]:

@@ -1,4 +1,4 @@
-"""Inputs of a model from files: .npy, .npz and .json.
+"""Inputs of a model from files: .npy, .npz, .json, pictures and text.
 
 Nothing in a file is ever executed: pickled arrays are refused.
 """
@@ -15,6 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plansmith_client.commands.image_files import (
+    IMAGE_SUFFIXES,
+    ImagePreparation,
+    array_from_image,
+    array_from_text,
+)
 from plansmith_client.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -24,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_inputs"]
 
-_SUFFIXES = (".npy", ".npz", ".json")
+_SUFFIXES = (".npy", ".npz", ".json", ".txt", *IMAGE_SUFFIXES)
 # What numpy and zipfile raise for files that are damaged, or made to look like theirs.
 _DAMAGED = (
     *(ValueError, TypeError, KeyError, SyntaxError, EOFError, OverflowError, MemoryError, RuntimeError),
@@ -32,26 +38,58 @@ _DAMAGED = (
 )
 
 
-def read_inputs(words: Sequence[str], specs: Sequence[TensorSpec]) -> dict[str, Any]:
+def read_inputs(
+    words: Sequence[str], specs: Sequence[TensorSpec], preparation: ImagePreparation | None = None
+) -> dict[str, Any]:
     """The inputs that the words of `--input` stand for.
 
     Args:
         words: each `FILE` or `NAME=FILE`. A file with names in it (.npz, a JSON object) brings all of its inputs; a
-            file without (.npy, a JSON list) needs a NAME, unless the model has a single input.
+            file without (.npy, a JSON list, a picture, text) needs a NAME, unless the model has a single input.
+            Several pictures for one input make one batch.
         specs: the model's inputs.
+        preparation: what is done with the pixels of pictures.
 
     Raises:
         InvalidInput: a file cannot be read, is of no such format, or brings an input that another one brought.
     """
     inputs: dict[str, Any] = {}
+    pictures: set[str] = set()
     for word in words:
         name, path = _name_and_path(word)
-        content = _read(path)
-        for key, value in _named(name, path, content, specs).items():
-            if key in inputs:
+        is_image = path.suffix.lower() in IMAGE_SUFFIXES
+        if is_image or path.suffix.lower() == ".txt":
+            spec = _spec(name, path, specs)
+            content = {spec.name: _read_for(spec, path, preparation or ImagePreparation(), is_image=is_image)}
+        else:
+            content = _named(name, path, _read(path), specs)
+        for key, value in content.items():
+            if key in inputs and is_image and key in pictures:
+                inputs[key] = np.concatenate([inputs[key], value])
+            elif key in inputs:
                 raise InvalidInput(f"Input {key!r} is given twice, the second time by {path}")
-            inputs[key] = value
+            else:
+                inputs[key] = value
+            if is_image:
+                pictures.add(key)
     return inputs
+
+
+def _spec(name: str, path: Path, specs: Sequence[TensorSpec]) -> TensorSpec:
+    """The input that a file without names in it is for."""
+    wanted = next(iter(_named(name, path, None, specs)))
+    found = next((spec for spec in specs if spec.name == wanted), None)
+    if found is None:
+        names = ", ".join(spec.name for spec in specs)
+        raise InvalidInput(f"{path} is for an input {wanted!r} that the model does not have: it has {names}")
+    return found
+
+
+def _read_for(spec: TensorSpec, path: Path, preparation: ImagePreparation, *, is_image: bool) -> Any:
+    try:
+        return array_from_image(path, spec, preparation) if is_image else array_from_text(path, spec)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _name_and_path(word: str) -> tuple[str, Path]:

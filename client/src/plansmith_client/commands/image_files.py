@@ -1,0 +1,116 @@
+"""Pictures and text as inputs of a model, in the layout that its metadata declares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plansmith_client.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from plansmith_client.tensors import TensorSpec
+
+__all__ = ["IMAGE_SUFFIXES", "ImagePreparation", "array_from_image", "array_from_text"]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+# Larger ones are taken for an attack: a small file can hold a picture that fills the memory.
+_MOST_PIXELS = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePreparation:
+    """What is done with the pixels: `(pixel * scale - mean) / std`, a value for each channel or one for all.
+
+    Attributes:
+        scale: None for 1/255 where the model takes fractions, and 1 where it takes integers.
+    """
+
+    scale: float | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+def array_from_image(path: Path, spec: TensorSpec, preparation: ImagePreparation) -> np.ndarray[Any, Any]:
+    """A picture as a batch of one, resized to what the model takes.
+
+    Args:
+        path: a file that Pillow reads.
+        spec: of the input: [batch, channels, height, width], [batch, height, width, channels] or
+            [batch, height, width]; the batch may be missing. BYTES takes the file as it is.
+        preparation: what is done with the pixels.
+
+    Raises:
+        InvalidInput: the file is no picture, Pillow is not installed, or the input is of no such shape.
+    """
+    if spec.datatype == "BYTES":
+        return np.array([path.read_bytes()], object).reshape((1,) * len(spec.shape))
+    sizes, channels, first = _layout(path, spec)
+    pixels = _pixels(path, sizes, channels).astype(np.float32)
+    whole = np.issubdtype(spec.numpy_dtype, np.integer)
+    scale = preparation.scale if preparation.scale is not None else 1.0 if whole else 1 / 255
+    for name, values in (("mean", preparation.mean), ("std", preparation.std)):
+        if len(values) not in (1, channels):
+            raise InvalidInput(f"--image-{name} has {len(values)} values, expected 1 or one for each of {channels}")
+    mean, std = (np.asarray(values, np.float32) for values in (preparation.mean, preparation.std))
+    prepared = (pixels * np.float32(scale) - mean) / std
+    if channels == 1 and first is None:
+        prepared = prepared[:, :, 0]
+    elif first:
+        prepared = prepared.transpose(2, 0, 1)
+    converted: np.ndarray[Any, Any] = (np.rint(prepared) if whole else prepared).astype(spec.numpy_dtype)
+    return converted.reshape((1,) * (len(spec.shape) - converted.ndim) + converted.shape)
+
+
+def _layout(path: Path, spec: TensorSpec) -> tuple[tuple[int, int], int, bool | None]:
+    """Height and width, channels, and whether these come first; None where there is no dimension for them."""
+    inner = spec.shape[-3:] if len(spec.shape) > 2 else spec.shape  # noqa: PLR2004
+    height_and_width: tuple[int, ...]
+    if len(inner) == 3 and inner[0] in _MODES:  # noqa: PLR2004
+        channels, height_and_width, first = inner[0], inner[1:], True
+    elif len(inner) == 3 and inner[2] in _MODES:  # noqa: PLR2004
+        channels, height_and_width, first = inner[2], inner[:2], False
+    elif len(spec.shape) in (2, 3):
+        channels, height_and_width, first = 1, spec.shape[-2:], None
+    else:
+        raise InvalidInput(f"{path} is a picture, and input {spec.name!r} {spec} is not of the shape of one")
+    height, width = height_and_width
+    return (height, width), channels, first
+
+
+def _pixels(path: Path, sizes: tuple[int, int], channels: int) -> np.ndarray[Any, Any]:
+    try:
+        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - heavy, and only for pictures
+    except ImportError as error:
+        raise InvalidInput(
+            f"{path} is a picture, and needs the package pillow: pip install 'plansmith-client[cli]'"
+        ) from error
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise InvalidInput(f"{path} has {image.width} x {image.height} pixels: more than {_MOST_PIXELS}")
+            wanted = image.convert(_MODES[channels])
+    except (UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError, EOFError) as error:
+        raise InvalidInput(f"{path} is not a whole picture: {error}") from error
+    height, width = (size if size > 0 else own for size, own in zip(sizes, (wanted.height, wanted.width), strict=True))
+    if (wanted.width, wanted.height) != (width, height):
+        wanted = wanted.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(wanted).reshape(height, width, channels)
+
+
+def array_from_text(path: Path, spec: TensorSpec) -> np.ndarray[Any, Any]:
+    """The lines of a text file as rows of a BYTES input.
+
+    Raises:
+        InvalidInput: the input is not BYTES, or the file is empty.
+    """
+    if spec.datatype != "BYTES":
+        raise InvalidInput(f"{path} is text, which input {spec.name!r} {spec} does not take: expected BYTES")
+    lines = path.read_bytes().splitlines()
+    if not lines:
+        raise InvalidInput(f"{path} has no lines")
+    return np.array([*lines, None], object)[:-1].reshape((len(lines),) + (1,) * (len(spec.shape) - 1))

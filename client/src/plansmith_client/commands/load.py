@@ -1,0 +1,67 @@
+"""`plansmith load` and `plansmith unload`: what a server with explicit model control has loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import Annotated
+
+import typer
+
+from plansmith_client.client import Client
+from plansmith_client.commands.options import JsonOption, UrlOption  # noqa: TC001
+from plansmith_client.errors import InvalidInput
+
+__all__ = ["load", "unload"]
+
+_ModelArgument = Annotated[str, typer.Argument(help="The model's name.")]
+# Models are large: more than an inference is given.
+_LoadTimeout = Annotated[float, typer.Option("--timeout", help="Seconds that it may take.")]
+
+
+def load(
+    model: _ModelArgument,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="A configuration to take instead, as JSON.")
+    ] = None,
+    url: UrlOption = "localhost:8001",
+    timeout: _LoadTimeout = 300.0,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Load a model, or load it anew. The server has to be started with --control explicit."""
+    document = _read(config)
+    with Client(url, timeout=timeout) as client:
+        client.load_model(model, config=document)
+        versions = client.model(model).metadata.versions
+    if as_json:
+        typer.echo(json.dumps({"url": url, "model": model, "versions": versions}))
+    else:
+        typer.echo(f"{model} is loaded at {url}: version {', '.join(versions)}")
+
+
+def unload(
+    model: _ModelArgument,
+    url: UrlOption = "localhost:8001",
+    timeout: _LoadTimeout = 300.0,
+    *,
+    dependents: Annotated[bool, typer.Option("--dependents", help="The models of an ensemble too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Unload a model; requests under way are finished first. The server has to be started with --control explicit."""
+    with Client(url, timeout=timeout) as client:
+        client.unload_model(model, dependents=dependents)
+    typer.echo(json.dumps({"url": url, "model": model}) if as_json else f"{model} is unloaded at {url}")
+
+
+def _read(config: Path | None) -> str | None:
+    if config is None:
+        return None
+    try:
+        text = config.read_text(encoding="utf-8")
+        json.loads(text)
+    except OSError as error:
+        raise InvalidInput(f"{config} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{config} is not JSON ({error}): the model's configuration as JSON is expected") from error
+    return text

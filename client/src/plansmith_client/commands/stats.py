@@ -1,0 +1,122 @@
+"""`plansmith stats`: what a server has counted of its models, once or as a live table."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from plansmith_client.client import Client
+from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
+from plansmith_client.errors import ClientError, InvalidInput
+from plansmith_client.statistics import Duration
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from plansmith_client.statistics import ModelStatistics
+
+__all__ = ["stats"]
+
+_NOTHING = Duration(0, 0.0)
+_HEADINGS = ("model", "version", "requests/s", "rows/s", "rows each", "queue ms", "compute ms", "failed", "cached")
+
+
+def stats(
+    model: Annotated[str | None, typer.Argument(help="A model; by default all of them.")] = None,
+    url: UrlOption = "localhost:8001",
+    timeout: TimeoutOption = 10.0,
+    interval: Annotated[float, typer.Option("--interval", min=0.1, help="Seconds between two looks.")] = 1.0,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep looking, until Ctrl-C.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a server has counted of its models: rates over an interval, or totals with --json."""
+    with Client(url, timeout=timeout) as client:
+        read = client.model(model).statistics if model else client.statistics
+        if as_json:
+            if watch:
+                raise InvalidInput("--json gives one document: leave out --watch, and ask again for another")
+            entries = [_as_json(statistics) for statistics in read()]
+            typer.echo(json.dumps({"url": url, "models": entries}))
+        elif watch:
+            _watch(read, interval)
+        else:
+            before, started = _by_version(read()), time.monotonic()
+            time.sleep(interval)
+            _print(_table(before, _by_version(read()), time.monotonic() - started))
+
+
+def _watch(read: Any, interval: float) -> None:
+    from rich.console import Group  # noqa: PLC0415 - not needed for --json
+    from rich.live import Live  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    before, started = _by_version(read()), time.monotonic()
+    with Live(_table(before, before, 1.0), auto_refresh=False) as live:
+        shown: Any = _table(before, before, 1.0)
+        while True:
+            time.sleep(interval)
+            try:
+                after, ended = _by_version(read()), time.monotonic()
+            except ClientError as error:
+                # A server that restarts is what somebody may be watching for.
+                live.update(Group(shown, Text(str(error), style="yellow")), refresh=True)
+                continue
+            shown = _table(before, after, ended - started)
+            live.update(shown, refresh=True)
+            before, started = after, ended
+
+
+def _by_version(found: tuple[ModelStatistics, ...]) -> dict[tuple[str, str], ModelStatistics]:
+    return {(statistics.name, statistics.version): statistics for statistics in found}
+
+
+def _table(
+    before: dict[tuple[str, str], ModelStatistics], after: dict[tuple[str, str], ModelStatistics], seconds: float
+) -> Table:
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table()
+    for place, heading in enumerate(_HEADINGS):
+        table.add_column(heading, justify="left" if place < 2 else "right")  # noqa: PLR2004
+    for key, now in sorted(after.items()):
+        then = before.get(key)
+        if then is None or then.inferences > now.inferences:
+            # It was loaded meanwhile, and counts from zero.
+            then = replace(now, inferences=0, executions=0, success=_NOTHING, queue=_NOTHING, compute_infer=_NOTHING)
+        requests = now.success.count - then.success.count
+        rows = now.inferences - then.inferences
+        executions = now.executions - then.executions
+        cells = (
+            f"{requests / seconds:,.1f}",
+            f"{rows / seconds:,.1f}",
+            f"{rows / executions:.1f}" if executions > 0 else "-",
+            _milliseconds(now.queue, then.queue),
+            _milliseconds(now.compute_infer, then.compute_infer),
+            str(now.fail.count),
+            str(now.cache_hit.count),
+        )
+        table.add_row(Text(now.name), Text(now.version), *cells)
+    return table
+
+
+def _milliseconds(now: Duration, then: Duration) -> str:
+    count = now.count - then.count
+    return f"{(now.seconds - then.seconds) / count * 1000:.2f}" if count > 0 else "-"
+
+
+def _as_json(statistics: ModelStatistics) -> dict[str, Any]:
+    document = asdict(statistics)
+    document["last_inference"] = statistics.last_inference and statistics.last_inference.isoformat()
+    return document
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    Console().print(table)

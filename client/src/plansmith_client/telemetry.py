@@ -1,0 +1,78 @@
+"""OpenTelemetry: a span for each operation, and its context sent along (W3C trace context).
+
+```python
+from plansmith_client import Client
+from plansmith_client.telemetry import Tracing
+
+client = Client("localhost:8001", observers=[Tracing()])
+client.close()
+```
+
+Needs the package opentelemetry-api (`pip install 'plansmith-client[opentelemetry]'`). Triton started with
+`--trace-config=mode=opentelemetry` continues the trace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from plansmith_client._version import __version__
+from plansmith_client.errors import InvalidInput
+from plansmith_client.operations import Infer, ModelOperation
+
+try:
+    from opentelemetry import propagate, trace
+except ImportError as error:  # pragma: no cover - a test installs the package without it
+    raise InvalidInput(
+        "Tracing needs the package opentelemetry-api: pip install 'plansmith-client[opentelemetry]'"
+    ) from error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from plansmith_client.operations import Operation
+
+__all__ = ["Tracing"]
+
+
+class Tracing:
+    """Makes spans of the kind CLIENT. Retries and other servers are inside the span of their operation.
+
+    Args:
+        provider: where spans go; the process's own provider by default.
+
+    Example:
+        ```python
+        from plansmith_client.telemetry import Tracing
+
+        with Client("localhost:8001", observers=[Tracing()]) as traced:
+            traced.model("digits")(images)
+        ```
+    """
+
+    def __init__(self, provider: trace.TracerProvider | None = None) -> None:
+        self._tracer = trace.get_tracer("plansmith_client", __version__, tracer_provider=provider)
+
+    @contextlib.contextmanager
+    def observe(self, operation: Operation[Any]) -> Iterator[Mapping[str, str]]:
+        """A span around the operation; gives the headers that carry its context."""
+        name = type(operation).__name__
+        attributes: dict[str, str | int] = {"plansmith.operation": name}
+        if isinstance(operation, ModelOperation) and operation.name:
+            name = f"{name} {operation.name}"
+            attributes |= {"plansmith.model": operation.name, "plansmith.model_version": operation.version}
+        if isinstance(operation, Infer) and operation.request_id:
+            attributes["plansmith.request_id"] = operation.request_id
+        # Not made the current span: the context of a generator is that of whoever drives it.
+        span = self._tracer.start_span(name, kind=trace.SpanKind.CLIENT, attributes=attributes)
+        headers: dict[str, str] = {}
+        propagate.inject(headers, context=trace.set_span_in_context(span))
+        try:
+            yield headers
+        except BaseException as error:
+            span.set_status(trace.StatusCode.ERROR, f"{type(error).__name__}: {error}")
+            span.set_attribute("error.type", type(error).__name__)
+            raise
+        finally:
+            span.end()

@@ -1,0 +1,102 @@
+"""Spans and metrics of the client's operations, over all four faces."""
+
+from __future__ import annotations
+
+import socket
+
+import numpy as np
+import pytest
+from client_faces import FACES, open_client, url_of
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+from prometheus_client import CollectorRegistry
+
+from plansmith_client import Client, ClientError, InvalidInput
+from plansmith_client.metrics import ClientMetrics
+from plansmith_client.telemetry import Tracing
+
+IMAGES = np.zeros((2, 8, 8), np.float32)
+
+
+@pytest.fixture(params=FACES)
+def face(request):
+    return request.param
+
+
+@pytest.fixture
+def exporter():
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def tracing(exporter):
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return Tracing(provider)
+
+
+def test_each_operation_is_a_span_with_its_model_and_its_error(committed_server, face, tracing, exporter):
+    with open_client(face, url_of(face, committed_server), observers=[tracing]) as client:
+        client.model("digits")(IMAGES)
+        with pytest.raises(ClientError):
+            _ = client.model("nope").metadata
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    good, bad = spans["Infer digits"], spans["ReadModelMetadata nope"]
+    assert good.kind is SpanKind.CLIENT
+    assert good.attributes["plansmith.model"] == "digits"
+    assert good.status.status_code is StatusCode.UNSET
+    assert bad.status.status_code is StatusCode.ERROR
+    assert bad.attributes["error.type"] == "ModelNotFound"
+    assert {"ReadModelMetadata digits", "ReadModelConfig digits"} <= set(spans)
+
+
+@pytest.mark.parametrize("face", ["http", "http-async"])
+def test_the_context_of_a_span_is_sent_along(face, tracing, exporter):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        import threading  # noqa: PLC0415
+
+        got = []
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection:
+                got.append(connection.recv(65536))
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 27\r\n\r\n" + b'{"name":"a","version": "1"}')
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with open_client(face, url, observers=[tracing], timeout=20) as client:
+            client.server_metadata()
+        thread.join()
+    (span,) = exporter.get_finished_spans()
+    assert f"traceparent: 00-{span.context.trace_id:032x}-{span.context.span_id:016x}-01".encode() in got[0].lower()
+
+
+def test_durations_are_counted_by_operation_model_and_outcome(committed_server, face):
+    registry = CollectorRegistry()
+    with open_client(face, url_of(face, committed_server), observers=[ClientMetrics(registry)]) as client:
+        for _ in range(3):
+            client.model("digits")(IMAGES)
+        with pytest.raises(ClientError):
+            _ = client.model("nope").metadata
+
+    def count(operation, model, outcome):
+        labels = {"operation": operation, "model": model, "outcome": outcome}
+        return registry.get_sample_value("plansmith_client_seconds_count", labels)
+
+    assert count("Infer", "digits", "ok") == 3
+    assert count("ReadModelMetadata", "nope", "ModelNotFound") == 1
+    under_way = registry.get_sample_value("plansmith_client_under_way", {"operation": "Infer", "model": "digits"})
+    assert under_way == 0
+
+
+def test_one_registry_takes_the_metrics_once():
+    registry = CollectorRegistry()
+    metrics = ClientMetrics(registry)
+    with pytest.raises(InvalidInput, match="already"):
+        ClientMetrics(registry)
+    Client("localhost:1", observers=[metrics]).close()

@@ -1,0 +1,188 @@
+"""`plansmith stats`, `load` and `unload`, and pictures and text for `infer`, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from client_servers import triton_with
+from PIL import Image
+
+from plansmith_client import Client, TensorSpec
+from plansmith_client.commands.image_files import ImagePreparation, array_from_image
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with triton_with(("double", "every_type", "picky"), tmp_path_factory.mktemp("operated")) as running:
+        yield running
+
+
+@pytest.fixture
+def command(plansmith, server, tmp_path):
+    def run(*words, expect=0, url=server.grpc_url):
+        return plansmith(*words, "--url", url, expect=expect, cwd=tmp_path)
+
+    run.folder = tmp_path
+    return run
+
+
+def test_statistics_as_one_document(command, server):
+    with Client(server.grpc_url) as client:
+        client.model("double")(np.ones((3, 4), np.float32))
+    for url in (server.grpc_url, server.http_url):
+        document = json.loads(command("stats", "--json", url=url).stdout)
+        double = next(entry for entry in document["models"] if entry["name"] == "double")
+        assert double["inferences"] >= 3
+        assert double["success"]["count"] >= 1
+        assert double["last_inference"].endswith("+00:00")
+    (only,) = json.loads(command("stats", "picky", "--json").stdout)["models"]
+    assert only["name"] == "picky"
+
+
+def test_statistics_as_a_table_of_rates(command):
+    done = command("stats", "--interval", "0.2")
+    for word in ("model", "requests/s", "queue ms", "double", "picky"):
+        assert word in done.stdout
+
+
+def test_a_watched_table_goes_on_until_ctrl_c(server):
+    words = [
+        Path(sys.executable).with_name("plansmith"),
+        "stats",
+        "--watch",
+        "--interval",
+        "0.2",
+        "--url",
+        server.grpc_url,
+    ]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ) as watching:
+        time.sleep(4)
+        assert watching.poll() is None
+        watching.send_signal(signal.SIGINT)
+        said, complaint = watching.communicate(timeout=30)
+    assert watching.returncode == 130, complaint
+    assert "double" in said
+    assert "Traceback" not in complaint
+
+
+def test_a_model_is_loaded_changed_and_unloaded(command, server):
+    assert "twice is loaded" in command("load", "twice").stdout
+    with Client(server.grpc_url) as client:
+        config = {**client.model("twice").config(), "max_batch_size": 2}
+        (command.folder / "changed.json").write_text(json.dumps(config))
+        document = json.loads(command("load", "twice", "--config", "changed.json", "--json").stdout)
+        assert document == {"url": server.grpc_url, "model": "twice", "versions": ["1"]}
+        assert client.model("twice").metadata.max_batch_size == 2
+        assert "twice is unloaded" in command("unload", "twice", "--dependents").stdout
+        end = time.monotonic() + 20
+        while client.model("twice").is_ready() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not client.model("twice").is_ready()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("load", "nope"), "the repository has no such model"),
+        (("load", "double", "--config", "missing.json"), "missing.json cannot be read"),
+        (("load", "double", "--config", "broken.json"), "broken.json is not JSON"),
+        (("stats", "nope"), "nope"),
+        (("stats", "--json", "--watch"), "leave out --watch"),
+    ],
+)
+def test_what_cannot_be_done_is_one_clear_sentence(command, words, message):
+    (command.folder / "broken.json").write_text("{")
+    assert message in command(*words, expect=2).stderr
+
+
+# Pictures and text.
+
+
+def test_lines_of_text_are_rows(command):
+    (command.folder / "words.txt").write_bytes("täglich\r\nzwei\n".encode())
+    (command.folder / "numbers.npy").write_bytes(b"")
+    np.save(command.folder / "numbers.npy", np.ones((2, 1), np.float32))
+    done = command("infer", "picky", "--input", "text=words.txt", "--input", "x=numbers.npy", "--json")
+    outputs = json.loads(done.stdout)["outputs"]
+    assert outputs["upper"]["data"] == [["TÄGLICH"], ["ZWEI"]]
+
+
+def test_a_picture_is_classified(plansmith, committed_server, held_out, tmp_path):
+    images = held_out["images"][:3]
+    for number, pixels in enumerate(images):
+        Image.fromarray(np.uint8(pixels * 15)).save(tmp_path / f"digit-{number}.png")
+    words = [word for number in range(3) for word in ("--input", f"digit-{number}.png")]
+    # The model knows pixels from 0 to 16.
+    done = plansmith(
+        *("infer", "digits", *words, "--image-scale", str(1 / 15), "--json", "--url", committed_server.grpc_url),
+        cwd=tmp_path,
+    )
+    answer = np.array(json.loads(done.stdout)["outputs"]["probabilities"]["data"])
+    assert answer.argmax(axis=1).tolist() == held_out["labels"][:3].reshape(-1).tolist()
+
+
+@pytest.fixture
+def picture(tmp_path):
+    pixels = np.zeros((6, 4, 3), np.uint8)
+    pixels[..., 0], pixels[:3, :, 1] = 255, 51
+    path = tmp_path / "picture.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [
+        ((-1, 3, 6, 4), (1, 3, 6, 4)),
+        ((-1, 6, 4, 3), (1, 6, 4, 3)),
+        ((3, -1, -1), (3, 6, 4)),
+        ((-1, 3, 12, 8), (1, 3, 12, 8)),
+        ((-1, 1, 6, 4), (1, 1, 6, 4)),
+        ((-1, 6, 4), (1, 6, 4)),
+        ((6, 4), (6, 4)),
+    ],
+)
+def test_pictures_take_the_layout_that_the_model_declares(picture, shape, wanted):
+    array = array_from_image(picture, TensorSpec("image", "FP32", shape), ImagePreparation())
+    assert (array.shape, array.dtype) == (wanted, np.float32)
+    assert 0 <= array.min() <= array.max() <= 1
+
+
+def test_pixels_are_scaled_shifted_and_divided_for_each_channel(picture):
+    spec = TensorSpec("image", "FP32", (-1, 3, 6, 4))
+    array = array_from_image(picture, spec, ImagePreparation(1 / 255, (0.5, 0.2, 0.0), (0.5, 0.1, 1.0)))
+    np.testing.assert_allclose(array[0, :, 0, 0], [1.0, 0.0, 0.0], atol=1e-6)
+    np.testing.assert_allclose(array[0, :, 5, 0], [1.0, -2.0, 0.0], atol=1e-6)
+    raw = array_from_image(picture, TensorSpec("image", "UINT8", (-1, 6, 4, 3)), ImagePreparation())
+    assert raw[0, 0, 0].tolist() == [255, 51, 0]
+    whole = array_from_image(picture, TensorSpec("image", "BYTES", (-1, 1)), ImagePreparation())
+    assert whole.tolist() == [[picture.read_bytes()]]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("double", "--input", "broken.png"), "not of the shape"),
+        (("every_type", "--input", "uint8=broken.png"), "not a whole picture"),
+        (("every_type", "--input", "fp32=words.txt"), "expected BYTES"),
+        (("every_type", "--input", "string=empty.txt"), "has no lines"),
+        (("every_type", "--input", "nope=words.txt"), "that the model does not have"),
+        (("every_type", "--input", "missing.png"), "does not say which input"),
+        (("every_type", "--input", "uint8=missing.png"), "cannot be read"),
+        (("every_type", "--input", "uint8=broken.png", "--image-std", "0"), "--image-std"),
+        (("every_type", "--input", "uint8=broken.png", "--image-mean", "a,b"), "--image-mean"),
+    ],
+)
+def test_pictures_and_text_that_do_not_fit_are_refused(command, words, message):
+    (command.folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n, and no more")
+    (command.folder / "words.txt").write_text("one\n")
+    (command.folder / "empty.txt").write_text("")
+    assert message in command("infer", *words, expect=2).stderr
