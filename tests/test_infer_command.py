@@ -164,7 +164,7 @@ def zip_of_text():
     ("name", "content", "message"),
     [
         ("missing.npy", None, "cannot be read: No such file"),
-        ("x.txt", b"1 2 3", "is of no known kind"),
+        ("x.csv", b"1 2 3", "is of no known kind"),
         ("x.npy", b"", "not a whole .npy file"),
         ("x.npy", b"hello", "is no numpy file"),
         ("x.npy", pickled(), "not read because that could run code"),
@@ -205,7 +205,6 @@ def test_a_bad_file_is_one_clear_sentence(command, name, content, message):
         (["--random", "--output", "out.txt"], "is of no known kind"),
         (["--random", "--output", "nowhere/out.npy"], "cannot be written"),
         (["--random", "--output", "out.npy"], "take one by its name"),
-        (["--random", "--batch", "9"], "expected 1 to 8"),
         (["--random", "--batch", "0"], "expected at least 1"),
         (["--random", "--timeout", "0"], "timeout"),
         (["--random", "--url", "ftp://a:1"], "scheme"),

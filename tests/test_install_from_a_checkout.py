@@ -56,6 +56,15 @@ print(plansmith_client.__file__)
 for url in sys.argv[1:]:
     with plansmith_client.Client(url) as client:
         print(client.model("digits")(numpy.zeros((2, 8, 8), numpy.float32)).array.shape)
+for name in ("telemetry", "metrics"):
+    try:
+        __import__(f"plansmith_client.{name}")
+    except plansmith_client.InvalidInput as error:
+        print(error)
+try:
+    plansmith_client.AsyncClient(sys.argv[2])
+except plansmith_client.InvalidInput as error:
+    print(error)
 """
     asked = subprocess.run(
         [environment / "python", "-W", "error", "-c", program, committed_server.grpc_url, committed_server.http_url],
@@ -63,9 +72,12 @@ for url in sys.argv[1:]:
         capture_output=True,
         text=True,
     )
-    where, *shapes = asked.stdout.splitlines()
+    where, *shapes, tracing, metrics, aio = asked.stdout.splitlines()
     assert "site-packages" in where
     assert shapes == ["(2, 10)", "(2, 10)"]
+    # What is missing is named with the extra that brings it.
+    for sentence, extra in ((tracing, "opentelemetry"), (metrics, "prometheus"), (aio, "aio")):
+        assert f"pip install 'plansmith-client[{extra}]'" in sentence
     command = subprocess.run([environment / "plansmith", "models"], check=False, capture_output=True, text=True)
     assert command.returncode == 2
     assert command.stderr == "Error: the plansmith command needs typer and rich: pip install 'plansmith-client[cli]'\n"
