@@ -73,8 +73,14 @@ def test_the_example_runs(server, name, body):
     body = body.replace("localhost:8001", server.grpc_url).replace("http://localhost:8000", server.http_url)
     known = {
         **{public: getattr(plansmith_client, public) for public in plansmith_client.__all__},
-        **{"np": np, "numpy": np, "plansmith_client": plansmith_client, "threading": threading, "images": IMAGES},
-        **{"a": np.ones((2, 3), np.int64), "b": np.ones((2, 3), np.int64), "log": __import__("logging")},
+        "np": np,
+        "numpy": np,
+        "plansmith_client": plansmith_client,
+        "threading": threading,
+        "images": IMAGES,
+        "a": np.ones((2, 3), np.int64),
+        "b": np.ones((2, 3), np.int64),
+        "log": __import__("logging"),
     }
     if "await " in body or "async " in body:
         asyncio.run(run_async(server, body, known))

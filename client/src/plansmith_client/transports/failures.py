@@ -148,9 +148,15 @@ def error_from_answer(code: str, text: str, operation: Operation[Any], url: str)
         for rule in _RULES
         if (not rule.codes or code in rule.codes)
         and (not rule.phrases or any(phrase in words for phrase in rule.phrases))
-        and isinstance(operation, rule.about)
+        and _concerns(rule, operation)
     )
     return rule.error(f"{_subject(operation)} at {url}: {rule.sentence.format(reason=_one_line(text))}")
+
+
+def _concerns(rule: _Rule, operation: Operation[Any]) -> bool:
+    # Without a name it is about the server: statistics of all models.
+    nameless = isinstance(operation, ModelOperation) and not operation.name
+    return isinstance(operation, rule.about) and not (nameless and issubclass(rule.about, ModelOperation))
 
 
 _START_OR_CORRECT = "start the server there (plansmith serve) or correct the URL"
@@ -191,5 +197,8 @@ def _subject(operation: Operation[Any]) -> str:
 
 
 def _one_line(text: str) -> str:
+    if "Traceback (most recent call last)" in text:
+        # Some servers send the whole of it; what went wrong stands in its last line.
+        text = text.strip().splitlines()[-1]
     line = " ".join(text.split()) or "it gave no reason"
     return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "..."

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 from plansmith_client._version import USER_AGENT
 from plansmith_client.errors import ClientError, ProtocolError
-from plansmith_client.operations import Infer, IsModelReady, IsServerLive, IsServerReady
+from plansmith_client.operations import (
+    Infer,
+    IsModelReady,
+    IsServerLive,
+    IsServerReady,
+    LoadModel,
+    ReadConfigDocument,
+    ReadStatistics,
+    TraceSettings,
+    UnloadModel,
+)
 from plansmith_client.transports.failures import STATUS_CODES, error_from_answer, malformed_answer, server_unavailable
 from plansmith_client.transports.http_wire import EXCHANGES, Reply, Request, infer_request
 
@@ -27,6 +37,7 @@ _OK = 200
 _NOT_READY = {IsServerLive: (400, 503), IsServerReady: (400, 503), IsModelReady: (400, 404, 503)}
 # The fastest level: the network is what it is to spare, and tensors of floats compress badly anyway.
 _LEVEL = 1
+_EXTENSIONS = (ReadConfigDocument, ReadStatistics, LoadModel, UnloadModel, TraceSettings)
 _DELIMITERS = {"content-length", "transfer-encoding"}
 
 
@@ -95,6 +106,9 @@ def _error_from_response(response: Response, operation: Operation[Any], url: str
     code = STATUS_CODES.get(response.status)
     if code is None or (code == "NOT_FOUND" and response.is_html):
         return malformed_answer(operation, url, f"HTTP status {response.status}: {text}")
+    if isinstance(operation, _EXTENSIONS) and text.lower() == "not found":
+        # No word of a model: what is not there is the call.
+        code = "UNIMPLEMENTED"
     return error_from_answer(code, text, operation, url)
 
 
