@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from plansmith_client.deadlines import Deadline
 from plansmith_client.errors import (
@@ -84,12 +84,14 @@ class Caller:
         self.servers.release(server)
         return server
 
-    def _attempts(  # noqa: C901 - one clause for each way an attempt can end
+    def _attempts(  # noqa: C901, PLR0912 - one clause for each way an attempt can end
         self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str]
     ) -> Flow[Answer_co]:
-        servers, tried, retried = self.servers, set[Any](), 0
+        servers, retried = self.servers, 0
+        tried: set[Server] | tuple[()] = ()
         failure: ClientError | None = None
-        yield from servers.look_up()
+        if servers.resolves:
+            yield from servers.look_up()
         while True:
             server = servers.choose(tried)
             if server is None:
@@ -97,13 +99,17 @@ class Caller:
                     raise servers.unavailable()
                 yield from self._pause(failure, retried, deadline)
                 retried += 1
-                tried.clear()
+                tried = ()
                 continue
-            tried.add(server)
             try:
                 if not server.breaker.is_closed:
                     yield from self._probe(server, deadline)
-                answer: Answer_co = yield from _send(server, operation, deadline, headers)
+                answer: Answer_co
+                shared = server.shared_memory
+                if shared is not None and isinstance(operation, Infer) and shared.suits(operation):
+                    answer = cast("Answer_co", (yield from shared.send(operation, deadline, headers)))
+                else:
+                    answer = yield Send(server.transport, operation, deadline, headers)
             except ServerUnavailable as error:
                 servers.failed(server, error)
                 if not operation.repeatable:
@@ -127,6 +133,7 @@ class Caller:
                 return answer
             finally:
                 servers.release(server)
+            tried = {server, *tried}
 
     def _probe(self, server: Server, deadline: Deadline) -> Flow[None]:
         remaining = deadline.remaining()
@@ -145,10 +152,3 @@ class Caller:
         if remaining is not None and pause >= remaining:
             raise failure
         yield Pause(pause)
-
-
-def _send(server: Server, operation: Operation[Any], deadline: Deadline, headers: Mapping[str, str]) -> Flow[Any]:
-    shared = server.shared_memory
-    if shared is not None and isinstance(operation, Infer) and shared.suits(operation):
-        return (yield from shared.send(operation, deadline, headers))
-    return (yield Send(server.transport, operation, deadline, headers))

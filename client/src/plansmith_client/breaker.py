@@ -53,6 +53,11 @@ class Breaker:
         """Whether requests pass."""
         return self._closes_at is None
 
+    @property
+    def has_failures(self) -> bool:
+        """Whether the last request was an outage."""
+        return self._failures > 0
+
     def wait(self) -> float:
         """Seconds until the server should be asked again whether it is ready; 0 where that is now."""
         return 0.0 if self._closes_at is None else max(0.0, self._closes_at - time.monotonic())

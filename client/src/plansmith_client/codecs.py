@@ -9,7 +9,6 @@ Decoded arrays own their memory: aligned, writable, and free of the message that
 
 from __future__ import annotations
 
-import math
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,14 @@ from plansmith_client.tensors import numpy_dtype_from_datatype
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["array_from_binary", "array_from_values", "binary_from_array", "binary_size", "values_from_array"]
+__all__ = [
+    "array_from_binary",
+    "array_from_values",
+    "binary_from_array",
+    "binary_size",
+    "bytes_from_array",
+    "values_from_array",
+]
 
 _LENGTH_BYTES = 4
 _LENGTH = np.dtype("<u4")
@@ -39,6 +45,11 @@ def binary_from_array(array: np.ndarray[Any, Any]) -> memoryview:
     flat = np.asarray(array, order="C").reshape(-1)
     data: memoryview = flat.view(np.uint8).data
     return data
+
+
+def bytes_from_array(array: np.ndarray[Any, Any]) -> bytes:
+    """The same as bytes, always copied."""
+    return _binary_from_bytes(array) if array.dtype == object else array.tobytes()
 
 
 def _binary_from_bytes(array: np.ndarray[Any, Any]) -> bytes:
@@ -61,18 +72,23 @@ def array_from_binary(data: bytes | memoryview, datatype: str, shape: Sequence[i
     Raises:
         ProtocolError: the bytes are not a tensor of this datatype and shape.
     """
-    count = _element_count(shape)
     if datatype == "BYTES":
+        count = _element_count(shape)
         parts = _bytes_from_binary(bytes(data), count)
         elements = np.empty(count, dtype=object)
         elements[:] = parts
         return elements.reshape(shape)
     dtype = _dtype(datatype)
-    if len(data) != count * dtype.itemsize:
-        raise ProtocolError(f"{datatype} {list(shape)} takes {count * dtype.itemsize} bytes, {len(data)} came")
-    octets = np.frombuffer(data, dtype=np.uint8)
-    flat: np.ndarray[Any, Any] = octets != 0 if datatype == "BOOL" else octets.copy().view(dtype)
-    return flat.reshape(shape)
+    # Before any memory is taken: the shape is the server's word.
+    if len(data) != _element_count(shape) * dtype.itemsize:
+        raise ProtocolError(f"{datatype} {list(shape)} is not what {len(data)} bytes hold")
+    if datatype == "BOOL":
+        # Any byte but zero is true, where numpy wants a one.
+        flags: np.ndarray[Any, Any] = np.frombuffer(data, dtype=np.uint8) != 0
+        return flags.reshape(shape)
+    # A copy: the message's bytes may lie at any address, and are not the caller's to change.
+    array: np.ndarray[Any, Any] = np.frombuffer(data, dtype).copy()
+    return array.reshape(shape)
 
 
 def _bytes_from_binary(data: bytes, count: int) -> list[bytes]:
@@ -154,6 +170,9 @@ def _dtype(datatype: str) -> np.dtype[Any]:
 
 
 def _element_count(shape: Sequence[int]) -> int:
-    if any(not isinstance(size, int) or size < 0 for size in shape):
-        raise ProtocolError(f"{list(shape)} is not the shape of an array")
-    return math.prod(shape)
+    count = 1
+    for size in shape:
+        if not isinstance(size, int) or size < 0:
+            raise ProtocolError(f"{list(shape)} is not the shape of an array")
+        count *= size
+    return count

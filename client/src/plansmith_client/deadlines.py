@@ -27,7 +27,7 @@ class Deadline:
     __slots__ = ("_end", "timeout")
 
     def __init__(self, timeout: float) -> None:
-        if not _is_positive(timeout):
+        if not (type(timeout) is float and timeout > 0) and not _is_positive(timeout):
             raise InvalidInput(f"timeout={timeout!r} is not a number of seconds above 0 (math.inf for no deadline)")
         self.timeout = float(timeout) if timeout < _LONGEST else math.inf
         self._end = time.monotonic() + self.timeout

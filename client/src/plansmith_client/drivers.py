@@ -34,7 +34,10 @@ class SyncDriver:
             step = next(flow)
             while True:
                 try:
-                    given = self._take(step)
+                    if type(step) is Send:
+                        given = step.transport.call(step.operation, step.deadline, step.headers)
+                    else:
+                        given = self._take(step)
                 except BaseException as error:  # noqa: BLE001, PERF203 - Ctrl-C too lets the flow clear up
                     step = flow.throw(error)
                 else:
@@ -44,15 +47,15 @@ class SyncDriver:
             return result
 
     def _take(self, step: Step) -> Any:
-        if isinstance(step, Send):
-            return step.transport.call(step.operation, step.deadline, step.headers)
         if isinstance(step, Pause):
             return time.sleep(step.seconds)
         if isinstance(step, Resolve):
             return _look_up(step.host, step.port)
         if isinstance(step, Together):
             return self._together(step)
-        return self._first_of(step)
+        if isinstance(step, FirstOf):
+            return self._first_of(step)
+        raise TypeError(f"{step!r} is no step")
 
     def _together(self, step: Together) -> list[Any]:
         workers = min(step.at_once, len(step.flows))
@@ -116,7 +119,10 @@ class AsyncDriver:
             step = next(flow)
             while True:
                 try:
-                    given = await self._take(step)
+                    if type(step) is Send:
+                        given = await step.transport.call(step.operation, step.deadline, step.headers)
+                    else:
+                        given = await self._take(step)
                 except BaseException as error:  # noqa: BLE001, PERF203 - cancellation too lets the flow clear up
                     step = flow.throw(error)
                 else:
@@ -126,15 +132,15 @@ class AsyncDriver:
             return result
 
     async def _take(self, step: Step) -> Any:
-        if isinstance(step, Send):
-            return await step.transport.call(step.operation, step.deadline, step.headers)
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)
         if isinstance(step, Resolve):
             return await asyncio.get_running_loop().run_in_executor(None, _look_up, step.host, step.port)
         if isinstance(step, Together):
             return await self._together(step)
-        return await self._first_of(step)
+        if isinstance(step, FirstOf):
+            return await self._first_of(step)
+        raise TypeError(f"{step!r} is no step")
 
     async def _together(self, step: Together) -> list[Any]:
         slots = asyncio.Semaphore(step.at_once)

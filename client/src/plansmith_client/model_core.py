@@ -53,6 +53,9 @@ class Wish:
     classes: int = 0
 
 
+_NOTHING_MORE = Wish()
+
+
 @dataclass(slots=True, eq=False)
 class ModelCore:
     """One model, and what is known about it.
@@ -111,8 +114,8 @@ class ModelCore:
         self, positional: Sequence[ArrayLike], named: Mapping[str, ArrayLike], deadline: Deadline
     ) -> Flow[InferResult]:
         """One inference with inputs by position, by name, or both."""
-        inputs = yield from self.bind(positional, named, deadline)
-        return (yield from self.infer(inputs, Wish(), deadline))
+        inputs = (yield from self.bind(positional, named, deadline)) if positional else named
+        return (yield from self.infer(inputs, _NOTHING_MORE, deadline))
 
     def infer(self, inputs: Mapping[str, ArrayLike], wish: Wish, deadline: Deadline) -> Flow[InferResult]:
         """One inference; in several requests where the batch is larger than the model's largest."""

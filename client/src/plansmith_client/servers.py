@@ -108,6 +108,11 @@ class Servers:
                 found.setdefault((host, address.port), (replace(address, host=host, url=url), named))
         self._replace(found)
 
+    @property
+    def resolves(self) -> bool:
+        """Whether names have to be looked up."""
+        return self._resolve
+
     def choose(self, tried: Collection[Server]) -> Server | None:
         """The server to ask next; None where all have been tried or are left alone.
 
@@ -119,6 +124,9 @@ class Servers:
         with self._lock:
             if self._closed:
                 raise ClientClosed(f"The client for {self.urls} is closed: make a new one, or keep calls in its `with`")
+            if len(self._servers) == 1 and not tried and self._servers[0].breaker.is_closed:
+                self._servers[0].outstanding += 1
+                return self._servers[0]
             fresh = [server for server in self._servers if server not in tried] if tried else self._servers
             usable = [server for server in fresh if server.breaker.is_closed]
             due = [server for server in fresh if not server.breaker.is_closed and server.breaker.wait() <= 0]
@@ -144,8 +152,10 @@ class Servers:
 
     def succeeded(self, server: Server) -> None:
         """The server answered, if only with an error."""
-        with self._lock:
-            server.breaker.succeeded()
+        # Nearly always there is nothing to forget.
+        if server.breaker.has_failures:
+            with self._lock:
+                server.breaker.succeeded()
 
     def failed(self, server: Server, error: ServerUnavailable) -> None:
         """The server could not be reached, or its connection broke."""

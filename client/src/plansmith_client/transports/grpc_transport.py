@@ -68,7 +68,8 @@ class GrpcTransport:
         return grpc.insecure_channel(self._address.target, options)
 
     def _stub(self) -> Any:
-        return self._stubs[next(self._turn) % len(self._stubs)] if len(self._stubs) > 1 else self._stubs[0]
+        stubs = self._stubs
+        return stubs[0] if len(stubs) == 1 else stubs[next(self._turn) % len(stubs)]
 
     def call(
         self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str] = NO_HEADERS

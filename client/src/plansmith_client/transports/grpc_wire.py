@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tritonclient.grpc import service_pb2
 
-from plansmith_client.codecs import array_from_binary, array_from_values, binary_from_array, binary_size
+from plansmith_client.codecs import array_from_binary, array_from_values, binary_size, bytes_from_array
 from plansmith_client.errors import InvalidInput, ProtocolError
 from plansmith_client.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
 from plansmith_client.operations import (
@@ -69,7 +69,10 @@ class Rpc:
 
 
 def _infer_request(operation: Infer) -> Any:
-    size = sum(binary_size(tensor.array) for tensor in operation.inputs if tensor.place is None)
+    size = 0
+    for tensor in operation.inputs:
+        if tensor.place is None:
+            size += binary_size(tensor.array)
     if size > _MAX_TENSOR_BYTES:
         raise InvalidInput(
             f"Model {operation.name!r}: given inputs of {size} bytes, expected less than 2 GiB, the most that one gRPC "
@@ -81,7 +84,7 @@ def _infer_request(operation: Infer) -> Any:
     for tensor in operation.inputs:
         described = request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
         if tensor.place is None:
-            request.raw_input_contents.append(bytes(binary_from_array(tensor.array)))
+            request.raw_input_contents.append(bytes_from_array(tensor.array))
         else:
             for name, where in place_parameters(tensor.place).items():
                 _set_parameter(described.parameters[name], where)
@@ -122,7 +125,7 @@ def _infer_result(reply: Any) -> InferResult:
         model_name=reply.model_name,
         model_version=reply.model_version,
         request_id=reply.id,
-        parameters=_parameters(reply.parameters),
+        parameters=_parameters(reply.parameters) if reply.parameters else None,
     )
 
 

@@ -1,0 +1,233 @@
+"""What the SDK costs and gains beside tritonclient and PyTriton's ModelClient, against one real server.
+
+Four comparisons, each in turn, round by round, in one run; only ratios carry over to another machine:
+
+- one small call: `Model.__call__` with validation, a deadline and the retry policy, beside a bare `infer`;
+- bulk scoring: `Model.map` over many rows, beside a loop of single calls;
+- one request of 19 MB: automatic shared memory (the data copied in each time), beside the same request as it is;
+- importing the package and connecting, in a new process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tritonclient.grpc
+import tritonclient.http
+from backend_overhead import CONFIG, write_repository
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from plansmith_client import Client
+from plansmith_server import ServerOptions, TritonServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+with warnings.catch_warnings():
+    # PyTriton still imports what setuptools has deprecated.
+    warnings.simplefilter("ignore")
+    from pytriton.client import ModelClient
+
+LARGE_CONFIG = """
+backend: "python"
+max_batch_size: 0
+input { name: "x" data_type: TYPE_FP32 dims: [ -1, 3, 224, 224 ] }
+output { name: "first" data_type: TYPE_FP32 dims: [ 1 ] }
+instance_group { kind: KIND_CPU count: 1 }
+"""
+LARGE_MODEL = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        responses = []
+        for request in requests:
+            x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
+            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("first", x[0, 0, 0, :1].copy())]))
+        return responses
+"""
+IMPORTS = {
+    "plansmith gRPC": "from plansmith_client import Client\nClient({grpc!r}).is_live()",
+    "tritonclient gRPC": "import tritonclient.grpc as t\nt.InferenceServerClient({grpc!r}).is_server_live()",
+    "plansmith HTTP": "from plansmith_client import Client\nClient({http!r}).is_live()",
+    "tritonclient HTTP": "import tritonclient.http as t\nt.InferenceServerClient({bare!r}).is_server_live()",
+}
+
+
+def write_models(repository: Path) -> None:
+    """The MLP, and a model that takes 19 MB and gives one number."""
+    write_repository(repository)
+    shutil.rmtree(repository / "handwritten")
+    mlp = repository / "plansmith"
+    mlp.rename(repository / "mlp")
+    # What `plansmith build` writes unless told otherwise.
+    config = CONFIG.format(backend="onnxruntime").replace("max_batch_size: 64", "max_batch_size: 32")
+    (repository / "mlp" / "config.pbtxt").write_text(config, encoding="utf-8")
+    (repository / "large" / "1").mkdir(parents=True)
+    (repository / "large" / "config.pbtxt").write_text(LARGE_CONFIG, encoding="utf-8")
+    (repository / "large" / "1" / "model.py").write_text(LARGE_MODEL, encoding="utf-8")
+
+
+def bare_grpc(client: Any, model: str, name: str, output: str) -> Callable[[np.ndarray], np.ndarray]:
+    """One call of tritonclient over gRPC, as its examples write it."""
+
+    def call(array: np.ndarray) -> np.ndarray:
+        tensor = tritonclient.grpc.InferInput(name, array.shape, "FP32")
+        tensor.set_data_from_numpy(array)
+        answer: np.ndarray = client.infer(model, [tensor]).as_numpy(output)
+        return answer
+
+    return call
+
+
+def bare_http(client: Any, model: str, name: str, output: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The same over HTTP."""
+
+    def call(array: np.ndarray) -> np.ndarray:
+        tensor = tritonclient.http.InferInput(name, array.shape, "FP32")
+        tensor.set_data_from_numpy(array)
+        answer: np.ndarray = client.infer(model, [tensor]).as_numpy(output)
+        return answer
+
+    return call
+
+
+def seconds_each(call: Callable[[np.ndarray], Any], array: np.ndarray, times: int) -> float:
+    """Seconds of one call, the median of many."""
+    took = []
+    for _ in range(times):
+        started = time.perf_counter()
+        call(array)
+        took.append(time.perf_counter() - started)
+    return statistics.median(took)
+
+
+def compare(server: TritonServer, rounds: int, rows: int) -> dict[str, dict[str, list[float]]]:
+    """All comparisons; for each its contestants' figures, one a round."""
+    http = server.http_url.removeprefix("http://")
+    small, many = np.ones((1, 64), np.float32), np.random.default_rng(0).standard_normal((rows, 64), np.float32)
+    large = np.ones((32, 3, 224, 224), np.float32)
+    with (
+        Client(server.grpc_url) as grpc,
+        Client(server.http_url) as over_http,
+        tritonclient.grpc.InferenceServerClient(server.grpc_url) as their_grpc,
+        tritonclient.http.InferenceServerClient(http) as their_http,
+        ModelClient(f"grpc://{server.grpc_url}", "mlp") as pytriton_grpc,
+        ModelClient(server.http_url, "mlp") as pytriton_http,
+        ModelClient(f"grpc://{server.grpc_url}", "large") as pytriton_large,
+    ):
+        small_calls = {
+            "plansmith gRPC": grpc.model("mlp"),
+            "tritonclient gRPC": bare_grpc(their_grpc, "mlp", "x", "y"),
+            "PyTriton gRPC": pytriton_grpc.infer_batch,
+            "plansmith HTTP": over_http.model("mlp"),
+            "tritonclient HTTP": bare_http(their_http, "mlp", "x", "y"),
+            "PyTriton HTTP": pytriton_http.infer_batch,
+        }
+        large_calls = {
+            "plansmith gRPC": grpc.model("large"),
+            "plansmith HTTP": over_http.model("large"),
+            "tritonclient gRPC": bare_grpc(their_grpc, "large", "x", "first"),
+            "tritonclient HTTP": bare_http(their_http, "large", "x", "first"),
+            "PyTriton gRPC": pytriton_large.infer_sample,
+        }
+        for call in small_calls.values():
+            seconds_each(call, small, 50)
+        for call in large_calls.values():
+            seconds_each(call, large, 2)
+        measured: dict[str, dict[str, list[float]]] = {}
+        for _ in track(range(rounds), description="Measuring"):
+            for name, call in small_calls.items():
+                add(measured, "one small call, ms", name, 1e3 * seconds_each(call, small, 400))
+            for name, call in large_calls.items():
+                add(measured, "one request of 19 MB, ms", name, 1e3 * seconds_each(call, large, 8))
+            for name, seconds in bulk(many, small_calls, {"gRPC": grpc, "HTTP": over_http}):
+                add(measured, "bulk scoring, rows/s", name, seconds)
+            for name, program in IMPORTS.items():
+                words = program.format(grpc=server.grpc_url, http=server.http_url, bare=http)
+                started = time.perf_counter()
+                subprocess.run([sys.executable, "-c", words], check=True)
+                add(measured, "import and first answer, ms", name, 1e3 * (time.perf_counter() - started))
+    return measured
+
+
+def bulk(
+    many: np.ndarray, calls: dict[str, Callable[[np.ndarray], Any]], clients: dict[str, Client]
+) -> Iterator[tuple[str, float]]:
+    """Rows a second of `map` over all rows, and of the others' loops over as many as take about as long."""
+    answers = {}
+    for protocol, client in clients.items():
+        started = time.perf_counter()
+        answers[protocol] = client.model("mlp").map(many).collect()["y"]
+        yield f"plansmith {protocol}", len(many) / (time.perf_counter() - started)
+    few = many[: len(many) // 50]
+    for name, call in calls.items():
+        if name.startswith("plansmith"):
+            continue
+        started = time.perf_counter()
+        got = [call(few[row : row + 1]) for row in range(len(few))]
+        yield f"{name} loop", len(few) / (time.perf_counter() - started)
+        rows = [answer["y"] if isinstance(answer, dict) else answer for answer in got]
+        if not np.allclose(np.concatenate(rows), answers[name.rpartition(" ")[2]][: len(few)], rtol=1e-4, atol=1e-4):
+            raise SystemExit(f"{name} and map disagree")
+
+
+def add(measured: dict[str, dict[str, list[float]]], comparison: str, name: str, value: float) -> None:
+    """Note one figure."""
+    measured.setdefault(comparison, {}).setdefault(name, []).append(value)
+
+
+def show(measured: dict[str, dict[str, list[float]]]) -> None:
+    """Each contestant beside plansmith over the same protocol: medians, and the median of the rounds' ratios."""
+    for comparison, figures in measured.items():
+        table = Table("client", "median", "plansmith, same protocol", "ratio, median of pairs", title=comparison)
+        for name, values in figures.items():
+            ours = figures[f"plansmith {'HTTP' if 'HTTP' in name else 'gRPC'}"]
+            rate = comparison.endswith("/s")
+            ratios = [mine / other if rate else other / mine for mine, other in zip(ours, values, strict=True)]
+            table.add_row(
+                name, *(f"{statistics.median(v):,.3g}" for v in (values, ours)), f"{statistics.median(ratios):.2f}"
+            )
+        Console().print(table)
+    Console().print("A ratio above 1: plansmith is faster, so many times.")
+
+
+def main(rounds: int, rows: int, output: Path) -> None:
+    """Measure, print the tables and write the figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder) / "model_repository"
+        write_models(repository)
+        options = ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0, config_name="none")
+        with TritonServer(options) as server:
+            measured = compare(server, rounds, rows)
+    show(measured)
+    report = output / "client_speed.json"
+    machine = {"machine": platform.machine(), "python": platform.python_version(), "rows": rows}
+    report.write_text(json.dumps({**machine, "figures": measured}, indent=2) + "\n", encoding="utf-8")
+    Console().print(f"All rounds: {report}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn [%(default)s]")
+    parser.add_argument("--rows", type=int, default=100_000, help="rows of the bulk scoring [%(default)s]")
+    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the figures [%(default)s]")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    main(arguments.rounds, arguments.rows, arguments.output)
