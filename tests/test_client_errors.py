@@ -1,19 +1,19 @@
-"""Every way to fail ends in one of the client's errors: gRPC's codes, HTTP's statuses, urllib3's exceptions."""
+"""Every way to fail ends in one of the client's errors: gRPC's codes, HTTP's statuses, aiohttp's exceptions."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import copy
-import http.client
-import inspect
 import json
 import pickle
+import socket
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import aiohttp
 import grpc
 import pytest
-import urllib3.exceptions
 from client_faces import open_client
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -36,6 +36,8 @@ from plansmith_client.addresses import Address
 from plansmith_client.operations import Infer, IsServerReady, ReadModelMetadata
 from plansmith_client.transports.failures import STATUS_CODES
 from plansmith_client.transports.grpc_transport import error_from_status
+from plansmith_client.transports.http_aio_transport import error_from_aiohttp
+from plansmith_client.transports.http_connections import BrokenAnswerError, NoHttpError
 from plansmith_client.transports.http_transport import error_from_exception
 
 INFER = Infer("digits", "", (), None, "", {})
@@ -194,51 +196,45 @@ def test_a_request_too_large_for_a_proxy_is_not_overload(grpc_client):
     assert type(failure(grpc_client, "RESOURCE_EXHAUSTED:Received message larger than max (9 vs. 4)")) is InvalidInput
 
 
-def exceptions_of_urllib3():
-    """One of each kind that urllib3 can raise, made without the connections that some are made from."""
-    for kind in vars(urllib3.exceptions).values():
-        if inspect.isclass(kind) and issubclass(kind, urllib3.exceptions.HTTPError):
-            if kind is urllib3.exceptions.InvalidChunkLength:
-                yield kind(urllib3.HTTPResponse(b""), b"x")
-            elif kind is urllib3.exceptions.IncompleteRead:
-                yield kind(1, 2)
-            else:
-                yield kind.__new__(kind, "what happened")
-
-
-@pytest.mark.parametrize("exception", list(exceptions_of_urllib3()), ids=lambda error: type(error).__name__)
-def test_every_exception_of_urllib3_has_its_error(exception):
-    error = error_from_exception(exception, INFER, Address.parse("http://localhost:1"), 1.0)
-    expected = {
-        "NewConnectionError": ServerUnavailable,
-        "NameResolutionError": ServerUnavailable,
-        "TimeoutError": DeadlineExceeded,
-        "ConnectTimeoutError": DeadlineExceeded,
-        "ReadTimeoutError": DeadlineExceeded,
-        "ClosedPoolError": ClientClosed,
-        "SSLError": ServerUnavailable,
-        "ProxyError": ServerUnavailable,
-        "IncompleteRead": ServerUnavailable,
-    }
-    assert type(error) is expected.get(type(exception).__name__, ProtocolError)
+@pytest.mark.parametrize(
+    ("exception", "error"),
+    [
+        (ConnectionResetError(104, "Connection reset by peer"), ServerUnavailable),
+        (ConnectionRefusedError(111, "Connection refused"), ServerUnavailable),
+        (BrokenPipeError(32, "Broken pipe"), ServerUnavailable),
+        (socket.gaierror(-2, "Name or service not known"), ServerUnavailable),
+        (ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED]"), ServerUnavailable),
+        (ssl.SSLError(1, "wrong version number"), ServerUnavailable),
+        (TimeoutError("timed out"), DeadlineExceeded),
+        (BrokenAnswerError(), ServerUnavailable),
+        (NoHttpError("Invalid constant string"), ProtocolError),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_way_a_connection_fails_has_its_error(exception, error):
+    raised = error_from_exception(exception, INFER, Address.parse("http://localhost:1"), 1.0)
+    assert type(raised) is error
+    assert "localhost:1" in str(raised)
 
 
 @pytest.mark.parametrize(
-    ("cause", "error"),
+    ("exception", "error"),
     [
-        (ConnectionResetError(104, "Connection reset by peer"), ServerUnavailable),
-        (http.client.RemoteDisconnected("closed"), ServerUnavailable),
-        (BrokenPipeError(32, "Broken pipe"), ServerUnavailable),
-        (http.client.IncompleteRead(b""), ServerUnavailable),
-        (TimeoutError("timed out"), DeadlineExceeded),
-        (http.client.BadStatusLine("\0"), ProtocolError),
-        (http.client.LineTooLong("header"), ProtocolError),
+        (aiohttp.ServerDisconnectedError(), ServerUnavailable),
+        (aiohttp.ClientOSError(104, "Connection reset by peer"), ServerUnavailable),
+        (aiohttp.ClientConnectionResetError("cannot write"), ServerUnavailable),
+        (aiohttp.ClientPayloadError("not enough data"), ServerUnavailable),
+        (aiohttp.ClientConnectorError(None, ConnectionRefusedError(111, "Connect call failed")), ServerUnavailable),
+        (aiohttp.ClientResponseError(None, (), status=400, message="bad line"), ProtocolError),
+        (aiohttp.InvalidURL("http://"), ProtocolError),
+        (ValueError("what happened"), ProtocolError),
     ],
+    ids=lambda value: type(value).__name__,
 )
-def test_what_urllib3_wraps_decides(cause, error):
-    wrapped = urllib3.exceptions.ProtocolError("Connection aborted.", cause)
-    assert type(error_from_exception(wrapped, INFER, Address.parse("http://localhost:1"), 1.0)) is error
-    assert type(error_from_exception(cause, INFER, Address.parse("http://localhost:1"), 1.0)) is error
+def test_every_exception_of_aiohttp_has_its_error(exception, error):
+    raised = error_from_aiohttp(exception, INFER, Address.parse("http://localhost:1"))
+    assert type(raised) is error
+    assert "localhost:1" in str(raised)
 
 
 ALL_ERRORS = [getattr(errors, name) for name in errors.__all__]

@@ -116,7 +116,6 @@ def dripping(head: bytes):
 
 
 HEADS = {
-    "nothing": b"",
     "status line": b"HTTP/1.1 200 ",
     "headers": b"HTTP/1.1 200 OK\r\nX-Slow: ",
     "body": b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n",

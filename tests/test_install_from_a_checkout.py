@@ -47,7 +47,7 @@ def test_the_sdk_alone_is_light_and_says_what_its_command_needs(clean_environmen
     packages = installed(environment) - {"pip", "setuptools"}
     # tritonclient brings packaging, ml-dtypes and python-rapidjson; grpcio brings typing-extensions.
     assert packages == {
-        *("plansmith-client", "tritonclient", "numpy", "grpcio", "protobuf", "urllib3"),
+        *("plansmith-client", "tritonclient", "numpy", "grpcio", "protobuf", "httptools"),
         *("packaging", "ml-dtypes", "python-rapidjson", "typing-extensions"),
     }
     program = """

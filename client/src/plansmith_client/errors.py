@@ -12,7 +12,7 @@
     ├── InferenceFailed      the model itself failed on this request
     └── ProtocolError        the answer is not one of the Open Inference Protocol
 
-No exception of grpc, urllib3, the socket module or json escapes: it is the `__cause__` of one of these. All of them
+No exception of grpc, aiohttp, the socket module or json escapes: it is the `__cause__` of one of these. All of them
 can be pickled, so that they cross process boundaries. `exit_code` is what the `plansmith` command ends with.
 """
 

@@ -131,8 +131,9 @@ async def _parts(request: Request) -> AsyncIterator[bytes | memoryview]:
 def error_from_aiohttp(error: Exception, operation: Operation[Any], address: Address) -> ClientError:
     """The error for an exception of aiohttp or of what lies below it; total over `aiohttp.ClientError`."""
     url = address.url
-    if isinstance(error, aiohttp.ClientConnectorCertificateError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return server_unavailable(url, str(error), "name its authority with ca_file= or SSL_CERT_FILE if you trust it")
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        reason = str(error.certificate_error)
+        return server_unavailable(url, reason, "name its authority with ca_file= or SSL_CERT_FILE if you trust it")
     if isinstance(error, aiohttp.ClientConnectorError):
         # asyncio words it anew: "Connect call failed".
         number = error.os_error.errno
