@@ -122,3 +122,33 @@ def test_an_http_client_loads_neither_grpc_nor_tritonclient():
     loaded = loaded_by("from plansmith_client import Client\nwith Client('http://localhost:1') as c: c.is_live()")
     assert "httptools" in loaded
     assert loaded & (HEAVY - {"httptools"}) == set()
+
+
+@pytest.mark.parametrize(
+    ("blocking", "asynchronous"),
+    [
+        (plansmith_client.Client, plansmith_client.AsyncClient),
+        (plansmith_client.Model, plansmith_client.AsyncModel),
+        (plansmith_client.ModelSequence, plansmith_client.AsyncModelSequence),
+        (plansmith_client.BatchedModel, plansmith_client.AsyncBatchedModel),
+        (plansmith_client.MapRun, plansmith_client.AsyncMapRun),
+    ],
+    ids=lambda kind: kind.__name__,
+)
+def test_both_kinds_of_client_have_the_same_methods_with_the_same_arguments(blocking, asynchronous):
+    def methods(kind):
+        return {
+            name: inspect.signature(member).parameters if callable(member) else "property"
+            for name, member in vars(kind).items()
+            if (not name.startswith("_") or name in ("__init__", "__call__"))
+            and (callable(member) or isinstance(member, property))
+        }
+
+    here, there = methods(blocking), methods(asynchronous)
+    assert set(here) == set(there)
+    for name, parameters in here.items():
+        if parameters == "property" or (name == "__init__" and blocking is not plansmith_client.Client):
+            continue
+        assert [(p.name, p.kind, p.default) for p in parameters.values()] == [
+            (p.name, p.kind, p.default) for p in there[name].values()
+        ], name

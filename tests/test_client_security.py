@@ -176,6 +176,12 @@ def test_a_token_does_not_leave_the_machine_unencrypted(url):
         {"retries": -1},
         {"hedge_after": -1},
         {"metadata_max_age": "old"},
+        {"metadata_max_age": None},
+        {"retries": "often"},
+        {"retries": True},
+        {"breaker": 3},
+        {"shared_memory": 10},
+        {"server_name": "a\r\nb"},
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_sent(options):

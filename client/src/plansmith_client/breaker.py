@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from plansmith_client.errors import InvalidInput
+from plansmith_client.validation import is_whole
 
 __all__ = ["Breaker", "BreakerPolicy"]
 
@@ -33,7 +34,7 @@ class BreakerPolicy:
     longest_cooldown: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.failures < 1 or not 0 < self.cooldown <= self.longest_cooldown:
+        if not is_whole(self.failures) or self.failures < 1 or not 0 < self.cooldown <= self.longest_cooldown:
             raise InvalidInput(f"{self} is no policy: all are above 0, and cooldown is not above longest_cooldown")
 
 

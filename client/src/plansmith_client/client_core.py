@@ -36,6 +36,7 @@ from plansmith_client.operations import (
 )
 from plansmith_client.retries import RetryBudget, RetryPolicy
 from plansmith_client.servers import Servers
+from plansmith_client.shared_memory import SharedMemoryPolicy
 from plansmith_client.validation import check_text
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from plansmith_client.observers import Observer
     from plansmith_client.operations import Operation
     from plansmith_client.servers import Balance, Server
-    from plansmith_client.shared_memory import SharedMemoryPolicy
     from plansmith_client.statistics import ModelStatistics
 
 __all__ = ["ClientCore", "open_core"]
@@ -251,9 +251,16 @@ def open_core(
         raise InvalidInput(f"A server stands twice among {', '.join(map(str, given))}: name each once")
     if balance not in ("round_robin", "least_outstanding"):
         raise InvalidInput(f"balance={balance!r} is not one of 'round_robin' and 'least_outstanding'")
-    for name, seconds in (("hedge_after", hedge_after), ("metadata_max_age", metadata_max_age)):
-        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds < 0):
+    for name, seconds in (
+        ("hedge_after", 0.0 if hedge_after is None else hedge_after),
+        ("metadata_max_age", metadata_max_age),
+    ):
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
             raise InvalidInput(f"{name}={seconds!r} is not a number of seconds from 0")
+    if not isinstance(shared_memory, (bool, SharedMemoryPolicy)):
+        raise InvalidInput(f"shared_memory={shared_memory!r} is neither True, False nor a SharedMemoryPolicy")
+    if breaker is not None and not isinstance(breaker, BreakerPolicy):
+        raise InvalidInput(f"breaker={breaker!r} is neither None nor a BreakerPolicy")
     Deadline(timeout)
     connection = connection_from(
         addresses,

@@ -23,6 +23,7 @@ Compression = Literal["gzip", "deflate"]
 # RFC 9110: a field name is a token. What HTTP and gRPC set themselves is not the caller's.
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_HOST_NAME = re.compile(r"[A-Za-z0-9._:-]+")
 _OWN_HEADERS = {
     *("host", "connection", "content-length", "content-type", "content-encoding", "accept-encoding", "te"),
     *("transfer-encoding", "inference-header-content-length", "user-agent"),
@@ -104,6 +105,8 @@ def connection_from(
         raise InvalidInput(f"compression={compression!r} is not one of 'gzip', 'deflate' and None")
     if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
         raise InvalidInput(f"channels={channels!r} is not a number of connections from 1")
+    if server_name is not None and not (isinstance(server_name, str) and _HOST_NAME.fullmatch(server_name)):
+        raise InvalidInput(f"server_name={server_name!r} is not the name of a host")
     make_token = _token_maker(token)
     if make_token is not None and not token_over_plaintext:
         for address in addresses:

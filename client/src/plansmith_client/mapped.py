@@ -14,7 +14,7 @@ from plansmith_client.flows import Pause
 from plansmith_client.model_core import ModelCore, Wish
 from plansmith_client.retries import RetryPolicy
 from plansmith_client.splitting import join_results
-from plansmith_client.validation import bind_inputs
+from plansmith_client.validation import bind_inputs, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -56,7 +56,7 @@ class MapOptions:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int) and is_whole(value) and value >= 1
 
 
 class MappedItem(Mapping[str, "np.ndarray[Any, Any]"]):

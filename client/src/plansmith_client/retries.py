@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-import threading
 from dataclasses import dataclass
 
 from plansmith_client.errors import InvalidInput
+from plansmith_client.validation import is_whole
 
 __all__ = ["RetryBudget", "RetryPolicy"]
 
@@ -38,7 +38,7 @@ class RetryPolicy:
     longest_backoff: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 0 or not 0 < self.backoff <= self.longest_backoff:
+        if not is_whole(self.attempts) or self.attempts < 0 or not 0 < self.backoff <= self.longest_backoff:
             raise InvalidInput(f"{self} is no policy: attempts from 0, 0 < backoff <= longest_backoff")
 
     def pause(self, attempt: int) -> float:
@@ -51,26 +51,25 @@ class RetryBudget:
     """Keeps retries a small part of all requests, so that an outage is not made worse by those who wait for its end.
 
     A retry takes one token of at most ten, an answer gives back a tenth of one (the rule of gRPC's retry throttling).
+    Threads may count at the same time: a token more or less is no matter, and a lock would be one more thing to hold
+    when a process forks.
     """
 
-    __slots__ = ("_lock", "_tokens")
+    __slots__ = ("_tokens",)
 
     _FULL, _GIVEN_BACK = 10.0, 0.1
 
     def __init__(self) -> None:
         self._tokens = self._FULL
-        self._lock = threading.Lock()
 
     def take(self) -> bool:
         """Whether another attempt may be made; it counts as made."""
-        with self._lock:
-            if self._tokens < 1:
-                return False
-            self._tokens -= 1
-            return True
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
 
     def give_back(self) -> None:
         """An answer came."""
         if self._tokens < self._FULL:
-            with self._lock:
-                self._tokens = min(self._FULL, self._tokens + self._GIVEN_BACK)
+            self._tokens = min(self._FULL, self._tokens + self._GIVEN_BACK)

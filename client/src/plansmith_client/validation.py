@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from plansmith_client.metadata import ModelMetadata
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["bind_inputs", "check_inputs", "check_outputs", "check_parameters", "check_text"]
+__all__ = ["bind_inputs", "check_inputs", "check_outputs", "check_parameters", "check_text", "is_whole"]
 
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 
@@ -134,6 +134,11 @@ def check_text(what: str, text: Any) -> str:
     except UnicodeEncodeError as error:
         raise InvalidInput(f"The {what} {text!r} is not valid Unicode") from error
     return text
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is an integer, and not one of the two that are truth values."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _checked(metadata: ModelMetadata, spec: TensorSpec, value: ArrayLike) -> Tensor:
