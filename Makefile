@@ -44,8 +44,9 @@ format: $(STAMP) ## Rewrite the sources in the house style
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## Measure the backend and the builds beside what they replace
+bench: $(STAMP) ## Measure the backend, the client and the builds beside what they replace
 	@$(BIN)/python perf/benchmarks/backend_overhead.py
+	@$(BIN)/python perf/benchmarks/client_speed.py
 	@$(BIN)/python perf/benchmarks/build_resnet50.py
 	@$(BIN)/python perf/benchmarks/build_large_model.py
 

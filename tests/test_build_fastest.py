@@ -281,7 +281,7 @@ def test_a_well_known_network_goes_through_all_targets_without_a_crash(name, pla
     )
     result = json.loads(done.stdout)
     usable = candidates(result, target="onnxruntime", device="cpu", precision="fp32")
-    assert usable[0]["status"] in {"chosen", "slower"}
+    assert usable[0]["status"] in {"chosen", "kept", "slower"}
     assert len(candidates(result, status="chosen")) == 1
     for entry in candidates(result, device="cpu"):
         assert entry["rows_per_second"] or entry["reason"]

@@ -65,16 +65,22 @@ def check_inputs(metadata: ModelMetadata, inputs: Mapping[str, ArrayLike]) -> tu
         if spec.name in inputs:
             checked.append(_checked(metadata, spec, inputs[spec.name]))
         elif not spec.optional:
+            _refuse_unknown(metadata, inputs)
             given = ", ".join(map(repr, inputs)) or "none"
             raise InvalidInput(f"Model {metadata.name!r}, input {spec.name!r}: missing; given {given}, expected {spec}")
     tensors = tuple(checked)
     if len(tensors) != len(inputs):
-        known = {spec.name for spec in metadata.inputs}
-        unknown = next(name for name in inputs if name not in known)
-        raise InvalidInput(f"Model {metadata.name!r} has no input {unknown!r}: expected {_listed(metadata.inputs)}")
+        _refuse_unknown(metadata, inputs)
     if metadata.max_batch_size:
         _check_batch(metadata, tensors)
     return tensors
+
+
+def _refuse_unknown(metadata: ModelMetadata, inputs: Mapping[str, ArrayLike]) -> None:
+    known = {spec.name for spec in metadata.inputs}
+    for name in inputs:
+        if name not in known:
+            raise InvalidInput(f"Model {metadata.name!r} has no input {name!r}: expected {_listed(metadata.inputs)}")
 
 
 def check_outputs(metadata: ModelMetadata, outputs: Iterable[str] | None) -> tuple[str, ...] | None:
