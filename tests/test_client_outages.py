@@ -228,6 +228,26 @@ def test_a_server_that_is_gone_is_passed_over_without_a_word(server, face):
         assert client.is_ready()
 
 
+def test_a_server_that_is_back_is_asked_when_the_others_are_gone_however_long_it_was_left_alone(server, face):
+    urls = [url_of(face, server), nobody(face)]
+    kind = int(urls[0].rpartition(":")[2])
+    with fault_proxy(kind) as proxy:
+        urls[0] = proxy.target if face.startswith("grpc") else f"http://{proxy.target}"
+        breaker = BreakerPolicy(failures=1, cooldown=60.0, longest_cooldown=60.0)
+        with open_client(face, urls, breaker=breaker, retries=0, timeout=10) as client:
+            model = client.model("double")
+            assert model(ROWS).array.tolist() == (ROWS * 2).tolist()
+            proxy.always = Fault(cut_answer_after=0)
+            proxy.end_connections()
+            with pytest.raises(ServerUnavailable):
+                model(ROWS)
+            # Both are left alone for a minute now, and one of them is there again.
+            proxy.always = Fault()
+            proxy.end_connections()
+            time.sleep(1.5)
+            assert model(ROWS).array.tolist() == (ROWS * 2).tolist()
+
+
 def test_a_server_that_has_not_loaded_the_model_is_passed_over(server, face, tmp_path):
     with (
         triton_with(("slow",), tmp_path) as other,

@@ -31,7 +31,7 @@ class BreakerPolicy:
 
     failures: int = 5
     cooldown: float = 1.0
-    longest_cooldown: float = 30.0
+    longest_cooldown: float = 10.0
 
     def __post_init__(self) -> None:
         if not is_whole(self.failures) or self.failures < 1 or not 0 < self.cooldown <= self.longest_cooldown:

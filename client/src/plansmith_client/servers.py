@@ -134,6 +134,9 @@ class Servers:
                 # One request at a time finds out whether the server is back; the others go elsewhere meanwhile.
                 chosen = due[0]
                 chosen.breaker.probing()
+            elif not usable and fresh and len(self._servers) > 1:
+                # All are left alone: the one that was left first may be back by now, and is better than an error.
+                chosen = min(fresh, key=lambda server: server.breaker.wait())
             elif not usable:
                 return None
             elif self._balance == "least_outstanding":
