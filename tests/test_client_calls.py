@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import json
 import math
@@ -15,6 +16,7 @@ from client_faces import FACES, open_client, url_of
 from client_servers import triton_with
 
 from plansmith_client import (
+    AsyncClient,
     ClassScore,
     DeadlineExceeded,
     InferenceFailed,
@@ -415,3 +417,23 @@ def test_a_server_without_the_classification_extension_says_so(server):
 
         with pytest.raises(ProtocolError, match="does not classify"):
             classes_from_result(client.model("double")(np.ones((1, 4), np.float32)), "y")
+
+
+@pytest.mark.parametrize("face", ["grpc-async", "http-async"])
+def test_a_task_that_is_cancelled_ends_at_once_and_the_client_goes_on(server, face):
+    async def cancel_and_ask():
+        async with AsyncClient(url_of(face, server), timeout=60) as client:
+            slow = client.model("slow")
+            await slow([[0.0]])
+            calls = [asyncio.ensure_future(call) for call in (slow([[3.0]]), client.model("double")(np.ones((99, 4))))]
+            await asyncio.sleep(0.3)
+            started = time.monotonic()
+            calls[0].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await calls[0]
+            with pytest.raises(InvalidInput):
+                await calls[1]
+            assert time.monotonic() - started < 2
+            return (await client.model("double")(np.ones((99, 4), np.float32))).array.shape
+
+    assert asyncio.run(cancel_and_ask()) == (99, 4)

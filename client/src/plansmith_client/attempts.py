@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from plansmith_client.deadlines import Deadline
+from plansmith_client.device_tensors import on_host
 from plansmith_client.errors import (
     ClientClosed,
     ClientError,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from plansmith_client.flows import Flow
     from plansmith_client.observers import Observer
     from plansmith_client.operations import Answer_co, Operation
+    from plansmith_client.results import InferResult
     from plansmith_client.retries import RetryBudget, RetryPolicy
     from plansmith_client.servers import Server, Servers
 
@@ -106,8 +108,8 @@ class Caller:
                     yield from self._probe(server, deadline)
                 answer: Answer_co
                 shared = server.shared_memory
-                if shared is not None and isinstance(operation, Infer) and shared.suits(operation):
-                    answer = cast("Answer_co", (yield from shared.send(operation, deadline, headers)))
+                if isinstance(operation, Infer) and (operation.on_device or (shared and shared.suits(operation))):
+                    answer = cast("Answer_co", (yield from _send_from_memory(server, operation, deadline, headers)))
                 else:
                     answer = yield Send(server.transport, operation, deadline, headers)
             except ServerUnavailable as error:
@@ -152,3 +154,14 @@ class Caller:
         if remaining is not None and pause >= remaining:
             raise failure
         yield Pause(pause)
+
+
+def _send_from_memory(
+    server: Server, operation: Infer, deadline: Deadline, headers: Mapping[str, str]
+) -> Flow[InferResult]:
+    """Send inputs that are large or lie on a GPU, through memory that the server shares where there is some."""
+    shared = server.shared_memory
+    if shared is not None and shared.suits(operation):
+        return (yield from shared.send(operation, deadline, headers))
+    result: InferResult = yield Send(server.transport, on_host(operation), deadline, headers)
+    return result

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plansmith_client.shared_memory.cuda import CudaError, device_array
 from plansmith_client.tensors import numpy_dtype_from_datatype
 
 if TYPE_CHECKING:
@@ -76,10 +77,13 @@ def array_from_value(value: ArrayLike, datatype: str) -> np.ndarray[Any, Any]:
 
 def _array(value: Any) -> np.ndarray[Any, Any]:
     try:
+        device = device_array(value) if hasattr(type(value), "__cuda_array_interface__") else None
+        if device is not None:
+            return device.to_host()
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             return np.from_dlpack(value)
         return np.asarray(value)
-    except (TypeError, ValueError, RuntimeError, BufferError, OverflowError) as error:
+    except (TypeError, ValueError, RuntimeError, BufferError, OverflowError, CudaError) as error:
         if isinstance(value, (list, tuple)):
             raise UnfitValueError("is a list whose parts differ in length or kind, which is not an array") from error
         raise UnfitValueError(f"is a {type(value).__name__} that numpy cannot take: {error}") from error

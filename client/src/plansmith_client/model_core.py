@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from plansmith_client.classification import classes_from_result
+from plansmith_client.device_tensors import on_host
 from plansmith_client.errors import (
     AccessDenied,
     ClientError,
@@ -150,19 +151,24 @@ class ModelCore:
         return classes_from_result(result, chosen)
 
     def request(self, metadata: ModelMetadata, inputs: Mapping[str, ArrayLike], wish: Wish) -> Infer:
-        """The checked request, of whatever batch.
+        """The checked request, of whatever batch, all inputs in the host's memory.
 
         Raises:
             InvalidInput: the inputs or what is wished for do not match the metadata.
         """
+        return on_host(self._checked(metadata, inputs, wish))
+
+    def _checked(self, metadata: ModelMetadata, inputs: Mapping[str, ArrayLike], wish: Wish) -> Infer:
+        tensors = check_inputs(metadata, inputs)
         return Infer(
             self.name,
             self.version,
-            check_inputs(metadata, inputs),
+            tensors,
             check_outputs(metadata, wish.outputs),
             check_text("request_id", wish.request_id),
             check_parameters(metadata, wish.parameters),
             wish.classes,
+            any(tensor.device is not None for tensor in tensors),
         )
 
     def stream_request(self, inputs: Mapping[str, ArrayLike], wish: Wish, deadline: Deadline) -> Flow[Infer]:
@@ -197,7 +203,7 @@ class ModelCore:
 
     def _infer(self, inputs: Mapping[str, ArrayLike], wish: Wish, deadline: Deadline) -> Flow[InferResult]:
         metadata = yield from self.read_metadata(deadline)
-        operation = self.request(metadata, inputs, wish)
+        operation = self._checked(metadata, inputs, wish)
         if metadata.decoupled:
             raise InvalidInput(
                 f"Model {self.name!r} is decoupled: it answers with any number of responses; use model.stream(...)"
@@ -222,6 +228,7 @@ class ModelCore:
                 f"Model {self.name!r}: given a batch of {operation.inputs[0].array.shape[0]}, expected at most "
                 f"{largest} (max_batch_size): a step of a sequence is one request"
             )
+        operation = on_host(operation)
         parts = [replace(operation, inputs=tensors) for tensors in split_tensors(operation.inputs, largest)]
         results = yield Together([self._send(part, deadline) for part in parts], self.parts_at_once)
         return join_results(results, [part.inputs[0].array.shape[0] for part in parts])

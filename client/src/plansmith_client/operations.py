@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from plansmith_client.shared_memory.cuda import DeviceArray
+
 __all__ = [
     "Infer",
     "IsModelReady",
     "IsServerLive",
     "IsServerReady",
+    "ListCudaSharedMemory",
     "ListModels",
     "ListSharedMemory",
     "LoadModel",
@@ -35,11 +38,13 @@ __all__ = [
     "ReadModelMetadata",
     "ReadServerMetadata",
     "ReadStatistics",
+    "RegisterCudaSharedMemory",
     "RegisterSharedMemory",
     "SharedPlace",
     "Tensor",
     "TraceSettings",
     "UnloadModel",
+    "UnregisterCudaSharedMemory",
     "UnregisterSharedMemory",
 ]
 
@@ -190,6 +195,33 @@ class ListSharedMemory(Operation[tuple[str, ...]]):
 
 
 @dataclass(frozen=True, slots=True)
+class RegisterCudaSharedMemory(Operation[bool]):
+    """Let the server map a region of a GPU's memory; an extension.
+
+    Attributes:
+        handle: the bytes of CUDA's handle.
+        device: the number of the GPU.
+    """
+
+    name: str
+    handle: bytes
+    device: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnregisterCudaSharedMemory(Operation[bool]):
+    """Let the server unmap a region of a GPU's memory."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListCudaSharedMemory(Operation[tuple[str, ...]]):
+    """The names of the regions of GPUs' memory that the server has mapped, of all clients."""
+
+
+@dataclass(frozen=True, slots=True)
 class SharedPlace:
     """Where in a registered region a tensor lies."""
 
@@ -204,12 +236,14 @@ class Tensor:
 
     Attributes:
         place: where the server finds it instead of in the request; None for in the request.
+        device: the array on a GPU; `array` then has its shape and dtype, and not its values.
     """
 
     name: str
     datatype: str
     array: np.ndarray[Any, Any]
     place: SharedPlace | None = None
+    device: DeviceArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +254,8 @@ class Infer(ModelOperation[InferResult]):
         outputs: the names to ask for; None for all of them.
         classes: how many of the largest values to ask for as `score:index:label`, instead of the outputs themselves;
             0 for the outputs. An extension.
+        on_device: whether an input lies on a GPU: such a request has to be placed or brought to the host before it can
+            be sent.
     """
 
     inputs: tuple[Tensor, ...]
@@ -227,6 +263,7 @@ class Infer(ModelOperation[InferResult]):
     request_id: str
     parameters: Mapping[str, ParameterValue]
     classes: int = 0
+    on_device: bool = False
 
     @property
     def repeatable(self) -> bool:

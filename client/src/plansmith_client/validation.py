@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plansmith_client.conversion import UnfitValueError, array_from_value
+from plansmith_client.device_tensors import device_array_from, placeholder
 from plansmith_client.errors import InvalidInput
 from plansmith_client.operations import ParameterValue, Tensor
 from plansmith_client.tensors import datatype_from_numpy
@@ -149,13 +150,17 @@ def is_whole(value: object) -> bool:
 
 def _checked(metadata: ModelMetadata, spec: TensorSpec, value: ArrayLike) -> Tensor:
     try:
-        array = array_from_value(value, spec.datatype)
+        device = device_array_from(value)
+        if device is not None and device.dtype == spec.numpy_dtype:
+            array = placeholder(device)
+        else:
+            array, device = array_from_value(value, spec.datatype), None
     except UnfitValueError as error:
         raise InvalidInput(f"{_given(metadata, spec, value)}: it {error}") from error
     shape = array.shape
     if not _fits(shape, spec.shape):
         raise InvalidInput(f"{_given(metadata, spec, array)}{_shape_hint(metadata, spec, shape)}")
-    return Tensor(spec.name, spec.datatype, array)
+    return Tensor(spec.name, spec.datatype, array, None, device)
 
 
 def _fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:

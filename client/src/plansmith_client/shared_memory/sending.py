@@ -8,15 +8,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from plansmith_client.deadlines import Deadline
+from plansmith_client.device_tensors import on_host
 from plansmith_client.errors import ClientError, DeadlineExceeded, ServerUnavailable
 from plansmith_client.flows import NO_HEADERS, Send
 from plansmith_client.operations import (
+    ListCudaSharedMemory,
     ListSharedMemory,
     ReadServerMetadata,
+    RegisterCudaSharedMemory,
     RegisterSharedMemory,
     SharedPlace,
+    UnregisterCudaSharedMemory,
     UnregisterSharedMemory,
 )
+from plansmith_client.shared_memory.cuda import CudaError, CudaRegion
 from plansmith_client.shared_memory.owners import is_abandoned
 from plansmith_client.shared_memory.regions import RegionPool, padded, sweep_files
 
@@ -51,6 +56,9 @@ class SharedMemory:
         self._asked = False
         self._allowed = True
         self._pool = RegionPool(policy)
+        self._cuda_allowed = True
+        self._cuda_made: list[CudaRegion] = []
+        self._cuda_free: list[CudaRegion] = []
 
     def suits(self, operation: Infer) -> bool:
         """Whether the request's inputs are large enough, and the server is not known to refuse."""
@@ -62,6 +70,11 @@ class SharedMemory:
         Raises:
             ClientError: as any request.
         """
+        if operation.on_device:
+            placed = yield from self._placed_on_device(operation, deadline)
+            if placed is not None:
+                return (yield from self._send_on_device(placed, operation, deadline, headers))
+            operation = on_host(operation)
         region = yield from self._ready_region(operation, deadline)
         if region is None:
             plain: InferResult = yield Send(self._transport, operation, deadline, headers)
@@ -82,10 +95,70 @@ class SharedMemory:
         self._pool.take_back(region)
         return result
 
+    def _placed_on_device(self, operation: Infer, deadline: Deadline) -> Flow[tuple[CudaRegion, Infer] | None]:
+        """The request with its inputs in a region of their GPU's memory; None where the server cannot map one."""
+        tensors = [tensor for tensor in operation.inputs if tensor.device is not None]
+        if not self._cuda_allowed or len(tensors) < len(operation.inputs):
+            return None
+        try:
+            if not (yield from self._is_offered(deadline)):
+                return None
+            region = self._cuda_region(tensors)
+            if not region.is_registered:
+                register = RegisterCudaSharedMemory(region.name, region.handle, region.device, region.size)
+                yield from self._ask(register, deadline)
+                region.is_registered = True
+            offset, placed = 0, []
+            for tensor in tensors:
+                if tensor.device is not None:
+                    region.write(tensor.device, offset)
+                placed.append(replace(tensor, device=None, place=SharedPlace(region.name, offset, tensor.array.nbytes)))
+                offset += padded(tensor.array.nbytes)
+        except (DeadlineExceeded, ServerUnavailable):
+            raise
+        except (CudaError, ClientError):
+            # No CUDA here or there, or another GPU: it will not be tried again.
+            self._cuda_allowed = False
+            return None
+        return region, replace(operation, inputs=tuple(placed), on_device=False)
+
+    def _cuda_region(self, tensors: list[Tensor]) -> CudaRegion:
+        size = sum(padded(tensor.array.nbytes) for tensor in tensors)
+        device = next(tensor.device.device for tensor in tensors if tensor.device is not None)
+        with self._lock:
+            for region in self._cuda_free:
+                if region.device == device and region.size >= size:
+                    self._cuda_free.remove(region)
+                    return region
+            region = CudaRegion(1 << (size - 1).bit_length(), device)
+            self._cuda_made.append(region)
+            return region
+
+    def _send_on_device(
+        self, placed: tuple[CudaRegion, Infer], operation: Infer, deadline: Deadline, headers: Mapping[str, str]
+    ) -> Flow[InferResult]:
+        region, request = placed
+        try:
+            result: InferResult = yield Send(self._transport, request, deadline, headers)
+        except (DeadlineExceeded, ServerUnavailable):
+            # The server may still read from it: it stays as it is until the client is closed.
+            raise
+        except ClientError as error:
+            if "shared memory" not in str(error).lower():
+                self._cuda_free.append(region)
+                raise
+            result = yield Send(self._transport, on_host(operation), deadline, headers)
+            return result
+        self._cuda_free.append(region)
+        return result
+
     def reopen(self) -> None:
         """Forget the regions: after a fork they are the parent's."""
         self._lock = threading.Lock()
         self._pool = RegionPool(self._policy)
+        # A GPU's memory does not survive a fork.
+        self._cuda_allowed = False
+        self._cuda_made, self._cuda_free = [], []
 
     def close(self) -> Flow[None]:
         """Give all regions back, the server's part of them too."""
@@ -96,6 +169,10 @@ class SharedMemory:
                 with contextlib.suppress(ClientError):
                     yield from self._ask(UnregisterSharedMemory(region.name), Deadline(_PARTING_SECONDS))
             region.close()
+        for cuda_region in self._cuda_made:
+            with contextlib.suppress(ClientError, CudaError):
+                yield from self._ask(UnregisterCudaSharedMemory(cuda_region.name), Deadline(_PARTING_SECONDS))
+                cuda_region.close()
 
     def _ready_region(self, operation: Infer, deadline: Deadline) -> Flow[Region | None]:
         try:
@@ -144,6 +221,16 @@ class SharedMemory:
                 # Another client may sweep it at the same time.
                 with contextlib.suppress(ClientError):
                     yield from self._ask(UnregisterSharedMemory(name), deadline)
+
+        try:
+            for name in (yield from self._ask(ListCudaSharedMemory(), deadline)):
+                if is_abandoned(name):
+                    with contextlib.suppress(ClientError):
+                        yield from self._ask(UnregisterCudaSharedMemory(name), deadline)
+        except (DeadlineExceeded, ServerUnavailable):
+            raise
+        except ClientError:
+            self._cuda_allowed = False
 
     def _ask(self, operation: Operation[Any], deadline: Deadline) -> Flow[Any]:
         return (yield Send(self._transport, operation, deadline, NO_HEADERS))

@@ -18,6 +18,7 @@ from plansmith_client.operations import (
     IsModelReady,
     IsServerLive,
     IsServerReady,
+    ListCudaSharedMemory,
     ListModels,
     ListSharedMemory,
     LoadModel,
@@ -28,9 +29,11 @@ from plansmith_client.operations import (
     ReadModelMetadata,
     ReadServerMetadata,
     ReadStatistics,
+    RegisterCudaSharedMemory,
     RegisterSharedMemory,
     TraceSettings,
     UnloadModel,
+    UnregisterCudaSharedMemory,
     UnregisterSharedMemory,
 )
 from plansmith_client.results import InferResult
@@ -285,6 +288,23 @@ RPCS: Mapping[type[Operation[Any]], Rpc] = {
         "SystemSharedMemoryUnregister",
         lambda operation: service_pb2.SystemSharedMemoryUnregisterRequest(name=operation.name),
         _done,
+    ),
+    RegisterCudaSharedMemory: Rpc(
+        "CudaSharedMemoryRegister",
+        lambda operation: service_pb2.CudaSharedMemoryRegisterRequest(
+            name=operation.name, raw_handle=operation.handle, device_id=operation.device, byte_size=operation.size
+        ),
+        _done,
+    ),
+    UnregisterCudaSharedMemory: Rpc(
+        "CudaSharedMemoryUnregister",
+        lambda operation: service_pb2.CudaSharedMemoryUnregisterRequest(name=operation.name),
+        _done,
+    ),
+    ListCudaSharedMemory: Rpc(
+        "CudaSharedMemoryStatus",
+        lambda _: service_pb2.CudaSharedMemoryStatusRequest(),
+        lambda reply: tuple(reply.regions),
     ),
     ListSharedMemory: Rpc(
         "SystemSharedMemoryStatus",

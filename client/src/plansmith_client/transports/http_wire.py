@@ -7,6 +7,7 @@ asked for. tritonclient's own codec for this cannot be used: importing tritoncli
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from plansmith_client.operations import (
     IsModelReady,
     IsServerLive,
     IsServerReady,
+    ListCudaSharedMemory,
     ListModels,
     ListSharedMemory,
     LoadModel,
@@ -31,9 +33,11 @@ from plansmith_client.operations import (
     ReadModelMetadata,
     ReadServerMetadata,
     ReadStatistics,
+    RegisterCudaSharedMemory,
     RegisterSharedMemory,
     TraceSettings,
     UnloadModel,
+    UnregisterCudaSharedMemory,
     UnregisterSharedMemory,
 )
 from plansmith_client.results import InferResult
@@ -249,6 +253,10 @@ def _region(name: str, act: str) -> str:
     return f"/v2/systemsharedmemory/region/{quote(name, safe='')}/{act}"
 
 
+def _cuda_region(name: str, act: str) -> str:
+    return f"/v2/cudasharedmemory/region/{quote(name, safe='')}/{act}"
+
+
 def _post(path: str, document: dict[str, Any]) -> Request:
     return Request("POST", path, {"Content-Type": "application/json"}, (json.dumps(document).encode(),))
 
@@ -292,6 +300,22 @@ EXCHANGES: Mapping[type[Operation[Any]], Exchange] = {
         _yes,
     ),
     UnregisterSharedMemory: Exchange(lambda operation: _post(_region(operation.name, "unregister"), {}), _yes),
+    RegisterCudaSharedMemory: Exchange(
+        lambda operation: _post(
+            _cuda_region(operation.name, "register"),
+            {
+                "raw_handle": {"b64": base64.b64encode(operation.handle).decode()},
+                "device_id": operation.device,
+                "byte_size": operation.size,
+            },
+        ),
+        _yes,
+    ),
+    UnregisterCudaSharedMemory: Exchange(lambda operation: _post(_cuda_region(operation.name, "unregister"), {}), _yes),
+    ListCudaSharedMemory: Exchange(
+        _get("/v2/cudasharedmemory/status"),
+        lambda reply: tuple(region["name"] for region in json.loads(reply.body)),
+    ),
     ListSharedMemory: Exchange(
         _get("/v2/systemsharedmemory/status"),
         lambda reply: tuple(region["name"] for region in json.loads(reply.body)),
