@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 
@@ -15,7 +16,7 @@ from nginx_proxy import NGINX, TOKEN, nginx_before
 from plansmith_client import AccessDenied, AsyncClient, Client, ClientError, InvalidInput, ServerUnavailable
 
 ROWS = np.ones((2, 4), np.float32)
-VARIABLES = ("TOKEN", "TOKEN_FILE", "CA_FILE", "CERTIFICATE_FILE", "KEY_FILE")
+VARIABLES = ("HEADERS", "TOKEN", "TOKEN_FILE", "CA_FILE", "CERTIFICATE_FILE", "KEY_FILE")
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_compressed_requests_are_smaller_and_right(server, face, compression):
         assert counting.request_bytes < rows.nbytes / 20
 
 
-def test_headers_open_what_triton_restricts(tmp_path, face):
+def test_headers_open_what_triton_restricts(tmp_path, face, monkeypatch):
     arguments = ("--grpc-restricted-protocol=statistics:key=sesame", "--http-restricted-api=statistics:key=sesame")
     name = "triton-grpc-protocol-key" if face.startswith("grpc") else "key"
     with triton_with(("double",), tmp_path, arguments=arguments) as server:
@@ -136,6 +137,16 @@ def test_headers_open_what_triton_restricts(tmp_path, face):
                 client.statistics()
         with open_client(face, url_of(face, server), headers={name: "sesame"}) as client:
             assert {statistics.name for statistics in client.statistics()} == {"double"}
+        monkeypatch.setenv("PLANSMITH_HEADERS", json.dumps({name: "sesame"}))
+        with open_client(face, url_of(face, server)) as client:
+            assert client.statistics()
+        with open_client(face, url_of(face, server), headers={name: "wrong"}) as client, pytest.raises(AccessDenied):
+            client.statistics()
+        for wrong in ("sesame", "[1]", '{"a": 1}'):
+            monkeypatch.setenv("PLANSMITH_HEADERS", wrong)
+            with pytest.raises(InvalidInput) as caught:
+                Client("localhost:1")
+            assert "sesame" not in str(caught.value)
 
 
 def test_secrets_stay_out_of_what_is_printed_and_pickled(face):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass, field
@@ -93,7 +94,8 @@ def connection_from(
     """What the arguments say, and the environment where they say nothing.
 
     The environment: PLANSMITH_TOKEN, PLANSMITH_TOKEN_FILE (read anew for each call, since such tokens are renewed),
-    PLANSMITH_CA_FILE, PLANSMITH_CERTIFICATE_FILE, PLANSMITH_KEY_FILE.
+    PLANSMITH_HEADERS (a JSON object; a header among the arguments wins), PLANSMITH_CA_FILE, PLANSMITH_CERTIFICATE_FILE,
+    PLANSMITH_KEY_FILE.
 
     Raises:
         InvalidInput: one of them is not what it should be, or a token would travel unencrypted to another machine.
@@ -121,7 +123,7 @@ def connection_from(
         key,
         server_name,
         make_token,
-        _checked_headers(headers or {}),
+        {**_checked_headers(_environment_headers()), **_checked_headers(headers or {})},
         compression,
         channels,
     )
@@ -134,6 +136,20 @@ def _file(variable: str, given: str | Path | None) -> Path | None:
     if not Path(path).is_file():
         raise InvalidInput(f"{path} is no file: give {variable.lower()}= a file in PEM format")
     return Path(path)
+
+
+def _environment_headers() -> dict[str, str]:
+    text = os.environ.get("PLANSMITH_HEADERS")
+    if not text:
+        return {}
+    try:
+        headers = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Without its text: headers hold keys.
+        raise InvalidInput("PLANSMITH_HEADERS is not JSON: an object of names and values is expected") from error
+    if not isinstance(headers, dict):
+        raise InvalidInput("PLANSMITH_HEADERS is not a JSON object of names and values")
+    return headers
 
 
 def _token_maker(token: str | Callable[[], str] | None) -> Callable[[], str] | None:
