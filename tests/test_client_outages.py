@@ -279,6 +279,41 @@ def test_a_slow_server_is_overtaken_by_a_second_one(server, second, face):
                 assert model.infer({"x": ROWS}, timeout=10).array.tolist() == (ROWS * 2).tolist()
 
 
+def test_a_sequence_begins_on_a_server_that_answers_and_stays_there(server, second, face):
+    urls = [nobody(face), url_of(face, server), url_of(face, second)]
+    with open_client(face, urls, breaker=BreakerPolicy(failures=1, cooldown=0.01), timeout=10) as client:
+        model = client.model("accumulate")
+        for _ in range(6):
+            assert model.metadata.name == "accumulate"
+            time.sleep(0.02)
+            with model.sequence() as sequence:
+                sequence([[1.0]])
+                sequence([[2.0]])
+                assert sequence.end([[3.0]]).array.tolist() == [[6.0]]
+
+
+def test_a_server_that_lacks_one_of_its_models_is_used_again_for_the_others(face, tmp_path):
+    with (
+        triton_with(("broken", "double"), tmp_path) as lacking,
+        fault_proxy(int(url_of(face, lacking).rpartition(":")[2])) as proxy,
+    ):
+        url = proxy.target if face.startswith("grpc") else f"http://{proxy.target}"
+        breaker = BreakerPolicy(failures=1, cooldown=0.1)
+        with open_client(face, url, breaker=breaker, retries=0, timeout=10) as client:
+            assert not client.is_ready()
+            model = client.model("double")
+            model(ROWS)
+            proxy.always = Fault(cut_answer_after=0)
+            proxy.end_connections()
+            with pytest.raises(ServerUnavailable):
+                model(ROWS)
+            proxy.always = Fault()
+            proxy.end_connections()
+            time.sleep(1.5)
+            assert model(ROWS).array.tolist() == (ROWS * 2).tolist()
+            client.close()
+
+
 def test_a_wrong_request_is_not_taken_to_another_server(server, second):
     with open_client("grpc", [server.grpc_url, second.grpc_url], hedge_after=0.01) as client:
         with pytest.raises(InvalidInput):

@@ -17,7 +17,7 @@ from plansmith_client.errors import (
     ServerUnavailable,
 )
 from plansmith_client.flows import NO_HEADERS, Pause, Send
-from plansmith_client.operations import Infer, IsServerReady
+from plansmith_client.operations import Infer, IsServerLive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Caller"]
 
-# A server that has been left alone is asked whether it is ready before it is given a request.
+# A server that has been left alone is asked whether it is live before it is given a request.
 _PROBE_SECONDS = 1.0
 
 
@@ -73,18 +73,28 @@ class Caller:
         answer: Answer_co = yield Send(server.transport, operation, deadline, NO_HEADERS)
         return answer
 
-    def pick(self) -> Flow[Server]:
+    def pick(self, deadline: Deadline) -> Flow[Server]:
         """A server for requests that have to go to the same one.
 
         Raises:
-            ServerUnavailable: all of them are left alone.
+            ServerUnavailable: none of them answers, or all are left alone.
         """
-        yield from self.servers.look_up()
-        server = self.servers.choose(())
-        if server is None:
-            raise self.servers.unavailable()
-        self.servers.release(server)
-        return server
+        servers = self.servers
+        tried: set[Server] | tuple[()] = ()
+        yield from servers.look_up()
+        while (server := servers.choose(tried)) is not None:
+            try:
+                if not server.breaker.is_closed:
+                    yield from self._probe(server, deadline)
+                    servers.succeeded(server)
+            except ServerUnavailable as error:
+                servers.failed(server, error)
+            else:
+                return server
+            finally:
+                servers.release(server)
+            tried = {server, *tried}
+        raise servers.unavailable()
 
     def _attempts(  # noqa: C901, PLR0912 - one clause for each way an attempt can end
         self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str]
@@ -141,11 +151,12 @@ class Caller:
         remaining = deadline.remaining()
         wait = _PROBE_SECONDS if remaining is None else min(_PROBE_SECONDS, remaining / 2)
         try:
-            ready = yield Send(server.transport, IsServerReady(), Deadline(wait), NO_HEADERS)
+            # Not whether it is ready: a server that lacks one of its models still has the others.
+            live = yield Send(server.transport, IsServerLive(), Deadline(wait), NO_HEADERS)
         except DeadlineExceeded as error:
-            raise ServerUnavailable(f"No answer from {server.address.url} within {wait:.2g} s: is it ready?") from error
-        if not ready:
-            raise ServerUnavailable(f"The server at {server.address.url} is not ready: see its log")
+            raise ServerUnavailable(f"No answer from {server.address.url} within {wait:.2g} s") from error
+        if not live:
+            raise ServerUnavailable(f"The server at {server.address.url} says that it is not live: see its log")
 
     def _pause(self, failure: ClientError, retried: int, deadline: Deadline) -> Flow[None]:
         if not isinstance(failure, ServerUnavailable) or retried >= self.retries.attempts or not self.budget.take():

@@ -17,7 +17,7 @@ class BreakerPolicy:
 
     Attributes:
         failures: outages in a row after which it is.
-        cooldown: seconds until it is asked again whether it is ready; doubled with each no.
+        cooldown: seconds until it is asked again whether it is live; doubled with each no.
         longest_cooldown: seconds that the doubling ends at.
 
     Raises:
@@ -60,7 +60,7 @@ class Breaker:
         return self._failures > 0
 
     def wait(self) -> float:
-        """Seconds until the server should be asked again whether it is ready; 0 where that is now."""
+        """Seconds until the server should be asked again whether it is live; 0 where that is now."""
         return 0.0 if self._closes_at is None else max(0.0, self._closes_at - time.monotonic())
 
     def succeeded(self) -> None:

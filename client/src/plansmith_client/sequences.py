@@ -57,7 +57,7 @@ class _State:
         parameters = {"sequence_id": self.id, "sequence_start": not self.is_started, "sequence_end": last}
         operation = core.request(metadata, inputs, Wish(parameters=parameters))
         if self._server is None:
-            self._server = yield from core.caller.pick()
+            self._server = yield from core.caller.pick(deadline)
         try:
             result = yield from core.caller.call_one(self._server, operation, deadline)
         except InvalidInput:
