@@ -1,62 +1,22 @@
-"""Many rows through one model: what goes into a batch, how a batch is scored, what comes out for each item."""
+"""What comes of mapped items: one by one, or joined."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from plansmith_client.errors import ClientError, DeadlineExceeded, InferenceFailed, InvalidInput, ServerOverloaded
-from plansmith_client.flows import Pause
-from plansmith_client.model_core import ModelCore, Wish
-from plansmith_client.retries import RetryPolicy
+from plansmith_client.errors import ClientError, InvalidInput
 from plansmith_client.splitting import join_results
-from plansmith_client.validation import bind_inputs, is_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Iterator
 
-    from plansmith_client.deadlines import Deadline
-    from plansmith_client.flows import Flow
-    from plansmith_client.metadata import ModelMetadata
-    from plansmith_client.operations import Infer, Tensor
+    import numpy as np
+
     from plansmith_client.results import InferResult
 
-__all__ = ["Batch", "MapOptions", "MappedItem", "Pace", "Piece", "items_of", "join_pieces", "make_batcher", "score"]
-
-# More in one request gains nothing, and takes memory at both ends.
-_LARGEST_REQUEST = 8 * 2**20
-_BACKOFF = RetryPolicy(backoff=0.02, longest_backoff=1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class MapOptions:
-    """How `Model.map` works; its arguments."""
-
-    batch_size: int | str
-    concurrency: int
-    ordered: bool
-    progress: bool | Callable[[int, int | None], None]
-    outputs: tuple[str, ...] | None
-    timeout: float
-    skip: int | Collection[int]
-
-    def __post_init__(self) -> None:
-        if self.batch_size != "auto" and not _is_count(self.batch_size):
-            raise InvalidInput(f"batch_size={self.batch_size!r} is neither 'auto' nor a number of items from 1")
-        if not _is_count(self.concurrency):
-            raise InvalidInput(f"concurrency={self.concurrency!r} is not a number of requests from 1")
-
-    def skips(self, index: int) -> bool:
-        """Whether an item has been done by an earlier run."""
-        return index < self.skip if isinstance(self.skip, int) else index in self.skip
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and is_whole(value) and value >= 1
+__all__ = ["MappedItem", "Piece", "items_of", "join_pieces"]
 
 
 class MappedItem(Mapping[str, "np.ndarray[Any, Any]"]):
@@ -118,256 +78,11 @@ class MappedItem(Mapping[str, "np.ndarray[Any, Any]"]):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Items that travel together: their indices, and the request, or the error of an item that makes none."""
-
-    indices: tuple[int, ...] | range
-    request: Infer | ClientError
-
-
-@dataclass(frozen=True, slots=True)
 class Piece:
     """What came of some items of a batch: one result for all of them, or one error."""
 
     indices: tuple[int, ...] | range
     outcome: InferResult | ClientError
-
-
-class Pace:
-    """How many requests may be under way: halved when a server is overloaded, one more when as many are answered."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._limit = float(most)
-
-    @property
-    def limit(self) -> int:
-        """Requests under way at most."""
-        return int(self._limit)
-
-    def slower(self) -> None:
-        """The server's queue is full."""
-        self._limit = max(1.0, self._limit / 2)
-
-    def faster(self) -> None:
-        """The server answered."""
-        self._limit = min(float(self._most), self._limit + 1 / self._limit)
-
-
-def make_batcher(
-    core: ModelCore, metadata: ModelMetadata, source: Any, options: MapOptions
-) -> tuple[Callable[[Iterable[Any]], Iterator[Batch]], Iterable[Any], int | None]:
-    """What makes batches of parts of the source, those parts, and the number of items where it is known.
-
-    An array, or arrays by name, is cut into slices; anything else is gone through item by item.
-
-    Raises:
-        InvalidInput: arrays of different lengths, or a batch size that the model does not take.
-    """
-    largest = metadata.max_batch_size or 0
-    if not largest and options.batch_size not in ("auto", 1):
-        raise InvalidInput(f"Model {core.name!r} does not batch: each item is one request; leave out batch_size=")
-    if largest and isinstance(options.batch_size, int) and options.batch_size > largest:
-        raise InvalidInput(f"Model {core.name!r}: batch_size={options.batch_size} is above max_batch_size {largest}")
-    arrays = _arrays(metadata, source) if largest else None
-    if arrays is None:
-        total = len(source) if hasattr(source, "__len__") else None
-        return (lambda items: _from_items(core, metadata, items, options)), enumerate(source), total
-    lengths = {name: len(array) for name, array in arrays.items()}
-    if len(set(lengths.values())) != 1:
-        raise InvalidInput(f"Model {core.name!r}: the arrays have different numbers of rows: {lengths}")
-    total = next(iter(lengths.values()))
-    size = _batch_size(options, largest, sum(array.nbytes for array in arrays.values()) // max(total, 1))
-    runs = _runs(total, size, options)
-    return (lambda parts: _from_arrays(core, metadata, arrays, parts, options)), runs, total
-
-
-def _arrays(metadata: ModelMetadata, source: Any) -> dict[str, np.ndarray[Any, Any]] | None:
-    if isinstance(source, Mapping):
-        return {name: np.asarray(value) for name, value in source.items()}
-    if isinstance(source, np.ndarray) and source.ndim:
-        bound = bind_inputs(metadata, (source,), {})
-        return {name: np.asarray(value) for name, value in bound.items()}
-    return None
-
-
-def _batch_size(options: MapOptions, largest: int, row_bytes: int) -> int:
-    if isinstance(options.batch_size, int):
-        return options.batch_size
-    return max(1, min(largest, _LARGEST_REQUEST // max(row_bytes, 1)))
-
-
-def _runs(total: int, size: int, options: MapOptions) -> Iterator[range]:
-    """The rows to do, in runs of at most `size` that leave out what is skipped."""
-    first = min(options.skip, total) if isinstance(options.skip, int) else 0
-    while first < total:
-        last = min(first + size, total)
-        if not isinstance(options.skip, int) and options.skip:
-            done = next((index for index in range(first, last) if options.skips(index)), last)
-            if done > first:
-                yield range(first, done)
-            first = done + (done < last)
-            continue
-        yield range(first, last)
-        first = last
-
-
-def _from_arrays(
-    core: ModelCore,
-    metadata: ModelMetadata,
-    arrays: Mapping[str, np.ndarray[Any, Any]],
-    runs: Iterable[range],
-    options: MapOptions,
-) -> Iterator[Batch]:
-    wish = Wish(outputs=options.outputs)
-    for run in runs:
-        inputs = {name: array[run.start : run.stop] for name, array in arrays.items()}
-        try:
-            request = core.request(metadata, inputs, wish)
-        except InvalidInput as error:
-            yield from _one_by_one(core, metadata, run, inputs, wish, error)
-        else:
-            yield Batch(run, request)
-
-
-def _one_by_one(  # noqa: PLR0917
-    core: ModelCore,
-    metadata: ModelMetadata,
-    run: range,
-    inputs: Mapping[str, np.ndarray[Any, Any]],
-    wish: Wish,
-    error: InvalidInput,
-) -> Iterator[Batch]:
-    # Of an array of objects or strings single rows may be wrong; of numbers all are.
-    if all(array.dtype.kind in "biufc" for array in inputs.values()):
-        yield Batch(run, error)
-        return
-    for row, index in enumerate(run):
-        try:
-            request: Infer | ClientError = core.request(
-                metadata, {name: array[row : row + 1] for name, array in inputs.items()}, wish
-            )
-        except InvalidInput as own:
-            request = own
-        yield Batch((index,), request)
-
-
-def _from_items(
-    core: ModelCore, metadata: ModelMetadata, items: Iterable[tuple[int, Any]], options: MapOptions
-) -> Iterator[Batch]:
-    largest = metadata.max_batch_size or 0
-    waiting: list[tuple[int, Infer]] = []
-    wish = Wish(outputs=options.outputs)
-    for index, item in items:
-        if options.skips(index):
-            continue
-        try:
-            request = _item_request(core, metadata, item, wish, batches=bool(largest))
-        except InvalidInput as error:
-            if options.ordered and waiting:
-                yield _joined(waiting)
-                waiting = []
-            yield Batch((index,), error)
-            continue
-        if not largest:
-            yield Batch((index,), request)
-            continue
-        row_bytes = sum(tensor.array.nbytes for tensor in request.inputs)
-        if waiting and _signature(waiting[0][1]) != _signature(request):
-            yield _joined(waiting)
-            waiting = []
-        waiting.append((index, request))
-        if len(waiting) >= _batch_size(options, largest, row_bytes):
-            yield _joined(waiting)
-            waiting = []
-    if waiting:
-        yield _joined(waiting)
-
-
-def _item_request(core: ModelCore, metadata: ModelMetadata, item: Any, wish: Wish, *, batches: bool) -> Infer:
-    if isinstance(item, Mapping):
-        named = dict(item)
-    else:
-        named = bind_inputs(metadata, item if isinstance(item, tuple) else (item,), {})
-    if batches:
-        named = {name: _as_row(value) for name, value in named.items()}
-    return core.request(metadata, named, wish)
-
-
-def _as_row(value: Any) -> Any:
-    return (
-        value[np.newaxis] if isinstance(value, np.ndarray) else [value] if not hasattr(value, "dtype") else value[None]
-    )
-
-
-def _signature(request: Infer) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple((tensor.name, tensor.array.shape[1:]) for tensor in request.inputs)
-
-
-def _joined(waiting: list[tuple[int, Infer]]) -> Batch:
-    requests = [request for _, request in waiting]
-    tensors = tuple(
-        replace(tensor, array=np.concatenate([request.inputs[place].array for request in requests]))
-        for place, tensor in enumerate(requests[0].inputs)
-    )
-    return Batch(tuple(index for index, _ in waiting), replace(requests[0], inputs=tensors))
-
-
-def score(core: ModelCore, batch: Batch, deadline: Deadline, pace: Pace) -> Flow[list[Piece]]:
-    """Score a batch.
-
-    Where it fails for what is in it, it is halved until what fails stands alone. Where the server is overloaded it
-    waits and sends again, since a job of many rows is what can wait.
-    """
-    if isinstance(batch.request, ClientError):
-        return [Piece(batch.indices, batch.request)]
-    try:
-        result = yield from _patiently(core, batch.request, deadline, pace)
-        if core_batches(batch.request, batch.indices):
-            # Joining one part checks that each output has the rows of the batch.
-            join_results([result], [len(batch.indices)])
-    except (InvalidInput, InferenceFailed) as error:
-        if len(batch.indices) == 1:
-            return [Piece(batch.indices, error)]
-        pieces: list[Piece] = []
-        for half in _halves(batch):
-            pieces += yield from score(core, half, deadline, pace)
-        return pieces
-    except ClientError as error:
-        return [Piece(batch.indices, error)]
-    return [Piece(batch.indices, result)]
-
-
-def core_batches(request: Infer, indices: tuple[int, ...] | range) -> bool:
-    """Whether the rows of the request are its items; of a model that does not batch the whole request is one."""
-    return len(indices) > 1 or all(tensor.array.shape[:1] == (1,) for tensor in request.inputs)
-
-
-def _patiently(core: ModelCore, request: Infer, deadline: Deadline, pace: Pace) -> Flow[InferResult]:
-    for attempt in itertools.count():
-        try:
-            result: InferResult = yield from core.caller.call(request, deadline)
-        except ServerOverloaded:  # noqa: PERF203 - what the loop is for
-            pace.slower()
-            pause, remaining = _BACKOFF.pause(min(attempt, 16)), deadline.remaining()
-            if remaining is not None and pause >= remaining:
-                raise
-            yield Pause(pause)
-        else:
-            pace.faster()
-            return result
-    raise DeadlineExceeded("unreachable")
-
-
-def _halves(batch: Batch) -> tuple[Batch, Batch]:
-    request, middle = batch.request, len(batch.indices) // 2
-    assert not isinstance(request, ClientError)  # noqa: S101 - for the type checker
-
-    def part(rows: slice) -> Batch:
-        tensors: tuple[Tensor, ...] = tuple(replace(tensor, array=tensor.array[rows]) for tensor in request.inputs)
-        return Batch(batch.indices[rows], replace(request, inputs=tensors))
-
-    return part(slice(0, middle)), part(slice(middle, None))
 
 
 def items_of(piece: Piece, *, batches: bool) -> Iterator[MappedItem]:

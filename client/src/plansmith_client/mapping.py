@@ -9,14 +9,16 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.deadlines import Deadline
-from plansmith_client.mapped import MappedItem, Pace, Piece, items_of, join_pieces, make_batcher, score
+from plansmith_client.map_batches import make_batcher
+from plansmith_client.map_scoring import Pace, score
+from plansmith_client.mapped import MappedItem, Piece, items_of, join_pieces
 from plansmith_client.progress import progress_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from plansmith_client.drivers import AsyncDriver, SyncDriver
-    from plansmith_client.mapped import Batch, MapOptions
+    from plansmith_client.map_batches import Batch, MapOptions
     from plansmith_client.model_core import ModelCore
     from plansmith_client.results import InferResult
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from plansmith_client.batching import BatchedModel
 from plansmith_client.deadlines import Deadline
-from plansmith_client.mapped import MapOptions
+from plansmith_client.map_batches import MapOptions
 from plansmith_client.mapping import MapRun
 from plansmith_client.model_core import Wish
 from plansmith_client.sequences import ModelSequence

@@ -1,0 +1,103 @@
+"""How `map` asks: patiently where a server is overloaded, and in halves where a batch fails."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from plansmith_client.errors import ClientError, DeadlineExceeded, InferenceFailed, InvalidInput, ServerOverloaded
+from plansmith_client.flows import Pause
+from plansmith_client.map_batches import Batch
+from plansmith_client.mapped import Piece
+from plansmith_client.retries import RetryPolicy
+from plansmith_client.splitting import join_results
+
+if TYPE_CHECKING:
+    from plansmith_client.deadlines import Deadline
+    from plansmith_client.flows import Flow
+    from plansmith_client.model_core import ModelCore
+    from plansmith_client.operations import Infer, Tensor
+    from plansmith_client.results import InferResult
+
+__all__ = ["Pace", "score"]
+
+_BACKOFF = RetryPolicy(backoff=0.02, longest_backoff=1.0)
+
+
+class Pace:
+    """How many requests may be under way: halved when a server is overloaded, one more when as many are answered."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._limit = float(most)
+
+    @property
+    def limit(self) -> int:
+        """Requests under way at most."""
+        return int(self._limit)
+
+    def slower(self) -> None:
+        """The server's queue is full."""
+        self._limit = max(1.0, self._limit / 2)
+
+    def faster(self) -> None:
+        """The server answered."""
+        self._limit = min(float(self._most), self._limit + 1 / self._limit)
+
+
+def score(core: ModelCore, batch: Batch, deadline: Deadline, pace: Pace) -> Flow[list[Piece]]:
+    """Score a batch.
+
+    Where it fails for what is in it, it is halved until what fails stands alone. Where the server is overloaded it
+    waits and sends again, since a job of many rows is what can wait.
+    """
+    if isinstance(batch.request, ClientError):
+        return [Piece(batch.indices, batch.request)]
+    try:
+        result = yield from _patiently(core, batch.request, deadline, pace)
+        if _are_rows(batch.request, batch.indices):
+            # Joining one part checks that each output has the rows of the batch.
+            join_results([result], [len(batch.indices)])
+    except (InvalidInput, InferenceFailed) as error:
+        if len(batch.indices) == 1:
+            return [Piece(batch.indices, error)]
+        pieces: list[Piece] = []
+        for half in _halves(batch):
+            pieces += yield from score(core, half, deadline, pace)
+        return pieces
+    except ClientError as error:
+        return [Piece(batch.indices, error)]
+    return [Piece(batch.indices, result)]
+
+
+def _are_rows(request: Infer, indices: tuple[int, ...] | range) -> bool:
+    """Whether the rows of the request are its items; of a model that does not batch the whole request is one."""
+    return len(indices) > 1 or all(tensor.array.shape[:1] == (1,) for tensor in request.inputs)
+
+
+def _patiently(core: ModelCore, request: Infer, deadline: Deadline, pace: Pace) -> Flow[InferResult]:
+    for attempt in itertools.count():
+        try:
+            result: InferResult = yield from core.caller.call(request, deadline)
+        except ServerOverloaded:  # noqa: PERF203 - what the loop is for
+            pace.slower()
+            pause, remaining = _BACKOFF.pause(min(attempt, 16)), deadline.remaining()
+            if remaining is not None and pause >= remaining:
+                raise
+            yield Pause(pause)
+        else:
+            pace.faster()
+            return result
+    raise DeadlineExceeded("unreachable")
+
+
+def _halves(batch: Batch) -> tuple[Batch, Batch]:
+    request, middle = batch.request, len(batch.indices) // 2
+    assert not isinstance(request, ClientError)  # noqa: S101 - for the type checker
+
+    def part(rows: slice) -> Batch:
+        tensors: tuple[Tensor, ...] = tuple(replace(tensor, array=tensor.array[rows]) for tensor in request.inputs)
+        return Batch(batch.indices[rows], replace(request, inputs=tensors))
+
+    return part(slice(0, middle)), part(slice(middle, None))
