@@ -1,0 +1,185 @@
+"""`plansmith tune`: the configuration with the highest throughput inside a service level objective."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
+from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.load.measuring import MeasuringOptions
+from plansmith_perf.slo import Slo
+from plansmith_perf.tuning import SpaceLimits, TuningOptions, TuningProgress, TuningResult
+from plansmith_perf.tuning import tune as run_tuning
+from plansmith_perf.tuning.display import outcome, result_as_json, show_result
+
+__all__ = ["tune"]
+
+EXIT_MISSED = 3
+EXIT_INTERRUPTED = 130
+
+
+def tune(
+    model: Annotated[str, typer.Argument(help="The model's name.")],
+    *,
+    slo: Annotated[str, typer.Option("--slo", help="What must be kept, such as p99=50ms.")],
+    repository: Annotated[Path, typer.Option("--repository", help="The model repository.")] = Path("model_repository"),
+    config_name: Annotated[
+        str, typer.Option("--config-name", help="The configuration to tune: configs/NAME.pbtxt.")
+    ] = "cpu",
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Settings to measure. [default: 24, or all with --exhaustive]")
+    ] = None,
+    exhaustive: Annotated[bool, typer.Option("--exhaustive", help="Every setting there is, in order.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the change and publish nothing.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the trials that the storage has.")] = False,
+    storage: Annotated[
+        Path | None,
+        typer.Option("--storage", metavar="FILE", help="Remembers trials. [default: in the user's cache folder]"),
+    ] = None,
+    variants: Annotated[
+        str | None, typer.Option("--variants", help="Only those with one of these words in their name.")
+    ] = None,
+    instances: Annotated[str | None, typer.Option("--instances", help="Numbers of instances to try: 1,2.")] = None,
+    threads: Annotated[str | None, typer.Option("--threads", help="Threads of each instance to try: 1,2.")] = None,
+    max_batch_sizes: Annotated[str | None, typer.Option("--max-batch-sizes", help="Batch sizes to try: 16,64.")] = None,
+    queue_delays: Annotated[
+        str | None, typer.Option("--queue-delays", help="Delays of dynamic batching to try, microseconds: off,0,500.")
+    ] = None,
+    preferred_batch_sizes: Annotated[
+        str | None, typer.Option("--preferred-batch-sizes", help="Preferred batch sizes to try, 0 for none: 0,8.")
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option("--samples", metavar="FILE", help="Real inputs: .npz, .npy or .json, samples first.")
+    ] = None,
+    distinct_inputs: Annotated[int, typer.Option("--distinct-inputs", min=1, help="Different requests to send.")] = 16,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Rows a request.")] = 1,
+    protocol: Annotated[Literal["grpc", "http"], typer.Option("--protocol", help="Of the load.")] = "grpc",
+    seconds: Annotated[float, typer.Option("--seconds", help="Length of each measurement.")] = 1.0,
+    warmup: Annotated[float, typer.Option("--warmup", help="Seconds of load before each that do not count.")] = 0.3,
+    most_concurrency: Annotated[
+        int, typer.Option("--max-concurrency", min=1, help="Requests in flight, never more.")
+    ] = 64,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=3, help="Rounds in which the best are put beside what is in use.")
+    ] = 5,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Greatest difference, relative to an output's greatest value.")
+    ] = 1e-3,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that send; one for each core if not given.")
+    ] = None,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that a request may take.")] = 30.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the search and of random inputs.")] = 0,
+    sign_key: Annotated[Path | None, typer.Option(help="Sign the new version with this private key (PEM).")] = None,
+    staging: Annotated[Path | None, typer.Option(help="Folder to stage in. [default: the repository's parent]")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the configuration with the highest throughput inside an SLO, and publish it.
+
+    Each trial is a real server with the model under another configuration, started on free ports beside the
+    repository, which is only read until the best trial has shown in interleaved rounds that it is better.
+    """
+    objective = Slo.parse(slo)
+    for option, number in {"--seconds": seconds, "--timeout": timeout}.items():
+        if not 0 < number < float("inf"):
+            raise LoadTestMisconfigured(f"{option} {number:g} must be above 0 and finite")
+    if warmup < 0:
+        raise LoadTestMisconfigured(f"--warmup {warmup:g} must be 0 or more")
+    options = TuningOptions(
+        repository=repository,
+        model=model,
+        slo=objective,
+        config_name=config_name,
+        trials=trials,
+        exhaustive=exhaustive,
+        limits=SpaceLimits(
+            variants=variants.split(",") if variants is not None else None,
+            instances=_numbers("--instances", instances, least=1),
+            threads=_numbers("--threads", threads),
+            max_batch_sizes=_numbers("--max-batch-sizes", max_batch_sizes, least=1),
+            queue_delays=_delays(queue_delays),
+            preferred_batch_sizes=_numbers("--preferred-batch-sizes", preferred_batch_sizes),
+        ),
+        seed=seed,
+        storage=storage,
+        resume=resume,
+        samples=samples,
+        distinct_inputs=distinct_inputs,
+        batch_size=batch_size,
+        protocol=protocol,
+        measuring=MeasuringOptions(
+            seconds=seconds,
+            warmup_seconds=warmup,
+            workers=workers or len(os.sched_getaffinity(0)),
+            timeout=timeout,
+            tolerance=tolerance,
+            percentiles=sorted({50.0, objective.percentile}),
+            seed=seed,
+        ),
+        most_concurrency=most_concurrency,
+        rounds=rounds,
+        dry_run=dry_run,
+        sign_key=sign_key,
+        staging=staging,
+    )
+    try:
+        result = _with_progress(options)
+    except KeyboardInterrupt:
+        Console(stderr=True).print(
+            "Interrupted: nothing was published, and no server runs any more. The same command with --resume goes on.",
+            soft_wrap=True,
+        )
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if as_json:
+        typer.echo(result_as_json(result))
+    else:
+        show_result(result)
+    if not result.met:
+        if as_json:
+            Console(stderr=True).print(result.record.verdict, soft_wrap=True, markup=False, highlight=False)
+        raise typer.Exit(EXIT_MISSED)
+
+
+def _with_progress(options: TuningOptions) -> TuningResult:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("Looking", total=None)
+
+        def shown(now: TuningProgress) -> None:
+            best = f" | best {now.best.throughput:,.0f}/s" if now.best is not None else ""
+            bar.update(task, total=now.total, completed=now.done, description=now.doing + best)
+            if now.finished is not None:
+                line = f"{now.done}/{now.total} {now.finished.setting}: {outcome(now.finished)}{best}"
+                bar.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+        return run_tuning(options, progress=shown)
+
+
+def _numbers(option: str, text: str | None, *, least: int = 0) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        numbers = [int(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < least:
+        raise LoadTestMisconfigured(
+            f"{option} {text!r} must be whole numbers of {least} or more, with commas between them"
+        )
+    return numbers
+
+
+def _delays(text: str | None) -> list[int | None] | None:
+    if text is None:
+        return None
+    words = text.split(",")
+    numbers = _numbers("--queue-delays", ",".join(word for word in words if word != "off") or "0") or []
+    given = iter(numbers)
+    return [None if word == "off" else next(given) for word in words]

@@ -1,0 +1,122 @@
+"""Publishing what was found: the version anew, with the tuned configuration and the evidence in its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from plansmith_build.errors import InvalidModel, PublishFailed
+from plansmith_build.filesystem import explain_os_error, mirror
+from plansmith_build.linting.findings import Severity
+from plansmith_build.linting.hashes import check_hashes
+from plansmith_build.manifest import Manifest
+from plansmith_build.publishing import Published, Release, publish
+from plansmith_build.repository import CONFIG, MANIFEST
+from plansmith_build.signing import SIGNATURE
+from plansmith_build.staging import staging_folder
+from plansmith_perf.tuning.records import TuningRecord  # noqa: TC001 - pydantic reads the annotation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from plansmith_build.manifest import PublishedFile
+    from plansmith_build.repository import ModelRepository, RepositoryModel
+
+__all__ = ["TunedManifest", "check_publishable", "publish_tuned"]
+
+
+class TunedManifest(Manifest):
+    """A manifest with the evidence of a tuning run."""
+
+    tuning: TuningRecord
+
+
+def check_publishable(model: RepositoryModel, version: int) -> None:
+    """Say before the work, and not after it, that a version could not be published anew.
+
+    Raises:
+        InvalidModel: it has no manifest, or its files are not what was published.
+    """
+    if not (model.path / str(version) / MANIFEST).is_file():
+        raise InvalidModel(
+            f"version {version} of {model.name!r} has no manifest, so plansmith has not published it and cannot "
+            "publish it anew: build it with `plansmith build`, or look at the result with --dry-run"
+        )
+    own = f"{model.name}/{version}/"
+    for finding in check_hashes(model):
+        if finding.severity is Severity.ERROR and finding.path.startswith(own):
+            raise InvalidModel(f"{finding.path}: {finding.message}; build the model again, or use --dry-run")
+
+
+def publish_tuned(
+    repository: ModelRepository,
+    manifest: Manifest,
+    record: TuningRecord,
+    text: str,
+    *,
+    staging: Path | None,
+    sign: Callable[[Path], None] | None,
+) -> Published:
+    """Publish the tuned version's files under the next number, with one configuration replaced.
+
+    The other configurations stay as they are; those that a person wrote are left alone.
+
+    Args:
+        repository: of the model.
+        manifest: of the version that was tuned, the newest.
+        record: the evidence.
+        text: of the new configuration.
+        staging: the folder to stage in; see `staging_folder`.
+        sign: signs the new version; see `signing.signer`.
+
+    Raises:
+        InvalidModel: the version is not what was published, or another one was published meanwhile.
+        PublishFailed: the system did not let it be written; the repository is as it was.
+    """
+    model = repository.existing_model(manifest.model)
+    check_publishable(model, manifest.version)
+    expected = model.next_version
+    ours = model.history.config_sha256s
+
+    def configure(_: bytes | None) -> dict[str, str]:
+        texts = {path: file.read_bytes() for path, file in model.configurations.items()}
+        stay = {
+            path: content.decode()
+            for path, content in texts.items()
+            if path == CONFIG or hashlib.sha256(content).hexdigest() in ours
+        }
+        return {**stay, record.config: text}
+
+    def describe(number: int, published: tuple[PublishedFile, ...]) -> Manifest:
+        if number != expected or model.versions[-1] != manifest.version:
+            raise InvalidModel(
+                f"another version of {model.name!r} was published while version {manifest.version} was tuned: "
+                "nothing was changed, tune again"
+            )
+        return TunedManifest(
+            **{
+                **{name: getattr(manifest, name) for name in Manifest.model_fields},
+                "version": number,
+                "created": datetime.now(UTC).replace(microsecond=0),
+                "files": published,
+                "rolled_back_from": None,
+                "tuning": record,
+            }
+        )
+
+    with staging_folder(repository.path, staging) as stage:
+        files = stage / "files"
+        try:
+            mirror(model.version_path(manifest.version), files)
+            for name in (MANIFEST, SIGNATURE):
+                (files / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise explain_os_error(error, f"copy version {manifest.version}") from error
+        if not any(files.iterdir()):
+            raise PublishFailed(f"version {manifest.version} of {model.name!r} has no files")
+        release = Release(
+            model_files=tuple(sorted(files.iterdir())), labels=None, configure=configure, describe=describe, sign=sign
+        )
+        return publish(repository, model.name, release, staging=stage)

@@ -1,0 +1,157 @@
+"""Real servers for one model under any configuration, on a repository of their own; the user's is only read."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from plansmith_build.config import text_from_config
+from plansmith_build.filesystem import mirror
+from plansmith_build.repository import CONFIG, LABELS
+from plansmith_client import Client
+from plansmith_perf.errors import PerfError
+from plansmith_perf.load.encoding import write_requests
+from plansmith_perf.load.measuring import MeasuringOptions, Target, measure
+from plansmith_server import ServerOptions, TritonServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from plansmith_build.repository import RepositoryModel
+    from plansmith_client import Model
+    from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop
+    from plansmith_perf.tuning.answers import LoadAnswers
+
+__all__ = ["LoadedTrial", "ServerGone", "Workbench", "WrongUnderLoad"]
+
+_START_SECONDS = 120.0
+_WARMUP = "warmup"
+_WRONG = "WRONG ANSWER"
+
+
+class ServerGone(PerfError):
+    """A trial's server ended while it was measured."""
+
+
+class WrongUnderLoad(PerfError):
+    """A trial answered some requests wrongly when there were many."""
+
+
+class Workbench:
+    """A temporary folder with the version's files; each trial gets a repository of hard links to them.
+
+    Args:
+        model: in the user's repository.
+        protocol: of the load.
+    """
+
+    def __init__(self, model: RepositoryModel, protocol: Literal["grpc", "http"]) -> None:
+        self._model = model
+        self._protocol = protocol
+        self._folder = Path(tempfile.mkdtemp(prefix="plansmith-tune-"))
+        self._count = 0
+        self.server = ""
+
+    def __enter__(self) -> Self:
+        try:
+            # One copy where the file system is another; what each trial gets are links to it.
+            mirror(self._model.version_path(self._model.versions[-1]), self._folder / "version")
+            if (self._model.path / _WARMUP).is_dir():
+                mirror(self._model.path / _WARMUP, self._folder / _WARMUP)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @contextmanager
+    def serve(self, config: Any) -> Iterator[LoadedTrial]:
+        """A server with the model under a configuration, for as long as the block lasts.
+
+        Raises:
+            plansmith_server.ServerError: it does not start, or does not load the model.
+        """
+        self._count += 1
+        repository = self._folder / f"trial-{self._count}"
+        folder = repository / self._model.name
+        folder.mkdir(parents=True)
+        mirror(self._folder / "version", folder / str(self._model.versions[-1]))
+        if (self._folder / _WARMUP).is_dir():
+            mirror(self._folder / _WARMUP, folder / _WARMUP)
+        if (self._model.path / LABELS).is_file():
+            shutil.copyfile(self._model.path / LABELS, folder / LABELS)
+        (folder / CONFIG).write_text(text_from_config(config), encoding="utf-8")
+        options = ServerOptions(
+            repository=repository,
+            http_port=0,
+            grpc_port=0,
+            metrics_port=0,
+            config_name="none",
+            start_timeout=_START_SECONDS,
+        )
+        try:
+            with TritonServer(options) as server:
+                url = server.grpc_url if self._protocol == "grpc" else server.http_url
+                with Client(url) as client:
+                    self.server = f"triton {server.version}"
+                    yield LoadedTrial(url, client.model(self._model.name), repository, self._protocol == "http")
+        finally:
+            shutil.rmtree(repository, ignore_errors=True)
+
+
+@dataclass
+class LoadedTrial:
+    """A server that runs.
+
+    Attributes:
+        url: where.
+        model: the model on it.
+        folder: for the requests; goes with the server.
+        over_http: the protocol of the load.
+    """
+
+    url: str
+    model: Model
+    folder: Path
+    over_http: bool
+    _target: Target | None = None
+    _tolerance: float = 0.0
+
+    def prepare(self, answers: LoadAnswers, batch_size: int) -> None:
+        """Encode the requests of the load."""
+        # Beside the models, where this server has looked already.
+        folder = Path(tempfile.mkdtemp(prefix="requests-", dir=self.folder.parent))
+        path = write_requests(folder, self.model, answers.requests, over_http=self.over_http, binary=True)
+        self._target = Target(self.url, self.model.name, "", path, folder, batch_size)
+        self._tolerance = answers.tolerance
+
+    def measure(
+        self, load: ClosedLoop | OpenLoop, options: MeasuringOptions, progress: Callable[[float], None]
+    ) -> Measurement:
+        """Put a load on it.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C.
+            ServerGone: the server ended.
+            WrongUnderLoad: an answer was wrong.
+            PerfError: the load generator failed.
+        """
+        if self._target is None:
+            raise PerfError("a trial is measured before its requests are prepared: this is a bug, please report it")
+        found, interruption = measure(
+            self._target, load, replace(options, tolerance=self._tolerance), progress=progress
+        )
+        if interruption == "Ctrl-C":
+            raise KeyboardInterrupt
+        if interruption:
+            raise ServerGone("the server ended under load")
+        wrong = next((message for message in found.error_messages if _WRONG in message), "")
+        if wrong:
+            raise WrongUnderLoad(wrong)
+        return found
