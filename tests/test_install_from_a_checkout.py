@@ -45,10 +45,10 @@ def installed(environment: Path) -> set[str]:
 def test_the_sdk_alone_is_light_and_says_what_its_command_needs(clean_environment, committed_server):
     environment = clean_environment("client")
     packages = installed(environment) - {"pip", "setuptools"}
-    # tritonclient brings packaging, ml-dtypes and python-rapidjson; grpcio brings typing-extensions.
+    # tritonclient brings packaging, ml-dtypes, python-rapidjson and urllib3; grpcio brings typing-extensions.
     assert packages == {
         *("plansmith-client", "tritonclient", "numpy", "grpcio", "protobuf", "httptools"),
-        *("packaging", "ml-dtypes", "python-rapidjson", "typing-extensions"),
+        *("packaging", "ml-dtypes", "python-rapidjson", "typing-extensions", "urllib3"),
     }
     program = """
 import sys, numpy, plansmith_client
