@@ -33,7 +33,7 @@ demo: $(STAMP) ## The main job: build the digits model, serve it with Triton, as
 	@$(BIN)/python examples/digits/demo.py
 
 test: $(STAMP) ## Run every test, against real servers
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(STAMP) ## Check style and types
 	@$(BIN)/ruff check .

@@ -142,8 +142,9 @@ def test_a_result_is_not_published_over_a_version_that_came_meanwhile(tuned, tmp
 
 def test_where_nothing_is_faster_the_configuration_keeps_its_place(digits, plansmith, tmp_path):
     before = snapshot(digits)
-    # The only setting in the space waits 200 ms for each batch.
-    words = ("tune", "digits", "--slo", "p99=2s", *SHORT, *NARROW, "--queue-delays", "200000", "--trials", "1")
+    # The only setting in the space waits 200 ms for each batch, and no preferred size ends that wait early.
+    slow = ("--queue-delays", "200000", "--preferred-batch-sizes", "0")
+    words = ("tune", "digits", "--slo", "p99=2s", *SHORT, *NARROW, *slow, "--trials", "1")
     done = plansmith(*words, "--storage", "trials.journal", cwd=tmp_path)
     assert "config.pbtxt keeps its place" in done.stdout
     assert snapshot(digits) == before
