@@ -46,7 +46,7 @@ def test_ports_are_published_on_loopback_only(service):
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
 
 
-@pytest.mark.parametrize("name", SERVICES.keys() - SERVERS.keys())
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - SERVERS.keys()))
 def test_what_serves_nobody_has_no_network(name):
     assert SERVICES[name]["network_mode"] == "none"
     assert "ports" not in SERVICES[name]
@@ -60,7 +60,7 @@ def test_containers_run_without_root_and_cannot_write_their_own_files(service):
     assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-@pytest.mark.parametrize("name", SERVICES.keys() - {"builder"})
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"builder"}))
 def test_only_the_builder_can_write_to_the_repository(name):
     assert all(volume["read_only"] for volume in SERVICES[name]["volumes"])
 
