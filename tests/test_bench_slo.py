@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -127,9 +128,19 @@ def test_an_objective_that_one_request_misses_exits_with_3(plansmith, committed_
     assert result.slo == SloOutcome(slo="p50=1us", met=False, rate=None)
 
 
+def test_a_run_that_is_too_short_for_the_percentile_is_refused_with_the_time_it_takes(plansmith, served_naps, tmp_path):
+    np.savez(tmp_path / "naps.npz", seconds=np.full((2, 1), 0.05, np.float32))
+    words = ("bench", "slow", "--url", served_naps, *SHORT, "--samples", "naps.npz", "--slo", "p99=5s")
+    said = plansmith(*words, cwd=tmp_path, expect=2).stderr
+    assert "p99 takes 1,000 answers" in said
+    # One instance that sleeps for 50 ms answers at most 20 requests in that second.
+    assert int(re.search(r"--seconds (\d+)", said)[1]) >= 55
+
+
 def test_the_search_finds_where_a_real_server_stops_keeping_up(plansmith, served_naps, tmp_path):
     np.savez(tmp_path / "naps.npz", seconds=np.full((2, 1), 0.05, np.float32))
-    words = ("bench", "slow", "--url", served_naps, *SHORT, "--samples", "naps.npz", "--arrivals", "constant")
+    long_enough = ("--seconds", "1.5", "--warmup", "0.2")
+    words = ("bench", "slow", "--url", served_naps, *long_enough, "--samples", "naps.npz", "--arrivals", "constant")
     done = plansmith(*words, "--slo", "p50=200ms", "--json", cwd=tmp_path)
     result = LoadTestResult.model_validate_json(done.stdout)
     # One instance that sleeps for 50 ms cannot answer more than 20 requests a second.

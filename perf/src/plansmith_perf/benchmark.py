@@ -39,6 +39,8 @@ class BenchmarkOptions:
         distinct_inputs: at most so many different requests.
         batch_size: rows a request.
         measuring: how each load is measured.
+        rounds: how often the series of loads is measured; one after the other, so that what changes on the machine
+            meets all loads alike.
         slo: find the highest rate that keeps it.
         arrivals: how that search spaces requests.
     """
@@ -46,12 +48,13 @@ class BenchmarkOptions:
     url: str
     model: str
     version: str
-    loads: Sequence[ClosedLoop | OpenLoop]
+    loads: tuple[ClosedLoop | OpenLoop, ...]
     samples: Path | None
     golden: Path | None
     distinct_inputs: int
     batch_size: int
     measuring: MeasuringOptions
+    rounds: int = 1
     slo: Slo | None = None
     arrivals: Literal["poisson", "constant"] = "poisson"
 
@@ -98,7 +101,11 @@ def run_benchmark(
         measurements: list[Measurement] = []
         interruption = ""
         outcome: SloOutcome | None = None
-        series = _in_order(options.loads) if options.slo is None else highest_rate(options.slo, options.arrivals)
+        series = (
+            _in_order(options.loads * options.rounds)
+            if options.slo is None
+            else highest_rate(options.slo, options.arrivals)
+        )
         load = next(series)
         while not interruption:
             number = len(measurements)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from plansmith_perf.errors import LoadTestMisconfigured
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Stability",
     "TimelineSecond",
     "Usage",
+    "by_load",
     "read_result",
 ]
 
@@ -52,14 +54,14 @@ class OpenLoop(_Part):
 
 
 class Distribution(_Part):
-    """How long something took."""
+    """How long something took. What is None the tool that measured did not tell."""
 
     count: int
     mean: float
-    minimum: float
-    maximum: float
+    minimum: float | None
+    maximum: float | None
     percentiles: Annotated[dict[str, float], Field(description="by per cent, such as '99.9'")]
-    histogram: Annotated[str, Field(description="HdrHistogram V2, compressed, base64; microseconds")]
+    histogram: Annotated[str | None, Field(description="HdrHistogram V2, compressed, base64; microseconds")]
 
 
 class Stability(_Part):
@@ -162,6 +164,14 @@ class LoadTestResult(_Part):
     interruption: Annotated[str | None, Field(description="why the run ended early")]
     measurements: list[Measurement]
     slo: SloOutcome | None = None
+
+
+def by_load(measurements: Iterable[Measurement]) -> dict[ClosedLoop | OpenLoop, list[Measurement]]:
+    """The measurements of each load, in the order in which loads and rounds were measured."""
+    found: dict[ClosedLoop | OpenLoop, list[Measurement]] = {}
+    for measured in measurements:
+        found.setdefault(measured.load, []).append(measured)
+    return found
 
 
 def read_result(path: Path) -> LoadTestResult:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop, SloOutcome
 
 if TYPE_CHECKING:
@@ -78,10 +79,20 @@ def highest_rate(
 
     Returns:
         What was found.
+
+    Raises:
+        LoadTestMisconfigured: the measurements are too short to say anything of the percentile.
     """
     alone = yield ClosedLoop(concurrency=1)
     if not slo.is_met(alone):
         return SloOutcome(slo=slo.text, met=False, rate=None)
+    if alone.requests < samples_needed(slo.percentile):
+        seconds = math.ceil(1.1 * alone.seconds * samples_needed(slo.percentile) / alone.requests)
+        raise LoadTestMisconfigured(
+            f"{alone.seconds:g} s are too short for {slo.text}: p{slo.percentile:g} takes "
+            f"{samples_needed(slo.percentile):,} answers, and one request at a time got {alone.requests:,}; measure "
+            f"each load for longer, --seconds {seconds}, or ask for a lower percentile"
+        )
     low, high, rate = 0.0, math.inf, max(_LOWEST_RATE, alone.throughput / 2)
     for _ in range(_MOST_STEPS):
         if slo.is_met((yield OpenLoop(rate=rate, arrivals=arrivals))):

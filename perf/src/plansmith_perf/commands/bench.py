@@ -1,198 +1,36 @@
-"""`plansmith bench`: how much a served model can take."""
+"""`plansmith bench`: measure a served model, compare results, report them.
+
+`plansmith bench MODEL` is short for `plansmith bench run MODEL`; a model that is called like a command needs the long
+form.
+"""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from typer.core import TyperGroup
 
-from plansmith_client.commands.options import JsonOption, UrlOption  # noqa: TC001
-from plansmith_perf.benchmark import BenchmarkOptions, run_benchmark
-from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.load.measuring import MeasuringOptions
-from plansmith_perf.results import ClosedLoop, LoadTestResult, Measurement, OpenLoop
-from plansmith_perf.slo import Slo
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from plansmith_perf.commands.bench_diff import diff
+from plansmith_perf.commands.bench_run import run
 
 __all__ = ["bench"]
 
-EXIT_FAILED = 1
-EXIT_MISSED = 3
-EXIT_INTERRUPTED = 130
+
+class _ModelOrCommand(TyperGroup):
+    """A first word that is no command belongs to `run`."""
+
+    # Any: whether the context is click's or that of typer's own copy depends on typer's version.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
 
 
-def bench(
-    model: Annotated[str, typer.Argument(help="The model's name.")],
-    concurrency: Annotated[
-        str, typer.Option("--concurrency", "-c", help="Closed loop: requests in flight, one load for each number.")
-    ] = "1,2,4,8,16,32",
-    rate: Annotated[
-        str | None, typer.Option("--rate", "-r", help="Open loop instead: requests per second, one load for each.")
-    ] = None,
-    *,
-    slo: Annotated[
-        str | None, typer.Option("--slo", help="Find the highest rate that keeps this, such as p99=50ms, instead.")
-    ] = None,
-    arrivals: Annotated[
-        Literal["poisson", "constant"], typer.Option("--arrivals", help="How an open loop spaces its requests.")
-    ] = "poisson",
-    seconds: Annotated[float, typer.Option("--seconds", help="Length of each measurement.")] = 5.0,
-    warmup: Annotated[float, typer.Option("--warmup", help="Seconds of load before each that do not count.")] = 1.0,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Rows a request.")] = 1,
-    samples: Annotated[
-        Path | None, typer.Option("--samples", metavar="FILE", help="Real inputs: .npz, .npy or .json, samples first.")
-    ] = None,
-    golden: Annotated[
-        Path | None, typer.Option("--golden", metavar="FILE", help="The right outputs for --samples, row by row.")
-    ] = None,
-    distinct_inputs: Annotated[int, typer.Option("--distinct-inputs", min=1, help="Different requests to send.")] = 16,
-    tolerance: Annotated[
-        float, typer.Option("--tolerance", help="Greatest difference, relative to an output's greatest value.")
-    ] = 1e-3,
-    percentiles: Annotated[str, typer.Option("--percentiles", help="Percentiles to report.")] = "50,90,95,99",
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes that send; one for each core if not given.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of random inputs and of Poisson arrivals.")] = 0,
-    model_version: Annotated[
-        str, typer.Option("--model-version", help="A version; the server's choice if not given.")
-    ] = "",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to this JSON file.")
-    ] = None,
-    url: UrlOption = "localhost:8001",
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that a request may take.")] = 30.0,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure how much a served model can take."""
-    loads: list[ClosedLoop | OpenLoop] = (
-        [ClosedLoop(concurrency=int(number)) for number in _numbers("--concurrency", concurrency, whole=True)]
-        if rate is None
-        else [OpenLoop(rate=number, arrivals=arrivals) for number in _numbers("--rate", rate)]
-    )
-    _check_positive("--seconds", seconds)
-    _check_positive("--timeout", timeout)
-    if warmup < 0:
-        raise LoadTestMisconfigured(f"--warmup {warmup:g} must be 0 or more")
-    objective = Slo.parse(slo) if slo is not None else None
-    if objective is not None and rate is not None:
-        raise LoadTestMisconfigured("--slo searches for the rate: give either --slo or --rate")
-    asked = {*_numbers("--percentiles", percentiles, below=100)} | ({objective.percentile} if objective else set())
-    percents = sorted(asked)
-    if output is not None and not output.absolute().parent.is_dir():
-        raise LoadTestMisconfigured(f"--output {output}: there is no folder {output.parent}")
-    measuring = MeasuringOptions(
-        seconds=seconds,
-        warmup_seconds=warmup,
-        workers=workers or len(os.sched_getaffinity(0)),
-        timeout=timeout,
-        tolerance=tolerance,
-        percentiles=percents,
-        seed=seed,
-    )
-    result = _with_progress(
-        BenchmarkOptions(
-            url,
-            model,
-            model_version,
-            loads,
-            samples,
-            golden,
-            distinct_inputs,
-            batch_size,
-            measuring,
-            slo=objective,
-            arrivals=arrivals,
-        )
-    )
-    document = result.model_dump_json(indent=2)
-    if output is not None:
-        output.write_text(document + "\n", encoding="utf-8")
-    if as_json:
-        typer.echo(document)
-    else:
-        _show(result, percents)
-    if not result.complete:
-        Console(stderr=True).print(f"Ended early: {result.interruption}. The result is partial.", soft_wrap=True)
-        raise typer.Exit(EXIT_INTERRUPTED if result.interruption == "Ctrl-C" else EXIT_FAILED)
-    if not any(measured.throughput for measured in result.measurements):
-        raise typer.Exit(EXIT_FAILED)
-    if result.slo is not None and not result.slo.met:
-        Console(stderr=True).print(f"The SLO {result.slo.slo} is not met at any rate that was tried.", soft_wrap=True)
-        raise typer.Exit(EXIT_MISSED)
-
-
-def _with_progress(options: BenchmarkOptions) -> LoadTestResult:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"Measuring {options.model}", total=None if options.slo else len(options.loads))
-
-        def shown(number: int, load: ClosedLoop | OpenLoop, share: float) -> None:
-            bar.update(task, completed=number + share, description=f"Measuring at {_name(load)}")
-
-        return run_benchmark(options, progress=shown)
-
-
-def _numbers(option: str, text: str, *, whole: bool = False, below: float = float("inf")) -> list[float]:
-    try:
-        numbers: list[float] = [int(word) if whole else float(word) for word in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(0 < number < below for number in numbers):
-        kind = "whole numbers" if whole else "numbers"
-        limit = "" if below == float("inf") else f" and below {below:g}"
-        raise LoadTestMisconfigured(f"{option} {text!r} must be {kind} above 0{limit}, with commas between them")
-    return numbers
-
-
-def _check_positive(option: str, number: float) -> None:
-    if not 0 < number < float("inf"):
-        raise LoadTestMisconfigured(f"{option} {number:g} must be above 0 and finite")
-
-
-def _name(load: ClosedLoop | OpenLoop) -> str:
-    return f"{load.concurrency} in flight" if isinstance(load, ClosedLoop) else f"{load.rate:g}/s, {load.arrivals}"
-
-
-def _show(result: LoadTestResult, percentiles: Sequence[float]) -> None:
-    title = f"{result.model} version {result.model_version}, {result.protocol}, batch {result.batch_size}"
-    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
-    table.caption = "latency, queue and compute in milliseconds; server and client: CPU, 100 % is one core"
-    table.add_column("load")
-    for heading in ("answers/s", *(f"p{p:g}" for p in percentiles), "queue", "compute", "server", "client", "errors"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for measured in result.measurements:
-        table.add_row(_name(measured.load), *_cells(measured, percentiles))
-    console = Console()
-    console.print(table)
-    if result.slo is not None and result.slo.rate is not None:
-        console.print(f"{result.slo.slo} is kept up to {result.slo.rate:,.1f} requests/s", soft_wrap=True)
-    for measured in result.measurements:
-        for note in measured.notes:
-            console.print(f"{_name(measured.load)}: {note}", soft_wrap=True, markup=False, highlight=False)
-        for message, count in measured.error_messages.items():
-            line = f"{_name(measured.load)}: {count} x {message}"
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-def _cells(measured: Measurement, percentiles: Sequence[float]) -> list[str]:
-    latency = measured.latency.percentiles if measured.latency else {}
-    server = measured.server_side
-    usage = measured.server_usage
-    return [
-        f"{measured.throughput:,.1f}",
-        *(f"{latency[f'{p:g}'] / 1000:.2f}" if latency else "-" for p in percentiles),
-        f"{server.queue / 1000:.2f}" if server else "-",
-        f"{server.compute_infer / 1000:.2f}" if server else "-",
-        f"{usage.cpu_percent:.0f} %" if usage else "-",
-        f"{measured.client_usage.cpu_percent:.0f} %",
-        f"{measured.error_rate:.2%}",
-    ]
+bench = typer.Typer(
+    cls=_ModelOrCommand,
+    no_args_is_help=True,
+    help="Measure how much a served model can take: `plansmith bench MODEL`, which is `plansmith bench run MODEL`.",
+)
+bench.command()(run)
+bench.command()(diff)

@@ -1,0 +1,100 @@
+"""`plansmith bench diff`: whether two results differ by more than noise."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from plansmith_client.commands.options import JsonOption  # noqa: TC001
+from plansmith_perf.commands.bench_table import name_of
+from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.results import read_result
+
+if TYPE_CHECKING:
+    from plansmith_perf.differences import Change, Difference
+
+__all__ = ["diff"]
+
+EXIT_MISSED = 3
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%?")
+
+
+def diff(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE.json", help="A result of `plansmith bench --output`.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER.json", help="Another one, of the same loads.")],
+    *,
+    fail_if_slower: Annotated[
+        str | None,
+        typer.Option("--fail-if-slower", metavar="PERCENT", help="Exit with 3 where it got worse by more, such as 5%."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two results, and tell a difference from noise."""
+    # scipy takes as long to import as the other commands take to start.
+    from plansmith_perf.differences import difference  # noqa: PLC0415
+
+    limit = _share(fail_if_slower) if fail_if_slower is not None else None
+    found = difference(read_result(before), read_result(after))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        _show(found, before.name, after.name)
+    worse = found.worse(than=limit) if limit is not None else []
+    if worse:
+        listed = "; ".join(f"{name_of(change.load)}: {change.figure}" for change in worse)
+        Console(stderr=True).print(f"Worse by more than {limit:.3g}: {listed}", soft_wrap=True, highlight=False)
+        raise typer.Exit(EXIT_MISSED)
+
+
+def _share(text: str) -> float:
+    found = _PERCENT.fullmatch(text.strip())
+    if found is None:
+        raise LoadTestMisconfigured(f"--fail-if-slower {text!r} must be a number of per cent, such as 5%")
+    return float(found[1]) / 100
+
+
+def _show(found: Difference, before: str, after: str) -> None:
+    console = Console()
+    if found.changes:
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1), caption_justify="left")
+        table.caption = "latencies in milliseconds; interval of the ratio at 95 %; chance of this by noise alone"
+        table.add_column("load")
+        table.add_column("figure")
+        for heading in (before, after, "ratio", "interval", "chance"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("verdict")
+        for change in found.changes:
+            style = {"better": "green", "worse": "red"}.get(change.verdict, "")
+            table.add_row(*_cells(change), style=style)
+        console.print(table)
+    for note in found.notes:
+        console.print(f"Note: {note}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _cells(change: Change) -> list[str]:
+    return [
+        name_of(change.load),
+        change.figure if change.of_each != "second" else f"{change.figure} of a second",
+        _number(change, change.before),
+        _number(change, change.after),
+        f"{change.ratio:.3f}" if change.ratio is not None else "-",
+        f"{change.interval[0]:.3f} - {change.interval[1]:.3f}" if change.interval else "-",
+        f"{change.chance:.2g}" if change.chance is not None else "-",
+        change.verdict,
+    ]
+
+
+def _number(change: Change, value: float) -> str:
+    match change.figure:
+        case "answers/s":
+            return f"{value:,.1f}"
+        case "errors":
+            return f"{value:.2%}"
+        case _:
+            return f"{value / 1000:.2f}"
