@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from plansmith_perf.perf_analyzer import install_perf_analyzer
+from plansmith_perf.perf_analyzer import PerfAnalyzer, Question, install_perf_analyzer
+from plansmith_perf.results import ClosedLoop
 from plansmith_server import ServerOptions, TritonServer
 
 NETWORK = """
@@ -58,9 +59,17 @@ def write_repository(repository: Path) -> None:
     shutil.copy(Path(__file__).with_name("handwritten_backend.py"), repository / "handwritten" / "1" / "model.py")
 
 
+def _measured(analyzer: PerfAnalyzer, model: str, target: str, concurrency: int) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        report = analyzer.run(
+            Question(model, target), ClosedLoop(concurrency=concurrency), seconds=6.0, folder=Path(folder)
+        )
+    return report.rows_per_second
+
+
 def main(rounds: int, concurrencies: list[int], output: Path) -> None:
     """Measure, print the table and write the figures."""
-    analyzer = install_perf_analyzer(output / "perf_analyzer")
+    analyzer = install_perf_analyzer()
     throughput: dict[int, dict[str, list[float]]] = {c: {model: [] for model in MODELS} for c in concurrencies}
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "model_repository"
@@ -69,8 +78,7 @@ def main(rounds: int, concurrencies: list[int], output: Path) -> None:
         with TritonServer(options) as server:
             plan = [(c, model) for _ in range(rounds) for c in concurrencies for model in MODELS]
             for concurrency, model in track(plan, description="Measuring"):
-                row = analyzer.run(model, grpc_url=server.grpc_url, concurrency=concurrency)
-                throughput[concurrency][model].append(row.requests_per_second)
+                throughput[concurrency][model].append(_measured(analyzer, model, server.grpc_url, concurrency))
 
     table = Table("concurrency", *MODELS, "ratio", title="MLP 64-128-10, requests/s, median of rounds")
     for concurrency, measured in throughput.items():

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Literal
 from plansmith_client import Client
 from plansmith_client.addresses import Address
 from plansmith_perf.environment import describe_environment
-from plansmith_perf.load.encoding import write_requests
-from plansmith_perf.load.measuring import MeasuringOptions, Target, measure
-from plansmith_perf.results import ClosedLoop, LoadTestResult, Measurement, OpenLoop
+from plansmith_perf.errors import LoadTestMisconfigured, PerfError
+from plansmith_perf.generators import with_own_workers, with_perf_analyzer
+from plansmith_perf.results import ClosedLoop, LoadTestResult, OpenLoop
 from plansmith_perf.samples import make_requests
 from plansmith_perf.slo import Slo, highest_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from plansmith_perf.results import SloOutcome
+    from plansmith_perf.load.measuring import MeasuringOptions
+    from plansmith_perf.results import Measurement, SloOutcome
 
 __all__ = ["BenchmarkOptions", "run_benchmark"]
 
@@ -39,6 +40,7 @@ class BenchmarkOptions:
         distinct_inputs: at most so many different requests.
         batch_size: rows a request.
         measuring: how each load is measured.
+        tool: what makes the load: plansmith itself, or NVIDIA's perf_analyzer.
         rounds: how often the series of loads is measured; one after the other, so that what changes on the machine
             meets all loads alike.
         slo: find the highest rate that keeps it.
@@ -54,6 +56,7 @@ class BenchmarkOptions:
     distinct_inputs: int
     batch_size: int
     measuring: MeasuringOptions
+    tool: Literal["plansmith", "perf_analyzer"] = "plansmith"
     rounds: int = 1
     slo: Slo | None = None
     arrivals: Literal["poisson", "constant"] = "poisson"
@@ -79,6 +82,8 @@ def run_benchmark(
         plansmith_client.ClientError: the server is not there, does not have the model, or does not answer.
     """
     measuring = options.measuring
+    if options.tool == "perf_analyzer" and options.golden is not None:
+        raise LoadTestMisconfigured("perf_analyzer does not look at answers: leave --golden out")
     over_http = Address.parse(options.url).scheme in ("http", "https")
     with (
         Client(options.url, timeout=measuring.timeout) as client,
@@ -96,8 +101,10 @@ def run_benchmark(
             tolerance=measuring.tolerance,
         )
         binary = any("binary_tensor_data" in extension for extension in server.extensions)
-        path = write_requests(Path(folder), model, requests, over_http=over_http, binary=binary)
-        target = Target(options.url, options.model, options.version, path, Path(folder), options.batch_size)
+        if options.tool == "perf_analyzer":
+            generator = with_perf_analyzer(options, model, requests, Path(folder))
+        else:
+            generator = with_own_workers(options, model, requests, Path(folder), binary=binary)
         measurements: list[Measurement] = []
         interruption = ""
         outcome: SloOutcome | None = None
@@ -116,10 +123,15 @@ def run_benchmark(
             try:
                 # Each with arrivals of its own: a confirmation with the same ones would confirm nothing.
                 varied = replace(measuring, seed=measuring.seed + number)
-                measured, interruption = measure(target, load, varied, progress=shown)
+                measured, interruption = generator.measure(load, varied, shown)
             except KeyboardInterrupt:
                 # While the load's processes were starting: what came before is kept.
                 interruption = "Ctrl-C"
+                break
+            except PerfError as error:
+                if not measurements:
+                    raise
+                interruption = str(error)
                 break
             measurements.append(measured)
             try:
@@ -128,15 +140,15 @@ def run_benchmark(
                 outcome = end.value
                 break
         return LoadTestResult(
-            tool="plansmith",
+            tool=generator.name,
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             model=options.model,
             model_version=options.version or ", ".join(model.metadata.versions),
             protocol="http" if over_http else "grpc",
             batch_size=options.batch_size,
             inputs=options.samples.name if options.samples else "random",
-            expected_answers=options.golden.name if options.golden else "idle server",
-            workers=measuring.workers,
+            expected_answers=generator.expected_answers,
+            workers=generator.workers,
             environment=describe_environment(f"{server.name} {server.version}"),
             complete=not interruption,
             interruption=interruption or None,

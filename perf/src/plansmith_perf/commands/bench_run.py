@@ -40,6 +40,9 @@ def run(
     arrivals: Annotated[
         Literal["poisson", "constant"], typer.Option("--arrivals", help="How an open loop spaces its requests.")
     ] = "poisson",
+    tool: Annotated[
+        Literal["plansmith", "perf_analyzer"], typer.Option("--tool", help="What makes the load.")
+    ] = "plansmith",
     rounds: Annotated[
         int, typer.Option("--rounds", min=1, help="Measure all loads so often, in turn; 5 let `bench diff` tell noise.")
     ] = 1,
@@ -110,6 +113,7 @@ def run(
             distinct_inputs,
             batch_size,
             measuring,
+            tool=tool,
             rounds=rounds,
             slo=objective,
             arrivals=arrivals,

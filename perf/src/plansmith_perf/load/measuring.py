@@ -6,7 +6,6 @@ import contextlib
 import socket
 import tempfile
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,27 +13,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plansmith_client.addresses import Address
-from plansmith_perf.load.analysis import Records, distribution, samples_needed, stability, timeline
 from plansmith_perf.load.arrivals import due_times
 from plansmith_perf.load.processes import Workers
-from plansmith_perf.load.server_side import read_counters, server_side
-from plansmith_perf.load.usage import UsageMeter, server_processes
+from plansmith_perf.load.summary import summarize
+from plansmith_perf.load.watching import Watch
 from plansmith_perf.load.worker import WorkerPlan
-from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop, Usage
+from plansmith_perf.results import ClosedLoop, OpenLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
+    from plansmith_perf.results import Measurement
 
 __all__ = ["MeasuringOptions", "Target", "measure"]
 
 _TICK_SECONDS = 0.1
 _CHECK_NANOSECONDS = 500_000_000
-_MESSAGES_KEPT = 20
-# A generator that is busier than this, in per cent of a core, measures itself.
-_BUSY_PERCENT = 90.0
-_LATE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -111,7 +105,7 @@ def measure(
     ):
         start = workers.start()
         begin = start + int(options.warmup_seconds * 1e9)
-        watch = _Watch(target, address, workers)
+        watch = Watch(url=target.url, model=target.model, version=target.version, client=workers.processes)
         next_check = start
         try:
             while workers.running:
@@ -131,10 +125,10 @@ def measure(
         workers.stop()
         records, outcomes = workers.collect(begin)
     lasted = min(options.seconds, max(0.0, (ended - begin) / 1e9)) if interruption else options.seconds
-    measurement = _measurement(
-        target=target,
-        load=load,
+    measurement = summarize(
+        load,
         options=options,
+        batch_size=target.batch_size,
         everything=records,
         outcomes=outcomes,
         watch=watch,
@@ -142,42 +136,6 @@ def measure(
         complete=not interruption,
     )
     return measurement, interruption
-
-
-class _Watch:
-    """Readings at the beginning and at the end of the measurement proper."""
-
-    def __init__(self, target: Target, address: Address, workers: Workers) -> None:
-        self._target = target
-        self._server = server_processes(address)
-        self._workers = workers.processes
-        self._begun = False
-        self._ended = False
-        self._start()
-
-    def _start(self) -> None:
-        self.server = UsageMeter(self._server)
-        self.client = UsageMeter(self._workers)
-        self.before = self.after = read_counters(self._target.url, self._target.model, self._target.version)
-
-    def look(self, now: int, begin: int, end: int) -> None:
-        """Take the readings that are due."""
-        if now >= begin and not self._begun:
-            self._begun = True
-            self._start()
-        elif now < end:
-            self.server.read()
-            self.client.read()
-        elif not self._ended:
-            self.finish()
-
-    def finish(self) -> None:
-        """Take the last readings, once."""
-        if not self._ended:
-            self._ended = True
-            self.server.read()
-            self.client.read()
-            self.after = read_counters(self._target.url, self._target.model, self._target.version)
 
 
 def _plans(target: Target, load: ClosedLoop | OpenLoop, options: MeasuringOptions, folder: Path) -> list[WorkerPlan]:
@@ -206,90 +164,6 @@ def _plans(target: Target, load: ClosedLoop | OpenLoop, options: MeasuringOption
             )
         )
     return plans
-
-
-def _measurement(
-    *,
-    target: Target,
-    load: ClosedLoop | OpenLoop,
-    options: MeasuringOptions,
-    everything: Records,
-    outcomes: list[str],
-    watch: _Watch,
-    seconds: float,
-    complete: bool,
-) -> Measurement:
-    inside = (everything.due >= 0) & (everything.due < seconds * 1e9)
-    records = everything.select(inside)
-    counted = zip(outcomes, inside.tolist(), strict=True)
-    failures = Counter(outcome for outcome, is_inside in counted if outcome and is_inside)
-    answered = records.select(records.right)
-    # Those sent during the warm-up and answered after it make up for those that are answered after the end.
-    in_time = everything.right & (everything.done >= 0) & (everything.done < seconds * 1e9)
-    throughput = float(in_time.sum() / seconds) if seconds else 0.0
-    errors = int((~records.right).sum())
-    client = watch.client.usage() or Usage(cpu_percent=0.0, memory=0, processes=0)
-    steady = stability(everything, seconds) if seconds else None
-    lag = records.sent - records.due
-    return Measurement(
-        load=load,
-        seconds=seconds,
-        warmup_seconds=options.warmup_seconds,
-        warmup_requests=int((everything.due < 0).sum()),
-        complete=complete,
-        requests=int(records.due.size),
-        errors=errors,
-        error_rate=errors / max(1, records.due.size),
-        error_messages=dict(failures.most_common(_MESSAGES_KEPT)),
-        throughput=throughput,
-        rows_per_second=throughput * target.batch_size,
-        latency=distribution(answered.done - answered.due, options.percentiles),
-        service=distribution(answered.done - answered.sent, options.percentiles),
-        dispatch_lag=distribution(lag, options.percentiles) if isinstance(load, OpenLoop) else None,
-        stability=steady,
-        timeline=timeline(records, seconds),
-        server_side=server_side(watch.before, watch.after),
-        server_usage=watch.server.usage(),
-        client_usage=client,
-        notes=_notes(
-            load=load,
-            options=options,
-            answered=answered,
-            lag=lag,
-            busiest=watch.client.busiest(),
-            stable=steady is None or steady.stable,
-        ),
-    )
-
-
-def _notes(
-    *,
-    load: ClosedLoop | OpenLoop,
-    options: MeasuringOptions,
-    answered: Records,
-    lag: NDArray[np.int64],
-    busiest: float,
-    stable: bool,
-) -> list[str]:
-    notes = []
-    short = [percent for percent in options.percentiles if answered.due.size < samples_needed(percent)]
-    if short:
-        notes.append(
-            f"too short for p{short[0]:g}: it takes {samples_needed(short[0]):,} answers, there were "
-            f"{answered.due.size:,}; measure for longer with --seconds"
-        )
-    if not stable:
-        notes.append("not stable: the throughput of its parts differs by more than 10 % and more than chance explains")
-    if busiest > _BUSY_PERCENT:
-        notes.append(
-            f"the client is the bottleneck: one of its processes used {busiest:.0f} % of a core; give it more with "
-            "--workers, or a machine of its own"
-        )
-    elif isinstance(load, OpenLoop) and answered.due.size:
-        service = float(np.median(answered.done - answered.sent))
-        if float(np.percentile(lag, 99)) > max(1e6, _LATE_SHARE * service):
-            notes.append("the client was late: one request in a hundred was sent well after it was due")
-    return notes
 
 
 def _refuses(address: Address) -> bool:

@@ -74,7 +74,9 @@ class UsageMeter:
         memory = 0
         for process in self._processes:
             with contextlib.suppress(psutil.Error):
-                times = process.cpu_times()
-                memory += process.memory_info().rss
-                seconds[process.pid] = times.user + times.system
+                times, resident = process.cpu_times(), process.memory_info().rss
+                # One that has ended, and whose parent has not asked how, has none left.
+                if resident:
+                    memory += resident
+                    seconds[process.pid] = times.user + times.system
         return _Reading(time.monotonic(), seconds, memory)

@@ -1,0 +1,109 @@
+"""The files that perf_analyzer writes: a row of figures as CSV, and with an export the times of each request."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from plansmith_perf.errors import PerfError
+from plansmith_perf.load.analysis import Records
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["PERCENTILES", "PerfAnalyzerReport", "RequestTimes", "read_report"]
+
+# Those that its CSV has.
+PERCENTILES = (50, 90, 95, 99)
+
+
+@dataclass(frozen=True)
+class RequestTimes:
+    """When each request was sent and answered.
+
+    Attributes:
+        records: nanoseconds from the beginning of the first window; when a request was due it does not tell.
+        seconds: length of the windows together.
+    """
+
+    records: Records
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PerfAnalyzerReport:
+    """What perf_analyzer has measured.
+
+    Attributes:
+        rows_per_second: as it counted them; it calls them inferences.
+        latency: microseconds by per cent.
+        mean_latency: microseconds.
+        times: of each request, where it was asked for them.
+    """
+
+    rows_per_second: float
+    latency: dict[int, float]
+    mean_latency: float
+    times: RequestTimes | None
+
+
+class _Request(BaseModel):
+    timestamp: int
+    response_timestamps: list[int]
+
+
+class _Experiment(BaseModel):
+    requests: list[_Request]
+    window_boundaries: list[int]
+
+
+class _Export(BaseModel):
+    experiments: list[_Experiment]
+
+
+# Together the mean latency of a request.
+_PARTS = (
+    "Client Send",
+    "Network+Server Send/Recv",
+    "Server Queue",
+    "Server Compute Input",
+    "Server Compute Infer",
+    "Server Compute Output",
+    "Client Recv",
+)
+
+
+def read_report(report: Path, export: Path | None) -> PerfAnalyzerReport:
+    """Read what perf_analyzer has written about one load.
+
+    Args:
+        report: its CSV file.
+        export: its `--profile-export-file`; None where there is none.
+
+    Raises:
+        PerfError: a file is not what perf_analyzer 2.51 writes.
+    """
+    try:
+        with report.open(encoding="utf-8", newline="") as lines:
+            (row,) = csv.DictReader(lines)
+        return PerfAnalyzerReport(
+            rows_per_second=float(row["Inferences/Second"]),
+            latency={percent: float(row[f"p{percent} latency"]) for percent in PERCENTILES},
+            mean_latency=sum(float(row[part]) for part in _PARTS if part in row),
+            times=_times(export) if export is not None else None,
+        )
+    except (KeyError, ValueError, ValidationError) as error:
+        raise PerfError(f"perf_analyzer wrote a report of another form: {error}") from error
+
+
+def _times(export: Path) -> RequestTimes:
+    (experiment,) = _Export.model_validate_json(export.read_bytes()).experiments
+    answered = [request for request in experiment.requests if request.response_timestamps]
+    begin, end = experiment.window_boundaries[0], experiment.window_boundaries[-1]
+    sent = np.array([request.timestamp for request in answered], np.int64) - begin
+    done = np.array([request.response_timestamps[-1] for request in answered], np.int64) - begin
+    return RequestTimes(Records(sent, sent, done, np.ones(len(sent), np.bool_)), (end - begin) / 1e9)

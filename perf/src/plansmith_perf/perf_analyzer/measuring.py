@@ -1,0 +1,143 @@
+"""Puts one load on a server with perf_analyzer, in the form of plansmith's own measurements."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from plansmith_perf.load.analysis import Records
+from plansmith_perf.load.server_side import server_side
+from plansmith_perf.load.summary import summarize
+from plansmith_perf.load.watching import Watch
+from plansmith_perf.results import ClosedLoop, Distribution, Measurement, OpenLoop, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from plansmith_perf.load.measuring import MeasuringOptions
+    from plansmith_perf.perf_analyzer.exports import PerfAnalyzerReport, RequestTimes
+    from plansmith_perf.perf_analyzer.program import PerfAnalyzer, Question
+
+__all__ = ["measure_with_perf_analyzer"]
+
+_UNCHECKED = "perf_analyzer does not look at the answers"
+_FROM_THE_SEND = "perf_analyzer counts latency from the moment of sending: what was sent late does not show"
+_SUMS_ONLY = (
+    "perf_analyzer told no more than mean and percentiles: with the times of each request it exports its inputs and "
+    "outputs as text, and those of this model are too large for that"
+)
+
+
+def measure_with_perf_analyzer(
+    analyzer: PerfAnalyzer,
+    question: Question,
+    load: ClosedLoop | OpenLoop,
+    options: MeasuringOptions,
+    *,
+    url: str,
+    each_request: bool,
+    progress: Callable[[float], None] = lambda _: None,
+) -> tuple[Measurement, str]:
+    """Put one load on a server; Ctrl-C ends it without a measurement, because perf_analyzer keeps none.
+
+    Args:
+        analyzer: the program.
+        question: what to ask.
+        load: how.
+        options: for how long, and so on; the warm-up is the first part of what perf_analyzer measures.
+        url: of the server, for its statistics.
+        each_request: have the times of each request exported.
+        progress: called with the share of the time that has passed.
+
+    Returns:
+        The measurement, and "": where a request fails perf_analyzer measures nothing.
+
+    Raises:
+        plansmith_perf.PerfError: perf_analyzer failed.
+    """
+    total = options.warmup_seconds + options.seconds
+    watch: Watch | None = None
+    start = time.monotonic_ns()
+    begin, end = start + int(options.warmup_seconds * 1e9), start + int(total * 1e9)
+
+    def look(process: int) -> None:
+        nonlocal watch
+        watch = watch or Watch(
+            url=url, model=question.model, version=question.version, client=[psutil.Process(process)]
+        )
+        now = time.monotonic_ns()
+        # Its last readings are taken while perf_analyzer, whose processor time is wanted, is still there.
+        watch.look(min(now, end - 1), begin, end)
+        progress(min(1.0, (now - start) / 1e9 / total))
+
+    with tempfile.TemporaryDirectory(prefix="plansmith-perf-analyzer-") as folder:
+        report = analyzer.run(question, load, seconds=total, folder=Path(folder), each_request=each_request, watch=look)
+    watch = watch or Watch(url=url, model=question.model, version=question.version, client=[])
+    watch.finish()
+    notes = [_UNCHECKED, *([_FROM_THE_SEND] if isinstance(load, OpenLoop) else [])]
+    if report.times is not None:
+        measured = _from_times(report.times, load, options, question.batch_size, watch)
+    else:
+        measured = _from_sums(report, load, total, question.batch_size, watch)
+        notes.append(_SUMS_ONLY)
+    return measured.model_copy(update={"notes": [*measured.notes, *notes]}), ""
+
+
+def _from_times(
+    times: RequestTimes, load: ClosedLoop | OpenLoop, options: MeasuringOptions, batch_size: int, watch: Watch
+) -> Measurement:
+    skipped = int(options.warmup_seconds * 1e9)
+    old = times.records
+    records = Records(old.due - skipped, old.sent - skipped, old.done - skipped, old.right)
+    measured = summarize(
+        load,
+        options=options,
+        batch_size=batch_size,
+        everything=records,
+        outcomes=[""] * len(records.due),
+        watch=watch,
+        seconds=max(0.0, times.seconds - options.warmup_seconds),
+        complete=True,
+    )
+    return measured.model_copy(update={"dispatch_lag": None})
+
+
+def _from_sums(
+    report: PerfAnalyzerReport, load: ClosedLoop | OpenLoop, seconds: float, batch_size: int, watch: Watch
+) -> Measurement:
+    requests_per_second = report.rows_per_second / batch_size
+    requests = round(requests_per_second * seconds)
+    latency = Distribution(
+        count=requests,
+        mean=report.mean_latency,
+        minimum=None,
+        maximum=None,
+        percentiles={f"{percent:g}": value for percent, value in report.latency.items()},
+        histogram=None,
+    )
+    return Measurement(
+        load=load,
+        seconds=seconds,
+        warmup_seconds=0.0,
+        warmup_requests=0,
+        complete=True,
+        requests=requests,
+        errors=0,
+        error_rate=0.0,
+        error_messages={},
+        throughput=requests_per_second,
+        rows_per_second=report.rows_per_second,
+        latency=latency,
+        service=latency,
+        dispatch_lag=None,
+        stability=None,
+        timeline=[],
+        server_side=server_side(watch.before, watch.after),
+        server_usage=watch.server.usage(),
+        client_usage=watch.client.usage() or Usage(cpu_percent=0.0, memory=0, processes=0),
+        notes=[],
+    )
