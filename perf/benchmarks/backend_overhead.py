@@ -13,9 +13,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-import numpy as np
-import onnx
-import onnx.parser
+from mlp import write_mlp
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -24,15 +22,6 @@ from plansmith_perf.perf_analyzer import PerfAnalyzer, Question, install_perf_an
 from plansmith_perf.results import ClosedLoop
 from plansmith_server import ServerOptions, TritonServer
 
-NETWORK = """
-<ir_version: 8, opset_import: ["" : 17]>
-mlp (float[N, 64] x) => (float[N, 10] y)
-{
-  hidden = Gemm (x, w1, b1)
-  active = Relu (hidden)
-  y = Gemm (active, w2, b2)
-}
-"""
 CONFIG = """
 backend: "{backend}"
 max_batch_size: 64
@@ -46,15 +35,10 @@ MODELS = {"plansmith": "onnxruntime", "handwritten": "python"}
 
 def write_repository(repository: Path) -> None:
     """Write the two models: the same network behind each backend."""
-    network = onnx.parser.parse_model(NETWORK)
-    random = np.random.default_rng(0)
-    for name, shape in {"w1": (64, 128), "b1": (128,), "w2": (128, 10), "b2": (10,)}.items():
-        weights = random.standard_normal(shape).astype(np.float32)
-        network.graph.initializer.append(onnx.numpy_helper.from_array(weights, name))
     for name, backend in MODELS.items():
         version = repository / name / "1"
         version.mkdir(parents=True)
-        onnx.save(network, version / "model.onnx")
+        write_mlp(version / "model.onnx")
         (repository / name / "config.pbtxt").write_text(CONFIG.format(backend=backend), encoding="utf-8")
     shutil.copy(Path(__file__).with_name("handwritten_backend.py"), repository / "handwritten" / "1" / "model.py")
 

@@ -1,0 +1,99 @@
+"""What a quarter of the trials finds: `plansmith tune` beside an exhaustive search of the same space.
+
+Both tune the MLP (64-128-10). What each publishes is then served, and the two servers are asked in turn, each with the
+number of requests in flight that its search found best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from tuned_models import IN_USE, build_mlp
+
+from plansmith_perf.benchmark import BenchmarkOptions, run_benchmark
+from plansmith_perf.load.measuring import MeasuringOptions
+from plansmith_perf.results import ClosedLoop
+from plansmith_perf.tuning import TuningRecord
+from plansmith_server import ServerOptions, TritonServer
+
+SPACE = (
+    *("--instances", "1,2", "--threads", "1,2", "--queue-delays", "off,0,200,1000"),
+    *("--max-batch-sizes", "64", "--preferred-batch-sizes", "0,8"),
+)
+SLO = "p99=20ms"
+SHARE = 0.25
+
+
+def tuned(folder: Path, seconds: float, *words: str) -> TuningRecord:
+    """Tune the model in a folder and publish what is found."""
+    command = [str(Path(sys.executable).with_name("plansmith")), "tune", "mlp", "--config-name", IN_USE, "--json"]
+    settings = ("--slo", SLO, "--seconds", str(seconds), "--storage", "trials.journal", "--rounds", "3")
+    done = subprocess.run([*command, *settings, *SPACE, *words], cwd=folder, check=True, stdout=subprocess.PIPE)
+    return TuningRecord.model_validate(json.loads(done.stdout)["tuning"])
+
+
+def requests_per_second(server: TritonServer, concurrency: int) -> float:
+    """Measure once."""
+    measuring = MeasuringOptions(
+        seconds=3, warmup_seconds=0.5, workers=2, timeout=30, tolerance=1e-3, percentiles=[50, 99], seed=0
+    )
+    loads = (ClosedLoop(concurrency=concurrency),)
+    result = run_benchmark(BenchmarkOptions(server.grpc_url, "mlp", "", loads, None, None, 16, 1, measuring))
+    return result.measurements[0].throughput
+
+
+def main(rounds: int, seconds: float, output: Path) -> None:
+    """Search twice, measure both winners in turn, print and write the figures."""
+    console = Console(highlight=False)
+    with tempfile.TemporaryDirectory(prefix="plansmith-tune-") as name:
+        folders = {search: Path(name) / search for search in ("exhaustive", "quarter")}
+        folders["exhaustive"].mkdir()
+        build_mlp(folders["exhaustive"])
+        shutil.copytree(folders["exhaustive"], folders["quarter"])
+        records = {"exhaustive": tuned(folders["exhaustive"], seconds, "--exhaustive")}
+        trials = int(SHARE * records["exhaustive"].space)
+        records["quarter"] = tuned(folders["quarter"], seconds, "--trials", str(trials))
+        figures: dict[str, list[float]] = {search: [] for search in folders}
+        options = {
+            search: ServerOptions(
+                repository=folder / "model_repository", http_port=0, grpc_port=0, metrics_port=0, config_name=IN_USE
+            )
+            for search, folder in folders.items()
+        }
+        with TritonServer(options["exhaustive"]) as one, TritonServer(options["quarter"]) as other:
+            for _ in track(range(rounds), description="Measuring"):
+                for search, server in {"exhaustive": one, "quarter": other}.items():
+                    record = records[search]
+                    concurrency = record.trial(record.winner or 0).concurrency or 1
+                    figures[search].append(requests_per_second(server, concurrency))
+    ratio = statistics.median(b / a for a, b in zip(*figures.values(), strict=True))
+    for search, record in records.items():
+        best = record.trial(record.winner or 0)
+        rate = statistics.median(figures[search])
+        console.print(
+            f"{search}: {len(record.trials) - 1} trials of {record.space}, {rate:,.0f} requests/s, {best.setting}"
+        )
+    console.print(f"ratio {ratio:.3f}, median of {rounds} pairs")
+    documents = {search: json.loads(record.model_dump_json()) for search, record in records.items()}
+    report = output / "tune_search.json"
+    report.write_text(json.dumps({"figures": figures, "searches": documents}, indent=2) + "\n", encoding="utf-8")
+    console.print(f"All rounds: {report}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5, help="pairs at the end [%(default)s]")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement of a trial [%(default)s]")
+    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the evidence [%(default)s]")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    main(arguments.rounds, arguments.seconds, arguments.output)
