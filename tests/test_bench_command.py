@@ -104,6 +104,13 @@ def test_a_load_that_is_more_than_the_model_can_take_is_an_error_rate_and_not_th
     assert measured.complete
 
 
+def test_a_rate_that_the_generator_itself_cannot_send_is_said(bench):
+    result = bench("--rate", "20000", "--workers", "1", "--seconds", "0.5", "--percentiles", "50")
+    (measured,) = result.measurements
+    assert any("the client is the bottleneck" in note or "the client was late" in note for note in measured.notes)
+    assert measured.dispatch_lag.maximum > measured.dispatch_lag.minimum
+
+
 def test_real_samples_are_checked_against_golden_answers(bench, committed_server, samples, tmp_path):
     with Client(committed_server.grpc_url) as client, np.load(samples) as arrays:
         answers = dict(client.model("digits")(arrays["images"]))
