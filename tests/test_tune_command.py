@@ -20,8 +20,8 @@ from plansmith_build.config import config_from_text
 from plansmith_build.errors import InvalidModel
 from plansmith_build.manifest import read_manifest
 from plansmith_build.repository import ModelRepository
-from plansmith_perf.tuning import TunedManifest, TuningRecord
-from plansmith_perf.tuning.publishing import publish_tuned
+from plansmith_perf.tuning.publishing import TunedManifest, publish_tuned
+from plansmith_perf.tuning.records import TuningRecord
 
 DIGITS = Path(__file__).parent.parent / "model_repository" / "digits"
 SHORT = ("--seconds", "0.3", "--warmup", "0.1", "--max-concurrency", "8", "--rounds", "3", "--workers", "1")

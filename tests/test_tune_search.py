@@ -15,12 +15,12 @@ from plansmith_perf.load.analysis import distribution
 from plansmith_perf.requests import CheckedRequest
 from plansmith_perf.results import ClosedLoop, Measurement, Usage
 from plansmith_perf.slo import Slo
-from plansmith_perf.tuning import FinalRound, Setting, SpaceLimits, TrialRecord
 from plansmith_perf.tuning.answers import compared_answers
 from plansmith_perf.tuning.finals import decide
 from plansmith_perf.tuning.ladder import climb
-from plansmith_perf.tuning.settings import config_of, setting_from_config
-from plansmith_perf.tuning.space import search_space
+from plansmith_perf.tuning.records import FinalRound, TrialRecord
+from plansmith_perf.tuning.settings import Setting, config_of, setting_from_config
+from plansmith_perf.tuning.space import SpaceLimits, search_space
 from plansmith_perf.tuning.study import TuningStudy
 from plansmith_perf.tuning.variants import variants_of
 

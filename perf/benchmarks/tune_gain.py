@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from tuned_models import IN_USE, build_mlp, build_resnet50
 
-from plansmith_perf.tuning import TuningRecord
+from plansmith_perf.tuning.records import TuningRecord
 
 SETTINGS = {
     "mlp": ("--slo", "p99=20ms", "--seconds", "1.5"),

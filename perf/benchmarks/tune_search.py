@@ -22,7 +22,7 @@ from tuned_models import IN_USE, build_mlp
 from plansmith_perf.benchmark import BenchmarkOptions, run_benchmark
 from plansmith_perf.load.measuring import MeasuringOptions
 from plansmith_perf.results import ClosedLoop
-from plansmith_perf.tuning import TuningRecord
+from plansmith_perf.tuning.records import TuningRecord
 from plansmith_server import ServerOptions, TritonServer
 
 SPACE = (

@@ -1,4 +1,4 @@
-"""`plansmith bench`: measure a served model, compare results, report them.
+"""`plansmith bench`: measure a served model, compare results and peers, report them.
 
 `plansmith bench MODEL` is short for `plansmith bench run MODEL`; a model that is called like a command needs the long
 form.
@@ -6,31 +6,42 @@ form.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from plansmith_perf.commands.bench_diff import diff
-from plansmith_perf.commands.bench_run import run
-
 __all__ = ["bench"]
+
+COMMANDS = ("run", "compare", "diff", "report")
 
 
 class _ModelOrCommand(TyperGroup):
-    """A first word that is no command belongs to `run`."""
+    """Imports the command that is called only; a first word that is none of them belongs to `run`.
 
-    # Any: whether the context is click's or that of typer's own copy depends on typer's version.
+    The contexts are Any: whether they are click's or those of typer's own copy depends on typer's version.
+    """
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] != "--help":
+        if args and args[0] not in COMMANDS and args[0] != "--help":
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
 
-bench = typer.Typer(
-    cls=_ModelOrCommand,
-    no_args_is_help=True,
-    help="Measure how much a served model can take: `plansmith bench MODEL`, which is `plansmith bench run MODEL`.",
-)
-bench.command()(run)
-bench.command()(diff)
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        application = typer.Typer(add_completion=False)
+        application.command(cmd_name)(getattr(import_module(f"plansmith_perf.commands.bench_{cmd_name}"), cmd_name))
+        return typer.main.get_command(application)
+
+
+bench = typer.Typer(cls=_ModelOrCommand, no_args_is_help=True)
+
+
+@bench.callback()
+def about() -> None:
+    """Measure how much a served model can take: `plansmith bench MODEL`, which is `plansmith bench run MODEL`."""

@@ -14,9 +14,10 @@ from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer 
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.measuring import MeasuringOptions
 from plansmith_perf.slo import Slo
-from plansmith_perf.tuning import SpaceLimits, TuningOptions, TuningProgress, TuningResult
-from plansmith_perf.tuning import tune as run_tuning
 from plansmith_perf.tuning.display import outcome, result_as_json, show_result
+from plansmith_perf.tuning.options import TuningOptions, TuningProgress, TuningResult
+from plansmith_perf.tuning.space import SpaceLimits
+from plansmith_perf.tuning.tuner import tune as run_tuning
 
 __all__ = ["tune"]
 
