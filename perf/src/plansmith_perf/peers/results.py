@@ -69,6 +69,7 @@ class Comparison(_Part):
     complete: Annotated[bool, Field(description="False where it was interrupted: it holds the rounds until then")]
     baseline: Annotated[str, Field(description="name of the peer to which ratios are given")]
     peers: list[PeerResult]
+    notes: Annotated[list[str], Field(default_factory=list, description="what there is no row for, and why")]
 
 
 def median_throughput(peer: PeerResult) -> float | None:

@@ -1,0 +1,119 @@
+"""The peers beside plansmith on the two models of the speed table: an MLP with 32 clients, and ResNet-50 with 8.
+
+`python perf/benchmarks/peers_table.py [--output FOLDER] [--only mlp] [--short]` builds both with `plansmith build`, the
+ResNet-50 for the fastest precision within 0.5 % of accuracy, and writes `mlp.json` and `resnet50.json`, two results of
+`plansmith bench compare`. The bars: ResNet-50 five times FastAPI + ONNX Runtime with 99 % of the top-1 answers, and 0.9
+of the same engine in process; the MLP twice FastAPI + ONNX Runtime. `--short` is for trying it out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnx.parser
+from backend_overhead import NETWORK
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from texture_classifier import texture_images, write_texture_classifier
+
+from plansmith_perf.peers.catalogue import choose_peers
+from plansmith_perf.peers.comparing import ComparisonOptions, run_comparison
+from plansmith_perf.peers.display import show_comparison
+from plansmith_perf.peers.driving import RoundOptions
+
+if TYPE_CHECKING:
+    from plansmith_perf.peers.results import Comparison
+
+MODELS = ("mlp", "resnet50")
+CLIENTS = {"mlp": 32, "resnet50": 8}
+INPUT = "gpu_0/data_0"
+CALIBRATION_ROWS = 256
+COMPARED_ROWS = 128
+
+
+def write_mlp(path: Path) -> None:
+    """The MLP 64-128-10 with random weights."""
+    network = onnx.parser.parse_model(NETWORK)
+    random = np.random.default_rng(0)
+    for name, shape in {"w1": (64, 128), "b1": (128,), "w2": (128, 10), "b2": (10,)}.items():
+        weights = random.standard_normal(shape).astype(np.float32)
+        network.graph.initializer.append(onnx.numpy_helper.from_array(weights, name))
+    onnx.save(network, path)
+
+
+def build(name: str, folder: Path) -> Path | None:
+    """Build the model into `folder`/model_repository; gives the file of its real samples, if there are any."""
+    words = ["build", str(folder / f"{name}.onnx"), "--repository", str(folder / "model_repository"), "--name", name]
+    samples = None
+    if name == "mlp":
+        write_mlp(folder / "mlp.onnx")
+    else:
+        write_texture_classifier(folder / "resnet50.onnx")
+        images, labels = texture_images(CALIBRATION_ROWS, seed=99)
+        np.savez(folder / "calibration.npz", **{INPUT: images, "labels": labels})
+        words += ["--data", str(folder / "calibration.npz"), "--max-drop", "0.5%"]
+        samples = folder / "samples.npz"
+        # Others than those of the build.
+        np.savez(samples, **{INPUT: texture_images(COMPARED_ROWS, seed=7)[0]})
+    subprocess.run([str(Path(sys.executable).with_name("plansmith")), *words], check=True, stdout=subprocess.DEVNULL)
+    return samples
+
+
+def compare(name: str, folder: Path, samples: Path | None, arguments: argparse.Namespace) -> Comparison:
+    """All peers, or with --short few."""
+    short = arguments.short
+    options = ComparisonOptions(
+        repository=folder / "model_repository",
+        model=name,
+        peers=choose_peers("fastapi,engine" if short else "all"),
+        rounds=1 if short else arguments.rounds,
+        measuring=RoundOptions(
+            concurrency=CLIENTS[name],
+            seconds=1.0 if short else arguments.seconds,
+            warmup_seconds=0.5 if short else 2.0,
+            workers=2,
+            timeout=60.0,
+            batch_size=1,
+            percentiles=[50.0, 90.0, 95.0, 99.0],
+        ),
+        samples=samples,
+        distinct_inputs=COMPARED_ROWS,
+        seed=0,
+        tolerance=1e-3,
+    )
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=options.rounds * len(options.peers))
+        return run_comparison(options, progress=lambda doing, done: bar.update(task, description=doing, completed=done))
+
+
+def main() -> None:
+    """Build, compare, show and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the results [%(default)s]")
+    parser.add_argument("--only", choices=MODELS, help="one of the two models")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn [%(default)s]")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement [%(default)s]")
+    parser.add_argument("--short", action="store_true", help="one short round with three peers")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for name in [arguments.only] if arguments.only else MODELS:
+        with tempfile.TemporaryDirectory(prefix="plansmith-peers-") as folder:
+            with Console(stderr=True).status(f"Building {name}"):
+                samples = build(name, Path(folder))
+            result = compare(name, Path(folder), samples, arguments)
+        show_comparison(result)
+        (arguments.output / f"{name}.json").write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        if not result.complete:
+            sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

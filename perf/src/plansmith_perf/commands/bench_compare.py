@@ -1,0 +1,114 @@
+"""`plansmith bench compare`: the same model on what else could serve or run it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
+from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.peers.catalogue import choose_peers
+from plansmith_perf.peers.comparing import ComparisonOptions, run_comparison
+from plansmith_perf.peers.display import show_comparison
+from plansmith_perf.peers.driving import RoundOptions
+from plansmith_perf.peers.local_peers import peers_for_a_gpu
+
+if TYPE_CHECKING:
+    from plansmith_perf.peers.results import Comparison
+
+__all__ = ["compare"]
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+def compare(
+    model: Annotated[str, typer.Argument(help="The model's name.")],
+    *,
+    repository: Annotated[Path, typer.Option("--repository", help="The model repository.")] = Path("model_repository"),
+    peers: Annotated[
+        str, typer.Option("--peers", help="Which, with commas between them; or server, client, in-process, all.")
+    ] = "all",
+    concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Requests in flight.")] = 32,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often each is measured, in turn.")] = 3,
+    seconds: Annotated[float, typer.Option("--seconds", help="Length of each measurement.")] = 3.0,
+    warmup: Annotated[float, typer.Option("--warmup", help="Seconds of load before each that do not count.")] = 1.0,
+    samples: Annotated[
+        Path | None, typer.Option("--samples", metavar="FILE", help="Real inputs: .npz, .npy or .json, samples first.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Rows a request.")] = 1,
+    distinct_inputs: Annotated[
+        int, typer.Option("--distinct-inputs", min=1, help="Different requests whose answers are compared.")
+    ] = 16,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Greatest difference, relative to an output's greatest value.")
+    ] = 1e-3,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that send; one for each core if not given.")
+    ] = None,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that a request may take.")] = 30.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of random inputs.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to this JSON file.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the same model on what else could serve or run it.
+
+    Each peer is set up as its own documentation recommends, in an environment of its own that is made when it is first
+    needed, and gets the same requests from the same load generator, one round after the other.
+    """
+    for option, number in {"--seconds": seconds, "--timeout": timeout}.items():
+        if not 0 < number < float("inf"):
+            raise LoadTestMisconfigured(f"{option} {number:g} must be above 0 and finite")
+    if warmup < 0:
+        raise LoadTestMisconfigured(f"--warmup {warmup:g} must be 0 or more")
+    if output is not None and not output.absolute().parent.is_dir():
+        raise LoadTestMisconfigured(f"--output {output}: there is no folder {output.parent}")
+    chosen = choose_peers(peers)
+    on_gpu, note = peers_for_a_gpu() if any(peer.kind == "in process" for peer in chosen) else ([], "")
+    options = ComparisonOptions(
+        repository=repository,
+        model=model,
+        peers=[*chosen, *on_gpu],
+        rounds=rounds,
+        measuring=RoundOptions(
+            concurrency=concurrency,
+            seconds=seconds,
+            warmup_seconds=warmup,
+            workers=workers or len(os.sched_getaffinity(0)),
+            timeout=timeout,
+            batch_size=batch_size,
+            percentiles=[50.0, 90.0, 95.0, 99.0],
+        ),
+        samples=samples,
+        distinct_inputs=distinct_inputs,
+        seed=seed,
+        tolerance=tolerance,
+        notes=[note] if note else [],
+    )
+    result = _with_progress(options)
+    document = result.model_dump_json(indent=2)
+    if output is not None:
+        output.write_text(document + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(document)
+    else:
+        show_comparison(result)
+    if not result.complete:
+        Console(stderr=True).print("Interrupted: the result is partial, and no server runs any more.", soft_wrap=True)
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if not any(peer.rounds for peer in result.peers):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _with_progress(options: ComparisonOptions) -> Comparison:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Starting", total=options.rounds * len(options.peers))
+        return run_comparison(options, progress=lambda doing, done: bar.update(task, description=doing, completed=done))

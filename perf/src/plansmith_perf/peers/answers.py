@@ -1,0 +1,113 @@
+"""Whether a peer computes the same as the reference, on every request, before any load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plansmith_perf.errors import WrongAnswer
+from plansmith_perf.requests import CheckedRequest, check_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["LEAST_AGREEMENT", "Agreement", "compare_answers"]
+
+LEAST_AGREEMENT = 0.99
+"""Of a configuration with reduced precision: the share of the rows whose greatest value is at the same place."""
+
+# The same without such an output: the build has judged the precision, this is to find what is another model.
+_LARGEST_REDUCED_DIFFERENCE = 0.1
+_MATRIX = 2
+
+Arrays = dict[str, "NDArray[Any]"]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the comparison has found.
+
+    Attributes:
+        requests: the inputs, and what the peer must answer under load.
+        tolerance: of its answers under load; for reduced precision more by what that costs anyway, since there a batch
+            is rounded otherwise than its rows alone.
+        largest_difference: from the reference, relative to an output's greatest value.
+        top1: share of the rows whose greatest value is at the reference's place; None where no output has a row of
+            numbers for each sample.
+        problem: why the answers are wrong, or "".
+    """
+
+    requests: tuple[CheckedRequest, ...]
+    tolerance: float
+    largest_difference: float
+    top1: float | None
+    problem: str
+
+
+def compare_answers(
+    ask: Callable[[Mapping[str, NDArray[Any]]], Arrays],
+    reference: Sequence[CheckedRequest],
+    *,
+    reduced_precision: bool,
+    tolerance: float,
+) -> Agreement:
+    """Ask everything once, one at a time.
+
+    Args:
+        ask: the idle peer.
+        reference: inputs and right answers.
+        reduced_precision: whether the build allowed it to be less exact: then at least 99 % of the rows must have
+            their greatest value where the reference has it.
+        tolerance: otherwise; see `plansmith_perf.requests.check_answer`.
+
+    Raises:
+        Exception: what `ask` raises.
+    """
+    requests: list[CheckedRequest] = []
+    problem = ""
+    furthest, same, rows = 0.0, 0, 0
+    for request in reference:
+        answer = ask(request.inputs)
+        try:
+            # Shapes and dtypes first: what follows needs them.
+            check_answer(answer, request.expected, tolerance=float("inf"))
+            if not reduced_precision:
+                check_answer(answer, request.expected, tolerance=tolerance)
+        except WrongAnswer as error:
+            problem = problem or str(error)
+            if any(name not in answer or answer[name].shape != e.shape for name, e in request.expected.items()):
+                return Agreement((), tolerance, float("inf"), None, problem)
+        furthest = max(furthest, _distance(answer, request.expected))
+        agreeing, counted = _top1(answer, request.expected)
+        same, rows = same + agreeing, rows + counted
+        requests.append(CheckedRequest(request.inputs, answer if reduced_precision else request.expected))
+    top1 = same / rows if rows else None
+    if reduced_precision and top1 is not None and top1 < LEAST_AGREEMENT:
+        problem = problem or f"only {top1:.1%} of the rows have their greatest value where the reference has it"
+    if reduced_precision and top1 is None and not furthest <= _LARGEST_REDUCED_DIFFERENCE:
+        problem = problem or f"its answers are off by {furthest:.2g} of the greatest value"
+    allowed = tolerance + (furthest if reduced_precision else 0.0)
+    return Agreement(tuple(requests), allowed, furthest, top1, problem)
+
+
+def _distance(answer: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> float:
+    furthest = 0.0
+    for name, reference in expected.items():
+        if reference.size:
+            one, other = reference.astype(np.float64), answer[name].astype(np.float64)
+            difference = float(np.abs(one - other).max()) / (float(np.abs(one).max()) or 1.0)
+            # A comparison with NaN is false, whichever way round.
+            furthest = float("inf") if np.isnan(difference) else max(furthest, difference)
+    return furthest
+
+
+def _top1(answer: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> tuple[int, int]:
+    for name, reference in expected.items():
+        if reference.ndim == _MATRIX and reference.shape[1] > 1 and reference.dtype.kind == "f":
+            agree = answer[name].argmax(axis=1) == reference.argmax(axis=1)
+            return int(agree.sum()), agree.size
+    return 0, 0

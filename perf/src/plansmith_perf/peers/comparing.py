@@ -1,0 +1,218 @@
+"""Measures a model on every peer in interleaved rounds: the work of `plansmith bench compare`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from plansmith_build.errors import BuildError
+from plansmith_client import ClientError
+from plansmith_perf.environment import describe_environment
+from plansmith_perf.errors import PerfError, WrongAnswer
+from plansmith_perf.peers.answers import Agreement, compare_answers
+from plansmith_perf.peers.driving import WRONG_ANSWER, Contestant, RoundOptions, measure_round
+from plansmith_perf.peers.environments import PeerUnavailable
+from plansmith_perf.peers.results import Comparison, PeerResult, PeerStatus
+from plansmith_perf.peers.server_peers import BASELINE
+from plansmith_perf.peers.subject import Subject, open_subject
+from plansmith_server.errors import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from plansmith_perf.peers.peer import Peer
+    from plansmith_perf.results import Measurement
+
+__all__ = ["ComparisonOptions", "run_comparison"]
+
+
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """What to compare and how; seconds for times.
+
+    Attributes:
+        repository: the folder.
+        model: its name.
+        peers: in this order.
+        rounds: how often each is measured.
+        measuring: how.
+        samples: file of real inputs, or None for random values.
+        distinct_inputs: at most so many different requests are compared.
+        seed: of random values.
+        tolerance: see `plansmith_perf.requests.check_answer`.
+        notes: to be kept with the result.
+    """
+
+    repository: Path
+    model: str
+    peers: Sequence[Peer]
+    rounds: int
+    measuring: RoundOptions
+    samples: Path | None
+    distinct_inputs: int
+    seed: int
+    tolerance: float
+    notes: Sequence[str] = ()
+
+
+@dataclass
+class _Entry:
+    """One peer while it is compared."""
+
+    peer: Peer
+    contestant: Contestant | None = None
+    agreement: Agreement | None = None
+    status: PeerStatus = "measured"
+    reason: str = ""
+    rounds: list[Measurement] = field(default_factory=list)
+
+    def fail(self, status: PeerStatus, reason: str) -> None:
+        """It takes no further part."""
+        self.contestant = None
+        self.status, self.reason = status, reason
+
+    def result(self, versions: dict[str, str]) -> PeerResult:
+        agreement = self.agreement
+        difference = agreement.largest_difference if agreement else None
+        return PeerResult(
+            name=self.peer.name,
+            kind=self.peer.kind,
+            setup=self.peer.setup,
+            source=self.peer.source,
+            versions=versions,
+            status=self.status,
+            reason=self.reason or None,
+            largest_difference=difference if difference is not None and math.isfinite(difference) else None,
+            top1_agreement=agreement.top1 if agreement else None,
+            rounds=self.rounds,
+        )
+
+
+def run_comparison(
+    options: ComparisonOptions, *, progress: Callable[[str, float], None] = lambda _doing, _done: None
+) -> Comparison:
+    """Start every peer, compare their answers, and measure each once a round, the order rotated.
+
+    A peer that cannot be installed, does not start, answers wrongly or goes away is a row that says so. Ctrl-C ends the
+    rounds: the result holds those that were whole until then, and says so.
+
+    Args:
+        options: what to compare and how.
+        progress: called with what is being done and how many measurements have been made.
+
+    Raises:
+        LoadTestMisconfigured: the model cannot be compared, or the options do not fit it.
+        plansmith_build.BuildError: the repository has no such model.
+        plansmith_server.ServerError: plansmith's own server does not start.
+        plansmith_client.ClientError: it does not answer.
+    """
+    entries = [_Entry(peer) for peer in options.peers]
+    versions: dict[str, dict[str, str]] = {}
+    complete = True
+    with ExitStack() as stack:
+        progress(f"Starting {options.model} on Triton", 0)
+        subject = stack.enter_context(
+            open_subject(
+                options.repository,
+                options.model,
+                samples=options.samples,
+                distinct_inputs=options.distinct_inputs,
+                batch_size=options.measuring.batch_size,
+                seed=options.seed,
+                tolerance=options.tolerance,
+            )
+        )
+        server = f"triton {subject.server.version}"
+        version = str(subject.version)
+        try:
+            for entry in entries:
+                progress(f"Starting {entry.peer.name}", 0)
+                _open(entry, subject, options, stack)
+                if entry.contestant is not None:
+                    versions[entry.peer.name] = dict(entry.contestant.versions)
+            _play(entries, options, progress)
+        except KeyboardInterrupt:
+            complete = False
+        progress("Stopping the servers", options.rounds * len(entries))
+    for entry in entries:
+        if entry.status == "measured" and not entry.rounds:
+            entry.fail("failed", "interrupted before its first measurement")
+    return Comparison(
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        model=options.model,
+        model_version=version,
+        batch_size=options.measuring.batch_size,
+        concurrency=options.measuring.concurrency,
+        seconds=options.measuring.seconds,
+        environment=describe_environment(server),
+        complete=complete,
+        baseline=BASELINE,
+        peers=[entry.result(versions.get(entry.peer.name, {})) for entry in entries],
+        notes=list(options.notes),
+    )
+
+
+def _open(entry: _Entry, subject: Subject, options: ComparisonOptions, stack: ExitStack) -> None:
+    """Start a peer and compare its answers; whatever goes wrong is its row."""
+    peer = entry.peer
+    if obstacle := peer.obstacle(subject):
+        entry.fail("unavailable", obstacle)
+        return
+    try:
+        contestant = stack.enter_context(peer.open(subject, options.measuring.concurrency))
+        entry.agreement = compare_answers(
+            contestant.ask,
+            subject.requests,
+            reduced_precision=peer.lower_precision and subject.reduced_precision,
+            tolerance=options.tolerance,
+        )
+        if entry.agreement.problem:
+            entry.fail("wrong", entry.agreement.problem)
+            return
+        contestant.prepare(entry.agreement)
+    except PeerUnavailable as error:
+        entry.fail("unavailable", str(error))
+    except WrongAnswer as error:
+        entry.fail("wrong", str(error))
+    except (PerfError, ServerError, ClientError, BuildError, OSError) as error:
+        entry.fail("failed", str(error))
+    else:
+        entry.contestant = contestant
+
+
+def _play(entries: Sequence[_Entry], options: ComparisonOptions, progress: Callable[[str, float], None]) -> None:
+    done = 0
+    for number in range(options.rounds):
+        # Not always in the same order: what comes first finds the machine as the last round left it.
+        first = number % len(entries)
+        for entry in [*entries[first:], *entries[:first]]:
+            if entry.contestant is not None:
+
+                def shown(share: float, doing: str = f"Measuring {entry.peer.name}", base: int = done) -> None:
+                    progress(doing, base + share)
+
+                _measure(entry, entry.contestant, options, shown)
+            done += 1
+
+
+def _measure(
+    entry: _Entry, contestant: Contestant, options: ComparisonOptions, progress: Callable[[float], None]
+) -> None:
+    try:
+        measured = measure_round(contestant, options.measuring, progress=progress)
+    except PerfError as error:
+        entry.fail("failed", str(error))
+        return
+    messages = measured.error_messages
+    wrong = next((message for message in messages if message.startswith(WRONG_ANSWER)), "")
+    if wrong:
+        entry.rounds.append(measured)
+        entry.fail("wrong", f"under load: {wrong.removeprefix(WRONG_ANSWER).lstrip(': ')}")
+    elif not measured.throughput:
+        entry.fail("failed", next(iter(messages), "it answered nothing under load"))
+    else:
+        entry.rounds.append(measured)

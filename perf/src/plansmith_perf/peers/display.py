@@ -1,0 +1,81 @@
+"""What `plansmith bench compare` shows on the terminal."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from plansmith_perf.peers.results import median_throughput, paired_ratio
+
+if TYPE_CHECKING:
+    from plansmith_perf.peers.results import Comparison, PeerResult
+
+__all__ = ["show_comparison"]
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """A table on standard output, the reasons below it."""
+    rows = comparison.batch_size
+    title = (
+        f"{comparison.model} version {comparison.model_version}, {comparison.concurrency} requests in flight, "
+        f"{rows} {'row' if rows == 1 else 'rows'} each"
+    )
+    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    table.caption = (
+        f"medians of the rounds; latency in milliseconds; ratio: median of the rounds' ratios to {comparison.baseline}"
+    )
+    table.add_column("peer")
+    for heading in ("requests/s", "p50", "p99", "ratio", "answers", "top-1"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("setup")
+    for peer in comparison.peers:
+        table.add_row(*_cells(comparison, peer))
+    console = Console()
+    console.print(table)
+    for peer in comparison.peers:
+        if peer.reason:
+            line = f"{peer.name}: {peer.status}: {peer.reason}"
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
+    for note in comparison.notes:
+        console.print(note, soft_wrap=True, markup=False, highlight=False)
+
+
+def _cells(comparison: Comparison, peer: PeerResult) -> list[str]:
+    throughput = median_throughput(peer)
+    return [
+        peer.name,
+        f"{throughput:,.1f}" if throughput is not None else peer.status,
+        _latency(peer, "50"),
+        _latency(peer, "99"),
+        _ratio(comparison, peer),
+        _answers(peer),
+        f"{peer.top1_agreement:.1%}" if peer.top1_agreement is not None else "-",
+        peer.setup,
+    ]
+
+
+def _ratio(comparison: Comparison, peer: PeerResult) -> str:
+    """The ratio with both of its figures."""
+    ratio = paired_ratio(comparison, peer.name)
+    baseline = next((other for other in comparison.peers if other.name == comparison.baseline), None)
+    mine, theirs = median_throughput(peer), median_throughput(baseline) if baseline is not None else None
+    if ratio is None or mine is None or theirs is None:
+        return "-"
+    return f"{ratio:.2f} ({mine:,.1f} / {theirs:,.1f})"
+
+
+def _answers(peer: PeerResult) -> str:
+    if peer.status == "wrong":
+        return "wrong"
+    if peer.largest_difference is None:
+        return "-"
+    return "equal" if not peer.largest_difference else f"±{peer.largest_difference:.1e}"
+
+
+def _latency(peer: PeerResult, percentile: str) -> str:
+    found = [measured.latency.percentiles[percentile] for measured in peer.rounds if measured.latency is not None]
+    return f"{statistics.median(found) / 1000:.2f}" if found and peer.status != "wrong" else "-"

@@ -1,0 +1,101 @@
+"""A model in process under load: `python -m plansmith_perf.peers.engine_driver PLAN`.
+
+As many requests as are to be in flight are computed in calls of `stack` requests each, over and over; the time of a
+request is that of its call.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plansmith_perf.errors import PerfError
+from plansmith_perf.load.worker import WorkerPlan
+from plansmith_perf.peers.conversation import Log, read_arrays, wait_for_start
+from plansmith_perf.peers.engines import EngineSpec, load_engine
+from plansmith_perf.peers.stacking import answers_of, stack_requests
+from plansmith_perf.requests import check_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["EnginePlan", "main"]
+
+
+class EnginePlan(WorkerPlan):
+    """What a process has to do.
+
+    Attributes:
+        engine: what computes.
+        stack: requests a call.
+    """
+
+    engine: EngineSpec
+    stack: int
+
+
+def main() -> None:
+    """Run the plan that the command line names."""
+    plan = EnginePlan.model_validate_json(Path(sys.argv[1]).read_bytes())
+    calls = _calls(plan)
+    compute = load_engine(plan.engine)
+    compute(calls[0].inputs)
+    start = wait_for_start()
+    time.sleep(max(0.0, (start - time.monotonic_ns()) / 1e9))
+    end = start + int(plan.seconds * 1e9)
+    log = Log()
+    for call in itertools.cycle(calls):
+        sent = time.monotonic_ns()
+        if sent >= end:
+            break
+        outputs = compute(call.inputs)
+        done = time.monotonic_ns()
+        # Compared outside the time of the call.
+        for outcome in _check(plan, call, outputs):
+            log.add(sent, done, outcome)
+    Log.write([log], plan.records)
+
+
+@dataclass
+class _Call:
+    inputs: Mapping[str, NDArray[Any]]
+    expected: Sequence[Mapping[str, NDArray[Any]]]
+    right: list[bytes] = field(default_factory=list)
+
+
+def _calls(plan: EnginePlan) -> list[_Call]:
+    """Every request as part of a call; put together before the load, because a caller may hold one array as well."""
+    pairs = read_arrays(Path(plan.requests))
+    calls = []
+    for first in range(0, max(plan.stack, len(pairs)), plan.stack):
+        chosen = [pairs[(first + number) % len(pairs)] for number in range(plan.stack)]
+        calls.append(_Call(stack_requests([inputs for inputs, _ in chosen]), [expected for _, expected in chosen]))
+    return calls
+
+
+def _check(plan: EnginePlan, call: _Call, outputs: Sequence[NDArray[Any]]) -> list[str]:
+    """An outcome for each request: compared whole at first, and by bytes from then on."""
+    told = [output.tobytes() for output in outputs]
+    if told == call.right:
+        return [""] * plan.stack
+    answers = answers_of(outputs, plan.engine.outputs, plan.stack)
+    outcomes = []
+    for answer, expected in zip(answers, call.expected, strict=True):
+        try:
+            check_answer(answer, expected, tolerance=plan.tolerance)
+            outcomes.append("")
+        except PerfError as error:
+            outcomes.append(f"WRONG ANSWER: {error}")
+    if not any(outcomes):
+        call.right = told
+    return outcomes
+
+
+if __name__ == "__main__":
+    main()

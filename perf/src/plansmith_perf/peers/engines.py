@@ -1,0 +1,148 @@
+"""Models in this process, without a server: the limits of what any server can reach."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from google.protobuf import json_format
+from pydantic import BaseModel, ConfigDict
+
+from plansmith_perf.errors import PerfError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["Compute", "EngineKind", "EngineSpec", "load_engine", "packages_of", "spec_of"]
+
+EngineKind = Literal["onnxruntime", "openvino", "served", "pytorch", "cuda", "tensorrt"]
+
+Compute = Callable[[Mapping[str, "NDArray[Any]"]], "list[NDArray[Any]]"]
+"""Takes the inputs by name and gives the outputs in the model's order."""
+
+_PROVIDERS = {
+    "onnxruntime": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider",),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+}
+_PACKAGES = {"openvino": ("openvino",), "served": ("onnxruntime", "openvino"), "pytorch": ("torch",)}
+
+
+class EngineSpec(BaseModel):
+    """What is loaded.
+
+    Attributes:
+        kind: by what; "served" is plansmith's own backend with the configuration that is served.
+        file: the portable ONNX file.
+        outputs: their names, in the model's order.
+        config: of "served", as JSON of `inference.ModelConfig`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: EngineKind
+    file: str
+    outputs: tuple[str, ...]
+    config: str = ""
+
+
+def spec_of(kind: EngineKind, *, file: Path, outputs: Sequence[str], served: Any) -> EngineSpec:
+    """The specification of an engine.
+
+    Args:
+        kind: see `EngineSpec`.
+        file: the portable ONNX file, in the version's folder.
+        outputs: their names.
+        served: the configuration that is served, an `inference.ModelConfig`.
+    """
+    config = json_format.MessageToJson(served, preserving_proto_field_name=True) if kind == "served" else ""
+    return EngineSpec(kind=kind, file=str(file), outputs=tuple(outputs), config=config)
+
+
+def load_engine(spec: EngineSpec) -> Compute:
+    """Load a model; every core is its own.
+
+    Raises:
+        PerfError: it cannot be loaded; the message says why.
+    """
+    try:
+        if spec.kind == "served":
+            return _load_served(spec)
+        if spec.kind == "openvino":
+            return _load_openvino(spec)
+        if spec.kind == "pytorch":
+            from plansmith_perf.peers.torch_graph import load_torch_graph  # noqa: PLC0415 - torch is optional
+
+            return load_torch_graph(Path(spec.file), spec.outputs)
+        return _load_onnxruntime(spec)
+    except PerfError:
+        raise
+    except Exception as error:
+        # The runtimes have exceptions of their own below RuntimeError and Exception.
+        raise PerfError(f"the model cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+
+
+def packages_of(kind: EngineKind) -> dict[str, str]:
+    """The versions of what computes."""
+    return {name: version(name) for name in _PACKAGES.get(kind, ("onnxruntime",))}
+
+
+def _load_onnxruntime(spec: EngineSpec) -> Compute:
+    import onnxruntime  # noqa: PLC0415 - a process loads only the runtime that it measures
+
+    providers = list(_PROVIDERS[spec.kind])
+    session = onnxruntime.InferenceSession(spec.file, providers=providers)
+    if session.get_providers()[0] != providers[0]:
+        raise PerfError(f"{providers[0]} did not start")
+    names = list(spec.outputs)
+
+    def compute(inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        outputs: list[NDArray[Any]] = session.run(names, inputs)
+        return outputs
+
+    return compute
+
+
+def _load_openvino(spec: EngineSpec) -> Compute:
+    import openvino  # noqa: PLC0415
+
+    # On a CPU with AMX it would compute in bfloat16 otherwise.
+    compiled = openvino.Core().compile_model(spec.file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    request = compiled.create_infer_request()
+    ports = [compiled.output(name) for name in spec.outputs]
+
+    def compute(inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        results = request.infer(dict(inputs), share_inputs=True)
+        return [np.array(results[port]) for port in ports]
+
+    return compute
+
+
+def _load_served(spec: EngineSpec) -> Compute:
+    from plansmith_server.backends.config import ModelConfig  # noqa: PLC0415
+    from plansmith_server.backends.engine import Instance  # noqa: PLC0415
+
+    document = json.loads(spec.config)
+    config = ModelConfig.from_dict(document)
+    if document.get("backend") == "openvino":
+        from plansmith_server.backends.openvino.engine import RUNTIME  # noqa: PLC0415
+    elif document.get("backend") == "onnxruntime":
+        from plansmith_server.backends.onnxruntime.engine import RUNTIME  # noqa: PLC0415
+    else:
+        raise PerfError(f"the backend {document.get('backend')!r} runs in a server only")
+    file = Path(spec.file)
+    # The threads that the configuration gives to all its instances together are here those of the one.
+    alone = replace(config, instance_count=1, model_file=config.model_file or file.name)
+    engine = RUNTIME.load(Instance(alone, file.parent, "CPU", 0))
+
+    def compute(inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        return list(engine.run(spec.outputs, inputs))
+
+    return compute

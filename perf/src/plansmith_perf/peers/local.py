@@ -1,0 +1,156 @@
+"""Peers without a server of their own: client libraries on plansmith's server, and models in process."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from plansmith_perf.peers.client_calls import ClientKind, is_async, open_async_call, open_calls
+from plansmith_perf.peers.client_driver import ClientPlan
+from plansmith_perf.peers.contestants import LOADED_REQUESTS
+from plansmith_perf.peers.conversation import write_arrays
+from plansmith_perf.peers.driving import Driver, RoundOptions
+from plansmith_perf.peers.engine_driver import EnginePlan
+from plansmith_perf.peers.stacking import answers_of, best_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import psutil
+    from numpy.typing import NDArray
+
+    from plansmith_perf.load.server_side import Counters
+    from plansmith_perf.peers.answers import Agreement
+    from plansmith_perf.peers.engines import Compute, EngineSpec
+    from plansmith_perf.peers.subject import Subject
+
+__all__ = ["ClientContestant", "EngineContestant"]
+
+
+@dataclass
+class ClientContestant:
+    """A client library.
+
+    Attributes:
+        kind: which, and how it is called.
+        url: of plansmith's server, as the library takes it.
+        subject: what is compared.
+        versions: of the library.
+        find_processes: gives those of the server.
+    """
+
+    kind: ClientKind
+    url: str
+    subject: Subject
+    versions: Mapping[str, str]
+    find_processes: Callable[[], Sequence[psutil.Process]]
+    _requests: Path | None = field(default=None, init=False)
+    _tolerance: float = field(default=0.0, init=False)
+
+    @property
+    def processes(self) -> Sequence[psutil.Process]:
+        """See Contestant."""
+        return self.find_processes()
+
+    def ask(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """See Contestant."""
+        name, outputs = self.subject.model.name, [tensor.name for tensor in self.subject.outputs]
+
+        async def with_asyncio() -> dict[str, NDArray[Any]]:
+            async with AsyncExitStack() as stack:
+                return await (await open_async_call(self.kind, self.url, name, outputs, stack=stack))(inputs)
+
+        if is_async(self.kind):
+            return asyncio.run(with_asyncio())
+        with ExitStack() as stack:
+            (call,) = open_calls(self.kind, self.url, name, outputs, threads=1, stack=stack)
+            return call(inputs)
+
+    def prepare(self, agreement: Agreement) -> None:
+        """See Contestant."""
+        self._requests = self.subject.new_folder("requests")
+        self._tolerance = agreement.tolerance
+        write_arrays(self._requests, agreement.requests[:LOADED_REQUESTS])
+
+    def drivers(self, options: RoundOptions, folder: Path) -> Sequence[Driver]:
+        """See Contestant."""
+        plan = _common(options, folder, self._requests, self._tolerance)
+        plan |= {"kind": self.kind, "url": self.url, "model": self.subject.model.name}
+        plan["outputs"] = [tensor.name for tensor in self.subject.outputs]
+        return [Driver("plansmith_perf.peers.client_driver", ClientPlan.model_validate(plan))]
+
+    def counters(self) -> Counters | None:
+        """See Contestant."""
+        return None
+
+
+@dataclass
+class EngineContestant:
+    """A model in process.
+
+    Attributes:
+        spec: what computes.
+        compute: the same, loaded in this process for the comparison of answers; given up by `prepare`.
+        subject: what is compared.
+        versions: of the runtime.
+        most: requests in flight.
+        stack: requests a call; known after `prepare`.
+    """
+
+    spec: EngineSpec
+    compute: Compute | None
+    subject: Subject
+    versions: Mapping[str, str]
+    most: int
+    stack: int = field(default=1, init=False)
+    _requests: Path | None = field(default=None, init=False)
+    _tolerance: float = field(default=0.0, init=False)
+
+    @property
+    def processes(self) -> Sequence[psutil.Process]:
+        """See Contestant: it has no server."""
+        return []
+
+    def ask(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """See Contestant."""
+        assert self.compute is not None  # noqa: S101 - asked before `prepare`
+        return answers_of(self.compute(inputs), self.spec.outputs, 1)[0]
+
+    def prepare(self, agreement: Agreement) -> None:
+        """See Contestant."""
+        requests = agreement.requests[:LOADED_REQUESTS]
+        if self.subject.batches and self.compute is not None:
+            self.stack = best_stack(self.compute, [request.inputs for request in requests], most=self.most)
+        # Each round loads the model in a process of its own.
+        self.compute = None
+        self._requests = self.subject.new_folder("requests")
+        self._tolerance = agreement.tolerance
+        write_arrays(self._requests, requests)
+
+    def drivers(self, options: RoundOptions, folder: Path) -> Sequence[Driver]:
+        """See Contestant."""
+        plan = _common(options, folder, self._requests, self._tolerance)
+        plan |= {"engine": self.spec, "stack": self.stack}
+        return [Driver("plansmith_perf.peers.engine_driver", EnginePlan.model_validate(plan))]
+
+    def counters(self) -> Counters | None:
+        """See Contestant: it has no server."""
+        return None
+
+
+def _common(options: RoundOptions, folder: Path, requests: Path | None, tolerance: float) -> dict[str, Any]:
+    return {
+        "url": "",
+        "path": "",
+        "timeout": options.timeout,
+        "tolerance": tolerance,
+        "seconds": options.warmup_seconds + options.seconds,
+        "concurrency": options.concurrency,
+        "due": "",
+        "requests": str(requests),
+        "records": str(folder / "records.npy"),
+        "offset": 0,
+    }

@@ -1,0 +1,44 @@
+"""What is known of a peer before it is started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from plansmith_perf.peers.driving import Contestant
+from plansmith_perf.peers.subject import Subject
+
+if TYPE_CHECKING:
+    from plansmith_perf.peers.results import PeerKind
+
+__all__ = ["Opener", "Peer"]
+
+Opener = Callable[[Subject, int], AbstractContextManager[Contestant]]
+"""Starts a peer; the number is that of the requests that will be in flight."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One row.
+
+    Attributes:
+        key: its name on the command line.
+        name: its name in the result.
+        kind: see `plansmith_perf.peers.results`.
+        setup: in one line.
+        source: address of the page that recommends it.
+        open: starts it.
+        lower_precision: whether it computes what is served, which may be of lower precision than the reference.
+        obstacle: why it cannot take the model, or "".
+    """
+
+    key: str
+    name: str
+    kind: PeerKind
+    setup: str
+    source: str
+    open: Opener
+    lower_precision: bool = False
+    obstacle: Callable[[Subject], str] = lambda _: ""

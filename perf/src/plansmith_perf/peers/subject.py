@@ -1,0 +1,207 @@
+"""What is compared: one published version, the requests that every peer gets, and the answers that are right."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+
+from plansmith_build.linting.context import backend_of, model_files
+from plansmith_build.manifest import read_manifest
+from plansmith_build.repository import CONFIG, MANIFEST, ModelRepository
+from plansmith_client import Client
+from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.peers.bodies import Tensor
+from plansmith_perf.requests import CheckedRequest
+from plansmith_perf.samples import make_requests
+from plansmith_perf.tuning.variants import read_configs, variants_of
+from plansmith_server import ServerOptions, TritonServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from plansmith_build.repository import RepositoryModel
+    from plansmith_client import ModelMetadata, TensorSpec
+
+__all__ = ["Subject", "open_subject"]
+
+_DATATYPES = frozenset(
+    ("BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "FP32", "FP64")
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model on plansmith's own server, which runs throughout.
+
+    Attributes:
+        model: in the user's repository.
+        version: the newest, which is compared.
+        metadata: as the server tells it.
+        file: the version's portable ONNX file.
+        portable: the configuration for it, an `inference.ModelConfig`.
+        served: the configuration that the server has picked, an `inference.ModelConfig`.
+        served_path: of that one in the model's folder.
+        reduced_precision: whether the build found that it computes less exactly than FP32, and allowed it.
+        server: plansmith's own.
+        requests: the inputs, and ONNX Runtime's answers in FP32 with the portable file.
+        batch_size: rows a request.
+        tolerance: see `plansmith_perf.requests.check_answer`.
+        folder: temporary, for whatever peers need; goes at the end.
+    """
+
+    model: RepositoryModel
+    version: int
+    metadata: ModelMetadata
+    file: Path
+    portable: Any
+    served: Any
+    served_path: str
+    reduced_precision: bool
+    server: TritonServer
+    requests: tuple[CheckedRequest, ...]
+    batch_size: int
+    tolerance: float
+    folder: Path
+
+    @property
+    def batches(self) -> bool:
+        """Whether requests can be put together."""
+        return bool(self.metadata.max_batch_size)
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        """In the model's order."""
+        return [_tensor(spec) for spec in self.metadata.inputs]
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        """In the model's order."""
+        return [_tensor(spec) for spec in self.metadata.outputs]
+
+    def new_folder(self, name: str) -> Path:
+        """An empty folder below `folder`."""
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
+
+
+@contextmanager
+def open_subject(
+    repository: Path,
+    name: str,
+    *,
+    samples: Path | None,
+    distinct_inputs: int,
+    batch_size: int,
+    seed: int,
+    tolerance: float,
+) -> Iterator[Subject]:
+    """Serve the model as `plansmith serve` does, and make the requests, for as long as the block lasts.
+
+    Args:
+        repository: the folder.
+        name: the model's.
+        samples: file of real inputs, or None for random values.
+        distinct_inputs: at most so many different requests.
+        batch_size: rows a request.
+        seed: of random values.
+        tolerance: see `plansmith_perf.requests.check_answer`.
+
+    Raises:
+        LoadTestMisconfigured: the model cannot be compared, or the options do not fit it.
+        plansmith_build.BuildError: the repository has no such model.
+        plansmith_server.ServerError: the server does not start.
+        plansmith_client.ClientError: the server does not answer.
+    """
+    model = ModelRepository.at(repository).existing_model(name)
+    configs = read_configs(model)
+    if not model.versions:
+        raise LoadTestMisconfigured(f"model {name!r} has no version: build it with `plansmith build`")
+    version = model.versions[-1]
+    portable = configs[CONFIG]
+    file = _portable_file(model, version, portable)
+    options = ServerOptions(
+        repository=repository, http_port=0, grpc_port=0, metrics_port=0, control="explicit", models=(name,)
+    )
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="plansmith-compare-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        server = stack.enter_context(TritonServer(options))
+        client = stack.enter_context(Client(server.grpc_url))
+        served_path = next(state.config for state in server.models() if state.name == name)
+        metadata = client.model(name).metadata
+        _check_tensors(metadata)
+        requests = make_requests(
+            client.model(name),
+            samples=samples,
+            golden=None,
+            count=distinct_inputs,
+            batch_size=batch_size,
+            seed=seed,
+            tolerance=tolerance,
+        )
+        yield Subject(
+            model=model,
+            version=version,
+            metadata=metadata,
+            file=file,
+            portable=portable,
+            served=configs[served_path],
+            served_path=served_path,
+            reduced_precision=_is_reduced(model, version, served_path, configs[served_path]),
+            server=server,
+            requests=_with_reference(requests, file, metadata),
+            batch_size=batch_size,
+            tolerance=tolerance,
+            folder=folder,
+        )
+
+
+def _portable_file(model: RepositoryModel, version: int, portable: Any) -> Path:
+    folder = model.version_path(version)
+    files = model_files(portable, folder)
+    there = bool(files) and files[0][1].is_file() and files[0][1].resolve().is_relative_to(folder.resolve())
+    if backend_of(portable) != "onnxruntime" or not there:
+        raise LoadTestMisconfigured(
+            f"{model.name}/{CONFIG} is for no ONNX file of version {version}, which is what the peers are given: "
+            "build it with `plansmith build`"
+        )
+    return files[0][1]
+
+
+def _check_tensors(metadata: ModelMetadata) -> None:
+    for spec in (*metadata.inputs, *metadata.outputs):
+        if spec.datatype not in _DATATYPES:
+            raise LoadTestMisconfigured(
+                f"{spec.name!r} of model {metadata.name!r} is {spec.datatype}, which not every peer has: only models "
+                "with numbers alone are compared"
+            )
+
+
+def _is_reduced(model: RepositoryModel, version: int, path: str, config: Any) -> bool:
+    folder = model.version_path(version)
+    manifest = read_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+    variants = variants_of({path: config}, manifest, folder=folder)
+    return any(variant.reduced_precision for variant in variants)
+
+
+def _with_reference(
+    requests: tuple[CheckedRequest, ...], file: Path, metadata: ModelMetadata
+) -> tuple[CheckedRequest, ...]:
+    """The same inputs with the answers of ONNX Runtime in this process."""
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    names = [spec.name for spec in metadata.outputs]
+    answers = (session.run(names, dict(request.inputs)) for request in requests)
+    return tuple(
+        CheckedRequest(request.inputs, dict(zip(names, map(np.asarray, answer), strict=True)))
+        for request, answer in zip(requests, answers, strict=True)
+    )
+
+
+def _tensor(spec: TensorSpec) -> Tensor:
+    return Tensor(spec.name, spec.numpy_dtype.name, spec.shape)

@@ -1,0 +1,132 @@
+"""An ONNX graph with torch's operators: what a program that was written in PyTorch computes.
+
+Only the operators of plain convolutional and fully connected networks are known; any other is refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from plansmith_perf.peers.environments import PeerUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from plansmith_perf.peers.engines import Compute
+
+__all__ = ["load_torch_graph"]
+
+Attributes = dict[str, Any]
+
+
+def load_torch_graph(file: Path, outputs: Sequence[str]) -> Compute:
+    """Load a model; it runs in inference mode.
+
+    Args:
+        file: an ONNX file.
+        outputs: names of those that are wanted.
+
+    Raises:
+        PeerUnavailable: torch is not installed, or the graph has an operator that is not known here.
+    """
+    try:
+        import torch  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise PeerUnavailable("torch is not installed: pip install torch") from error
+    graph = onnx.load(str(file)).graph
+    operators = _operators(torch)
+    unknown = sorted({node.op_type for node in graph.node} - operators.keys())
+    if unknown:
+        raise PeerUnavailable(f"the operator {unknown[0]} has no counterpart here")
+    constants = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
+    steps = [
+        (
+            operators[node.op_type],
+            list(node.input),
+            list(node.output),
+            {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute},
+        )
+        for node in graph.node
+    ]
+
+    def compute(inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        values = dict(constants)
+        values |= {name: torch.from_numpy(np.require(array, requirements="W")) for name, array in inputs.items()}
+        with torch.inference_mode():
+            for operator, names, results, attributes in steps:
+                # An optional input that is left out has an empty name.
+                values[results[0]] = operator([values[name] if name else None for name in names], attributes)
+        return [values[name].numpy() for name in outputs]
+
+    return compute
+
+
+def _operators(torch: Any) -> Mapping[str, Callable[[list[Any], Attributes], Any]]:
+    functional = torch.nn.functional
+    return {
+        "Add": lambda x, _: x[0] + x[1],
+        "BatchNormalization": lambda x, a: functional.batch_norm(
+            x[0], x[3], x[4], x[1], x[2], eps=a.get("epsilon", 1e-5)
+        ),
+        "Constant": lambda _, a: torch.from_numpy(numpy_helper.to_array(a["value"]).copy()),
+        "Conv": lambda x, a: _convolve(functional, x, a),
+        "Div": lambda x, _: x[0] / x[1],
+        "Flatten": lambda x, a: x[0].flatten(a.get("axis", 1)),
+        "Gemm": _gemm,
+        "GlobalAveragePool": lambda x, _: x[0].mean(dim=(-2, -1), keepdim=True),
+        "AveragePool": lambda x, a: functional.avg_pool2d(
+            x[0],
+            a["kernel_shape"],
+            a.get("strides", 1),
+            _symmetric(a),
+            count_include_pad=bool(a.get("count_include_pad", 0)),
+        ),
+        "Identity": lambda x, _: x[0],
+        "MatMul": lambda x, _: x[0] @ x[1],
+        "MaxPool": lambda x, a: functional.max_pool2d(x[0], a["kernel_shape"], a.get("strides", 1), _symmetric(a)),
+        "Mul": lambda x, _: x[0] * x[1],
+        "Relu": lambda x, _: functional.relu(x[0]),
+        "Reshape": lambda x, _: x[0].reshape(
+            [x[0].shape[axis] if size == 0 else size for axis, size in enumerate(x[1].tolist())]
+        ),
+        "Sigmoid": lambda x, _: x[0].sigmoid(),
+        "Softmax": lambda x, a: x[0].softmax(a.get("axis", -1)),
+        "Sub": lambda x, _: x[0] - x[1],
+        "Sum": lambda x, _: sum(x[1:], x[0]),
+        "Tanh": lambda x, _: x[0].tanh(),
+    }
+
+
+def _convolve(functional: Any, x: list[Any], attributes: Attributes) -> Any:
+    return functional.conv2d(
+        x[0],
+        x[1],
+        x[2] if len(x) > 2 else None,  # noqa: PLR2004 - the bias is the third
+        stride=attributes.get("strides", 1),
+        padding=_symmetric(attributes),
+        dilation=attributes.get("dilations", 1),
+        groups=attributes.get("group", 1),
+    )
+
+
+def _gemm(x: list[Any], attributes: Attributes) -> Any:
+    left = x[0].T if attributes.get("transA") else x[0]
+    right = x[1].T if attributes.get("transB") else x[1]
+    product = attributes.get("alpha", 1.0) * (left @ right)
+    return product + attributes.get("beta", 1.0) * x[2] if len(x) > 2 else product  # noqa: PLR2004
+
+
+def _symmetric(attributes: Attributes) -> list[int]:
+    """The padding of the beginning, which must be that of the end."""
+    pads = list(attributes.get("pads", [0, 0, 0, 0]))
+    half = len(pads) // 2
+    if pads[:half] != pads[half:] or attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+        raise PeerUnavailable("padding that differs between the sides has no counterpart here")
+    return pads[:half]

@@ -1,0 +1,244 @@
+"""`plansmith bench compare`: real peers on the committed model, in short interleaved rounds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.peers.catalogue import PEERS, choose_peers
+from plansmith_perf.peers.comparing import ComparisonOptions, run_comparison
+from plansmith_perf.peers.driving import RoundOptions
+from plansmith_perf.peers.environments import cache_folder
+from plansmith_perf.peers.peer import Peer
+from plansmith_perf.peers.results import Comparison, median_throughput, paired_ratio, read_comparison
+from plansmith_perf.peers.servers import Program, open_program
+
+ROOT = Path(__file__).parent.parent
+REPOSITORY = ROOT / "model_repository"
+COMMAND = "import typer; from plansmith_perf.commands.bench_compare import compare; typer.run(compare)"
+MEASURED = ("fastapi", "triton-default", "sdk-grpc", "tritonclient-aio", "onnxruntime", "engine")
+SHORT = ("--rounds", "2", "--seconds", "0.3", "--warmup", "0.2", "--concurrency", "4")
+MARK = "PLANSMITH_TEST_MARK"
+
+
+def start(mark: str, *words: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "digits", "--repository", str(REPOSITORY), *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, MARK: mark, "COLUMNS": "300", "NO_COLOR": "1"},
+    )
+
+
+def running(mark: str) -> list[str]:
+    """The command lines of all processes that a command with this mark has started."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """One comparison as a user makes it; the result from its file, and what it said."""
+    folder = tmp_path_factory.mktemp("compared")
+    np.savez(folder / "samples.npz", images=np.random.default_rng(0).random((24, 8, 8), np.float32))
+    mark = uuid.uuid4().hex
+    files = ("--samples", folder / "samples.npz", "--output", folder / "peers.json")
+    command = start(mark, "--peers", ",".join(MEASURED), *SHORT, *files)
+    said, complaints = command.communicate(timeout=200)
+    assert command.returncode == 0, complaints
+    assert running(mark) == []
+    return read_comparison(folder / "peers.json"), said, complaints
+
+
+def test_every_peer_is_measured_in_every_round_with_equal_answers(compared):
+    comparison, _, complaints = compared
+    assert "Traceback" not in complaints
+    assert comparison.complete
+    assert {peer.name for peer in comparison.peers} == {p.name for p in PEERS if p.key in (*MEASURED, "plansmith")}
+    for peer in comparison.peers:
+        assert (peer.status, peer.reason) == ("measured", None)
+        assert len(peer.rounds) == 2
+        assert peer.largest_difference < 1e-5
+        assert peer.top1_agreement == 1.0
+        assert peer.versions
+        for measured in peer.rounds:
+            assert measured.errors == 0
+            assert measured.load.concurrency == 4
+            assert measured.latency.count > 0
+            assert measured.client_usage.memory > 0
+            assert (measured.server_usage is None) == (peer.kind == "in process")
+            assert (measured.server_side is not None) == (peer.name in ("plansmith", "Triton, default configuration"))
+
+
+def test_a_ratio_is_the_median_of_the_rounds_and_has_both_figures(compared):
+    comparison, said, _ = compared
+    baseline = next(peer for peer in comparison.peers if peer.name == comparison.baseline)
+    ours = next(peer for peer in comparison.peers if peer.kind == "plansmith")
+    pairs = [mine.throughput / theirs.throughput for mine, theirs in zip(ours.rounds, baseline.rounds, strict=True)]
+    assert paired_ratio(comparison, "plansmith") == pytest.approx(np.median(pairs))
+    assert paired_ratio(comparison, comparison.baseline) == 1
+    assert paired_ratio(comparison, "nobody") is None
+    line = next(line for line in said.splitlines() if line.strip().startswith("plansmith "))
+    assert f"({median_throughput(ours):,.1f} / {median_throughput(baseline):,.1f})" in line
+
+
+def test_the_table_says_why_there_are_no_rows_for_a_gpu(compared):
+    comparison, said, _ = compared
+    assert any("CUDA" in note for note in comparison.notes) or any("CUDA" in peer.name for peer in comparison.peers)
+    assert all(note in said for note in comparison.notes)
+
+
+def test_the_result_is_one_document_that_reads_back(compared, tmp_path):
+    comparison, _, _ = compared
+    file = tmp_path / "again.json"
+    file.write_text(comparison.model_dump_json())
+    assert read_comparison(file) == comparison
+    file.write_text(comparison.model_dump_json().replace('"schema_version":1', '"schema_version":9'))
+    with pytest.raises(LoadTestMisconfigured, match="schema_version"):
+        read_comparison(file)
+    with pytest.raises(LoadTestMisconfigured, match="cannot be read"):
+        read_comparison(tmp_path / "nowhere.json")
+
+
+def own_program(key: str, *arguments: str, requirements: Path | None = None) -> Peer:
+    program = Program(requirements, (), arguments, body="raw", path="/predict")
+    return Peer(key, key, "server", "a test's own", "", lambda subject, _: open_program(subject, program))
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory) -> Comparison:
+    """Peers that each have something wrong with them."""
+    impossible = tmp_path_factory.mktemp("requirements") / "impossible.txt"
+    impossible.write_text(f"h11==0.16.0 --hash=sha256:{'0' * 64}\n")
+    wrong_server = str(Path(__file__).with_name("peers_wrong_server.py"))
+    options = ComparisonOptions(
+        repository=REPOSITORY,
+        model="digits",
+        peers=[
+            *choose_peers("plansmith"),
+            # One answer tells that it is ready; the comparison has eight.
+            own_program("always wrong", wrong_server, "0"),
+            own_program("wrong under load", wrong_server, "40"),
+            own_program("does not start", "-c", "raise SystemExit('there is no such model')"),
+            own_program("cannot be installed", "-c", "", requirements=impossible),
+        ],
+        rounds=2,
+        measuring=RoundOptions(4, 0.3, 0.1, 1, 10.0, 1, [50.0, 99.0]),
+        samples=None,
+        distinct_inputs=8,
+        seed=0,
+        tolerance=1e-3,
+    )
+    return run_comparison(options)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "reason"),
+    [
+        ("always wrong", "wrong", "is off by"),
+        ("wrong under load", "wrong", "under load: output"),
+        ("does not start", "failed", "there is no such model"),
+        ("cannot be installed", "unavailable", "cannot be installed"),
+    ],
+)
+def test_a_peer_with_something_wrong_is_a_row_that_says_what_and_has_no_ratio(troubled, name, status, reason):
+    peer = next(peer for peer in troubled.peers if peer.name == name)
+    assert peer.status == status
+    assert reason in peer.reason
+    assert median_throughput(peer) is None
+    assert paired_ratio(troubled, name, "plansmith") is None
+
+
+def test_the_others_are_measured_all_the_same(troubled):
+    assert troubled.complete
+    ours = next(peer for peer in troubled.peers if peer.name == "plansmith")
+    assert (ours.status, len(ours.rounds)) == ("measured", 2)
+    assert paired_ratio(troubled, "plansmith") is None
+
+
+def test_ctrl_c_keeps_whole_rounds_and_leaves_nothing_running(tmp_path):
+    mark = uuid.uuid4().hex
+    file = tmp_path / "partial.json"
+    words = ("--rounds", "500", "--seconds", "0.3", "--warmup", "0", "-c", "2", "--output", file)
+    command = start(mark, "--peers", "fastapi", *words)
+    deadline = time.monotonic() + 100
+    seen: set[str] = set()
+    # The fourth load is of the second round.
+    while len(seen) < 4:
+        assert command.poll() is None, command.stderr.read()
+        assert time.monotonic() < deadline
+        seen |= {line for line in running(mark) if "plansmith_perf.peers.worker" in line and "plan-0" in line}
+        time.sleep(0.05)
+    command.send_signal(signal.SIGINT)
+    _, complaints = command.communicate(timeout=60)
+    assert command.returncode == 130, complaints
+    assert "partial" in complaints
+    partial = read_comparison(file)
+    assert not partial.complete
+    assert all(len(peer.rounds) >= 1 for peer in partial.peers)
+    assert all(measured.complete for peer in partial.peers for measured in peer.rounds)
+    assert running(mark) == []
+    assert list(cache_folder().glob(".*")) == []
+
+
+def test_peers_are_chosen_by_name_and_by_kind():
+    assert [peer.key for peer in choose_peers("fastapi")] == ["plansmith", "fastapi"]
+    assert {peer.kind for peer in choose_peers("client,in-process")} == {"plansmith", "client", "in process"}
+    assert choose_peers("all") == list(PEERS)
+    assert [peer.key for peer in choose_peers("")] == ["plansmith"]
+    with pytest.raises(LoadTestMisconfigured, match=r"'django'.*fastapi"):
+        choose_peers("fastapi,django")
+
+
+@contextmanager
+def changed_model(repository: Path, old: str, new: str):
+    shutil.copytree(REPOSITORY / "digits", repository / "digits")
+    config = repository / "digits" / "config.pbtxt"
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new))
+    yield repository
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('name: "digits"', 'name: "digits"\ndefault_model_filename: "../../elsewhere.onnx"', "no ONNX file"),
+        ('backend: "onnxruntime"', 'backend: "openvino"', "no ONNX file"),
+    ],
+)
+def test_a_model_without_a_portable_file_cannot_be_compared(repository, old, new, sentence):
+    (repository.parent / "elsewhere.onnx").write_bytes(b"")
+    with changed_model(repository, old, new) as changed:
+        options = ComparisonOptions(
+            repository=changed,
+            model="digits",
+            peers=choose_peers("plansmith"),
+            rounds=1,
+            measuring=RoundOptions(1, 0.1, 0.0, 1, 5.0, 1, [50.0]),
+            samples=None,
+            distinct_inputs=1,
+            seed=0,
+            tolerance=1e-3,
+        )
+        with pytest.raises(LoadTestMisconfigured, match=sentence):
+            run_comparison(options)
