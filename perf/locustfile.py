@@ -1,10 +1,10 @@
 """Load any model of a running server with Locust, over gRPC and HTTP.
 
-    locust -f perf/locustfile.py --model digits                                          web UI, both protocols
-    locust -f perf/locustfile.py GrpcUser --model digits --headless -u 8 -r 8 -t 30s     gRPC alone, no UI
+    locust -f perf/locustfile.py --model digits                                               web UI, both protocols
+    locust -f perf/locustfile.py --model digits --protocol grpc --headless -u 8 -r 8 -t 30s   gRPC alone, no UI
 
-Nothing needs editing: inputs are made from the model's metadata, and each answer is compared with the one that the
-server gave to the same request before the load began.
+Nothing needs editing: `--help` lists the options under "plansmith". Inputs are made from the model's metadata or come
+from a file, and each answer is compared with that of the idle server or with the one that a golden file says.
 """
 
 import grpc.experimental.gevent as grpc_gevent
@@ -12,6 +12,9 @@ import grpc.experimental.gevent as grpc_gevent
 # Before a channel is opened: without it gRPC blocks the whole process, and Locust measures its own waiting.
 grpc_gevent.init_gevent()
 
-from plansmith_perf.locust_users import GrpcUser, HttpUser  # noqa: E402
+from plansmith_perf.locust.plugin import install  # noqa: E402
+from plansmith_perf.locust.users import GrpcUser, HttpUser  # noqa: E402
 
 __all__ = ["GrpcUser", "HttpUser"]
+
+install()

@@ -2,83 +2,360 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import json
 import os
+import re
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+from hdrh.histogram import HdrHistogram
 
+from plansmith_client import Client
 from plansmith_perf.errors import WrongAnswer
 from plansmith_perf.requests import check_answer
+from plansmith_perf.results import read_result
+from plansmith_server import ServerOptions, TritonServer
 
 LOCUSTFILE = Path(__file__).parent.parent / "perf" / "locustfile.py"
+MODELS = Path(__file__).parent / "models_python"
+SHORT = ("--headless", "--users", "4", "--spawn-rate", "100", "--run-time", "1s")
+
+
+def command(*words):
+    return list(map(str, [sys.executable, "-m", "locust", "-f", LOCUSTFILE, *words]))
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def started(*words, cwd):
+    """A locust process, killed at the latest when the block ends."""
+    process = subprocess.Popen(
+        command(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd, env=environment()
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def environment():
+    return {**os.environ, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture(scope="module")
+def slow_server(tmp_path_factory):
+    """A model that sleeps as long as it is asked to, and refuses what would wait behind two others."""
+    repository = tmp_path_factory.mktemp("served")
+    shutil.copytree(MODELS / "slow", repository / "slow")
+    options = ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0, config_name="none")
+    with TritonServer(options) as server:
+        yield server
 
 
 @pytest.fixture
-def locust(committed_server, tmp_path):
-    """Runs the locustfile headless for two seconds; gives the process and the rows of its statistics by protocol."""
+def addresses(committed_server):
+    return ("--grpc-url", committed_server.grpc_url, "--http-url", committed_server.http_url)
 
-    def run(*words: str, grpc_url: str = committed_server.grpc_url):
-        command = [
-            *(sys.executable, "-m", "locust", "-f", LOCUSTFILE, *words),
-            *("--headless", "--users", "4", "--spawn-rate", "4", "--run-time", "2s", "--csv", tmp_path / "run"),
-            *("--grpc-url", grpc_url, "--http-url", committed_server.http_url),
-        ]
+
+@pytest.fixture
+def locust(addresses, tmp_path):
+    """Runs the locustfile headless with 4 users for a second, writes `result.json`, and checks the exit code."""
+
+    def run(*words, expect=0, url=addresses):
         done = subprocess.run(
-            list(map(str, command)),
+            command(*SHORT, *url, *words),
             check=False,
             capture_output=True,
             text=True,
             timeout=60,
             cwd=tmp_path,
-            env={**os.environ, "NO_COLOR": "1"},
+            env=environment(),
         )
-        statistics = tmp_path / "run_stats.csv"
-        rows = list(csv.DictReader(statistics.read_text().splitlines())) if statistics.exists() else []
-        return done, {row["Type"]: row for row in rows if row["Type"]}
+        said = f"{done.stdout}\n{done.stderr}"
+        assert done.returncode == expect, said
+        assert "Traceback" not in said, said
+        assert "Unhandled" not in said, said
+        return done.stderr
 
     return run
 
 
-def test_both_protocols_are_loaded_and_every_answer_is_right(locust):
-    done, rows = locust("--model", "digits", "--batch-size", "4")
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def samples(held_out, committed_server, tmp_path):
+    """Real inputs with the right answers to them, as options."""
+    np.savez(tmp_path / "samples.npz", images=held_out["images"][:24])
+    with Client(committed_server.grpc_url) as client:
+        np.savez(tmp_path / "golden.npz", **client.model("digits")(held_out["images"][:24]))
+    return ("--samples", "samples.npz", "--golden", "golden.npz")
+
+
+def test_both_protocols_are_loaded_in_closed_loop_and_every_answer_is_right(locust, tmp_path):
+    said = locust("--model", "digits", "--batch-size", "4", "--think-time", "0.01", "--csv", "run")
+    rows = {
+        row["Type"]: row for row in csv.DictReader((tmp_path / "run_stats.csv").read_text().splitlines()) if row["Type"]
+    }
     assert rows.keys() == {"gRPC", "HTTP"}
     for row in rows.values():
         assert row["Name"] == "digits"
-        assert int(row["Request Count"]) > 0
         assert int(row["Failure Count"]) == 0
+        # Two users that think for 10 ms each time.
+        assert 0 < int(row["Request Count"]) <= 2 * 100
+    # In milliseconds, with microseconds behind the point.
+    assert re.search(r"latency( +\d+\.\d{3}){6}\n", said), said
 
 
-def test_one_protocol_can_be_picked(locust):
-    done, rows = locust("HttpUser", "--model", "digits")
-    assert done.returncode == 0, done.stderr
-    assert rows.keys() == {"HTTP"}
+def test_an_open_loop_keeps_its_schedule_and_its_result_is_that_of_bench(locust, samples, tmp_path):
+    locust(
+        *("--protocol", "http", "--arrival-rate", "60", "--arrivals", "constant", "--batch-size", "4", *samples),
+        *("--warmup", "0.5", "--run-time", "2s", "--slo", "p50=5s", "--result", "result.json"),
+    )
+    result = read_result(tmp_path / "result.json")
+    assert (result.tool, result.protocol, result.model, result.batch_size) == ("locust", "http", "digits", 4)
+    assert (result.inputs, result.expected_answers) == ("samples.npz", "golden.npz")
+    assert result.complete
+    assert result.slo.met
+    (measured,) = result.measurements
+    assert (measured.load.rate, measured.load.arrivals) == (60, "constant")
+    # Every request of the schedule was sent, those of the last moment too.
+    assert (measured.warmup_requests, measured.requests, measured.errors) == (30, 90, 0)
+    assert measured.seconds == pytest.approx(1.5)
+    assert measured.latency.mean == pytest.approx(measured.service.mean + measured.dispatch_lag.mean)
+    assert sum(second.answers for second in measured.timeline) <= measured.latency.count == 90
+    histogram = HdrHistogram.decode(measured.latency.histogram)
+    assert histogram.get_total_count() == 90
+    assert histogram.get_value_at_percentile(50) == measured.latency.percentiles["50"]
+    assert 0 < measured.server_side.compute_infer < measured.service.mean
+    assert measured.server_usage.memory > 0
+    assert measured.client_usage.processes == 1
 
 
-def test_the_only_model_of_a_server_needs_no_name(locust):
-    done, rows = locust("GrpcUser")
-    assert done.returncode == 0, done.stderr
-    assert rows["gRPC"]["Name"] == "digits"
+def test_a_missed_slo_fails_the_run_with_an_exit_code_of_its_own(locust):
+    said = locust("GrpcUser", "--slo", "p50=1us", expect=3)
+    assert "the SLO p50=1us is missed" in said
+
+
+def test_a_ramp_brings_users_little_by_little(locust, tmp_path):
+    words = ("--load-shape", "ramp", "--shape-base", "0.3", "--think-time", "0.1", "--run-time", "2s")
+    locust(*words, "--csv", "run", "--csv-full-history")
+    history = csv.DictReader((tmp_path / "run_stats_history.csv").read_text().splitlines())
+    counts = [int(row["User Count"]) for row in history]
+    started = [count for count in counts if count]
+    assert min(started) < max(started)
+    assert max(started) in (2, 3, 4)
+
+
+def test_a_recorded_log_is_replayed_at_its_own_instants(locust, tmp_path):
+    instants = [0, 0.1, 0.2, 0.3, 1.1, 1.1, 1.2, 1.4, 1.7]
+    (tmp_path / "log.csv").write_text("when,path\n" + "".join(f"{1772359200 + at},/infer\n" for at in instants))
+    locust(
+        *("--protocol", "grpc", "--load-shape", "replay", "--arrival-log", "log.csv", "--arrival-column", "when"),
+        *("--run-time", "10s", "--result", "result.json"),
+    )
+    (measured,) = read_result(tmp_path / "result.json").measurements
+    assert (measured.requests, measured.errors) == (9, 0)
+    assert measured.timeline[0].answers == 4
+    assert measured.seconds == pytest.approx(1.7, abs=0.02)
+    assert "recorded in log.csv" in measured.notes[0]
+
+
+def test_a_load_that_the_model_rejects_is_counted_and_fails_the_run(locust, slow_server, tmp_path):
+    np.savez(tmp_path / "naps.npz", seconds=np.full((4, 1), 0.1, np.float32))
+    said = locust(
+        *("--protocol", "grpc", "--samples", "naps.npz", "--arrival-rate", "60", "--users", "40"),
+        *("--result", "result.json", "--slo", "p99=5s"),
+        url=("--grpc-url", slow_server.grpc_url),
+        expect=1,
+    )
+    (measured,) = read_result(tmp_path / "result.json").measurements
+    assert 0.3 < measured.error_rate < 1
+    assert any("maximum queue size" in message for message in measured.error_messages)
+    assert "the SLO p99=5s is missed" in said
+
+
+def test_too_few_users_for_the_rate_is_said_and_the_wait_is_counted(locust, slow_server, tmp_path):
+    np.savez(tmp_path / "naps.npz", seconds=np.full((4, 1), 0.1, np.float32))
+    said = locust(
+        *("--protocol", "grpc", "--samples", "naps.npz", "--arrival-rate", "40", "--users", "1"),
+        *("--arrivals", "constant", "--result", "result.json", "--timeout", "1", "--slo", "p50=300ms"),
+        url=("--grpc-url", slow_server.grpc_url),
+        expect=3,
+    )
+    (measured,) = read_result(tmp_path / "result.json").measurements
+    assert measured.requests == 40
+    # One user waits 0.1 s for each answer; the rest of the schedule waits for the user.
+    assert measured.latency.maximum > 2 * measured.service.maximum
+    assert measured.error_messages["never sent: all users were busy until the end"] >= 5
+    assert "give it more with --users" in said
 
 
 def test_a_model_that_is_not_there_ends_the_run_with_one_sentence(locust):
-    done, rows = locust("GrpcUser", "--model", "nosuch")
-    assert done.returncode == 2
-    assert done.stdout.count("Error:") == 1
-    assert "nosuch" in done.stdout
-    assert not rows
+    said = locust("GrpcUser", "--model", "nosuch", expect=2)
+    assert said.count("Error:") == 1
+    assert "nosuch" in said
 
 
 def test_a_server_that_is_not_there_ends_the_run_with_one_sentence(locust):
-    done, rows = locust("GrpcUser", "--model", "digits", grpc_url="127.0.0.1:1")
-    assert done.returncode == 1
-    assert done.stdout.count("Error:") == 1
-    assert "127.0.0.1:1" in done.stdout
-    assert not rows
+    said = locust("GrpcUser", "--model", "digits", url=("--grpc-url", "127.0.0.1:1"), expect=1)
+    assert said.count("Error:") == 1
+    assert "127.0.0.1:1" in said
+
+
+def test_a_server_whose_answers_are_not_golden_is_not_loaded(locust, samples, tmp_path):
+    with np.load(tmp_path / "golden.npz") as right:
+        np.savez(tmp_path / "golden.npz", **{name: array[::-1] for name, array in right.items()})
+    said = locust("--protocol", "grpc", *samples, expect=3)
+    assert "is off by" in said or "other values" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("HttpUser", "--protocol", "grpc"), "leaves none of the users that were named: HttpUser"),
+        (("--slo", "p99=1s", "--result", "result.json"), "give --protocol grpc or --protocol http"),
+    ],
+)
+def test_options_that_make_no_sense_end_the_command_before_it_begins(locust, words, sentence):
+    said = locust(*words, expect=2)
+    assert said.count("Error:") == 1
+    assert sentence in said
+
+
+def test_ctrl_c_keeps_what_was_measured_and_marks_it(addresses, tmp_path):
+    words = ("--protocol", "grpc", "--arrival-rate", "50", "--result", "result.json", "--run-time", "60s")
+    with started(*SHORT, *addresses, *words, cwd=tmp_path) as process:
+        said = wait_for(process, "All users spawned")
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        said += process.communicate(timeout=30)[0]
+    assert process.returncode == 1, said
+    result = read_result(tmp_path / "result.json")
+    assert not result.complete
+    assert result.interruption == "it was stopped before its time was over"
+    assert result.measurements[0].requests > 0
+    assert "the result is partial" in said
+
+
+def test_a_master_and_two_workers_share_one_schedule_and_one_histogram(addresses, tmp_path):
+    port = free_port()
+    link = ("--master-port", port, "--master-host", "127.0.0.1")
+    words = ("--protocol", "grpc", "--arrival-rate", "150", "--arrivals", "constant", "--slo", "p50=5s")
+    spike = ("--load-shape", "spike", "--shape-base", "0.1", "--shape-spike", "0.33333", "--run-time", "3s")
+    with (
+        started(
+            *("--master", "--expect-workers", "2", "--master-bind-host", "127.0.0.1", "--master-bind-port", port),
+            *(*SHORT, *addresses, *words, *spike, "--result", "result.json"),
+            cwd=tmp_path,
+        ) as master,
+        started("--worker", *link, cwd=tmp_path) as first,
+        started("--worker", *link, cwd=tmp_path) as second,
+    ):
+        said = master.communicate(timeout=60)[0]
+        for worker in (first, second):
+            worker.wait(timeout=30)
+    assert master.returncode == 0, said
+    assert (first.returncode, second.returncode) == (0, 0)
+    result = read_result(tmp_path / "result.json")
+    assert result.workers == 2
+    (measured,) = result.measurements
+    # Nothing twice, nothing left out, and the last answers of both workers are in.
+    assert (measured.requests, measured.errors, measured.latency.count) == (180, 0, 180)
+    assert [second.answers for second in measured.timeline] == pytest.approx([15, 150, 15], abs=8)
+    assert "the load was a spike" in measured.notes[0]
+    assert measured.client_usage.processes == 2
+    assert "the SLO p50=5s is kept" in said
+
+
+def test_a_worker_that_cannot_prepare_ends_the_run_everywhere(addresses, tmp_path):
+    (tmp_path / "master").mkdir()
+    (tmp_path / "worker").mkdir()
+    (tmp_path / "master" / "arrivals.log").write_text("0\n1\n")
+    port = free_port()
+    words = ("--protocol", "grpc", "--load-shape", "replay", "--arrival-log", "arrivals.log")
+    with (
+        started(
+            *("--master", "--expect-workers", "1", "--master-bind-host", "127.0.0.1", "--master-bind-port", port),
+            *(*SHORT, *addresses, *words),
+            cwd=tmp_path / "master",
+        ) as master,
+        started("--worker", "--master-port", port, cwd=tmp_path / "worker") as worker,
+    ):
+        said = master.communicate(timeout=60)[0]
+        worker.wait(timeout=30)
+    assert master.returncode == 2, said
+    assert "Error: worker 0: the arrival log arrivals.log cannot be read" in said
+
+
+def test_the_web_page_has_the_options_and_runs_a_test(addresses, tmp_path):
+    page = f"http://127.0.0.1:{free_port()}"
+    port = page.rpartition(":")[2]
+    with started("--web-host", "127.0.0.1", "--web-port", port, *addresses, "--seed", "7", cwd=tmp_path) as process:
+        wait_for(process, "Starting web interface")
+        assert "arrival_rate" in get(page)
+        assert "load_shape" in get(page)
+        form = {"user_count": 2, "spawn_rate": 10, "protocol": "http", "run_time": "2s"}
+        refused = json.loads(get(f"{page}/swarm", form | {"load_shape": "ramp", "slo": "p99"}))
+        assert not refused["success"]
+        assert "the SLO 'p99' must be of the form" in refused["message"]
+        begun = json.loads(get(f"{page}/swarm", form | {"arrival_rate": 40, "arrivals": "constant", "slo": "p50=5s"}))
+        assert begun["success"], begun
+        statistics = wait_until_stopped(page)
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=30)[0]
+    (row,) = [row for row in statistics["stats"] if row["name"] == "digits"]
+    assert (row["method"], row["num_requests"], row["num_failures"]) == ("HTTP", 80, 0)
+    assert "the SLO p50=5s is kept" in said
+    assert process.returncode == 0, said
+
+
+def get(url, form=None):
+    data = urlencode(form).encode() if form is not None else None
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with urllib.request.urlopen(url, data=data, timeout=20) as reply:
+                return reply.read().decode()
+        except OSError:
+            # The page is not there at once.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def wait_until_stopped(page):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        statistics = json.loads(get(f"{page}/stats/requests"))
+        if statistics["state"] == "stopped":
+            return statistics
+        time.sleep(0.2)
+    pytest.fail("the test did not stop")
+
+
+def wait_for(process, words):
+    """What the process said until it said that."""
+    said = ""
+    for line in process.stdout:
+        said += line
+        if words in line:
+            return said
+    pytest.fail(said)
 
 
 EXPECTED = {"scores": np.array([[1.0, -4.0]], np.float32), "names": np.array([[b"a"]], object)}

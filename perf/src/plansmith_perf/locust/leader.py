@@ -1,0 +1,216 @@
+"""Leads a load test through Locust's events, for this process alone or for the workers of a master."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import gevent
+import typer
+from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner
+
+from plansmith_client import ClientError
+from plansmith_perf.errors import LoadTestMisconfigured, PerfError
+from plansmith_perf.locust.crew import TOLD, Crew, Local, Workers
+from plansmith_perf.locust.options import LoadOptions, parse_options
+from plansmith_perf.locust.outcome import Outcome, describe_shape, keeps_slo, load_of, make_result, summary
+from plansmith_perf.locust.selection import protocols_of, select_users
+from plansmith_perf.locust.server_watch import ServerWatch
+from plansmith_perf.locust.shapes import ProfileShape, needs_shape
+from plansmith_perf.locust.totals import Circumstances, Totals
+
+if TYPE_CHECKING:
+    from locust.env import Environment
+    from locust.runners import Runner
+
+    from plansmith_perf.locust.node import LoadNode
+    from plansmith_perf.locust.recording import Report
+
+__all__ = ["Leader"]
+
+_POLL_SECONDS = 0.02
+_EXIT_FAILED, _EXIT_MISSED = 1, 3
+
+
+class Leader:
+    """Prepares a test, starts it on all processes at once, and sums up what they report.
+
+    Args:
+        environment: Locust's.
+        runner: of this process.
+        node: of this process.
+    """
+
+    def __init__(self, environment: Environment, runner: Runner, node: LoadNode) -> None:
+        self._environment = environment
+        self._runner = runner
+        self._node = node
+        self._crew: Crew = (
+            Workers(runner, self._receive, self._fail)
+            if isinstance(runner, MasterRunner)
+            else Local(node, self._receive)
+        )
+        # As the command line has picked them; the protocol picks among these.
+        self._user_classes = list(environment.user_classes)
+        self._stop_timeout = environment.stop_timeout
+        self._totals = Totals()
+        self._launcher: gevent.Greenlet | None = None
+        self._watch: ServerWatch | None = None
+        self._run = self._duration = math.inf
+        self._began: float | None = None
+        self._stopped = math.inf
+        self._failed = self._cut_short = False
+        self._missing = ""
+        self._outcome: Outcome | None = None
+        events = environment.events
+        events.test_start.add_listener(self._prepare)
+        events.test_stopping.add_listener(self._finish)
+        events.test_stop.add_listener(self._conclude)
+        events.quitting.add_listener(self._quit)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a test is going on."""
+        return self._runner.state in (STATE_SPAWNING, STATE_RUNNING)
+
+    def arrange(self, options: LoadOptions) -> None:
+        """Have Locust run the users and the shape that the options ask for; before it starts a test.
+
+        Raises:
+            LoadTestMisconfigured: no user speaks the protocol, or a result is asked for that cannot be.
+        """
+        selected = select_users(self._user_classes, options)
+        protocols = protocols_of(selected, options)
+        if options.result is not None and len(protocols) > 1:
+            raise LoadTestMisconfigured("--result describes one protocol: give --protocol grpc or --protocol http")
+        self._environment.user_classes = selected
+        # Workers know every user, and Locust keeps its own options from them.
+        vars(self._environment.parsed_options)[TOLD] = {
+            "protocol": protocols[0] if len(protocols) == 1 else "both",
+            "run_time": options.run_time,
+        }
+        self._environment.shape_class = None
+        if needs_shape(options):
+            shape = ProfileShape(options, self._elapsed, lambda: self._duration)
+            shape.runner = self._runner
+            self._environment.shape_class = shape
+
+    def _elapsed(self) -> float | None:
+        return None if self._began is None else time.monotonic() - self._began
+
+    def _prepare(self, **_: Any) -> None:
+        self._environment.process_exit_code = None
+        self._totals = Totals()
+        self._run, self._began, self._stopped = time.time(), None, math.inf
+        self._failed = self._cut_short = False
+        self._missing = ""
+        self._outcome = self._watch = None
+        self._crew.expect()
+        try:
+            options = parse_options(vars(self._environment.parsed_options))
+            protocols = protocols_of(self._environment.user_classes, options)
+            self._duration = self._node.prepare(options, protocols)
+        except (ClientError, PerfError) as error:
+            self._environment.stop_timeout = self._stop_timeout
+            self._fail(str(error), error.exit_code)
+            return
+        # Users that a shape takes away finish their request; those that wait are gone at once.
+        self._environment.stop_timeout = self._stop_timeout or options.timeout
+        prepared = next(iter(self._node.prepared.values()), None)
+        if prepared is not None:
+            self._watch = ServerWatch(prepared.url, prepared.model, options.model_version)
+            self._launcher = gevent.spawn(self._launch, options, self._watch)
+
+    def _launch(self, options: LoadOptions, watch: ServerWatch) -> None:
+        """Start once all have prepared, in open loop also once all users are there to send."""
+        runner = self._runner
+        while not self._crew.is_ready() or (
+            options.is_open_loop and (runner.user_count < runner.target_user_count or not runner.user_count)
+        ):
+            gevent.sleep(_POLL_SECONDS)
+        begin = self._crew.start(self._run, self._duration, in_open_loop=options.is_open_loop)
+        self._began = time.monotonic() - (time.time() - begin)
+        gevent.sleep(max(0.0, self._began + options.warmup - time.monotonic()))
+        watch.begin()
+
+    def _receive(self, report: Report) -> None:
+        # A late report of the test before is not counted to this one.
+        if report.run == self._run:
+            self._totals.add(report)
+
+    def _fail(self, message: str, exit_code: int) -> None:
+        if self._failed:
+            return
+        self._failed = True
+        self._environment.process_exit_code = exit_code
+        typer.echo(f"Error: {message}", err=True)
+        # Not from within: the runner is just starting.
+        options = self._environment.parsed_options
+        gevent.spawn(self._runner.quit if options is not None and options.headless else self._runner.stop)
+
+    def _finish(self, **_: Any) -> None:
+        self._stopped = time.monotonic()
+        if self._launcher is not None:
+            self._launcher.kill()
+        if self._watch is not None:
+            self._watch.end()
+        if self._began is None:
+            self._node.finish()
+        else:
+            self._missing = self._crew.finish(self._node.options.timeout)
+
+    def _conclude(self, **_: Any) -> None:
+        if self._began is None or self._outcome is not None or self._watch is None:
+            return
+        options = self._node.options
+        lasted = min(self._stopped - self._began, self._duration)
+        interruption = self._missing
+        # A run time without a shape is Locust's, and began before the load.
+        exact = self._cut_short or self._environment.shape_class is not None
+        if exact and math.isfinite(self._duration) and lasted < self._duration:
+            interruption = "it was stopped before its time was over"
+        measurement = self._totals.measurement(
+            Circumstances(
+                load=load_of(options, recorded_rate=self._node.recorded_rate),
+                is_steady=options.load_shape == "constant",
+                seconds=max(0.0, lasted - options.warmup),
+                warmup_seconds=min(options.warmup, lasted),
+                complete=not interruption,
+                batch_size=options.batch_size,
+                percentiles=options.percentiles,
+                server_side=self._watch.server_side(),
+                server_usage=self._watch.usage(),
+                notes=describe_shape(options),
+            )
+        )
+        self._outcome = Outcome(measurement, keeps_slo(options, measurement), interruption)
+        # Where Locust's own tables go.
+        logging.getLogger("locust.stats_logger").info("%s\n", "\n".join(summary(options, self._outcome)))
+        self._write(options, self._outcome)
+
+    def _write(self, options: LoadOptions, outcome: Outcome) -> None:
+        if options.result is None:
+            return
+        ((protocol, prepared),) = self._node.prepared.items()
+        spoken = cast("Literal['grpc', 'http']", protocol)
+        document = make_result(options, spoken, prepared, self._crew.size, outcome).model_dump_json(indent=2)
+        try:
+            options.result.write_text(document + "\n", encoding="utf-8")
+        except OSError as error:
+            self._fail(f"the result {options.result} cannot be written: {error.strerror}", _EXIT_FAILED)
+
+    def _quit(self, **_: Any) -> None:
+        self._cut_short = self._stopped == math.inf
+        # Not only Locust's tables need the last answers, and it would decide on its exit code before they come.
+        self._runner.quit()
+        total = self._environment.stats.total
+        if self._environment.process_exit_code is not None:
+            return
+        if total.num_failures or not total.num_requests:
+            self._environment.process_exit_code = _EXIT_FAILED
+        elif self._outcome is not None and self._outcome.slo_met is False:
+            self._environment.process_exit_code = _EXIT_MISSED
+        elif self._outcome is not None and (self._outcome.measurement.errors or self._outcome.interruption):
+            self._environment.process_exit_code = _EXIT_FAILED

@@ -1,0 +1,223 @@
+"""One process of a load test: what its users send, when, and what came of it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import gevent
+import gevent.event
+import psutil
+
+from plansmith_client import Client
+from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.load.usage import UsageMeter
+from plansmith_perf.locust.arrival_log import read_arrival_log
+from plansmith_perf.locust.pacing import Arrivals
+from plansmith_perf.locust.profiles import make_profile
+from plansmith_perf.locust.recording import Recorder
+from plansmith_perf.locust.schedules import schedule
+from plansmith_perf.samples import make_requests
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from plansmith_perf.locust.options import LoadOptions
+    from plansmith_perf.locust.recording import Report
+    from plansmith_perf.requests import CheckedRequest
+
+__all__ = ["LoadNode", "Prepared", "Share"]
+
+_POLL_SECONDS = 0.01
+_UNSENT = "never sent: all users were busy until the end"
+_UNANSWERED = "no answer before the end"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the users of one protocol share.
+
+    Attributes:
+        url: of the server.
+        model: its name.
+        versions: of it that the server has.
+        server: its name and version.
+        requests: what to send and to expect.
+    """
+
+    url: str
+    model: str
+    versions: tuple[str, ...]
+    server: str
+    requests: tuple[CheckedRequest, ...]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of the load a process has, and from when on.
+
+    Attributes:
+        run: which test it is.
+        begin: seconds since the epoch, by the clock that all machines share.
+        position: this process takes the arrivals of this number, ...
+        of: ... and every one that many further.
+    """
+
+    run: float
+    begin: float
+    position: int
+    of: int
+
+
+class LoadNode:
+    """What the users of one process share during a test."""
+
+    def __init__(self) -> None:
+        self.prepared: dict[str, Prepared] = {}
+        self.started = gevent.event.Event()
+        self.finishing = False
+        self.arrivals: Arrivals | None = None
+        self._options: LoadOptions | None = None
+        self._recorded_arrivals: list[float] = []
+        self._duration = math.inf
+        self._recorder: Recorder | None = None
+        self._meter: UsageMeter | None = None
+        self._in_flight = 0
+        self._closed = False
+
+    @property
+    def options(self) -> LoadOptions:
+        """Those of the test."""
+        if self._options is None:
+            raise RuntimeError("the load test has not been prepared")
+        return self._options
+
+    def prepare(self, options: LoadOptions, protocols: Iterable[str]) -> float:
+        """Make the requests of each protocol, and ask the idle server for their answers.
+
+        Returns:
+            How many seconds the load will last; infinite where only the user ends it.
+
+        Raises:
+            plansmith_client.ClientError: the server is not there, does not have the model, or does not answer.
+            LoadTestMisconfigured: the options do not fit the model or the files.
+            WrongAnswer: the idle server does not answer as the golden file says.
+        """
+        self.prepared = {}
+        self.started = gevent.event.Event()
+        self.finishing = self._closed = False
+        self.arrivals = self._recorder = None
+        self._in_flight = 0
+        self._options = options
+        duration = options.run_time or math.inf
+        if options.arrival_log is not None:
+            recorded = read_arrival_log(options.arrival_log, column=options.arrival_column)
+            self._recorded_arrivals = recorded[recorded < duration].tolist()
+            # The last one is sent too.
+            duration = min(duration, float(recorded[-1]) + _POLL_SECONDS)
+        self._duration = duration
+        self.prepared = {protocol: _prepare(options, protocol) for protocol in protocols}
+        return duration
+
+    def start(self, share: Share, duration: float) -> None:
+        """Begin to send.
+
+        Args:
+            share: of the load.
+            duration: seconds after which no more is sent; infinite where that is not known.
+        """
+        origin = time.monotonic_ns() + int((share.begin - time.time()) * 1e9)
+        begin = origin + int(self.options.warmup * 1e9)
+        self._recorder = Recorder(share.run, begin, origin + duration * 1e9)
+        self._meter = UsageMeter([psutil.Process()])
+        if self.options.is_open_loop and share.position < share.of:
+            mine = itertools.islice(self._due(), share.position, None, share.of)
+            self.arrivals = Arrivals(origin + int(due * 1e9) for due in mine)
+        gevent.sleep(max(0.0, share.begin - time.time()))
+        self.started.set()
+
+    def _due(self) -> Iterator[float]:
+        if self.options.load_shape == "replay":
+            return iter(self._recorded_arrivals)
+        return schedule(make_profile(self.options), arrivals=self.options.arrivals, seed=self.options.seed)
+
+    @property
+    def recorded_rate(self) -> float:
+        """Requests per second of the log that is replayed, on average."""
+        return len(self._recorded_arrivals) / self._duration
+
+    def request_begins(self) -> None:
+        """A user is about to send."""
+        self._in_flight += 1
+
+    def request_ends(self) -> None:
+        """It has an answer, or has given up."""
+        self._in_flight -= 1
+
+    def record(self, due: int, sent: int, done: int, failure: str) -> None:
+        """See `Recorder.record`; what comes after the last report is lost, and was counted as unanswered."""
+        if self._recorder is not None and not self._closed:
+            self._recorder.record(due, sent, done, failure)
+
+    def finish(self) -> None:
+        """Send nothing new but what is overdue, and wait for the answers, at most as long as a request may take."""
+        if self.finishing:
+            return
+        self.finishing = True
+        now = time.monotonic_ns()
+        if self._recorder is not None:
+            self._recorder.end = min(self._recorder.end, now)
+        if self.arrivals is not None:
+            self.arrivals.stop()
+        deadline = now + int((self._options.timeout if self._options else 0.0) * 1e9)
+        while (self._in_flight or self._overdue) and time.monotonic_ns() < deadline:
+            gevent.sleep(_POLL_SECONDS)
+        self._closed = True
+        if self._recorder is not None:
+            self._recorder.record_unsent(self.arrivals.drop() if self.arrivals else 0, _UNSENT)
+            self._recorder.record_unsent(self._in_flight, _UNANSWERED)
+
+    @property
+    def _overdue(self) -> int:
+        return self.arrivals.waiting if self.arrivals else 0
+
+    def report(self) -> Report | None:
+        """What happened since the last report; None before the start, and after the last one."""
+        recorder, usage = self._recorder, None
+        if recorder is None:
+            return None
+        if self._closed:
+            self._recorder = None
+            if self._meter is not None:
+                self._meter.read()
+                usage = self._meter.usage()
+        return recorder.take(final=self._closed, usage=usage)
+
+
+def _prepare(options: LoadOptions, protocol: str) -> Prepared:
+    url = options.grpc_url if protocol == "grpc" else options.http_url
+    with Client(url, timeout=options.timeout) as client:
+        server = client.server_metadata()
+        model = client.model(options.model or _only_model(client), options.model_version)
+        requests = make_requests(
+            model,
+            samples=options.samples,
+            golden=options.golden,
+            count=options.distinct_inputs,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            tolerance=options.tolerance,
+        )
+        versions = (options.model_version,) if options.model_version else tuple(model.metadata.versions)
+        return Prepared(url, model.name, versions, f"{server.name} {server.version}", requests)
+
+
+def _only_model(client: Client) -> str:
+    names = sorted({status.name for status in client.models()})
+    if len(names) != 1:
+        listed = ", ".join(names) or "none"
+        raise LoadTestMisconfigured(f"the server has these models: {listed}; pick one with --model")
+    return names[0]

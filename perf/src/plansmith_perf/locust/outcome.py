@@ -1,0 +1,138 @@
+"""What a load test with Locust ends with: a result document, a summary, and whether the SLO was kept."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from plansmith_perf.environment import describe_environment
+from plansmith_perf.results import ClosedLoop, LoadTestResult, Measurement, OpenLoop, SloOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from plansmith_perf.locust.node import Prepared
+    from plansmith_perf.locust.options import LoadOptions
+
+__all__ = ["Outcome", "describe_shape", "load_of", "make_result", "summary"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished test.
+
+    Attributes:
+        measurement: what was measured.
+        slo_met: None where there was none.
+        interruption: why it ended early; "" where it did not.
+    """
+
+    measurement: Measurement
+    slo_met: bool | None
+    interruption: str
+
+
+def load_of(options: LoadOptions, recorded_rate: float) -> ClosedLoop | OpenLoop:
+    """The load that was asked for, at its peak.
+
+    Args:
+        options: of the test.
+        recorded_rate: requests per second of a replayed log.
+    """
+    if options.is_open_loop:
+        return OpenLoop(rate=options.arrival_rate or recorded_rate, arrivals=options.arrivals)
+    return ClosedLoop(concurrency=options.users)
+
+
+def describe_shape(options: LoadOptions) -> list[str]:
+    """What a reader must know of a load that is not the same from beginning to end."""
+    if options.load_shape == "constant":
+        return []
+    if options.arrival_log is not None:
+        return [f"the load was a replay of the arrivals recorded in {options.arrival_log.name}"]
+    words = {
+        "ramp": "along a line",
+        "step": f"in {options.shape_steps} steps",
+        "spike": f"for {options.shape_spike:.0%} of the run time",
+    }[options.load_shape]
+    unit = f"{options.arrival_rate:g} requests/s" if options.is_open_loop else f"{options.users} users"
+    return [f"the load was a {options.load_shape}: from {options.shape_base:.0%} of {unit} to all of it, {words}"]
+
+
+def keeps_slo(options: LoadOptions, measurement: Measurement) -> bool | None:
+    """Whether the SLO was kept; None where there was none."""
+    if options.slo is None:
+        return None
+    if isinstance(measurement.load, OpenLoop):
+        return options.slo.is_met(measurement)
+    # A closed loop has no queue that grows: what is on its way at the end are its users' last requests.
+    requests = min(measurement.requests, round(measurement.throughput * measurement.seconds))
+    return options.slo.is_met(measurement.model_copy(update={"requests": requests}))
+
+
+def make_result(
+    options: LoadOptions, protocol: Literal["grpc", "http"], prepared: Prepared, workers: int, outcome: Outcome
+) -> LoadTestResult:
+    """The document that `plansmith bench` writes too."""
+    slo = None
+    if options.slo is not None and outcome.slo_met is not None:
+        rate = options.arrival_rate if outcome.slo_met and options.load_shape == "constant" else 0.0
+        slo = SloOutcome(slo=options.slo.text, met=outcome.slo_met, rate=rate or None)
+    return LoadTestResult(
+        tool="locust",
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        model=prepared.model,
+        model_version=", ".join(prepared.versions),
+        protocol=protocol,
+        batch_size=options.batch_size,
+        inputs=options.samples.name if options.samples else "random",
+        expected_answers=options.golden.name if options.golden else "idle server",
+        workers=workers,
+        environment=describe_environment(prepared.server),
+        complete=outcome.measurement.complete,
+        interruption=outcome.interruption or None,
+        measurements=[outcome.measurement],
+        slo=slo,
+    )
+
+
+def summary(options: LoadOptions, outcome: Outcome) -> list[str]:
+    """The lines to print at the end of a test; milliseconds, with the resolution of a microsecond."""
+    measured = outcome.measurement
+    percentiles = options.percentiles
+    headings = ["", *(f"p{p:g}" for p in percentiles), "max"]
+    rows = [headings]
+    for name, found in (
+        ("latency", measured.latency),
+        ("service", measured.service if options.is_open_loop else None),
+        ("sent late by", measured.dispatch_lag),
+    ):
+        if found is not None:
+            longest = found.maximum or 0.0
+            # A percentile is the upper end of its bucket.
+            times = [*(min(found.percentiles[f"{p:g}"], longest) for p in percentiles), longest]
+            rows.append([name, *(f"{time / 1000:.3f}" for time in times)])
+    answers = measured.requests - measured.errors
+    clock = "from the time when each request was due" if options.is_open_loop else "from the time when each was sent"
+    lines = [
+        f"{answers:,} right answers to {measured.requests:,} requests in {measured.seconds:.1f} s:",
+        f"{measured.throughput:,.1f} a second; milliseconds {clock}:",
+        *_aligned(rows),
+        *(f"{count} x {message}" for message, count in measured.error_messages.items()),
+        *measured.notes,
+    ]
+    if outcome.interruption:
+        lines.append(f"ended early: {outcome.interruption}; the result is partial")
+    if options.slo is not None:
+        lines.append(f"the SLO {options.slo.text} is {'kept' if outcome.slo_met else 'missed'}")
+    return lines
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    first = max(len(row[0]) for row in rows)
+    widths = [max(map(len, column)) for column in zip(*(row[1:] for row in rows), strict=True)]
+    return [
+        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))])
+        for row in rows
+    ]

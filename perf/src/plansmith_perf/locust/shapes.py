@@ -1,0 +1,56 @@
+"""The load's shape as Locust wants it: so many users now, and the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from locust import LoadTestShape
+
+from plansmith_perf.locust.profiles import Profile, make_profile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from plansmith_perf.locust.options import LoadOptions
+
+__all__ = ["ProfileShape", "needs_shape"]
+
+# Beyond it Locust warns.
+_FASTEST_SPAWN_RATE = 100.0
+
+
+class ProfileShape(LoadTestShape):
+    """Users by a profile in closed loop; in open loop all of them from the beginning, and the schedule is shaped.
+
+    Args:
+        options: of the test.
+        elapsed: seconds since the load began; None before.
+        duration: seconds that it lasts.
+    """
+
+    use_common_options = True
+
+    def __init__(
+        self, options: LoadOptions, elapsed: Callable[[], float | None], duration: Callable[[], float]
+    ) -> None:
+        super().__init__()
+        self._profile: Profile | None = None if options.is_open_loop else make_profile(options)
+        self._users = options.users
+        self._elapsed = elapsed
+        self._duration = duration
+
+    def tick(self) -> tuple[int, float] | None:
+        """How many users there are to be, and how many are started in a second; None at the end."""
+        elapsed = self._elapsed()
+        if elapsed is not None and elapsed >= self._duration():
+            return None
+        users = self._users
+        if self._profile is not None:
+            # A change while the first users are being started would have Locust begin anew.
+            users = max(1, round(self._profile.level(elapsed or 0.0)))
+        return users, _FASTEST_SPAWN_RATE
+
+
+def needs_shape(options: LoadOptions) -> bool:
+    """Whether Locust's own constant number of users for a run time is not enough."""
+    return options.is_open_loop or options.load_shape != "constant"

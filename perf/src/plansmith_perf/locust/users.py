@@ -1,0 +1,146 @@
+"""Locust users that ask any model of a running server, over gRPC and over HTTP, and check each answer."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import gevent
+import gevent.event
+from locust import User, task
+
+from plansmith_client import Client, ClientError
+from plansmith_perf.errors import PerfError
+from plansmith_perf.requests import CheckedRequest, check_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from plansmith_perf.locust.node import LoadNode
+
+__all__ = ["GrpcUser", "HttpUser", "InferenceUser"]
+
+# A server that is gone refuses at once: asking it without a pause would only burn the processor.
+_PAUSE_AFTER_ERROR_SECONDS = 0.01
+_PAUSE_AFTER_OUTAGE_SECONDS = 0.5
+_number = itertools.count()
+
+
+class InferenceUser(User):
+    """Sends one request after the other, each user with its own connection to the server.
+
+    In closed loop it thinks, for no time by default, between an answer and the next request. In open loop it waits
+    until a request is due that no other user has taken.
+    """
+
+    abstract = True
+    protocol: ClassVar[str]
+    shown: ClassVar[str]
+    node: ClassVar[LoadNode]
+
+    def on_start(self) -> None:
+        """Connect, and wait for the load to begin."""
+        self.due: int | None = None
+        self.failed = False
+        self.client: Client | None = None
+        prepared = self.node.prepared.get(self.protocol)
+        if prepared is None:
+            # The preparation failed, and the test is about to be stopped; an exception would be logged for each user.
+            gevent.event.Event().wait()
+            return
+        options = self.node.options
+        self.requests = prepared.requests
+        # Further attempts, or none at all while a breaker is open, would hide what the server does.
+        self.client = Client(prepared.url, timeout=options.timeout, retries=0, breaker=None)
+        self.choose = random.Random(f"{options.seed} {next(_number)}").choice  # noqa: S311 - no secret
+        while not self.node.finishing:
+            try:
+                self.model = self.client.model(prepared.model, options.model_version)
+                break
+            except ClientError as error:
+                now = time.monotonic_ns()
+                self._report(now, now, time.monotonic_ns(), failure=error)
+                gevent.sleep(_PAUSE_AFTER_OUTAGE_SECONDS)
+        while not self.node.finishing and not self.node.started.wait(timeout=_PAUSE_AFTER_OUTAGE_SECONDS):
+            pass
+
+    def on_stop(self) -> None:
+        """Close the connection."""
+        if self.due is not None:
+            self.node.request_ends()
+        if self.client is not None:
+            self.client.close()
+
+    def wait_time(self) -> float:
+        """Seconds until the next request; in open loop it waits itself, until one is due."""
+        node = self.node
+        if node.arrivals is not None and not (node.finishing and not node.arrivals.waiting):
+            self.due = node.arrivals.take()
+            node.request_begins()
+            return 0.0
+        if node.finishing or node.options.is_open_loop:
+            # Until Locust stops this user: it takes no time while a user waits.
+            gevent.event.Event().wait()
+        return max(node.options.think_time, _PAUSE_AFTER_ERROR_SECONDS if self.failed else 0.0)
+
+    @task
+    def infer(self) -> None:
+        """Send one request, check its answer and report both."""
+        due, self.due = self.due, None
+        if due is None:
+            if self.node.finishing or self.node.options.is_open_loop:
+                return
+            self.node.request_begins()
+        request = self.choose(self.requests)
+        failure: Exception | None = None
+        size = 0
+        try:
+            sent = time.monotonic_ns()
+            try:
+                answer = self.model.infer(request.inputs)
+            except ClientError as error:
+                failure = error
+            done = time.monotonic_ns()
+            if failure is None:
+                size = sum(array.nbytes for array in answer.values())
+                failure = self._check(answer, request)
+            self.failed = failure is not None
+            self._report(sent if due is None else due, sent, done, failure=failure, size=size)
+        finally:
+            self.node.request_ends()
+
+    def _check(self, answer: Mapping[str, NDArray[Any]], request: CheckedRequest) -> PerfError | None:
+        try:
+            check_answer(answer, request.expected, tolerance=self.node.options.tolerance)
+        except PerfError as error:
+            return error
+        return None
+
+    def _report(self, due: int, sent: int, done: int, *, failure: Exception | None, size: int = 0) -> None:
+        self.node.record(due, sent, done, str(failure) if failure else "")
+        self.environment.events.request.fire(
+            request_type=self.shown,
+            name=self.node.prepared[self.protocol].model,
+            response_time=(done - due) / 1e6,
+            response_length=size,
+            exception=failure,
+            context={},
+        )
+
+
+class GrpcUser(InferenceUser):
+    """Asks over gRPC at --grpc-url."""
+
+    protocol = "grpc"
+    shown = "gRPC"
+
+
+class HttpUser(InferenceUser):
+    """Asks over HTTP at --http-url."""
+
+    protocol = "http"
+    shown = "HTTP"
