@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from plansmith_perf.peers.servers import Program, open_program
 
 ROOT = Path(__file__).parent.parent
 REPOSITORY = ROOT / "model_repository"
-COMMAND = "import typer; from plansmith_perf.commands.bench_compare import compare; typer.run(compare)"
+COMMAND = (Path(sys.executable).with_name("plansmith"), "bench", "compare")
 MEASURED = ("fastapi", "triton-default", "sdk-grpc", "tritonclient-aio", "onnxruntime", "engine")
 SHORT = ("--rounds", "2", "--seconds", "0.3", "--warmup", "0.2", "--concurrency", "4")
 MARK = "PLANSMITH_TEST_MARK"
@@ -35,7 +36,7 @@ MARK = "PLANSMITH_TEST_MARK"
 
 def start(mark: str, *words: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "digits", "--repository", str(REPOSITORY), *map(str, words)],
+        [*COMMAND, "digits", "--repository", REPOSITORY, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -99,6 +100,15 @@ def test_a_ratio_is_the_median_of_the_rounds_and_has_both_figures(compared):
     assert paired_ratio(comparison, "nobody") is None
     line = next(line for line in said.splitlines() if line.strip().startswith("plansmith "))
     assert f"({median_throughput(ours):,.1f} / {median_throughput(baseline):,.1f})" in line
+    assert "plansmith to Triton, default configuration: " in said
+
+
+def test_models_in_process_say_how_many_requests_a_call_has(compared):
+    comparison, _, _ = compared
+    in_process = [peer for peer in comparison.peers if peer.kind == "in process"]
+    assert len(in_process) == 2
+    for peer in in_process:
+        assert re.search(r"; calls of [124] requests?$", peer.setup)
 
 
 def test_the_table_says_why_there_are_no_rows_for_a_gpu(compared):

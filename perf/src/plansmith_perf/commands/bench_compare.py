@@ -92,7 +92,11 @@ def compare(
         tolerance=tolerance,
         notes=[note] if note else [],
     )
-    result = _with_progress(options)
+    try:
+        result = _with_progress(options)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Interrupted: nothing was measured, and no server runs any more.", soft_wrap=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     document = result.model_dump_json(indent=2)
     if output is not None:
         output.write_text(document + "\n", encoding="utf-8")

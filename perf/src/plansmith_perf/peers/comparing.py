@@ -66,6 +66,8 @@ class _Entry:
     peer: Peer
     contestant: Contestant | None = None
     agreement: Agreement | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    detail: str = ""
     status: PeerStatus = "measured"
     reason: str = ""
     rounds: list[Measurement] = field(default_factory=list)
@@ -75,15 +77,16 @@ class _Entry:
         self.contestant = None
         self.status, self.reason = status, reason
 
-    def result(self, versions: dict[str, str]) -> PeerResult:
+    def result(self) -> PeerResult:
+        """What has become of it."""
         agreement = self.agreement
         difference = agreement.largest_difference if agreement else None
         return PeerResult(
             name=self.peer.name,
             kind=self.peer.kind,
-            setup=self.peer.setup,
+            setup="; ".join(filter(None, (self.peer.setup, self.detail))),
             source=self.peer.source,
-            versions=versions,
+            versions=self.versions,
             status=self.status,
             reason=self.reason or None,
             largest_difference=difference if difference is not None and math.isfinite(difference) else None,
@@ -111,7 +114,6 @@ def run_comparison(
         plansmith_client.ClientError: it does not answer.
     """
     entries = [_Entry(peer) for peer in options.peers]
-    versions: dict[str, dict[str, str]] = {}
     complete = True
     with ExitStack() as stack:
         progress(f"Starting {options.model} on Triton", 0)
@@ -132,8 +134,6 @@ def run_comparison(
             for entry in entries:
                 progress(f"Starting {entry.peer.name}", 0)
                 _open(entry, subject, options, stack)
-                if entry.contestant is not None:
-                    versions[entry.peer.name] = dict(entry.contestant.versions)
             _play(entries, options, progress)
         except KeyboardInterrupt:
             complete = False
@@ -151,7 +151,7 @@ def run_comparison(
         environment=describe_environment(server),
         complete=complete,
         baseline=BASELINE,
-        peers=[entry.result(versions.get(entry.peer.name, {})) for entry in entries],
+        peers=[entry.result() for entry in entries],
         notes=list(options.notes),
     )
 
@@ -164,6 +164,7 @@ def _open(entry: _Entry, subject: Subject, options: ComparisonOptions, stack: Ex
         return
     try:
         contestant = stack.enter_context(peer.open(subject, options.measuring.concurrency))
+        entry.versions = dict(contestant.versions)
         entry.agreement = compare_answers(
             contestant.ask,
             subject.requests,
@@ -181,7 +182,7 @@ def _open(entry: _Entry, subject: Subject, options: ComparisonOptions, stack: Ex
     except (PerfError, ServerError, ClientError, BuildError, OSError) as error:
         entry.fail("failed", str(error))
     else:
-        entry.contestant = contestant
+        entry.contestant, entry.detail = contestant, contestant.detail
 
 
 def _play(entries: Sequence[_Entry], options: ComparisonOptions, progress: Callable[[str, float], None]) -> None:

@@ -61,6 +61,11 @@ class ProtocolContestant:
     _tolerance: float = field(default=0.0, init=False)
 
     @property
+    def detail(self) -> str:
+        """See Contestant."""
+        return ""
+
+    @property
     def processes(self) -> Sequence[psutil.Process]:
         """See Contestant."""
         return self.find_processes()
@@ -113,6 +118,11 @@ class BodyContestant:
     find_processes: Callable[[], Sequence[psutil.Process]]
     _requests: Path | None = field(default=None, init=False)
     _tolerance: float = field(default=0.0, init=False)
+
+    @property
+    def detail(self) -> str:
+        """See Contestant."""
+        return ""
 
     @property
     def processes(self) -> Sequence[psutil.Process]:

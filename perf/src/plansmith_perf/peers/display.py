@@ -14,7 +14,18 @@ from plansmith_perf.peers.results import median_throughput, paired_ratio
 if TYPE_CHECKING:
     from plansmith_perf.peers.results import Comparison, PeerResult
 
-__all__ = ["show_comparison"]
+__all__ = ["PAIRS", "show_comparison"]
+
+_OURS = "plansmith"
+PAIRS = (
+    (_OURS, "Triton, default configuration"),
+    (_OURS, "plansmith's engine in process"),
+    *(
+        (f"plansmith client, {how}", f"tritonclient, {how}")
+        for how in ("gRPC, threads", "gRPC, asyncio", "HTTP, threads")
+    ),
+)
+"""Peers whose ratio to each other says more than that to the baseline."""
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -31,17 +42,27 @@ def show_comparison(comparison: Comparison) -> None:
     table.add_column("peer")
     for heading in ("requests/s", "p50", "p99", "ratio", "answers", "top-1"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("setup")
     for peer in comparison.peers:
         table.add_row(*_cells(comparison, peer))
     console = Console()
     console.print(table)
+    for line in _lines(comparison):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _lines(comparison: Comparison) -> list[str]:
+    """What there is to know besides: the pairs that belong together, reasons and notes."""
+    lines = []
+    for one, other in PAIRS:
+        ratio = _ratio(comparison, one, other)
+        if ratio != "-":
+            lines.append(f"{one} to {other}: {ratio}")
     for peer in comparison.peers:
         if peer.reason:
-            line = f"{peer.name}: {peer.status}: {peer.reason}"
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
-    for note in comparison.notes:
-        console.print(note, soft_wrap=True, markup=False, highlight=False)
+            lines.append(f"{peer.name}: {peer.status}: {peer.reason}")
+        elif peer.rounds:
+            lines += [f"{peer.name}: {note}" for note in peer.rounds[-1].notes]
+    return [*lines, *comparison.notes]
 
 
 def _cells(comparison: Comparison, peer: PeerResult) -> list[str]:
@@ -51,18 +72,17 @@ def _cells(comparison: Comparison, peer: PeerResult) -> list[str]:
         f"{throughput:,.1f}" if throughput is not None else peer.status,
         _latency(peer, "50"),
         _latency(peer, "99"),
-        _ratio(comparison, peer),
+        _ratio(comparison, peer.name, comparison.baseline),
         _answers(peer),
         f"{peer.top1_agreement:.1%}" if peer.top1_agreement is not None else "-",
-        peer.setup,
     ]
 
 
-def _ratio(comparison: Comparison, peer: PeerResult) -> str:
+def _ratio(comparison: Comparison, name: str, baseline: str) -> str:
     """The ratio with both of its figures."""
-    ratio = paired_ratio(comparison, peer.name)
-    baseline = next((other for other in comparison.peers if other.name == comparison.baseline), None)
-    mine, theirs = median_throughput(peer), median_throughput(baseline) if baseline is not None else None
+    ratio = paired_ratio(comparison, name, baseline)
+    by_name = {peer.name: median_throughput(peer) for peer in comparison.peers}
+    mine, theirs = by_name.get(name), by_name.get(baseline)
     if ratio is None or mine is None or theirs is None:
         return "-"
     return f"{ratio:.2f} ({mine:,.1f} / {theirs:,.1f})"

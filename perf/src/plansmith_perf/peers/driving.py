@@ -81,14 +81,18 @@ class Contestant(Protocol):
 
     Attributes:
         versions: of its packages.
-        processes: of its server; none for what has no server of its own.
     """
 
     versions: Mapping[str, str]
 
     @property
+    def detail(self) -> str:
+        """What was found out about its setup while it was prepared, or ""."""
+        ...
+
+    @property
     def processes(self) -> Sequence[psutil.Process]:
-        """Of its server."""
+        """Of its server; none for what has no server of its own."""
         ...
 
     def ask(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

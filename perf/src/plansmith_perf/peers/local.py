@@ -51,6 +51,11 @@ class ClientContestant:
     _tolerance: float = field(default=0.0, init=False)
 
     @property
+    def detail(self) -> str:
+        """See Contestant."""
+        return ""
+
+    @property
     def processes(self) -> Sequence[psutil.Process]:
         """See Contestant."""
         return self.find_processes()
@@ -108,6 +113,11 @@ class EngineContestant:
     stack: int = field(default=1, init=False)
     _requests: Path | None = field(default=None, init=False)
     _tolerance: float = field(default=0.0, init=False)
+
+    @property
+    def detail(self) -> str:
+        """See Contestant."""
+        return f"calls of {self.stack} {'request' if self.stack == 1 else 'requests'}"
 
     @property
     def processes(self) -> Sequence[psutil.Process]:

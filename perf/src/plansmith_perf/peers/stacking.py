@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["answers_of", "best_stack", "stack_requests"]
 
-_TRIALS = 2
+_TRIALS = 3
 
 
 def stack_requests(requests: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -57,4 +58,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # PyTriton cleans up behind itself at Ctrl-C alone.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     main()
