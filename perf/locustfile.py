@@ -3,8 +3,9 @@
     locust -f perf/locustfile.py --model digits                                               web UI, both protocols
     locust -f perf/locustfile.py --model digits --protocol grpc --headless -u 8 -r 8 -t 30s   gRPC alone, no UI
 
-Nothing needs editing: `--help` lists the options under "plansmith". Inputs are made from the model's metadata or come
-from a file, and each answer is compared with that of the idle server or with the one that a golden file says.
+Nothing needs editing: inputs are made from the model's metadata or come from a file, and each answer is compared with
+that of the idle server or with the one that a golden file says. docs/load-testing.md lists the options, which Locust
+leaves out of its --help.
 """
 
 import grpc.experimental.gevent as grpc_gevent

@@ -43,15 +43,21 @@ def free_port():
 
 @contextlib.contextmanager
 def started(*words, cwd):
-    """A locust process, killed at the latest when the block ends."""
+    """A locust process, killed with what it has started at the latest when the block ends."""
     process = subprocess.Popen(
-        command(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd, env=environment()
+        command(*words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=cwd,
+        env=environment(),
+        start_new_session=True,
     )
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
@@ -238,7 +244,18 @@ def test_options_that_make_no_sense_end_the_command_before_it_begins(locust, wor
 
 
 def test_ctrl_c_keeps_what_was_measured_and_marks_it(addresses, tmp_path):
-    words = ("--protocol", "grpc", "--arrival-rate", "50", "--result", "result.json", "--run-time", "60s")
+    words = (
+        "--protocol",
+        "grpc",
+        "--arrival-rate",
+        "50",
+        "--result",
+        "result.json",
+        "--run-time",
+        "60s",
+        "--slo",
+        "p99=5s",
+    )
     with started(*SHORT, *addresses, *words, cwd=tmp_path) as process:
         said = wait_for(process, "All users spawned")
         time.sleep(1.5)
@@ -250,6 +267,7 @@ def test_ctrl_c_keeps_what_was_measured_and_marks_it(addresses, tmp_path):
     assert result.interruption == "it was stopped before its time was over"
     assert result.measurements[0].requests > 0
     assert "the result is partial" in said
+    assert "the SLO p99=5s cannot be judged" in said
 
 
 def test_a_master_and_two_workers_share_one_schedule_and_one_histogram(addresses, tmp_path):
@@ -302,26 +320,34 @@ def test_a_worker_that_cannot_prepare_ends_the_run_everywhere(addresses, tmp_pat
     assert "Error: worker 0: the arrival log arrivals.log cannot be read" in said
 
 
-def test_the_web_page_has_the_options_and_runs_a_test(addresses, tmp_path):
-    page = f"http://127.0.0.1:{free_port()}"
-    port = page.rpartition(":")[2]
-    with started("--web-host", "127.0.0.1", "--web-port", port, *addresses, "--seed", "7", cwd=tmp_path) as process:
+def test_the_web_page_has_the_options_and_runs_one_test_after_the_other(addresses, tmp_path):
+    port, link = free_port(), free_port()
+    page = f"http://127.0.0.1:{port}"
+    words = ("--processes", "1", "--master-bind-host", "127.0.0.1", "--master-bind-port", link, "--master-port", link)
+    with started(*words, "--web-host", "127.0.0.1", "--web-port", port, *addresses, cwd=tmp_path) as process:
         wait_for(process, "Starting web interface")
+        wait_until(page, lambda now: now["worker_count"] == 1)
         assert "arrival_rate" in get(page)
         assert "load_shape" in get(page)
-        form = {"user_count": 2, "spawn_rate": 10, "protocol": "http", "run_time": "2s"}
+        form = {"user_count": 2, "spawn_rate": 10, "protocol": "http", "run_time": "1s"}
         refused = json.loads(get(f"{page}/swarm", form | {"load_shape": "ramp", "slo": "p99"}))
         assert not refused["success"]
         assert "the SLO 'p99' must be of the form" in refused["message"]
-        begun = json.loads(get(f"{page}/swarm", form | {"arrival_rate": 40, "arrivals": "constant", "slo": "p50=5s"}))
-        assert begun["success"], begun
-        statistics = wait_until_stopped(page)
+        begin(page, form | {"arrival_rate": 40, "arrivals": "constant", "slo": "p50=5s"})
+        first = wait_until(page, has_ended)
+        begin(page, form | {"protocol": "grpc", "arrival_rate": 20, "arrivals": "constant"})
+        second = wait_until(page, lambda now: has_ended(now) and rows_of_digits(now)[0][0] == "gRPC")
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=30)[0]
-    (row,) = [row for row in statistics["stats"] if row["name"] == "digits"]
-    assert (row["method"], row["num_requests"], row["num_failures"]) == ("HTTP", 80, 0)
+    assert rows_of_digits(first) == [("HTTP", 40, 0)]
+    assert rows_of_digits(second) == [("gRPC", 20, 0)]
     assert "the SLO p50=5s is kept" in said
     assert process.returncode == 0, said
+
+
+def rows_of_digits(statistics):
+    rows = [row for row in statistics["stats"] if row["name"] == "digits"]
+    return [(row["method"], row["num_requests"], row["num_failures"]) for row in rows]
 
 
 def get(url, form=None):
@@ -338,14 +364,29 @@ def get(url, form=None):
             time.sleep(0.1)
 
 
-def wait_until_stopped(page):
+def begin(page, form):
+    """Start a test, once the one before has ended."""
+    answer = {"message": "is still ending"}
+    while "is still ending" in answer["message"]:
+        answer = json.loads(get(f"{page}/swarm", form))
+    assert answer["success"], answer
+
+
+def has_ended(statistics):
+    """Whether there was a test, and the worker is ready for another."""
+    workers = [worker["state"] for worker in statistics["workers"]]
+    return statistics["state"] == "stopped" and workers == ["ready"] and rows_of_digits(statistics)
+
+
+def wait_until(page, reached):
+    """The statistics as soon as they are as asked."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         statistics = json.loads(get(f"{page}/stats/requests"))
-        if statistics["state"] == "stopped":
+        if reached(statistics):
             return statistics
-        time.sleep(0.2)
-    pytest.fail("the test did not stop")
+        time.sleep(0.1)
+    pytest.fail(f"it stayed at {statistics}")
 
 
 def wait_for(process, words):

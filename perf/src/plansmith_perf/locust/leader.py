@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Leader"]
 
 _POLL_SECONDS = 0.02
+_LOOK_SECONDS = 1.0
 _EXIT_FAILED, _EXIT_MISSED = 1, 3
 
 
@@ -61,7 +62,7 @@ class Leader:
         self._run = self._duration = math.inf
         self._began: float | None = None
         self._stopped = math.inf
-        self._failed = self._cut_short = False
+        self._failed = self._cut_short = self._summing_up = False
         self._missing = ""
         self._outcome: Outcome | None = None
         events = environment.events
@@ -75,6 +76,11 @@ class Leader:
         """Whether a test is going on."""
         return self._runner.state in (STATE_SPAWNING, STATE_RUNNING)
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether a test has stopped but not ended: Locust would take no notice of another one, or mix the two up."""
+        return not self.is_running and (self._summing_up or self._runner.shape_greenlet is not None)
+
     def arrange(self, options: LoadOptions) -> None:
         """Have Locust run the users and the shape that the options ask for; before it starts a test.
 
@@ -86,12 +92,15 @@ class Leader:
         if options.result is not None and len(protocols) > 1:
             raise LoadTestMisconfigured("--result describes one protocol: give --protocol grpc or --protocol http")
         self._environment.user_classes = selected
-        # Workers know every user, and Locust keeps its own options from them.
+        # Workers know every user, Locust keeps its own options from them, and the result is not theirs to write.
         vars(self._environment.parsed_options)[TOLD] = {
             "protocol": protocols[0] if len(protocols) == 1 else "both",
             "run_time": options.run_time,
+            "result": "",
         }
         self._environment.shape_class = None
+        # A shape is asked before the test has begun, and must not see the one before.
+        self._began = None
         if needs_shape(options):
             shape = ProfileShape(options, self._elapsed, lambda: self._duration)
             shape.runner = self._runner
@@ -113,6 +122,7 @@ class Leader:
             protocols = protocols_of(self._environment.user_classes, options)
             self._duration = self._node.prepare(options, protocols)
         except (ClientError, PerfError) as error:
+            self._node.prepared = {}
             self._environment.stop_timeout = self._stop_timeout
             self._fail(str(error), error.exit_code)
             return
@@ -124,7 +134,7 @@ class Leader:
             self._launcher = gevent.spawn(self._launch, options, self._watch)
 
     def _launch(self, options: LoadOptions, watch: ServerWatch) -> None:
-        """Start once all have prepared, in open loop also once all users are there to send."""
+        """Start once all have prepared, in open loop also once all users are there to send; then watch the server."""
         runner = self._runner
         while not self._crew.is_ready() or (
             options.is_open_loop and (runner.user_count < runner.target_user_count or not runner.user_count)
@@ -134,6 +144,9 @@ class Leader:
         self._began = time.monotonic() - (time.time() - begin)
         gevent.sleep(max(0.0, self._began + options.warmup - time.monotonic()))
         watch.begin()
+        while True:
+            gevent.sleep(_LOOK_SECONDS)
+            watch.look()
 
     def _receive(self, report: Report) -> None:
         # A late report of the test before is not counted to this one.
@@ -152,6 +165,7 @@ class Leader:
 
     def _finish(self, **_: Any) -> None:
         self._stopped = time.monotonic()
+        self._summing_up = True
         if self._launcher is not None:
             self._launcher.kill()
         if self._watch is not None:
@@ -162,11 +176,12 @@ class Leader:
             self._missing = self._crew.finish(self._node.options.timeout)
 
     def _conclude(self, **_: Any) -> None:
+        self._summing_up = False
         if self._began is None or self._outcome is not None or self._watch is None:
             return
         options = self._node.options
         lasted = min(self._stopped - self._began, self._duration)
-        interruption = self._missing
+        interruption = f"the server at {self._watch.url} is gone" if self._watch.is_gone else self._missing
         # A run time without a shape is Locust's, and began before the load.
         exact = self._cut_short or self._environment.shape_class is not None
         if exact and math.isfinite(self._duration) and lasted < self._duration:

@@ -24,7 +24,7 @@ class Outcome:
 
     Attributes:
         measurement: what was measured.
-        slo_met: None where there was none.
+        slo_met: None where there was none, or the run did not come to its end.
         interruption: why it ended early; "" where it did not.
     """
 
@@ -61,8 +61,8 @@ def describe_shape(options: LoadOptions) -> list[str]:
 
 
 def keeps_slo(options: LoadOptions, measurement: Measurement) -> bool | None:
-    """Whether the SLO was kept; None where there was none."""
-    if options.slo is None:
+    """Whether the SLO was kept; None where there was none, or the run did not come to its end."""
+    if options.slo is None or not measurement.complete:
         return None
     if isinstance(measurement.load, OpenLoop):
         return options.slo.is_met(measurement)
@@ -125,7 +125,8 @@ def summary(options: LoadOptions, outcome: Outcome) -> list[str]:
     if outcome.interruption:
         lines.append(f"ended early: {outcome.interruption}; the result is partial")
     if options.slo is not None:
-        lines.append(f"the SLO {options.slo.text} is {'kept' if outcome.slo_met else 'missed'}")
+        verdict = {True: "is kept", False: "is missed", None: "cannot be judged"}[outcome.slo_met]
+        lines.append(f"the SLO {options.slo.text} {verdict}")
     return lines
 
 

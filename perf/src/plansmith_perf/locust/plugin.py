@@ -61,11 +61,17 @@ def _check_form(environment: Environment, leader: Leader) -> Response | None:
     """Answer a form that makes no sense with a sentence, before Locust starts a test with it."""
     if request.method != "POST" or not request.path.endswith("/swarm") or leader.is_running:
         return None
+    if leader.is_ending:
+        return _refusal(environment, "the last test is still ending: start this one in a moment")
     try:
         leader.arrange(parse_options(_filled_in(vars(environment.parsed_options), request.form)))
     except (LoadTestMisconfigured, ValueError, ArgumentTypeError) as error:
-        return jsonify({"success": False, "message": str(error), "host": environment.host})
+        return _refusal(environment, str(error))
     return None
+
+
+def _refusal(environment: Environment, message: str) -> Response:
+    return jsonify({"success": False, "message": message, "host": environment.host})
 
 
 def _filled_in(options: Mapping[str, Any], form: Mapping[str, str]) -> dict[str, Any]:
@@ -74,7 +80,8 @@ def _filled_in(options: Mapping[str, Any], form: Mapping[str, str]) -> dict[str,
     for field, text in form.items():
         name = _OTHER_NAMES.get(field, field)
         if name == "run_time":
-            filled[name] = parse_timespan(text) if text else None
+            # Locust too keeps the last one where the field is empty.
+            filled[name] = parse_timespan(text) if text else options[name]
         elif name == "num_users":
             filled[name] = int(text)
         elif isinstance(filled.get(name), str | int | float) and not isinstance(filled[name], bool):

@@ -24,6 +24,7 @@ class ServerWatch:
     """
 
     def __init__(self, url: str, model: str, version: str) -> None:
+        self.url = url
         self._of = (url, model, version)
         # Here, because it takes its time.
         self._processes = server_processes(Address.parse(url))
@@ -35,11 +36,21 @@ class ServerWatch:
         self._meter = UsageMeter(self._processes)
         self._before = read_counters(*self._of)
 
+    def look(self) -> None:
+        """Take a reading, so that a server which ends does not take all with it."""
+        if self._meter is not None:
+            self._meter.read()
+
     def end(self) -> None:
         """It has ended."""
         if self._meter is not None:
             self._meter.read()
             self._after = read_counters(*self._of)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the server told its statistics at the beginning, and not at the end."""
+        return self._before is not None and self._after is None
 
     def server_side(self) -> ServerSide | None:
         """Triton's statistics in between."""

@@ -49,6 +49,7 @@ class Worker:
             options = parse_options(given | given[TOLD])
             self._node.prepare(options, protocols_of(self._environment.user_classes, options))
         except (ClientError, PerfError) as error:
+            self._node.prepared = {}
             # Its users have nothing to finish.
             self._environment.stop_timeout = 0.0
             said = {"error": f"worker {self._runner.worker_index}: {error}", "exit_code": error.exit_code}
@@ -63,6 +64,8 @@ class Worker:
 
     def _wait_for_answers(self, **_: Any) -> None:
         self._node.finish()
+        # Nothing is left to wait for, and Locust would wait as long in any case before the worker is ready again.
+        self._environment.stop_timeout = 0.0
 
     def _quit(self, **_: Any) -> None:
         if not self._node.finishing:
