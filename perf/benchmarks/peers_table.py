@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-import onnx.parser
-from backend_overhead import NETWORK
+from mlp import write_mlp
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from texture_classifier import texture_images, write_texture_classifier
@@ -36,16 +34,6 @@ CLIENTS = {"mlp": 32, "resnet50": 8}
 INPUT = "gpu_0/data_0"
 CALIBRATION_ROWS = 256
 COMPARED_ROWS = 128
-
-
-def write_mlp(path: Path) -> None:
-    """The MLP 64-128-10 with random weights."""
-    network = onnx.parser.parse_model(NETWORK)
-    random = np.random.default_rng(0)
-    for name, shape in {"w1": (64, 128), "b1": (128,), "w2": (128, 10), "b2": (10,)}.items():
-        weights = random.standard_normal(shape).astype(np.float32)
-        network.graph.initializer.append(onnx.numpy_helper.from_array(weights, name))
-    onnx.save(network, path)
 
 
 def build(name: str, folder: Path) -> Path | None:

@@ -1,7 +1,7 @@
 """One process of the load on a peer's server: `python -m plansmith_perf.peers.worker PLAN`.
 
-The same closed loop, records and conversation with the parent as `plansmith_perf.load.worker`, which also sends what
-the Open Inference Protocol says; this one sends other bodies too.
+The same closed loop, records and conversation with the parent as `plansmith_perf.load.worker`; other bodies than those
+of the Open Inference Protocol, and every peer over HTTP by the same sender.
 """
 
 from __future__ import annotations
@@ -11,24 +11,23 @@ import itertools
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import aiohttp
 import numpy as np
 
-from plansmith_perf.errors import PerfError
-from plansmith_perf.load.senders import EncodedRequest, Sender, open_sender
+from plansmith_client.operations import Infer
+from plansmith_client.transports.http_wire import EXCHANGES, Reply
+from plansmith_perf.load.senders import Sender, open_sender
 from plansmith_perf.load.worker import Recorder, WorkerPlan, closed_loop, read_requests
 from plansmith_perf.peers.bodies import BodyFormat, Tensor, decode_body
-from plansmith_perf.requests import check_answer
+from plansmith_perf.peers.http_sender import Decode, DirectHttpSender
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["BodySender", "PeerPlan", "main"]
+    from numpy.typing import NDArray
 
-_RIGHT = ""
-_SHOWN_CHARACTERS = 200
+__all__ = ["PeerPlan", "main"]
 
 
 class PeerPlan(WorkerPlan):
@@ -41,47 +40,6 @@ class PeerPlan(WorkerPlan):
 
     body: Literal["v2"] | BodyFormat
     outputs: tuple[tuple[str, str], ...] = ()
-
-
-class BodySender:
-    """POST requests on as many connections as there are requests in flight."""
-
-    def __init__(
-        self, url: str, body_format: BodyFormat, outputs: Sequence[Tensor], *, timeout: float, tolerance: float
-    ) -> None:
-        self._url = url
-        self._format = body_format
-        self._outputs = outputs
-        self._tolerance = tolerance
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=timeout)
-        )
-
-    async def send(self, request: EncodedRequest) -> str:
-        """See `plansmith_perf.load.senders.Sender`."""
-        try:
-            async with self._session.post(self._url, data=request.body, headers=request.headers) as response:
-                body = await response.read()
-        except TimeoutError:
-            return "TIMEOUT: no answer within the time that a request may take"
-        except (aiohttp.ClientError, OSError) as error:
-            return _one_line(f"{type(error).__name__}: {error}")
-        if not response.ok:
-            return _one_line(f"HTTP {response.status}: {body.decode(errors='replace')}")
-        if body == request.right:
-            return _RIGHT
-        try:
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            answer = decode_body(self._format, self._outputs, headers, body)
-            check_answer(answer, request.expected, tolerance=self._tolerance)
-        except PerfError as error:
-            return _one_line(f"WRONG ANSWER: {error}")
-        request.right = body
-        return _RIGHT
-
-    async def close(self) -> None:
-        """See `plansmith_perf.load.senders.Sender`."""
-        await self._session.close()
 
 
 def main() -> None:
@@ -114,14 +72,20 @@ async def _run(plan: PeerPlan) -> None:
 
 
 def _open(plan: PeerPlan) -> Sender:
-    if plan.body == "v2":
+    if plan.body == "v2" and not plan.url.startswith("http"):
         return open_sender(plan.url, plan.path, timeout=plan.timeout, tolerance=plan.tolerance)
-    outputs = [Tensor(name, dtype, ()) for name, dtype in plan.outputs]
-    return BodySender(plan.url + plan.path, plan.body, outputs, timeout=plan.timeout, tolerance=plan.tolerance)
+    decode = _decode_protocol if plan.body == "v2" else _decoder(plan.body, plan.outputs)
+    return DirectHttpSender(plan.url + plan.path, decode, timeout=plan.timeout, tolerance=plan.tolerance)
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:_SHOWN_CHARACTERS]
+def _decode_protocol(headers: Mapping[str, str], body: bytes) -> Mapping[str, NDArray[Any]]:
+    answer: Mapping[str, NDArray[Any]] = EXCHANGES[Infer].answer(Reply(headers, body))
+    return answer
+
+
+def _decoder(body_format: BodyFormat, outputs: Sequence[tuple[str, str]]) -> Decode:
+    tensors = [Tensor(name, dtype, ()) for name, dtype in outputs]
+    return lambda headers, body: decode_body(body_format, tensors, headers, body)
 
 
 if __name__ == "__main__":
