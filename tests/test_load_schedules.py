@@ -34,6 +34,7 @@ GIVEN = {
     "shape_spike": 0.2,
     "arrival_column": "timestamp",
     "num_users": 10,
+    "spawn_rate": None,
     "run_time": 100,
 }
 

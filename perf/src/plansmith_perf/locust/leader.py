@@ -101,7 +101,7 @@ class Leader:
         self._environment.shape_class = None
         # A shape is asked before the test has begun, and must not see the one before.
         self._began = None
-        if needs_shape(options):
+        if needs_shape(options, headless=bool(vars(self._environment.parsed_options)["headless"])):
             shape = ProfileShape(options, self._elapsed, lambda: self._duration)
             shape.runner = self._runner
             self._environment.shape_class = shape

@@ -145,6 +145,11 @@ class LoadNode:
         return schedule(make_profile(self.options), arrivals=self.options.arrivals, seed=self.options.seed)
 
     @property
+    def is_over(self) -> bool:
+        """Whether no new request is to be sent."""
+        return self.finishing or (self._recorder is not None and time.monotonic_ns() >= self._recorder.end)
+
+    @property
     def recorded_rate(self) -> float:
         """Requests per second of the log that is replayed, on average."""
         return len(self._recorded_arrivals) / self._duration

@@ -56,6 +56,7 @@ class LoadOptions:
         slo: to be kept, or None.
         result: file to write, or None.
         users: how many there are at the peak.
+        spawn_rate: of them are started in a second, where they are the same all the time.
         run_time: None for no end.
     """
 
@@ -84,6 +85,7 @@ class LoadOptions:
     slo: Slo | None
     result: Path | None
     users: int
+    spawn_rate: float
     run_time: float | None
 
     @property
@@ -159,7 +161,9 @@ def parse_options(given: Mapping[str, Any]) -> LoadOptions:
         | {name: Path(given[name]) if given[name] else None for name in ("samples", "golden", "arrival_log", "result")}
         | {
             "slo": Slo.parse(given["slo"]) if given["slo"] else None,
+            # As Locust has them.
             "users": given["num_users"] or 1,
+            "spawn_rate": given["spawn_rate"] or 1.0,
             "run_time": given["run_time"] or None,
         }
     )

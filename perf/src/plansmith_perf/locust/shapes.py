@@ -36,6 +36,9 @@ class ProfileShape(LoadTestShape):
         super().__init__()
         self._profile: Profile | None = None if options.is_open_loop else make_profile(options)
         self._users = options.users
+        # A constant closed loop starts its users as Locust would, the others have theirs as soon as may be.
+        constant = options.load_shape == "constant" and not options.is_open_loop
+        self._spawn_rate = options.spawn_rate if constant else _FASTEST_SPAWN_RATE
         self._elapsed = elapsed
         self._duration = duration
 
@@ -48,9 +51,14 @@ class ProfileShape(LoadTestShape):
         if self._profile is not None:
             # A change while the first users are being started would have Locust begin anew.
             users = max(1, round(self._profile.level(elapsed or 0.0)))
-        return users, _FASTEST_SPAWN_RATE
+        return users, self._spawn_rate
 
 
-def needs_shape(options: LoadOptions) -> bool:
-    """Whether Locust's own constant number of users for a run time is not enough."""
-    return options.is_open_loop or options.load_shape != "constant"
+def needs_shape(options: LoadOptions, *, headless: bool) -> bool:
+    """Whether Locust's own constant number of users for a run time is not enough.
+
+    Its run time counts from before the users' preparation. On its web page that is the price of changing the number of
+    users during the test, which Locust does not allow with a shape.
+    """
+    timed = headless and options.run_time is not None
+    return timed or options.is_open_loop or options.load_shape != "constant"

@@ -82,7 +82,7 @@ class InferenceUser(User):
             self.due = node.arrivals.take()
             node.request_begins()
             return 0.0
-        if node.finishing or node.options.is_open_loop:
+        if node.is_over or node.options.is_open_loop:
             # Until Locust stops this user: it takes no time while a user waits.
             gevent.event.Event().wait()
         return max(node.options.think_time, _PAUSE_AFTER_ERROR_SECONDS if self.failed else 0.0)
@@ -92,7 +92,7 @@ class InferenceUser(User):
         """Send one request, check its answer and report both."""
         due, self.due = self.due, None
         if due is None:
-            if self.node.finishing or self.node.options.is_open_loop:
+            if self.node.is_over or self.node.options.is_open_loop:
                 return
             self.node.request_begins()
         request = self.choose(self.requests)
