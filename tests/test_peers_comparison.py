@@ -103,6 +103,13 @@ def test_a_ratio_is_the_median_of_the_rounds_and_has_both_figures(compared):
     assert "plansmith to Triton, default configuration: " in said
 
 
+def test_what_plansmith_serves_is_said(compared):
+    comparison, _, _ = compared
+    ours = next(peer for peer in comparison.peers if peer.kind == "plansmith")
+    assert ours.setup.endswith("; config.pbtxt: onnxruntime, model.onnx")
+    assert ours.versions["onnxruntime"]
+
+
 def test_models_in_process_say_how_many_requests_a_call_has(compared):
     comparison, _, _ = compared
     in_process = [peer for peer in comparison.peers if peer.kind == "in process"]

@@ -48,6 +48,7 @@ class ProtocolContestant:
         versions: of the peer's packages.
         find_processes: gives those of the server.
         counted: whether it is a Triton, whose statistics are read.
+        detail: see Contestant.
     """
 
     url: str
@@ -56,14 +57,10 @@ class ProtocolContestant:
     versions: Mapping[str, str]
     find_processes: Callable[[], Sequence[psutil.Process]]
     counted: bool
+    detail: str = ""
     _path: str = field(default="", init=False)
     _requests: Path | None = field(default=None, init=False)
     _tolerance: float = field(default=0.0, init=False)
-
-    @property
-    def detail(self) -> str:
-        """See Contestant."""
-        return ""
 
     @property
     def processes(self) -> Sequence[psutil.Process]:

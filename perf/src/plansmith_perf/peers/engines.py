@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from google.protobuf import json_format
 from pydantic import BaseModel, ConfigDict
+from tritonclient.grpc import model_config_pb2
 
+from plansmith_build.linting.context import backend_of
 from plansmith_perf.errors import PerfError
 
 if TYPE_CHECKING:
@@ -62,8 +64,15 @@ def spec_of(kind: EngineKind, *, file: Path, outputs: Sequence[str], served: Any
         outputs: their names.
         served: the configuration that is served, an `inference.ModelConfig`.
     """
-    config = json_format.MessageToJson(served, preserving_proto_field_name=True) if kind == "served" else ""
-    return EngineSpec(kind=kind, file=str(file), outputs=tuple(outputs), config=config)
+    if kind != "served":
+        return EngineSpec(kind=kind, file=str(file), outputs=tuple(outputs))
+    config = model_config_pb2.ModelConfig()
+    config.CopyFrom(served)
+    # What Triton fills in where a configuration leaves it out.
+    config.name = served.name or file.parent.parent.name
+    config.backend = backend_of(served)
+    text = json_format.MessageToJson(config, preserving_proto_field_name=True)
+    return EngineSpec(kind=kind, file=str(file), outputs=tuple(outputs), config=text)
 
 
 def load_engine(spec: EngineSpec) -> Compute:

@@ -117,7 +117,8 @@ class EngineContestant:
     @property
     def detail(self) -> str:
         """See Contestant."""
-        return f"calls of {self.stack} {'request' if self.stack == 1 else 'requests'}"
+        calls = f"calls of {self.stack} {'request' if self.stack == 1 else 'requests'}"
+        return f"{self.subject.served_as}; {calls}" if self.spec.kind == "served" else calls
 
     @property
     def processes(self) -> Sequence[psutil.Process]:

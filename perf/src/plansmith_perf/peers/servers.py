@@ -80,6 +80,7 @@ def open_plansmith(subject: Subject, protocol: Literal["http", "grpc"]) -> Itera
             **({"onnxruntime": version("onnxruntime")} if backend_of(subject.served) == "onnxruntime" else {}),
         },
         find_processes=lambda: family_of(server.pid),
+        detail=subject.served_as,
     ) as contestant:
         yield contestant
 
@@ -166,9 +167,10 @@ def _protocol_contestant(
     versions: dict[str, str],
     find_processes: Callable[[], Sequence[psutil.Process]],
     counted: bool = True,
+    detail: str = "",
 ) -> Iterator[ProtocolContestant]:
     with Client(url, timeout=_TIMEOUT_SECONDS, shared_memory=False) as client:
-        yield ProtocolContestant(url, client, subject, versions, find_processes, counted)
+        yield ProtocolContestant(url, client, subject, versions, find_processes, counted, detail)
 
 
 def _is_ready(url: str, model: str) -> bool:

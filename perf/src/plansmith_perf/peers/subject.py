@@ -71,6 +71,12 @@ class Subject:
     folder: Path
 
     @property
+    def served_as(self) -> str:
+        """The configuration that is served, in a few words."""
+        files = model_files(self.served, self.file.parent)
+        return f"{self.served_path}: {backend_of(self.served)}, {files[0][1].name if files else 'no file'}"
+
+    @property
     def batches(self) -> bool:
         """Whether requests can be put together."""
         return bool(self.metadata.max_batch_size)
