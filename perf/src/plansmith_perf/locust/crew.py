@@ -120,6 +120,7 @@ class Workers:
         self._expected: set[str] = set()
         self._sending: set[str] = set()
         self._finished: set[str] = set()
+        self._late: tuple[dict[str, Any], float] | None = None
         self.size = 0
         runner.register_message(READY, self._is_prepared)
         runner.environment.events.worker_report.add_listener(self._take_report)
@@ -129,6 +130,7 @@ class Workers:
         self._expected = set(self._present())
         self._sending = set()
         self._finished = set()
+        self._late = None
 
     def is_ready(self) -> bool:
         """See Crew."""
@@ -139,17 +141,17 @@ class Workers:
         begin = time.time() + _LEAD_SECONDS
         present = self._present()
         taking_part = [name for name in present if self._runner.clients[name].user_count or not in_open_loop]
-        for name in present:
-            position = taking_part.index(name) if name in taking_part else len(taking_part)
-            share = {"run": run, "begin": begin, "position": position, "of": len(taking_part)}
-            self._runner.send_message(START, {"share": share, "duration": duration}, name)
-        self._sending = set(present)
         self.size = len(taking_part)
+        self._late = {"run": run, "begin": begin, "position": self.size, "of": self.size}, duration
+        for name in present:
+            position = taking_part.index(name) if name in taking_part else self.size
+            self._send(name, self._late[0] | {"position": position}, duration)
         gevent.sleep(_LEAD_SECONDS)
         return begin
 
     def finish(self, timeout: float) -> str:
         """See Crew."""
+        self._late = None
         for name in self._sending & set(self._present()):
             self._runner.send_message(FINISH, None, name)
         deadline = time.monotonic() + timeout + _LAST_REPORT_SECONDS
@@ -158,6 +160,10 @@ class Workers:
         lost = len(self._sending - self._finished)
         return f"the last report of {lost} of {len(self._sending)} workers is missing" if lost else ""
 
+    def _send(self, name: str, share: dict[str, Any], duration: float) -> None:
+        self._sending.add(name)
+        self._runner.send_message(START, {"share": share, "duration": duration}, name)
+
     def _present(self) -> list[str]:
         return sorted(name for name, client in self._runner.clients.items() if client.state != STATE_MISSING)
 
@@ -165,6 +171,9 @@ class Workers:
         self._expected.discard(msg.node_id)
         if msg.data["error"]:
             self._fail(msg.data["error"], msg.data["exit_code"])
+        elif self._late is not None:
+            # It has joined a test that is going on: its users take part, but the schedule has been shared out.
+            self._send(msg.node_id, *self._late)
 
     def _take_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
         if data.get(REPORT) is not None:

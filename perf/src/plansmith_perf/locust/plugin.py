@@ -15,7 +15,6 @@ from locust.util.timespan import parse_timespan
 
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.locust.leader import Leader
-from plansmith_perf.locust.node import LoadNode
 from plansmith_perf.locust.options import add_options, parse_options
 from plansmith_perf.locust.users import InferenceUser
 from plansmith_perf.locust.worker import Worker
@@ -41,8 +40,7 @@ def install() -> None:
 def _begin(environment: Environment, runner: Runner, web_ui: WebUI | None, **_: Any) -> None:
     # The loop's clock stood still during the imports, and would shorten the first run by as much.
     gevent.get_hub().loop.update_now()
-    node = LoadNode()
-    InferenceUser.node = node
+    node = InferenceUser.node
     if isinstance(runner, WorkerRunner):
         Worker(environment, runner, node)
         return

@@ -13,6 +13,7 @@ from locust import User, task
 
 from plansmith_client import Client, ClientError
 from plansmith_perf.errors import PerfError
+from plansmith_perf.locust.node import LoadNode
 from plansmith_perf.requests import CheckedRequest, check_answer
 
 if TYPE_CHECKING:
@@ -20,13 +21,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from plansmith_perf.locust.node import LoadNode
-
 __all__ = ["GrpcUser", "HttpUser", "InferenceUser"]
 
 # A server that is gone refuses at once: asking it without a pause would only burn the processor.
 _PAUSE_AFTER_ERROR_SECONDS = 0.01
 _PAUSE_AFTER_OUTAGE_SECONDS = 0.5
+_PAUSE_UNPREPARED_SECONDS = 0.05
 _number = itertools.count()
 
 
@@ -40,30 +40,28 @@ class InferenceUser(User):
     abstract = True
     protocol: ClassVar[str]
     shown: ClassVar[str]
-    node: ClassVar[LoadNode]
+    node: ClassVar[LoadNode] = LoadNode()
 
     def on_start(self) -> None:
         """Connect, and wait for the load to begin."""
         self.due: int | None = None
         self.failed = False
         self.client: Client | None = None
-        prepared = self.node.prepared.get(self.protocol)
-        if prepared is None:
-            # The preparation failed, and the test is about to be stopped; an exception would be logged for each user.
-            gevent.event.Event().wait()
-            return
+        while (prepared := self.node.prepared.get(self.protocol)) is None:
+            # It has failed, and the test is about to be stopped; or this worker was sent users before it was set up.
+            gevent.sleep(_PAUSE_UNPREPARED_SECONDS)
         options = self.node.options
         self.requests = prepared.requests
         # Further attempts, or none at all while a breaker is open, would hide what the server does.
         self.client = Client(prepared.url, timeout=options.timeout, retries=0, breaker=None)
         self.choose = random.Random(f"{options.seed} {next(_number)}").choice  # noqa: S311 - no secret
         while not self.node.finishing:
+            sent = time.monotonic_ns()
             try:
                 self.model = self.client.model(prepared.model, options.model_version)
                 break
             except ClientError as error:
-                now = time.monotonic_ns()
-                self._report(now, now, time.monotonic_ns(), failure=error)
+                self._report(sent, sent, time.monotonic_ns(), failure=error)
                 gevent.sleep(_PAUSE_AFTER_OUTAGE_SECONDS)
         while not self.node.finishing and not self.node.started.wait(timeout=_PAUSE_AFTER_OUTAGE_SECONDS):
             pass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from locust.runners import STATE_RUNNING, STATE_SPAWNING
+
 from plansmith_client import ClientError
 from plansmith_perf.errors import PerfError
 from plansmith_perf.locust.crew import FINISH, READY, REPORT, START, TOLD
@@ -41,6 +43,9 @@ class Worker:
         events.test_stopping.add_listener(self._wait_for_answers)
         events.report_to_master.add_listener(self._add_report)
         events.quitting.add_listener(self._quit)
+        if runner.worker_state in (STATE_SPAWNING, STATE_RUNNING):
+            # A worker is connected before it is set up, and a test may have begun in between.
+            self._prepare()
 
     def _prepare(self, **_: Any) -> None:
         said = {"error": "", "exit_code": 0}
