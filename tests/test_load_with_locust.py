@@ -180,6 +180,7 @@ def test_a_recorded_log_is_replayed_at_its_own_instants(locust, tmp_path):
     assert measured.timeline[0].answers == 4
     assert measured.seconds == pytest.approx(1.7, abs=0.02)
     assert "recorded in log.csv" in measured.notes[0]
+    assert measured.load.arrivals == "recorded"
 
 
 def test_a_load_that_the_model_rejects_is_counted_and_fails_the_run(locust, slow_server, tmp_path):

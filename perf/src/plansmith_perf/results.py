@@ -50,7 +50,10 @@ class OpenLoop(_Part):
 
     kind: Literal["open"] = "open"
     rate: Annotated[float, Field(gt=0, description="requests per second that the schedule asks for")]
-    arrivals: Literal["poisson", "constant"]
+    arrivals: Annotated[
+        Literal["poisson", "constant", "recorded"],
+        Field(description="'recorded': at the instants of a log, at this mean rate"),
+    ]
 
 
 class Distribution(_Part):

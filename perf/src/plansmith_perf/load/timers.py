@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import time
 
+from plansmith_perf.load.timerfd import open_timer, set_timer
+
 __all__ = ["PreciseTimer"]
-
-_CLOCK_MONOTONIC = 1
-_ABSOLUTE = 1
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _Timespec(ctypes.Structure):
-    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
-
-
-class _TimerSpec(ctypes.Structure):
-    _fields_ = (("interval", _Timespec), ("value", _Timespec))
 
 
 class PreciseTimer:
@@ -28,9 +17,7 @@ class PreciseTimer:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
-        self._descriptor = _libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._descriptor < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create failed")
+        self._descriptor = open_timer()
         self._loop.add_reader(self._descriptor, self._expired)
 
     async def sleep_until(self, moment: int) -> None:
@@ -38,9 +25,7 @@ class PreciseTimer:
         if moment <= time.monotonic_ns():
             return
         self._waiter = self._loop.create_future()
-        spec = _TimerSpec(_Timespec(0, 0), _Timespec(*divmod(moment, 1_000_000_000)))
-        if _libc.timerfd_settime(self._descriptor, _ABSOLUTE, ctypes.byref(spec), None):
-            raise OSError(ctypes.get_errno(), "timerfd_settime failed")
+        set_timer(self._descriptor, moment)
         await self._waiter
 
     def close(self) -> None:

@@ -41,7 +41,8 @@ def load_of(options: LoadOptions, recorded_rate: float) -> ClosedLoop | OpenLoop
         recorded_rate: requests per second of a replayed log.
     """
     if options.is_open_loop:
-        return OpenLoop(rate=options.arrival_rate or recorded_rate, arrivals=options.arrivals)
+        arrivals = options.arrivals if options.arrival_log is None else "recorded"
+        return OpenLoop(rate=options.arrival_rate or recorded_rate, arrivals=arrivals)
     return ClosedLoop(concurrency=options.users)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 from typing import TYPE_CHECKING
@@ -11,22 +10,12 @@ import gevent
 from gevent.queue import Empty, SimpleQueue
 from gevent.socket import wait_read
 
+from plansmith_perf.load.timerfd import open_timer, set_timer
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["Arrivals"]
-
-_CLOCK_MONOTONIC = 1
-_ABSOLUTE = 1
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _Timespec(ctypes.Structure):
-    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
-
-
-class _TimerSpec(ctypes.Structure):
-    _fields_ = (("interval", _Timespec), ("value", _Timespec))
 
 
 class Arrivals:
@@ -39,9 +28,7 @@ class Arrivals:
     def __init__(self, due: Iterator[int]) -> None:
         self._queue: SimpleQueue[int] = SimpleQueue()
         # gevent's own timers are rounded up to milliseconds.
-        self._timer = _libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._timer < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create failed")
+        self._timer = open_timer()
         self._greenlet = gevent.spawn(self._dispatch, due)
 
     @property
@@ -82,8 +69,6 @@ class Arrivals:
     def _sleep_until(self, moment: int) -> None:
         if moment <= time.monotonic_ns():
             return
-        spec = _TimerSpec(_Timespec(0, 0), _Timespec(*divmod(moment, 1_000_000_000)))
-        if _libc.timerfd_settime(self._timer, _ABSOLUTE, ctypes.byref(spec), None):
-            raise OSError(ctypes.get_errno(), "timerfd_settime failed")
+        set_timer(self._timer, moment)
         wait_read(self._timer)
         os.read(self._timer, 8)
