@@ -124,7 +124,9 @@ def open_program(subject: Subject, program: Program) -> Iterator[ProtocolContest
     http, grpc, metrics = find_free(_HOST, 3)
     settings = folder / "settings-of-the-peer.json"
     settings.write_text(json.dumps(_settings(subject, http, grpc, metrics)), encoding="utf-8")
-    command = [str(python), *(word.format(http_port=http, programs=PROGRAMS) for word in program.arguments)]
+    # Not format(): the path of a folder may have braces.
+    words = [word.replace("{http_port}", str(http)).replace("{programs}", str(PROGRAMS)) for word in program.arguments]
+    command = [str(python), *words]
     variables = {
         "PEER_SETTINGS": str(settings),
         "PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)]),
