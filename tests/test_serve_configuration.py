@@ -294,6 +294,8 @@ def test_openvino_numbers_count_for_all_instances_together():
     properties = OpenVinoSettings.from_config(configure(parameters=parameters, instance_group=groups)).properties
     assert properties == {
         "INFERENCE_NUM_THREADS": 4,
+        # Each instance is a process of its own: pinned, the threads of all of them shared the first cores.
+        "ENABLE_CPU_PINNING": False,
         "NUM_STREAMS": 2,
         "COMPILATION_NUM_THREADS": 2,
         "INFERENCE_PRECISION_HINT": "bf16",

@@ -56,6 +56,8 @@ class OpenVinoRuntime:
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
+            # As the server's backend does it.
+            "ENABLE_CPU_PINNING": False,
         }
         try:
             self._request = openvino.Core().compile_model(str(path), "CPU", properties).create_infer_request()

@@ -52,7 +52,11 @@ class OpenVinoSettings:
         """
         parameters = config.parameters
         instances = config.instance_count
-        properties: dict[str, str | int] = {"INFERENCE_NUM_THREADS": _threads(parameters, instances)}
+        properties: dict[str, str | int] = {
+            "INFERENCE_NUM_THREADS": _threads(parameters, instances),
+            # Each instance is a process that knows of no other: pinned, the threads of all would share the first cores.
+            "ENABLE_CPU_PINNING": False,
+        }
         compilation = _number(parameters, "COMPILATION_NUM_THREADS")
         if compilation:
             properties["COMPILATION_NUM_THREADS"] = compilation
