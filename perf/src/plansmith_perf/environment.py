@@ -13,7 +13,7 @@ from plansmith_perf.results import Environment
 
 __all__ = ["describe_environment"]
 
-_PACKAGES = ("plansmith-perf", "plansmith-client", "grpcio", "aiohttp", "numpy", "tritonclient")
+_PACKAGES = ("plansmith-perf", "plansmith-client", "grpcio", "numpy", "tritonclient")
 
 
 def describe_environment(server: str) -> Environment:

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Records", "distribution", "samples_needed", "stability", "timeline"]
+__all__ = [
+    "Records",
+    "answers_per_second",
+    "distribution",
+    "samples_needed",
+    "shares_per_second",
+    "stability",
+    "timeline",
+]
 
 # One microsecond to one hour, three significant digits.
 _LOWEST, _HIGHEST, _DIGITS = 1, 3_600_000_000, 3
@@ -46,6 +54,28 @@ class Records:
     def select(self, which: NDArray[np.bool_]) -> Records:
         """Some of them."""
         return Records(self.due[which], self.sent[which], self.done[which], self.right[which])
+
+
+def answers_per_second(records: Records, seconds: float) -> float:
+    """Right answers that came during a measurement.
+
+    Those sent during the warm-up and answered after it make up for those that are answered after the end.
+    """
+    in_time = records.right & (records.done >= 0) & (records.done < seconds * 1e9)
+    return float(in_time.sum() / seconds) if seconds else 0.0
+
+
+def shares_per_second(records: Records, seconds: float) -> float:
+    """Right answers, each counted by the share of its time that lies inside the measurement.
+
+    Where a request takes a good part of that, as a whole batch in process does, it would be a matter of luck which of
+    them end inside. Only for closed loops: where a queue grows, it counts what is never answered in time.
+    """
+    end = seconds * 1e9
+    right = records.select(records.right)
+    duration = np.maximum(right.done - right.sent, 1)
+    overlap = np.clip(right.done, 0, end) - np.clip(right.sent, 0, end)
+    return float((overlap / duration).sum() / seconds)
 
 
 def distribution(nanoseconds: NDArray[np.int64], percentiles: Sequence[float]) -> Distribution | None:

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plansmith_client.addresses import Address
+from plansmith_perf.load.analysis import answers_per_second
 from plansmith_perf.load.arrivals import due_times
 from plansmith_perf.load.processes import Workers
+from plansmith_perf.load.server_side import read_counters
 from plansmith_perf.load.summary import summarize
+from plansmith_perf.load.usage import server_processes
 from plansmith_perf.load.watching import Watch
 from plansmith_perf.load.worker import WorkerPlan
 from plansmith_perf.results import ClosedLoop, OpenLoop
@@ -105,7 +108,11 @@ def measure(
     ):
         start = workers.start()
         begin = start + int(options.warmup_seconds * 1e9)
-        watch = Watch(url=target.url, model=target.model, version=target.version, client=workers.processes)
+        watch = Watch(
+            server=server_processes(address),
+            client=workers.processes,
+            counters=lambda: read_counters(target.url, target.model, target.version),
+        )
         next_check = start
         try:
             while workers.running:
@@ -127,12 +134,15 @@ def measure(
     lasted = min(options.seconds, max(0.0, (ended - begin) / 1e9)) if interruption else options.seconds
     measurement = summarize(
         load,
-        options=options,
         batch_size=target.batch_size,
         everything=records,
         outcomes=outcomes,
+        throughput=answers_per_second(records, lasted),
         watch=watch,
+        busiest=watch.client.busiest(),
+        warmup_seconds=options.warmup_seconds,
         seconds=lasted,
+        percentiles=options.percentiles,
         complete=not interruption,
     )
     return measurement, interruption

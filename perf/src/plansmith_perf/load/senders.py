@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
 
-import aiohttp
 import grpc
 from tritonclient.grpc import service_pb2
 
@@ -21,6 +19,7 @@ from plansmith_client.transports.grpc_transport import CHANNEL_OPTIONS
 from plansmith_client.transports.grpc_wire import RPCS
 from plansmith_client.transports.http_wire import EXCHANGES, Reply
 from plansmith_perf.errors import PerfError
+from plansmith_perf.load.http_sender import HttpSender
 from plansmith_perf.requests import check_answer
 
 if TYPE_CHECKING:
@@ -97,43 +96,6 @@ class GrpcSender:
         await self._channel.close()
 
 
-class HttpSender:
-    """POST requests on as many connections as there are requests in flight."""
-
-    def __init__(self, address: Address, path: str, timeout: float, tolerance: float) -> None:
-        scheme = urlsplit(address.url).scheme
-        self._url = f"{scheme}://{address.target}{address.path}{path}"
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=timeout)
-        )
-        self._tolerance = tolerance
-
-    async def send(self, request: EncodedRequest) -> str:
-        """See Sender."""
-        try:
-            async with self._session.post(self._url, data=request.body, headers=request.headers) as response:
-                body = await response.read()
-        except TimeoutError:
-            return "TIMEOUT: no answer within the time that a request may take"
-        except (aiohttp.ClientError, OSError) as error:
-            return _one_line(f"{type(error).__name__}: {error}")
-        if not response.ok:
-            return _one_line(f"HTTP {response.status}: {body.decode(errors='replace')}")
-        if body == request.right:
-            return RIGHT
-        try:
-            answer = EXCHANGES[Infer].answer(Reply({k.lower(): v for k, v in response.headers.items()}, body))
-            check_answer(answer, request.expected, tolerance=self._tolerance)
-        except (PerfError, ClientError, ValueError) as error:
-            return _one_line(f"WRONG ANSWER: {error}")
-        request.right = body
-        return RIGHT
-
-    async def close(self) -> None:
-        """See Sender."""
-        await self._session.close()
-
-
 def open_sender(url: str, path: str, *, timeout: float, tolerance: float) -> Sender:
     """The sender for a server; call it in a running event loop.
 
@@ -146,7 +108,13 @@ def open_sender(url: str, path: str, *, timeout: float, tolerance: float) -> Sen
     address = Address.parse(url)
     if address.scheme in ("grpc", "grpcs"):
         return GrpcSender(address, timeout, tolerance)
-    return HttpSender(address, path, timeout, tolerance)
+    url = f"{address.scheme}://{address.target}{address.path}{path}"
+    return HttpSender(url, _decode, timeout=timeout, tolerance=tolerance)
+
+
+def _decode(headers: Mapping[str, str], body: bytes) -> Mapping[str, NDArray[Any]]:
+    answer: Mapping[str, NDArray[Any]] = EXCHANGES[Infer].answer(Reply(headers, body))
+    return answer
 
 
 def _one_line(text: str) -> str:

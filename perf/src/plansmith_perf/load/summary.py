@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from plansmith_perf.load.measuring import MeasuringOptions
     from plansmith_perf.load.watching import Watch
 
 __all__ = ["summarize"]
@@ -30,24 +29,30 @@ _LATE_SHARE = 0.1
 def summarize(
     load: ClosedLoop | OpenLoop,
     *,
-    options: MeasuringOptions,
     batch_size: int,
     everything: Records,
     outcomes: Sequence[str],
+    throughput: float,
     watch: Watch,
+    busiest: float,
+    warmup_seconds: float,
     seconds: float,
-    complete: bool,
+    percentiles: Sequence[float],
+    complete: bool = True,
 ) -> Measurement:
     """What the records of one load say.
 
     Args:
         load: that was put on the server.
-        options: how it was measured.
         batch_size: rows a request.
         everything: all requests, those of the warm-up before 0.
         outcomes: of each request: "", or what went wrong.
+        throughput: right answers per second.
         watch: finished.
+        busiest: CPU of the generator's busiest process, in per cent of a core.
+        warmup_seconds: length of the warm-up.
         seconds: length of the measurement, from 0 on.
+        percentiles: asked for, in per cent.
         complete: False where it was interrupted.
     """
     inside = (everything.due >= 0) & (everything.due < seconds * 1e9)
@@ -55,9 +60,6 @@ def summarize(
     counted = zip(outcomes, inside.tolist(), strict=True)
     failures = Counter(outcome for outcome, is_inside in counted if outcome and is_inside)
     answered = records.select(records.right)
-    # Those sent during the warm-up and answered after it make up for those that are answered after the end.
-    in_time = everything.right & (everything.done >= 0) & (everything.done < seconds * 1e9)
-    throughput = float(in_time.sum() / seconds) if seconds else 0.0
     errors = int((~records.right).sum())
     client = watch.client.usage() or Usage(cpu_percent=0.0, memory=0, processes=0)
     steady = stability(everything, seconds) if seconds else None
@@ -65,7 +67,7 @@ def summarize(
     return Measurement(
         load=load,
         seconds=seconds,
-        warmup_seconds=options.warmup_seconds,
+        warmup_seconds=warmup_seconds,
         warmup_requests=int((everything.due < 0).sum()),
         complete=complete,
         requests=int(records.due.size),
@@ -74,9 +76,9 @@ def summarize(
         error_messages=dict(failures.most_common(_MESSAGES_KEPT)),
         throughput=throughput,
         rows_per_second=throughput * batch_size,
-        latency=distribution(answered.done - answered.due, options.percentiles),
-        service=distribution(answered.done - answered.sent, options.percentiles),
-        dispatch_lag=distribution(lag, options.percentiles) if isinstance(load, OpenLoop) else None,
+        latency=distribution(answered.done - answered.due, percentiles),
+        service=distribution(answered.done - answered.sent, percentiles),
+        dispatch_lag=distribution(lag, percentiles) if isinstance(load, OpenLoop) else None,
         stability=steady,
         timeline=timeline(records, seconds),
         server_side=server_side(watch.before, watch.after),
@@ -84,10 +86,10 @@ def summarize(
         client_usage=client,
         notes=_notes(
             load=load,
-            options=options,
+            percentiles=percentiles,
             answered=answered,
             lag=lag,
-            busiest=watch.client.busiest(),
+            busiest=busiest,
             stable=steady is None or steady.stable,
         ),
     )
@@ -96,14 +98,14 @@ def summarize(
 def _notes(
     *,
     load: ClosedLoop | OpenLoop,
-    options: MeasuringOptions,
+    percentiles: Sequence[float],
     answered: Records,
     lag: NDArray[np.int64],
     busiest: float,
     stable: bool,
 ) -> list[str]:
     notes = []
-    short = [percent for percent in options.percentiles if answered.due.size < samples_needed(percent)]
+    short = [percent for percent in percentiles if answered.due.size < samples_needed(percent)]
     if short:
         notes.append(
             f"too short for p{short[0]:g}: it takes {samples_needed(short[0]):,} answers, there were "

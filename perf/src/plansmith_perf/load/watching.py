@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plansmith_client.addresses import Address
-from plansmith_perf.load.server_side import read_counters
-from plansmith_perf.load.usage import UsageMeter, server_processes
+from plansmith_perf.load.usage import UsageMeter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import psutil
+
+    from plansmith_perf.load.server_side import Counters
 
 __all__ = ["Watch"]
 
@@ -26,18 +26,23 @@ class Watch:
         after: and at the end.
     """
 
-    def __init__(self, *, url: str, model: str, version: str, client: Sequence[psutil.Process]) -> None:
+    def __init__(
+        self,
+        *,
+        server: Sequence[psutil.Process],
+        client: Sequence[psutil.Process],
+        counters: Callable[[], Counters | None],
+    ) -> None:
         """Take the first readings.
 
         Args:
-            url: of the server.
-            model: of the server.
-            version: of the model; "" for the server's choice.
+            server: its processes, as far as they are known.
             client: the processes of the load generator.
+            counters: reads the server's statistics.
         """
-        self._question = (url, model, version)
-        self._server = server_processes(Address.parse(url))
+        self._server = server
         self._client = client
+        self._counters = counters
         self._begun = False
         self._ended = False
         self._start()
@@ -45,7 +50,7 @@ class Watch:
     def _start(self) -> None:
         self.server = UsageMeter(self._server)
         self.client = UsageMeter(self._client)
-        self.before = self.after = read_counters(*self._question)
+        self.before = self.after = self._counters()
 
     def look(self, now: int, begin: int, end: int) -> None:
         """Take the readings that are due."""
@@ -64,4 +69,4 @@ class Watch:
             self._ended = True
             self.server.read()
             self.client.read()
-            self.after = read_counters(*self._question)
+            self.after = self._counters()

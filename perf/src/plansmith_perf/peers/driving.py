@@ -6,18 +6,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
-from plansmith_perf.load.analysis import distribution, samples_needed, stability, timeline
+from plansmith_perf.load.analysis import shares_per_second
 from plansmith_perf.load.processes import Workers
-from plansmith_perf.load.server_side import server_side
-from plansmith_perf.load.usage import UsageMeter
-from plansmith_perf.results import ClosedLoop, Measurement, Usage
+from plansmith_perf.load.summary import summarize
+from plansmith_perf.load.watching import Watch
+from plansmith_perf.results import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,18 +23,16 @@ if TYPE_CHECKING:
     import psutil
     from numpy.typing import NDArray
 
-    from plansmith_perf.load.analysis import Records
     from plansmith_perf.load.server_side import Counters
     from plansmith_perf.load.worker import WorkerPlan
     from plansmith_perf.peers.answers import Agreement
+    from plansmith_perf.results import Measurement
 
 __all__ = ["WRONG_ANSWER", "Contestant", "Driver", "Drivers", "RoundOptions", "measure_round"]
 
 WRONG_ANSWER = "WRONG ANSWER"
 
 _TICK_SECONDS = 0.05
-_MESSAGES_KEPT = 20
-_BUSY_PERCENT = 90.0
 
 
 @dataclass(frozen=True)
@@ -160,94 +155,25 @@ def measure_round(
         start = drivers.start()
         begin = start + int(options.warmup_seconds * 1e9)
         end = begin + int(options.seconds * 1e9)
-        watch: _Watch | None = None
+        server = contestant.processes
+        watch = Watch(server=server, client=drivers.processes, counters=contestant.counters)
         while drivers.running:
             now = time.monotonic_ns()
             progress(min(1.0, (now - start) / 1e9 / total))
-            if watch is None and now >= begin:
-                watch = _Watch(contestant, drivers)
-            elif watch is not None:
-                watch.look(ended=now >= end)
+            watch.look(now, begin, end)
             time.sleep(_TICK_SECONDS)
+        watch.finish()
         records, outcomes = drivers.collect(begin)
-    return _measurement(options, records, outcomes, watch)
-
-
-class _Watch:
-    """Readings from the beginning to the end of the measurement proper."""
-
-    def __init__(self, contestant: Contestant, drivers: Drivers) -> None:
-        self._contestant = contestant
-        self._ended = False
-        self.server = UsageMeter(contestant.processes)
-        self.client = UsageMeter(drivers.processes)
-        self.before = self.after = contestant.counters()
-
-    def look(self, *, ended: bool) -> None:
-        """Take the readings that are due."""
-        if self._ended:
-            return
-        self.server.read()
-        self.client.read()
-        if ended:
-            self._ended = True
-            self.after = self._contestant.counters()
-
-
-def _measurement(
-    options: RoundOptions, everything: Records, outcomes: Sequence[str], watch: _Watch | None
-) -> Measurement:
-    nanoseconds = options.seconds * 1e9
-    inside = (everything.due >= 0) & (everything.due < nanoseconds)
-    records = everything.select(inside)
-    counted = zip(outcomes, inside.tolist(), strict=True)
-    failures = Counter(outcome for outcome, is_inside in counted if outcome and is_inside)
-    answered = records.select(records.right)
-    throughput = _throughput(everything, options.seconds)
-    latency = distribution(answered.done - answered.due, options.percentiles)
-    errors = int((~records.right).sum())
-    client = watch.client.usage() if watch else None
-    short = next((percent for percent in options.percentiles if answered.due.size < samples_needed(percent)), None)
-    notes = []
-    if short is not None:
-        notes.append(
-            f"too short for p{short:g}: it takes {samples_needed(short):,} answers, there were {answered.due.size:,}"
-        )
-    busiest = watch.client.busiest() if watch else 0.0
-    if busiest > _BUSY_PERCENT and watch is not None and watch.server.usage() is not None:
-        notes.append(f"the client may be the bottleneck: one of its processes used {busiest:.0f} % of a core")
-    return Measurement(
-        load=ClosedLoop(concurrency=options.concurrency),
-        seconds=options.seconds,
+    return summarize(
+        ClosedLoop(concurrency=options.concurrency),
+        batch_size=options.batch_size,
+        everything=records,
+        outcomes=outcomes,
+        throughput=shares_per_second(records, options.seconds),
+        watch=watch,
+        # In process the load is the work itself.
+        busiest=watch.client.busiest() if server else 0.0,
         warmup_seconds=options.warmup_seconds,
-        warmup_requests=int((everything.due < 0).sum()),
-        complete=True,
-        requests=int(records.due.size),
-        errors=errors,
-        error_rate=errors / max(1, records.due.size),
-        error_messages=dict(failures.most_common(_MESSAGES_KEPT)),
-        throughput=throughput,
-        rows_per_second=throughput * options.batch_size,
-        latency=latency,
-        service=latency,
-        dispatch_lag=None,
-        stability=stability(everything, options.seconds),
-        timeline=timeline(records, options.seconds),
-        server_side=server_side(watch.before, watch.after) if watch else None,
-        server_usage=watch.server.usage() if watch else None,
-        client_usage=client or Usage(cpu_percent=0.0, memory=0, processes=0),
-        notes=notes,
+        seconds=options.seconds,
+        percentiles=options.percentiles,
     )
-
-
-def _throughput(everything: Records, seconds: float) -> float:
-    """Right answers a second.
-
-    A request counts by the share of its time that lies inside the measurement: where one takes a good part of that, as
-    a whole batch in process does, counting those that end inside would be a matter of luck.
-    """
-    nanoseconds = seconds * 1e9
-    right = everything.select(everything.right)
-    duration = np.maximum(right.done - right.sent, 1)
-    overlap = np.clip(right.done, 0, nanoseconds) - np.clip(right.sent, 0, nanoseconds)
-    return float((overlap / duration).sum() / seconds)

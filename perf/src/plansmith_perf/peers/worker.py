@@ -11,21 +11,18 @@ import itertools
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from plansmith_client.operations import Infer
-from plansmith_client.transports.http_wire import EXCHANGES, Reply
+from plansmith_perf.load.http_sender import Decode, HttpSender
 from plansmith_perf.load.senders import Sender, open_sender
 from plansmith_perf.load.worker import Recorder, WorkerPlan, closed_loop, read_requests
 from plansmith_perf.peers.bodies import BodyFormat, Tensor, decode_body
-from plansmith_perf.peers.http_sender import Decode, DirectHttpSender
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from numpy.typing import NDArray
 
 __all__ = ["PeerPlan", "main"]
 
@@ -72,15 +69,10 @@ async def _run(plan: PeerPlan) -> None:
 
 
 def _open(plan: PeerPlan) -> Sender:
-    if plan.body == "v2" and not plan.url.startswith("http"):
+    if plan.body == "v2":
         return open_sender(plan.url, plan.path, timeout=plan.timeout, tolerance=plan.tolerance)
-    decode = _decode_protocol if plan.body == "v2" else _decoder(plan.body, plan.outputs)
-    return DirectHttpSender(plan.url + plan.path, decode, timeout=plan.timeout, tolerance=plan.tolerance)
-
-
-def _decode_protocol(headers: Mapping[str, str], body: bytes) -> Mapping[str, NDArray[Any]]:
-    answer: Mapping[str, NDArray[Any]] = EXCHANGES[Infer].answer(Reply(headers, body))
-    return answer
+    decode = _decoder(plan.body, plan.outputs)
+    return HttpSender(plan.url + plan.path, decode, timeout=plan.timeout, tolerance=plan.tolerance)
 
 
 def _decoder(body_format: BodyFormat, outputs: Sequence[tuple[str, str]]) -> Decode:

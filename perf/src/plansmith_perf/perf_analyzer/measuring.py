@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from plansmith_perf.load.analysis import Records
-from plansmith_perf.load.server_side import server_side
+from plansmith_client.addresses import Address
+from plansmith_perf.load.analysis import Records, answers_per_second
+from plansmith_perf.load.server_side import read_counters, server_side
 from plansmith_perf.load.summary import summarize
+from plansmith_perf.load.usage import server_processes
 from plansmith_perf.load.watching import Watch
 from plansmith_perf.results import ClosedLoop, Distribution, Measurement, OpenLoop, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from plansmith_perf.load.measuring import MeasuringOptions
     from plansmith_perf.perf_analyzer.exports import PerfAnalyzerReport, RequestTimes
@@ -64,11 +66,16 @@ def measure_with_perf_analyzer(
     start = time.monotonic_ns()
     begin, end = start + int(options.warmup_seconds * 1e9), start + int(total * 1e9)
 
+    def watching(client: Sequence[psutil.Process]) -> Watch:
+        return Watch(
+            server=server_processes(Address.parse(url)),
+            client=client,
+            counters=lambda: read_counters(url, question.model, question.version),
+        )
+
     def look(process: int) -> None:
         nonlocal watch
-        watch = watch or Watch(
-            url=url, model=question.model, version=question.version, client=[psutil.Process(process)]
-        )
+        watch = watch or watching([psutil.Process(process)])
         now = time.monotonic_ns()
         # Its last readings are taken while perf_analyzer, whose processor time is wanted, is still there.
         watch.look(min(now, end - 1), begin, end)
@@ -76,7 +83,7 @@ def measure_with_perf_analyzer(
 
     with tempfile.TemporaryDirectory(prefix="plansmith-perf-analyzer-") as folder:
         report = analyzer.run(question, load, seconds=total, folder=Path(folder), each_request=each_request, watch=look)
-    watch = watch or Watch(url=url, model=question.model, version=question.version, client=[])
+    watch = watch or watching([])
     watch.finish()
     notes = [_UNCHECKED, *([_FROM_THE_SEND] if isinstance(load, OpenLoop) else [])]
     if report.times is not None:
@@ -93,15 +100,18 @@ def _from_times(
     skipped = int(options.warmup_seconds * 1e9)
     old = times.records
     records = Records(old.due - skipped, old.sent - skipped, old.done - skipped, old.right)
+    seconds = max(0.0, times.seconds - options.warmup_seconds)
     measured = summarize(
         load,
-        options=options,
         batch_size=batch_size,
         everything=records,
         outcomes=[""] * len(records.due),
+        throughput=answers_per_second(records, seconds),
         watch=watch,
-        seconds=max(0.0, times.seconds - options.warmup_seconds),
-        complete=True,
+        busiest=watch.client.busiest(),
+        warmup_seconds=options.warmup_seconds,
+        seconds=seconds,
+        percentiles=options.percentiles,
     )
     return measured.model_copy(update={"dispatch_lag": None})
 

@@ -3,12 +3,13 @@
 The generator shares the processor with what it measures, and servers that batch do better the closer together requests
 arrive. An HTTP library takes four times as long for a small request as writing its bytes and reading the answer's; and
 it asks for compressed answers, which cost a server more than the inference of a small model. What is known here is
-enough for a server on this machine: keep-alive, a body with its length or in chunks.
+enough for a server of models: keep-alive, a body with its length or in chunks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from plansmith_perf.load.senders import EncodedRequest
 
-__all__ = ["Decode", "DirectHttpSender"]
+__all__ = ["Decode", "HttpSender"]
 
 Decode = Callable[[Mapping[str, str], bytes], "Mapping[str, NDArray[Any]]"]
 """Headers, names in small letters, and body of an answer to arrays; raises PerfError, ClientError or ValueError."""
@@ -36,11 +37,11 @@ _END_OF_HEADERS = b"\r\n\r\n"
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class DirectHttpSender:
+class HttpSender:
     """POST requests on as many connections as there are requests in flight; see `plansmith_perf.load.senders.Sender`.
 
     Args:
-        url: "http://host:port/path".
+        url: "http://host:port/path", or https.
         decode: for an answer that is not byte for byte one that was found right.
         timeout: seconds that a request may take.
         tolerance: see `plansmith_perf.requests.check_answer`.
@@ -48,7 +49,9 @@ class DirectHttpSender:
 
     def __init__(self, url: str, decode: Decode, *, timeout: float, tolerance: float) -> None:
         parts = urlsplit(url)
-        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._secure = ssl.create_default_context() if parts.scheme == "https" else None
+        self._host, self._port = parts.hostname or "", parts.port or (443 if self._secure else 80)
+        self._authority = parts.netloc
         self._path = parts.path or "/"
         self._decode = decode
         self._timeout = timeout
@@ -85,7 +88,7 @@ class DirectHttpSender:
     def _message(self, request: EncodedRequest) -> bytes:
         message = self._messages.get(id(request))
         if message is None:
-            lines = [f"POST {self._path} HTTP/1.1", f"Host: {self._host}:{self._port}"]
+            lines = [f"POST {self._path} HTTP/1.1", f"Host: {self._authority}"]
             lines += [f"{name}: {value}" for name, value in request.headers.items()]
             lines += [f"Content-Length: {len(request.body)}", "", ""]
             message = "\r\n".join(lines).encode("latin-1") + request.body
@@ -96,7 +99,9 @@ class DirectHttpSender:
         if self._idle:
             reader, writer = self._idle.pop()
         else:
-            reader, writer = await asyncio.open_connection(self._host, self._port, limit=_BUFFER_BYTES)
+            reader, writer = await asyncio.open_connection(
+                self._host, self._port, ssl=self._secure, limit=_BUFFER_BYTES
+            )
         kept = False
         try:
             writer.write(message)

@@ -1,4 +1,4 @@
-"""The HTTP sender of the comparison, against servers that answer in every way that a peer may."""
+"""The HTTP sender of load tests, against servers that answer in every way that a server may."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
+from plansmith_perf.load.http_sender import HttpSender
 from plansmith_perf.load.senders import EncodedRequest
 from plansmith_perf.peers.bodies import Tensor, decode_body, encode_body
-from plansmith_perf.peers.http_sender import DirectHttpSender
 
 OUTPUTS = [Tensor("y", "float32", (-1, 2)), Tensor("z", "int64", (-1,))]
 RIGHT = {"y": np.array([[1, 2]], np.float32), "z": np.array([7])}
@@ -53,7 +53,7 @@ async def answering(*replies: bytes | None):
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    sender = DirectHttpSender(
+    sender = HttpSender(
         f"http://127.0.0.1:{port}/predict",
         lambda headers, body: decode_body("raw", OUTPUTS, headers, body),
         timeout=0.5,
@@ -114,7 +114,7 @@ def test_a_server_that_hangs_up_or_talks_nonsense_is_an_error():
 
 def test_nobody_at_the_address_is_an_error():
     async def run() -> str:
-        sender = DirectHttpSender("http://127.0.0.1:1/", lambda _, __: {}, timeout=1, tolerance=0)
+        sender = HttpSender("http://127.0.0.1:1/", lambda _, __: {}, timeout=1, tolerance=0)
         return await sender.send(EncodedRequest(BODY, HEADERS, RIGHT))
 
     assert "ConnectionRefusedError" in asyncio.run(run())
