@@ -1,7 +1,7 @@
 """The peers beside plansmith on the two models of the speed table: an MLP with 32 clients, and ResNet-50 with 8.
 
 `python perf/benchmarks/peers_table.py [--output FOLDER] [--only mlp] [--short]` builds both with `plansmith build`, the
-ResNet-50 for the fastest precision within 0.5 % of accuracy, and writes `mlp.json` and `resnet50.json`, two results of
+ResNet-50 for the fastest precision within 0.5 % of accuracy, tunes them with `plansmith tune`, and writes `mlp.json` and `resnet50.json`, two results of
 `plansmith bench compare`. The bars: ResNet-50 five times FastAPI + ONNX Runtime with 99 % of the top-1 answers, and 0.9
 of the same engine in process; the MLP twice FastAPI + ONNX Runtime. `--short` is for trying it out.
 """
@@ -32,26 +32,40 @@ if TYPE_CHECKING:
 MODELS = ("mlp", "resnet50")
 CLIENTS = {"mlp": 32, "resnet50": 8}
 INPUT = "gpu_0/data_0"
+TUNING = {
+    "mlp": ("--slo", "p99=50ms", "--trials", "12"),
+    "resnet50": ("--slo", "p99=500ms", "--trials", "8", "--seconds", "3", "--max-concurrency", "16"),
+}
 CALIBRATION_ROWS = 256
 COMPARED_ROWS = 128
 
 
-def build(name: str, folder: Path) -> Path | None:
+def build(name: str, folder: Path, *, tune: bool) -> Path | None:
     """Build the model into `folder`/model_repository; gives the file of its real samples, if there are any."""
-    words = ["build", str(folder / f"{name}.onnx"), "--repository", str(folder / "model_repository"), "--name", name]
     samples = None
+    words: tuple[str, ...] = ()
     if name == "mlp":
         write_mlp(folder / "mlp.onnx")
     else:
         write_texture_classifier(folder / "resnet50.onnx")
         images, labels = texture_images(CALIBRATION_ROWS, seed=99)
         np.savez(folder / "calibration.npz", **{INPUT: images, "labels": labels})
-        words += ["--data", str(folder / "calibration.npz"), "--max-drop", "0.5%"]
+        words = ("--data", "calibration.npz", "--max-drop", "0.5%")
         samples = folder / "samples.npz"
         # Others than those of the build.
         np.savez(samples, **{INPUT: texture_images(COMPARED_ROWS, seed=7)[0]})
-    subprocess.run([str(Path(sys.executable).with_name("plansmith")), *words], check=True, stdout=subprocess.DEVNULL)
+    plansmith(folder, "build", f"{name}.onnx", "--name", name, *words)
+    if tune:
+        given = ("--samples", str(samples)) if samples else ()
+        storage = ("--storage", "trials.journal", "--protocol", "http")
+        plansmith(folder, "tune", name, *TUNING[name], *given, *storage)
     return samples
+
+
+def plansmith(folder: Path, *words: str) -> None:
+    """Run the command there."""
+    command = [str(Path(sys.executable).with_name("plansmith")), *words]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
 def compare(name: str, folder: Path, samples: Path | None, arguments: argparse.Namespace) -> Comparison:
@@ -65,7 +79,7 @@ def compare(name: str, folder: Path, samples: Path | None, arguments: argparse.N
         measuring=RoundOptions(
             concurrency=CLIENTS[name],
             seconds=1.0 if short else arguments.seconds,
-            warmup_seconds=0.5 if short else 2.0,
+            warmup_seconds=0.5 if short else 1.0,
             workers=2,
             timeout=60.0,
             batch_size=1,
@@ -88,14 +102,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the results [%(default)s]")
     parser.add_argument("--only", choices=MODELS, help="one of the two models")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn [%(default)s]")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement [%(default)s]")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement [%(default)s]")
     parser.add_argument("--short", action="store_true", help="one short round with three peers")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name in [arguments.only] if arguments.only else MODELS:
         with tempfile.TemporaryDirectory(prefix="plansmith-peers-") as folder:
-            with Console(stderr=True).status(f"Building {name}"):
-                samples = build(name, Path(folder))
+            samples = build(name, Path(folder), tune=not arguments.short)
             result = compare(name, Path(folder), samples, arguments)
         show_comparison(result)
         (arguments.output / f"{name}.json").write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
