@@ -1,7 +1,7 @@
 """The peers beside plansmith on the two models of the speed table: an MLP with 32 clients, and ResNet-50 with 8.
 
 `python perf/benchmarks/peers_table.py [--output FOLDER] [--only mlp] [--short]` builds both with `plansmith build`, the
-ResNet-50 for the fastest precision within 0.5 % of accuracy, tunes them with `plansmith tune`, and writes `mlp.json` and
+ResNet-50 for the fastest precision within 0.5 % of accuracy, tunes both (`plansmith tune`), and writes `mlp.json` and
 `resnet50.json`, two results of `plansmith bench compare`. The bars: ResNet-50 five times FastAPI + ONNX Runtime with
 99 % of the top-1 answers, and 0.9 of the same engine in process; the MLP twice FastAPI + ONNX Runtime. `--short` is for
 trying it out: nothing is tuned.
