@@ -104,6 +104,13 @@ def test_a_load_that_is_more_than_the_model_can_take_is_an_error_rate_and_not_th
     assert measured.complete
 
 
+def test_a_run_writes_its_report(plansmith, committed_server, tmp_path):
+    words = ("bench", "digits", "--url", committed_server.grpc_url, *SHORT, "-c", "1,2")
+    plansmith(*words, "--report", "report.html", cwd=tmp_path)
+    assert "digits" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert ".html" in plansmith(*words, "--report", "report.pdf", cwd=tmp_path, expect=2).stderr
+
+
 def test_a_rate_that_the_generator_itself_cannot_send_is_said(bench):
     result = bench("--rate", "20000", "--workers", "1", "--seconds", "0.5", "--percentiles", "50")
     (measured,) = result.measurements

@@ -15,6 +15,7 @@ from plansmith_perf.benchmark import BenchmarkOptions, run_benchmark
 from plansmith_perf.commands.bench_table import name_of, show_result
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.measuring import MeasuringOptions
+from plansmith_perf.report import check_report_path, write_report
 from plansmith_perf.results import ClosedLoop, LoadTestResult, OpenLoop
 from plansmith_perf.slo import Slo
 
@@ -70,6 +71,9 @@ def run(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to this JSON file.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write a report: .html, .md or .csv.")
+    ] = None,
     url: UrlOption = "localhost:8001",
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds that a request may take.")] = 30.0,
     as_json: JsonOption = False,
@@ -91,8 +95,7 @@ def run(
         raise LoadTestMisconfigured("--slo measures what it finds once more by itself: give either --slo or --rounds")
     asked = {*_numbers("--percentiles", percentiles, below=100)} | ({objective.percentile} if objective else set())
     percents = sorted(asked)
-    if output is not None and not output.absolute().parent.is_dir():
-        raise LoadTestMisconfigured(f"--output {output}: there is no folder {output.parent}")
+    _check_files(output, report)
     measuring = MeasuringOptions(
         seconds=seconds,
         warmup_seconds=warmup,
@@ -122,10 +125,23 @@ def run(
     document = result.model_dump_json(indent=2)
     if output is not None:
         output.write_text(document + "\n", encoding="utf-8")
+    if report is not None and result.measurements:
+        write_report({model: result}, report)
     if as_json:
         typer.echo(document)
     else:
         show_result(result, percents)
+    _exit_unless_good(result)
+
+
+def _check_files(output: Path | None, report: Path | None) -> None:
+    if output is not None and not output.absolute().parent.is_dir():
+        raise LoadTestMisconfigured(f"--output {output}: there is no folder {output.parent}")
+    if report is not None:
+        check_report_path(report)
+
+
+def _exit_unless_good(result: LoadTestResult) -> None:
     if not result.complete:
         Console(stderr=True).print(f"Ended early: {result.interruption}. The result is partial.", soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED if result.interruption == "Ctrl-C" else EXIT_FAILED)

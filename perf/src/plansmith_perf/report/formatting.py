@@ -1,0 +1,62 @@
+"""Figures as people read them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from plansmith_perf.results import ClosedLoop
+
+if TYPE_CHECKING:
+    from plansmith_perf.results import OpenLoop
+
+__all__ = ["as_cpu", "as_memory", "as_milliseconds", "as_rate", "as_ratio", "as_share", "load_name", "plural"]
+
+NOTHING = "-"
+_GIBIBYTE, _MEBIBYTE = 2**30, 2**20
+
+
+def as_milliseconds(microseconds: float | None) -> str:
+    """About three significant digits, which is what the histograms have."""
+    return NOTHING if microseconds is None else _three_digits(microseconds / 1000)
+
+
+def as_rate(per_second: float | None) -> str:
+    """A number of requests, answers or rows per second."""
+    return NOTHING if per_second is None else _three_digits(per_second)
+
+
+def as_ratio(ratio: float | None) -> str:
+    """How many times as much."""
+    return NOTHING if ratio is None else f"{ratio:.2f}x"
+
+
+def as_share(share: float) -> str:
+    """Per cent; never "0 %" for what has happened."""
+    return "0 %" if not share else f"{share:.2%}".replace("%", " %") if share >= 0.0001 else "< 0.01 %"  # noqa: PLR2004
+
+
+def as_cpu(percent: float | None) -> str:
+    """CPU: 100 % is one core."""
+    return NOTHING if percent is None else f"{percent:,.0f} %"
+
+
+def as_memory(size: int | None) -> str:
+    """Bytes in binary units."""
+    if size is None:
+        return NOTHING
+    return f"{size / _GIBIBYTE:,.1f} GiB" if size >= _GIBIBYTE else f"{size / _MEBIBYTE:,.0f} MiB"
+
+
+def load_name(load: ClosedLoop | OpenLoop) -> str:
+    """A load in a few words."""
+    return f"{load.concurrency} in flight" if isinstance(load, ClosedLoop) else f"{load.rate:,.5g}/s, {load.arrivals}"
+
+
+def plural(count: int, word: str) -> str:
+    """The number and its noun."""
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
+def _three_digits(number: float) -> str:
+    digits = next((digits for limit, digits in ((99.95, 0), (9.995, 1), (0.0995, 2)) if number >= limit), 3)
+    return f"{number:,.{digits}f}"

@@ -1,0 +1,70 @@
+"""The report as one HTML file that needs no network, and lets nothing in it use one."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+
+from plansmith_perf.report.blocks import Figure, Link, Table
+from plansmith_perf.report.sections import sections_of
+from plansmith_perf.report.summary import summarize
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from plansmith_perf.report.documents import Document
+
+__all__ = ["as_html"]
+
+
+def as_html(documents: Mapping[str, Document]) -> str:
+    """The page. Whatever text the documents hold, it stays text."""
+    environment = Environment(
+        loader=PackageLoader("plansmith_perf.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests |= {"figure": _is_figure, "table": _is_table, "link": _is_link}
+    sections = sections_of(documents)
+    figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
+    folder = files("plansmith_perf.report") / "templates"
+    # Without a last line break: the scripts are hashed as they stand between their tags.
+    scripts = [get_plotlyjs().strip(), (folder / "report.js").read_text(encoding="utf-8").strip()]
+    return environment.get_template("report.html.jinja").render(
+        title=_title(documents),
+        summary=summarize(documents),
+        created=", ".join(dict.fromkeys(document.created for document in documents.values())),
+        sections=sections,
+        figures={figure.name: {"data": figure.data, "layout": figure.layout} for figure in figures},
+        scripts=scripts,
+        hashes=[_hash(script) for script in scripts],
+        styles=(folder / "report.css").read_text(encoding="utf-8").strip(),
+    )
+
+
+def _title(documents: Mapping[str, Document]) -> str:
+    models = dict.fromkeys(document.model for document in documents.values())
+    return f"{', '.join(models)}: performance report"
+
+
+def _hash(script: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+
+
+def _is_figure(block: object) -> bool:
+    return isinstance(block, Figure)
+
+
+def _is_table(block: object) -> bool:
+    return isinstance(block, Table)
+
+
+def _is_link(cell: object) -> bool:
+    return isinstance(cell, Link)

@@ -1,0 +1,93 @@
+"""Percentiles of a latency, from the HDR histogram that the result carries."""
+
+from __future__ import annotations
+
+import zlib
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from hdrh.codec import (  # type: ignore[import-untyped]
+    HdrCookieException,
+    HdrHistogramSettingsException,
+    HdrLengthException,
+)
+from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
+
+from plansmith_perf.errors import LoadTestMisconfigured
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from plansmith_perf.results import Distribution
+
+__all__ = ["check_histogram", "latency_at", "percentile_curve"]
+
+_BROKEN = (
+    HdrCookieException,
+    HdrHistogramSettingsException,
+    HdrLengthException,
+    AssertionError,
+    IndexError,
+    TypeError,
+    ValueError,
+    zlib.error,
+)
+# Points on each way from a percentile to the one with half as much beyond it.
+_TICKS = 6
+
+
+def check_histogram(distribution: Distribution) -> None:
+    """Whether the histogram can be read.
+
+    Raises:
+        LoadTestMisconfigured: it is damaged.
+    """
+    if not distribution.histogram:
+        # Another tool's export has percentiles only.
+        return
+    try:
+        _decode(distribution.histogram)
+    except _BROKEN as error:
+        raise LoadTestMisconfigured("a latency's histogram is damaged: it is no HdrHistogram in base64") from error
+
+
+def latency_at(distribution: Distribution | None, percent: float) -> float | None:
+    """The latency at a percentile in microseconds; None where the result does not tell."""
+    if distribution is None:
+        return None
+    known = distribution.percentiles.get(f"{percent:g}")
+    if known is None and distribution.histogram:
+        known = float(_decode(distribution.histogram).get_value_at_percentile(percent))
+    return known
+
+
+def percentile_curve(distributions: Sequence[Distribution]) -> tuple[list[float], list[float]]:
+    """The latency over all percentiles, of several measurements together.
+
+    Args:
+        distributions: of the same load; at least one.
+
+    Returns:
+        Shares of the answers in [0, 1), ascending, and the latency in microseconds that each kept. The last share
+        leaves one answer beyond it.
+    """
+    if not all(distribution.histogram for distribution in distributions):
+        known = sorted((float(percent), value) for percent, value in distributions[0].percentiles.items())
+        return [percent / 100 for percent, _ in known], [value for _, value in known]
+    histogram = HdrHistogram.decode(distributions[0].histogram)
+    for other in distributions[1:]:
+        histogram.add(_decode(other.histogram))
+    most = 1 - 1 / max(2, histogram.get_total_count())
+    shares: list[float] = []
+    values: list[float] = []
+    for item in histogram.get_percentile_iterator(_TICKS):
+        share = min(item.percentile_level_iterated_to / 100, most)
+        if not shares or share > shares[-1]:
+            shares.append(share)
+            values.append(float(item.value_iterated_to))
+    return shares, values
+
+
+@lru_cache(maxsize=256)
+def _decode(text: str) -> HdrHistogram:
+    return HdrHistogram.decode(text)

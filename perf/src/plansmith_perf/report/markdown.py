@@ -1,0 +1,82 @@
+"""The report as Markdown for a pull request: the answer, one table, the rest folded."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from plansmith_perf.report.blocks import Cell, Link, Table
+from plansmith_perf.report.sections import sections_of
+from plansmith_perf.report.summary import summarize
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from plansmith_perf.report.documents import Document
+
+__all__ = ["as_markdown"]
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~>$-])")
+_SPACE = re.compile(r"\s+")
+# Sections whose tables stand open; the others are folded.
+_OPEN = ("loads", "comparison", "tuning")
+
+
+def as_markdown(documents: Mapping[str, Document]) -> str:
+    """The report. Text of the documents stays text, and notifies nobody."""
+    summary = summarize(documents)
+    models = ", ".join(dict.fromkeys(document.model for document in documents.values()))
+    lines = [f"## Performance of {_text(models)}", ""]
+    lines += [
+        f"**{_text(sentence)}**" if not number else _text(sentence) for number, sentence in enumerate(summary.answers)
+    ]
+    lines = [part for line in lines for part in ((line, "") if line else ("",))]
+    for sentence in summary.warnings:
+        lines += [f"> **Mind:** {_text(sentence)}", ""]
+    for section in sections_of(documents):
+        tables = [block for block in section.blocks if isinstance(block, Table)]
+        is_open = section.name.startswith(_OPEN)
+        for table in tables if is_open else ():
+            lines += [f"{_text(table.caption)}:", "", *_table(table), ""]
+        hidden = [*(() if is_open else tables), *section.folded]
+        if hidden:
+            lines += ["<details>", f"<summary>{_text(section.title)}</summary>", ""]
+            for table in hidden:
+                lines += [f"{_text(table.caption)}:", "", *_table(table), ""]
+            lines += ["</details>", ""]
+        if section.name == "loads" and summary.notes:
+            lines += ["<details>", "<summary>Notes on how far to trust the figures</summary>", ""]
+            lines += [f"- {_text(note)}" for note in summary.notes]
+            lines += ["", "</details>", ""]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip("\n") + "\n"
+
+
+def _table(table: Table) -> list[str]:
+    marks = ["---:" if column.kind == "number" else ":---" for column in table.columns]
+    rows = [
+        _row(
+            [
+                f"**{_cell(cell)}**" if number in table.marked and not place else _cell(cell)
+                for place, cell in enumerate(row)
+            ]
+        )
+        for number, row in enumerate(table.rows)
+    ]
+    return [_row([_text(column.heading) for column in table.columns]), _row(marks), *rows]
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(cell: Cell) -> str:
+    if isinstance(cell, Link):
+        address = cell.address.replace(" ", "%20").replace("|", "%7C").replace("<", "%3C").replace(">", "%3E")
+        return f"[{_text(cell.text)}](<{address}>)"
+    return _text(cell)
+
+
+def _text(text: str) -> str:
+    """Text in which nothing is markup, a mention, or the end of a line."""
+    escaped = _SPECIAL.sub(r"\\\1", _SPACE.sub(" ", text).strip().replace("&", "&amp;"))
+    return escaped.replace("<", "&lt;").replace("@", "@<!-- -->")

@@ -1,0 +1,133 @@
+"""A tuning run as a plot and tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from plansmith_perf.report.blocks import Cell, Column, Figure, Table
+from plansmith_perf.report.formatting import NOTHING, as_milliseconds, as_rate
+from plansmith_perf.report.style import axis, color_of_series, latency_axis, layout, plain
+from plansmith_perf.slo import Slo
+
+if TYPE_CHECKING:
+    from plansmith_perf.tuning.records import TrialRecord, TuningRecord
+
+__all__ = ["rounds_table", "trials_figure", "trials_table"]
+
+_IN_USE = 0
+_OUTCOMES = {
+    "inside the SLO": (0, "circle"),
+    "hopeless, ended early": (6, "x"),
+    "in use": (1, "diamond"),
+    "winner": (2, "star"),
+}
+
+
+def trials_figure(name: str, record: TuningRecord) -> Figure | None:
+    """Latency against throughput of the trials; None where none gave a throughput."""
+    slo = Slo.parse(record.slo)
+    groups: dict[str, list[TrialRecord]] = {outcome: [] for outcome in _OUTCOMES}
+    for trial in record.trials:
+        if trial.throughput and trial.latency is not None:
+            groups[_outcome(record, trial)].append(trial)
+    shown = [trial for trials in groups.values() for trial in trials]
+    if not shown:
+        return None
+    data: list[dict[str, Any]] = []
+    for outcome, trials in groups.items():
+        color, symbol = _OUTCOMES[outcome]
+        if trials:
+            size = 9 if outcome in ("inside the SLO", "hopeless, ended early") else 15
+            data.append(
+                {"type": "scatter", "mode": "markers", "name": outcome, "cliponaxis": False}
+                | {"x": [trial.throughput for trial in trials]}
+                | {"y": [(trial.latency or 0.0) / 1000 for trial in trials]}
+                | {"customdata": [plain(f"trial {trial.number}: {trial.setting}") for trial in trials]}
+                | {"marker": {"color": color_of_series(color), "symbol": symbol, "size": size}}
+                | {"hovertemplate": "%{customdata}<br>%{x:,.1f} requests/s, %{y:,.4g} ms<extra></extra>"}
+            )
+    most = max(trial.throughput for trial in shown)
+    data.append(
+        {"type": "scatter", "mode": "lines", "name": f"SLO {plain(slo.text)}", "hoverinfo": "skip"}
+        | {"line": {"color": "var(--limit)", "width": 2, "dash": "dash"}}
+        | {"x": [0.0, most], "y": [slo.limit / 1000] * 2}
+    )
+    latencies = [(trial.latency or 0.0) / 1000 for trial in shown]
+    return Figure(
+        name=name,
+        title="Trials",
+        description="Each point is a configuration on a real server: the highest throughput that it gave inside the "
+        "objective, and the latency there. Trials that gave none stand in the table only.",
+        data=tuple(data),
+        layout=layout(
+            420,
+            xaxis=axis("requests per second"),
+            yaxis=latency_axis(f"p{slo.percentile:g}, ms", [*latencies, slo.limit / 1000]),
+        ),
+    )
+
+
+def trials_table(record: TuningRecord) -> Table:
+    """Every trial, the best first, below what is in use."""
+    trials = sorted(
+        record.trials, key=lambda trial: (trial.number != _IN_USE, trial.status != "measured", -trial.throughput)
+    )
+    rows: list[tuple[Cell, ...]] = [
+        (
+            _trial_name(record, trial.number),
+            str(trial.setting),
+            as_rate(trial.throughput or None),
+            str(trial.concurrency or NOTHING),
+            as_milliseconds(trial.latency),
+            trial.status + (f": {trial.reason}" if trial.reason else ""),
+            f"{trial.seconds:,.0f}",
+        )
+        for trial in trials
+    ]
+    percentile = record.slo.partition("=")[0]
+    return Table(
+        caption=f"Trials of {record.model} version {record.model_version} for {record.slo}: {len(record.trials)} of a "
+        f"space of {record.space} settings, searched with {record.search}; latency in ms",
+        columns=(
+            *(Column("trial", "words"), Column("setting", "words"), Column("requests/s"), Column("in flight")),
+            *(Column(percentile), Column("outcome", "words"), Column("took, s")),
+        ),
+        rows=tuple(rows),
+        marked=frozenset(number for number, trial in enumerate(trials) if trial.number == record.winner),
+    )
+
+
+def rounds_table(record: TuningRecord) -> Table | None:
+    """The interleaved rounds that decided; None where there were none."""
+    rounds = sorted({played.round for played in record.rounds})
+    if not rounds:
+        return None
+    finalists = list(dict.fromkeys(played.trial for played in record.rounds))
+    rows = []
+    for trial in finalists:
+        played = {one.round: one for one in record.rounds if one.trial == trial}
+        cells = [
+            as_rate(one.throughput) + ("" if one.kept else " (missed)") if (one := played.get(number)) else NOTHING
+            for number in rounds
+        ]
+        rows.append((_trial_name(record, trial), *cells))
+    return Table(
+        caption="The best trials beside the configuration in use, in turn: requests/s in each round",
+        columns=(Column("trial", "words"), *(Column(f"round {number + 1}") for number in rounds)),
+        rows=tuple(rows),
+        marked=frozenset(number for number, trial in enumerate(finalists) if trial == record.winner),
+    )
+
+
+def _outcome(record: TuningRecord, trial: TrialRecord) -> str:
+    if trial.number == record.winner:
+        return "winner"
+    if trial.number == _IN_USE:
+        return "in use"
+    return "inside the SLO" if trial.status == "measured" else "hopeless, ended early"
+
+
+def _trial_name(record: TuningRecord, number: int) -> str:
+    if number == _IN_USE:
+        return "in use"
+    return f"{number} (winner)" if number == record.winner else str(number)

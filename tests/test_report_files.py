@@ -1,0 +1,233 @@
+"""What `plansmith bench report` writes as Markdown and CSV, and what it refuses; from real measurements."""
+
+from __future__ import annotations
+
+import csv
+import json
+import stat
+
+import plotly.graph_objects as go
+import pytest
+from report_documents import HOSTILE, compare, measure, tune
+
+from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.report import name_documents, summarize, write_report
+from plansmith_perf.report.blocks import Figure
+from plansmith_perf.report.csv_rows import COLUMNS
+from plansmith_perf.report.sections import sections_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("reports")
+
+
+@pytest.fixture(scope="module")
+def closed(plansmith, committed_server, folder):
+    return measure(plansmith, committed_server.grpc_url, folder / "closed.json", "-c", "1,2", "--seconds", "1")
+
+
+@pytest.fixture(scope="module")
+def opened(plansmith, committed_server, folder):
+    words = ("--rate", "60", "--seconds", "1.5", "--batch-size", "2")
+    return measure(plansmith, committed_server.http_url, folder / "open.json", *words)
+
+
+@pytest.fixture(scope="module")
+def tuned(plansmith, folder):
+    return tune(plansmith, folder)
+
+
+@pytest.fixture
+def everything(closed, opened, tuned):
+    return {"closed": closed, "open": opened, "peers": compare(closed), "tuning": tuned}
+
+
+def test_the_answer_comes_first_and_says_the_figures_of_the_result(closed):
+    summary = summarize({"closed": closed})
+    best = max(closed.measurements, key=lambda measured: measured.throughput)
+    assert f"{best.throughput:,.0f} requests/s" in summary.answers[0]
+    assert f"{best.load.concurrency} in flight" in summary.answers[0]
+    requests = sum(measured.requests for measured in closed.measurements)
+    assert f"None of the {requests:,} requests failed." in summary.answers
+    assert summary.warnings == ()
+    assert any("too short for p99" in note for note in summary.notes) == any(one.notes for one in closed.measurements)
+
+
+def test_results_that_measure_different_things_are_not_put_side_by_side_silently(closed, opened):
+    (warning,) = summarize({"closed": closed, "open": opened}).warnings
+    assert "batch of" in warning
+    assert "protocol" in warning
+    assert "processor" not in warning
+
+
+def test_a_partial_result_says_so_first(closed, tmp_path):
+    cut = closed.measurements[1].model_copy(update={"complete": False})
+    partial = closed.model_copy(
+        update={"complete": False, "interruption": "Ctrl-C", "measurements": [closed.measurements[0], cut]}
+    )
+    assert "partial: Ctrl-C" in summarize({"cut": partial}).warnings[0]
+    write_report({"cut": partial}, tmp_path / "cut.md")
+    text = (tmp_path / "cut.md").read_text()
+    assert "partial: Ctrl\\-C" in text.partition("| load")[0]
+    write_report({"cut": partial}, tmp_path / "cut.csv")
+    with (tmp_path / "cut.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["measured", "partial"]
+
+
+def test_markdown_has_the_answer_one_open_table_a_measurement_a_row_and_the_rest_folded(closed, tmp_path):
+    write_report({"closed": closed}, tmp_path / "report.md")
+    text = (tmp_path / "report.md").read_text()
+    lines = text.splitlines()
+    assert lines[0] == "## Performance of digits"
+    assert lines[2].startswith("**digits answered at most ")
+    opened_part = text.partition("<details>")[0]
+    rows = [line for line in opened_part.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(closed.measurements)
+    assert len({row.count(" | ") for row in rows}) == 1
+    assert text.count("<details>") == text.count("</details>") > 1
+    assert "processor" in text.partition("<details>")[2]
+
+
+def test_markdown_keeps_hostile_names_as_text(closed, tmp_path):
+    write_report({HOSTILE: closed.model_copy(update={"model": HOSTILE})}, tmp_path / "report.md")
+    text = (tmp_path / "report.md").read_text()
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "@all" not in text
+    assert "`@" not in text.replace("\\`", "")
+    assert not [line for line in text.splitlines() if line.startswith("|") and line.replace("\\|", "").count("|") < 3]
+
+
+def test_csv_has_a_row_for_each_measurement_and_trial_and_columns_that_stay(everything, tmp_path):
+    write_report(everything, tmp_path / "report.csv")
+    with (tmp_path / "report.csv").open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    assert tuple(reader.fieldnames) == COLUMNS
+    by_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in ("load test", "comparison", "tuning")}
+    closed, opened = everything["closed"], everything["open"]
+    assert len(by_kind["load test"]) == len(closed.measurements) + len(opened.measurements)
+    assert len(by_kind["comparison"]) == sum(max(1, len(peer.rounds)) for peer in everything["peers"].peers)
+    assert len(by_kind["tuning"]) == len(everything["tuning"].trials)
+    first, measured = rows[0], closed.measurements[0]
+    assert float(first["throughput"]) == pytest.approx(measured.throughput)
+    assert float(first["latency_p99"]) == pytest.approx(measured.latency.percentiles["99"] / 1000)
+    # Not among the percentiles of the result: from its histogram.
+    assert float(first["latency_p50"]) <= float(first["latency_p99_9"]) <= float(first["latency_max"]) * 1.01
+    assert float(first["queue"]) == pytest.approx(measured.server_side.queue / 1000)
+    assert (first["load"], first["concurrency"], first["rate"]) == ("closed", "1", "")
+    assert by_kind["load test"][-1]["arrivals"] == "poisson"
+
+
+def test_a_name_is_no_formula_in_a_spreadsheet(closed, tmp_path):
+    write_report({"=1+1": closed}, tmp_path / "report.csv")
+    with (tmp_path / "report.csv").open(newline="") as file:
+        assert {row["result"] for row in csv.DictReader(file)} == {"'=1+1"}
+
+
+def test_every_plot_is_what_plotly_defines(everything):
+    figures = [block for part in sections_of(everything) for block in part.blocks if isinstance(block, Figure)]
+    assert {figure.name.partition("-")[0] for figure in figures} == {
+        *("throughput", "percentiles", "breakdown", "timeline", "peers", "trials"),
+    }
+    for figure in figures:
+        # Raises where plotly knows no such property or value.
+        go.Figure({"data": figure.data, "layout": figure.layout})
+
+
+def test_the_command_writes_each_format_from_the_files_of_every_command(plansmith, closed, opened, tuned, folder):
+    peers = folder / "peers.json"
+    peers.write_text(compare(closed).model_dump_json())
+    files = (folder / "closed.json", folder / "open.json", peers, folder / "tuning.json")
+    done = plansmith("bench", "report", *files, "--output", "report.md", "--json", cwd=folder)
+    said = json.loads(done.stdout)
+    assert said["results"] == ["closed", "open", "peers", "tuning"]
+    assert said["bytes"] == (folder / "report.md").stat().st_size
+    assert any(
+        "keeps its place" in sentence or "faster" in sentence or "winner" in sentence for sentence in said["summary"]
+    )
+    assert "answered wrongly: other values" in "".join(said["warnings"])
+    done = plansmith("bench", "report", folder / "closed.json", "-o", "REPORT.CSV", cwd=folder)
+    assert "digits answered at most" in done.stdout
+    assert stat.S_IMODE((folder / "REPORT.CSV").stat().st_mode) & 0o600 == 0o600
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(closed, tmp_path):
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text(closed.model_dump_json())
+    assert list(name_documents([tmp_path / "before/result.json", tmp_path / "after/result.json"])) == [
+        "before/result",
+        "after/result",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "cannot be read"),
+        ("", "is not JSON"),
+        ("{", "is not JSON"),
+        ("[1]", "no JSON object"),
+        ("{}", "no result"),
+        ('{"kind": "comparison"}', "no result"),
+        ('{"tuning": {"trials": []}}', "no result"),
+        ('{"a": NaN}', "is not JSON"),
+    ],
+)
+def test_what_is_no_result_is_refused_in_a_sentence_that_names_the_file(tmp_path, content, sentence):
+    file = tmp_path / "result.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(LoadTestMisconfigured, match=sentence) as refused:
+        name_documents([file])
+    assert "result.json" in str(refused.value)
+
+
+def test_a_mistake_is_one_sentence_and_nothing_is_written(plansmith, tmp_path):
+    (tmp_path / "result.json").write_text("{}")
+    done = plansmith("bench", "report", "result.json", "--output", "report.html", expect=2, cwd=tmp_path)
+    assert done.stderr.count("Error:") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_damaged_histogram_is_refused(closed, tmp_path):
+    document = json.loads(closed.model_dump_json())
+    text = document["measurements"][0]["latency"]["histogram"]
+    document["measurements"][0]["latency"]["histogram"] = text[: len(text) // 2]
+    (tmp_path / "result.json").write_text(json.dumps(document))
+    with pytest.raises(LoadTestMisconfigured, match="histogram is damaged"):
+        name_documents([tmp_path / "result.json"])
+
+
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [
+        ("report.pdf", "must end with"),
+        ("report", "must end with"),
+        ("nowhere/report.md", "no folder"),
+        ("a.md", "folder"),
+    ],
+)
+def test_where_no_report_can_be_written_that_is_said(closed, tmp_path, output, sentence):
+    (tmp_path / "a.md").mkdir()
+    with pytest.raises(LoadTestMisconfigured, match=sentence):
+        write_report({"closed": closed}, tmp_path / output)
+    assert [path.name for path in tmp_path.rglob("*")] == ["a.md"]
+
+
+def test_a_result_that_is_given_twice_is_refused(closed, folder):
+    with pytest.raises(LoadTestMisconfigured, match="given twice"):
+        name_documents([folder / "closed.json", folder / "closed.json"])
+
+
+def test_a_report_that_cannot_be_made_leaves_the_old_one(closed, tmp_path):
+    old = tmp_path / "report.md"
+    old.write_text("old")
+    with pytest.raises(LoadTestMisconfigured, match="nothing to report"):
+        write_report({}, old)
+    assert old.read_text() == "old"
+    write_report({"new": closed}, old)
+    assert "digits" in old.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
