@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock bench clean
+.PHONY: help setup demo test lint format lock bench results clean
 
 # Python 3.11 or 3.12, whichever is found first; PYTHON=... overrides.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
@@ -44,11 +44,19 @@ format: $(STAMP) ## Rewrite the sources in the house style
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## Measure the backend, the client and the builds beside what they replace
-	@$(BIN)/python perf/benchmarks/backend_overhead.py
-	@$(BIN)/python perf/benchmarks/client_speed.py
-	@$(BIN)/python perf/benchmarks/build_resnet50.py
+bench: $(STAMP) ## Measure the committed models, and peers beside them: out/bench/report.html
+	@$(BIN)/python perf/benchmarks/committed_models.py
+
+results: $(STAMP) ## Repeat every published measurement, and rewrite the tables: an hour, nothing else running
+	@$(BIN)/python perf/benchmarks/backend_overhead.py --output perf/results
+	@$(BIN)/python perf/benchmarks/client_speed.py --output perf/results
+	@$(BIN)/python perf/benchmarks/load_generator.py --output perf/results
+	@$(BIN)/python perf/benchmarks/build_resnet50.py --json perf/results/build_resnet50.json
 	@$(BIN)/python perf/benchmarks/build_large_model.py
+	@$(BIN)/python perf/benchmarks/tune_gain.py --output perf/results
+	@$(BIN)/python perf/benchmarks/tune_search.py --output perf/results
+	@$(BIN)/python perf/benchmarks/peers_table.py --output perf/results
+	@$(BIN)/python perf/benchmarks/published_tables.py
 
 lock: ## Resolve requirements.lock anew
 	@uv=$$(command -v uv || echo $(BIN)/uv); \

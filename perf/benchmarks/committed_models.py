@@ -1,0 +1,59 @@
+"""Everything that can be measured of the committed models, in one report: `make bench`, some minutes.
+
+For each model of model_repository: a closed loop in three rounds, an open loop at half of the throughput found, the
+highest rate within p99=50ms, and the peers beside it, on a real server that is started and stopped here. The results
+and report.html lie in the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from plansmith_perf.results import read_result
+from plansmith_server import ServerOptions, TritonServer
+
+REPOSITORY = Path(__file__).parents[2] / "model_repository"
+SLO = "p99=50ms"
+
+
+def plansmith(*words: str | Path) -> None:
+    """Run the command; its tables are for the user."""
+    subprocess.run([str(Path(sys.executable).with_name("plansmith")), *map(str, words)], check=True)
+
+
+def measure(model: str, output: Path) -> list[Path]:
+    """Measure one model; returns the files of the results."""
+    files = {kind: output / f"{model}-{kind}.json" for kind in ("closed", "open", "slo", "peers")}
+    options = ServerOptions(repository=REPOSITORY, http_port=0, grpc_port=0, metrics_port=0)
+    with TritonServer(options) as server:
+        bench = ("bench", "run", model, "--url", server.grpc_url)
+        plansmith(*bench, "--concurrency", "1,4,16,64", "--rounds", "3", "--seconds", "3", "-o", files["closed"])
+        highest = max(measured.throughput for measured in read_result(files["closed"]).measurements)
+        plansmith(*bench, "--rate", f"{highest / 2:.0f}", "--seconds", "5", "-o", files["open"])
+        plansmith(*bench, "--slo", SLO, "--seconds", "2", "--warmup", "0.5", "-o", files["slo"])
+    rounds = ("--rounds", "3", "--seconds", "2", "--warmup", "0.5")
+    plansmith("bench", "compare", model, "--repository", REPOSITORY, *rounds, "-o", files["peers"])
+    return list(files.values())
+
+
+def main() -> None:
+    """Measure all, and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the report [%(default)s]")
+    output = parser.parse_args().output
+    output.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    models = sorted(path.parent.name for path in REPOSITORY.glob("*/config.pbtxt"))
+    files = [file for model in models for file in measure(model, output)]
+    plansmith("bench", "report", *files, "--output", output / "report.html")
+    Console(highlight=False).print(f"Measured {', '.join(models)} in {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

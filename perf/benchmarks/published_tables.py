@@ -1,0 +1,227 @@
+"""Writes the tables of README.md and docs/ from the results in perf/results, so that no figure is typed.
+
+`python perf/benchmarks/published_tables.py` rewrites what stands between `<!-- table NAME -->` and `<!-- end NAME -->`;
+`--check` changes nothing, and exits with 1 where a page does not say what the results do. The results are what the
+other benchmarks wrote: `--output perf/results`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plansmith_perf.peers.results import median_throughput, paired_ratio, read_comparison
+from plansmith_perf.tuning.records import TuningRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from plansmith_perf.peers.results import Comparison
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "perf" / "results"
+PAGES = ("README.md", "docs/comparison.md", "docs/tuning.md", "docs/reading-a-load-test.md")
+BASELINE = "FastAPI + ONNX Runtime"
+
+Row = tuple[str, ...]
+
+
+def summary() -> list[Row]:
+    """The README's table."""
+    return [
+        ("what", "plansmith", "beside it", "ratio"),
+        *_served(
+            "resnet50", "ResNet-50 as built, tuned and served, 8 clients, requests/s", "plansmith's engine in process"
+        ),
+        *_served("mlp", "MLP 64-128-10 as built, tuned and served, 32 clients, requests/s"),
+        *_built(),
+        *_tuned("mlp", "the MLP"),
+        *_tuned("resnet50", "ResNet-50"),
+        *_client(),
+        _load_generator(),
+        *_backend(),
+    ]
+
+
+def peers(model: str) -> list[Row]:
+    """Every peer of one comparison."""
+    comparison = _comparison(model)
+    rows: list[Row] = [("peer", "requests/s", "p50, ms", "p99, ms", f"ratio to {comparison.baseline}", "top-1")]
+    for peer in comparison.peers:
+        rate = median_throughput(peer)
+        ratio = paired_ratio(comparison, peer.name)
+        rows.append(
+            (
+                peer.name,
+                _number(rate) if rate is not None else f"{peer.status}: {peer.reason}",
+                *(_percentile(peer.rounds, percent) for percent in ("50", "99")),
+                f"{ratio:.2f}" if ratio is not None else "-",
+                f"{peer.top1_agreement:.1%}" if peer.top1_agreement is not None else "-",
+            )
+        )
+    return rows
+
+
+def tuning() -> list[Row]:
+    """What tuning gained, and what the search found."""
+    rows: list[Row] = [("what", "tuned", "beside it", "ratio, median of pairs")]
+    for model in ("mlp", "resnet50"):
+        rows += _tuned(model, model)
+    search = _read("tune_search")
+    quarter, everything = (TuningRecord.model_validate(search["searches"][name]) for name in ("quarter", "exhaustive"))
+    rates = {name: statistics.median(values) for name, values in search["figures"].items()}
+    words = f"{len(quarter.trials) - 1} trials, beside all {len(everything.trials) - 1}, on the MLP, requests/s"
+    ratio = _paired(search["figures"]["quarter"], search["figures"]["exhaustive"])
+    return [*rows, (words, _number(rates["quarter"]), _number(rates["exhaustive"]), f"{ratio:.2f}")]
+
+
+def generator() -> list[Row]:
+    """The load generator beside perf_analyzer."""
+    return [("what", "plansmith", "beside it", "ratio"), _load_generator()]
+
+
+TABLES: dict[str, Callable[[], list[Row]]] = {
+    "summary": summary,
+    "peers mlp": lambda: peers("mlp"),
+    "peers resnet50": lambda: peers("resnet50"),
+    "tuning": tuning,
+    "load generator": generator,
+}
+
+
+def _served(model: str, words: str, *beside: str) -> list[Row]:
+    comparison = _comparison(model)
+    names = {peer.name: peer for peer in comparison.peers}
+    rows = []
+    for name in (BASELINE, "LitServe", "MLServer", "BentoML", "PyTriton", "Triton, default configuration", *beside):
+        ratio = paired_ratio(comparison, "plansmith", name)
+        if ratio is not None:
+            ours, theirs = median_throughput(names["plansmith"]), median_throughput(names[name])
+            label = "the same" if rows else words
+            rows.append((label, _number(ours), f"{_number(theirs)}, {name}", f"{ratio:.2f}"))
+    return rows
+
+
+def _built() -> list[Row]:
+    built = _read("build_resnet50")
+    return [
+        (
+            f"the engine that a build chose for it ({built['chosen']}), rows/s in process",
+            _number(built["rows_per_second"]),
+            f"{_number(built['fp32_rows_per_second'])}, ONNX Runtime FP32",
+            f"{built['ratio_in_process']:.2f}",
+        )
+    ]
+
+
+def _tuned(model: str, words: str) -> list[Row]:
+    record = TuningRecord.model_validate(_read(f"tune_gain_{model}"))
+    if record.winner is None or record.ratio is None:
+        return []
+    rates = [
+        statistics.median(played.throughput for played in record.rounds if played.trial == number)
+        for number in (record.winner, 0)
+    ]
+    label = f"{words} tuned, {record.slo}, requests/s"
+    return [(label, _number(rates[0]), f"{_number(rates[1])}, Triton's defaults", f"{record.ratio:.2f}")]
+
+
+def _client() -> list[Row]:
+    figures = _read("client_speed")["figures"]
+    rows: list[Row] = []
+    kinds = {
+        "bulk scoring, rows/s": ("client: bulk scoring with `map`, the MLP over {}, rows/s", "tritonclient {} loop"),
+        "one request of 19 MB, ms": ("one request of 19 MB over {}, ms", "tritonclient {}"),
+        "one small call, ms": ("one small call, checked and with a deadline, over {}, ms", "tritonclient {}"),
+    }
+    for kind, (words, other) in kinds.items():
+        for protocol in ("gRPC", "HTTP"):
+            ours, theirs = figures[kind][f"plansmith {protocol}"], figures[kind][other.format(protocol)]
+            ratio = _paired(ours, theirs) if kind.endswith("/s") else _paired(theirs, ours)
+            medians = [_number(statistics.median(values)) for values in (ours, theirs)]
+            beside = f"{medians[1]}, " + ("a loop of tritonclient" if "loop" in other else "tritonclient")
+            rows.append((words.format(protocol), medians[0], beside, f"{ratio:.2f}"))
+    return rows
+
+
+def _load_generator() -> Row:
+    figures = _read("load_generator")["figures"]
+    ours, theirs = figures["plansmith"], figures["perf_analyzer"]
+    words = "load generator, the MLP over gRPC, 32 in flight, requests/s"
+    medians = [_number(statistics.median(values)) for values in (ours, theirs)]
+    return (words, medians[0], f"{medians[1]}, perf_analyzer", f"{_paired(ours, theirs):.2f}")
+
+
+def _backend() -> list[Row]:
+    return [
+        (
+            f"`onnxruntime` backend, the MLP, {concurrency} in flight, requests/s",
+            _number(statistics.median(measured["plansmith"])),
+            f"{_number(statistics.median(measured['handwritten']))}, a backend written for it",
+            f"{_paired(measured['plansmith'], measured['handwritten']):.2f}",
+        )
+        for concurrency, measured in _read("backend_overhead").items()
+    ]
+
+
+def _comparison(model: str) -> Comparison:
+    return read_comparison(RESULTS / f"{model}.json")
+
+
+def _read(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    return statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True))
+
+
+def _percentile(rounds: Sequence[Any], percent: str) -> str:
+    found = [measured.latency.percentiles[percent] / 1000 for measured in rounds if measured.latency is not None]
+    return _number(statistics.median(found)) if found else "-"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")  # noqa: PLR2004 - three digits
+
+
+def _as_markdown(rows: Sequence[Row]) -> str:
+    head, *rest = rows
+    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rest)])
+
+
+def _filled(text: str) -> str:
+    def table(found: re.Match[str]) -> str:
+        name = found["name"]
+        return f"<!-- table {name} -->\n{_as_markdown(TABLES[name]())}\n<!-- end {name} -->"
+
+    return re.sub(r"<!-- table (?P<name>.+?) -->\n.*?<!-- end (?P=name) -->", table, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Write the tables, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where a table is another one")
+    arguments = parser.parse_args()
+    different = []
+    for page in PAGES:
+        before = (ROOT / page).read_text(encoding="utf-8")
+        after = _filled(before)
+        if after != before:
+            different.append(page)
+            if not arguments.check:
+                (ROOT / page).write_text(after, encoding="utf-8")
+    if arguments.check and different:
+        sys.exit(f"{', '.join(different)}: not what perf/results says; run python perf/benchmarks/published_tables.py")
+
+
+if __name__ == "__main__":
+    main()
