@@ -19,7 +19,7 @@ from rich.progress import track
 
 from plansmith_perf.benchmark import BenchmarkOptions, run_benchmark
 from plansmith_perf.environment import describe_environment
-from plansmith_perf.load.measuring import MeasuringOptions
+from plansmith_perf.load.measuring import MeasuringOptions, default_workers
 from plansmith_perf.results import ClosedLoop
 from plansmith_server import ServerOptions, TritonServer
 
@@ -61,7 +61,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn [%(default)s]")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement [%(default)s]")
-    parser.add_argument("--workers", type=int, default=2, help="processes of plansmith [%(default)s]")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="processes of plansmith [%(default)s]")
     parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the figures [%(default)s]")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,6 @@ def summary() -> list[Row]:
             "resnet50", "ResNet-50 as built, tuned and served, 8 clients, requests/s", "plansmith's engine in process"
         ),
         *_served("mlp", "MLP 64-128-10 as built, tuned and served, 32 clients, requests/s"),
-        *_built(),
         *_tuned("mlp", "the MLP"),
         *_tuned("resnet50", "ResNet-50"),
         *_client(),
@@ -105,18 +104,6 @@ def _served(model: str, words: str, *beside: str) -> list[Row]:
             label = "the same" if rows else words
             rows.append((label, _number(ours), f"{_number(theirs)}, {name}", f"{ratio:.2f}"))
     return rows
-
-
-def _built() -> list[Row]:
-    built = _read("build_resnet50")
-    return [
-        (
-            f"the engine that a build chose for it ({built['chosen']}), rows/s in process",
-            _number(built["rows_per_second"]),
-            f"{_number(built['fp32_rows_per_second'])}, ONNX Runtime FP32",
-            f"{built['ratio_in_process']:.2f}",
-        )
-    ]
 
 
 def _tuned(model: str, words: str) -> list[Row]:

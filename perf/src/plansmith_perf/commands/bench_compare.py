@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
 from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.load.measuring import default_workers
 from plansmith_perf.peers.catalogue import choose_peers
 from plansmith_perf.peers.comparing import ComparisonOptions, run_comparison
 from plansmith_perf.peers.display import show_comparison
@@ -49,7 +49,7 @@ def compare(
         float, typer.Option("--tolerance", help="Greatest difference, relative to an output's greatest value.")
     ] = 1e-3,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes that send; one for each core if not given.")
+        int | None, typer.Option("--workers", min=1, help="Processes that send; one for two cores if not given.")
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds that a request may take.")] = 30.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of random inputs.")] = 0,
@@ -81,7 +81,7 @@ def compare(
             concurrency=concurrency,
             seconds=seconds,
             warmup_seconds=warmup,
-            workers=workers or len(os.sched_getaffinity(0)),
+            workers=workers or default_workers(),
             timeout=timeout,
             batch_size=batch_size,
             percentiles=[50.0, 90.0, 95.0, 99.0],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated, Literal
 
@@ -14,7 +13,7 @@ from plansmith_client.commands.options import JsonOption, UrlOption  # noqa: TC0
 from plansmith_perf.benchmark import BenchmarkOptions, run_benchmark
 from plansmith_perf.commands.bench_table import name_of, show_result
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.load.measuring import MeasuringOptions
+from plansmith_perf.load.measuring import MeasuringOptions, default_workers
 from plansmith_perf.report import check_report_path, write_report
 from plansmith_perf.results import ClosedLoop, LoadTestResult, OpenLoop
 from plansmith_perf.slo import Slo
@@ -62,7 +61,7 @@ def run(
     ] = 1e-3,
     percentiles: Annotated[str, typer.Option("--percentiles", help="Percentiles to report.")] = "50,90,95,99",
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes that send; one for each core if not given.")
+        int | None, typer.Option("--workers", min=1, help="Processes that send; one for two cores if not given.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of random inputs and of Poisson arrivals.")] = 0,
     model_version: Annotated[
@@ -99,7 +98,7 @@ def run(
     measuring = MeasuringOptions(
         seconds=seconds,
         warmup_seconds=warmup,
-        workers=workers or len(os.sched_getaffinity(0)),
+        workers=workers or default_workers(),
         timeout=timeout,
         tolerance=tolerance,
         percentiles=percents,

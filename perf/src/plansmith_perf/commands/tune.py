@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.load.measuring import MeasuringOptions
+from plansmith_perf.load.measuring import MeasuringOptions, default_workers
 from plansmith_perf.slo import Slo
 from plansmith_perf.tuning.display import outcome, result_as_json, show_result
 from plansmith_perf.tuning.options import TuningOptions, TuningProgress, TuningResult
@@ -73,7 +72,7 @@ def tune(
         float, typer.Option("--tolerance", help="Greatest difference, relative to an output's greatest value.")
     ] = 1e-3,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes that send; one for each core if not given.")
+        int | None, typer.Option("--workers", min=1, help="Processes that send; one for two cores if not given.")
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds that a request may take.")] = 30.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the search and of random inputs.")] = 0,
@@ -117,7 +116,7 @@ def tune(
         measuring=MeasuringOptions(
             seconds=seconds,
             warmup_seconds=warmup,
-            workers=workers or len(os.sched_getaffinity(0)),
+            workers=workers or default_workers(),
             timeout=timeout,
             tolerance=tolerance,
             percentiles=sorted({50.0, objective.percentile}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import tempfile
 import time
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from plansmith_perf.results import Measurement
 
-__all__ = ["MeasuringOptions", "Target", "measure"]
+__all__ = ["MeasuringOptions", "Target", "default_workers", "measure"]
 
 _TICK_SECONDS = 0.1
 _CHECK_NANOSECONDS = 500_000_000
@@ -76,6 +77,11 @@ class MeasuringOptions:
     tolerance: float
     percentiles: Sequence[float]
     seed: int
+
+
+def default_workers() -> int:
+    """How many processes send: one for two cores, because the server usually shares them and needs the others."""
+    return max(1, len(os.sched_getaffinity(0)) // 2)
 
 
 def measure(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from plansmith_server.backends.config import ModelConfig
+
 __all__ = ["Compute", "EngineKind", "EngineSpec", "load_engine", "packages_of", "spec_of"]
 
 EngineKind = Literal["onnxruntime", "openvino", "served", "pytorch", "cuda", "tensorrt"]
@@ -134,6 +136,15 @@ def _load_openvino(spec: EngineSpec) -> Compute:
     return compute
 
 
+def _for_one_caller(config: ModelConfig) -> dict[str, str]:
+    """The threads that the configuration gives to all its instances together are those of the one, in one stream."""
+    parameters = {name: value for name, value in config.parameters.items() if name != "NUM_STREAMS"}
+    # ONNX Runtime's are for each instance, OpenVINO's for all of them.
+    if parameters.get("intra_op_thread_count", "0") != "0":
+        parameters["intra_op_thread_count"] = str(int(parameters["intra_op_thread_count"]) * config.instance_count)
+    return parameters
+
+
 def _load_served(spec: EngineSpec) -> Compute:
     from plansmith_server.backends.config import ModelConfig  # noqa: PLC0415
     from plansmith_server.backends.engine import Instance  # noqa: PLC0415
@@ -147,8 +158,9 @@ def _load_served(spec: EngineSpec) -> Compute:
     else:
         raise PerfError(f"the backend {document.get('backend')!r} runs in a server only")
     file = Path(spec.file)
-    # The threads that the configuration gives to all its instances together are here those of the one.
-    alone = replace(config, instance_count=1, model_file=config.model_file or file.name)
+    alone = replace(
+        config, instance_count=1, model_file=config.model_file or file.name, parameters=_for_one_caller(config)
+    )
     engine = RUNTIME.load(Instance(alone, file.parent, "CPU", 0))
 
     def compute(inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
