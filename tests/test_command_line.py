@@ -20,8 +20,11 @@ def test_help_lists_every_command_with_a_line(plansmith):
 def test_every_command_of_an_installed_distribution_is_listed_and_explains_its_options(plansmith):
     brought = {point.name for point in entry_points(group="plansmith.commands")}
     assert brought == KNOWN_COMMANDS.keys()
-    for name in brought:
+    for name in brought - {"bench"}:
         assert "--json" in plansmith(name, "--help").stdout
+    for name in ("run", "compare", "diff", "report"):
+        assert name in plansmith("bench", "--help").stdout
+        assert "--json" in plansmith("bench", name, "--help").stdout
 
 
 def test_help_imports_no_distribution():
