@@ -158,6 +158,11 @@ def test_a_missed_slo_fails_the_run_with_an_exit_code_of_its_own(locust):
     assert "the SLO p50=1us is missed" in said
 
 
+def test_an_slo_that_too_few_answers_were_seen_to_keep_fails_the_run(locust):
+    said = locust("GrpcUser", "--think-time", "0.1", "--slo", "p99.9=5s", expect=1)
+    assert "the SLO p99.9=5s cannot be judged: p99.9 takes 10,000 answers" in said
+
+
 def test_a_ramp_brings_users_little_by_little(locust, tmp_path):
     words = ("--load-shape", "ramp", "--shape-base", "0.3", "--think-time", "0.1", "--run-time", "2s")
     locust(*words, "--csv", "run", "--csv-full-history")

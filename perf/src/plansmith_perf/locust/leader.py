@@ -227,5 +227,9 @@ class Leader:
             self._environment.process_exit_code = _EXIT_FAILED
         elif self._outcome is not None and self._outcome.slo_met is False:
             self._environment.process_exit_code = _EXIT_MISSED
-        elif self._outcome is not None and (self._outcome.measurement.errors or self._outcome.interruption):
+        elif self._outcome is not None and (
+            self._outcome.measurement.errors
+            or self._outcome.interruption
+            or (self._node.options.slo is not None and self._outcome.slo_met is None)
+        ):
             self._environment.process_exit_code = _EXIT_FAILED

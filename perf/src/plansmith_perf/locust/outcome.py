@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from plansmith_perf.environment import describe_environment
+from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.results import ClosedLoop, LoadTestResult, Measurement, OpenLoop, SloOutcome
 
 if TYPE_CHECKING:
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 
     from plansmith_perf.locust.node import Prepared
     from plansmith_perf.locust.options import LoadOptions
+    from plansmith_perf.slo import Slo
 
-__all__ = ["Outcome", "describe_shape", "load_of", "make_result", "summary"]
+__all__ = ["Outcome", "describe_shape", "keeps_slo", "load_of", "make_result", "summary"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Outcome:
 
     Attributes:
         measurement: what was measured.
-        slo_met: None where there was none, or the run did not come to its end.
+        slo_met: see `keeps_slo`.
         interruption: why it ended early; "" where it did not.
     """
 
@@ -62,14 +64,17 @@ def describe_shape(options: LoadOptions) -> list[str]:
 
 
 def keeps_slo(options: LoadOptions, measurement: Measurement) -> bool | None:
-    """Whether the SLO was kept; None where there was none, or the run did not come to its end."""
+    """Whether the SLO was kept; None where there was none, or where too few answers came to say that it was."""
     if options.slo is None or not measurement.complete:
         return None
-    if isinstance(measurement.load, OpenLoop):
-        return options.slo.is_met(measurement)
-    # A closed loop has no queue that grows: what is on its way at the end are its users' last requests.
-    requests = min(measurement.requests, round(measurement.throughput * measurement.seconds))
-    return options.slo.is_met(measurement.model_copy(update={"requests": requests}))
+    if isinstance(measurement.load, ClosedLoop):
+        # It has no queue that grows: what is on its way at the end are its users' last requests.
+        requests = min(measurement.requests, round(measurement.throughput * measurement.seconds))
+        measurement = measurement.model_copy(update={"requests": requests})
+    if not options.slo.is_met(measurement):
+        return False
+    enough = measurement.requests - measurement.errors >= samples_needed(options.slo.percentile)
+    return True if enough else None
 
 
 def make_result(
@@ -126,9 +131,16 @@ def summary(options: LoadOptions, outcome: Outcome) -> list[str]:
     if outcome.interruption:
         lines.append(f"ended early: {outcome.interruption}; the result is partial")
     if options.slo is not None:
-        verdict = {True: "is kept", False: "is missed", None: "cannot be judged"}[outcome.slo_met]
-        lines.append(f"the SLO {options.slo.text} {verdict}")
+        lines.append(f"the SLO {options.slo.text} {_verdict(options.slo, outcome)}")
     return lines
+
+
+def _verdict(slo: Slo, outcome: Outcome) -> str:
+    if outcome.slo_met is not None:
+        return "is kept" if outcome.slo_met else "is missed"
+    if outcome.interruption:
+        return "cannot be judged"
+    return f"cannot be judged: p{slo.percentile:g} takes {samples_needed(slo.percentile):,} answers"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
