@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
+from plansmith_perf.load.encoded_requests import EncodedRequest
 from plansmith_perf.load.http_sender import HttpSender
-from plansmith_perf.load.senders import EncodedRequest
 from plansmith_perf.peers.bodies import Tensor, decode_body, encode_body
 
 OUTPUTS = [Tensor("y", "float32", (-1, 2)), Tensor("z", "int64", (-1,))]

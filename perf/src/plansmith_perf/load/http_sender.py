@@ -14,23 +14,19 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from plansmith_client.errors import ClientError
-from plansmith_perf.errors import PerfError
-from plansmith_perf.requests import check_answer
+from plansmith_perf.load.encoded_requests import RIGHT, judge, one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from plansmith_perf.load.senders import EncodedRequest
+    from plansmith_perf.load.encoded_requests import EncodedRequest
 
 __all__ = ["Decode", "HttpSender"]
 
 Decode = Callable[[Mapping[str, str], bytes], "Mapping[str, NDArray[Any]]"]
-"""Headers, names in small letters, and body of an answer to arrays; raises PerfError, ClientError or ValueError."""
+"""Headers, names in small letters, and body of an answer to arrays; raises what `judge` takes."""
 
-_RIGHT = ""
 _OK = 200
-_SHOWN_CHARACTERS = 200
 _BUFFER_BYTES = 2**20
 _END_OF_HEADERS = b"\r\n\r\n"
 
@@ -67,17 +63,12 @@ class HttpSender:
         except TimeoutError:
             return "TIMEOUT: no answer within the time that a request may take"
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
-            return _one_line(f"{type(error).__name__}: {error}")
+            return one_line(f"{type(error).__name__}: {error}")
         if status != _OK:
-            return _one_line(f"HTTP {status}: {body.decode(errors='replace')}")
+            return one_line(f"HTTP {status}: {body.decode(errors='replace')}")
         if body == request.right:
-            return _RIGHT
-        try:
-            check_answer(self._decode(_headers(head), body), request.expected, tolerance=self._tolerance)
-        except (PerfError, ClientError, ValueError) as error:
-            return _one_line(f"WRONG ANSWER: {error}")
-        request.right = body
-        return _RIGHT
+            return RIGHT
+        return judge(request, body, lambda: self._decode(_headers(head), body), tolerance=self._tolerance)
 
     async def close(self) -> None:
         """End the connections."""
@@ -138,7 +129,3 @@ def _headers(head: bytes) -> dict[str, str]:
     lines = head.decode("latin-1").split("\r\n")[1:]
     pairs = (line.partition(":") for line in lines if line)
     return {name.strip().lower(): value.strip() for name, _, value in pairs}
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:_SHOWN_CHARACTERS]

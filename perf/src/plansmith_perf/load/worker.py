@@ -23,7 +23,8 @@ from tritonclient.grpc import service_pb2
 
 from plansmith_client.operations import Infer
 from plansmith_client.transports.grpc_wire import RPCS
-from plansmith_perf.load.senders import EncodedRequest, Sender, open_sender
+from plansmith_perf.load.encoded_requests import EncodedRequest
+from plansmith_perf.load.senders import Sender, open_sender
 from plansmith_perf.load.timers import PreciseTimer
 
 if TYPE_CHECKING:

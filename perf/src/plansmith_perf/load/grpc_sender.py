@@ -1,0 +1,133 @@
+"""Sends encoded requests over gRPC with as little work as can be; see `plansmith_perf.load.http2`.
+
+A unary call of gRPC is one HTTP/2 request whose body is the message after five bytes, and whose status comes in the
+trailers: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import struct
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import grpc
+from tritonclient.grpc import service_pb2
+
+from plansmith_client.operations import Infer
+from plansmith_client.transports.grpc_wire import RPCS
+from plansmith_perf.load.encoded_requests import RIGHT, judge, one_line
+from plansmith_perf.load.http2 import Http2Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from plansmith_client.addresses import Address
+    from plansmith_perf.load.encoded_requests import EncodedRequest
+    from plansmith_perf.load.http2 import Answer
+
+__all__ = ["GrpcSender"]
+
+_METHOD = "/inference.GRPCInferenceService/ModelInfer"
+_PREFIX = struct.Struct(">BI")  # whether the message is compressed, its length
+_STATUS_NAMES = {str(code.value[0]): code.name for code in grpc.StatusCode}
+_OK = "0"
+
+
+class GrpcSender:
+    """Unary calls on one connection, or on as many as the server's limit of requests on each makes it take.
+
+    Args:
+        address: of scheme `grpc` or `grpcs`; the latter trusts the authorities in the file that the environment
+            variable GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names, else the system's.
+        timeout: seconds that a request may take; the server is told.
+        tolerance: see `plansmith_perf.requests.check_answer`.
+    """
+
+    def __init__(self, address: Address, *, timeout: float, tolerance: float) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._tolerance = tolerance
+        self._connections: list[Http2Connection] = []
+        self._connecting = asyncio.Lock()
+        self._secure: ssl.SSLContext | None = None
+        if address.scheme == "grpcs":
+            self._secure = ssl.create_default_context(cafile=os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"))
+            self._secure.set_alpn_protocols(["h2"])
+
+    async def send(self, request: EncodedRequest) -> str:
+        """Send and check; returns "" for a right answer, else what was wrong in one line."""
+        connection = next((each for each in self._connections if each.has_room), None)
+        try:
+            connection = connection or await self._connect()
+            answer = await connection.ask(_PREFIX.pack(0, len(request.body)) + request.body)
+        except TimeoutError:
+            return "DEADLINE_EXCEEDED: no answer within the time that a request may take"
+        except OSError as error:
+            return one_line(f"UNAVAILABLE: {error}")
+        if answer.trailers.get("grpc-status") != _OK:
+            return one_line(_fault(answer))
+        if answer.body == request.right:
+            return RIGHT
+        return judge(request, answer.body, lambda: _decode(answer.body), tolerance=self._tolerance)
+
+    async def close(self) -> None:
+        """End the connections."""
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+
+    async def _connect(self) -> Http2Connection:
+        async with self._connecting, asyncio.timeout(self._timeout):
+            # Others may have waited for the same connection, and filled it.
+            self._connections = [each for each in self._connections if not each.ended]
+            for connection in self._connections:
+                if connection.has_room:
+                    return connection
+            transport, connection = await asyncio.get_running_loop().create_connection(
+                lambda: Http2Connection(self._headers(), self._timeout),
+                self._address.host,
+                self._address.port,
+                ssl=self._secure,
+            )
+            try:
+                await connection.ready
+            except BaseException:
+                transport.close()
+                raise
+            self._connections.append(connection)
+            return connection
+
+    def _headers(self) -> list[tuple[str, str]]:
+        return [
+            (":method", "POST"),
+            (":scheme", "https" if self._secure else "http"),
+            (":path", _METHOD),
+            (":authority", self._address.target),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+            ("user-agent", "plansmith-bench"),
+            ("grpc-timeout", f"{max(1, round(self._timeout * 1000))}m"),
+        ]
+
+
+def _fault(answer: Answer) -> str:
+    status = answer.trailers.get("grpc-status", "")
+    if status:
+        return f"{_STATUS_NAMES.get(status, status)}: {unquote(answer.trailers.get('grpc-message', ''))}"
+    code = answer.headers.get(":status", "nothing")
+    return f"UNAVAILABLE: the answer is none of gRPC, HTTP status {code}"
+
+
+def _decode(body: bytes) -> Mapping[str, NDArray[Any]]:
+    if len(body) < _PREFIX.size or _PREFIX.unpack_from(body) != (0, len(body) - _PREFIX.size):
+        raise ValueError("the answer is not one message, uncompressed")
+    answer: Mapping[str, NDArray[Any]] = RPCS[Infer].answer(
+        service_pb2.ModelInferResponse.FromString(body[_PREFIX.size :])
+    )
+    return answer
