@@ -92,8 +92,8 @@ def outcomes(answer, *, options=(), requests=(), seconds=5.0, together=False):
         try:
             async with sender_for(port, seconds=seconds) as sender:
                 if together:
-                    return await asyncio.gather(*map(sender.send, requests))
-                return [await sender.send(each) for each in requests]
+                    return [said for _, said in await asyncio.gather(*map(sender.send, requests))]
+                return [(await sender.send(each))[1] for each in requests]
         finally:
             await server.stop(None)
 
@@ -188,12 +188,12 @@ def test_a_server_that_went_away_is_an_error_until_it_is_back():
         server, port = served.server()
         await server.start()
         async with sender_for(port) as sender:
-            said = [await sender.send(request())]
+            said = [(await sender.send(request()))[1]]
             await server.stop(None)
-            said.append(await sender.send(request()))
+            said.append((await sender.send(request()))[1])
             again, _ = served.server(port=port)
             await again.start()
-            said.append(await sender.send(request()))
+            said.append((await sender.send(request()))[1])
             await again.stop(None)
         return said
 
@@ -213,7 +213,7 @@ def test_requests_under_way_when_the_server_stops_fail_at_once():
             asked = asyncio.gather(*(sender.send(request()) for _ in range(3)))
             await asyncio.sleep(0.3)
             await server.stop(None)
-            return await asyncio.wait_for(asked, 20)
+            return [said for _, said in await asyncio.wait_for(asked, 20)]
 
     assert all(said.startswith(("UNAVAILABLE: ", "CANCELLED")) for said in asyncio.run(run()))
 
@@ -221,7 +221,7 @@ def test_requests_under_way_when_the_server_stops_fail_at_once():
 def test_nobody_at_the_address_is_an_error():
     async def run():
         async with sender_for(1) as sender:
-            return await sender.send(request())
+            return (await sender.send(request()))[1]
 
     said = asyncio.run(run())
     assert said.startswith("UNAVAILABLE: ")
@@ -237,10 +237,10 @@ def test_over_tls_the_certificate_must_be_trusted(tmp_path, monkeypatch):
         server, port = served.server(credentials=grpc.ssl_server_credentials([pair]))
         await server.start()
         async with sender_for(port, scheme="grpcs") as sender:
-            untrusted = await sender.send(request())
+            _, untrusted = await sender.send(request())
         monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(tmp_path / "ca.pem"))
         async with sender_for(port, scheme="grpcs") as sender:
-            trusted = [await sender.send(request()) for _ in range(3)]
+            trusted = [(await sender.send(request()))[1] for _ in range(3)]
         await server.stop(None)
         return untrusted, trusted
 
@@ -274,7 +274,7 @@ def replying(reply, *, seconds=2.0):
         received: list[Frame] = []
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         async with sender_for(server.sockets[0].getsockname()[1], seconds=seconds) as sender:
-            said = await sender.send(request())
+            _, said = await sender.send(request())
             await asyncio.sleep(0.05)
         server.close()
         return said, received
@@ -332,7 +332,7 @@ def test_a_server_that_goes_away_is_let_go_once_it_has_answered():
         let_go = []
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         async with sender_for(server.sockets[0].getsockname()[1]) as sender:
-            said = [await sender.send(request()) for _ in range(3)]
+            said = [(await sender.send(request()))[1] for _ in range(3)]
             await asyncio.sleep(0.1)
         server.close()
         return said, len(let_go)

@@ -74,7 +74,7 @@ def outcomes(*replies: bytes | None, times: int) -> tuple[list[str], int]:
     async def run() -> tuple[list[str], int]:
         async with answering(*replies) as (sender, connections):
             request = EncodedRequest(BODY, HEADERS, RIGHT)
-            return [await sender.send(request) for _ in range(times)], len(connections)
+            return [(await sender.send(request))[1] for _ in range(times)], len(connections)
 
     return asyncio.run(run())
 
@@ -115,6 +115,6 @@ def test_a_server_that_hangs_up_or_talks_nonsense_is_an_error():
 def test_nobody_at_the_address_is_an_error():
     async def run() -> str:
         sender = HttpSender("http://127.0.0.1:1/", lambda _, __: {}, timeout=1, tolerance=0)
-        return await sender.send(EncodedRequest(BODY, HEADERS, RIGHT))
+        return (await sender.send(EncodedRequest(BODY, HEADERS, RIGHT)))[1]
 
     assert "ConnectionRefusedError" in asyncio.run(run())

@@ -114,8 +114,9 @@ class Measurement(_Part):
     complete: Annotated[bool, Field(description="False where it was interrupted: it covers what came until then")]
     requests: int
     errors: int
+    wrong_answers: Annotated[int, Field(description="of the errors: answered, but not with what it must be")] = 0
     error_rate: float
-    error_messages: Annotated[dict[str, int], Field(description="how often each was seen")]
+    error_messages: Annotated[dict[str, int], Field(description="how often each of the most common was seen")]
     throughput: Annotated[float, Field(description="right answers per second")]
     rows_per_second: float
     latency: Annotated[Distribution | None, Field(description="open loop: from the time when it was due to be sent")]

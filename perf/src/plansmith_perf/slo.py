@@ -54,6 +54,10 @@ class Slo:
             raise LoadTestMisconfigured(f"the SLO {text!r} must be of the form p99=50ms; the units are us, ms and s")
         return cls(text, float(found["percentile"]), float(found["limit"]) * _MICROSECONDS[found["unit"]])
 
+    def has_enough(self, measured: Measurement) -> bool:
+        """Whether enough was answered to say anything of the percentile; see `samples_needed`."""
+        return measured.requests - measured.errors >= samples_needed(self.percentile)
+
     def is_met(self, measured: Measurement) -> bool:
         """Whether the latency kept the limit, with at most 0.1 % errors and without a queue that grows."""
         if measured.latency is None or not measured.complete or measured.error_rate > _ERRORS_ALLOWED:

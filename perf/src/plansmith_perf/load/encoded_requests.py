@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["RIGHT", "EncodedRequest", "judge", "one_line"]
+__all__ = ["RIGHT", "WRONG_ANSWER", "EncodedRequest", "judge", "one_line"]
 
 RIGHT = ""
+WRONG_ANSWER = "WRONG ANSWER"
+"""What the outcome of a request begins with that was answered, but not with what it must be."""
 _SHOWN_CHARACTERS = 200
 
 
@@ -34,13 +36,13 @@ class EncodedRequest:
         body: what is sent.
         headers: of HTTP.
         expected: outputs by name.
-        right: a reply that was compared with `expected` and found right.
+        right: a reply that was compared with `expected` and found right; None before there was one.
     """
 
     body: bytes
     headers: Mapping[str, str]
     expected: Mapping[str, NDArray[Any]]
-    right: bytes = field(default=b"", repr=False)
+    right: bytes | None = field(default=None, repr=False)
 
 
 def judge(
@@ -60,7 +62,7 @@ def judge(
     try:
         check_answer(decode(), request.expected, tolerance=tolerance)
     except (PerfError, ClientError, ValueError, DecodeError) as error:
-        return one_line(f"WRONG ANSWER: {error}")
+        return one_line(f"{WRONG_ANSWER}: {error}")
     request.right = reply
     return RIGHT
 

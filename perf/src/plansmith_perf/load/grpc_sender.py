@@ -10,6 +10,7 @@ import asyncio
 import os
 import ssl
 import struct
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -60,21 +61,21 @@ class GrpcSender:
             self._secure = ssl.create_default_context(cafile=os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"))
             self._secure.set_alpn_protocols(["h2"])
 
-    async def send(self, request: EncodedRequest) -> str:
-        """Send and check; returns "" for a right answer, else what was wrong in one line."""
+    async def send(self, request: EncodedRequest) -> tuple[int, str]:
+        """See `plansmith_perf.load.senders.Sender`."""
         connection = next((each for each in self._connections if each.has_room), None)
         try:
             connection = connection or await self._connect()
             answer = await connection.ask(_PREFIX.pack(0, len(request.body)) + request.body)
         except TimeoutError:
-            return "DEADLINE_EXCEEDED: no answer within the time that a request may take"
+            return time.monotonic_ns(), "DEADLINE_EXCEEDED: no answer within the time that a request may take"
         except OSError as error:
-            return one_line(f"UNAVAILABLE: {error}")
+            return time.monotonic_ns(), one_line(f"UNAVAILABLE: {error}")
         if answer.trailers.get("grpc-status") != _OK:
-            return one_line(_fault(answer))
+            return answer.arrived, one_line(_fault(answer))
         if answer.body == request.right:
-            return RIGHT
-        return judge(request, answer.body, lambda: _decode(answer.body), tolerance=self._tolerance)
+            return answer.arrived, RIGHT
+        return answer.arrived, judge(request, answer.body, lambda: _decode(answer.body), tolerance=self._tolerance)
 
     async def close(self) -> None:
         """End the connections."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -51,11 +52,18 @@ class Http2Error(ConnectionError):
 
 
 class Answer(NamedTuple):
-    """What came back; names of headers in small letters, `:status` among them."""
+    """What came back.
+
+    Attributes:
+        headers: names in small letters, `:status` among them.
+        trailers: the same as `headers` where nothing else came.
+        arrived: when its end had come, nanoseconds of `time.monotonic_ns`.
+    """
 
     headers: Mapping[str, str]
     body: bytes
     trailers: Mapping[str, str]
+    arrived: int
 
 
 @dataclass(slots=True, eq=False)
@@ -259,7 +267,7 @@ class Http2Connection(asyncio.Protocol):
         if self._waiting.pop(number, None) is not None:
             self._write(RstStreamFrame(number, error_code=_CANCEL).serialize())
         if not stream.answered.done():
-            stream.answered.set_result(Answer(stream.headers, b"".join(stream.body), trailers))
+            stream.answered.set_result(Answer(stream.headers, b"".join(stream.body), trailers, time.monotonic_ns()))
         self._close_if_ended()
 
     def _send_waiting(self) -> None:

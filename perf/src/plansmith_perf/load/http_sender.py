@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -55,20 +56,21 @@ class HttpSender:
         self._idle: list[Connection] = []
         self._messages: dict[int, bytes] = {}
 
-    async def send(self, request: EncodedRequest) -> str:
-        """Send and check; returns "" for a right answer, else what was wrong in one line."""
+    async def send(self, request: EncodedRequest) -> tuple[int, str]:
+        """See `plansmith_perf.load.senders.Sender`."""
         try:
             async with asyncio.timeout(self._timeout):
                 status, head, body = await self._exchange(self._message(request))
         except TimeoutError:
-            return "TIMEOUT: no answer within the time that a request may take"
+            return time.monotonic_ns(), "TIMEOUT: no answer within the time that a request may take"
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
-            return one_line(f"{type(error).__name__}: {error}")
+            return time.monotonic_ns(), one_line(f"{type(error).__name__}: {error}")
+        arrived = time.monotonic_ns()
         if status != _OK:
-            return one_line(f"HTTP {status}: {body.decode(errors='replace')}")
+            return arrived, one_line(f"HTTP {status}: {body.decode(errors='replace')}")
         if body == request.right:
-            return RIGHT
-        return judge(request, body, lambda: self._decode(_headers(head), body), tolerance=self._tolerance)
+            return arrived, RIGHT
+        return arrived, judge(request, body, lambda: self._decode(_headers(head), body), tolerance=self._tolerance)
 
     async def close(self) -> None:
         """End the connections."""

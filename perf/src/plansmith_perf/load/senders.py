@@ -23,8 +23,13 @@ __all__ = ["Sender", "open_sender"]
 class Sender(Protocol):
     """Sends requests of one model to one server."""
 
-    async def send(self, request: EncodedRequest) -> str:
-        """Send and check; returns "" for a right answer, else what was wrong in one line."""
+    async def send(self, request: EncodedRequest) -> tuple[int, str]:
+        """Send and check.
+
+        Returns:
+            When the answer had come, before it was looked at: nanoseconds of `time.monotonic_ns`; and "" for a right
+            one, else what was wrong in one line.
+        """
         ...
 
     async def close(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plansmith_perf.load.analysis import Records, distribution, samples_needed, stability, timeline
+from plansmith_perf.load.encoded_requests import WRONG_ANSWER
 from plansmith_perf.load.server_side import server_side
 from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop, Usage
 
@@ -72,6 +73,7 @@ def summarize(
         complete=complete,
         requests=int(records.due.size),
         errors=errors,
+        wrong_answers=sum(count for outcome, count in failures.items() if outcome.startswith(WRONG_ANSWER)),
         error_rate=errors / max(1, records.due.size),
         error_messages=dict(failures.most_common(_MESSAGES_KEPT)),
         throughput=throughput,

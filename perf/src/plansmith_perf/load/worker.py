@@ -76,8 +76,7 @@ class Recorder:
     async def send(self, sender: Sender, request: EncodedRequest, due: int | None) -> bool:
         """Send one request and record it; `due` None means now. Returns whether the answer was right."""
         sent = time.monotonic_ns()
-        outcome = await sender.send(request)
-        done = time.monotonic_ns()
+        done, outcome = await sender.send(request)
         number = self.outcomes.setdefault(outcome, len(self.outcomes))
         self.times.extend((sent if due is None else due, sent, done, number))
         return not outcome

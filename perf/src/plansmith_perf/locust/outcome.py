@@ -73,8 +73,7 @@ def keeps_slo(options: LoadOptions, measurement: Measurement) -> bool | None:
         measurement = measurement.model_copy(update={"requests": requests})
     if not options.slo.is_met(measurement):
         return False
-    enough = measurement.requests - measurement.errors >= samples_needed(options.slo.percentile)
-    return True if enough else None
+    return True if options.slo.has_enough(measurement) else None
 
 
 def make_result(
