@@ -129,6 +129,20 @@ def test_real_samples_are_checked_against_golden_answers(bench, committed_server
     assert measured.rows_per_second == pytest.approx(4 * measured.throughput)
 
 
+def test_samples_and_golden_answers_may_be_json(bench, plansmith, committed_server, samples, tmp_path):
+    with Client(committed_server.grpc_url) as client, np.load(samples) as arrays:
+        answers = dict(client.model("digits")(arrays["images"]))
+        (tmp_path / "samples.json").write_text(json.dumps({"images": arrays["images"].tolist()}))
+    (tmp_path / "golden.json").write_text(json.dumps({name: array.tolist() for name, array in answers.items()}))
+    result = bench("-c", "2", "--samples", "samples.json", "--golden", "golden.json")
+    assert (result.inputs, result.expected_answers) == ("samples.json", "golden.json")
+    assert result.measurements[0].errors == 0
+    (tmp_path / "samples.json").write_text('{"images": [[[1, 2], [3]]]}')
+    words = ("bench", "digits", "--url", committed_server.grpc_url, "--samples", "samples.json")
+    done = plansmith(*words, expect=2, cwd=tmp_path)
+    assert "tensor 'images'" in done.stderr
+
+
 def test_a_server_whose_answers_are_not_golden_is_not_measured(plansmith, committed_server, samples, tmp_path):
     with Client(committed_server.grpc_url) as client, np.load(samples) as arrays:
         answers = dict(client.model("digits")(arrays["images"][::-1]))
@@ -163,7 +177,14 @@ def test_the_table_says_when_a_run_is_too_short_for_its_percentiles(plansmith, c
         (("--seconds", "0"), "--seconds 0"),
         (("--golden", "answers.npz"), "--samples"),
         (("--batch-size", "100000"), "--batch-size 100000"),
-        (("--output", "nowhere/result.json"), "no folder nowhere"),
+        (("--output", "nowhere/result.json"), "no folder"),
+        (("--output", "."), "that is a folder"),
+        (("--output", "/proc/result.json", "-c", "1", "--seconds", "0.2", "--warmup", "0"), "cannot be written"),
+        (("--tolerance", "nan"), "--tolerance nan"),
+        (("--tolerance", "-1"), "--tolerance -1"),
+        (("--rate", "1e10"), "--rate 1e+10 for 6 s is a schedule of"),
+        (("--rate", "5", "-c", "5"), "give one of them"),
+        (("--slo", "p99=50ms", "-c", "5"), "give one of them"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_in_a_sentence(plansmith, committed_server, tmp_path, words, sentence):

@@ -358,3 +358,9 @@ def only_headers(stream: int, data: bytes) -> list[bytes]:
 )
 def test_what_is_not_an_answer_of_grpc_is_an_error(reply, told):
     assert replying(reply)[0].startswith(f"UNAVAILABLE: {told}")
+
+
+def test_a_status_without_a_message_is_a_wrong_answer():
+    fields = Encoder().encode([(":status", "200"), ("grpc-status", "0")])
+    said, _ = replying(lambda stream: only_headers(stream, fields))
+    assert said.startswith("WRONG ANSWER: ")

@@ -91,6 +91,12 @@ def test_a_wrong_answer_is_told_also_after_right_ones():
     assert said[1].startswith("WRONG ANSWER: output 'y' is off by")
 
 
+def test_an_empty_answer_is_wrong_also_before_a_right_one():
+    said, _ = outcomes(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", WITH_LENGTH, times=2)
+    assert said[0].startswith("WRONG ANSWER")
+    assert said[1] == ""
+
+
 def test_a_body_that_is_no_answer_is_wrong():
     said, _ = outcomes(WITH_LENGTH.replace(SHAPES.encode(), b""), times=1)
     assert said[0].startswith("WRONG ANSWER: the answer is no raw body")

@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import numpy as np
+import psutil
 import pytest
 from hdrh.histogram import HdrHistogram
 
@@ -284,7 +285,7 @@ def test_a_master_and_two_workers_share_one_schedule_and_one_histogram(addresses
     spike = ("--load-shape", "spike", "--shape-base", "0.1", "--shape-spike", "0.33333", "--run-time", "3s")
     with (
         started(
-            *("--master", "--expect-workers", "2", "--master-bind-host", "127.0.0.1", "--master-bind-port", port),
+            *("--master", "--expect-workers", "2", "--master-bind-port", port),
             *(*SHORT, *addresses, *words, *spike, "--result", "result.json"),
             cwd=tmp_path,
         ) as master,
@@ -315,7 +316,7 @@ def test_a_worker_that_cannot_prepare_ends_the_run_everywhere(addresses, tmp_pat
     words = ("--protocol", "grpc", "--load-shape", "replay", "--arrival-log", "arrivals.log")
     with (
         started(
-            *("--master", "--expect-workers", "1", "--master-bind-host", "127.0.0.1", "--master-bind-port", port),
+            *("--master", "--expect-workers", "1", "--master-bind-port", port),
             *(*SHORT, *addresses, *words),
             cwd=tmp_path / "master",
         ) as master,
@@ -330,10 +331,12 @@ def test_a_worker_that_cannot_prepare_ends_the_run_everywhere(addresses, tmp_pat
 def test_the_web_page_has_the_options_and_runs_one_test_after_the_other(addresses, tmp_path):
     port, link = free_port(), free_port()
     page = f"http://127.0.0.1:{port}"
-    words = ("--processes", "1", "--master-bind-host", "127.0.0.1", "--master-bind-port", link, "--master-port", link)
-    with started(*words, "--web-host", "127.0.0.1", "--web-port", port, *addresses, cwd=tmp_path) as process:
+    words = ("--processes", "1", "--master-bind-port", link, "--master-port", link)
+    with started(*words, "--web-port", port, *addresses, cwd=tmp_path) as process:
         wait_for(process, "Starting web interface")
         wait_until(page, lambda now: now["worker_count"] == 1)
+        listening = {address for one in family(process) for address in listens_at(one)}
+        assert listening == {("127.0.0.1", int(port)), ("127.0.0.1", int(link))}
         assert "arrival_rate" in get(page)
         assert "load_shape" in get(page)
         form = {"user_count": 2, "spawn_rate": 10, "protocol": "http", "run_time": "1s"}
@@ -350,6 +353,15 @@ def test_the_web_page_has_the_options_and_runs_one_test_after_the_other(addresse
     assert rows_of_digits(second) == [("gRPC", 20, 0)]
     assert "the SLO p50=5s is kept" in said
     assert process.returncode == 0, said
+
+
+def family(process):
+    parent = psutil.Process(process.pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def listens_at(process):
+    return [tuple(found.laddr) for found in process.net_connections("inet") if found.status == psutil.CONN_LISTEN]
 
 
 def rows_of_digits(statistics):
@@ -411,6 +423,15 @@ EXPECTED = {"scores": np.array([[1.0, -4.0]], np.float32), "names": np.array([[b
 
 def test_the_order_of_additions_may_differ_under_load():
     check_answer({**EXPECTED, "scores": EXPECTED["scores"] + 1e-3}, EXPECTED, tolerance=1e-3)
+
+
+def test_infinities_and_nan_are_right_where_they_are_expected():
+    masked = np.array([[0.5, -np.inf, np.inf, np.nan, 60000]], np.float16)
+    check_answer({"scores": masked}, {"scores": masked.copy()}, tolerance=1e-3)
+    with pytest.raises(WrongAnswer, match="off by 2 of its greatest value"):
+        check_answer({"scores": masked * np.float16([1, 1, 1, 1, -1])}, {"scores": masked}, tolerance=1e-3)
+    with pytest.raises(WrongAnswer, match="off by inf"):
+        check_answer({"scores": np.nan_to_num(masked, nan=np.nan)}, {"scores": masked}, tolerance=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ class CheckedRequest:
 
     Attributes:
         inputs: arrays by input name, the batch dimension first where the model has one.
-        expected: arrays by output name, as the idle server answered before the load began.
+        expected: arrays by output name: what the idle server answered before the load began, or golden answers.
     """
 
     inputs: Mapping[str, NDArray[Any]]
@@ -62,8 +62,9 @@ def check_answer(answer: Mapping[str, NDArray[Any]], expected: Mapping[str, NDAr
     Args:
         answer: arrays by output name.
         expected: arrays by output name.
-        tolerance: the greatest difference of floating-point values, relative to the greatest expected magnitude of
-            that output; batching changes the order of additions. Everything else must be equal.
+        tolerance: the greatest difference of floating-point values, relative to the greatest finite magnitude that is
+            expected of that output; batching changes the order of additions. Infinities, NaN and everything else must
+            be equal.
 
     Raises:
         WrongAnswer: an output is missing, has another dtype or shape, or other values.
@@ -78,9 +79,16 @@ def check_answer(answer: Mapping[str, NDArray[Any]], expected: Mapping[str, NDAr
                 f"{list(reference.shape)} was expected"
             )
         if reference.dtype.kind == "f":
-            scale = float(np.abs(reference).max(initial=0.0)) or 1.0
-            difference = float(np.abs(given - reference).max(initial=0.0)) / scale
+            difference = _distance(given.astype(np.float64), reference.astype(np.float64))
             if not difference <= tolerance:
                 raise WrongAnswer(f"output {name!r} is off by {difference:.2g} of its greatest value")
         elif not np.array_equal(given, reference):
             raise WrongAnswer(f"output {name!r} has other values than the same request got from the idle server")
+
+
+def _distance(given: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
+    same = (given == reference) | (np.isnan(given) & np.isnan(reference))
+    if same.all():
+        return 0.0
+    scale = float(np.abs(reference).max(initial=0.0, where=np.isfinite(reference))) or 1.0
+    return float(np.abs(given[~same] - reference[~same]).max()) / scale

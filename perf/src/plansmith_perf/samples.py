@@ -8,6 +8,7 @@ import numpy as np
 
 from plansmith_client import InferenceFailed, InvalidInput
 from plansmith_client.commands.input_files import read_inputs
+from plansmith_client.conversion import UnfitValueError, array_from_value
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.requests import CheckedRequest, check_answer, checked_requests
 
@@ -32,7 +33,8 @@ def make_requests(
     Args:
         model: of a running server.
         samples: .npz, .npy or .json; the first dimension of each array counts samples. None: random values.
-        golden: .npz of the right outputs, row by row as in `samples`. None: what the idle server answers.
+        golden: the right outputs in a file of the same kinds, row by row as in `samples`. None: what the idle server
+            answers.
         count: at most so many different requests.
         batch_size: samples a request; 1 for a model that does not batch.
         seed: of random values.
@@ -82,12 +84,22 @@ def _ask(model: Model, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
         raise LoadTestMisconfigured(f"the samples do not fit model {model.name!r}: {error}") from error
 
 
+def _array(value: Any, spec: TensorSpec) -> NDArray[Any]:
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        # What stands in JSON has no dtype of its own.
+        return array_from_value(value, spec.datatype)
+    except UnfitValueError as error:
+        raise LoadTestMisconfigured(f"tensor {spec.name!r} of the file {error}") from error
+
+
 def _split(
     given: Mapping[str, Any], specs: Sequence[TensorSpec], max_batch_size: int | None, batch_size: int
 ) -> list[Arrays]:
     """The arrays of each request. Arrays that the model does not know are for something else, such as labels."""
     known = {spec.name: spec for spec in specs}
-    arrays = {name: np.asarray(value) for name, value in given.items() if name in known}
+    arrays = {name: _array(value, known[name]) for name, value in given.items() if name in known}
     if not arrays:
         names = ", ".join(known)
         raise LoadTestMisconfigured(f"none of {', '.join(given) or 'nothing'} is a tensor of the model: {names}")

@@ -12,6 +12,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from plansmith_client.commands.options import JsonOption, UrlOption  # noqa: TC001
 from plansmith_perf.benchmark import BenchmarkOptions, run_benchmark
 from plansmith_perf.commands.bench_table import name_of, show_result
+from plansmith_perf.commands.option_ranges import (
+    check_not_negative,
+    check_positive,
+    positive_numbers,
+    positive_whole_numbers,
+)
+from plansmith_perf.commands.output_files import check_output, write_output
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
 from plansmith_perf.report import check_report_path, write_report
@@ -23,13 +30,20 @@ __all__ = ["run"]
 EXIT_FAILED = 1
 EXIT_MISSED = 3
 EXIT_INTERRUPTED = 130
+_CONCURRENCY = "1,2,4,8,16,32"
+_MOST_REQUESTS = 50_000_000
 
 
 def run(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     concurrency: Annotated[
-        str, typer.Option("--concurrency", "-c", help="Closed loop: requests in flight, one load for each number.")
-    ] = "1,2,4,8,16,32",
+        str | None,
+        typer.Option(
+            "--concurrency",
+            "-c",
+            help=f"Closed loop: requests in flight, one load for each number. [default: {_CONCURRENCY}]",
+        ),
+    ] = None,
     rate: Annotated[
         str | None, typer.Option("--rate", "-r", help="Open loop instead: requests per second, one load for each.")
     ] = None,
@@ -78,23 +92,19 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Measure how much a served model can take."""
-    loads: tuple[ClosedLoop | OpenLoop, ...] = (
-        tuple(ClosedLoop(concurrency=int(number)) for number in _numbers("--concurrency", concurrency, whole=True))
-        if rate is None
-        else tuple(OpenLoop(rate=number, arrivals=arrivals) for number in _numbers("--rate", rate))
-    )
-    _check_positive("--seconds", seconds)
-    _check_positive("--timeout", timeout)
-    if warmup < 0:
-        raise LoadTestMisconfigured(f"--warmup {warmup:g} must be 0 or more")
+    check_positive(seconds=seconds, timeout=timeout)
+    check_not_negative(warmup=warmup, tolerance=tolerance)
     objective = Slo.parse(slo) if slo is not None else None
-    if objective is not None and rate is not None:
-        raise LoadTestMisconfigured("--slo searches for the rate: give either --slo or --rate")
+    if sum(option is not None for option in (concurrency, rate, slo)) > 1:
+        raise LoadTestMisconfigured("--concurrency, --rate and --slo are three kinds of load: give one of them")
+    loads = _loads(concurrency or _CONCURRENCY, rate, arrivals, warmup + seconds)
     if objective is not None and rounds > 1:
         raise LoadTestMisconfigured("--slo measures what it finds once more by itself: give either --slo or --rounds")
-    asked = {*_numbers("--percentiles", percentiles, below=100)} | ({objective.percentile} if objective else set())
-    percents = sorted(asked)
-    _check_files(output, report)
+    asked = positive_numbers("--percentiles", percentiles, below=100)
+    percents = sorted({*asked} | ({objective.percentile} if objective else set()))
+    check_output(output)
+    if report is not None:
+        check_report_path(report)
     measuring = MeasuringOptions(
         seconds=seconds,
         warmup_seconds=warmup,
@@ -122,32 +132,43 @@ def run(
         )
     )
     document = result.model_dump_json(indent=2)
-    if output is not None:
-        output.write_text(document + "\n", encoding="utf-8")
-    if report is not None and result.measurements:
-        write_report({model: result}, report)
     if as_json:
         typer.echo(document)
     else:
         show_result(result, percents)
+    write_output(output, document)
+    if report is not None and result.measurements:
+        write_report({model: result}, report)
     _exit_unless_good(result)
 
 
-def _check_files(output: Path | None, report: Path | None) -> None:
-    if output is not None and not output.absolute().parent.is_dir():
-        raise LoadTestMisconfigured(f"--output {output}: there is no folder {output.parent}")
-    if report is not None:
-        check_report_path(report)
+def _loads(
+    concurrency: str, rate: str | None, arrivals: Literal["poisson", "constant"], seconds: float
+) -> tuple[ClosedLoop | OpenLoop, ...]:
+    if rate is None:
+        numbers = positive_whole_numbers("--concurrency", concurrency)
+        return tuple(ClosedLoop(concurrency=number) for number in numbers)
+    rates = positive_numbers("--rate", rate)
+    if max(rates) * seconds > _MOST_REQUESTS:
+        raise LoadTestMisconfigured(
+            f"--rate {max(rates):g} for {seconds:g} s is a schedule of {max(rates) * seconds:,.0f} requests, which is "
+            f"written down before the first is sent: {_MOST_REQUESTS:,} are the most"
+        )
+    return tuple(OpenLoop(rate=number, arrivals=arrivals) for number in rates)
 
 
 def _exit_unless_good(result: LoadTestResult) -> None:
     if not result.complete:
-        Console(stderr=True).print(f"Ended early: {result.interruption}. The result is partial.", soft_wrap=True)
+        Console(stderr=True, markup=False).print(
+            f"Ended early: {result.interruption}. The result is partial.", soft_wrap=True
+        )
         raise typer.Exit(EXIT_INTERRUPTED if result.interruption == "Ctrl-C" else EXIT_FAILED)
     if not any(measured.throughput for measured in result.measurements):
         raise typer.Exit(EXIT_FAILED)
     if result.slo is not None and not result.slo.met:
-        Console(stderr=True).print(f"The SLO {result.slo.slo} is not met at any rate that was tried.", soft_wrap=True)
+        Console(stderr=True, markup=False).print(
+            f"The SLO {result.slo.slo} is not met at any rate that was tried.", soft_wrap=True
+        )
         raise typer.Exit(EXIT_MISSED)
 
 
@@ -162,20 +183,3 @@ def _with_progress(options: BenchmarkOptions) -> LoadTestResult:
             bar.update(task, completed=number + share, description=f"Measuring at {name_of(load)}")
 
         return run_benchmark(options, progress=shown)
-
-
-def _numbers(option: str, text: str, *, whole: bool = False, below: float = float("inf")) -> list[float]:
-    try:
-        numbers: list[float] = [int(word) if whole else float(word) for word in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(0 < number < below for number in numbers):
-        kind = "whole numbers" if whole else "numbers"
-        limit = "" if below == float("inf") else f" and below {below:g}"
-        raise LoadTestMisconfigured(f"{option} {text!r} must be {kind} above 0{limit}, with commas between them")
-    return numbers
-
-
-def _check_positive(option: str, number: float) -> None:
-    if not 0 < number < float("inf"):
-        raise LoadTestMisconfigured(f"{option} {number:g} must be above 0 and finite")

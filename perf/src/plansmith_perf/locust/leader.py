@@ -11,9 +11,9 @@ import gevent
 import typer
 from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner
 
-from plansmith_client import ClientError
-from plansmith_perf.errors import LoadTestMisconfigured, PerfError
+from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.locust.crew import TOLD, Crew, Local, Workers
+from plansmith_perf.locust.node import why_not_prepared
 from plansmith_perf.locust.options import LoadOptions, parse_options
 from plansmith_perf.locust.outcome import Outcome, describe_shape, keeps_slo, load_of, make_result, summary
 from plansmith_perf.locust.selection import protocols_of, select_users
@@ -121,10 +121,10 @@ class Leader:
             options = parse_options(vars(self._environment.parsed_options))
             protocols = protocols_of(self._environment.user_classes, options)
             self._duration = self._node.prepare(options, protocols)
-        except (ClientError, PerfError) as error:
+        except Exception as error:  # noqa: BLE001 - Locust would log it, and wait for a load that never begins
             self._node.prepared = {}
             self._environment.stop_timeout = self._stop_timeout
-            self._fail(str(error), error.exit_code)
+            self._fail(*why_not_prepared(error))
             return
         # Users that a shape takes away finish their request; those that wait are gone at once.
         self._environment.stop_timeout = self._stop_timeout or options.timeout

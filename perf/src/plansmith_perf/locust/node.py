@@ -12,8 +12,8 @@ import gevent
 import gevent.event
 import psutil
 
-from plansmith_client import Client
-from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_client import Client, ClientError
+from plansmith_perf.errors import LoadTestMisconfigured, PerfError
 from plansmith_perf.load.usage import UsageMeter
 from plansmith_perf.locust.arrival_log import read_arrival_log
 from plansmith_perf.locust.pacing import Arrivals
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from plansmith_perf.locust.recording import Report
     from plansmith_perf.requests import CheckedRequest
 
-__all__ = ["LoadNode", "Prepared", "Share"]
+__all__ = ["LoadNode", "Prepared", "Share", "why_not_prepared"]
 
 _POLL_SECONDS = 0.01
 _UNSENT = "never sent: all users were busy until the end"
@@ -70,6 +70,13 @@ class Share:
     begin: float
     position: int
     of: int
+
+
+def why_not_prepared(error: Exception) -> tuple[str, int]:
+    """What to say of a test that could not be prepared, and the exit code."""
+    if isinstance(error, (ClientError, PerfError)):
+        return str(error), error.exit_code
+    return f"the load test cannot be prepared: {type(error).__name__}: {error}", 1
 
 
 class LoadNode:

@@ -104,6 +104,8 @@ def add_options(parser: LocustArgumentParser) -> None:
 
     Defaults are never None: the web UI would turn an empty field into other than what it was.
     """
+    # Locust's own are all interfaces, and whoever reaches its page directs the load and names files.
+    parser.set_defaults(web_host="127.0.0.1", master_bind_host="127.0.0.1")
     group = parser.add_argument_group("plansmith")
 
     def add(option: str, default: str | float, words: str, *, in_web_ui: bool = True) -> None:

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from locust.runners import STATE_RUNNING, STATE_SPAWNING
 
-from plansmith_client import ClientError
-from plansmith_perf.errors import PerfError
 from plansmith_perf.locust.crew import FINISH, READY, REPORT, START, TOLD
-from plansmith_perf.locust.node import Share
+from plansmith_perf.locust.node import Share, why_not_prepared
 from plansmith_perf.locust.options import parse_options
 from plansmith_perf.locust.selection import protocols_of
 
@@ -53,11 +51,12 @@ class Worker:
             given = vars(self._environment.parsed_options)
             options = parse_options(given | given[TOLD])
             self._node.prepare(options, protocols_of(self._environment.user_classes, options))
-        except (ClientError, PerfError) as error:
+        except Exception as error:  # noqa: BLE001 - the master waits for what this worker says
             self._node.prepared = {}
             # Its users have nothing to finish.
             self._environment.stop_timeout = 0.0
-            said = {"error": f"worker {self._runner.worker_index}: {error}", "exit_code": error.exit_code}
+            reason, exit_code = why_not_prepared(error)
+            said = {"error": f"worker {self._runner.worker_index}: {reason}", "exit_code": exit_code}
         self._runner.send_message(READY, said)
 
     def _start(self, msg: Message, **_: Any) -> None:
