@@ -99,6 +99,16 @@ def test_a_rate_that_is_not_confirmed_is_lowered():
     assert outcome.rate == pytest.approx(0.9 * loads[-2].rate)
 
 
+def test_a_rate_that_too_few_answers_were_seen_to_keep_is_not_told():
+    series = highest_rate(Slo.parse("p99=50ms"), "poisson")
+    measured = measurement(next(series), milliseconds=5)
+    with pytest.raises(LoadTestMisconfigured, match=r"keeps it, .*, got 900; .* --seconds 2,"):
+        for _ in range(50):
+            load = series.send(measured)
+            fast = load.rate < measured.throughput / 10
+            measured = measurement(load, milliseconds=5 if fast else 500).model_copy(update={"requests": 900})
+
+
 @pytest.mark.parametrize(
     "bad", [{"milliseconds": 51}, {"milliseconds": 1, "errors": 2}, {"milliseconds": 1, "in_time": 0.9}]
 )
@@ -139,7 +149,7 @@ def test_a_run_that_is_too_short_for_the_percentile_is_refused_with_the_time_it_
 
 def test_the_search_finds_where_a_real_server_stops_keeping_up(plansmith, served_naps, tmp_path):
     np.savez(tmp_path / "naps.npz", seconds=np.full((2, 1), 0.05, np.float32))
-    long_enough = ("--seconds", "1.5", "--warmup", "0.2")
+    long_enough = ("--seconds", "2.5", "--warmup", "0.2")
     words = ("bench", "slow", "--url", served_naps, *long_enough, "--samples", "naps.npz", "--arrivals", "constant")
     done = plansmith(*words, "--slo", "p50=200ms", "--json", cwd=tmp_path)
     result = LoadTestResult.model_validate_json(done.stdout)

@@ -90,17 +90,13 @@ def highest_rate(
     alone = yield ClosedLoop(concurrency=1)
     if not slo.is_met(alone):
         return SloOutcome(slo=slo.text, met=False, rate=None)
-    if alone.requests < samples_needed(slo.percentile):
-        seconds = math.ceil(1.1 * alone.seconds * samples_needed(slo.percentile) / alone.requests)
-        raise LoadTestMisconfigured(
-            f"{alone.seconds:g} s are too short for {slo.text}: p{slo.percentile:g} takes "
-            f"{samples_needed(slo.percentile):,} answers, and one request at a time got {alone.requests:,}; measure "
-            f"each load for longer, --seconds {seconds}, or ask for a lower percentile"
-        )
-    low, high, rate = 0.0, math.inf, max(_LOWEST_RATE, alone.throughput / 2)
+    if not slo.has_enough(alone):
+        raise _too_short(slo, alone, "one request at a time")
+    low, high, rate, lowest = 0.0, math.inf, max(_LOWEST_RATE, alone.throughput / 2), alone
     for _ in range(_MOST_STEPS):
-        if slo.is_met((yield OpenLoop(rate=rate, arrivals=arrivals))):
-            low = rate
+        measured = yield OpenLoop(rate=rate, arrivals=arrivals)
+        if slo.is_met(measured):
+            low, lowest = rate, measured
         else:
             high = rate
         if low and high / low <= _PRECISION:
@@ -110,8 +106,20 @@ def highest_rate(
         rate = 2 * low if math.isinf(high) else math.sqrt(low * high)
         if not low:
             rate = max(_LOWEST_RATE, high / 2)
+    if low and not slo.has_enough(lowest):
+        raise _too_short(slo, lowest, f"the highest rate that keeps it, {low:.3g}/s,")
     for _ in range(_CONFIRMATIONS):
         if low >= _LOWEST_RATE and slo.is_met((yield OpenLoop(rate=low, arrivals=arrivals))):
             return SloOutcome(slo=slo.text, met=True, rate=low)
         low *= _STEP_DOWN
     return SloOutcome(slo=slo.text, met=False, rate=None)
+
+
+def _too_short(slo: Slo, measured: Measurement, what: str) -> LoadTestMisconfigured:
+    answers = measured.requests - measured.errors
+    seconds = math.ceil(1.1 * measured.seconds * samples_needed(slo.percentile) / max(1, answers))
+    return LoadTestMisconfigured(
+        f"{measured.seconds:g} s are too short for {slo.text}: p{slo.percentile:g} takes "
+        f"{samples_needed(slo.percentile):,} answers, and {what} got {answers:,}; measure each load for longer, "
+        f"--seconds {seconds}, or ask for a lower percentile"
+    )
