@@ -20,6 +20,7 @@ from plansmith_build.config import config_from_text
 from plansmith_build.errors import InvalidModel
 from plansmith_build.manifest import read_manifest
 from plansmith_build.repository import ModelRepository
+from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.tuning.publishing import TunedManifest, publish_tuned
 from plansmith_perf.tuning.records import TuningRecord
 
@@ -27,7 +28,8 @@ DIGITS = Path(__file__).parent.parent / "model_repository" / "digits"
 SHORT = ("--seconds", "0.3", "--warmup", "0.1", "--max-concurrency", "8", "--rounds", "3", "--workers", "1")
 # One trial beside the present configuration: batches that wait for nothing.
 NARROW = ("--variants", "onnxruntime", "--instances", "1", "--threads", "1", "--max-batch-sizes", "32")
-TUNE = ("tune", "digits", "--slo", "p99=2s", *SHORT, *NARROW, "--queue-delays", "0", "--trials", "1")
+# p90 takes 100 answers, more than a model that waits 100 ms gives in the search.
+TUNE = ("tune", "digits", "--slo", "p90=2s", *SHORT, *NARROW, "--queue-delays", "0", "--trials", "1")
 
 
 @pytest.fixture
@@ -112,14 +114,40 @@ def test_the_evidence_stands_in_the_manifest(tuned):
         "digits",
         1,
         "configs/cpu.pbtxt",
-        "p99=2s",
+        "p90=2s",
     )
     assert record.winner is not None
     assert record.trial(record.winner).throughput > record.trial(0).throughput
     assert {played.trial for played in record.rounds} == {0, record.winner}
     assert len(record.rounds) == 6
+    assert "kept p90=2s in all of 3 rounds" in record.verdict
     assert record.ratio > 1.02
     assert manifest.configs["configs/cpu.pbtxt"] == (tuned.model / "configs" / "cpu.pbtxt").read_text()
+
+
+def test_the_rounds_that_decide_have_enough_answers_for_the_percentile_and_the_search_is_short(tuned):
+    record = TuningRecord.model_validate(tuned.done["tuning"])
+    assert record.trial(0).answers < samples_needed(90)
+    assert any("too short for p90" in note for note in record.trial(0).notes)
+    assert all(played.kept and played.answers >= samples_needed(90) for played in record.rounds)
+    assert all(played.seconds > record.seconds for played in record.rounds if played.trial == 0)
+
+
+def test_a_model_that_is_too_slow_for_the_percentile_is_refused_before_the_search(tuned, plansmith, tmp_path):
+    repository = (
+        "--repository",
+        tuned.folder / "model_repository",
+        "--storage",
+        tmp_path / "s",
+        "--max-concurrency",
+        "1",
+    )
+    words = ("tune", "digits", "--slo", "p99=2s", *SHORT, *NARROW, "--config-name", "other", "--queue-delays", "0")
+    done = plansmith(*words, *repository, cwd=tmp_path, expect=2)
+    assert "p99 takes 1,000 answers" in done.stderr
+    assert "--seconds 1" in done.stderr
+    assert "p95=2s" in done.stderr
+    assert "1/1" not in done.stderr
 
 
 def test_the_version_before_the_tuning_can_be_rolled_back_to(tuned, plansmith, tmp_path):

@@ -19,10 +19,12 @@ from plansmith_perf.tuning.answers import compared_answers
 from plansmith_perf.tuning.finals import decide
 from plansmith_perf.tuning.ladder import climb
 from plansmith_perf.tuning.records import FinalRound, TrialRecord
+from plansmith_perf.tuning.round_length import check_round_length, round_seconds
 from plansmith_perf.tuning.settings import Setting, config_of, setting_from_config
 from plansmith_perf.tuning.space import SpaceLimits, search_space
 from plansmith_perf.tuning.study import TuningStudy
 from plansmith_perf.tuning.variants import variants_of
+from plansmith_perf.tuning.verdicts import verdict
 
 DIGITS = Path(__file__).parent.parent / "model_repository" / "digits"
 SLO = Slo.parse("p99=50ms")
@@ -307,8 +309,49 @@ def test_a_finalist_that_misses_the_objective_in_most_rounds_does_not_win():
 
 
 def test_what_keeps_the_objective_wins_over_what_does_not():
-    decision = decide(rounds_of({3: [10] * 5, 4: [20] * 5}), in_use=0, finalists=[3, 4], rounds=5)
+    decision = decide(rounds_of({3: [10] * 5, 4: [20] * 5}), in_use=None, finalists=[3, 4], rounds=5)
     assert (decision.winner, decision.ratio) == (4, None)
+
+
+def test_where_the_configuration_in_use_is_lost_on_the_way_nothing_is_said_to_be_better():
+    decision = decide(rounds_of({0: [10] * 3, 3: [20] * 5}), in_use=0, finalists=[3], rounds=5)
+    assert decision.winner is None
+    assert "could not be measured in every round" in decision.reason
+
+
+def test_the_verdict_says_in_how_many_rounds_the_objective_was_kept(variants):
+    trials = [landscape(0, setting_from_config(variants[0]))]
+
+    def said(missed: int) -> str:
+        played = rounds_of({0: [100, 110, 90, 105, 95], 3: [150, 168, 133, 160, 140]}, missed={3: missed})
+        decision = decide(played, in_use=0, finalists=[3], rounds=5)
+        return verdict(trials, decision, SLO.text, in_use_path="config.pbtxt", rounds=5)
+
+    assert said(0).endswith("times the throughput of config.pbtxt, and kept p99=50ms in all of 5 rounds")
+    assert said(2).endswith("kept p99=50ms in 3 of 5 rounds")
+
+
+def test_a_round_lasts_until_there_are_enough_answers_for_the_percentile():
+    assert round_seconds(SLO, 100, least=1) == pytest.approx(11)
+    assert round_seconds(SLO, 10_000, least=1) == 1
+    assert round_seconds(SLO, 1, least=1) == 60
+    assert round_seconds(SLO, 1, least=90) == 90
+    assert round_seconds(SLO, 0, least=1) == 60
+
+
+def test_what_is_too_slow_for_the_percentile_is_said_with_what_would_do(variants):
+    def in_use(rate: float) -> TrialRecord:
+        return landscape(0, setting_from_config(variants[0])).model_copy(
+            update={"throughput": rate, "concurrency": 2, "latency": 2e6}
+        )
+
+    check_round_length(SLO, in_use(20), least=1)
+    with pytest.raises(LoadTestMisconfigured, match=r"1,000 answers.* 10 a second.*--seconds 110,.*p95=50ms"):
+        check_round_length(SLO, in_use(10), least=1)
+    check_round_length(SLO, in_use(10), least=110)
+    # Nothing was answered in time: two at a time in two seconds are one a second.
+    with pytest.raises(LoadTestMisconfigured, match=r" 1 a second.*--seconds 1100,.*p75=50ms"):
+        check_round_length(SLO, in_use(0), least=1)
 
 
 def test_answers_are_compared_as_exactly_as_the_variant_computes(committed_server):

@@ -72,8 +72,8 @@ class TuningProgress:
 
     Attributes:
         doing: in a few words.
-        done: trials that were measured.
-        total: trials that are to be.
+        done: trials that were measured; in the rounds at the end, the measurements of those.
+        total: as many as are to be.
         best: so far.
         finished: the trial that has just ended, if one has.
     """

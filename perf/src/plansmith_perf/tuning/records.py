@@ -61,6 +61,11 @@ class TrialRecord(_Record):
         float | None, Field(description="the SLO's percentile there; where the SLO is missed, at the lowest load")
     ]
     seconds: Annotated[float, Field(description="that the trial took, start of the server included")]
+    answers: Annotated[
+        int | None,
+        Field(description="behind the latency; a search is short, and they may be too few for the percentile"),
+    ] = None
+    notes: Annotated[tuple[str, ...], Field(description="what to know before trusting the figures")] = ()
 
 
 class FinalRound(_Record):
@@ -70,7 +75,10 @@ class FinalRound(_Record):
     round: int
     throughput: float
     latency: float | None
-    kept: Annotated[bool, Field(description="whether the SLO was kept")]
+    kept: Annotated[bool, Field(description="whether enough was answered to judge the SLO, and it was kept")]
+    seconds: Annotated[float | None, Field(description="length of the measurement; null: not recorded")] = None
+    answers: Annotated[int | None, Field(description="behind the latency; null: not recorded")] = None
+    notes: Annotated[tuple[str, ...], Field(description="what to know before trusting the figures")] = ()
 
 
 class TuningRecord(_Record):
@@ -88,7 +96,7 @@ class TuningRecord(_Record):
     search: Literal["TPE", "exhaustive"]
     seed: int
     space: Annotated[int, Field(description="settings that there are")]
-    seconds: Annotated[float, Field(description="length of a measurement")]
+    seconds: Annotated[float, Field(description="length of a measurement of the search; those of rounds are longer")]
     environment: Environment
     trials: tuple[TrialRecord, ...]
     rounds: tuple[FinalRound, ...]

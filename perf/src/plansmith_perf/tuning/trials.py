@@ -94,6 +94,8 @@ class TrialRunner:
             concurrency=_concurrency(best) if best is not None and status == "measured" else 0,
             latency=latency,
             seconds=time.monotonic() - began,
+            answers=shown.requests - shown.errors if shown is not None else None,
+            notes=tuple(shown.notes) if shown is not None else (),
         )
         if status == "measured" and (self.best is None or record.throughput > self.best.throughput):
             self.best = record

@@ -11,21 +11,25 @@ from plansmith_build.config import text_from_config
 from plansmith_build.repository import ModelRepository
 from plansmith_build.signing import signer
 from plansmith_perf.environment import describe_environment
+from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.samples import make_requests
-from plansmith_perf.tuning.finals import Decision, Finalist, decide, play_rounds
+from plansmith_perf.tuning.finals import Finalist, decide, play_rounds
 from plansmith_perf.tuning.options import TuningOptions, TuningProgress, TuningResult
 from plansmith_perf.tuning.publishing import publish_tuned
 from plansmith_perf.tuning.question import Question, look
 from plansmith_perf.tuning.records import TrialRecord, TuningRecord
+from plansmith_perf.tuning.round_length import check_round_length
 from plansmith_perf.tuning.settings import config_of, setting_from_config
 from plansmith_perf.tuning.study import TuningStudy
 from plansmith_perf.tuning.trials import TrialRunner
+from plansmith_perf.tuning.verdicts import verdict
 from plansmith_perf.tuning.workbench import Workbench
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from plansmith_perf.requests import CheckedRequest
+    from plansmith_perf.tuning.finals import Decision
     from plansmith_perf.tuning.records import FinalRound
     from plansmith_perf.tuning.settings import Setting
 
@@ -81,7 +85,7 @@ def tune(options: TuningOptions, *, progress: Callable[[TuningProgress], None] =
         winner=decision.winner if decision is not None else None,
         ratio=decision.ratio if decision is not None else None,
         p_value=decision.p_value if decision is not None else None,
-        verdict=_verdict(trials, decision, options.slo.text, question.in_use_path),
+        verdict=verdict(trials, decision, options.slo.text, in_use_path=question.in_use_path, rounds=options.rounds),
     )
     met = any(trial.status == "measured" for trial in trials)
     if record.winner is None:
@@ -120,6 +124,10 @@ class _Run:
         best = self._runner.best if self._runner is not None else None
         self._progress(TuningProgress(doing, len(self._study.records), self._total, best, finished))
 
+    def _tell_round(self, doing: str, done: int, total: int) -> None:
+        best = self._runner.best if self._runner is not None else None
+        self._progress(TuningProgress(doing, done, total, best))
+
     def setting(self, number: int) -> Setting:
         """The setting of a trial."""
         return self._study.settings()[number]
@@ -139,6 +147,8 @@ class _Run:
                 most=options.most_concurrency,
             )
             in_use = self._measure_in_use(runner)
+            if in_use.status == "measured":
+                check_round_length(options.slo, in_use, least=options.measuring.seconds)
             known = [record for record in (in_use, *self._study.records) if record.status == "measured"]
             runner.best = max(known, key=lambda record: record.throughput, default=None)
             self._study.search(
@@ -152,12 +162,15 @@ class _Run:
             decision = None
             if others:
                 rounds = play_rounds(
-                    runner,
-                    finalists,
-                    rounds=options.rounds,
-                    progress=lambda number: self.tell(f"round {number + 1} of {options.rounds}, best and present"),
+                    runner, finalists, in_use=_IN_USE, rounds=options.rounds, progress=self._tell_round
                 )
-                decision = decide(rounds, in_use=_IN_USE, finalists=others, rounds=options.rounds)
+                decision = decide(
+                    rounds,
+                    in_use=_IN_USE if in_use.status == "measured" else None,
+                    finalists=others,
+                    rounds=options.rounds,
+                    needed=samples_needed(options.slo.percentile),
+                )
             return (in_use, *self._study.records), rounds, decision, workbench.server
 
     def _reference(self, workbench: Workbench) -> Sequence[CheckedRequest]:
@@ -226,20 +239,3 @@ class _Run:
             reduced = self._question.variant_in_use.reduced_precision
             finalists.insert(0, Finalist(in_use, self._question.in_use, reduced))
         return finalists
-
-
-def _verdict(trials: Sequence[TrialRecord], decision: Decision | None, slo: str, in_use_path: str) -> str:
-    in_use, measured = trials[0], [trial for trial in trials if trial.status == "measured"]
-    if not measured:
-        missed = [trial.latency for trial in trials if trial.status == "misses" and trial.latency is not None]
-        closest = f"the closest came to {min(missed) / 1000:,.2f} ms" if missed else "none could be measured"
-        return f"no configuration keeps {slo}, not even with one request in flight: {closest}"
-    if decision is not None and decision.winner is not None:
-        if decision.ratio is None:
-            return f"trial {decision.winner} keeps {slo}, which {in_use_path} does not"
-        return f"trial {decision.winner} gives {decision.ratio:.2f} times the throughput of {in_use_path} inside {slo}"
-    if in_use.status != "measured":
-        why = decision.reason if decision is not None else in_use.reason
-        return f"nothing is published: {why}"
-    why = decision.reason if decision is not None else "no trial was faster"
-    return f"{in_use_path} keeps its place: {why}"
