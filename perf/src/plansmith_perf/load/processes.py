@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import select
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import psutil
 
 from plansmith_perf.errors import PerfError
 from plansmith_perf.load.analysis import Records
+from plansmith_perf.load.recording import read_log
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,27 +36,30 @@ class Workers:
     """The processes of one load; leaving the `with` block ends them whatever happened.
 
     Args:
-        plans: one for each process.
-        folder: for the plans; exists.
+        plans: one for each process, which runs the plan's module.
+        folder: for the plans and what the processes say; exists.
     """
 
     def __init__(self, plans: Sequence[WorkerPlan], folder: Path) -> None:
         self._plans = plans
+        self._complaints = [folder / f"complaints-{number}.txt" for number, _ in enumerate(plans)]
         self._processes: list[subprocess.Popen[str]] = []
         for number, plan in enumerate(plans):
             path = folder / f"plan-{number}.json"
             path.write_text(plan.model_dump_json(), encoding="utf-8")
-            self._processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "plansmith_perf.load.worker", str(path)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    # Ctrl-C reaches the whole group of a terminal: here the parent decides when the workers end.
-                    process_group=0,
+            with self._complaints[number].open("wb") as complaints:
+                self._processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", plan.module, str(path)],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        # A file: nobody reads while a load runs, and a full pipe would stop the process for ever.
+                        stderr=complaints,
+                        text=True,
+                        # Ctrl-C reaches the whole group of a terminal: here the parent decides when the workers end.
+                        process_group=0,
+                    )
                 )
-            )
 
     @property
     def processes(self) -> list[psutil.Process]:
@@ -74,11 +77,11 @@ class Workers:
         Raises:
             PerfError: a worker does not start.
         """
-        for process in self._processes:
+        for number, process in enumerate(self._processes):
             assert process.stdout is not None  # noqa: S101 - PIPE was asked for
             readable, _, _ = select.select([process.stdout], [], [], START_SECONDS)
             if not readable or process.stdout.readline().strip() != "ready":
-                raise self._failure(process)
+                raise self._failure(number)
         begin = time.monotonic_ns() + int(LEAD_SECONDS * 1e9)
         for process in self._processes:
             assert process.stdin is not None  # noqa: S101
@@ -105,18 +108,15 @@ class Workers:
         Raises:
             PerfError: a worker failed.
         """
-        tables = []
+        tables: list[NDArray[np.int64]] = []
         outcomes: list[str] = []
-        for plan, process in zip(self._plans, self._processes, strict=True):
-            assert process.stdout is not None  # noqa: S101
+        for number, (plan, process) in enumerate(zip(self._plans, self._processes, strict=True)):
             # Not communicate(): it closes stdin at once, which is the order to stop.
-            said = process.stdout.read()
             if process.wait():
-                raise self._failure(process)
-            names = json.loads(said)
-            table: NDArray[np.int64] = np.load(plan.records, allow_pickle=False)
+                raise self._failure(number)
+            table, names = read_log(plan.records)
             tables.append(table)
-            outcomes += [names[number] for number in table[:, 3].tolist()]
+            outcomes += [names[outcome] for outcome in table[:, 3].tolist()]
         due, sent, done = (np.concatenate(tables)[:, :3] - begin).T
         return Records(due, sent, done, np.array([not outcome for outcome in outcomes], dtype=np.bool_)), outcomes
 
@@ -129,13 +129,14 @@ class Workers:
         for process in self._processes:
             process.kill()
             process.wait()
-            for pipe in (process.stdin, process.stdout, process.stderr):
+            for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     with contextlib.suppress(BrokenPipeError):
                         pipe.close()
 
-    def _failure(self, process: subprocess.Popen[str]) -> PerfError:
+    def _failure(self, number: int) -> PerfError:
+        process = self._processes[number]
         process.kill()
-        assert process.stderr is not None  # noqa: S101
-        said = process.stderr.read().strip().splitlines()
+        process.wait()
+        said = self._complaints[number].read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return PerfError(f"a process of the load generator failed: {said[-1] if said else 'it said nothing'}")

@@ -1,9 +1,8 @@
 """One process of the load generator: `python -m plansmith_perf.load.worker PLAN`.
 
 PLAN is a JSON file, see `WorkerPlan`. The worker connects, says "ready" on stdout, and waits on stdin for the start,
-nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share. The end of stdin stops it early. Records go to
-a .npy file: int64 [n, 4], when a request was due, sent and answered (nanoseconds) and the index of its outcome in the
-JSON list that the worker prints at the end.
+nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share. The end of stdin stops it early. What happened
+to each request goes to files, see `plansmith_perf.load.recording`.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ import itertools
 import json
 import sys
 import time
-from array import array
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -23,14 +21,15 @@ from tritonclient.grpc import service_pb2
 
 from plansmith_client.operations import Infer
 from plansmith_client.transports.grpc_wire import RPCS
-from plansmith_perf.load.encoded_requests import EncodedRequest
+from plansmith_perf.load.encoded_requests import RIGHT, EncodedRequest
+from plansmith_perf.load.recording import RequestLog, write_logs
 from plansmith_perf.load.senders import Sender, open_sender
 from plansmith_perf.load.timers import PreciseTimer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["WorkerPlan", "main"]
+__all__ = ["WorkerPlan", "main", "run"]
 
 # A server that is gone refuses at once: asking it without a pause would only burn the processor.
 PAUSE_AFTER_ERROR_SECONDS = 0.01
@@ -48,11 +47,14 @@ class WorkerPlan(BaseModel):
         concurrency: requests in flight in closed loop; 0 for an open loop.
         due: .npy file of due times in nanoseconds after the start, for an open loop.
         requests: folder with `<i>.request`, `<i>.headers` (JSON) and `<i>.answer` (ModelInferResponse).
-        records: the file to write.
+        records: the .npy file to write; the outcomes go to the .json file beside it.
         offset: which request comes first.
     """
 
     model_config = ConfigDict(frozen=True)
+
+    module: ClassVar[str] = "plansmith_perf.load.worker"
+    """What is run with the plan."""
 
     url: str
     path: str
@@ -66,24 +68,16 @@ class WorkerPlan(BaseModel):
     offset: int
 
 
-class Recorder:
-    """What happened to each request."""
-
-    def __init__(self) -> None:
-        self.times = array("q")
-        self.outcomes: dict[str, int] = {}
-
-    async def send(self, sender: Sender, request: EncodedRequest, due: int | None) -> bool:
-        """Send one request and record it; `due` None means now. Returns whether the answer was right."""
-        sent = time.monotonic_ns()
-        done, outcome = await sender.send(request)
-        number = self.outcomes.setdefault(outcome, len(self.outcomes))
-        self.times.extend((sent if due is None else due, sent, done, number))
-        return not outcome
+async def send(sender: Sender, request: EncodedRequest, due: int | None, log: RequestLog) -> bool:
+    """Send one request and note it; `due` None means now. Returns whether the answer was right."""
+    sent = time.monotonic_ns()
+    done, outcome = await sender.send(request)
+    log.add(sent if due is None else due, sent, done, outcome)
+    return outcome == RIGHT
 
 
 async def closed_loop(
-    plan: WorkerPlan, sender: Sender, requests: Iterator[EncodedRequest], recorder: Recorder, start: int
+    plan: WorkerPlan, sender: Sender, requests: Iterator[EncodedRequest], log: RequestLog, start: int
 ) -> None:
     """Keep `concurrency` requests in flight until the end, then wait for the last answers."""
     end = start + int(plan.seconds * 1e9)
@@ -91,14 +85,14 @@ async def closed_loop(
     async def user() -> None:
         await asyncio.sleep(max(0.0, (start - time.monotonic_ns()) / 1e9))
         while time.monotonic_ns() < end:
-            if not await recorder.send(sender, next(requests), None):
+            if not await send(sender, next(requests), None, log):
                 await asyncio.sleep(PAUSE_AFTER_ERROR_SECONDS)
 
     await asyncio.gather(*(user() for _ in range(plan.concurrency)))
 
 
 async def open_loop(
-    plan: WorkerPlan, sender: Sender, requests: Iterator[EncodedRequest], recorder: Recorder, start: int
+    plan: WorkerPlan, sender: Sender, requests: Iterator[EncodedRequest], log: RequestLog, start: int
 ) -> None:
     """Send each request when it is due, whether or not others have been answered; then wait for the last answers."""
     timer = PreciseTimer()
@@ -106,7 +100,7 @@ async def open_loop(
     try:
         for due in np.load(plan.due, allow_pickle=False).tolist():
             await timer.sleep_until(start + due)
-            task = asyncio.ensure_future(recorder.send(sender, next(requests), start + due))
+            task = asyncio.ensure_future(send(sender, next(requests), start + due, log))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             # A schedule that is behind must still let answers be read.
@@ -118,24 +112,31 @@ async def open_loop(
             task.cancel()
 
 
-async def run(plan: WorkerPlan) -> None:
-    """Do what the plan says and write the records."""
-    sender = open_sender(plan.url, plan.path, timeout=plan.timeout, tolerance=plan.tolerance)
+async def run(plan: WorkerPlan, open_: Callable[[], Sender], *, at_first: int) -> None:
+    """Do what the plan says and write down what happened.
+
+    Args:
+        plan: what to do.
+        open_: makes the sender, in the running event loop.
+        at_first: requests at once before the load, each with a connection of its own where the protocol has one for
+            each request in flight: what it takes to connect is nobody's latency.
+    """
+    sender = open_()
     requests = read_requests(Path(plan.requests))
-    recorder = Recorder()
+    log = RequestLog()
     loop = asyncio.get_running_loop()
     commands = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-    # The first call connects; its duration is nobody's latency.
-    await sender.send(requests[0])
-    print("ready", flush=True)  # noqa: T201 - the protocol with the parent
     try:
+        await asyncio.gather(*(sender.send(requests[0]) for _ in range(at_first)))
+        print("ready", flush=True)  # noqa: T201 - the protocol with the parent
         word = (await commands.readline()).strip()
         if not word:
             return
-        order = itertools.cycle(requests[plan.offset % len(requests) :] + requests[: plan.offset % len(requests)])
+        first = plan.offset % len(requests)
+        order = itertools.cycle(requests[first:] + requests[:first])
         work = closed_loop if plan.concurrency else open_loop
-        job = asyncio.ensure_future(work(plan, sender, order, recorder, int(word)))
+        job = asyncio.ensure_future(work(plan, sender, order, log, int(word)))
         stop = asyncio.ensure_future(commands.read())
         await asyncio.wait({job, stop}, return_when=asyncio.FIRST_COMPLETED)
         job.cancel()
@@ -144,8 +145,7 @@ async def run(plan: WorkerPlan) -> None:
         for failure in finished:
             if isinstance(failure, Exception):
                 raise failure
-        np.save(plan.records, np.frombuffer(recorder.times, dtype=np.int64).reshape(-1, 4), allow_pickle=False)
-        print(json.dumps(list(recorder.outcomes)), flush=True)  # noqa: T201
+        write_logs([log], plan.records)
     finally:
         await sender.close()
 
@@ -163,7 +163,11 @@ def read_requests(folder: Path) -> list[EncodedRequest]:
 def main() -> None:
     """Run the plan that the command line names."""
     plan = WorkerPlan.model_validate_json(Path(sys.argv[1]).read_bytes())
-    asyncio.run(run(plan))
+
+    def open_() -> Sender:
+        return open_sender(plan.url, plan.path, timeout=plan.timeout, tolerance=plan.tolerance)
+
+    asyncio.run(run(plan, open_, at_first=1))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ import threading
 import time
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from plansmith_perf.errors import PerfError
+from plansmith_perf.load.encoded_requests import RIGHT, WRONG_ANSWER, one_line
+from plansmith_perf.load.recording import RequestLog, write_logs
 from plansmith_perf.load.worker import WorkerPlan
 from plansmith_perf.peers.client_calls import (
     AsyncCall,
@@ -24,7 +26,7 @@ from plansmith_perf.peers.client_calls import (
     open_async_call,
     open_calls,
 )
-from plansmith_perf.peers.conversation import Log, read_arrays, wait_for_start
+from plansmith_perf.peers.conversation import read_arrays, wait_for_start
 from plansmith_perf.requests import check_answer
 
 if TYPE_CHECKING:
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["ClientPlan", "main"]
 
 _PAUSE_AFTER_ERROR_SECONDS = 0.01
-_SHOWN_CHARACTERS = 200
 
 Arrays = dict[str, "NDArray[Any]"]
 
@@ -48,6 +49,8 @@ class ClientPlan(WorkerPlan):
         model: its name.
         outputs: their names.
     """
+
+    module: ClassVar[str] = "plansmith_perf.peers.client_driver"
 
     kind: ClientKind
     model: str
@@ -62,16 +65,16 @@ class Check:
         self._right: dict[int, list[bytes]] = {}
 
     def __call__(self, which: int, answer: Mapping[str, NDArray[Any]], expected: Arrays) -> str:
-        """What is wrong with the answer to request `which`, or ""."""
+        """What is wrong with the answer to request `which`, or RIGHT."""
         told = [array.tobytes() for array in answer.values() if array is not None]
         if told == self._right.get(which):
-            return ""
+            return RIGHT
         try:
             check_answer(answer, expected, tolerance=self._tolerance)
         except PerfError as error:
-            return f"WRONG ANSWER: {error}"
+            return one_line(f"{WRONG_ANSWER}: {error}")
         self._right[which] = told
-        return ""
+        return RIGHT
 
 
 def main() -> None:
@@ -79,11 +82,11 @@ def main() -> None:
     plan = ClientPlan.model_validate_json(Path(sys.argv[1]).read_bytes())
     pairs = read_arrays(Path(plan.requests))
     logs = asyncio.run(_with_tasks(plan, pairs)) if is_async(plan.kind) else _with_threads(plan, pairs)
-    Log.write(logs, plan.records)
+    write_logs(logs, plan.records)
 
 
-def _with_threads(plan: ClientPlan, pairs: Sequence[tuple[Arrays, Arrays]]) -> list[Log]:
-    logs = [Log() for _ in range(plan.concurrency)]
+def _with_threads(plan: ClientPlan, pairs: Sequence[tuple[Arrays, Arrays]]) -> list[RequestLog]:
+    logs = [RequestLog() for _ in range(plan.concurrency)]
 
     def user(number: int, call: Call, begin: threading.Event, times: list[int]) -> None:
         check = Check(plan.tolerance)
@@ -96,7 +99,7 @@ def _with_threads(plan: ClientPlan, pairs: Sequence[tuple[Arrays, Arrays]]) -> l
         while (sent := time.monotonic_ns()) < times[1]:
             which = turn % len(pairs)
             outcome, done = _outcome_of(call, pairs[which], which, check)
-            logs[number].add(sent, done, outcome)
+            logs[number].add(sent, sent, done, outcome)
             turn += 1
             if outcome:
                 time.sleep(_PAUSE_AFTER_ERROR_SECONDS)
@@ -125,13 +128,13 @@ def _outcome_of(call: Call, pair: tuple[Arrays, Arrays], which: int, check: Chec
     try:
         answer = call(inputs)
     except Exception as error:  # noqa: BLE001 - each library has its own, and tritonclient lets sockets' through
-        return _one_line(error), time.monotonic_ns()
+        return _error(error), time.monotonic_ns()
     done = time.monotonic_ns()
     return check(which, answer, expected), done
 
 
-async def _with_tasks(plan: ClientPlan, pairs: Sequence[tuple[Arrays, Arrays]]) -> list[Log]:
-    log = Log()
+async def _with_tasks(plan: ClientPlan, pairs: Sequence[tuple[Arrays, Arrays]]) -> list[RequestLog]:
+    log = RequestLog()
 
     async def user(number: int, call: AsyncCall, start: int, end: int) -> None:
         check = Check(plan.tolerance)
@@ -144,11 +147,11 @@ async def _with_tasks(plan: ClientPlan, pairs: Sequence[tuple[Arrays, Arrays]]) 
             try:
                 answer = await call(inputs)
             except Exception as error:  # noqa: BLE001 - as above
-                log.add(sent, time.monotonic_ns(), _one_line(error))
+                log.add(sent, sent, time.monotonic_ns(), _error(error))
                 await asyncio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
                 continue
             done = time.monotonic_ns()
-            log.add(sent, done, check(which, answer, expected))
+            log.add(sent, sent, done, check(which, answer, expected))
 
     async with AsyncExitStack() as stack:
         call = await open_async_call(plan.kind, plan.url, plan.model, plan.outputs, stack=stack)
@@ -159,8 +162,8 @@ async def _with_tasks(plan: ClientPlan, pairs: Sequence[tuple[Arrays, Arrays]]) 
     return [log]
 
 
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_SHOWN_CHARACTERS]
+def _error(error: Exception) -> str:
+    return one_line(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

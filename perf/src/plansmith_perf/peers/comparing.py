@@ -12,8 +12,9 @@ from plansmith_build.errors import BuildError
 from plansmith_client import ClientError
 from plansmith_perf.environment import describe_environment
 from plansmith_perf.errors import PerfError, WrongAnswer
+from plansmith_perf.load.encoded_requests import WRONG_ANSWER, one_line
 from plansmith_perf.peers.answers import Agreement, compare_answers
-from plansmith_perf.peers.driving import WRONG_ANSWER, Contestant, RoundOptions, measure_round
+from plansmith_perf.peers.driving import Contestant, RoundOptions, measure_round
 from plansmith_perf.peers.environments import PeerUnavailable
 from plansmith_perf.peers.results import Comparison, PeerResult, PeerStatus
 from plansmith_perf.peers.server_peers import BASELINE
@@ -179,8 +180,8 @@ def _open(entry: _Entry, subject: Subject, options: ComparisonOptions, stack: Ex
         entry.fail("unavailable", str(error))
     except WrongAnswer as error:
         entry.fail("wrong", str(error))
-    except (PerfError, ServerError, ClientError, BuildError, OSError) as error:
-        entry.fail("failed", str(error))
+    except Exception as error:  # noqa: BLE001 - each peer's library raises its own
+        entry.fail("failed", _reason(error))
     else:
         entry.contestant, entry.detail = contestant, contestant.detail
 
@@ -205,15 +206,26 @@ def _measure(
 ) -> None:
     try:
         measured = measure_round(contestant, options.measuring, progress=progress)
-    except PerfError as error:
-        entry.fail("failed", str(error))
+    except Exception as error:  # noqa: BLE001 - as above
+        entry.fail("failed", _reason(error))
         return
     messages = measured.error_messages
-    wrong = next((message for message in messages if message.startswith(WRONG_ANSWER)), "")
-    if wrong:
+    if measured.wrong_answers:
         entry.rounds.append(measured)
-        entry.fail("wrong", f"under load: {wrong.removeprefix(WRONG_ANSWER).lstrip(': ')}")
+        # The most common errors may be others.
+        shown = next((message for message in messages if message.startswith(WRONG_ANSWER)), "")
+        said = (
+            shown.removeprefix(WRONG_ANSWER).lstrip(": ")
+            or f"{measured.wrong_answers} answers are not what they must be"
+        )
+        entry.fail("wrong", f"under load: {said}")
     elif not measured.throughput:
         entry.fail("failed", next(iter(messages), "it answered nothing under load"))
     else:
         entry.rounds.append(measured)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong in one line; the name of what is not plansmith's own says whose it is."""
+    known = isinstance(error, (PerfError, ServerError, ClientError, BuildError))
+    return one_line(str(error) if known else f"{type(error).__name__}: {error}")

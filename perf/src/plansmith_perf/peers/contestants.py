@@ -13,7 +13,6 @@ from plansmith_client import Client
 from plansmith_perf.load.encoding import write_requests
 from plansmith_perf.load.server_side import Counters, read_counters
 from plansmith_perf.peers.bodies import BodyFormat, decode_body, encode_body
-from plansmith_perf.peers.driving import Driver, RoundOptions
 from plansmith_perf.peers.processes import PeerFailed
 from plansmith_perf.peers.worker import PeerPlan
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from plansmith_perf.peers.answers import Agreement
+    from plansmith_perf.peers.driving import RoundOptions
     from plansmith_perf.peers.subject import Subject
 
 __all__ = ["LOADED_REQUESTS", "BodyContestant", "ProtocolContestant"]
@@ -32,7 +32,6 @@ __all__ = ["LOADED_REQUESTS", "BodyContestant", "ProtocolContestant"]
 LOADED_REQUESTS = 16
 """So many different requests are sent under load; all are compared before it."""
 
-_WORKER = "plansmith_perf.peers.worker"
 _TIMEOUT_SECONDS = 60.0
 _NOT_READY = (404, 503)
 
@@ -83,7 +82,7 @@ class ProtocolContestant:
             binary=True,
         )
 
-    def drivers(self, options: RoundOptions, folder: Path) -> Sequence[Driver]:
+    def plans(self, options: RoundOptions, folder: Path) -> Sequence[PeerPlan]:
         """See Contestant."""
         return _workers(
             options, folder, url=self.url, path=self._path, requests=self._requests, tolerance=self._tolerance
@@ -166,7 +165,7 @@ class BodyContestant:
             stem.with_suffix(".request").write_bytes(body)
             stem.with_suffix(".headers").write_text(json.dumps(headers), encoding="utf-8")
 
-    def drivers(self, options: RoundOptions, folder: Path) -> Sequence[Driver]:
+    def plans(self, options: RoundOptions, folder: Path) -> Sequence[PeerPlan]:
         """See Contestant."""
         return _workers(
             options,
@@ -200,27 +199,24 @@ def _workers(
     tolerance: float,
     body: str = "v2",
     outputs: tuple[tuple[str, str], ...] = (),
-) -> list[Driver]:
+) -> list[PeerPlan]:
     count = min(options.workers, options.concurrency)
     return [
-        Driver(
-            _WORKER,
-            PeerPlan.model_validate(
-                {
-                    "url": url,
-                    "path": path,
-                    "timeout": options.timeout,
-                    "tolerance": tolerance,
-                    "seconds": options.warmup_seconds + options.seconds,
-                    "concurrency": options.concurrency // count + (number < options.concurrency % count),
-                    "due": "",
-                    "requests": str(requests),
-                    "records": str(folder / f"records-{number}.npy"),
-                    "offset": number,
-                    "body": body,
-                    "outputs": outputs,
-                }
-            ),
+        PeerPlan.model_validate(
+            {
+                "url": url,
+                "path": path,
+                "timeout": options.timeout,
+                "tolerance": tolerance,
+                "seconds": options.warmup_seconds + options.seconds,
+                "concurrency": options.concurrency // count + (number < options.concurrency % count),
+                "due": "",
+                "requests": str(requests),
+                "records": str(folder / f"records-{number}.npy"),
+                "offset": number,
+                "body": body,
+                "outputs": outputs,
+            }
         )
         for number in range(count)
     ]

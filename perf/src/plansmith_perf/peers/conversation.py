@@ -1,10 +1,8 @@
-"""What a process of a load says to its parent, and the arrays that it works on: for those that do without asyncio."""
+"""When a process of a load begins, and the arrays that it works on: for those that do without asyncio."""
 
 from __future__ import annotations
 
-import json
 import sys
-from array import array
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,36 +15,9 @@ if TYPE_CHECKING:
 
     from plansmith_perf.requests import CheckedRequest
 
-__all__ = ["Log", "read_arrays", "wait_for_start", "write_arrays"]
+__all__ = ["read_arrays", "wait_for_start", "write_arrays"]
 
 _MARK = "tensor "
-
-
-class Log:
-    """What happened to each request; one for each thread, joined at the end."""
-
-    def __init__(self) -> None:
-        self.times = array("q")
-        self.outcomes: dict[str, int] = {}
-
-    def add(self, sent: int, done: int, outcome: str) -> None:
-        """Note one request: nanoseconds of `time.monotonic_ns`, and "" for a right answer."""
-        number = self.outcomes.setdefault(outcome, len(self.outcomes))
-        self.times.extend((sent, sent, done, number))
-
-    @staticmethod
-    def write(logs: Sequence[Log], records: str) -> None:
-        """Write the records of all and say their outcomes, as `plansmith_perf.load.worker` does."""
-        names: dict[str, int] = {}
-        tables = []
-        for log in logs:
-            table = np.frombuffer(log.times, dtype=np.int64).reshape(-1, 4).copy()
-            numbers = [names.setdefault(outcome, len(names)) for outcome in log.outcomes]
-            if len(table):
-                table[:, 3] = np.array(numbers, dtype=np.int64)[table[:, 3]]
-            tables.append(table)
-        np.save(records, np.concatenate(tables), allow_pickle=False)
-        print(json.dumps(list(names)), flush=True)  # noqa: T201 - the conversation with the parent
 
 
 def wait_for_start() -> int:

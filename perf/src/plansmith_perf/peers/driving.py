@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -28,9 +26,7 @@ if TYPE_CHECKING:
     from plansmith_perf.peers.answers import Agreement
     from plansmith_perf.results import Measurement
 
-__all__ = ["WRONG_ANSWER", "Contestant", "Driver", "Drivers", "RoundOptions", "measure_round"]
-
-WRONG_ANSWER = "WRONG ANSWER"
+__all__ = ["Contestant", "RoundOptions", "measure_round"]
 
 _TICK_SECONDS = 0.05
 
@@ -56,19 +52,6 @@ class RoundOptions:
     timeout: float
     batch_size: int
     percentiles: Sequence[float]
-
-
-@dataclass(frozen=True)
-class Driver:
-    """One process of a load.
-
-    Attributes:
-        module: what it runs, with the path of the plan as its argument; speaks as `plansmith_perf.load.worker` does.
-        plan: what it has to do.
-    """
-
-    module: str
-    plan: WorkerPlan
 
 
 class Contestant(Protocol):
@@ -98,39 +81,13 @@ class Contestant(Protocol):
         """Write the requests of the load down."""
         ...
 
-    def drivers(self, options: RoundOptions, folder: Path) -> Sequence[Driver]:
-        """The processes of a load; records go to `folder`."""
+    def plans(self, options: RoundOptions, folder: Path) -> Sequence[WorkerPlan]:
+        """What each process of a load does, at least one; records go to `folder`."""
         ...
 
     def counters(self) -> Counters | None:
         """The statistics of its server; None where it has none."""
         ...
-
-
-class Drivers(Workers):
-    """The processes of one load, each of a module of its own.
-
-    Args:
-        drivers: at least one.
-        folder: for the plans; exists.
-    """
-
-    def __init__(self, drivers: Sequence[Driver], folder: Path) -> None:
-        self._plans = [driver.plan for driver in drivers]
-        self._processes: list[subprocess.Popen[str]] = []
-        for number, driver in enumerate(drivers):
-            path = folder / f"plan-{number}.json"
-            path.write_text(driver.plan.model_dump_json(), encoding="utf-8")
-            self._processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", driver.module, str(path)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    process_group=0,
-                )
-            )
 
 
 def measure_round(
@@ -150,20 +107,20 @@ def measure_round(
     total = options.warmup_seconds + options.seconds
     with (
         tempfile.TemporaryDirectory(prefix="plansmith-round-") as folder,
-        Drivers(contestant.drivers(options, Path(folder)), Path(folder)) as drivers,
+        Workers(contestant.plans(options, Path(folder)), Path(folder)) as workers,
     ):
-        start = drivers.start()
+        start = workers.start()
         begin = start + int(options.warmup_seconds * 1e9)
         end = begin + int(options.seconds * 1e9)
         server = contestant.processes
-        watch = Watch(server=server, client=drivers.processes, counters=contestant.counters)
-        while drivers.running:
+        watch = Watch(server=server, client=workers.processes, counters=contestant.counters)
+        while workers.running:
             now = time.monotonic_ns()
             progress(min(1.0, (now - start) / 1e9 / total))
             watch.look(now, begin, end)
             time.sleep(_TICK_SECONDS)
         watch.finish()
-        records, outcomes = drivers.collect(begin)
+        records, outcomes = workers.collect(begin)
     return summarize(
         ClosedLoop(concurrency=options.concurrency),
         batch_size=options.batch_size,

@@ -11,11 +11,13 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from plansmith_perf.errors import PerfError
+from plansmith_perf.load.encoded_requests import RIGHT, WRONG_ANSWER, one_line
+from plansmith_perf.load.recording import RequestLog, write_logs
 from plansmith_perf.load.worker import WorkerPlan
-from plansmith_perf.peers.conversation import Log, read_arrays, wait_for_start
+from plansmith_perf.peers.conversation import read_arrays, wait_for_start
 from plansmith_perf.peers.engines import EngineSpec, load_engine
 from plansmith_perf.peers.stacking import answers_of, stack_requests
 from plansmith_perf.requests import check_answer
@@ -36,6 +38,8 @@ class EnginePlan(WorkerPlan):
         stack: requests a call.
     """
 
+    module: ClassVar[str] = "plansmith_perf.peers.engine_driver"
+
     engine: EngineSpec
     stack: int
 
@@ -49,7 +53,7 @@ def main() -> None:
     start = wait_for_start()
     time.sleep(max(0.0, (start - time.monotonic_ns()) / 1e9))
     end = start + int(plan.seconds * 1e9)
-    log = Log()
+    log = RequestLog()
     for call in itertools.cycle(calls):
         sent = time.monotonic_ns()
         if sent >= end:
@@ -58,8 +62,8 @@ def main() -> None:
         done = time.monotonic_ns()
         # Compared outside the time of the call.
         for outcome in _check(plan, call, outputs):
-            log.add(sent, done, outcome)
-    Log.write([log], plan.records)
+            log.add(sent, sent, done, outcome)
+    write_logs([log], plan.records)
 
 
 @dataclass
@@ -83,15 +87,15 @@ def _check(plan: EnginePlan, call: _Call, outputs: Sequence[NDArray[Any]]) -> li
     """An outcome for each request: compared whole at first, and by bytes from then on."""
     told = [output.tobytes() for output in outputs]
     if told == call.right:
-        return [""] * plan.stack
+        return [RIGHT] * plan.stack
     answers = answers_of(outputs, plan.engine.outputs, plan.stack)
     outcomes = []
     for answer, expected in zip(answers, call.expected, strict=True):
         try:
             check_answer(answer, expected, tolerance=plan.tolerance)
-            outcomes.append("")
+            outcomes.append(RIGHT)
         except PerfError as error:
-            outcomes.append(f"WRONG ANSWER: {error}")
+            outcomes.append(one_line(f"{WRONG_ANSWER}: {error}"))
     if not any(outcomes):
         call.right = told
     return outcomes

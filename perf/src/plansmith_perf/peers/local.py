@@ -11,7 +11,6 @@ from plansmith_perf.peers.client_calls import ClientKind, is_async, open_async_c
 from plansmith_perf.peers.client_driver import ClientPlan
 from plansmith_perf.peers.contestants import LOADED_REQUESTS
 from plansmith_perf.peers.conversation import write_arrays
-from plansmith_perf.peers.driving import Driver, RoundOptions
 from plansmith_perf.peers.engine_driver import EnginePlan
 from plansmith_perf.peers.stacking import answers_of, best_stack
 
@@ -23,7 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from plansmith_perf.load.server_side import Counters
+    from plansmith_perf.load.worker import WorkerPlan
     from plansmith_perf.peers.answers import Agreement
+    from plansmith_perf.peers.driving import RoundOptions
     from plansmith_perf.peers.engines import Compute, EngineSpec
     from plansmith_perf.peers.subject import Subject
 
@@ -80,12 +81,12 @@ class ClientContestant:
         self._tolerance = agreement.tolerance
         write_arrays(self._requests, agreement.requests[:LOADED_REQUESTS])
 
-    def drivers(self, options: RoundOptions, folder: Path) -> Sequence[Driver]:
+    def plans(self, options: RoundOptions, folder: Path) -> Sequence[WorkerPlan]:
         """See Contestant."""
         plan = _common(options, folder, self._requests, self._tolerance)
         plan |= {"kind": self.kind, "url": self.url, "model": self.subject.model.name}
         plan["outputs"] = [tensor.name for tensor in self.subject.outputs]
-        return [Driver("plansmith_perf.peers.client_driver", ClientPlan.model_validate(plan))]
+        return [ClientPlan.model_validate(plan)]
 
     def counters(self) -> Counters | None:
         """See Contestant."""
@@ -141,11 +142,11 @@ class EngineContestant:
         self._tolerance = agreement.tolerance
         write_arrays(self._requests, requests)
 
-    def drivers(self, options: RoundOptions, folder: Path) -> Sequence[Driver]:
+    def plans(self, options: RoundOptions, folder: Path) -> Sequence[WorkerPlan]:
         """See Contestant."""
         plan = _common(options, folder, self._requests, self._tolerance)
         plan |= {"engine": self.spec, "stack": self.stack}
-        return [Driver("plansmith_perf.peers.engine_driver", EnginePlan.model_validate(plan))]
+        return [EnginePlan.model_validate(plan)]
 
     def counters(self) -> Counters | None:
         """See Contestant: it has no server."""

@@ -1,0 +1,101 @@
+"""What happened to each request of a load: noted by the process that sends it, written to files, read by its parent.
+
+Nothing of it goes through a pipe, which would stop the process when it is full and nobody reads.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from plansmith_perf.load.encoded_requests import RIGHT, WRONG_ANSWER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["MOST_OUTCOMES", "OTHER_ERROR", "OTHER_WRONG_ANSWER", "RequestLog", "read_log", "write_logs"]
+
+MOST_OUTCOMES = 1000
+"""So many different texts are kept; a server may put a number of its own into every error."""
+OTHER_ERROR = f"another error than the first {MOST_OUTCOMES} different ones"
+OTHER_WRONG_ANSWER = f"{WRONG_ANSWER}: another one than the first {MOST_OUTCOMES} different outcomes"
+
+
+class RequestLog:
+    """What happened to each request; one for each thread, joined when they are written."""
+
+    def __init__(self) -> None:
+        self._times = array("q")
+        # What went right has its place, however many errors come before it.
+        self._outcomes: dict[str, int] = {RIGHT: 0}
+
+    def add(self, due: int, sent: int, done: int, outcome: str) -> None:
+        """Note one request.
+
+        Args:
+            due: when it was to be sent; all times in nanoseconds of `time.monotonic_ns`.
+            sent: when it was.
+            done: when its answer had come.
+            outcome: RIGHT, or what went wrong in one line.
+        """
+        self._times.extend((due, sent, done, _number(outcome, self._outcomes)))
+
+    @property
+    def outcomes(self) -> Sequence[str]:
+        """The different ones."""
+        return tuple(self._outcomes)
+
+    @property
+    def table(self) -> NDArray[np.int64]:
+        """When each request was due, sent and answered, and the index of its outcome: [n, 4]."""
+        return np.array(self._times, dtype=np.int64).reshape(-1, 4)
+
+
+def write_logs(logs: Sequence[RequestLog], records: str) -> None:
+    """Write what several logs have noted.
+
+    Args:
+        logs: at least one.
+        records: the .npy file for the table; the outcomes go to the .json file beside it.
+    """
+    names: dict[str, int] = {RIGHT: 0}
+    tables = []
+    for log in logs:
+        table = log.table
+        numbers = np.array([_number(outcome, names) for outcome in log.outcomes], dtype=np.int64)
+        table[:, 3] = numbers[table[:, 3]]
+        tables.append(table)
+    _outcomes_beside(records).write_text(json.dumps(list(names)), encoding="utf-8")
+    np.save(records, np.concatenate(tables), allow_pickle=False)
+
+
+def read_log(records: str) -> tuple[NDArray[np.int64], list[str]]:
+    """What `write_logs` has written.
+
+    Args:
+        records: the .npy file.
+
+    Returns:
+        The table, int64 [n, 4], and the outcomes that its last column counts.
+
+    Raises:
+        OSError: a file is missing.
+    """
+    names: list[str] = json.loads(_outcomes_beside(records).read_text(encoding="utf-8"))
+    return np.load(records, allow_pickle=False), names
+
+
+def _number(outcome: str, names: dict[str, int]) -> int:
+    if outcome not in names and len(names) >= MOST_OUTCOMES:
+        outcome = OTHER_WRONG_ANSWER if outcome.startswith(WRONG_ANSWER) else OTHER_ERROR
+    return names.setdefault(outcome, len(names))
+
+
+def _outcomes_beside(records: str) -> Path:
+    return Path(records).with_suffix(".json")
