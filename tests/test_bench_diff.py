@@ -163,6 +163,17 @@ def test_a_pipeline_is_failed_by_a_slower_result(plansmith, measured):
     plansmith("bench", "diff", "one.json", "slow.json", cwd=measured)
 
 
+def test_a_pipeline_does_not_pass_on_what_was_not_compared(plansmith, measured):
+    document = json.loads((measured / "one.json").read_text())
+    for m in document["measurements"]:
+        m["load"]["concurrency"] += 1
+    (measured / "other.json").write_text(json.dumps(document))
+    words = ("bench", "diff", "one.json", "other.json")
+    done = plansmith(*words, "--fail-if-slower", "5%", cwd=measured, expect=2)
+    assert "cannot say that nothing got worse at 1 in flight" in done.stderr
+    plansmith(*words, cwd=measured)
+
+
 def test_rounds_measure_every_load_in_turn(measured):
     loads = [
         m.load.concurrency for m in LoadTestResult.model_validate_json((measured / "one.json").read_text()).measurements

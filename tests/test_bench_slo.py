@@ -18,20 +18,22 @@ from plansmith_server import ServerOptions, TritonServer
 SHORT = ("--seconds", "1", "--warmup", "0.2")
 
 
-def measurement(load, *, milliseconds: float, errors: int = 0, in_time: float = 1.0) -> Measurement:
-    """A second with 1000 requests that all took as long."""
-    latency = distribution(np.full(1000 - errors, int(milliseconds * 1e6)), [50, 99])
+def measurement(
+    load, *, milliseconds: float, errors: int = 0, in_time: float = 1.0, requests: int = 1000
+) -> Measurement:
+    """A second whose requests all took as long."""
+    latency = distribution(np.full(requests - errors, int(milliseconds * 1e6)), [50, 99])
     return Measurement(
         load=load,
         seconds=1,
         warmup_seconds=0,
         warmup_requests=0,
         complete=True,
-        requests=1000,
+        requests=requests,
         errors=errors,
-        error_rate=errors / 1000,
+        error_rate=errors / requests,
         error_messages={},
-        throughput=(1000 - errors) * in_time,
+        throughput=(requests - errors) * in_time,
         rows_per_second=0,
         latency=latency,
         service=latency,
@@ -45,13 +47,14 @@ def measurement(load, *, milliseconds: float, errors: int = 0, in_time: float = 
     )
 
 
-def search(latency) -> tuple[SloOutcome, list[ClosedLoop | OpenLoop]]:
-    """Run the search on a server whose latency in milliseconds is a function of the load."""
+def search(latency, requests=lambda _: 1000) -> tuple[SloOutcome, list[ClosedLoop | OpenLoop]]:
+    """Run the search on a server whose latency in milliseconds, and its answers, are functions of the load."""
     series = highest_rate(Slo.parse("p99=50ms"), "poisson")
     loads = [next(series)]
     while True:
         try:
-            loads.append(series.send(measurement(loads[-1], milliseconds=latency(loads[-1]))))
+            measured = measurement(loads[-1], milliseconds=latency(loads[-1]), requests=requests(loads[-1]))
+            loads.append(series.send(measured))
         except StopIteration as end:
             return end.value, loads
 
@@ -100,13 +103,8 @@ def test_a_rate_that_is_not_confirmed_is_lowered():
 
 
 def test_a_rate_that_too_few_answers_were_seen_to_keep_is_not_told():
-    series = highest_rate(Slo.parse("p99=50ms"), "poisson")
-    measured = measurement(next(series), milliseconds=5)
     with pytest.raises(LoadTestMisconfigured, match=r"keeps it, .*, got 900; .* --seconds 2,"):
-        for _ in range(50):
-            load = series.send(measured)
-            fast = load.rate < measured.throughput / 10
-            measured = measurement(load, milliseconds=5 if fast else 500).model_copy(update={"requests": 900})
+        search(queue(400), lambda load: 1000 if isinstance(load, ClosedLoop) else 900)
 
 
 @pytest.mark.parametrize(

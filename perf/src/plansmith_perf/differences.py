@@ -59,6 +59,10 @@ class Difference(_Part):
     """Two results beside each other."""
 
     changes: list[Change]
+    not_compared: Annotated[
+        list[Annotated[ClosedLoop | OpenLoop, Field(discriminator="kind")]],
+        Field(description="loads of the first that the second lacks, or of which there is too little data"),
+    ]
     notes: Annotated[list[str], Field(description="what to know before trusting the comparison")]
 
     def worse(self, *, than: float) -> list[Change]:
@@ -90,7 +94,9 @@ def difference(before: LoadTestResult, after: LoadTestResult) -> Difference:
     known = [figure.chance for figure in figures if figure.chance is not None]
     adjusted = iter(stats.false_discovery_control(known).tolist() if known else [])
     changes = [_change(figure, next(adjusted) if figure.chance is not None else None) for figure in figures]
-    return Difference(changes=changes, notes=_notes(before, after, changes))
+    judged = {change.load for change in changes if change.verdict != "too little data"}
+    not_compared = [load for load in old if load not in judged]
+    return Difference(changes=changes, not_compared=not_compared, notes=_notes(before, after, changes))
 
 
 def _figures(

@@ -106,12 +106,18 @@ def highest_rate(
         rate = 2 * low if math.isinf(high) else math.sqrt(low * high)
         if not low:
             rate = max(_LOWEST_RATE, high / 2)
-    if low and not slo.has_enough(lowest):
+    if not slo.has_enough(lowest):
         raise _too_short(slo, lowest, f"the highest rate that keeps it, {low:.3g}/s,")
+    return (yield from _confirmed(slo, arrivals, low))
+
+
+def _confirmed(
+    slo: Slo, arrivals: Literal["poisson", "constant"], rate: float
+) -> Generator[ClosedLoop | OpenLoop, Measurement, SloOutcome]:
     for _ in range(_CONFIRMATIONS):
-        if low >= _LOWEST_RATE and slo.is_met((yield OpenLoop(rate=low, arrivals=arrivals))):
-            return SloOutcome(slo=slo.text, met=True, rate=low)
-        low *= _STEP_DOWN
+        if rate >= _LOWEST_RATE and slo.is_met((yield OpenLoop(rate=rate, arrivals=arrivals))):
+            return SloOutcome(slo=slo.text, met=True, rate=rate)
+        rate *= _STEP_DOWN
     return SloOutcome(slo=slo.text, met=False, rate=None)
 
 

@@ -50,6 +50,12 @@ def diff(
         listed = "; ".join(f"{name_of(change.load)}: {change.figure}" for change in worse)
         Console(stderr=True).print(f"Worse by more than {limit:.3g}: {listed}", soft_wrap=True, highlight=False)
         raise typer.Exit(EXIT_MISSED)
+    if limit is not None and found.not_compared:
+        loads = ", ".join(map(name_of, found.not_compared))
+        raise LoadTestMisconfigured(
+            f"--fail-if-slower cannot say that nothing got worse at {loads}: {after.name} lacks it, or there is too "
+            "little data; measure the same loads, in three rounds or more"
+        )
 
 
 def _share(text: str) -> float:
