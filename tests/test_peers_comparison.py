@@ -21,9 +21,12 @@ from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.peers.catalogue import PEERS, choose_peers
 from plansmith_perf.peers.comparing import ComparisonOptions, run_comparison
 from plansmith_perf.peers.driving import RoundOptions
+from plansmith_perf.peers.engines import load_engine, spec_of
+from plansmith_perf.peers.local import ClientContestant, EngineContestant
 from plansmith_perf.peers.peer import Peer
 from plansmith_perf.peers.results import Comparison, median_throughput, paired_ratio, read_comparison
 from plansmith_perf.peers.servers import Program, open_program
+from plansmith_server.ports import find_free
 
 ROOT = Path(__file__).parent.parent
 REPOSITORY = ROOT / "model_repository"
@@ -138,6 +141,28 @@ def own_program(key: str, *arguments: str, requirements: Path | None = None) -> 
     return Peer(key, key, "server", "a test's own", "", lambda subject, _: open_program(subject, program))
 
 
+def nobody_listens() -> Peer:
+    """A client library that is sent to a port where nothing is: it raises what is its own."""
+
+    @contextmanager
+    def opened(subject, _):
+        (port,) = find_free("127.0.0.1", 1)
+        yield ClientContestant("tritonclient-grpc", f"127.0.0.1:{port}", subject, {}, list)
+
+    return Peer("raises its own", "raises its own", "client", "a test's own", "", opened)
+
+
+def other_outputs() -> Peer:
+    """A model in process that is asked for what it does not have."""
+
+    @contextmanager
+    def opened(subject, most):
+        spec = spec_of("onnxruntime", file=subject.file, outputs=["nothing"], served=None)
+        yield EngineContestant(spec, load_engine(spec), subject, {}, most)
+
+    return Peer("asked for what is not there", "asked for what is not there", "in process", "a test's own", "", opened)
+
+
 @pytest.fixture(scope="module")
 def troubled(tmp_path_factory) -> Comparison:
     """Peers that each have something wrong with them."""
@@ -154,6 +179,8 @@ def troubled(tmp_path_factory) -> Comparison:
             own_program("wrong under load", wrong_server, "40"),
             own_program("does not start", "-c", "raise SystemExit('there is no such model')"),
             own_program("cannot be installed", "-c", "", requirements=impossible),
+            nobody_listens(),
+            other_outputs(),
         ],
         rounds=2,
         measuring=RoundOptions(4, 0.3, 0.1, 1, 10.0, 1, [50.0, 99.0]),
@@ -172,6 +199,8 @@ def troubled(tmp_path_factory) -> Comparison:
         ("wrong under load", "wrong", "under load: output"),
         ("does not start", "failed", "there is no such model"),
         ("cannot be installed", "unavailable", "cannot be installed"),
+        ("raises its own", "failed", "InferenceServerException: "),
+        ("asked for what is not there", "failed", "nothing"),
     ],
 )
 def test_a_peer_with_something_wrong_is_a_row_that_says_what_and_has_no_ratio(troubled, name, status, reason):

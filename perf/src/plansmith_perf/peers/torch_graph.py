@@ -1,10 +1,12 @@
 """An ONNX graph with torch's operators: what a program that was written in PyTorch computes.
 
-Only the operators of plain convolutional and fully connected networks are known; any other is refused by name.
+Only the operators of plain convolutional and fully connected networks are known. Any other is refused by name, and so
+is an attribute that has no counterpart here: a wrong answer would be shown as PyTorch's.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +27,30 @@ __all__ = ["load_torch_graph"]
 
 Attributes = dict[str, Any]
 
+_TAKEN = {
+    "AveragePool": {"auto_pad", "count_include_pad", "kernel_shape", "pads", "strides"},
+    "BatchNormalization": {"epsilon"},
+    "Constant": {"value"},
+    "Conv": {"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"},
+    "Flatten": {"axis"},
+    "Gemm": {"alpha", "beta", "transA", "transB"},
+    "MaxPool": {"auto_pad", "kernel_shape", "pads", "strides"},
+    "Softmax": {"axis"},
+}
+_WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
+    "allowzero": (0,),
+    "ceil_mode": (0,),
+    "dilations": ([1, 1],),
+    "spatial": (1,),
+    "storage_order": (0,),
+    "training_mode": (0,),
+}
+_STANDARD = ("", "ai.onnx")
+# Of training alone.
+_MEANINGLESS = {"momentum"}
+_SOFTMAX_OF_ONE_AXIS = 13
+_TWO_DIMENSIONS = 2
+
 
 def load_torch_graph(file: Path, outputs: Sequence[str]) -> Compute:
     """Load a model; it runs in inference mode.
@@ -34,17 +60,21 @@ def load_torch_graph(file: Path, outputs: Sequence[str]) -> Compute:
         outputs: names of those that are wanted.
 
     Raises:
-        PeerUnavailable: torch is not installed, or the graph has an operator that is not known here.
+        PeerUnavailable: torch is not installed, or the graph has an operator or attribute that is not known here.
     """
     try:
         import torch  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 - optional
     except ImportError as error:
         raise PeerUnavailable("torch is not installed: pip install torch") from error
-    graph = onnx.load(str(file)).graph
+    model = onnx.load(str(file))
+    graph = model.graph
     operators = _operators(torch)
-    unknown = sorted({node.op_type for node in graph.node} - operators.keys())
+    unknown = sorted({_full_name(node) for node in graph.node} - operators.keys())
     if unknown:
         raise PeerUnavailable(f"the operator {unknown[0]} has no counterpart here")
+    opset = next((entry.version for entry in model.opset_import if entry.domain in _STANDARD), 1)
+    for node in graph.node:
+        _check(node, opset)
     constants = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
     steps = [
         (
@@ -77,10 +107,10 @@ def _operators(torch: Any) -> Mapping[str, Callable[[list[Any], Attributes], Any
         ),
         "Constant": lambda _, a: torch.from_numpy(numpy_helper.to_array(a["value"]).copy()),
         "Conv": lambda x, a: _convolve(functional, x, a),
-        "Div": lambda x, _: x[0] / x[1],
-        "Flatten": lambda x, a: x[0].flatten(a.get("axis", 1)),
+        "Div": lambda x, _: _divide(torch, x),
+        "Flatten": lambda x, a: x[0].reshape(math.prod(x[0].shape[: a.get("axis", 1)]), -1),
         "Gemm": _gemm,
-        "GlobalAveragePool": lambda x, _: x[0].mean(dim=(-2, -1), keepdim=True),
+        "GlobalAveragePool": lambda x, _: x[0].mean(dim=tuple(range(2, x[0].ndim)), keepdim=True),
         "AveragePool": lambda x, a: functional.avg_pool2d(
             x[0],
             a["kernel_shape"],
@@ -102,6 +132,32 @@ def _operators(torch: Any) -> Mapping[str, Callable[[list[Any], Attributes], Any
         "Sum": lambda x, _: sum(x[1:], x[0]),
         "Tanh": lambda x, _: x[0].tanh(),
     }
+
+
+def _full_name(node: onnx.NodeProto) -> str:
+    return node.op_type if node.domain in _STANDARD else f"{node.domain}.{node.op_type}"
+
+
+def _check(node: onnx.NodeProto, opset: int) -> None:
+    """Refuse what the operators here would pass over."""
+    attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    for name, value in attributes.items():
+        taken = name in _TAKEN.get(node.op_type, ()) or name in _MEANINGLESS
+        if not taken and value not in _WITHOUT_EFFECT.get(name, ()):
+            raise PeerUnavailable(f"the operator {node.op_type} with {name}={value} has no counterpart here")
+    if sum(map(bool, node.output)) != 1:
+        raise PeerUnavailable(f"the operator {node.op_type} with more than one output has no counterpart here")
+    if node.op_type == "Softmax" and opset < _SOFTMAX_OF_ONE_AXIS:
+        raise PeerUnavailable(f"the operator Softmax of opset {opset}, over several axes, has no counterpart here")
+    if len(attributes.get("kernel_shape", (0, 0))) != _TWO_DIMENSIONS:
+        raise PeerUnavailable(f"the operator {node.op_type} in other than two dimensions has no counterpart here")
+    if node.op_type in ("AveragePool", "Conv", "MaxPool"):
+        _symmetric(attributes)
+
+
+def _divide(torch: Any, x: list[Any]) -> Any:
+    # ONNX truncates towards zero where torch would give a fraction.
+    return x[0] / x[1] if x[0].is_floating_point() else torch.div(x[0], x[1], rounding_mode="trunc")
 
 
 def _convolve(functional: Any, x: list[Any], attributes: Attributes) -> Any:
