@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from build_models import write
 
 from plansmith_build.config import config_from_text, text_from_config
 from plansmith_build.manifest import read_manifest
+from plansmith_build.repository import ModelRepository
 from plansmith_client import Client
 from plansmith_perf.errors import LoadTestMisconfigured, WrongAnswer
 from plansmith_perf.load.analysis import distribution
+from plansmith_perf.load.measuring import MeasuringOptions
 from plansmith_perf.requests import CheckedRequest
 from plansmith_perf.results import ClosedLoop, Measurement, Usage
 from plansmith_perf.slo import Slo
 from plansmith_perf.tuning.answers import compared_answers
 from plansmith_perf.tuning.finals import decide
 from plansmith_perf.tuning.ladder import climb
-from plansmith_perf.tuning.records import FinalRound, TrialRecord
+from plansmith_perf.tuning.records import FinalRound, SettingRecord, TrialRecord
 from plansmith_perf.tuning.round_length import check_round_length, round_seconds
 from plansmith_perf.tuning.settings import Setting, config_of, setting_from_config
 from plansmith_perf.tuning.space import SpaceLimits, search_space
 from plansmith_perf.tuning.study import TuningStudy
+from plansmith_perf.tuning.trials import TrialRunner
 from plansmith_perf.tuning.variants import variants_of
 from plansmith_perf.tuning.verdicts import verdict
+from plansmith_perf.tuning.workbench import Workbench
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DIGITS = Path(__file__).parent.parent / "model_repository" / "digits"
 SLO = Slo.parse("p99=50ms")
@@ -364,7 +374,59 @@ def test_answers_are_compared_as_exactly_as_the_variant_computes(committed_serve
         with pytest.raises(WrongAnswer):
             compared_answers(model, close, reduced_precision=False, tolerance=1e-3)
         answers = compared_answers(model, close, reduced_precision=True, tolerance=1e-3)
-        assert answers.tolerance == pytest.approx(0.011, abs=0.002)
+        # What the precision costs is no excuse under load: this model rounds a batch as it does its rows.
+        assert answers.tolerance == 1e-3
         np.testing.assert_array_equal(answers.requests[0].expected["probabilities"], right)
         with pytest.raises(WrongAnswer, match="agrees"):
             compared_answers(model, other, reduced_precision=True, tolerance=1e-3)
+
+
+# What is added to each row is the greatest value of the batch, so many times.
+DEPENDS_ON_THE_BATCH = "m = ReduceMax (x) f = Constant <value = float {%g}> () s = Mul (f, m) y = Add (x, s)"
+
+
+@pytest.fixture
+def batch_dependent(repository):
+    """Makes a model whose answers depend on what else is in the batch, and gives a runner of trials for it."""
+
+    @contextmanager
+    def made(factor: float) -> Iterator[tuple[TrialRunner, Any]]:
+        (repository / "sums" / "1").mkdir(parents=True)
+        body = DEPENDS_ON_THE_BATCH % factor
+        write(repository / "sums" / "1" / "model.onnx", f"sums (float[N, 4] x) => (float[N, 4] y) {{ {body} }}")
+        text = (
+            'name: "sums" backend: "onnxruntime" max_batch_size: 8 '
+            "dynamic_batching { max_queue_delay_microseconds: 50000 } "
+            'input { name: "x" data_type: TYPE_FP32 dims: 4 } output { name: "y" data_type: TYPE_FP32 dims: 4 }'
+        )
+        (repository / "sums" / "config.pbtxt").write_text(text)
+        rows = [np.eye(4, dtype=np.float32)[:1] * size for size in (1, 2, 3)]
+        reference = [CheckedRequest({"x": row}, {"y": row + np.float32(factor) * row.max()}) for row in rows]
+        options = MeasuringOptions(
+            seconds=0.5, warmup_seconds=0.1, workers=1, timeout=10, tolerance=1e-3, percentiles=[50, 90], seed=0
+        )
+        model = ModelRepository.at(repository).existing_model("sums")
+        with Workbench(model, "grpc") as workbench:
+            yield (
+                TrialRunner(workbench, reference, Slo.parse("p90=2s"), options, batch_size=1, tolerance=1e-3, most=4),
+                config_from_text(text),
+            )
+
+    return made
+
+
+def test_reduced_precision_may_be_off_under_load_by_what_a_batch_was_seen_to_cost(batch_dependent):
+    with batch_dependent(0.005) as (runner, config), runner.workbench.serve(config) as trial:
+        answers = compared_answers(trial.model, runner.reference, reduced_precision=True, tolerance=1e-3)
+        # Beside a row of three, a row of one gets 0.01 more; twice that is allowed.
+        assert answers.tolerance == pytest.approx(0.02, rel=0.02)
+
+
+def test_answers_that_depend_on_what_else_is_in_the_batch_are_wrong_however_inexact_the_variant(batch_dependent):
+    with batch_dependent(0.5) as (runner, config):
+        setting = SettingRecord(
+            variant="sums", instances=1, threads=0, max_batch_size=8, queue_delay=50000, preferred_batch_size=0
+        )
+        record = runner.run(1, config, setting, reduced_precision=True)
+    assert record.status == "wrong"
+    assert "under load: WRONG ANSWER: output 'y' is off by" in record.reason

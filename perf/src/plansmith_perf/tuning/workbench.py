@@ -14,6 +14,7 @@ from plansmith_build.filesystem import mirror
 from plansmith_build.repository import CONFIG, LABELS
 from plansmith_client import Client
 from plansmith_perf.errors import PerfError
+from plansmith_perf.load.encoded_requests import WRONG_ANSWER
 from plansmith_perf.load.encoding import write_requests
 from plansmith_perf.load.measuring import MeasuringOptions, Target, measure
 from plansmith_server import ServerOptions, TritonServer
@@ -30,7 +31,6 @@ __all__ = ["LoadedTrial", "ServerGone", "Workbench", "WrongUnderLoad"]
 
 _START_SECONDS = 120.0
 _WARMUP = "warmup"
-_WRONG = "WRONG ANSWER"
 
 
 class ServerGone(PerfError):
@@ -151,7 +151,7 @@ class LoadedTrial:
             raise KeyboardInterrupt
         if interruption:
             raise ServerGone("the server ended under load")
-        wrong = next((message for message in found.error_messages if _WRONG in message), "")
-        if wrong:
-            raise WrongUnderLoad(wrong)
+        if found.wrong_answers:
+            said = next((message for message in found.error_messages if message.startswith(WRONG_ANSWER)), WRONG_ANSWER)
+            raise WrongUnderLoad(f"{found.wrong_answers:,} of {found.requests:,} under load: {said}")
         return found
