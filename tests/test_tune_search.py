@@ -191,11 +191,24 @@ def test_the_user_chooses_what_is_tried(variants):
 
 
 @pytest.mark.parametrize(
-    ("limits", "said"), [({"variants": ["cuda"]}, "there are"), ({"max_batch_sizes": [0]}, "less")]
+    ("limits", "said"),
+    [
+        ({"variants": ["cuda"]}, "there are"),
+        ({"max_batch_sizes": [0]}, "less"),
+        ({"queue_delays": []}, "no setting"),
+        ({"max_batch_sizes": [8], "preferred_batch_sizes": [0, 16]}, "more than the largest batch, 8"),
+    ],
 )
 def test_limits_that_leave_nothing_are_refused(variants, limits, said):
     with pytest.raises(LoadTestMisconfigured, match=said):
         space_of(variants, **limits)
+
+
+def test_as_many_instances_as_the_user_names_are_tried_however_few_the_cores(variants):
+    settings = [
+        space_of(variants, instances=[2, 8]).setting(p) for p in space_of(variants, instances=[2, 8]).everything()
+    ]
+    assert {(s.instances, s.threads) for s in settings} == {(2, 1), (2, 2), (8, 1)}
 
 
 def test_a_model_without_batches_has_no_batching_to_choose(variants):

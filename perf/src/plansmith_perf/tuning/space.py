@@ -164,17 +164,24 @@ def search_space(
     sizes = limits.max_batch_sizes or tuple(own * factor for factor in _GROWTH)
     if own and min(sizes) < batch_size:
         raise LoadTestMisconfigured(f"--max-batch-sizes {min(sizes)} is less than the --batch-size of the load")
+    batches = _joined(sizes, [own] if limits.max_batch_sizes is None else []) if own else (0,)
+    largest = max(limits.preferred_batch_sizes or [0])
+    if largest > max(batches):
+        raise LoadTestMisconfigured(f"--preferred-batch-sizes {largest} is more than the largest batch, {max(batches)}")
     preferred = limits.preferred_batch_sizes or [0, *(n for n in _PREFERRED if batch_size < n < max(sizes))]
-    return SearchSpace(
+    space = SearchSpace(
         variants=chosen,
         parallelism=_parallelism(present, cores, limits),
         batching=_batching(present, slo_limit, limits) if own else (_OFF,),
-        max_batch_sizes=_joined(sizes, [own] if limits.max_batch_sizes is None else []) if own else (0,),
+        max_batch_sizes=batches,
         preferred_batch_sizes=_joined(
             preferred, [s.preferred_batch_size for s in present] if limits.preferred_batch_sizes is None else []
         ),
         own_max_batch_size=own,
     )
+    if not space.everything():
+        raise LoadTestMisconfigured("the limits leave no setting to try: leave some of them out")
+    return space
 
 
 def _batching(present: Sequence[Setting], slo_limit: float, limits: SpaceLimits) -> tuple[str, ...]:
@@ -186,12 +193,12 @@ def _batching(present: Sequence[Setting], slo_limit: float, limits: SpaceLimits)
 
 
 def _parallelism(present: Sequence[Setting], cores: int, limits: SpaceLimits) -> tuple[str, ...]:
-    """Powers of two up to the cores; together at most twice as many threads as cores."""
+    """Powers of two up to the cores; together at most twice as many threads as cores, unless the user says so."""
     numbers = sorted({*(1 << bits for bits in range(cores.bit_length())), cores})
     pairs = [
         (instances, threads)
         for instances, threads in itertools.product(limits.instances or numbers, limits.threads or numbers)
-        if limits.threads or instances * threads <= 2 * cores
+        if limits.threads or instances * threads <= 2 * cores or (limits.instances and threads == min(numbers))
     ]
     if limits.instances is None and limits.threads is None:
         own = [(setting.instances, setting.threads) for setting in present]
