@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import grpc
 import numpy as np
 import pytest
-from hpack import Encoder
+from hpack import Decoder, Encoder
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -26,6 +26,7 @@ from tritonclient.grpc import service_pb2
 from plansmith_client.addresses import Address
 from plansmith_perf.load.encoded_requests import EncodedRequest
 from plansmith_perf.load.grpc_sender import GrpcSender
+from plansmith_perf.load.http2 import Http2Connection
 
 PREFACE = 24
 
@@ -218,6 +219,23 @@ def test_requests_under_way_when_the_server_stops_fail_at_once():
     assert all(said.startswith(("UNAVAILABLE: ", "CANCELLED")) for said in asyncio.run(run()))
 
 
+def test_requests_that_wait_for_a_connection_all_end_at_their_own_deadline():
+    async def run():
+        async def silent(reader, writer):
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        async with sender_for(server.sockets[0].getsockname()[1], seconds=0.5) as sender:
+            # One after the other they would take ten seconds.
+            said = await asyncio.wait_for(asyncio.gather(*(sender.send(request()) for _ in range(20))), 5)
+        server.close()
+        return {outcome for _, outcome in said}
+
+    (said,) = asyncio.run(run())
+    assert said.startswith("DEADLINE_EXCEEDED")
+
+
 def test_nobody_at_the_address_is_an_error():
     async def run():
         async with sender_for(1) as sender:
@@ -250,16 +268,17 @@ def test_over_tls_the_certificate_must_be_trusted(tmp_path, monkeypatch):
     assert trusted == [""] * 3
 
 
-def replying(reply, *, seconds=2.0):
-    """What the sender says of a request to a server that answers with `reply(frames of the request)`, as bytes."""
+def replying(reply, *, seconds=2.0, settings=({},)):
+    """What the sender says of a request to a server that answers with `reply(stream)`, frames as bytes."""
 
     async def run():
         async def serve(reader, writer):
             try:
                 await reader.readexactly(PREFACE)
-                writer.write(SettingsFrame().serialize())
+                for each in settings:
+                    writer.write(SettingsFrame(settings=each).serialize())
                 while not isinstance(frame := await read_frame(reader), DataFrame):
-                    pass
+                    received.append(frame)
                 for part in reply(frame.stream_id):
                     writer.write(part)
                     await writer.drain()
@@ -300,7 +319,7 @@ def right_frames(stream: int) -> list[bytes]:
         PingFrame(opaque_data=b"are you?").serialize(),
         b"\0\0\4\xbe\0" + struct.pack(">I", stream) + b"an unknown kind"[:4],
         DataFrame(stream, data=body[:7], pad_length=200, flags=["PADDED"]).serialize(),
-        DataFrame(stream, data=body[7:]).serialize(),
+        bare(DataFrame.type, 0x20, stream, body[7:]),
         HeadersFrame(
             stream, data=encoder.encode([("grpc-status", "0")]), flags=["END_HEADERS", "END_STREAM"]
         ).serialize(),
@@ -344,12 +363,56 @@ def only_headers(stream: int, data: bytes) -> list[bytes]:
     return [HeadersFrame(stream, data=data, flags=["END_HEADERS", "END_STREAM"]).serialize()]
 
 
+def test_a_table_that_the_server_makes_smaller_is_kept_small():
+    sizes = {SettingsFrame.HEADER_TABLE_SIZE: 100}
+    said, received = replying(right_frames, settings=(sizes, sizes))
+    assert said == ""
+    decoder = Decoder()
+    decoder.max_allowed_table_size = 100
+    (block,) = [frame.data for frame in received if isinstance(frame, HeadersFrame)]
+    assert dict(decoder.decode(block))[":path"] == "/inference.GRPCInferenceService/ModelInfer"
+
+
+def test_a_server_that_takes_no_requests_is_an_error():
+    settings = ({SettingsFrame.MAX_CONCURRENT_STREAMS: 0},)
+    assert replying(right_frames, settings=settings)[0] == "UNAVAILABLE: the server takes no requests"
+
+
+def test_headers_may_be_long():
+    headers = [
+        *[(":method", "POST"), (":scheme", "http"), (":path", "/inference.GRPCInferenceService/ModelInfer")],
+        *[(":authority", "127.0.0.1"), ("te", "trailers"), ("content-type", "application/grpc")],
+        ("x-long", "a" * 5000),
+    ]
+
+    async def run():
+        server, port = Answering(right).server()
+        await server.start()
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(lambda: Http2Connection(headers, 5.0), "127.0.0.1", port)
+        await connection.ready
+        answers = [await connection.ask(struct.pack(">BI", 0, 0)) for _ in range(3)]
+        connection.close()
+        await server.stop(None)
+        return [answer.trailers["grpc-status"] for answer in answers]
+
+    assert asyncio.run(run()) == ["0"] * 3
+
+
+def bare(kind, flags, stream, payload=b""):
+    return struct.pack(">BHBBI", 0, len(payload), kind, flags, stream) + payload
+
+
 @pytest.mark.parametrize(
     ("reply", "told"),
     [
         (lambda _: [b"HTTP/1.1 400 Bad Request\r\n\r\n"], "what answers does not speak HTTP/2"),
         (lambda stream: [RstStreamFrame(stream, error_code=11).serialize()], "the server ended the request"),
         (lambda stream: only_headers(stream, b"\xff\xff\xff\xff"), ""),
+        (lambda stream: [bare(DataFrame.type, 0x8, stream)], "the server sent more padding"),
+        (lambda stream: [bare(DataFrame.type, 0x8, stream, b"\x02a")], "the server sent more padding"),
+        (lambda stream: [bare(ContinuationFrame.type, 0x4, stream, b"\x88")], "the server sent headers in a wrong"),
+        (lambda stream: [bare(HeadersFrame.type, 0, stream), bare(0xBE, 0, stream)], "the server sent headers without"),
         (
             lambda stream: only_headers(stream, Encoder().encode([(":status", "502")])),
             "the answer is none of gRPC, HTTP status 502",

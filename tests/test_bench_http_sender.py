@@ -25,6 +25,7 @@ CHUNKED = (
     + b"\r\n0\r\n\r\n"
 )
 UNTIL_THE_END = f"HTTP/1.1 200 OK\r\n{SHAPES}Connection: close\r\n\r\n".encode() + BODY
+UNTIL_THE_END_UNSAID = f"HTTP/1.0 200 OK\r\n{SHAPES}\r\n".encode() + BODY
 OTHER = encode_body("raw", OUTPUTS, {**RIGHT, "y": RIGHT["y"] + 1})[0]
 
 
@@ -44,7 +45,7 @@ async def answering(*replies: bytes | None):
                 if reply is None:
                     await asyncio.sleep(60)
                 writer.write(reply)
-                if b"Connection: close" in reply or not reply:
+                if b"Connection: close" in reply or b"HTTP/1.0" in reply or not reply:
                     break
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -79,7 +80,9 @@ def outcomes(*replies: bytes | None, times: int) -> tuple[list[str], int]:
     return asyncio.run(run())
 
 
-@pytest.mark.parametrize(("reply", "connections"), [(WITH_LENGTH, 1), (CHUNKED, 1), (UNTIL_THE_END, 3)])
+@pytest.mark.parametrize(
+    ("reply", "connections"), [(WITH_LENGTH, 1), (CHUNKED, 1), (UNTIL_THE_END, 3), (UNTIL_THE_END_UNSAID, 3)]
+)
 def test_every_form_of_an_answer_is_read_whole_and_connections_are_kept_where_they_may_be(reply, connections):
     assert outcomes(reply, times=3) == (["", "", ""], connections)
 
@@ -115,7 +118,21 @@ def test_silence_is_a_timeout_and_its_connection_is_not_used_again():
 
 def test_a_server_that_hangs_up_or_talks_nonsense_is_an_error():
     assert "IncompleteReadError" in outcomes(b"", times=1)[0][0]
+    assert outcomes(b"HTTP/1.1\r\nContent-Length: 0\r\n\r\n", times=1)[0][0].startswith("IndexError")
     assert outcomes(b"HTTP/1.1 what\r\nContent-Length: 0\r\n\r\n", times=1)[0][0].startswith("ValueError")
+
+
+def test_a_connection_that_the_server_closed_between_two_requests_is_not_used_again():
+    async def run() -> list[str]:
+        async with answering(WITH_LENGTH) as (sender, connections):
+            request = EncodedRequest(BODY, HEADERS, RIGHT)
+            _, before = await sender.send(request)
+            connections[0].close()
+            await asyncio.sleep(0.1)
+            _, after = await sender.send(request)
+            return [before, after]
+
+    assert asyncio.run(run()) == ["", ""]
 
 
 def test_nobody_at_the_address_is_an_error():

@@ -20,7 +20,7 @@ from tritonclient.grpc import service_pb2
 from plansmith_client.operations import Infer
 from plansmith_client.transports.grpc_wire import RPCS
 from plansmith_perf.load.encoded_requests import RIGHT, judge, one_line
-from plansmith_perf.load.http2 import Http2Connection
+from plansmith_perf.load.http2 import Http2Connection, Http2Error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +38,7 @@ _METHOD = "/inference.GRPCInferenceService/ModelInfer"
 _PREFIX = struct.Struct(">BI")  # whether the message is compressed, its length
 _STATUS_NAMES = {str(code.value[0]): code.name for code in grpc.StatusCode}
 _OK = "0"
+_MOST_DURATION = 99_999_999
 
 
 class GrpcSender:
@@ -63,10 +64,8 @@ class GrpcSender:
 
     async def send(self, request: EncodedRequest) -> tuple[int, str]:
         """See `plansmith_perf.load.senders.Sender`."""
-        connection = next((each for each in self._connections if each.has_room), None)
         try:
-            connection = connection or await self._connect()
-            answer = await connection.ask(_PREFIX.pack(0, len(request.body)) + request.body)
+            answer = await self._ask(_PREFIX.pack(0, len(request.body)) + request.body)
         except TimeoutError:
             return time.monotonic_ns(), "DEADLINE_EXCEEDED: no answer within the time that a request may take"
         except OSError as error:
@@ -83,8 +82,15 @@ class GrpcSender:
             connection.close()
         self._connections.clear()
 
+    async def _ask(self, message: bytes) -> Answer:
+        connection = next((each for each in self._connections if each.has_room), None)
+        if connection is not None:
+            return await connection.ask(message)
+        async with asyncio.timeout(self._timeout):
+            return await (await self._connect()).ask(message)
+
     async def _connect(self) -> Http2Connection:
-        async with self._connecting, asyncio.timeout(self._timeout):
+        async with self._connecting:
             # Others may have waited for the same connection, and filled it.
             self._connections = [each for each in self._connections if not each.ended]
             for connection in self._connections:
@@ -101,6 +107,9 @@ class GrpcSender:
             except BaseException:
                 transport.close()
                 raise
+            if not connection.has_room:
+                transport.close()
+                raise Http2Error("the server takes no requests")
             self._connections.append(connection)
             return connection
 
@@ -113,8 +122,14 @@ class GrpcSender:
             ("te", "trailers"),
             ("content-type", "application/grpc"),
             ("user-agent", "plansmith-bench"),
-            ("grpc-timeout", f"{max(1, round(self._timeout * 1000))}m"),
+            ("grpc-timeout", _duration(self._timeout)),
         ]
+
+
+def _duration(seconds: float) -> str:
+    """In eight digits at most, as the protocol has it."""
+    milliseconds = max(1, round(seconds * 1000))
+    return f"{milliseconds}m" if milliseconds <= _MOST_DURATION else f"{min(_MOST_DURATION, round(seconds))}S"
 
 
 def _fault(answer: Answer) -> str:

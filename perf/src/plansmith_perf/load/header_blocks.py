@@ -36,13 +36,17 @@ class RepeatedBlock:
         before = _state(self._encoder.header_table)
         block: bytes = self._encoder.encode(self._headers)
         if _state(self._encoder.header_table) == before:
-            self._settled = block
+            # Not `block` itself, which may begin with the news of another size of the table.
+            self._settled = self._encoder.encode(self._headers)
         return block
 
     def limit_table(self, size: int) -> None:
         """Obey the other side's limit, in bytes."""
-        self._encoder.header_table_size = min(size, _TABLE_BYTES)
-        self._settled = b""
+        size = min(size, _TABLE_BYTES)
+        # Told the same twice, hpack would forget to pass on the first.
+        if size != self._encoder.header_table_size:
+            self._encoder.header_table_size = size
+            self._settled = b""
 
 
 class BlockDecoder:

@@ -45,6 +45,8 @@ _DEFAULT_WINDOW = 2**16 - 1
 _FRAME_BYTES = 2**14  # the most that a peer may send in a frame unless told otherwise
 _LAST_STREAM = 2**31 - 1
 _CANCEL = 8
+_PRIORITY_BYTES = 5
+_MOST_HEADER_BYTES = 2**16
 
 
 class Http2Error(ConnectionError):
@@ -76,6 +78,12 @@ class _Stream:
     body: list[bytes] = field(default_factory=list)
 
 
+class _BegunBlock(NamedTuple):
+    number: int
+    flags: int
+    block: bytes
+
+
 class Http2Connection(asyncio.Protocol):
     """Asks the same kind of question again and again; for `asyncio.loop.create_connection`.
 
@@ -94,7 +102,7 @@ class Http2Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._outgoing: list[bytes] = []
         self._incoming = b""
-        self._begun_block = (0, b"")
+        self._begun_block: _BegunBlock | None = None
         self._streams: dict[int, _Stream] = {}
         self._waiting: dict[int, _Stream] = {}
         self._next_number = 1
@@ -129,7 +137,7 @@ class Http2Connection(asyncio.Protocol):
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._give_up_late)
         block = self._request_block.encode()
-        self._write(_FRAME_HEADER.pack(0, len(block), _HEADERS, _END_HEADERS, number) + block)
+        self._write(_FRAME_HEADER.pack(len(block) >> 8, len(block) & 0xFF, _HEADERS, _END_HEADERS, number) + block)
         size = len(body)
         if size <= _FRAME_BYTES and size <= self._window and size <= stream.window and not self._waiting:
             self._window -= size
@@ -183,6 +191,8 @@ class Http2Connection(asyncio.Protocol):
         return data[position:]
 
     def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        if self._begun_block is not None and kind != ContinuationFrame.type:
+            raise Http2Error("the server sent headers without their end")
         if kind == _DATA:
             self._unacknowledged += len(payload)
             if self._unacknowledged > _LARGEST_WINDOW // 2:
@@ -190,15 +200,16 @@ class Http2Connection(asyncio.Protocol):
                 self._unacknowledged = 0
             stream = self._streams.get(number)
             if stream is not None:
-                stream.body.append(_without_padding(flags, payload) if flags & _PADDED else payload)
+                stream.body.append(_without_padding(payload) if flags & _PADDED else payload)
                 if flags & _END_STREAM:
                     self._finish(number, stream, {})
         elif kind == _HEADERS:
-            block = _without_padding(flags, payload)
+            block = _without_padding(payload) if flags & _PADDED else payload
+            block = block[_PRIORITY_BYTES:] if flags & _PRIORITY else block
             if flags & _END_HEADERS:
                 self._headers(number, flags, block)
             else:
-                self._begun_block = (flags, block)
+                self._begun_block = _BegunBlock(number, flags, block)
         else:
             header = _FRAME_HEADER.pack(len(payload) >> 8, len(payload) & 0xFF, kind, flags, number)
             frame, _ = Frame.parse_frame_header(memoryview(header))
@@ -222,12 +233,18 @@ class Http2Connection(asyncio.Protocol):
                     self._refuse(number, f"the server goes away, HTTP/2 error {frame.error_code}")
                 self._close_if_ended()
             case ContinuationFrame():
-                flags, block = self._begun_block
-                self._begun_block = (flags, block + frame.data)
-                if "END_HEADERS" in frame.flags:
-                    self._headers(frame.stream_id, *self._begun_block)
+                self._continue_block(frame)
             case PushPromiseFrame():
                 raise Http2Error("the server pushes, which it was told not to")
+
+    def _continue_block(self, frame: ContinuationFrame) -> None:
+        begun = self._begun_block
+        if begun is None or begun.number != frame.stream_id or len(begun.block) > _MOST_HEADER_BYTES:
+            raise Http2Error("the server sent headers in a wrong order, or without an end")
+        self._begun_block = begun._replace(block=begun.block + frame.data)
+        if "END_HEADERS" in frame.flags:
+            self._begun_block = None
+            self._headers(begun.number, begun.flags, begun.block + frame.data)
 
     def _grow_window(self, number: int, size: int) -> None:
         if number in self._streams:
@@ -330,10 +347,7 @@ class Http2Connection(asyncio.Protocol):
             self._refuse(number, reason)
 
 
-def _without_padding(flags: int, payload: bytes) -> bytes:
-    start, end = 0, len(payload)
-    if flags & _PADDED:
-        start, end = 1, end - payload[0]
-    if flags & _PRIORITY:
-        start += 5
-    return payload[start:end]
+def _without_padding(payload: bytes) -> bytes:
+    if not payload or payload[0] >= len(payload):
+        raise Http2Error("the server sent more padding than frame")
+    return payload[1 : len(payload) - payload[0]]

@@ -63,7 +63,7 @@ class HttpSender:
                 status, head, body = await self._exchange(self._message(request))
         except TimeoutError:
             return time.monotonic_ns(), "TIMEOUT: no answer within the time that a request may take"
-        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
+        except (OSError, EOFError, ValueError, IndexError, asyncio.LimitOverrunError) as error:
             return time.monotonic_ns(), one_line(f"{type(error).__name__}: {error}")
         arrived = time.monotonic_ns()
         if status != _OK:
@@ -89,12 +89,9 @@ class HttpSender:
         return message
 
     async def _exchange(self, message: bytes) -> tuple[int, bytes, bytes]:
-        if self._idle:
-            reader, writer = self._idle.pop()
-        else:
-            reader, writer = await asyncio.open_connection(
-                self._host, self._port, ssl=self._secure, limit=_BUFFER_BYTES
-            )
+        reader, writer = self._kept() or await asyncio.open_connection(
+            self._host, self._port, ssl=self._secure, limit=_BUFFER_BYTES
+        )
         kept = False
         try:
             writer.write(message)
@@ -102,7 +99,7 @@ class HttpSender:
             head = await reader.readuntil(_END_OF_HEADERS)
             small = head.lower()
             body = await _read_body(reader, small)
-            kept = b"connection: close" not in small
+            kept = b"connection: close" not in small and not reader.at_eof()
         finally:
             # What was broken off in the middle of an answer would give its rest to the next request.
             if kept:
@@ -110,6 +107,15 @@ class HttpSender:
             else:
                 writer.close()
         return int(head.split(maxsplit=2)[1]), head, body
+
+    def _kept(self) -> Connection | None:
+        """A connection that the server has not closed since."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not (reader.at_eof() or writer.is_closing()):
+                return reader, writer
+            writer.close()
+        return None
 
 
 async def _read_body(reader: asyncio.StreamReader, small: bytes) -> bytes:
