@@ -82,7 +82,7 @@ def summarize(
         service=distribution(answered.done - answered.sent, percentiles),
         dispatch_lag=distribution(lag, percentiles) if isinstance(load, OpenLoop) else None,
         stability=steady,
-        timeline=timeline(records, seconds),
+        timeline=timeline(everything, seconds),
         server_side=server_side(watch.before, watch.after),
         server_usage=watch.server.usage(),
         client_usage=client,

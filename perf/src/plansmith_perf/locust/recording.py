@@ -106,6 +106,12 @@ class Recorder:
             # Those sent in the warm-up make up for those that are answered after the end.
             self._in_time += 1
             self._slots[(done - self._begin) // _SLOT_NANOSECONDS] += 1
+        if in_time:
+            second = self._seconds[(done - self._begin) // 1_000_000_000]
+            second.answers += not failure
+            second.errors += bool(failure)
+            if not failure:
+                second.latency.record(done - due)
         if not counts:
             self._warmup_requests += 1
             return
@@ -116,12 +122,6 @@ class Recorder:
         else:
             self._latency.record(done - due)
             self._service.record(done - sent)
-        if in_time:
-            second = self._seconds[(done - self._begin) // 1_000_000_000]
-            second.answers += not failure
-            second.errors += bool(failure)
-            if not failure:
-                second.latency.record(done - due)
 
     def record_unsent(self, number: int, reason: str) -> None:
         """Record requests that were due and never sent."""

@@ -96,7 +96,7 @@ def read_report(report: Path, export: Path | None) -> PerfAnalyzerReport:
             mean_latency=sum(float(row[part]) for part in _PARTS if part in row),
             times=_times(export) if export is not None else None,
         )
-    except (KeyError, ValueError, ValidationError) as error:
+    except (KeyError, ValueError, IndexError, ValidationError) as error:
         raise PerfError(f"perf_analyzer wrote a report of another form: {error}") from error
 
 

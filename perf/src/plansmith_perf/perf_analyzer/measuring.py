@@ -30,7 +30,7 @@ _UNCHECKED = "perf_analyzer does not look at the answers"
 _FROM_THE_SEND = "perf_analyzer counts latency from the moment of sending: what was sent late does not show"
 _SUMS_ONLY = (
     "perf_analyzer told no more than mean and percentiles: with the times of each request it exports its inputs and "
-    "outputs as text, and those of this model are too large for that"
+    "outputs as text, and those of this model are too large for that; so the warm-up is in its figures"
 )
 
 
