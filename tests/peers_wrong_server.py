@@ -1,6 +1,7 @@
-"""A peer that a test can have answer wrongly: python peers_wrong_server.py RIGHT_ANSWERS.
+"""A peer that a test can have answer wrongly: python peers_wrong_server.py RIGHT_ANSWERS [WRONG_ANSWERS].
 
-It computes the model's answers and, after so many of them, answers zeros.
+It computes the model's answers and, after so many of them, answers what WRONG_ANSWERS says: `zeros`, or `mixed-up`,
+what another request is to get. With `mixed-up` all answers are inexact besides, the greatest value at its place.
 """
 
 import json
@@ -22,13 +23,18 @@ SESSION = onnxruntime.InferenceSession(SETTINGS["model"])
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     right = int(sys.argv[1])
+    mixed_up = sys.argv[2:] == ["mixed-up"]
+    last: np.ndarray | None = None
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         shape = [int(size) for size in self.headers["x-shapes"].split(",")]
         images = np.frombuffer(body, INPUT["dtype"], count=math.prod(shape)).reshape(shape)
         (answer,) = SESSION.run([OUTPUT["name"]], {INPUT["name"]: images})
-        if Handler.right <= 0:
+        if Handler.mixed_up:
+            answer = answer * np.float32(0.3)
+            answer, Handler.last = (answer if Handler.right > 0 or Handler.last is None else Handler.last), answer
+        elif Handler.right <= 0:
             answer = np.zeros_like(answer)
         Handler.right -= 1
         told = answer.tobytes()

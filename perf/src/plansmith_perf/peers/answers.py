@@ -1,4 +1,4 @@
-"""Whether a peer computes the same as the reference, on every request, before any load."""
+"""Whether a peer computes the same as the reference, on every request, before any load; and what it must under load."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plansmith_perf.errors import WrongAnswer
+from plansmith_perf.peers.stacking import batch_sizes
 from plansmith_perf.requests import CheckedRequest, check_answer
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ LEAST_AGREEMENT = 0.99
 _LARGEST_REDUCED_DIFFERENCE = 0.1
 _MATRIX = 2
 
+# A batch is rounded otherwise than its rows alone. What was seen of it before the load is not the most there can be;
+# but what is further off than this is the answer to something else, however a batch is rounded.
+_BATCHING_MARGIN = 2.0
+_LARGEST_BATCHING_DIFFERENCE = 0.05
+
 Arrays = dict[str, "NDArray[Any]"]
 
 
@@ -32,9 +38,9 @@ class Agreement:
     """What the comparison has found.
 
     Attributes:
-        requests: the inputs, and what the peer must answer under load.
-        tolerance: of its answers under load; for reduced precision more by what that costs anyway, since there a batch
-            is rounded otherwise than its rows alone.
+        requests: the inputs, and what the peer must answer under load: with reduced precision what it answered itself
+            while it was idle, which has been judged, else the reference.
+        tolerance: of its answers under load; with reduced precision more by what batching was seen to change.
         largest_difference: from the reference, relative to an output's greatest value.
         top1: share of the rows whose greatest value is at the reference's place; None where no output has a row of
             numbers for each sample.
@@ -50,16 +56,20 @@ class Agreement:
 
 def compare_answers(
     ask: Callable[[Mapping[str, NDArray[Any]]], Arrays],
+    ask_together: Callable[[Sequence[Mapping[str, NDArray[Any]]]], Sequence[Arrays]],
     reference: Sequence[CheckedRequest],
     *,
+    at_once: int,
     reduced_precision: bool,
     tolerance: float,
 ) -> Agreement:
-    """Ask everything once, one at a time.
+    """Ask everything once, one at a time; with reduced precision then several at a time, to see what that changes.
 
     Args:
         ask: the idle peer.
+        ask_together: the same, requests that it may compute as one batch.
         reference: inputs and right answers.
+        at_once: requests in flight under load.
         reduced_precision: whether the build allowed it to be less exact: then at least 99 % of the rows must have
             their greatest value where the reference has it.
         tolerance: otherwise; see `plansmith_perf.requests.check_answer`.
@@ -90,16 +100,40 @@ def compare_answers(
         problem = problem or f"only {top1:.1%} of the rows have their greatest value where the reference has it"
     if reduced_precision and top1 is None and not furthest <= _LARGEST_REDUCED_DIFFERENCE:
         problem = problem or f"its answers are off by {furthest:.2g} of the greatest value"
-    allowed = tolerance + (furthest if reduced_precision else 0.0)
-    return Agreement(tuple(requests), allowed, furthest, top1, problem)
+    if reduced_precision and not problem:
+        seen = _change_by_batching(ask_together, requests, at_once)
+        tolerance += min(_BATCHING_MARGIN * seen, _LARGEST_BATCHING_DIFFERENCE)
+    return Agreement(tuple(requests), tolerance, furthest, top1, problem)
+
+
+def _change_by_batching(
+    ask_together: Callable[[Sequence[Mapping[str, NDArray[Any]]]], Sequence[Arrays]],
+    alone: Sequence[CheckedRequest],
+    at_once: int,
+) -> float:
+    """The furthest that an answer moves, relative to an output's greatest value; infinite for another shape."""
+    furthest = 0.0
+    for size in batch_sizes(at_once)[1:]:
+        for first in range(0, max(size, len(alone)), size):
+            chosen = [alone[(first + number) % len(alone)] for number in range(size)]
+            answers = ask_together([request.inputs for request in chosen])
+            for request, answer in zip(chosen, answers, strict=True):
+                try:
+                    check_answer(answer, request.expected, tolerance=float("inf"))
+                except WrongAnswer:
+                    return float("inf")
+                furthest = max(furthest, _distance(answer, request.expected))
+    return furthest
 
 
 def _distance(answer: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> float:
     furthest = 0.0
     for name, reference in expected.items():
-        if reference.size:
-            one, other = reference.astype(np.float64), answer[name].astype(np.float64)
-            difference = float(np.abs(one - other).max()) / (float(np.abs(one).max()) or 1.0)
+        one, other = reference.astype(np.float64), answer[name].astype(np.float64)
+        differ = (one != other) & ~(np.isnan(one) & np.isnan(other))
+        if differ.any():
+            scale = float(np.abs(one).max(initial=0.0, where=np.isfinite(one))) or 1.0
+            difference = float(np.abs(one[differ] - other[differ]).max()) / scale
             # A comparison with NaN is false, whichever way round.
             furthest = float("inf") if np.isnan(difference) else max(furthest, difference)
     return furthest

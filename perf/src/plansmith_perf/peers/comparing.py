@@ -168,7 +168,9 @@ def _open(entry: _Entry, subject: Subject, options: ComparisonOptions, stack: Ex
         entry.versions = dict(contestant.versions)
         entry.agreement = compare_answers(
             contestant.ask,
+            contestant.ask_together,
             subject.requests,
+            at_once=options.measuring.concurrency,
             reduced_precision=peer.lower_precision and subject.reduced_precision,
             tolerance=options.tolerance,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from plansmith_perf.peers.driving import RoundOptions
     from plansmith_perf.peers.subject import Subject
 
-__all__ = ["LOADED_REQUESTS", "BodyContestant", "ProtocolContestant"]
+__all__ = ["LOADED_REQUESTS", "BodyContestant", "ProtocolContestant", "in_threads"]
 
 LOADED_REQUESTS = 16
 """So many different requests are sent under load; all are compared before it."""
@@ -69,6 +70,10 @@ class ProtocolContestant:
     def ask(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """See Contestant."""
         return dict(self.client.model(self.subject.model.name).infer(inputs))
+
+    def ask_together(self, inputs: Sequence[Mapping[str, NDArray[Any]]]) -> Sequence[dict[str, NDArray[Any]]]:
+        """See Contestant."""
+        return in_threads(self.ask, inputs)
 
     def prepare(self, agreement: Agreement) -> None:
         """See Contestant."""
@@ -150,6 +155,10 @@ class BodyContestant:
             raise PeerFailed(f"its server answers with HTTP {status}: {body[:200].decode(errors='replace')}")
         return decode_body(self.body_format, self.subject.outputs, headers, body)
 
+    def ask_together(self, inputs: Sequence[Mapping[str, NDArray[Any]]]) -> Sequence[dict[str, NDArray[Any]]]:
+        """See Contestant."""
+        return in_threads(self.ask, inputs)
+
     def prepare(self, agreement: Agreement) -> None:
         """See Contestant."""
         requests = agreement.requests[:LOADED_REQUESTS]
@@ -187,6 +196,18 @@ class BodyContestant:
         with urllib3.PoolManager(retries=False) as pool:
             reply = pool.request("POST", self.url + self.path, body=body, headers=headers, timeout=timeout)
         return reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.data
+
+
+def in_threads(
+    ask: Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]], inputs: Sequence[Mapping[str, NDArray[Any]]]
+) -> list[dict[str, NDArray[Any]]]:
+    """The answer to each of several requests, sent by a thread each.
+
+    Raises:
+        Exception: what `ask` raises.
+    """
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        return list(pool.map(ask, inputs))
 
 
 def _workers(

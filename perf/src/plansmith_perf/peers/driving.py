@@ -77,6 +77,10 @@ class Contestant(Protocol):
         """One answer, while it is idle."""
         ...
 
+    def ask_together(self, inputs: Sequence[Mapping[str, NDArray[Any]]]) -> Sequence[dict[str, NDArray[Any]]]:
+        """The answer to each of several requests that it gets at once, while it is idle otherwise."""
+        ...
+
     def prepare(self, agreement: Agreement) -> None:
         """Write the requests of the load down."""
         ...

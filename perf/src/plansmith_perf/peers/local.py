@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from plansmith_perf.peers.client_calls import ClientKind, is_async, open_async_call, open_calls
 from plansmith_perf.peers.client_driver import ClientPlan
-from plansmith_perf.peers.contestants import LOADED_REQUESTS
+from plansmith_perf.peers.contestants import LOADED_REQUESTS, in_threads
 from plansmith_perf.peers.conversation import write_arrays
 from plansmith_perf.peers.engine_driver import EnginePlan
-from plansmith_perf.peers.stacking import answers_of, best_stack
+from plansmith_perf.peers.stacking import answers_of, best_stack, stack_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -75,6 +76,10 @@ class ClientContestant:
             (call,) = open_calls(self.kind, self.url, name, outputs, threads=1, stack=stack)
             return call(inputs)
 
+    def ask_together(self, inputs: Sequence[Mapping[str, NDArray[Any]]]) -> Sequence[dict[str, NDArray[Any]]]:
+        """See Contestant."""
+        return in_threads(self.ask, inputs)
+
     def prepare(self, agreement: Agreement) -> None:
         """See Contestant."""
         self._requests = self.subject.new_folder("requests")
@@ -130,6 +135,15 @@ class EngineContestant:
         """See Contestant."""
         assert self.compute is not None  # noqa: S101 - asked before `prepare`
         return answers_of(self.compute(inputs), self.spec.outputs, 1)[0]
+
+    def ask_together(self, inputs: Sequence[Mapping[str, NDArray[Any]]]) -> Sequence[dict[str, NDArray[Any]]]:
+        """See Contestant: as one call, if the model takes that many."""
+        assert self.compute is not None  # noqa: S101 - asked before `prepare`
+        if self.subject.batches:
+            # As in `best_stack`: what the model does not take will not be asked under load either.
+            with contextlib.suppress(Exception):
+                return answers_of(self.compute(stack_requests(inputs)), self.spec.outputs, len(inputs))
+        return [self.ask(one) for one in inputs]
 
     def prepare(self, agreement: Agreement) -> None:
         """See Contestant."""

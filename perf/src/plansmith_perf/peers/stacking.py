@@ -14,9 +14,17 @@ if TYPE_CHECKING:
 
     from plansmith_perf.peers.engines import Compute
 
-__all__ = ["answers_of", "best_stack", "stack_requests"]
+__all__ = ["answers_of", "batch_sizes", "best_stack", "stack_requests"]
 
 _TRIALS = 3
+
+
+def batch_sizes(most: int) -> list[int]:
+    """1, 2, 4, ... and `most`, in order."""
+    sizes = [1]
+    while sizes[-1] * 2 <= most:
+        sizes.append(sizes[-1] * 2)
+    return sizes if sizes[-1] == most else [*sizes, most]
 
 
 def stack_requests(requests: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
@@ -42,13 +50,8 @@ def best_stack(compute: Compute, requests: Sequence[Mapping[str, NDArray[Any]]],
         requests: examples.
         most: requests in flight.
     """
-    sizes = [1]
-    while sizes[-1] * 2 <= most:
-        sizes.append(sizes[-1] * 2)
-    if sizes[-1] != most:
-        sizes.append(most)
     best, least = 1, float("inf")
-    for size in sizes:
+    for size in batch_sizes(most):
         inputs = stack_requests([requests[number % len(requests)] for number in range(size)])
         try:
             compute(inputs)
