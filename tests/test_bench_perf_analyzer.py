@@ -97,7 +97,9 @@ def test_it_sends_the_samples_that_it_is_given_text_too(bench, server, tmp_path)
 def test_where_a_request_fails_what_was_measured_before_is_kept(plansmith, server, tmp_path):
     np.savez(tmp_path / "naps.npz", seconds=np.full((4, 1), 0.05, np.float32))
     words = ("slow", "--url", server.grpc_url, "-c", "1,64", "--samples", "naps.npz", "--tool", "perf_analyzer")
-    said = plansmith("bench", *words, *SHORT, "-o", "result.json", cwd=tmp_path, expect=1).stderr
+    # Long enough for a refusal to come before perf_analyzer gives up on a window without answers.
+    long = ("--seconds", "3", "--warmup", "0.2")
+    said = plansmith("bench", *words, *long, "-o", "result.json", cwd=tmp_path, expect=1).stderr
     assert "perf_analyzer failed on model 'slow'" in said
     assert "queue" in said
     result = read_result(tmp_path / "result.json")
