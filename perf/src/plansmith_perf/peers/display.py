@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from plansmith_perf.peers.results import median_throughput, paired_ratio
+from plansmith_perf.load.analysis import samples_needed
+from plansmith_perf.peers.results import median_latency, median_throughput, paired_ratio
 
 if TYPE_CHECKING:
     from plansmith_perf.peers.results import Comparison, PeerResult
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["PAIRS", "show_comparison"]
 
 _OURS = "plansmith"
+_PERCENTILES = (50.0, 99.0)
+_TOO_SHORT = "too short for p"
 PAIRS = (
     (_OURS, "Triton, default configuration"),
     (_OURS, "plansmith's engine in process"),
@@ -40,7 +42,8 @@ def show_comparison(comparison: Comparison) -> None:
         f"medians of the rounds; latency in milliseconds; ratio: median of the rounds' ratios to {comparison.baseline}"
     )
     table.add_column("peer")
-    for heading in ("requests/s", "p50", "p99", "ratio", "answers", "top-1"):
+    percentiles = [f"p{percentile:g}" for percentile in _PERCENTILES]
+    for heading in ("requests/s", *percentiles, "ratio", "answers", "top-1"):
         table.add_column(heading, justify="right", no_wrap=True)
     for peer in comparison.peers:
         table.add_row(*_cells(comparison, peer))
@@ -52,7 +55,7 @@ def show_comparison(comparison: Comparison) -> None:
 
 def _lines(comparison: Comparison) -> list[str]:
     """What there is to know besides: the pairs that belong together, reasons and notes."""
-    lines = []
+    lines = [line] if (line := _too_few(comparison)) else []
     for one, other in PAIRS:
         ratio = _ratio(comparison, one, other)
         if ratio != "-":
@@ -61,7 +64,9 @@ def _lines(comparison: Comparison) -> list[str]:
         if peer.reason:
             lines.append(f"{peer.name}: {peer.status}: {peer.reason}")
         elif peer.rounds:
-            lines += [f"{peer.name}: {note}" for note in peer.rounds[-1].notes]
+            # The line of `_too_few` says it once for all.
+            notes = [note for note in peer.rounds[-1].notes if not note.startswith(_TOO_SHORT)]
+            lines += [f"{peer.name}: {note}" for note in notes]
     return [*lines, *comparison.notes]
 
 
@@ -70,8 +75,7 @@ def _cells(comparison: Comparison, peer: PeerResult) -> list[str]:
     return [
         peer.name,
         f"{throughput:,.1f}" if throughput is not None else peer.status,
-        _latency(peer, "50"),
-        _latency(peer, "99"),
+        *(_latency(peer, percentile) for percentile in _PERCENTILES),
         _ratio(comparison, peer.name, comparison.baseline),
         _answers(peer),
         f"{peer.top1_agreement:.1%}" if peer.top1_agreement is not None else "-",
@@ -96,6 +100,22 @@ def _answers(peer: PeerResult) -> str:
     return "equal" if not peer.largest_difference else f"±{peer.largest_difference:.1e}"
 
 
-def _latency(peer: PeerResult, percentile: str) -> str:
-    found = [measured.latency.percentiles[percentile] for measured in peer.rounds if measured.latency is not None]
-    return f"{statistics.median(found) / 1000:.2f}" if found and peer.status != "wrong" else "-"
+def _latency(peer: PeerResult, percentile: float) -> str:
+    found = median_latency(peer, percentile)
+    return f"{found / 1000:.2f}" if found is not None else "-"
+
+
+def _too_few(comparison: Comparison) -> str:
+    """What a "-" means where answers were right, or ""."""
+    short = [
+        percentile
+        for percentile in _PERCENTILES
+        if any(
+            median_latency(peer, percentile) is None and median_throughput(peer) is not None
+            for peer in comparison.peers
+        )
+    ]
+    if not short:
+        return ""
+    needed = " and ".join(f"{samples_needed(percentile):,} for p{percentile:g}" for percentile in short)
+    return f"-: a round had too few answers to tell, it takes {needed}; measure for longer with --seconds"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.results import Environment, Measurement  # noqa: TC001 - pydantic reads the annotations
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ __all__ = [
     "PeerKind",
     "PeerResult",
     "PeerStatus",
+    "median_latency",
     "median_throughput",
     "paired_ratio",
     "read_comparison",
@@ -77,6 +79,27 @@ def median_throughput(peer: PeerResult) -> float | None:
     if peer.status == "wrong" or not peer.rounds:
         return None
     return statistics.median(measured.throughput for measured in peer.rounds)
+
+
+def median_latency(peer: PeerResult, percentile: float) -> float | None:
+    """A percentile of the latency, the median of the rounds.
+
+    Args:
+        peer: of a comparison.
+        percentile: in per cent; one that was measured.
+
+    Returns:
+        Microseconds; None where there is no round, the answers are wrong, the percentile was not measured, or a round
+        had too few answers for it (see `plansmith_perf.load.analysis.samples_needed`).
+    """
+    if peer.status == "wrong" or not peer.rounds:
+        return None
+    found = []
+    for measured in peer.rounds:
+        if measured.latency is None or measured.latency.count < samples_needed(percentile):
+            return None
+        found.append(measured.latency.percentiles.get(f"{percentile:g}"))
+    return statistics.median(value for value in found if value is not None) if None not in found else None
 
 
 def paired_ratio(comparison: Comparison, name: str, baseline: str | None = None) -> float | None:
