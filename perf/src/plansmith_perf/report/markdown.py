@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from plansmith_perf.report.blocks import Cell, Link, Table
 from plansmith_perf.report.sections import sections_of
@@ -18,6 +19,8 @@ __all__ = ["as_markdown"]
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~>$-])")
 _SPACE = re.compile(r"\s+")
+# What an address may hold besides letters and digits; line breaks, angle brackets, bars and backticks are not in it.
+_PLAIN_IN_ADDRESSES = "%:/?#[]@!&'()+,;=~"
 # Sections whose tables stand open; the others are folded.
 _OPEN = ("loads", "comparison", "tuning")
 
@@ -71,7 +74,7 @@ def _row(cells: list[str]) -> str:
 
 def _cell(cell: Cell) -> str:
     if isinstance(cell, Link):
-        address = cell.address.replace(" ", "%20").replace("|", "%7C").replace("<", "%3C").replace(">", "%3E")
+        address = quote(cell.address, safe=_PLAIN_IN_ADDRESSES, errors="replace")
         return f"[{_text(cell.text)}](<{address}>)"
     return _text(cell)
 
