@@ -6,15 +6,18 @@ import csv
 import json
 import stat
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 from report_documents import HOSTILE, compare, measure, tune
 
 from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.load.analysis import distribution
 from plansmith_perf.report import name_documents, summarize, write_report
 from plansmith_perf.report.blocks import Figure
 from plansmith_perf.report.csv_rows import COLUMNS
 from plansmith_perf.report.sections import sections_of
+from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop, SloOutcome
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,81 @@ def test_the_answer_comes_first_and_says_the_figures_of_the_result(closed):
     short = "too short for p99"
     said = any(short in note for one in closed.measurements for note in one.notes)
     assert any(short in note for note in summary.notes) == said
+
+
+def many_and_few(closed, many: int = 1000) -> tuple[Measurement, Measurement]:
+    """One measurement with as many answers as a p99 takes, and one with fewer; all between 2 and 3 ms."""
+    measured = closed.measurements[0]
+    return tuple(
+        measured.model_copy(
+            update={
+                "requests": count,
+                "latency": distribution(np.linspace(2e6, 3e6, count).astype(np.int64), [50, 99]),
+                "notes": [],
+            }
+        )
+        for count in (many, many - 1)
+    )
+
+
+def test_a_percentile_of_too_few_answers_has_no_figure_and_a_remark(closed, tmp_path):
+    many, few = many_and_few(closed)
+    write_report({"one": closed.model_copy(update={"measurements": [many, few]})}, tmp_path / "report.md")
+    rows = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| ")]
+    heading, first, second = ([cell.strip() for cell in row.split("|")] for row in (rows[0], *rows[2:4]))
+    place = heading.index("p99")
+    assert first[place] == "2.99"
+    assert second[place] == "\\-"
+    assert second[place - 1] == first[place - 1] == "2.50"
+    assert "too few" not in first[-2]
+    assert "999 answers are too few for p99" in second[-2]
+
+
+def test_csv_has_percentiles_that_the_result_does_not_list_where_enough_answers_came(closed, tmp_path):
+    measurements = list(many_and_few(closed, 10_000))
+    write_report({"one": closed.model_copy(update={"measurements": measurements})}, tmp_path / "report.csv")
+    with (tmp_path / "report.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert float(first["latency_p99_9"]) == pytest.approx(2.999, abs=0.003)
+    assert second["latency_p99_9"] == ""
+    assert float(second["latency_p99"]) == pytest.approx(2.99, abs=0.003)
+
+
+def test_a_peer_whose_rounds_are_too_short_has_no_p99(closed, tmp_path):
+    many, few = many_and_few(closed)
+    peers = [
+        peer.model_copy(update={"rounds": [one, many]})
+        for peer, one in zip(compare(closed).peers[:2], (many, few), strict=True)
+    ]
+    write_report({"peers": compare(closed).model_copy(update={"peers": peers})}, tmp_path / "report.md")
+    rows = [
+        line for line in (tmp_path / "report.md").read_text().splitlines() if "| Peer 1" in line or "Peer 0" in line
+    ]
+    by_name = {row.partition("Peer ")[2][0]: row for row in rows if "answers" in row or "measured" in row}
+    assert "| 2.50 | 2.99 |" in by_name["0"]
+    assert "too few" not in by_name["0"]
+    assert "| 2.50 | \\- |" in by_name["1"]
+    assert "measured; in a round 999 answers are too few for p99" in by_name["1"]
+
+
+@pytest.mark.parametrize(
+    ("load", "met", "said"),
+    [
+        (ClosedLoop(concurrency=8), True, "kept p99=50ms in one run of Locust with at most 8 in flight"),
+        (ClosedLoop(concurrency=8), False, "did not keep p99=50ms in one run of Locust with at most 8 in flight"),
+        (OpenLoop(rate=60, arrivals="poisson"), True, "of Locust at 60/s, poisson arrivals or less"),
+        (OpenLoop(rate=60, arrivals="recorded"), True, "of Locust at 60/s, recorded arrivals on average"),
+    ],
+)
+def test_a_run_of_locust_is_not_said_to_have_found_the_highest_rate(closed, load, met, said):
+    measured = closed.measurements[0].model_copy(update={"load": load})
+    for rate in (None, 60.0):
+        slo = SloOutcome(slo="p99=50ms", met=met, rate=rate)
+        result = closed.model_copy(update={"tool": "locust", "slo": slo, "measurements": [measured]})
+        answer = summarize({"locust": result}).answers[0]
+        assert said in answer
+        assert "confirmed" not in answer
+        assert "up to" not in answer
 
 
 def test_results_that_measure_different_things_are_not_put_side_by_side_silently(closed, opened):
@@ -101,6 +179,18 @@ def test_markdown_keeps_hostile_names_as_text(closed, tmp_path):
     assert not [line for line in text.splitlines() if line.startswith("|") and line.replace("\\|", "").count("|") < 3]
 
 
+def test_an_address_in_markdown_cannot_end_its_link(closed, tmp_path):
+    comparison = compare(closed)
+    address = "https://example.org/a>)\n\n# Owned\r\n| x | `y` <b> \u2028 [z](w)"
+    peers = [comparison.peers[0].model_copy(update={"source": address}), *comparison.peers[1:]]
+    write_report({"peers": comparison.model_copy(update={"peers": peers})}, tmp_path / "report.md")
+    text = (tmp_path / "report.md").read_text()
+    assert "\n# Owned" not in text
+    link = text.partition("](<https://example.org/a")[2].partition(">)")[0]
+    assert link.startswith("%3E)%0A%0A#%20Owned%0D%0A%7C%20x%20%7C%20%60y%60%20%3Cb%3E%20%E2%80%A8")
+    assert "(<https://example.org/setup>)" in text
+
+
 def test_csv_has_a_row_for_each_measurement_and_trial_and_columns_that_stay(everything, tmp_path):
     write_report(everything, tmp_path / "report.csv")
     with (tmp_path / "report.csv").open(newline="") as file:
@@ -114,9 +204,13 @@ def test_csv_has_a_row_for_each_measurement_and_trial_and_columns_that_stay(ever
     assert len(by_kind["tuning"]) == len(everything["tuning"].trials)
     first, measured = rows[0], closed.measurements[0]
     assert float(first["throughput"]) == pytest.approx(measured.throughput)
-    assert float(first["latency_p99"]) == pytest.approx(measured.latency.percentiles["99"] / 1000)
-    # Not among the percentiles of the result: from its histogram.
-    assert float(first["latency_p50"]) <= float(first["latency_p99_9"]) <= float(first["latency_max"]) * 1.01
+    assert float(first["latency_p90"]) == pytest.approx(measured.latency.percentiles["90"] / 1000)
+    assert 0 < float(first["latency_p50"]) <= float(first["latency_p90"]) <= float(first["latency_max"]) * 1.01
+    # 90 answers or so tell a p50, and no p99.
+    slow = by_kind["load test"][-1]
+    assert float(slow["latency_p50"]) == pytest.approx(opened.measurements[0].latency.percentiles["50"] / 1000)
+    assert (slow["latency_p99"], slow["latency_p99_9"]) == ("", "")
+    assert "too short for p" in slow["remarks"]
     assert float(first["queue"]) == pytest.approx(measured.server_side.queue / 1000)
     assert (first["load"], first["concurrency"], first["rate"]) == ("closed", "1", "")
     assert by_kind["load test"][-1]["arrivals"] == "poisson"

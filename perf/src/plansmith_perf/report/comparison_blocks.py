@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from plansmith_perf.peers.results import median_throughput, paired_ratio
 from plansmith_perf.report.blocks import Cell, Column, Figure, Link, Table
 from plansmith_perf.report.formatting import NOTHING, as_milliseconds, as_rate, as_ratio, as_share
-from plansmith_perf.report.latencies import latency_at
+from plansmith_perf.report.latencies import settled_latency, too_few_answers
 from plansmith_perf.report.style import axis, color_of_series, layout, plain
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["peer_setups_table", "peers_figure", "peers_table"]
 
 _COLORS = {"plansmith": 0, "server": 1, "client": 2, "in process": 3}
+_PERCENTS = (50.0, 99.0)
 _SAFE_ADDRESSES = ("https://", "http://")
 
 
@@ -75,12 +76,11 @@ def peers_table(comparison: Comparison) -> Table:
                 peer.name + (" (baseline)" if peer is baseline else ""),
                 peer.kind,
                 as_rate(mine),
-                NOTHING if wrong else as_milliseconds(_median_latency(peer, 50)),
-                NOTHING if wrong else as_milliseconds(_median_latency(peer, 99)),
+                *(NOTHING if wrong else as_milliseconds(_median_latency(peer, percent)) for percent in _PERCENTS),
                 as_ratio(ratio),
                 both,
                 _agreement(peer),
-                peer.status + (f": {peer.reason}" if peer.reason else ""),
+                _status(peer),
             )
         )
     rounds = max((len(peer.rounds) for peer in peers), default=0)
@@ -89,7 +89,8 @@ def peers_table(comparison: Comparison) -> Table:
         f"flight of {comparison.batch_size} rows, {rounds} rounds of {comparison.seconds:g} s: medians, latency in ms; "
         "the ratio is the median of the rounds' ratios to the baseline",
         columns=(
-            *(Column("peer", "words"), Column("kind", "words"), Column("answers/s"), Column("p50"), Column("p99")),
+            *(Column("peer", "words"), Column("kind", "words"), Column("answers/s")),
+            *(Column(f"p{percent:g}") for percent in _PERCENTS),
             *(Column("ratio"), Column("of"), Column("answers", "words"), Column("status", "words")),
         ),
         rows=tuple(rows),
@@ -118,8 +119,15 @@ def _fastest_first(comparison: Comparison) -> list[PeerResult]:
 
 
 def _median_latency(peer: PeerResult, percent: float) -> float | None:
-    found = [value for measured in peer.rounds if (value := latency_at(measured.latency, percent)) is not None]
-    return statistics.median(found) if found else None
+    """The median of the rounds; None where any of them had too few answers for that percentile."""
+    found = [settled_latency(measured.latency, percent) for measured in peer.rounds]
+    known = [latency for latency in found if latency is not None]
+    return statistics.median(known) if known and len(known) == len(found) else None
+
+
+def _status(peer: PeerResult) -> str:
+    few = too_few_answers([measured.latency for measured in peer.rounds], _PERCENTS) if peer.status != "wrong" else ""
+    return peer.status + (f": {peer.reason}" if peer.reason else "") + (f"; in a round {few}" if few else "")
 
 
 def _agreement(peer: PeerResult) -> str:

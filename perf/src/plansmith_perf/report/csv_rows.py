@@ -11,7 +11,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from plansmith_perf.peers.results import Comparison
-from plansmith_perf.report.latencies import latency_at
+from plansmith_perf.report.latencies import settled_latency
 from plansmith_perf.results import ClosedLoop, LoadTestResult
 
 if TYPE_CHECKING:
@@ -66,11 +66,11 @@ def _rows(document: Document) -> Iterator[dict[str, Any]]:
     elif isinstance(document, Comparison):
         for peer in document.peers:
             about = {"kind": "comparison", "subject": peer.name, "setup": peer.setup, "status": peer.status}
-            about["remarks"] = peer.reason or ""
             for number, measured in enumerate(peer.rounds):
-                yield about | {"round": number + 1} | _measured(measured)
+                remarks = "; ".join([*([peer.reason] if peer.reason else []), *measured.notes])
+                yield about | {"round": number + 1, "remarks": remarks} | _measured(measured)
             if not peer.rounds:
-                yield about
+                yield about | {"remarks": peer.reason or ""}
     else:
         yield from _trials(document)
 
@@ -79,7 +79,7 @@ def _measured(measured: Measurement) -> dict[str, Any]:
     load = measured.load
     server, usage, client = measured.server_side, measured.server_usage, measured.client_usage
     latencies = {
-        f"latency_p{percent:g}".replace(".", "_"): latency_at(measured.latency, percent) for percent in _PERCENTS
+        f"latency_p{percent:g}".replace(".", "_"): settled_latency(measured.latency, percent) for percent in _PERCENTS
     }
     latencies["latency_mean"] = measured.latency.mean if measured.latency else None
     latencies["latency_max"] = measured.latency.maximum if measured.latency else None

@@ -14,13 +14,14 @@ from hdrh.codec import (  # type: ignore[import-untyped]
 from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
 
 from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.load.analysis import samples_needed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from plansmith_perf.results import Distribution
 
-__all__ = ["check_histogram", "latency_at", "percentile_curve"]
+__all__ = ["check_histogram", "latency_at", "percentile_curve", "settled_latency", "too_few_answers"]
 
 _BROKEN = (
     HdrCookieException,
@@ -59,6 +60,24 @@ def latency_at(distribution: Distribution | None, percent: float) -> float | Non
     if known is None and distribution.histogram:
         known = float(_decode(distribution.histogram).get_value_at_percentile(percent))
     return known
+
+
+def settled_latency(distribution: Distribution | None, percent: float) -> float | None:
+    """The same; None, too, where it is the luck of a few requests: too few came to tell that percentile."""
+    if distribution is None or distribution.count < samples_needed(percent):
+        return None
+    return latency_at(distribution, percent)
+
+
+def too_few_answers(distributions: Iterable[Distribution | None], percents: Sequence[float]) -> str:
+    """A remark on the percentiles that have no figure because too few answers came; "" where all have one."""
+    known = [distribution for distribution in distributions if distribution is not None]
+    short = [percent for percent in percents if any(one.count < samples_needed(percent) for one in known)]
+    if not short:
+        return ""
+    fewest = min(one.count for one in known)
+    names = ", ".join(f"p{percent:g}" for percent in short)
+    return f"{fewest:,} answers are too few for {names}"
 
 
 def percentile_curve(distributions: Sequence[Distribution]) -> tuple[list[float], list[float]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from plansmith_perf.report.blocks import Figure
 from plansmith_perf.report.formatting import load_name
-from plansmith_perf.report.latencies import latency_at, percentile_curve
+from plansmith_perf.report.latencies import latency_at, percentile_curve, too_few_answers
 from plansmith_perf.report.style import (
     DASHES,
     SYMBOLS,
@@ -68,7 +68,7 @@ def throughput_figure(results: Mapping[str, LoadTestResult]) -> Figure:
         title="Latency and throughput",
         description="Each point is a measurement: how many right answers came per second, and how long they took; "
         "the lines join the loads in their order. Where a line turns upwards the server is full: more load only adds "
-        "waiting.",
+        "waiting. A p99 of fewer than 1,000 answers is the luck of a few requests.",
         data=tuple(data),
         layout=layout(420, xaxis=axis("answers per second"), yaxis=latency_axis("latency, ms", seen)),
     )
@@ -106,7 +106,7 @@ def percentile_figure(results: Mapping[str, LoadTestResult]) -> Figure:
         name="percentiles",
         title="Latency by percentile",
         description="How long the answers took, from the fastest on the left to the slowest on the right; each step of "
-        f"the axis from 90 % on leaves a tenth of the answers before beyond it.{some}",
+        f"the axis from 90 % on leaves a tenth of the answers before beyond it, a line's end a single one.{some}",
         data=tuple(data),
         layout=layout(
             420,
@@ -134,7 +134,10 @@ def _dots(groups: Sequence[Sequence[Measurement]], percent: float) -> dict[str, 
                 y.append(latency / 1000)
                 load = measured.load
                 text.append(f"{load.concurrency}" if isinstance(load, ClosedLoop) else f"{load.rate:,.5g}/s")
-                custom.append(load_name(load) + ("" if measured.complete else ", partial"))
+                few = too_few_answers([measured.latency], [percent])
+                custom.append(
+                    load_name(load) + ("" if measured.complete else ", partial") + (f", {few}" if few else "")
+                )
     return {"x": x, "y": y, "text": text, "customdata": custom}
 
 

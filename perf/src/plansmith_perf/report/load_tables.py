@@ -14,7 +14,7 @@ from plansmith_perf.report.formatting import (
     as_share,
     load_name,
 )
-from plansmith_perf.report.latencies import latency_at
+from plansmith_perf.report.latencies import settled_latency, too_few_answers
 from plansmith_perf.report.run_figures import PARTS, parts_of
 
 if TYPE_CHECKING:
@@ -84,11 +84,14 @@ def _row(measured: Measurement, percents: list[float], *, rows_too: bool) -> tup
     remarks = [] if measured.complete else ["partial"]
     if measured.stability is not None and not measured.stability.stable:
         remarks.append("not stable")
+    few = too_few_answers([measured.latency], percents)
+    if few:
+        remarks.append(few)
     return (
         load_name(measured.load),
         as_rate(measured.throughput),
         *((as_rate(measured.rows_per_second),) if rows_too else ()),
-        *(as_milliseconds(latency_at(measured.latency, percent)) for percent in percents),
+        *(as_milliseconds(settled_latency(measured.latency, percent)) for percent in percents),
         as_milliseconds(measured.latency.maximum if measured.latency else None),
         as_share(measured.error_rate),
         as_cpu(server.cpu_percent if server else None),

@@ -69,7 +69,9 @@ def timeline_figure(name: str, title: str, result: LoadTestResult) -> Figure | N
         name=name,
         title=title,
         description="Every second of the measurements, one after the other, without the warm-ups between them: the "
-        "answers per second above, their latency below. A steady server gives level lines within each load.",
+        "answers per second above, their latency below. A steady server gives level lines within each load. "
+        "The p99 of a second with fewer than 1,000 answers is "
+        "the luck of a few requests.",
         data=tuple(data),
         layout=layout(
             460,

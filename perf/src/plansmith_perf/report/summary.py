@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING
 from plansmith_perf.peers.results import Comparison, median_throughput, paired_ratio
 from plansmith_perf.report.environment_tables import differences
 from plansmith_perf.report.formatting import as_milliseconds, as_rate, as_ratio, as_share, load_name
-from plansmith_perf.report.latencies import latency_at
+from plansmith_perf.report.latencies import settled_latency
 from plansmith_perf.results import ClosedLoop, LoadTestResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from plansmith_perf.report.documents import Document
-    from plansmith_perf.results import Measurement
+    from plansmith_perf.results import Measurement, OpenLoop, SloOutcome
     from plansmith_perf.tuning.records import TuningRecord
 
 __all__ = ["Summary", "summarize"]
 
 # A load that gives this share of the highest throughput is as good as the one that gives it.
 _NEARLY_ALL = 0.95
+_LOCUST = "locust"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ def summarize(documents: Mapping[str, Document]) -> Summary:
 def _load_answers(result: LoadTestResult) -> list[str]:
     sentences = []
     if result.slo is not None:
-        if result.slo.met:
+        if result.tool == _LOCUST:
+            sentences += _locust_answers(result, result.slo)
+        elif result.slo.met:
             rate = as_rate(result.slo.rate)
             sentences.append(f"{result.model} keeps {result.slo.slo} up to {rate} requests/s, confirmed by a run.")
         else:
@@ -93,6 +96,24 @@ def _load_answers(result: LoadTestResult) -> list[str]:
     return sentences
 
 
+def _locust_answers(result: LoadTestResult, slo: SloOutcome) -> list[str]:
+    """Locust puts the load on a server that it is told, and looks for no highest rate that keeps the objective."""
+    verb = "kept" if slo.met else "did not keep"
+    return [
+        f"{result.model} {verb} {slo.slo} in one run of Locust {_at_most(measured.load)}; what it "
+        "keeps under another load was not measured."
+        for measured in result.measurements
+    ]
+
+
+def _at_most(load: ClosedLoop | OpenLoop) -> str:
+    """The load of a run whose shape may have been less at times."""
+    if isinstance(load, ClosedLoop):
+        return f"with at most {load_name(load)}"
+    arrivals = f"{load_name(load)} arrivals"
+    return f"at {arrivals} on average" if load.arrivals == "recorded" else f"at {arrivals} or less"
+
+
 def _enough(result: LoadTestResult, best: Measurement) -> Measurement | None:
     """The least load that gives nearly the highest throughput, where that is less than the load that gives it."""
     if not isinstance(best.load, ClosedLoop):
@@ -113,10 +134,11 @@ def _at(measured: Measurement) -> str:
 
 
 def _latencies(measured: Measurement) -> str:
-    median, p99 = latency_at(measured.latency, 50), latency_at(measured.latency, 99)
-    if median is None or p99 is None:
+    median, p99 = settled_latency(measured.latency, 50), settled_latency(measured.latency, 99)
+    if median is None:
         return ""
-    return f": half of the answers within {as_milliseconds(median)} ms, 99 % within {as_milliseconds(p99)} ms"
+    slowest = f", 99 % within {as_milliseconds(p99)} ms" if p99 is not None else ""
+    return f": half of the answers within {as_milliseconds(median)} ms{slowest}"
 
 
 def _load_warnings(result: LoadTestResult) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.report.blocks import Cell, Column, Figure, Table
 from plansmith_perf.report.formatting import NOTHING, as_milliseconds, as_rate
 from plansmith_perf.report.style import axis, color_of_series, latency_axis, layout, plain
@@ -85,9 +86,12 @@ def trials_table(record: TuningRecord) -> Table:
         for trial in trials
     ]
     percentile = record.slo.partition("=")[0]
+    needed = samples_needed(Slo.parse(record.slo).percentile)
+    few = any(trial.answers is not None and trial.answers < needed for trial in trials)
+    estimate = f", an estimate where fewer than the {needed:,} answers that {percentile} takes came" if few else ""
     return Table(
         caption=f"Trials of {record.model} version {record.model_version} for {record.slo}: {len(record.trials)} of a "
-        f"space of {record.space} settings, searched with {record.search}; latency in ms",
+        f"space of {record.space} settings, searched with {record.search}; latency in ms{estimate}",
         columns=(
             *(Column("trial", "words"), Column("setting", "words"), Column("requests/s"), Column("in flight")),
             *(Column(percentile), Column("outcome", "words"), Column("took, s")),
