@@ -7,12 +7,12 @@ turn, round by round. The result is the ratio of their throughput; only ratios c
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics
 import tempfile
 from pathlib import Path
 
+from figures_file import write_figures
 from mlp import write_mlp
 from rich.console import Console
 from rich.progress import track
@@ -71,7 +71,7 @@ def main(rounds: int, concurrencies: list[int], output: Path) -> None:
         table.add_row(str(concurrency), *(f"{m:,.0f}" for m in medians), f"{statistics.median(ratios):.2f}")
     Console().print(table)
     report = output / "backend_overhead.json"
-    report.write_text(json.dumps(throughput, indent=2) + "\n", encoding="utf-8")
+    write_figures(report, server, figures=throughput)
     Console().print(f"All rounds: {report}")
 
 

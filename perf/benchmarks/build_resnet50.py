@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from figures_file import write_figures
 from peak_memory import run_watched
 from rich.console import Console
 from texture_classifier import texture_images, write_texture_classifier
@@ -62,7 +63,7 @@ def main() -> None:
         }
         console.print_json(data=figures)
         if arguments.json:
-            arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+            write_figures(arguments.json, None, figures=figures)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ Four comparisons, each in turn, round by round, in one run; only ratios carry ov
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import shutil
 import statistics
 import subprocess
@@ -27,6 +25,7 @@ import numpy as np
 import tritonclient.grpc
 import tritonclient.http
 from backend_overhead import CONFIG, write_repository
+from figures_file import write_figures
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -218,8 +217,7 @@ def main(rounds: int, rows: int, output: Path) -> None:
             measured = compare(server, rounds, rows)
     show(measured)
     report = output / "client_speed.json"
-    machine = {"machine": platform.machine(), "python": platform.python_version(), "rows": rows}
-    report.write_text(json.dumps({**machine, "figures": measured}, indent=2) + "\n", encoding="utf-8")
+    write_figures(report, server, rows=rows, figures=measured)
     Console().print(f"All rounds: {report}")
 
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
+from figures_file import write_figures
 from rich.console import Console
 from rich.progress import track
 
@@ -283,7 +284,7 @@ def main(scale: float, output: Path) -> None:
             counted[name] = program()
             Console().print(f"{name}: {json.dumps(counted[name])}", soft_wrap=True)
     report = output / "client_under_faults.json"
-    report.write_text(json.dumps(counted, indent=2) + "\n", encoding="utf-8")
+    write_figures(report, None, counted=counted)
     Console().print(f"All counts: {report}")
 
 

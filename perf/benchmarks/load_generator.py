@@ -7,18 +7,17 @@ also compares each answer. Client and server share the machine, so what either l
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Literal
 
 from backend_overhead import write_repository
+from figures_file import write_figures
 from rich.console import Console
 from rich.progress import track
 
 from plansmith_perf.benchmark import BenchmarkOptions, run_benchmark
-from plansmith_perf.environment import describe_environment
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
 from plansmith_perf.results import ClosedLoop
 from plansmith_server import ServerOptions, TritonServer
@@ -52,8 +51,7 @@ def main(rounds: int, seconds: float, workers: int, output: Path) -> None:
     console = Console(highlight=False)
     console.print(f"plansmith {ours:,.0f} requests/s, perf_analyzer {theirs:,.0f}: {ratio:.2f}, median of pairs")
     report = output / "load_generator.json"
-    environment = describe_environment("triton 2.51.0").model_dump()
-    report.write_text(json.dumps({"environment": environment, "figures": figures}, indent=2) + "\n", encoding="utf-8")
+    write_figures(report, server, figures=figures)
     console.print(f"All rounds: {report}")
 
 

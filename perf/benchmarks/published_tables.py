@@ -15,18 +15,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.peers.results import median_throughput, paired_ratio, read_comparison
 from plansmith_perf.tuning.records import TuningRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from plansmith_perf.peers.results import Comparison
+    from plansmith_perf.peers.results import Comparison, PeerResult
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "perf" / "results"
 PAGES = ("README.md", "docs/comparison.md", "docs/tuning.md", "docs/reading-a-load-test.md")
 BASELINE = "FastAPI + ONNX Runtime"
+SERVERS = (BASELINE, "LitServe", "MLServer", "BentoML", "PyTriton", "Triton, default configuration")
 
 Row = tuple[str, ...]
 
@@ -97,13 +99,40 @@ def _served(model: str, words: str, *beside: str) -> list[Row]:
     comparison = _comparison(model)
     names = {peer.name: peer for peer in comparison.peers}
     rows = []
-    for name in (BASELINE, "LitServe", "MLServer", "BentoML", "PyTriton", "Triton, default configuration", *beside):
-        ratio = paired_ratio(comparison, "plansmith", name)
+    for ours, name in (*(("plansmith", name) for name in (*SERVERS, *beside)), ("plansmith, gRPC", BASELINE)):
+        ratio = paired_ratio(comparison, ours, name)
         if ratio is not None:
-            ours, theirs = median_throughput(names["plansmith"]), median_throughput(names[name])
-            label = "the same" if rows else words
-            rows.append((label, _number(ours), f"{_number(theirs)}, {name}", f"{ratio:.2f}"))
+            mine, theirs = names[ours], names[name]
+            label = "the same" if rows else f"{words}, {_precision(mine)}"
+            rows.append(
+                (
+                    label if ours == "plansmith" else "the same over gRPC",
+                    f"{_number(median_throughput(mine))}{_mark(mine)}",
+                    f"{_number(median_throughput(theirs))}{_mark(theirs)}, {name}{_remark(theirs)}",
+                    f"{ratio:.2f}",
+                )
+            )
     return rows
+
+
+def _precision(peer: PeerResult) -> str:
+    """What of the repository was served, from the words of the comparison: runtime and precision."""
+    found = re.search(r": (?P<backend>\w+), model(\.(?P<precision>\w+))?\.onnx", peer.setup)
+    if found is None:
+        raise ValueError(f"{peer.name} does not say what it served: {peer.setup}")
+    return f"{(found['precision'] or 'fp32').upper()} on {found['backend']}"
+
+
+def _remark(peer: PeerResult) -> str:
+    if peer.setup.endswith("JSON"):
+        return " (takes JSON)"
+    return " of plansmith's backend" if peer.name.startswith("Triton") else ""
+
+
+def _mark(peer: PeerResult) -> str:
+    """Whether most of its rounds were not stable."""
+    shaky = sum(measured.stability is not None and not measured.stability.stable for measured in peer.rounds)
+    return "\\*" if 2 * shaky > len(peer.rounds) else ""
 
 
 def _tuned(model: str, words: str) -> list[Row]:
@@ -152,7 +181,7 @@ def _backend() -> list[Row]:
             f"{_number(statistics.median(measured['handwritten']))}, a backend written for it",
             f"{_paired(measured['plansmith'], measured['handwritten']):.2f}",
         )
-        for concurrency, measured in _read("backend_overhead").items()
+        for concurrency, measured in _read("backend_overhead")["figures"].items()
     ]
 
 
@@ -169,8 +198,12 @@ def _paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def _percentile(rounds: Sequence[Any], percent: str) -> str:
-    found = [measured.latency.percentiles[percent] / 1000 for measured in rounds if measured.latency is not None]
-    return _number(statistics.median(found)) if found else "-"
+    found = [
+        measured.latency.percentiles[percent] / 1000
+        for measured in rounds
+        if measured.latency is not None and measured.latency.count >= samples_needed(float(percent))
+    ]
+    return _number(statistics.median(found)) if len(found) == len(rounds) and found else "-"
 
 
 def _number(value: float | None) -> str:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from figures_file import write_figures
 from rich.console import Console
 from rich.progress import track
 from tuned_models import IN_USE, build_mlp
@@ -85,7 +86,7 @@ def main(rounds: int, seconds: float, output: Path) -> None:
     console.print(f"ratio {ratio:.3f}, median of {rounds} pairs")
     documents = {search: json.loads(record.model_dump_json()) for search, record in records.items()}
     report = output / "tune_search.json"
-    report.write_text(json.dumps({"figures": figures, "searches": documents}, indent=2) + "\n", encoding="utf-8")
+    write_figures(report, one, figures=figures, searches=documents)
     console.print(f"All rounds: {report}")
 
 
