@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "HIGHEST",
+    "LOWEST",
     "Records",
     "answers_per_second",
     "distribution",
+    "new_histogram",
     "samples_needed",
     "shares_per_second",
     "stability",
     "timeline",
 ]
 
-# One microsecond to one hour, three significant digits.
-_LOWEST, _HIGHEST, _DIGITS = 1, 3_600_000_000, 3
+# A microsecond and an hour.
+LOWEST, HIGHEST = 1, 3_600_000_000
+_DIGITS = 3
 _PARTS = 5
 _STABLE_SPREAD = 0.1
 # Standard deviations of a count of independent arrivals: less than that is chance and no drift.
@@ -78,12 +82,17 @@ def shares_per_second(records: Records, seconds: float) -> float:
     return float((overlap / duration).sum() / seconds)
 
 
+def new_histogram() -> HdrHistogram:
+    """An empty histogram of microseconds, from LOWEST to HIGHEST, three significant digits."""
+    return HdrHistogram(LOWEST, HIGHEST, _DIGITS)
+
+
 def distribution(nanoseconds: NDArray[np.int64], percentiles: Sequence[float]) -> Distribution | None:
     """The distribution of durations; None where there are none."""
     if not nanoseconds.size:
         return None
-    histogram = HdrHistogram(_LOWEST, _HIGHEST, _DIGITS)
-    microseconds = np.clip(np.rint(nanoseconds / 1000), _LOWEST, _HIGHEST).astype(np.int64)
+    histogram = new_histogram()
+    microseconds = np.clip(np.rint(nanoseconds / 1000), LOWEST, HIGHEST).astype(np.int64)
     for value, count in zip(*np.unique(microseconds, return_counts=True), strict=True):
         histogram.record_value(int(value), int(count))
     return Distribution(

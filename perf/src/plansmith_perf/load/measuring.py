@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import tempfile
@@ -184,11 +183,8 @@ def _plans(target: Target, load: ClosedLoop | OpenLoop, options: MeasuringOption
 
 def _refuses(address: Address) -> bool:
     """Whether nothing listens any more: other faults may pass, and are counted as errors."""
-    with contextlib.suppress(TimeoutError, socket.gaierror):
-        try:
-            socket.create_connection((address.host, address.port), timeout=1.0).close()
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            return False
+    try:
+        socket.create_connection((address.host, address.port), timeout=1.0).close()
+    except OSError as error:
+        return isinstance(error, ConnectionRefusedError)
     return False

@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict
 
+from plansmith_perf.load.analysis import HIGHEST, LOWEST, new_histogram
 from plansmith_perf.results import Distribution
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["Durations", "DurationsPart"]
-
-# One microsecond to one hour, as `plansmith bench` has it.
-_LOWEST, _HIGHEST, _DIGITS = 1, 3_600_000_000, 3
 
 
 class DurationsPart(BaseModel):
@@ -35,7 +32,7 @@ class Durations:
     """A histogram that others can be added to. Mean and extremes are exact."""
 
     def __init__(self) -> None:
-        self._histogram = HdrHistogram(_LOWEST, _HIGHEST, _DIGITS)
+        self._histogram = new_histogram()
         self._count = 0
         self._total = 0.0
         self._minimum = math.inf
@@ -44,7 +41,7 @@ class Durations:
     def record(self, nanoseconds: int) -> None:
         """Record one."""
         microseconds = nanoseconds / 1000
-        self._histogram.record_value(min(max(round(microseconds), _LOWEST), _HIGHEST))
+        self._histogram.record_value(min(max(round(microseconds), LOWEST), HIGHEST))
         self._count += 1
         self._total += microseconds
         self._minimum = min(self._minimum, microseconds)
