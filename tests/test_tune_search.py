@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,8 @@ from plansmith_perf.slo import Slo
 from plansmith_perf.tuning.answers import compared_answers
 from plansmith_perf.tuning.finals import decide
 from plansmith_perf.tuning.ladder import climb
+from plansmith_perf.tuning.options import TuningOptions
+from plansmith_perf.tuning.question import engine_versions, look
 from plansmith_perf.tuning.records import FinalRound, SettingRecord, TrialRecord
 from plansmith_perf.tuning.round_length import check_round_length, round_seconds
 from plansmith_perf.tuning.settings import Setting, config_of, setting_from_config
@@ -297,6 +302,54 @@ def test_a_storage_that_is_no_storage_is_refused(variants, tmp_path):
     (tmp_path / "storage").write_text("not a journal\n")
     with pytest.raises(LoadTestMisconfigured, match="--storage"):
         searched(tmp_path / "storage", variants, trials=2)
+
+
+def options_of(repository: Path) -> TuningOptions:
+    return TuningOptions(
+        repository=repository, model="digits", slo=SLO, config_name="cpu", trials=None, exhaustive=False,
+        limits=SpaceLimits(), seed=0, storage=None, resume=True, samples=None, distinct_inputs=16, batch_size=1,
+        protocol="grpc", most_concurrency=64, rounds=5, dry_run=True,
+        measuring=MeasuringOptions(
+            seconds=1, warmup_seconds=0.3, workers=1, timeout=30, tolerance=1e-3, percentiles=[50, 99], seed=0
+        ),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"seed": 1}, {"distinct_inputs": 4}, {"batch_size": 2}, {"protocol": "http"}, {"most_concurrency": 8}),
+        *({"measuring": {name: 2}} for name in ("seconds", "warmup_seconds", "workers", "timeout", "tolerance")),
+        {"slo": Slo.parse("p99=60ms")},
+    ],
+    ids=str,
+)
+def test_trials_that_were_measured_otherwise_are_not_resumed(repository, change):
+    shutil.copytree(DIGITS, repository / "digits")
+    options = options_of(repository)
+    changed = {"measuring": replace(options.measuring, **change["measuring"])} if "measuring" in change else change
+    question = look(ModelRepository.at(repository), options)
+    assert question.key(replace(options, **changed)) != question.key(options)
+
+
+def test_what_is_done_with_the_result_is_no_other_question(repository, tmp_path):
+    shutil.copytree(DIGITS, repository / "digits")
+    np.save(tmp_path / "samples.npy", np.zeros((4, 8, 8), np.float32))
+    options = replace(options_of(repository), samples=tmp_path / "samples.npy")
+    question = look(ModelRepository.at(repository), options)
+    # Samples are the same whatever the seed, which is then of the search alone.
+    same = replace(options, seed=1, rounds=9, dry_run=False, trials=3)
+    assert question.key(same) == question.key(options)
+
+
+def test_the_versions_of_what_computes_a_trial_are_part_of_the_question(repository):
+    assert engine_versions() == {
+        name: version(name) for name in ("onnxruntime", "openvino", "nvidia-pytriton", "plansmith-server")
+    }
+    shutil.copytree(DIGITS, repository / "digits")
+    options = options_of(repository)
+    question = look(ModelRepository.at(repository), options)
+    assert question.facts(options)["software"] == engine_versions()
 
 
 def rounds_of(rates: dict[int, list[float]], missed: dict[int, int] | None = None) -> list[FinalRound]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
+from plansmith_perf.commands.option_ranges import check_not_negative, check_positive
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
 from plansmith_perf.slo import Slo
@@ -86,11 +87,8 @@ def tune(
     repository, which is only read until the best trial has shown in interleaved rounds that it is better.
     """
     objective = Slo.parse(slo)
-    for option, number in {"--seconds": seconds, "--timeout": timeout}.items():
-        if not 0 < number < float("inf"):
-            raise LoadTestMisconfigured(f"{option} {number:g} must be above 0 and finite")
-    if warmup < 0:
-        raise LoadTestMisconfigured(f"--warmup {warmup:g} must be 0 or more")
+    check_positive(seconds=seconds, timeout=timeout)
+    check_not_negative(warmup=warmup, tolerance=tolerance)
     options = TuningOptions(
         repository=repository,
         model=model,

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from typing import TYPE_CHECKING, Any
 
 from tritonclient.grpc import model_config_pb2
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from plansmith_perf.tuning.space import SearchSpace
     from plansmith_perf.tuning.variants import Variant
 
-__all__ = ["Question", "look"]
+__all__ = ["Question", "engine_versions", "look"]
+
+# nvidia-pytriton is the wheel that carries the server, plansmith-server its backends.
+_ENGINES = ("onnxruntime", "openvino", "nvidia-pytriton", "plansmith-server")
 
 
 @dataclass(frozen=True)
@@ -82,20 +86,33 @@ class Question:
 
     def key(self, options: TuningOptions) -> str:
         """A name for the same question on the same machine: trials of another one say nothing about it."""
+        digest = hashlib.sha256(json.dumps(self.facts(options), sort_keys=True).encode()).hexdigest()[:16]
+        return f"{self.model.name} {options.slo.text} {digest}"
+
+    def facts(self, options: TuningOptions) -> dict[str, Any]:
+        """Everything that a trial's figures depend on."""
         environment = describe_environment("")
         version = self.model.version_path(self.version)
         files = {str(f.relative_to(version)): f.stat().st_size for f in sorted(version.rglob("*")) if f.is_file()}
         known = {file.path: file.sha256 for file in self.manifest.files} if self.manifest is not None else files
-        facts = {
+        return {
             "model": [self.model.name, self.version, known],
             "configs": {path: file.read_text(encoding="utf-8") for path, file in self.model.configurations.items()},
-            "load": [options.slo.text, options.protocol, options.batch_size, _sha256(options.samples)],
-            "measuring": [options.measuring.seconds, options.measuring.warmup_seconds, options.most_concurrency],
+            "load": [options.slo.text, options.protocol, options.batch_size, options.most_concurrency],
+            # Samples are the same whatever the seed.
+            "inputs": [
+                _sha256(options.samples),
+                options.distinct_inputs,
+                options.seed if options.samples is None else None,
+            ],
+            "measuring": [
+                *(options.measuring.seconds, options.measuring.warmup_seconds, options.measuring.workers),
+                *(options.measuring.timeout, options.measuring.tolerance),
+            ],
             "machine": [environment.processor, environment.cores],
+            "software": engine_versions(),
             "space": [*self.space.everything(), options.exhaustive],
         }
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-        return f"{self.model.name} {options.slo.text} {digest}"
 
 
 def look(repository: ModelRepository, options: TuningOptions) -> Question:
@@ -142,6 +159,12 @@ def look(repository: ModelRepository, options: TuningOptions) -> Question:
         variant_in_use=own[0],
         space=space,
     )
+
+
+def engine_versions() -> dict[str, str]:
+    """What computes and serves a trial, by package; "" where it is not installed."""
+    found = {distribution.metadata["Name"]: distribution.version for distribution in distributions()}
+    return {name: found.get(name, "") for name in _ENGINES}
 
 
 def _sha256(path: Path | None) -> str:
