@@ -22,10 +22,13 @@ from plansmith_perf.peers.catalogue import PEERS, choose_peers
 from plansmith_perf.peers.comparing import ComparisonOptions, run_comparison
 from plansmith_perf.peers.driving import RoundOptions
 from plansmith_perf.peers.engines import load_engine, spec_of
+from plansmith_perf.peers.environments import REQUIREMENTS, make_environment
 from plansmith_perf.peers.local import ClientContestant, EngineContestant
 from plansmith_perf.peers.peer import Peer
 from plansmith_perf.peers.results import Comparison, median_throughput, paired_ratio, read_comparison
 from plansmith_perf.peers.servers import Program, open_program
+from plansmith_perf.peers.subject import open_subject
+from plansmith_perf.requests import check_answer
 from plansmith_server.ports import find_free
 
 ROOT = Path(__file__).parent.parent
@@ -216,6 +219,47 @@ def test_the_others_are_measured_all_the_same(troubled):
     ours = next(peer for peer in troubled.peers if peer.name == "plansmith")
     assert (ours.status, len(ours.rounds)) == ("measured", 2)
     assert paired_ratio(troubled, "plansmith") is None
+
+
+def test_pytriton_runs_in_an_environment_of_its_own_with_a_triton_of_its_own():
+    (_, pytriton) = choose_peers("pytriton")
+    with (
+        open_subject(
+            REPOSITORY, "digits", samples=None, distinct_inputs=1, batch_size=1, seed=0, tolerance=1e-3
+        ) as subject,
+        pytriton.open(subject, 1) as contestant,
+    ):
+        (request,) = subject.requests
+        check_answer(contestant.ask(request.inputs), request.expected, tolerance=1e-3)
+        loaded = {file.path for process in contestant.processes for file in process.memory_maps()}
+        names = {process.name() for process in contestant.processes}
+    assert "tritonserver" in names
+    environment = make_environment(REQUIREMENTS / "pytriton.txt")
+    assert contestant.versions["nvidia-pytriton"] == environment.versions["nvidia-pytriton"]
+    assert any(Path(path).is_relative_to(environment.python.parent.parent) for path in loaded)
+    assert not any(Path(path).is_relative_to(sys.prefix) for path in loaded)
+
+
+@pytest.mark.parametrize(("output", "sentence"), [("nowhere/peers.json", "no folder"), (".", "that is a folder")])
+def test_a_result_that_cannot_be_written_is_said_before_anything_is_measured(plansmith, tmp_path, output, sentence):
+    done = plansmith(
+        *("bench", "compare", "no-such-model", "--peers", "plansmith", "--output", output), expect=2, cwd=tmp_path
+    )
+    assert sentence in done.stderr
+
+
+@pytest.mark.parametrize("words", [("--json",), ()])
+def test_a_result_that_cannot_be_written_after_all_has_been_shown(plansmith, words):
+    done = plansmith(
+        *("bench", "compare", "digits", "--repository", REPOSITORY, "--peers", "plansmith", "--rounds", "1"),
+        *("--seconds", "0.2", "--warmup", "0", "--concurrency", "2", "--output", "/proc/peers.json", *words),
+        expect=2,
+    )
+    assert "--output /proc/peers.json cannot be written" in done.stderr
+    if words:
+        assert median_throughput(Comparison.model_validate_json(done.stdout).peers[0]) > 0
+    else:
+        assert "requests in flight" in done.stdout
 
 
 def test_ctrl_c_keeps_whole_rounds_and_leaves_nothing_running(tmp_path):

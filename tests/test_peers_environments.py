@@ -72,7 +72,7 @@ def test_a_cache_folder_that_cannot_be_written_is_a_sentence(tmp_path):
 
 def test_every_requirement_is_pinned_with_its_hash():
     files = sorted(REQUIREMENTS.glob("*.txt"))
-    assert [file.stem for file in files] == ["bentoml", "fastapi", "litserve", "mlserver"]
+    assert [file.stem for file in files] == ["bentoml", "fastapi", "litserve", "mlserver", "pytriton"]
     for file in files:
         lines = [line for line in file.read_text().splitlines() if line and not line.lstrip().startswith("#")]
         pins = [line for line in lines if not line.startswith(" ")]

@@ -47,7 +47,7 @@ class ProtocolContestant:
         subject: what is compared.
         versions: of the peer's packages.
         find_processes: gives those of the server.
-        counted: whether it is a Triton, whose statistics are read.
+        counted: whether it is a Triton whose statistics may be read; PyTriton's may not.
         detail: see Contestant.
     """
 

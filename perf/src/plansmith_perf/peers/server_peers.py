@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+import sysconfig
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plansmith_perf.peers.environments import REQUIREMENTS
@@ -15,7 +18,6 @@ from plansmith_perf.peers.servers import (
     open_plansmith,
     open_program,
 )
-from plansmith_server.triton_wheel import find_triton
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,17 +50,10 @@ def _server(program: Program) -> Opener:
     return lambda subject, _: open_program(subject, program)
 
 
-def _pytriton() -> Program:
-    libraries = find_triton().environment()["LD_LIBRARY_PATH"]
-    return Program(
-        None,
-        ("nvidia-pytriton", "onnxruntime"),
-        (str(PROGRAMS / "pytriton_server.py"),),
-        body="v2",
-        counted=True,
-        # Its stub would take a system's libpython, whose standard library may be another.
-        variables={"LD_LIBRARY_PATH": libraries},
-    )
+def _library_path() -> str:
+    """Where this Python's libpython is: the environments of peers are made from it."""
+    homes = [sysconfig.get_config_var("LIBDIR"), str(Path(sys.base_prefix) / "lib")]
+    return os.pathsep.join(dict.fromkeys(filter(None, [*homes, os.environ.get("LD_LIBRARY_PATH", "")])))
 
 
 def _needs_one_tensor(subject: Subject) -> str:
@@ -178,6 +173,15 @@ SERVER_PEERS: Sequence[Peer] = (
         "server",
         "`@batch` and its default dynamic batching; HTTP, binary tensors",
         "https://triton-inference-server.github.io/pytriton/latest/binding_configuration",
-        lambda subject, _: open_program(subject, _pytriton()),
+        _server(
+            Program(
+                REQUIREMENTS / "pytriton.txt",
+                ("nvidia-pytriton", "onnxruntime"),
+                (str(PROGRAMS / "pytriton_server.py"),),
+                body="v2",
+                # Its stub would take a system's libpython, whose standard library may be another.
+                variables={"LD_LIBRARY_PATH": _library_path()},
+            )
+        ),
     ),
 )

@@ -52,7 +52,6 @@ class Program:
         body: "v2" for the Open Inference Protocol.
         path: of what answers, where it speaks something else.
         protocol: of the load, where it speaks the Open Inference Protocol.
-        counted: whether it is a Triton, whose statistics are read.
         variables: for its environment.
     """
 
@@ -62,7 +61,6 @@ class Program:
     body: Literal["v2"] | BodyFormat
     path: str = ""
     protocol: Literal["http", "grpc"] = "http"
-    counted: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -148,7 +146,7 @@ def open_program(subject: Subject, program: Program) -> Iterator[ProtocolContest
         process.wait_until(lambda: _is_ready(url, subject.model.name))
         yield stack.enter_context(
             _protocol_contestant(
-                subject, url, versions=versions, find_processes=lambda: process.processes, counted=program.counted
+                subject, url, versions=versions, find_processes=lambda: process.processes, counted=False
             )
         )
 
