@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
-from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.commands.option_ranges import check_not_negative, check_positive
+from plansmith_perf.commands.output_files import check_output, write_output
 from plansmith_perf.load.measuring import default_workers
 from plansmith_perf.peers.catalogue import choose_peers
 from plansmith_perf.peers.comparing import ComparisonOptions, run_comparison
@@ -63,13 +64,9 @@ def compare(
     Each peer is set up as its own documentation recommends, in an environment of its own that is made when it is first
     needed, and gets the same requests from the same load generator, one round after the other.
     """
-    for option, number in {"--seconds": seconds, "--timeout": timeout}.items():
-        if not 0 < number < float("inf"):
-            raise LoadTestMisconfigured(f"{option} {number:g} must be above 0 and finite")
-    if warmup < 0:
-        raise LoadTestMisconfigured(f"--warmup {warmup:g} must be 0 or more")
-    if output is not None and not output.absolute().parent.is_dir():
-        raise LoadTestMisconfigured(f"--output {output}: there is no folder {output.parent}")
+    check_positive(seconds=seconds, timeout=timeout)
+    check_not_negative(warmup=warmup, tolerance=tolerance)
+    check_output(output)
     chosen = choose_peers(peers)
     on_gpu, note = peers_for_a_gpu() if any(peer.kind == "in process" for peer in chosen) else ([], "")
     options = ComparisonOptions(
@@ -98,12 +95,12 @@ def compare(
         Console(stderr=True).print("Interrupted: nothing was measured, and no server runs any more.", soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     document = result.model_dump_json(indent=2)
-    if output is not None:
-        output.write_text(document + "\n", encoding="utf-8")
     if as_json:
         typer.echo(document)
     else:
         show_comparison(result)
+    # After it was shown: what cannot be written after all is not lost.
+    write_output(output, document)
     if not result.complete:
         Console(stderr=True).print("Interrupted: the result is partial, and no server runs any more.", soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED)
