@@ -11,7 +11,7 @@ import pytest
 from plansmith_perf.errors import WrongAnswer
 from plansmith_perf.peers.answers import compare_answers
 from plansmith_perf.peers.driving import RoundOptions, measure_round
-from plansmith_perf.peers.servers import Program, open_program
+from plansmith_perf.peers.server_openers import Program, open_program
 from plansmith_perf.peers.subject import open_subject
 from plansmith_perf.requests import CheckedRequest, check_answer
 

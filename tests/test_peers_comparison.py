@@ -23,10 +23,10 @@ from plansmith_perf.peers.comparing import ComparisonOptions, run_comparison
 from plansmith_perf.peers.driving import RoundOptions
 from plansmith_perf.peers.engines import load_engine, spec_of
 from plansmith_perf.peers.environments import REQUIREMENTS, make_environment
-from plansmith_perf.peers.local import ClientContestant, EngineContestant
+from plansmith_perf.peers.local_contestants import ClientContestant, EngineContestant
 from plansmith_perf.peers.peer import Peer
 from plansmith_perf.peers.results import Comparison, median_throughput, paired_ratio, read_comparison
-from plansmith_perf.peers.servers import Program, open_program
+from plansmith_perf.peers.server_openers import Program, open_program
 from plansmith_perf.peers.subject import open_subject
 from plansmith_perf.requests import check_answer
 from plansmith_server.ports import find_free

@@ -1,4 +1,4 @@
-"""The peers without a server of their own: client libraries on plansmith's server, and models in process."""
+"""The peers without a server of their own, client libraries and models in process: what each is and how it is set up."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import onnxruntime
 from plansmith_build.linting.context import backend_of
 from plansmith_perf.peers.engines import load_engine, packages_of, spec_of
 from plansmith_perf.peers.environments import PeerUnavailable
-from plansmith_perf.peers.local import ClientContestant, EngineContestant
+from plansmith_perf.peers.local_contestants import ClientContestant, EngineContestant
 from plansmith_perf.peers.peer import Opener, Peer
-from plansmith_perf.peers.servers import family_of
+from plansmith_perf.peers.server_openers import family_of
 from plansmith_server.gpu import gpu_is_usable
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_perf.peers.environments import REQUIREMENTS
 from plansmith_perf.peers.peer import Opener, Peer
-from plansmith_perf.peers.servers import (
+from plansmith_perf.peers.server_openers import (
     BATCH_WAIT_SECONDS,
     PROGRAMS,
     Program,

@@ -1,4 +1,4 @@
-"""Peers without a server of their own: client libraries on plansmith's server, and models in process."""
+"""How each peer without a server of its own is asked, a client library or a model in process, and what load it gets."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from plansmith_perf.peers.client_calls import ClientKind, is_async, open_async_call, open_calls
 from plansmith_perf.peers.client_driver import ClientPlan
-from plansmith_perf.peers.contestants import LOADED_REQUESTS, in_threads
 from plansmith_perf.peers.conversation import write_arrays
 from plansmith_perf.peers.engine_driver import EnginePlan
+from plansmith_perf.peers.server_contestants import LOADED_REQUESTS, in_threads
 from plansmith_perf.peers.stacking import answers_of, best_stack, stack_requests
 
 if TYPE_CHECKING:

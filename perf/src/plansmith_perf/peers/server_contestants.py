@@ -1,4 +1,4 @@
-"""Peers that run as servers: how each is asked, and what load it gets."""
+"""How each peer that is a server is asked, and what load it gets."""
 
 from __future__ import annotations
 

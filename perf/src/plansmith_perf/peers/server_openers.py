@@ -1,4 +1,4 @@
-"""Starts the peers that are servers."""
+"""Starts and ends the servers that peers are."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from plansmith_build.filesystem import mirror
 from plansmith_build.linting.context import backend_of
 from plansmith_build.repository import CONFIG
 from plansmith_client import Client, ClientError
-from plansmith_perf.peers.contestants import BodyContestant, ProtocolContestant
 from plansmith_perf.peers.environments import make_environment
 from plansmith_perf.peers.processes import PeerProcess
+from plansmith_perf.peers.server_contestants import BodyContestant, ProtocolContestant
 from plansmith_server import ServerOptions, TritonServer
 from plansmith_server.ports import find_free
 
