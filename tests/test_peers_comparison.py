@@ -180,6 +180,7 @@ def troubled(tmp_path_factory) -> Comparison:
             # One answer tells that it is ready; the comparison has eight.
             own_program("always wrong", wrong_server, "0"),
             own_program("wrong under load", wrong_server, "40"),
+            own_program("wrong now and then", wrong_server, "9", "among-errors"),
             own_program("does not start", "-c", "raise SystemExit('there is no such model')"),
             own_program("cannot be installed", "-c", "", requirements=impossible),
             nobody_listens(),
@@ -200,6 +201,7 @@ def troubled(tmp_path_factory) -> Comparison:
     [
         ("always wrong", "wrong", "is off by"),
         ("wrong under load", "wrong", "under load: output"),
+        ("wrong now and then", "wrong", "under load: "),
         ("does not start", "failed", "there is no such model"),
         ("cannot be installed", "unavailable", "cannot be installed"),
         ("raises its own", "failed", "InferenceServerException: "),

@@ -1,4 +1,4 @@
-"""The peers without a server of their own, client libraries and models in process: what each is and how it is set up."""
+"""The peers without a server of their own, client libraries and models in process: what each is and how set up."""
 
 from __future__ import annotations
 
