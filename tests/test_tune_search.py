@@ -24,7 +24,7 @@ from plansmith_perf.requests import CheckedRequest
 from plansmith_perf.results import ClosedLoop, Measurement, Usage
 from plansmith_perf.slo import Slo
 from plansmith_perf.tuning.answers import compared_answers
-from plansmith_perf.tuning.finals import decide
+from plansmith_perf.tuning.finals import Finalist, decide, play_rounds
 from plansmith_perf.tuning.ladder import climb
 from plansmith_perf.tuning.options import TuningOptions
 from plansmith_perf.tuning.question import engine_versions, look
@@ -496,3 +496,22 @@ def test_answers_that_depend_on_what_else_is_in_the_batch_are_wrong_however_inex
         record = runner.run(1, config, setting, reduced_precision=True)
     assert record.status == "wrong"
     assert "under load: WRONG ANSWER: output 'y' is off by" in record.reason
+
+
+def test_a_finalist_that_can_no_longer_win_is_not_measured_any_further(batch_dependent):
+    with batch_dependent(0.005) as (runner, config):
+        hasty = replace(runner, slo=Slo.parse("p50=5us"))
+        setting = SettingRecord(
+            variant="sums", instances=1, threads=0, max_batch_size=8, queue_delay=50000, preferred_batch_size=0
+        )
+        record = TrialRecord(
+            number=4, setting=setting, status="measured", reason="", throughput=20, concurrency=1, latency=5, seconds=1
+        )
+        told = []
+        played = play_rounds(
+            hasty, [Finalist(record, config, reduced_precision=False)], in_use=0, rounds=5,
+            progress=lambda *now: told.append(now),
+        )  # fmt: skip
+    # Three of five missed are no majority any more.
+    assert [(one.trial, one.round, one.kept) for one in played] == [(4, number, False) for number in range(3)]
+    assert told == [(f"round {number + 1} of 5: trial 4, 1.1 s", number, 5) for number in range(3)]

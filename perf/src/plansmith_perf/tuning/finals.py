@@ -124,7 +124,7 @@ def play_rounds(
                 left = len(order) - place + (rounds - number - 1) * len(running)
                 seconds = round_seconds(runner.slo, player.rate, least=runner.measuring.seconds)
                 name = "what is in use" if which == in_use else f"trial {which}"
-                doing = f"round {number + 1} of {rounds}: {name}, {seconds:.0f} s"
+                doing = f"round {number + 1} of {rounds}: {name}, {seconds:.2g} s"
                 progress(doing, len(played), len(played) + left)
                 try:
                     found = _measured(runner, player, number)
