@@ -13,7 +13,10 @@ from plansmith_perf.results import Environment
 
 __all__ = ["describe_environment"]
 
-_PACKAGES = ("plansmith-perf", "plansmith-client", "grpcio", "numpy", "tritonclient")
+_PACKAGES = (
+    *("plansmith-perf", "plansmith-client", "grpcio", "numpy", "tritonclient"),
+    *("nvidia-pytriton", "onnxruntime", "openvino"),
+)
 
 
 def describe_environment(server: str) -> Environment:
