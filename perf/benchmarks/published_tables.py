@@ -15,8 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plansmith_perf.load.analysis import samples_needed
-from plansmith_perf.peers.results import median_throughput, paired_ratio, read_comparison
+from plansmith_perf.peers.results import median_latency, median_throughput, paired_ratio, read_comparison
 from plansmith_perf.tuning.records import TuningRecord
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def peers(model: str) -> list[Row]:
             (
                 peer.name,
                 _number(rate) if rate is not None else f"{peer.status}: {peer.reason}",
-                *(_percentile(peer.rounds, percent) for percent in ("50", "99")),
+                *(_percentile(peer, percentile) for percentile in (50, 99)),
                 f"{ratio:.2f}" if ratio is not None else "-",
                 f"{peer.top1_agreement:.1%}" if peer.top1_agreement is not None else "-",
             )
@@ -197,13 +196,9 @@ def _paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True))
 
 
-def _percentile(rounds: Sequence[Any], percent: str) -> str:
-    found = [
-        measured.latency.percentiles[percent] / 1000
-        for measured in rounds
-        if measured.latency is not None and measured.latency.count >= samples_needed(float(percent))
-    ]
-    return _number(statistics.median(found)) if len(found) == len(rounds) and found else "-"
+def _percentile(peer: PeerResult, percentile: float) -> str:
+    latency = median_latency(peer, percentile)
+    return _number(latency / 1000) if latency is not None else "-"
 
 
 def _number(value: float | None) -> str:

@@ -125,6 +125,7 @@ def stability(records: Records, seconds: float) -> Stability | None:
 def timeline(records: Records, seconds: float) -> list[TimelineSecond]:
     """What was answered in each second, also of what was sent in the warm-up: see `answers_per_second`."""
     rows = []
+    records = records.select(records.done < seconds * 1e9)
     which = records.done // 1_000_000_000
     for second in range(math.ceil(seconds)):
         part = records.select(which == second)
