@@ -108,7 +108,6 @@ NOT_IN_TORCH = {
     "AveragePool ceil_mode": ("AveragePool <kernel_shape = [2, 2], strides = [2, 2], ceil_mode = 1> (x)", 17),
     "AveragePool dilations": ("AveragePool <kernel_shape = [2, 2], dilations = [2, 2]> (x)", 19),
     "Reshape allowzero": ("Reshape <allowzero = 1> (x, size)", 17),
-    "Softmax opset 12": ("Softmax <axis = 1> (x)", 12),
     "Constant value_ints": ("Constant <value_ints = [1, 2]> ()", 17),
     "padding differs": ("MaxPool <kernel_shape = [2, 2], pads = [0, 0, 1, 1]> (x)", 17),
     "com.microsoft.Gelu counterpart": ("com.microsoft.Gelu (x)", 17),
@@ -151,9 +150,15 @@ IN_TORCH = (
 
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed: pip install torch")
-@pytest.mark.parametrize("operator", IN_TORCH)
-def test_an_operator_that_torch_is_told_of_computes_what_onnx_runtime_does(tmp_path, operator):
-    spec = one_operator(tmp_path, operator, 17)
+@pytest.mark.parametrize(
+    ("operator", "opset"),
+    [
+        *((operator, 17) for operator in IN_TORCH),
+        *(("Softmax (x)", 9), ("Softmax <axis = 2> (x)", 12), ("Softmax <axis = 3> (x)", 12)),
+    ],
+)
+def test_an_operator_that_torch_is_told_of_computes_what_onnx_runtime_does(tmp_path, operator, opset):
+    spec = one_operator(tmp_path, operator, opset)
     x = np.random.default_rng(0).standard_normal((2, 3, 5, 5), np.float32)
     session = onnxruntime.InferenceSession(spec.file)
     (expected,) = session.run(None, {"x": x})

@@ -68,13 +68,13 @@ def load_torch_graph(file: Path, outputs: Sequence[str]) -> Compute:
         raise PeerUnavailable("torch is not installed: pip install torch") from error
     model = onnx.load(str(file))
     graph = model.graph
-    operators = _operators(torch)
+    opset = next((entry.version for entry in model.opset_import if entry.domain in _STANDARD), 1)
+    operators = _operators(torch, opset)
     unknown = sorted({_full_name(node) for node in graph.node} - operators.keys())
     if unknown:
         raise PeerUnavailable(f"the operator {unknown[0]} has no counterpart here")
-    opset = next((entry.version for entry in model.opset_import if entry.domain in _STANDARD), 1)
     for node in graph.node:
-        _check(node, opset)
+        _check(node)
     constants = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
     steps = [
         (
@@ -98,7 +98,7 @@ def load_torch_graph(file: Path, outputs: Sequence[str]) -> Compute:
     return compute
 
 
-def _operators(torch: Any) -> Mapping[str, Callable[[list[Any], Attributes], Any]]:
+def _operators(torch: Any, opset: int) -> Mapping[str, Callable[[list[Any], Attributes], Any]]:
     functional = torch.nn.functional
     return {
         "Add": lambda x, _: x[0] + x[1],
@@ -127,7 +127,7 @@ def _operators(torch: Any) -> Mapping[str, Callable[[list[Any], Attributes], Any
             [x[0].shape[axis] if size == 0 else size for axis, size in enumerate(x[1].tolist())]
         ),
         "Sigmoid": lambda x, _: x[0].sigmoid(),
-        "Softmax": lambda x, a: x[0].softmax(a.get("axis", -1)),
+        "Softmax": _softmax if opset >= _SOFTMAX_OF_ONE_AXIS else _softmax_of_several_axes,
         "Sub": lambda x, _: x[0] - x[1],
         "Sum": lambda x, _: sum(x[1:], x[0]),
         "Tanh": lambda x, _: x[0].tanh(),
@@ -138,7 +138,7 @@ def _full_name(node: onnx.NodeProto) -> str:
     return node.op_type if node.domain in _STANDARD else f"{node.domain}.{node.op_type}"
 
 
-def _check(node: onnx.NodeProto, opset: int) -> None:
+def _check(node: onnx.NodeProto) -> None:
     """Refuse what the operators here would pass over."""
     attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
     for name, value in attributes.items():
@@ -147,12 +147,19 @@ def _check(node: onnx.NodeProto, opset: int) -> None:
             raise PeerUnavailable(f"the operator {node.op_type} with {name}={value} has no counterpart here")
     if sum(map(bool, node.output)) != 1:
         raise PeerUnavailable(f"the operator {node.op_type} with more than one output has no counterpart here")
-    if node.op_type == "Softmax" and opset < _SOFTMAX_OF_ONE_AXIS:
-        raise PeerUnavailable(f"the operator Softmax of opset {opset}, over several axes, has no counterpart here")
     if len(attributes.get("kernel_shape", (0, 0))) != _TWO_DIMENSIONS:
         raise PeerUnavailable(f"the operator {node.op_type} in other than two dimensions has no counterpart here")
     if node.op_type in ("AveragePool", "Conv", "MaxPool"):
         _symmetric(attributes)
+
+
+def _softmax(x: list[Any], attributes: Attributes) -> Any:
+    return x[0].softmax(attributes.get("axis", -1))
+
+
+def _softmax_of_several_axes(x: list[Any], attributes: Attributes) -> Any:
+    """Before opset 13: over all axes from this one on, as if they were one."""
+    return x[0].flatten(attributes.get("axis", 1)).softmax(-1).reshape(x[0].shape)
 
 
 def _divide(torch: Any, x: list[Any]) -> Any:
