@@ -51,7 +51,9 @@ def summary() -> list[Row]:
 def peers(model: str) -> list[Row]:
     """Every peer of one comparison."""
     comparison = _comparison(model)
-    rows: list[Row] = [("peer", "requests/s", "p50, ms", "p95, ms", "p99, ms", f"ratio to {comparison.baseline}", "top-1")]
+    percentiles = (50, 95, 99)
+    headings = ("peer", "requests/s", *(f"p{percentile}, ms" for percentile in percentiles))
+    rows: list[Row] = [(*headings, f"ratio to {comparison.baseline}", "top-1")]
     for peer in comparison.peers:
         rate = median_throughput(peer)
         ratio = paired_ratio(comparison, peer.name)
@@ -59,7 +61,7 @@ def peers(model: str) -> list[Row]:
             (
                 peer.name,
                 _number(rate) if rate is not None else f"{peer.status}: {peer.reason}",
-                *(_percentile(peer, percentile) for percentile in (50, 95, 99)),
+                *(_percentile(peer, percentile) for percentile in percentiles),
                 f"{ratio:.2f}" if ratio is not None else "-",
                 f"{peer.top1_agreement:.1%}" if peer.top1_agreement is not None else "-",
             )
