@@ -166,7 +166,7 @@ def test_a_pipeline_is_failed_by_a_slower_result(plansmith, measured):
 def test_a_pipeline_does_not_pass_on_what_was_not_compared(plansmith, measured):
     document = json.loads((measured / "one.json").read_text())
     for m in document["measurements"]:
-        m["load"]["concurrency"] += 1
+        m["load"]["concurrency"] += 100
     (measured / "other.json").write_text(json.dumps(document))
     words = ("bench", "diff", "one.json", "other.json")
     done = plansmith(*words, "--fail-if-slower", "5%", cwd=measured, expect=2)
