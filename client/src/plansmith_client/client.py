@@ -32,7 +32,8 @@ __all__ = ["Client"]
 class Client:
     """A client of one or several servers of the Open Inference Protocol, over gRPC or HTTP with the same behaviour.
 
-    Safe to use from many threads at once, and in the child of a fork, which gets connections of its own. Nothing is
+    Safe to use from many threads at once, and in the child of a fork, which gets connections of its own; over gRPC only
+    where no other thread is in a call at the moment of the fork, which gRPC itself does not support. Nothing is
     connected before the first call; `close()`, or leaving the `with` block, ends it. Proxies named in the environment
     are not used.
 
