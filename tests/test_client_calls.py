@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 import pytest
 from client_faces import FACES, open_client, url_of
-from client_servers import triton_with
+from client_servers import settled, triton_with
 
 from plansmith_client import (
     AsyncClient,
@@ -280,10 +280,10 @@ def test_the_configuration_is_the_same_document_over_every_face(client):
 
 def test_statistics_count_requests_rows_and_time(client):
     model = client.model("double")
-    before = model.statistics()[0]
+    before = settled(model.statistics)[0]
     for rows in (1, 3, 3):
         model(np.ones((rows, 4), np.float32))
-    after = model.statistics()[0]
+    after = settled(model.statistics)[0]
     assert (after.name, after.version) == ("double", "1")
     assert after.inferences - before.inferences == 7
     assert after.executions - before.executions == 3
@@ -300,10 +300,10 @@ def test_statistics_count_requests_rows_and_time(client):
 def test_the_response_cache_counts_its_hits(client):
     model = client.model("twice")
     rows = np.full((1, 4), float(np.random.default_rng().integers(1 << 20)), np.float32)
-    before = model.statistics()[0].cache_hit.count
+    before = settled(model.statistics)[0].cache_hit.count
     for _ in range(3):
         np.testing.assert_array_equal(model(rows).array, rows * 2)
-    assert model.statistics()[0].cache_hit.count - before == 2
+    assert settled(model.statistics)[0].cache_hit.count - before == 2
 
 
 def test_an_ensemble_is_a_model_like_any_other(client):
@@ -395,7 +395,7 @@ def test_a_full_queue_is_no_reason_to_send_again(server):
     with open_client("grpc", server.grpc_url, timeout=20) as client:
         slow = client.model("slow")
         slow([[0.0]])
-        before = slow.statistics()[0]
+        before = settled(slow.statistics)[0]
 
         def call(_):
             try:
@@ -405,7 +405,7 @@ def test_a_full_queue_is_no_reason_to_send_again(server):
 
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             refused = sum(isinstance(outcome, ServerOverloaded) for outcome in pool.map(call, range(8)))
-        after = slow.statistics()[0]
+        after = settled(slow.statistics)[0]
         assert refused
         assert after.success.count - before.success.count + after.fail.count - before.fail.count <= 8
 

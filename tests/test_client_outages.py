@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pytest
 from client_faces import FACES, open_client, url_of
-from client_servers import triton_with
+from client_servers import settled, triton_with
 from fault_proxy import Fault, fault_proxy
 
 from plansmith_client import (
@@ -68,7 +68,8 @@ def nobody(face: str) -> str:
 
 def successes(server, model: str) -> int:
     with Client(server.grpc_url) as client:
-        return sum(statistics.success.count for statistics in client.model(model).statistics())
+        counted = settled(client.model(model).statistics)
+    return sum(statistics.success.count for statistics in counted)
 
 
 # One server.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from client_servers import triton_with
+from client_servers import settled, triton_with
 from PIL import Image
 
 from plansmith_client import Client, TensorSpec
@@ -37,6 +37,7 @@ def command(plansmith, server, tmp_path):
 def test_statistics_as_one_document(command, server):
     with Client(server.grpc_url) as client:
         client.model("double")(np.ones((3, 4), np.float32))
+        settled(client.model("double").statistics)
     for url in (server.grpc_url, server.http_url):
         document = json.loads(command("stats", "--json", url=url).stdout)
         double = next(entry for entry in document["models"] if entry["name"] == "double")

@@ -12,6 +12,7 @@ import onnx.parser
 import pytest
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
+from client_servers import settled
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
@@ -401,8 +402,12 @@ def ask_together(
 
 def executions(client: grpc_client.InferenceServerClient, model: str) -> tuple[int, int]:
     """How many rows the model computed, and in how many runs."""
-    statistics = client.get_inference_statistics(model).model_stats[0]
-    return statistics.inference_count, statistics.execution_count
+
+    def counted() -> tuple[int, int]:
+        statistics = client.get_inference_statistics(model).model_stats[0]
+        return statistics.inference_count, statistics.execution_count
+
+    return settled(counted)
 
 
 def as_text(array: np.ndarray) -> np.ndarray:

@@ -53,6 +53,8 @@ class BatchStatistics:
 class ModelStatistics:
     """What one version of a model has done since it was loaded.
 
+    Triton counts a request after its answer has left: asked at once, it may not know the last one yet.
+
     Attributes:
         name: the model's name.
         version: the version.
