@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from plansmith_client import Model
 
-__all__ = ["CheckedRequest", "check_answer", "checked_requests"]
+__all__ = ["CheckedRequest", "check_answer", "checked_requests", "relative_difference"]
 
 
 @dataclass(frozen=True)
@@ -79,16 +80,23 @@ def check_answer(answer: Mapping[str, NDArray[Any]], expected: Mapping[str, NDAr
                 f"{list(reference.shape)} was expected"
             )
         if reference.dtype.kind == "f":
-            difference = _distance(given.astype(np.float64), reference.astype(np.float64))
+            difference = relative_difference(given, reference)
             if not difference <= tolerance:
                 raise WrongAnswer(f"output {name!r} is off by {difference:.2g} of its greatest value")
         elif not np.array_equal(given, reference):
             raise WrongAnswer(f"output {name!r} has other values than the same request got from the idle server")
 
 
-def _distance(given: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
+def relative_difference(given: NDArray[Any], reference: NDArray[Any]) -> float:
+    """The greatest difference of two arrays of one shape, relative to the greatest finite magnitude of the second.
+
+    Returns:
+        0 where they are equal, infinities and NaN included; infinite where one is no number and the other is.
+    """
+    given, reference = given.astype(np.float64), reference.astype(np.float64)
     same = (given == reference) | (np.isnan(given) & np.isnan(reference))
     if same.all():
         return 0.0
     scale = float(np.abs(reference).max(initial=0.0, where=np.isfinite(reference))) or 1.0
-    return float(np.abs(given[~same] - reference[~same]).max()) / scale
+    difference = float(np.abs(given[~same] - reference[~same]).max()) / scale
+    return math.inf if math.isnan(difference) else difference

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from plansmith_perf.errors import WrongAnswer
 from plansmith_perf.peers.stacking import batch_sizes
-from plansmith_perf.requests import CheckedRequest, check_answer
+from plansmith_perf.requests import CheckedRequest, check_answer, relative_difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -127,16 +125,7 @@ def _change_by_batching(
 
 
 def _distance(answer: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> float:
-    furthest = 0.0
-    for name, reference in expected.items():
-        one, other = reference.astype(np.float64), answer[name].astype(np.float64)
-        differ = (one != other) & ~(np.isnan(one) & np.isnan(other))
-        if differ.any():
-            scale = float(np.abs(one).max(initial=0.0, where=np.isfinite(one))) or 1.0
-            difference = float(np.abs(one[differ] - other[differ]).max()) / scale
-            # A comparison with NaN is false, whichever way round.
-            furthest = float("inf") if np.isnan(difference) else max(furthest, difference)
-    return furthest
+    return max((relative_difference(answer[name], reference) for name, reference in expected.items()), default=0.0)
 
 
 def _top1(answer: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> tuple[int, int]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import TYPE_CHECKING, Any
 
-from plansmith_perf.peers.results import median_throughput, paired_ratio
+from plansmith_perf.peers.results import median_latency, median_throughput, paired_ratio
 from plansmith_perf.report.blocks import Cell, Column, Figure, Link, Table
 from plansmith_perf.report.formatting import NOTHING, as_milliseconds, as_rate, as_ratio, as_share
-from plansmith_perf.report.latencies import settled_latency, too_few_answers
+from plansmith_perf.report.latencies import too_few_answers
 from plansmith_perf.report.style import axis, color_of_series, layout, plain
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def peers_table(comparison: Comparison) -> Table:
                 peer.name + (" (baseline)" if peer is baseline else ""),
                 peer.kind,
                 as_rate(mine),
-                *(NOTHING if wrong else as_milliseconds(_median_latency(peer, percent)) for percent in _PERCENTS),
+                *(NOTHING if wrong else as_milliseconds(median_latency(peer, percent)) for percent in _PERCENTS),
                 as_ratio(ratio),
                 both,
                 _agreement(peer),
@@ -116,13 +115,6 @@ def peer_setups_table(comparison: Comparison) -> Table:
 
 def _fastest_first(comparison: Comparison) -> list[PeerResult]:
     return sorted(comparison.peers, key=lambda peer: -(median_throughput(peer) or 0.0))
-
-
-def _median_latency(peer: PeerResult, percent: float) -> float | None:
-    """The median of the rounds; None where any of them had too few answers for that percentile."""
-    found = [settled_latency(measured.latency, percent) for measured in peer.rounds]
-    known = [latency for latency in found if latency is not None]
-    return statistics.median(known) if known and len(known) == len(found) else None
 
 
 def _status(peer: PeerResult) -> str:

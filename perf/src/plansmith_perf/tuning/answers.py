@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plansmith_perf.errors import WrongAnswer
-from plansmith_perf.requests import CheckedRequest, check_answer
+from plansmith_perf.requests import CheckedRequest, check_answer, relative_difference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,15 +116,8 @@ def _cost_of_batching(model: Model, requests: Sequence[CheckedRequest]) -> float
         answer = model.infer(batch)
         for number, request in enumerate(chosen):
             for name, alone in request.expected.items():
-                if alone.dtype.kind == "f":
-                    part = answer[name][number * rows : (number + 1) * rows]
-                    furthest = max(furthest, _difference(part, alone))
+                part = answer[name][number * rows : (number + 1) * rows]
+                if alone.dtype.kind == "f" and part.shape == alone.shape:
+                    furthest = max(furthest, relative_difference(part, alone))
         together *= 2
     return furthest
-
-
-def _difference(given: NDArray[Any], reference: NDArray[Any]) -> float:
-    if given.shape != reference.shape or not reference.size:
-        return 0.0
-    scale = float(np.abs(reference).max()) or 1.0
-    return float(np.nan_to_num(np.abs(given.astype(np.float64) - reference.astype(np.float64)).max() / scale))
