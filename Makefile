@@ -9,6 +9,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 MEMBERS := client build_engines server perf
 # All but pytorch: see CONTRIBUTING.md.
 EXTRAS := aio bfloat16 cli cuda keras opentelemetry openvino prometheus signing sklearn tensorrt
+# Where this is set, each of the many programs that are started would compile all its imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 STAMP := .venv/.installed
 

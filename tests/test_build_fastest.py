@@ -277,7 +277,7 @@ def test_a_server_that_does_not_start_leaves_what_was_measured_in_process(reposi
 def test_a_well_known_network_goes_through_all_targets_without_a_crash(name, plansmith, repository):
     done = plansmith(
         *("build", light_model_path(name), "--target", "auto", "--data", "random:4", "--repository", repository),
-        *("--no-serve", "--calibration", "minmax", "--json"),
+        *("--no-serve", "--calibration", "minmax", "--max-batch-size", "2", "--json"),
     )
     result = json.loads(done.stdout)
     usable = candidates(result, target="onnxruntime", device="cpu", precision="fp32")
