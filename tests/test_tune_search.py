@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DIGITS = Path(__file__).parent.parent / "model_repository" / "digits"
+SLOW = Path(__file__).parent / "models_python" / "slow"
 SLO = Slo.parse("p99=50ms")
 
 
@@ -514,4 +515,34 @@ def test_a_finalist_that_can_no_longer_win_is_not_measured_any_further(batch_dep
         )  # fmt: skip
     # Three of five missed are no majority any more.
     assert [(one.trial, one.round, one.kept) for one in played] == [(4, number, False) for number in range(3)]
-    assert told == [(f"round {number + 1} of 5: trial 4, 1.1 s", number, 5) for number in range(3)]
+    assert told == [(f"round {number + 1} of 5: trial 4, 1 in flight, 1.1 s", number, 5) for number in range(3)]
+
+
+@pytest.mark.parametrize(("limit", "in_flight", "kept"), [("70ms", 3, True), ("10ms", 2, False)])
+def test_a_finalist_that_misses_at_the_edge_plays_on_with_fewer_in_flight(repository, limit, in_flight, kept):
+    shutil.copytree(SLOW, repository / "slow")
+    # One at a time, 20 ms each: six in flight take 120 ms.
+    text = (repository / "slow" / "config.pbtxt").read_text().partition("dynamic_batching")[0]
+    (repository / "slow" / "config.pbtxt").write_text(text)
+    seconds = np.full((1, 1), 0.02, np.float32)
+    options = MeasuringOptions(
+        seconds=0.5, warmup_seconds=0.1, workers=1, timeout=10, tolerance=1e-3, percentiles=[50], seed=0
+    )
+    setting = SettingRecord(
+        variant="slow", instances=1, threads=0, max_batch_size=1, queue_delay=None, preferred_batch_size=0
+    )
+    record = TrialRecord(
+        number=4, setting=setting, status="measured", reason="", throughput=50, concurrency=6, latency=5, seconds=1
+    )
+    told = []
+    with Workbench(ModelRepository.at(repository).existing_model("slow"), "grpc") as workbench:
+        runner = TrialRunner(
+            workbench, [CheckedRequest({"seconds": seconds}, {"slept": seconds})], Slo.parse(f"p50={limit}"), options,
+            batch_size=1, tolerance=1e-3, most=8,
+        )  # fmt: skip
+        played = play_rounds(
+            runner, [Finalist(record, config_from_text(text), reduced_precision=False)], in_use=0, rounds=3,
+            progress=lambda doing, *_: told.append(doing),
+        )  # fmt: skip
+    assert [(one.concurrency, one.kept) for one in played] == [(in_flight, kept)] * (3 if kept else 2)
+    assert [doing for doing in told if " 4 in flight" in doing]

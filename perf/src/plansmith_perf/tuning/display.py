@@ -92,6 +92,7 @@ def _trials_table(record: TuningRecord) -> Table:
 def _rounds_table(record: TuningRecord) -> Table:
     table = Table(title="Rounds, in turn, requests/s", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
     table.add_column("trial", justify="right")
+    table.add_column("in flight", justify="right")
     rounds = sorted({played.round for played in record.rounds})
     for number in rounds:
         table.add_column(str(number + 1), justify="right")
@@ -101,5 +102,6 @@ def _rounds_table(record: TuningRecord) -> Table:
             f"{found.throughput:,.0f}{'' if found.kept else ' (missed)'}" if (found := by_round.get(number)) else "-"
             for number in rounds
         ]
-        table.add_row(str(trial) if trial else "in use", *cells)
+        in_flight = next(iter(by_round.values())).concurrency
+        table.add_row(str(trial) if trial else "in use", str(in_flight or "-"), *cells)
     return table

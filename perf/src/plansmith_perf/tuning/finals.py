@@ -30,6 +30,9 @@ __all__ = ["LEAST_GAIN", "Decision", "Finalist", "decide", "play_rounds"]
 # Less than this is not worth a new version.
 LEAST_GAIN = 1.02
 _SIGNIFICANT = 0.05
+# How often a finalist may try fewer requests in flight, and how many of them are left each time.
+_STEPS_DOWN = 3
+_STEP_DOWN = 0.75
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class _Player:
 
     Attributes:
         trial: its server.
-        load: the concurrency that was best in the search.
+        load: the concurrency that was best in the search, or fewer where that turned out to miss the SLO.
         rate: answers per second that are expected of it.
         missed: rounds in which it did not keep the SLO.
     """
@@ -94,9 +97,10 @@ def play_rounds(
 ) -> tuple[FinalRound, ...]:
     """Measure all in turn, each on a server of its own that runs throughout and at its own best concurrency.
 
-    What is published is decided here, so a measurement lasts until enough was answered for the SLO's percentile. A
-    finalist whose server does not start again, or answers wrongly, has no more rounds from then on; neither has one
-    that has missed the SLO too often to win.
+    What is published is decided here, so a measurement lasts until enough was answered for the SLO's percentile. The
+    search was shorter: what misses the SLO in its first round plays on with fewer requests in flight. A finalist whose
+    server does not start again, or answers wrongly, has no more rounds from then on; neither has one that has missed
+    the SLO too often to win.
 
     Args:
         runner: of the search.
@@ -122,12 +126,15 @@ def play_rounds(
             for place, which in enumerate(order):
                 player = running[which]
                 left = len(order) - place + (rounds - number - 1) * len(running)
-                seconds = round_seconds(runner.slo, player.rate, least=runner.measuring.seconds)
-                name = "what is in use" if which == in_use else f"trial {which}"
-                doing = f"round {number + 1} of {rounds}: {name}, {seconds:.2g} s"
-                progress(doing, len(played), len(played) + left)
+                name = f"round {number + 1} of {rounds}: {'what is in use' if which == in_use else f'trial {which}'}"
+
+                def tell(doing: str, name: str = name, left: int = left) -> None:
+                    progress(f"{name}, {doing}", len(played), len(played) + left)
+
                 try:
-                    found = _measured(runner, player, number)
+                    found = _measured(runner, player, number, tell)
+                    if number == 0 and not runner.slo.is_met(found):
+                        found = _with_fewer_in_flight(runner, player, found, tell)
                 except PerfError:
                     del running[which]
                     continue
@@ -140,10 +147,11 @@ def play_rounds(
     return tuple(played)
 
 
-def _measured(runner: TrialRunner, player: _Player, number: int) -> Measurement:
+def _measured(runner: TrialRunner, player: _Player, number: int, tell: Callable[[str], None]) -> Measurement:
     """One measurement, and a longer one where its answers are fewer than the search promised."""
     for last in (False, True):
         seconds = round_seconds(runner.slo, player.rate, least=runner.measuring.seconds)
+        tell(f"{player.load.concurrency} in flight, {seconds:.2g} s")
         options = replace(runner.measuring, seed=runner.measuring.seed + number, seconds=seconds)
         found = player.trial.measure(player.load, options, lambda _: None)
         if last or not runner.slo.is_met(found) or runner.slo.has_enough(found):
@@ -152,11 +160,28 @@ def _measured(runner: TrialRunner, player: _Player, number: int) -> Measurement:
     return found
 
 
+def _with_fewer_in_flight(
+    runner: TrialRunner, player: _Player, found: Measurement, tell: Callable[[str], None]
+) -> Measurement:
+    """The first round with as few requests in flight as it takes to keep the SLO, if some steps down lead there."""
+    for _ in range(_STEPS_DOWN):
+        if player.load.concurrency == 1:
+            break
+        player.load = ClosedLoop(concurrency=int(_STEP_DOWN * player.load.concurrency))
+        player.rate *= _STEP_DOWN
+        found = _measured(runner, player, 0, tell)
+        if runner.slo.is_met(found):
+            # Chosen because it kept the SLO: the round is another one, which may not.
+            return _measured(runner, player, 0, tell)
+    return found
+
+
 def _final_round(runner: TrialRunner, which: int, number: int, found: Measurement) -> FinalRound:
     return FinalRound(
         trial=which,
         round=number,
         throughput=found.throughput,
+        concurrency=found.load.concurrency if isinstance(found.load, ClosedLoop) else None,
         latency=found.latency.percentiles[f"{runner.slo.percentile:g}"] if found.latency else None,
         kept=runner.slo.is_met(found) and runner.slo.has_enough(found),
         seconds=found.seconds,

@@ -76,6 +76,7 @@ class FinalRound(_Record):
     throughput: float
     latency: float | None
     kept: Annotated[bool, Field(description="whether enough was answered to judge the SLO, and it was kept")]
+    concurrency: Annotated[int | None, Field(description="requests in flight; null: not recorded")] = None
     seconds: Annotated[float | None, Field(description="length of the measurement; null: not recorded")] = None
     answers: Annotated[int | None, Field(description="behind the latency; null: not recorded")] = None
     notes: Annotated[tuple[str, ...], Field(description="what to know before trusting the figures")] = ()
