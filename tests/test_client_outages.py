@@ -28,6 +28,7 @@ from plansmith_client import (
     ServerOverloaded,
     ServerUnavailable,
 )
+from plansmith_client.transports import grpc_channels
 
 MODELS = ("accumulate", "crashing", "double", "repeat", "slow", "versions")
 ROWS = np.ones((2, 4), np.float32)
@@ -189,6 +190,24 @@ def test_a_model_whose_process_dies_is_an_error_of_the_model_and_the_client_goes
         with pytest.raises(ClientError):
             client.model("crashing").infer({"die": [True]}, timeout=10)
         assert client.model("double")(ROWS).array.tolist() == (ROWS * 2).tolist()
+
+
+@pytest.mark.parametrize("face", ["grpc", "grpc-async"])
+def test_an_idle_connection_is_silent_and_is_replaced_by_the_next_call(proxy, face, monkeypatch):
+    # Three pings without a call and Triton hangs up. Both wait for minutes, which is too long for a test.
+    sooner = {"grpc.keepalive_time_ms": 300, "grpc.client_idle_timeout_ms": 2000}
+    options = tuple((name, sooner.get(name, value)) for name, value in grpc_channels.CHANNEL_OPTIONS)
+    monkeypatch.setattr(grpc_channels, "CHANNEL_OPTIONS", options)
+    with open_client(face, proxy.url, timeout=10, retries=0) as client:
+        model = client.model("double")
+        model(ROWS)
+        time.sleep(0.3)
+        before = proxy.request_bytes
+        time.sleep(1)
+        assert (proxy.request_bytes, proxy.connections) == (before, 1)
+        time.sleep(3.5)
+        assert model(ROWS).array.tolist() == (ROWS * 2).tolist()
+        assert proxy.connections == 2
 
 
 # Several servers.

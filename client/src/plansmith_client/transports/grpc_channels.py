@@ -39,12 +39,13 @@ __all__ = [
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # Servers count pings that come more often than every 300 s as an attack and hang up; gateways forget connections
-    # that are silent for 350 s.
+    # Servers count pings that come more often than every 300 s as an attack and hang up.
     ("grpc.keepalive_time_ms", 330_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    # Gateways forget connections that are silent for 350 s, and servers take no pings where no call is under way: a
+    # connection that is idle for so long, or up to twice as long, is closed, and the next call opens another.
+    ("grpc.client_idle_timeout_ms", 170_000),
     # Channels with equal options would share one connection.
     ("grpc.use_local_subchannel_pool", 1),
     # By default a channel that failed to connect may refuse calls for two minutes after the server is back.
