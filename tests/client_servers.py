@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import time
 from pathlib import Path
 
 from plansmith_server import ServerOptions, TritonServer
@@ -36,16 +35,3 @@ def triton_with(models: tuple[str, ...], folder: Path, **options):
     )
     with TritonServer(given) as running:
         yield running
-
-
-def settled(count):
-    """What a function counts on a server, once that has been the same for a fifth of a second.
-
-    Triton counts a request after its answer has left: whoever asks at once may still miss the last one.
-    """
-    counted, since = count(), time.monotonic()
-    while time.monotonic() - since < 0.2:
-        time.sleep(0.02)
-        if (now := count()) != counted:
-            counted, since = now, time.monotonic()
-    return counted

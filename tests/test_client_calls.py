@@ -13,7 +13,8 @@ import warnings
 import numpy as np
 import pytest
 from client_faces import FACES, open_client, url_of
-from client_servers import settled, triton_with
+from client_servers import triton_with
+from settled_counts import settled
 
 from plansmith_client import (
     AsyncClient,

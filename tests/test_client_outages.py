@@ -15,8 +15,9 @@ import time
 import numpy as np
 import pytest
 from client_faces import FACES, open_client, url_of
-from client_servers import settled, triton_with
+from client_servers import triton_with
 from fault_proxy import Fault, fault_proxy
+from settled_counts import settled
 
 from plansmith_client import (
     BreakerPolicy,

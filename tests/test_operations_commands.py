@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from client_servers import settled, triton_with
+from client_servers import triton_with
 from PIL import Image
+from settled_counts import settled
 
 from plansmith_client import Client, TensorSpec
 from plansmith_client.commands.image_files import ImagePreparation, array_from_image

@@ -12,8 +12,8 @@ import onnx.parser
 import pytest
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
-from client_servers import settled
 from onnx import TensorProto, helper, numpy_helper
+from settled_counts import settled
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from plansmith_server import ServerOptions, TritonServer
