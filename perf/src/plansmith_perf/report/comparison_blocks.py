@@ -69,13 +69,12 @@ def peers_table(comparison: Comparison) -> Table:
         mine = median_throughput(peer)
         ratio = paired_ratio(comparison, peer.name)
         both = f"{as_rate(mine)} / {as_rate(theirs)}" if ratio is not None else NOTHING
-        wrong = peer.status == "wrong"
         rows.append(
             (
                 peer.name + (" (baseline)" if peer is baseline else ""),
                 peer.kind,
                 as_rate(mine),
-                *(NOTHING if wrong else as_milliseconds(median_latency(peer, percent)) for percent in _PERCENTS),
+                *(as_milliseconds(median_latency(peer, percent)) for percent in _PERCENTS),
                 as_ratio(ratio),
                 both,
                 _agreement(peer),
