@@ -24,7 +24,6 @@ class Fault:
         delay: seconds before the first byte of an answer passes.
         drip: seconds between single bytes of the answers.
         cut_answer_after: bytes of answers after which the connection ends.
-        cut_request_after: bytes of requests after which the connection ends.
         reset: whether it ends with a reset instead of an orderly close.
         stall: whether answers never pass.
     """
@@ -32,13 +31,16 @@ class Fault:
     delay: float = 0.0
     drip: float = 0.0
     cut_answer_after: int | None = None
-    cut_request_after: int | None = None
     reset: bool = False
     stall: bool = False
 
 
 class FaultProxy:
-    """Stands before a server.
+    """Stands before a server, and breaks the connections of clients only.
+
+    Its own connections to the server last until it stops, and what the server still says is read: as the requests of a
+    gateway do, those of a client that is cut off come to their end. Triton 2.51 needs it: one time in some dozens, a
+    gRPC connection that goes away while its answer is written ends the whole server (server#7368, #8034).
 
     Attributes:
         faults: what happens to the next connections, one each; those after them pass unharmed, or meet `always`.
@@ -51,7 +53,8 @@ class FaultProxy:
         self._port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._stopping = threading.Event()
-        self._open: set[socket.socket] = set()
+        self._clients: set[socket.socket] = set()
+        self._servers: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self.faults: deque[Fault] = deque()
@@ -65,11 +68,9 @@ class FaultProxy:
         return f"127.0.0.1:{self._listener.getsockname()[1]}"
 
     def end_connections(self) -> None:
-        """Close what is open: the next call needs a new connection, which takes the next fault."""
+        """Close what clients have open: the next call needs a new connection, which takes the next fault."""
         with self._lock:
-            for side in self._open:
-                with contextlib.suppress(OSError):
-                    side.shutdown(socket.SHUT_RDWR)
+            shut_down(self._clients)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -77,6 +78,8 @@ class FaultProxy:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.end_connections()
+        with self._lock:
+            shut_down(self._servers)
         for thread in self._threads:
             thread.join()
 
@@ -104,40 +107,43 @@ class FaultProxy:
                 # A thread that waits in recv() without an end would keep close() from resetting the connection.
                 side.settimeout(0.05)
             with self._lock:
-                self._open |= {client, server}
+                self._clients.add(client)
+                self._servers.add(server)
             self._start(self._requests, client, server, fault)
             self._start(self._answers, client, server, fault)
 
     def _requests(self, client: socket.socket, server: socket.socket, fault: Fault) -> None:
         with contextlib.suppress(OSError):
-            self._carry(client, server, fault.cut_request_after, counted=True)
-        self._end(client, server, reset=fault.reset)
+            while data := received(client):
+                with self._lock:
+                    self.request_bytes += len(data)
+                server.sendall(data)
+        self._end(client, reset=fault.reset)
 
     def _answers(self, client: socket.socket, server: socket.socket, fault: Fault) -> None:
         with contextlib.suppress(OSError):
             if fault.stall:
-                while received(server):
-                    pass
+                drain(server)
             elif fault.drip:
                 self._drip(server, client, fault)
             else:
-                self._carry(server, client, fault.cut_answer_after, delay=fault.delay)
-        self._end(client, server, reset=fault.reset)
+                self._carry(server, client, fault)
+        self._end(client, reset=fault.reset)
+        with contextlib.suppress(OSError):
+            drain(server)
+        with self._lock:
+            self._servers.discard(server)
+        server.close()
 
-    def _carry(
-        self, source: socket.socket, target: socket.socket, limit: int | None, *, delay: float = 0.0, counted=False
-    ) -> None:
+    def _carry(self, server: socket.socket, client: socket.socket, fault: Fault) -> None:
         passed = 0
-        while data := received(source):
-            if not passed and delay and self._stopping.wait(delay):
+        while data := received(server):
+            if not passed and fault.delay and self._stopping.wait(fault.delay):
                 return
-            if counted:
-                with self._lock:
-                    self.request_bytes += len(data)
-            if limit is not None and passed + len(data) >= limit:
-                target.sendall(data[: limit - passed])
+            if fault.cut_answer_after is not None and passed + len(data) >= fault.cut_answer_after:
+                client.sendall(data[: fault.cut_answer_after - passed])
                 return
-            target.sendall(data)
+            client.sendall(data)
             passed += len(data)
 
     def _drip(self, server: socket.socket, client: socket.socket, fault: Fault) -> None:
@@ -147,24 +153,34 @@ class FaultProxy:
                     return
                 client.sendall(bytes([byte]))
 
-    def _end(self, client: socket.socket, server: socket.socket, *, reset: bool) -> None:
+    def _end(self, client: socket.socket, *, reset: bool) -> None:
         with self._lock:
-            for side in (client, server):
-                if side not in self._open:
-                    continue
-                self._open.discard(side)
-                with contextlib.suppress(OSError):
-                    if reset:
-                        side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    else:
-                        side.shutdown(socket.SHUT_RDWR)
-                side.close()
+            if client not in self._clients:
+                return
+            self._clients.discard(client)
+            with contextlib.suppress(OSError):
+                if reset:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                else:
+                    client.shutdown(socket.SHUT_RDWR)
+            client.close()
 
 
 def received(source: socket.socket) -> bytes:
     while True:
         with contextlib.suppress(TimeoutError):
             return source.recv(CHUNK)
+
+
+def drain(source: socket.socket) -> None:
+    while received(source):
+        pass
+
+
+def shut_down(sides: set[socket.socket]) -> None:
+    for side in sides:
+        with contextlib.suppress(OSError):
+            side.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager

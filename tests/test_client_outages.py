@@ -82,9 +82,11 @@ def test_a_broken_connection_is_followed_by_another_attempt(proxy, face, fault):
     with open_client(face, proxy.url, timeout=10) as client:
         model = client.model("double")
         assert model(ROWS).array.tolist() == (ROWS * 2).tolist()
+        before = proxy.connections
         proxy.faults.extend([fault])
         proxy.end_connections()
         assert model(ROWS).array.tolist() == (ROWS * 2).tolist()
+        assert proxy.connections - before >= 2
 
 
 def test_attempts_end_with_the_policy_and_the_error_is_an_outage(face):
