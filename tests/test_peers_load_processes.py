@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,8 +39,8 @@ LATEST = 190
 
 
 @contextmanager
-def overloaded_proxy():
-    """A server that refuses everything, each time with another request id, as a proxy does; gives its URL."""
+def overloaded_proxy(asked: list[str], seconds: float = 0.0):
+    """A server that refuses everything after a while, each time with another request id, as a proxy does; its URL."""
     numbers = itertools.count()
 
     class Handler(BaseHTTPRequestHandler):
@@ -47,6 +48,8 @@ def overloaded_proxy():
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
+            asked.append(self.path)
+            time.sleep(seconds)
             told = f"upstream unavailable, request {next(numbers):0150}".encode()
             self.send_response(503)
             self.send_header("content-length", str(len(told)))
@@ -66,16 +69,21 @@ def overloaded_proxy():
             thread.join()
 
 
-def test_a_server_whose_every_error_has_another_text_is_measured_to_the_end(committed_server, tmp_path):
+@pytest.fixture
+def path(committed_server, tmp_path) -> str:
+    """Where requests for the digits are sent; one is in `tmp_path`."""
     images = np.zeros((1, 8, 8), np.float32)
     with Client(committed_server.http_url) as client:
         model = client.model("digits")
         request = CheckedRequest({"images": images}, dict(model.infer({"images": images})))
-        path = write_requests(tmp_path, model, [request], over_http=True, binary=True)
+        return write_requests(tmp_path, model, [request], over_http=True, binary=True)
+
+
+def test_a_server_whose_every_error_has_another_text_is_measured_to_the_end(path, tmp_path):
     options = MeasuringOptions(
         seconds=2.0, warmup_seconds=0.0, workers=1, timeout=5.0, tolerance=1e-3, percentiles=[50.0], seed=0
     )
-    with overloaded_proxy() as url:
+    with overloaded_proxy([]) as url:
         measured, interruption = measure(
             Target(url, "digits", "", path, tmp_path, 1), ClosedLoop(concurrency=32), options
         )
@@ -87,6 +95,36 @@ def test_a_server_whose_every_error_has_another_text_is_measured_to_the_end(comm
     assert all(
         message.startswith(("HTTP 503: upstream unavailable", OTHER_ERROR)) for message in measured.error_messages
     )
+
+
+@pytest.mark.parametrize("concurrency", [4, 0])
+def test_a_load_that_is_stopped_waits_for_the_answers_to_what_it_has_sent(path, tmp_path, concurrency):
+    due = tmp_path / "due.npy"
+    np.save(due, np.arange(0, 60_000_000_000, 50_000_000))
+    asked: list[str] = []
+    with overloaded_proxy(asked, seconds=0.4) as url:
+        plan = WorkerPlan(
+            url=url,
+            path=path,
+            timeout=5.0,
+            tolerance=0.0,
+            seconds=60.0,
+            concurrency=concurrency,
+            due=str(due),
+            requests=str(tmp_path),
+            records=str(tmp_path / "records.npy"),
+            offset=0,
+        )
+        with Workers([plan], tmp_path) as workers:
+            begin = workers.start()
+            # The first one was sent before the load, for its connection.
+            while len(asked) < 1 + 4:
+                time.sleep(0.01)
+            workers.stop()
+            records, outcomes = workers.collect(begin)
+    assert len(asked) >= 1 + 4
+    assert records.due.size == len(asked) - 1
+    assert all(outcome.startswith("HTTP 503") for outcome in outcomes)
 
 
 def test_of_too_many_different_outcomes_the_others_are_counted_as_what_they_are(tmp_path):

@@ -1,8 +1,9 @@
 """One process of the load generator: `python -m plansmith_perf.load.worker PLAN`.
 
 PLAN is a JSON file, see `WorkerPlan`. The worker connects, says "ready" on stdout, and waits on stdin for the start,
-nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share. The end of stdin stops it early. What happened
-to each request goes to files, see `plansmith_perf.load.recording`.
+nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share. The end of stdin stops it early: it sends no
+more and waits a moment for the answers that are under way. What happened to each request goes to files, see
+`plansmith_perf.load.recording`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ __all__ = ["WorkerPlan", "main", "run"]
 
 # A server that is gone refuses at once: asking it without a pause would only burn the processor.
 PAUSE_AFTER_ERROR_SECONDS = 0.01
+# Triton 2.51 may crash when requests are given up over gRPC: triton-inference-server/server#8034.
+LAST_ANSWERS_SECONDS = 2.0
 
 
 class WorkerPlan(BaseModel):
@@ -77,14 +80,20 @@ async def send(sender: Sender, request: EncodedRequest, due: int | None, log: Re
 
 
 async def closed_loop(
-    plan: WorkerPlan, sender: Sender, requests: Iterator[EncodedRequest], log: RequestLog, start: int
+    plan: WorkerPlan,
+    sender: Sender,
+    requests: Iterator[EncodedRequest],
+    log: RequestLog,
+    *,
+    start: int,
+    stopping: asyncio.Event,
 ) -> None:
-    """Keep `concurrency` requests in flight until the end, then wait for the last answers."""
+    """Keep `concurrency` requests in flight until the end or the stop, then wait for the last answers."""
     end = start + int(plan.seconds * 1e9)
 
     async def user() -> None:
         await asyncio.sleep(max(0.0, (start - time.monotonic_ns()) / 1e9))
-        while time.monotonic_ns() < end:
+        while time.monotonic_ns() < end and not stopping.is_set():
             if not await send(sender, next(requests), None, log):
                 await asyncio.sleep(PAUSE_AFTER_ERROR_SECONDS)
 
@@ -92,12 +101,19 @@ async def closed_loop(
 
 
 async def open_loop(
-    plan: WorkerPlan, sender: Sender, requests: Iterator[EncodedRequest], log: RequestLog, start: int
+    plan: WorkerPlan,
+    sender: Sender,
+    requests: Iterator[EncodedRequest],
+    log: RequestLog,
+    *,
+    start: int,
+    stopping: asyncio.Event,
 ) -> None:
     """Send each request when it is due, whether or not others have been answered; then wait for the last answers."""
     timer = PreciseTimer()
     tasks: set[asyncio.Task[bool]] = set()
-    try:
+
+    async def follow_schedule() -> None:
         for due in np.load(plan.due, allow_pickle=False).tolist():
             await timer.sleep_until(start + due)
             task = asyncio.ensure_future(send(sender, next(requests), start + due, log))
@@ -105,10 +121,18 @@ async def open_loop(
             task.add_done_callback(tasks.discard)
             # A schedule that is behind must still let answers be read.
             await asyncio.sleep(0)
+
+    sending = asyncio.ensure_future(follow_schedule())
+    stop = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({sending, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+        sending.cancel()
         await asyncio.gather(*tasks)
     finally:
         timer.close()
-        for task in tasks:
+        for task in (sending, stop, *tasks):
             task.cancel()
 
 
@@ -136,9 +160,12 @@ async def run(plan: WorkerPlan, open_: Callable[[], Sender], *, at_first: int) -
         first = plan.offset % len(requests)
         order = itertools.cycle(requests[first:] + requests[:first])
         work = closed_loop if plan.concurrency else open_loop
-        job = asyncio.ensure_future(work(plan, sender, order, log, int(word)))
+        stopping = asyncio.Event()
+        job = asyncio.ensure_future(work(plan, sender, order, log, start=int(word), stopping=stopping))
         stop = asyncio.ensure_future(commands.read())
         await asyncio.wait({job, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.set()
+        await asyncio.wait({job}, timeout=LAST_ANSWERS_SECONDS)
         job.cancel()
         stop.cancel()
         finished = await asyncio.gather(job, stop, return_exceptions=True)
