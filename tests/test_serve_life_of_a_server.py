@@ -261,12 +261,14 @@ def test_nothing_is_left_when_a_program_that_serves_is_killed(served):
     traces.wait_until_gone()
 
 
-def test_a_server_that_dies_is_reported_and_cleaned_up(served, start):
+@pytest.mark.parametrize(("number", "hinted"), [(signal.SIGKILL, False), (signal.SIGSEGV, True)])
+def test_a_server_that_dies_is_reported_and_cleaned_up(served, start, number, hinted):
     serving = start(served)
-    os.kill(serving.facts["pid"], signal.SIGKILL)
+    os.kill(serving.facts["pid"], number)
     code, said = serving.end()
     assert code == 1
-    assert "Error: Triton ended by itself with signal SIGKILL" in said
+    assert f"Error: Triton ended by itself with signal {number.name}" in said
+    assert ("a gRPC client gives up a request" in said) == hinted
     serving.traces.wait_until_gone()
 
 

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 WATCH_SECONDS = 0.2
+GIVEN_UP_REQUESTS = (
+    "Triton 2.51 may end so when a gRPC client gives up a request in the moment of its answer "
+    "(triton-inference-server/server#8034, mended in newer containers): "
+    "start it again, and give requests more time or send them over HTTP"
+)
 
 
 class _Stopped(BaseException):
@@ -120,7 +125,8 @@ def _announce(server: TritonServer, console: Console, messages: Console, *, json
 def _refuse_early_end(server: TritonServer) -> None:
     code = server.returncode
     how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"status {code}"
-    raise StartFailed(f"Triton ended by itself with {how}: --log-file keeps its log for a look")
+    hint = f". {GIVEN_UP_REQUESTS}" if code == -signal.SIGSEGV else ""
+    raise StartFailed(f"Triton ended by itself with {how}: --log-file keeps its log for a look{hint}")
 
 
 def _log_printer(messages: Console, level: Level, status: Status) -> Callable[[LogRecord], None]:
