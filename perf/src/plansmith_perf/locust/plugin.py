@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ def install() -> None:
 def _begin(environment: Environment, runner: Runner, web_ui: WebUI | None, **_: Any) -> None:
     # The loop's clock stood still during the imports, and would shorten the first run by as much.
     gevent.get_hub().loop.update_now()
+    _let_ctrl_c_end_the_main_greenlet()
     node = InferenceUser.node
     if isinstance(runner, WorkerRunner):
         Worker(environment, runner, node)
@@ -53,6 +55,18 @@ def _begin(environment: Environment, runner: Runner, web_ui: WebUI | None, **_: 
         sys.exit(error.exit_code)
     if web_ui is not None and web_ui.app is not None:
         web_ui.app.before_request(lambda: _check_form(environment, leader))
+
+
+def _let_ctrl_c_end_the_main_greenlet() -> None:
+    # Python raises KeyboardInterrupt wherever it is: in a user, with a traceback, or inside gRPC, which then hangs.
+    hub = gevent.get_hub()
+
+    def interrupt() -> None:
+        # Whoever asks twice does not want to wait.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        hub.handle_system_error(KeyboardInterrupt, KeyboardInterrupt())
+
+    gevent.signal_handler(signal.SIGINT, interrupt)
 
 
 def _check_form(environment: Environment, leader: Leader) -> Response | None:
