@@ -54,7 +54,6 @@ class FaultProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._stopping = threading.Event()
         self._clients: set[socket.socket] = set()
-        self._servers: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self.faults: deque[Fault] = deque()
@@ -70,16 +69,15 @@ class FaultProxy:
     def end_connections(self) -> None:
         """Close what clients have open: the next call needs a new connection, which takes the next fault."""
         with self._lock:
-            shut_down(self._clients)
+            for client in self._clients:
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> None:
         self._stopping.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self.end_connections()
-        with self._lock:
-            shut_down(self._servers)
         for thread in self._threads:
             thread.join()
 
@@ -108,13 +106,12 @@ class FaultProxy:
                 side.settimeout(0.05)
             with self._lock:
                 self._clients.add(client)
-                self._servers.add(server)
             self._start(self._requests, client, server, fault)
             self._start(self._answers, client, server, fault)
 
     def _requests(self, client: socket.socket, server: socket.socket, fault: Fault) -> None:
         with contextlib.suppress(OSError):
-            while data := received(client):
+            while data := self._received(client):
                 with self._lock:
                     self.request_bytes += len(data)
                 server.sendall(data)
@@ -123,21 +120,19 @@ class FaultProxy:
     def _answers(self, client: socket.socket, server: socket.socket, fault: Fault) -> None:
         with contextlib.suppress(OSError):
             if fault.stall:
-                drain(server)
+                self._drain(server)
             elif fault.drip:
                 self._drip(server, client, fault)
             else:
                 self._carry(server, client, fault)
         self._end(client, reset=fault.reset)
         with contextlib.suppress(OSError):
-            drain(server)
-        with self._lock:
-            self._servers.discard(server)
+            self._drain(server)
         server.close()
 
     def _carry(self, server: socket.socket, client: socket.socket, fault: Fault) -> None:
         passed = 0
-        while data := received(server):
+        while data := self._received(server):
             if not passed and fault.delay and self._stopping.wait(fault.delay):
                 return
             if fault.cut_answer_after is not None and passed + len(data) >= fault.cut_answer_after:
@@ -147,11 +142,21 @@ class FaultProxy:
             passed += len(data)
 
     def _drip(self, server: socket.socket, client: socket.socket, fault: Fault) -> None:
-        while data := received(server):
+        while data := self._received(server):
             for byte in data:
                 if self._stopping.wait(fault.drip):
                     return
                 client.sendall(bytes([byte]))
+
+    def _drain(self, server: socket.socket) -> None:
+        while self._received(server):
+            pass
+
+    def _received(self, source: socket.socket) -> bytes:
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                return source.recv(CHUNK)
+        return b""
 
     def _end(self, client: socket.socket, *, reset: bool) -> None:
         with self._lock:
@@ -164,23 +169,6 @@ class FaultProxy:
                 else:
                     client.shutdown(socket.SHUT_RDWR)
             client.close()
-
-
-def received(source: socket.socket) -> bytes:
-    while True:
-        with contextlib.suppress(TimeoutError):
-            return source.recv(CHUNK)
-
-
-def drain(source: socket.socket) -> None:
-    while received(source):
-        pass
-
-
-def shut_down(sides: set[socket.socket]) -> None:
-    for side in sides:
-        with contextlib.suppress(OSError):
-            side.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager

@@ -60,12 +60,22 @@ class Slo:
 
     def is_met(self, measured: Measurement) -> bool:
         """Whether the latency kept the limit, with at most 0.1 % errors and without a queue that grows."""
-        if measured.latency is None or not measured.complete or measured.error_rate > _ERRORS_ALLOWED:
-            return False
+        return not self.why_missed(measured)
+
+    def why_missed(self, measured: Measurement) -> str:
+        """What a measurement lacks to keep the limit; "" where it is kept."""
+        if measured.latency is None:
+            return "no request was answered as it should"
+        if not measured.complete:
+            return "the measurement was broken off"
+        if measured.error_rate > _ERRORS_ALLOWED:
+            return f"{measured.error_rate:.2%} of the requests failed"
+        in_time = round(measured.throughput * measured.seconds)
         # One request may be on its way at the end that was not at the beginning.
-        if measured.throughput * measured.seconds < _KEEPING_UP * measured.requests - 1:
-            return False
-        return measured.latency.percentiles[f"{self.percentile:g}"] <= self.limit
+        if in_time < _KEEPING_UP * measured.requests - 1:
+            return f"{in_time:,} of {measured.requests:,} requests were answered when the time was over: a queue grew"
+        found = measured.latency.percentiles[f"{self.percentile:g}"]
+        return f"p{self.percentile:g} is {found / 1000:,.3f} ms" if found > self.limit else ""
 
 
 def highest_rate(

@@ -167,8 +167,11 @@ def _exit_unless_good(result: LoadTestResult) -> None:
     if all(measured.errors == measured.requests for measured in result.measurements):
         raise typer.Exit(EXIT_FAILED)
     if result.slo is not None and not result.slo.met:
+        last = result.measurements[-1]
         Console(stderr=True, markup=False).print(
-            f"The SLO {result.slo.slo} is not met at any rate that was tried.", soft_wrap=True
+            f"The SLO {result.slo.slo} is not met at any rate that was tried. "
+            f"At {name_of(last.load)}, the last one, {Slo.parse(result.slo.slo).why_missed(last)}.",
+            soft_wrap=True,
         )
         raise typer.Exit(EXIT_MISSED)
 

@@ -67,13 +67,10 @@ def keeps_slo(options: LoadOptions, measurement: Measurement) -> bool | None:
     """Whether the SLO was kept; None where there was none, or where too few answers came to say that it was."""
     if options.slo is None or not measurement.complete:
         return None
-    if isinstance(measurement.load, ClosedLoop):
-        # It has no queue that grows: what is on its way at the end are its users' last requests.
-        requests = min(measurement.requests, round(measurement.throughput * measurement.seconds))
-        measurement = measurement.model_copy(update={"requests": requests})
-    if not options.slo.is_met(measurement):
+    judged = _judged(measurement)
+    if not options.slo.is_met(judged):
         return False
-    return True if options.slo.has_enough(measurement) else None
+    return True if options.slo.has_enough(judged) else None
 
 
 def make_result(
@@ -136,10 +133,18 @@ def summary(options: LoadOptions, outcome: Outcome) -> list[str]:
 
 def _verdict(slo: Slo, outcome: Outcome) -> str:
     if outcome.slo_met is not None:
-        return "is kept" if outcome.slo_met else "is missed"
+        return "is kept" if outcome.slo_met else f"is missed: {slo.why_missed(_judged(outcome.measurement))}"
     if outcome.interruption:
         return "cannot be judged"
     return f"cannot be judged: p{slo.percentile:g} takes {samples_needed(slo.percentile):,} answers"
+
+
+def _judged(measurement: Measurement) -> Measurement:
+    """A closed loop has no queue that grows: what is on its way at the end are its users' last requests."""
+    if not isinstance(measurement.load, ClosedLoop):
+        return measurement
+    requests = min(measurement.requests, round(measurement.throughput * measurement.seconds))
+    return measurement.model_copy(update={"requests": requests})
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
