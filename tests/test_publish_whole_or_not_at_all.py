@@ -99,6 +99,24 @@ def test_a_reader_sees_complete_models_only(adder, repository):
     assert seen <= {frozenset("1"), frozenset("12")}
 
 
+def test_a_reader_of_the_folder_that_is_replaced_may_finish(adder, repository, monkeypatch):
+    build(adder, BuildOptions(repository=repository))
+    opened = os.open(repository / "adder", os.O_RDONLY)
+    read, sleep = [], time.sleep
+
+    def look_and_sleep(seconds):
+        if os.path.samestat(os.fstat(opened), (repository / "adder").stat()):
+            return sleep(seconds)
+        read.append({entry.name for entry in os.scandir(opened) if entry.name.isdigit()})
+        return sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", look_and_sleep)
+    build(adder, BuildOptions(repository=repository))
+    assert read[0] == {"1"}
+    assert not list(os.scandir(opened))
+    os.close(opened)
+
+
 def test_where_folders_cannot_be_exchanged_files_are_moved_in_a_safe_order(adder, repository, monkeypatch):
     def unsupported(*_):
         raise filesystem.ExchangeUnsupported

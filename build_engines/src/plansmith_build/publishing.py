@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import os
 import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,8 @@ __all__ = ["Published", "Release", "publish"]
 
 # What the server's --model-config-name may be, without a surprise on any file system.
 _CONFIG_PATH = re.compile(r"config\.pbtxt|configs/[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}\.pbtxt")
+# Who opened the old folder just before it was exchanged must not find it emptied: Triton would take the model as gone.
+_LAST_READERS_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,8 @@ def _put_in_place(folder: Path, live: RepositoryModel, version: int) -> None:
         rename_exchange(folder, live.path)
     except ExchangeUnsupported:
         publish_in_order(folder, live, version)
+    else:
+        time.sleep(_LAST_READERS_SECONDS)
 
 
 def _checked(configs: Mapping[str, str]) -> dict[str, str]:
