@@ -347,9 +347,9 @@ def test_the_web_page_has_the_options_and_runs_one_test_after_the_other(addresse
         said = process.communicate(timeout=30)[0]
     assert rows_of_digits(first) == [("HTTP", 40, 0)]
     assert rows_of_digits(second) == [("gRPC", 20, 0)]
-    assert "the SLO p50=1us is missed" in said
-    # The last test had none.
-    assert process.returncode == 0, said
+    # Locust keeps a field that is not in the form, and the last test is summed up though the signal follows at once.
+    assert said.count("the SLO p50=1us is missed") == 2
+    assert process.returncode == 3, said
 
 
 def family(process):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Leader"]
 
+_SUMMING_UP_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 _LOOK_SECONDS = 1.0
 _EXIT_FAILED, _EXIT_MISSED = 1, 3
@@ -218,6 +219,10 @@ class Leader:
 
     def _quit(self, **_: Any) -> None:
         self._cut_short = self._stopped == math.inf
+        # A test that has just ended is summed up in another greenlet, and would go without its result.
+        deadline = time.monotonic() + _SUMMING_UP_SECONDS
+        while self._summing_up and time.monotonic() < deadline:
+            gevent.sleep(_POLL_SECONDS)
         # Not only Locust's tables need the last answers, and it would decide on its exit code before they come.
         self._runner.quit()
         total = self._environment.stats.total
