@@ -23,8 +23,6 @@ import pytest
 from hdrh.histogram import HdrHistogram
 
 from plansmith_client import Client
-from plansmith_perf.errors import WrongAnswer
-from plansmith_perf.requests import check_answer
 from plansmith_perf.results import read_result
 from plansmith_server import ServerOptions, TritonServer
 
@@ -300,6 +298,7 @@ def test_a_master_and_two_workers_share_one_schedule_and_one_histogram(addresses
     assert (measured.requests, measured.errors, measured.latency.count) == (180, 0, 180)
     assert [second.answers for second in measured.timeline] == pytest.approx([15, 150, 15], abs=8)
     assert "the load was a spike" in measured.notes[0]
+    assert result.slo.met
     assert measured.client_usage.processes == 2
     assert "the SLO p50=5s is kept" in said
 
@@ -413,36 +412,3 @@ def wait_for(process, words):
         if words in line:
             return said
     pytest.fail(said)
-
-
-EXPECTED = {"scores": np.array([[1.0, -4.0]], np.float32), "names": np.array([[b"a"]], object)}
-
-
-def test_the_order_of_additions_may_differ_under_load():
-    check_answer({**EXPECTED, "scores": EXPECTED["scores"] + 1e-3}, EXPECTED, tolerance=1e-3)
-
-
-def test_infinities_and_nan_are_right_where_they_are_expected():
-    masked = np.array([[0.5, -np.inf, np.inf, np.nan, 60000]], np.float16)
-    check_answer({"scores": masked}, {"scores": masked.copy()}, tolerance=1e-3)
-    with pytest.raises(WrongAnswer, match="off by 2 of its greatest value"):
-        check_answer({"scores": masked * np.float16([1, 1, 1, 1, -1])}, {"scores": masked}, tolerance=1e-3)
-    with pytest.raises(WrongAnswer, match="off by inf"):
-        check_answer({"scores": np.nan_to_num(masked, nan=np.nan)}, {"scores": masked}, tolerance=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "sentence"),
-    [
-        ({"names": EXPECTED["names"]}, "'scores' is missing"),
-        ({**EXPECTED, "scores": EXPECTED["scores"][:, ::-1]}, "'scores' is off by"),
-        ({**EXPECTED, "scores": EXPECTED["scores"] * np.float32(np.nan)}, "'scores' is off by"),
-        ({**EXPECTED, "scores": EXPECTED["scores"].repeat(2, axis=0)}, r"'scores' is float32 \[2, 2\]"),
-        ({**EXPECTED, "scores": EXPECTED["scores"].astype(np.float64)}, "'scores' is float64"),
-        ({**EXPECTED, "names": np.array([[b"b"]], object)}, "'names' has other values"),
-    ],
-    ids=["missing", "permuted", "nan", "shape", "dtype", "text"],
-)
-def test_a_wrong_answer_is_a_failure_and_not_a_success(wrong, sentence):
-    with pytest.raises(WrongAnswer, match=sentence):
-        check_answer(wrong, EXPECTED, tolerance=1e-3)
