@@ -112,7 +112,7 @@ def test_a_rate_that_too_few_answers_were_seen_to_keep_is_not_told():
     [
         ({"milliseconds": 51}, "p99 is 51.0"),
         ({"milliseconds": 1, "errors": 2}, "0.20% of the requests failed"),
-        ({"milliseconds": 1, "in_time": 0.9}, "900 of 1,000 requests were answered when the time was over"),
+        ({"milliseconds": 1, "in_time": 0.9}, "900 of 1,000 requests were answered when time was over"),
     ],
 )
 def test_slow_answers_errors_and_a_growing_queue_all_miss_the_objective(bad, why):

@@ -70,10 +70,10 @@ class Slo:
             return "the measurement was broken off"
         if measured.error_rate > _ERRORS_ALLOWED:
             return f"{measured.error_rate:.2%} of the requests failed"
-        in_time = round(measured.throughput * measured.seconds)
+        in_time = measured.throughput * measured.seconds
         # One request may be on its way at the end that was not at the beginning.
         if in_time < _KEEPING_UP * measured.requests - 1:
-            return f"{in_time:,} of {measured.requests:,} requests were answered when the time was over: a queue grew"
+            return f"{in_time:,.0f} of {measured.requests:,} requests were answered when time was over: a queue grew"
         found = measured.latency.percentiles[f"{self.percentile:g}"]
         return f"p{self.percentile:g} is {found / 1000:,.3f} ms" if found > self.limit else ""
 
