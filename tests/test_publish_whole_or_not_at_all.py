@@ -105,10 +105,9 @@ def test_a_reader_of_the_folder_that_is_replaced_may_finish(adder, repository, m
     read, sleep = [], time.sleep
 
     def look_and_sleep(seconds):
-        if os.path.samestat(os.fstat(opened), (repository / "adder").stat()):
-            return sleep(seconds)
-        read.append({entry.name for entry in os.scandir(opened) if entry.name.isdigit()})
-        return sleep(seconds)
+        if not os.path.samestat(os.fstat(opened), (repository / "adder").stat()):
+            read.append({entry.name for entry in os.scandir(opened) if entry.name.isdigit()})
+        sleep(seconds)
 
     monkeypatch.setattr(time, "sleep", look_and_sleep)
     build(adder, BuildOptions(repository=repository))
