@@ -13,8 +13,9 @@ from plansmith_build import BuildOptions, build
 from plansmith_build.repository import ModelRepository
 
 # Forks a builder that kills itself at the n-th audited operation (https://docs.python.org/3/library/audit_events.html)
-# on a path below the given folder, for n = 0, 1, 2, ... until a builder gets through; and so on until 200 were killed.
-# After each, what a server would see must be whole. The model was made before: staging and publishing are what counts.
+# on a path below the given folder, or on a part of its staging folder, for n = 0, 1, 2, ... until a builder gets
+# through; and so on until 200 were killed. After each, what a server would see must be whole. The model was made
+# before: staging and publishing are what counts.
 PROGRAM = """
 import os, shutil, signal, sys
 from pathlib import Path
@@ -37,7 +38,9 @@ def kill_before(number):
     seen = -1
     def hook(event, arguments):
         nonlocal seen
-        if event in OPERATIONS and (event == "fcntl.flock" or str(folder) in str(arguments)):
+        if event in OPERATIONS and (
+            event == "fcntl.flock" or str(folder) in str(arguments) or arguments[0] in ("work", ".plansmith-build")
+        ):
             seen += 1
             if seen == number:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -127,7 +127,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
                 progress=progress,
             )
         except OSError as error:
-            raise explain_os_error(error, f"write the new version in {staging.parent}") from error
+            raise explain_os_error(error, f"write the new version in {staging}") from error
         del file
         built = Built(
             name=name,
@@ -171,5 +171,5 @@ def _search(
             progress=progress,
         )
     except OSError as error:
-        raise explain_os_error(error, f"write candidates in {staging.parent}") from error
+        raise explain_os_error(error, f"write candidates in {staging}") from error
     return replace(built, search=found)

@@ -1,15 +1,20 @@
 """The place where a version is made before it is published: beside the repository, never in it.
 
 Triton takes every folder in a repository for a model, hidden ones too. So a version is made in
-`<parent>/.<repository name>.plansmith/<unique>/`, on the same file system, from where one rename puts it in place. Each
-builder holds a lock on its own folder while it lives; what it leaves behind when it is killed has no lock, and the next
-builder removes it.
+`<parent>/.<repository name>.plansmith/build-<unique>/work/`, on the same file system, from where one rename puts it
+in place. Each builder marks its own folder with a file and holds a lock on it while it lives. What it leaves behind
+when it is killed has the mark and no lock, and the next builder removes it.
+
+Anyone who may write beside the repository, and whoever made the archive that it came in, can put something under these
+names. So nothing but what a builder made and marked is ever removed, links are not followed, and another user's folder
+is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -24,6 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["staging_folder"]
 
+_PREFIX = "build-"
+# As tempfile names folders.
+_NAME = re.compile(_PREFIX + r"[a-z0-9_]{8}")
+_MARK = ".plansmith-build"
+_WORK = "work"
+
 
 @contextmanager
 def staging_folder(repository: Path, parent: Path | None = None) -> Iterator[Path]:
@@ -35,7 +46,7 @@ def staging_folder(repository: Path, parent: Path | None = None) -> Iterator[Pat
 
     Raises:
         InvalidOption: `parent` is inside the repository, or on another file system.
-        PublishFailed: no folder can be made there.
+        PublishFailed: no folder can be made there, or something else than a folder of this user has its name.
     """
     parent = repository.parent if parent is None else parent.resolve()
     if parent.is_relative_to(repository):
@@ -49,6 +60,8 @@ def staging_folder(repository: Path, parent: Path | None = None) -> Iterator[Pat
         parent.mkdir(parents=True, exist_ok=True)
         folder, lock = _own_folder(base)
     except OSError as error:
+        if os.path.lexists(base) and (base.is_symlink() or not base.is_dir()):
+            raise _foreign(base, "is a link or a file") from error
         _remove_if_empty([base, *missing])
         raise PublishFailed(
             f"no staging folder can be made in {parent}: {error.strerror}; "
@@ -56,9 +69,9 @@ def staging_folder(repository: Path, parent: Path | None = None) -> Iterator[Pat
         ) from error
     try:
         _check_file_system(folder, repository)
-        yield folder
+        yield folder / _WORK
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(lock, folder)
         os.close(lock)
         with contextlib.suppress(OSError), locked_folder(base):
             _remove_if_empty([base])
@@ -66,29 +79,67 @@ def staging_folder(repository: Path, parent: Path | None = None) -> Iterator[Pat
 
 
 def _own_folder(base: Path) -> tuple[Path, int]:
-    """Make and lock a new folder, after removing what dead builders left.
+    """Make, lock and mark a new folder, and remove what dead builders left.
 
     The lock on `base` keeps another builder from sweeping the new folder before its own lock is taken.
     """
-    with locked_folder(base):
-        _sweep(base)
-        folder = Path(tempfile.mkdtemp(dir=base))
+    with locked_folder(base) as place:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
         lock = lock_folder(folder, create=False, wait=True)
-    if lock is None:
-        raise PublishFailed(f"{folder} was taken by another process: try again")
+        assert lock is not None  # noqa: S101 - None is for those that do not wait
+        try:
+            _check_owner(base, place, lock)
+            (folder / _MARK).touch()
+            (folder / _WORK).mkdir()
+            _sweep(place)
+        except BaseException:
+            _remove(lock, folder)
+            os.close(lock)
+            raise
     return folder, lock
 
 
-def _sweep(base: Path) -> None:
-    for entry in list(base.iterdir()):
-        if entry.is_symlink() or not entry.is_dir():
-            continue
-        # Another user's leftovers may not be ours to open or remove.
+def _sweep(base: int) -> None:
+    """Remove the folders that builders marked and no longer lock."""
+    for name in filter(_NAME.fullmatch, os.listdir(base)):
+        # What cannot be opened is not ours.
         with contextlib.suppress(OSError):
-            lock = lock_folder(entry, create=False, wait=False)
+            lock = lock_folder(Path(name), create=False, wait=False, inside=base)
             if lock is not None:
-                shutil.rmtree(entry, ignore_errors=True)
+                _remove(lock, Path(name), inside=base)
                 os.close(lock)
+
+
+def _remove(folder: int, path: Path, *, inside: int | None = None) -> None:
+    """Remove a builder's folder, as far as a builder made it; the mark stays until all else is gone.
+
+    Args:
+        folder: a descriptor of it.
+        path: where it stands.
+        inside: a descriptor of the folder that `path` is relative to.
+    """
+    with contextlib.suppress(OSError):
+        if _MARK in os.listdir(folder):
+            # RecursionError: a model's folders may be deeper than Python's stack.
+            with contextlib.suppress(RecursionError):
+                shutil.rmtree(_WORK, ignore_errors=True, dir_fd=folder)
+            if os.listdir(folder) == [_MARK]:
+                os.unlink(_MARK, dir_fd=folder)
+        # Only where it is empty: it may be unmarked because its builder was killed before it had anything in it.
+        os.rmdir(path, dir_fd=inside)
+
+
+def _check_owner(base: Path, place: int, own: int) -> None:
+    # Not held against the user's number: a file server may give to nobody what root makes.
+    if os.fstat(place).st_uid != os.fstat(own).st_uid:
+        raise _foreign(base, "belongs to another user")
+
+
+def _foreign(base: Path, why: str) -> PublishFailed:
+    return PublishFailed(
+        f"{base}, where versions are made before they are published, {why}: remove it, or name another folder to "
+        "stage in with --staging, outside the repository and on the same file system"
+    )
 
 
 def _check_file_system(folder: Path, repository: Path) -> None:
