@@ -16,8 +16,8 @@ from client_servers import triton_with
 from PIL import Image
 from settled_counts import settled
 
-from plansmith_client import Client, TensorSpec
-from plansmith_client.commands.image_files import ImagePreparation, array_from_image
+from plansmith_client import Client, InvalidInput, TensorSpec
+from plansmith_client.commands.image_files import IMAGE_SUFFIXES, ImagePreparation, array_from_image
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +173,8 @@ def test_pixels_are_scaled_shifted_and_divided_for_each_channel(picture):
     ("words", "message"),
     [
         (("every_type", "--input", "uint8=broken.png"), "not a whole picture"),
+        (("every_type", "--input", "uint8=truncated.png"), "cannot be read"),
+        (("every_type", "--input", "uint8=bomb.bmp"), "not a whole picture"),
         (("every_type", "--input", "fp32=words.txt"), "expected BYTES"),
         (("every_type", "--input", "string=empty.txt"), "has no lines"),
         (("every_type", "--input", "nope=words.txt"), "that the model does not have"),
@@ -184,6 +186,75 @@ def test_pixels_are_scaled_shifted_and_divided_for_each_channel(picture):
 )
 def test_pictures_and_text_that_do_not_fit_are_refused(command, words, message):
     (command.folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n, and no more")
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(command.folder / "truncated.png")
+    whole = (command.folder / "truncated.png").read_bytes()
+    (command.folder / "truncated.png").write_bytes(whole[: len(whole) // 2])
+    # A header that promises more pixels than any photograph has.
+    Image.new("RGB", (1, 1)).save(command.folder / "bomb.bmp")
+    small = (command.folder / "bomb.bmp").read_bytes()
+    (command.folder / "bomb.bmp").write_bytes(small[:18] + np.array([60000, 40000], "<i4").tobytes() + small[26:])
     (command.folder / "words.txt").write_text("one\n")
     (command.folder / "empty.txt").write_text("")
     assert message in command("infer", *words, expect=2).stderr
+
+
+@pytest.fixture
+def ghostscript(tmp_path, monkeypatch):
+    """A program called gs, first on PATH, and the file that it writes when it is run."""
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch '{tmp_path / 'run'}'\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path / "run"
+
+
+POSTSCRIPT = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 4 4
+%%EndComments
+showpage
+%%EOF
+"""
+
+
+def test_pillow_would_hand_postscript_to_ghostscript(ghostscript, tmp_path):
+    (tmp_path / "picture.png").write_bytes(POSTSCRIPT)
+    with Image.open(tmp_path / "picture.png") as image, pytest.raises((OSError, subprocess.CalledProcessError)):
+        image.load()
+    assert ghostscript.exists()
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_postscript_called_a_picture_is_refused_and_not_run(ghostscript, tmp_path, suffix):
+    path = tmp_path / f"picture{suffix}"
+    path.write_bytes(POSTSCRIPT)
+    with pytest.raises(InvalidInput, match=r"not a whole picture of a known format: save it as one of BMP, .*PNG"):
+        array_from_image(path, TensorSpec("image", "FP32", (-1, 3, 6, 4)), ImagePreparation())
+    assert not ghostscript.exists()
+
+
+def test_the_command_refuses_postscript_in_one_sentence(server, ghostscript, tmp_path):
+    (tmp_path / "picture.png").write_bytes(POSTSCRIPT)
+    done = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("plansmith"), "infer", "every_type", "--url", server.grpc_url),
+            *("--input", "uint8=picture.png"),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert "not a whole picture of a known format" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not ghostscript.exists()
+
+
+def test_every_suffix_of_a_picture_is_of_a_format_that_is_decoded(tmp_path):
+    for suffix in IMAGE_SUFFIXES:
+        path = tmp_path / f"picture{suffix}"
+        Image.new("RGB", (4, 6), (255, 0, 0)).save(path)
+        array = array_from_image(path, TensorSpec("image", "FP32", (-1, 3, 6, 4)), ImagePreparation())
+        assert array.shape == (1, 3, 6, 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from plansmith_build.datasets.errors import InvalidData
+from plansmith_client.image_formats import DECODER_ERRORS, IMAGE_FORMATS
 from plansmith_client.tensors import numpy_dtype_from_datatype
 
 if TYPE_CHECKING:
@@ -22,13 +22,6 @@ __all__ = ["SUFFIXES", "read_image"]
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """The files of a folder that are taken for images."""
 
-# What is offered to Pillow: its rarer decoders are code that a calibration needs none of.
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-# What its decoders raise for files that are damaged, or made to look like images.
-_DAMAGED = (
-    *(ValueError, TypeError, SyntaxError, EOFError, OverflowError, MemoryError, RuntimeError),
-    *(KeyError, IndexError, AttributeError, ZeroDivisionError, struct.error),
-)
 # Of these Pillow would cut off what is above 255, without a word.
 _DEEP_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 _FILTERS = {
@@ -73,7 +66,7 @@ def _decode(path: Path, *, gray: bool) -> Image.Image:
             # Pillow only warns of what is a little too large, and of damaged metadata not even that is of use.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as image:
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
                 if image.mode in _DEEP_MODES:
                     raise InvalidData(
                         f"{path} has more than 8 bits a channel ({image.mode}), and how its values are scaled is not "
@@ -89,7 +82,7 @@ def _decode(path: Path, *, gray: bool) -> Image.Image:
         ) from error
     except OSError as error:
         raise InvalidData(f"{path} cannot be read as an image: {error.strerror or error}") from error
-    except _DAMAGED as error:
+    except DECODER_ERRORS as error:
         raise InvalidData(f"{path} is a damaged image: {' '.join(str(error).split())[:200]}") from error
 
 

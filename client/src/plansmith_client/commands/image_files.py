@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plansmith_client.errors import InvalidInput
+from plansmith_client.image_formats import DECODER_ERRORS, IMAGE_FORMATS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +40,7 @@ def array_from_image(path: Path, spec: TensorSpec, preparation: ImagePreparation
     """A picture as a batch of one, resized to what the model takes.
 
     Args:
-        path: a file that Pillow reads.
+        path: a file in one of `IMAGE_FORMATS`, whatever its name.
         spec: of the input: [batch, channels, height, width], [batch, height, width, channels] or
             [batch, height, width]; the batch may be missing. BYTES takes the file as it is.
         preparation: what is done with the pixels.
@@ -90,11 +91,15 @@ def _pixels(path: Path, sizes: tuple[int, int], channels: int) -> np.ndarray[Any
             f"{path} is a picture, and needs the package pillow: pip install 'plansmith-client[cli]'"
         ) from error
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             if image.width * image.height > _MOST_PIXELS:
                 raise InvalidInput(f"{path} has {image.width} x {image.height} pixels: more than {_MOST_PIXELS}")
             wanted = image.convert(_MODES[channels])
-    except (UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError, EOFError) as error:
+    except UnidentifiedImageError as error:
+        raise InvalidInput(
+            f"{path} is not a whole picture of a known format: save it as one of {', '.join(IMAGE_FORMATS)}"
+        ) from error
+    except (Image.DecompressionBombError, *DECODER_ERRORS) as error:
         raise InvalidInput(f"{path} is not a whole picture: {error}") from error
     height, width = (size if size > 0 else own for size, own in zip(sizes, (wanted.height, wanted.width), strict=True))
     if (wanted.width, wanted.height) != (width, height):
