@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LINEAR = "linear (float[N, 4] x) => (float[N, 4] y) { y = Relu (x) }"
+# Without batches, and with a scalar on each side; then with one number a row.
+SCALED = (
+    "scaled (float[2] x, float factor) => (float[2] y, float sum) "
+    "{ y = Mul (x, factor) sum = ReduceSum <keepdims = 0> (y) }"
+)
+ROWS = "rows (float[N] x) => (float[N] y) { y = Relu (x) }"
 FIXED = "fixed (float[2, 4] x) => (float[2, 4] y) { y = Relu (x) }"
 INPUT = 'input { name: "x" data_type: TYPE_FP32 dims: 4 }'
 OUTPUT = 'output { name: "y" data_type: TYPE_FP32 dims: 4 }'
@@ -53,6 +59,21 @@ def ensemble(*, size=8, given="x", made="y", more=""):
     )
 
 
+def scaled(dims, *, output=""):
+    return (
+        'backend: "onnxruntime" input [ { name: "x" data_type: TYPE_FP32 dims: 2 }, '
+        f'{{ name: "factor" data_type: TYPE_FP32 {dims} }} ] output [ {{ name: "y" data_type: TYPE_FP32 dims: 2 }}, '
+        f'{{ name: "sum" data_type: TYPE_FP32 {output or dims} }} ]'
+    )
+
+
+def rows(dims):
+    return (
+        f'backend: "onnxruntime" max_batch_size: 8 input {{ name: "x" data_type: TYPE_FP32 {dims} }} '
+        f'output {{ name: "y" data_type: TYPE_FP32 {dims} }}'
+    )
+
+
 # Configurations that are right: nothing is found.
 CLEAN = {
     "plain": RIGHT,
@@ -65,6 +86,8 @@ CLEAN = {
     "prioritised": f"{RIGHT} dynamic_batching {{ priority_levels: 2 default_priority_level: 1 }}",
     "on_cuda": accelerated({"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}, name="cuda"),
     "one_after_the_other": ensemble(),
+    "scalar": scaled("dims: 1"),
+    "one_number_a_row": rows("dims: 1 reshape { }"),
     "newest": f"{RIGHT} version_policy {{ latest {{ num_versions: 2 }} }}",
 }
 # Configurations that are wrong, what is said of them, and whether a server without a GPU refuses them, too.
@@ -76,6 +99,18 @@ WRONG = {
     "datatype": (RIGHT.replace("TYPE_FP32", "TYPE_INT64"), "write data_type: TYPE_FP32", True),
     "unknown_input": (RIGHT.replace('"x"', '"z"'), "the model has no input 'z'", True),
     "unknown_output": (RIGHT.replace('"y"', '"z"'), "the model has no output 'z'", True),
+    "scalar_with_an_empty_reshape": (scaled("dims: 1 reshape { }"), "write dims: [1] without reshape", True),
+    "scalar_output_with_an_empty_reshape": (
+        scaled("dims: 1", output="dims: 1 reshape { }"),
+        "write dims: [1] without reshape",
+        True,
+    ),
+    "scalar_of_two": (
+        scaled("dims: 2"),
+        "input 'factor' is [] in the model, and dims here make [2]: write dims: [1]",
+        True,
+    ),
+    "one_number_a_row_as_a_column": (rows("dims: 1"), "write dims: [1] reshape { shape: [] }", True),
     "negative_batch": (RIGHT.replace("8", "-1"), "max_batch_size is -1", True),
     "missing_file": (f'{RIGHT} default_model_filename: "other.onnx"', "version 1 has no other.onnx", False),
     "leaving_file": (f'{RIGHT} default_model_filename: "../../secret.onnx"', "leaves the version's folder", True),
@@ -165,6 +200,10 @@ WARNED = {
 # A server takes no model at all from these folders.
 WITHOUT_VERSION = "ensemble_without_version"
 FIXED_BATCHES = "fixed_batches"
+# What the models of these configurations compute; of all others it is LINEAR.
+GRAPHS = {name: SCALED for name in [*CLEAN, *WRONG] if name.startswith("scalar")} | {
+    name: ROWS for name in [*CLEAN, *WRONG] if name.startswith("one_number_a_row")
+}
 
 
 def put(repository: Path, name: str, config: str, *, graph: str = LINEAR) -> Path:
@@ -184,10 +223,8 @@ def findings(repository: Path, *models: str):
 def served(tmp_path_factory):
     """All those configurations in one repository, and for each model whether a real server loads it."""
     repository = tmp_path_factory.mktemp("linted") / "model_repository"
-    for name, text in CLEAN.items():
-        put(repository, name, text)
-    for name, (text, *_) in WRONG.items():
-        put(repository, name, text)
+    for name, text in {**CLEAN, **{name: text for name, (text, *_) in WRONG.items()}}.items():
+        put(repository, name, text, graph=GRAPHS.get(name, LINEAR))
     put(repository, FIXED_BATCHES, RIGHT, graph=FIXED.replace("2", "8"))
     put(repository, "part_of_the_versions", f"{RIGHT} version_policy {{ specific {{ versions: [1, 7] }} }}")
     shutil.rmtree(put(repository, WITHOUT_VERSION, ensemble()) / "1")

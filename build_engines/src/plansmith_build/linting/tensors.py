@@ -87,20 +87,38 @@ def _check_tensor(
             f"{role} {tensor.name!r} is {graph.datatype} in the model and TYPE_{_config_type(spec.datatype)} here",
             f"write data_type: TYPE_{_config_type(graph.datatype)}",
         )
+    batched = context.config.max_batch_size > 0
     shape = tuple(tensor.reshape.shape) if tensor.HasField("reshape") else tuple(tensor.dims)
-    full = (-1, *shape) if context.config.max_batch_size > 0 else shape
+    if not batched and not shape and tensor.HasField("reshape"):
+        # ValidateIOShape in triton-inference-server/core, src/model_config_utils.cc.
+        yield error(
+            context.path,
+            f"{role} {tensor.name!r} has an empty reshape, which a server takes only with a max_batch_size",
+            f"write {_dims(graph.shape, batched=False)} without reshape",
+        )
+        return
+    full = (-1, *shape) if batched else shape
     # A dimension that varies in the graph may be fixed in the configuration, of inputs; the reverse is refused, and of
     # outputs both: CompareDimsSupported in onnxruntime_backend, src/onnxruntime_utils.cc.
     fits = len(full) == len(graph.shape) and all(
         have == want or (want == -1 and role == "input") for have, want in zip(full, graph.shape, strict=False)
     )
-    if not fits:
-        wanted = graph.shape[1:] if context.config.max_batch_size > 0 else graph.shape
+    # Without batches, a scalar of the graph is one number for a server, whose tensors have a dimension at least.
+    scalar = not batched and not graph.shape and set(shape) <= {1}
+    if not fits and not scalar:
         yield error(
             context.path,
             f"{role} {tensor.name!r} is {list(graph.shape)} in the model, and dims here make {list(full)}",
-            f"write dims: {list(wanted)}",
+            f"write {_dims(graph.shape, batched=batched)}",
         )
+
+
+def _dims(shape: tuple[int, ...], *, batched: bool) -> str:
+    """The field for a tensor of the graph."""
+    wanted = shape[1:] if batched else shape
+    if wanted:
+        return f"dims: {list(wanted)}"
+    return "dims: [1] reshape { shape: [] }" if batched else "dims: [1]"
 
 
 def _check_batching(context: ConfigContext, signature: Signature) -> Iterator[Finding]:
