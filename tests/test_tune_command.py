@@ -20,6 +20,7 @@ from plansmith_build.config import config_from_text
 from plansmith_build.errors import InvalidModel
 from plansmith_build.manifest import read_manifest
 from plansmith_build.repository import ModelRepository
+from plansmith_build.signing import sign_version
 from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.tuning.publishing import TunedManifest, publish_tuned
 from plansmith_perf.tuning.records import TuningRecord
@@ -155,6 +156,35 @@ def test_the_version_before_the_tuning_can_be_rolled_back_to(tuned, plansmith, t
     plansmith("rollback", "digits", "1", cwd=tmp_path)
     assert read_manifest(tmp_path / "model_repository/digits/3/manifest.json").rolled_back_from == 1
     assert not (tmp_path / "model_repository/digits/configs").exists()
+
+
+def test_a_tuned_version_that_is_rolled_back_to_keeps_its_evidence(tuned, plansmith, tmp_path):
+    shutil.copytree(tuned.folder / "model_repository", tmp_path / "model_repository")
+    for version in ("1", "2"):
+        plansmith("rollback", "digits", version, cwd=tmp_path)
+    before, after = (
+        TunedManifest.model_validate_json(
+            (tmp_path / "model_repository/digits" / version / "manifest.json").read_bytes()
+        )
+        for version in ("2", "4")
+    )
+    assert after.rolled_back_from == 2
+    assert after.tuning == before.tuning
+
+
+def test_what_is_signed_is_verified_before_it_is_tuned_and_signed_again(digits, plansmith, tmp_path):
+    for words in (
+        ("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "key.pem"),
+        ("ec", "-in", "key.pem", "-pubout", "-out", "key.pub"),
+    ):
+        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=tmp_path)
+    sign_version(digits / "1", tmp_path / "key.pem")
+    words = ("tune", "digits", "--slo", "p99=2s", *SHORT, *NARROW, "--sign-key", "key.pem")
+    assert "name the public key with --public-key" in plansmith(*words, cwd=tmp_path, expect=2).stderr
+    manifest = digits / "1/manifest.json"
+    manifest.write_text(manifest.read_text() + " ")
+    done = plansmith(*words, "--public-key", "key.pub", cwd=tmp_path, expect=2)
+    assert "the signature of digits/1 does not hold" in done.stderr
 
 
 def test_a_result_is_not_published_over_a_version_that_came_meanwhile(tuned, tmp_path, plansmith):

@@ -212,6 +212,9 @@ class PublishedFile(_Record):
 class Manifest(_Record):
     """Everything there is to know about a version."""
 
+    # What others add, such as the evidence of a tuning run, stays when a version is published again.
+    model_config = ConfigDict(frozen=True, extra="allow")
+
     schema_version: int = SCHEMA_VERSION
     model: str
     version: int

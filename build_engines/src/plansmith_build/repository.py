@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from plansmith_build.errors import InvalidOption, ModelNotFound
+from plansmith_build.errors import InvalidModel, InvalidOption, ModelNotFound
+from plansmith_build.manifest import read_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
+
+    from plansmith_build.manifest import Manifest
 
 __all__ = [
     "CONFIG",
@@ -129,6 +132,23 @@ class RepositoryModel:
             there = ", ".join(map(str, self.versions)) or "none"
             raise ModelNotFound(f"model {self.name!r} has no version {version}; there are: {there}")
         return path
+
+    def manifest(self, version: int) -> Manifest:
+        """The manifest of a version.
+
+        Raises:
+            ModelNotFound: there is no such version.
+            InvalidModel: the manifest cannot be read, or is that of another model or version: its files may be right
+                and still not what was published here.
+        """
+        path = self.version_path(version) / MANIFEST
+        manifest = read_manifest(path)
+        if (manifest.model, manifest.version) != (self.name, version):
+            raise InvalidModel(
+                f"{path} is the manifest of {manifest.model!r} version {manifest.version}, "
+                f"not of {self.name!r} version {version}"
+            )
+        return manifest
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from plansmith_build.errors import InvalidModel, InvalidOption, PublishFailed
 from plansmith_build.filesystem import explain_os_error
 from plansmith_build.hashing import sha256_of
 from plansmith_build.linting.context import model_files
-from plansmith_build.manifest import Tensor, read_manifest
+from plansmith_build.manifest import Tensor
 from plansmith_build.publishing import Published, Release, publish
-from plansmith_build.repository import CONFIG, LABELS, MANIFEST
+from plansmith_build.repository import CONFIG, LABELS
+from plansmith_build.signing import require_public_key, verify_signature
 from plansmith_build.staging import staging_folder
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def roll_back(
     *,
     staging: Path | None = None,
     sign: Callable[[Path], None] | None = None,
+    public_key: Path | None = None,
 ) -> Published:
     """Publish an old version, with its own configurations and labels, under the next number.
 
@@ -44,19 +46,31 @@ def roll_back(
         version: an old version that is still there, unchanged.
         staging: the folder to stage in; see `staging_folder`.
         sign: signs the new version; see `signing.signer`.
+        public_key: verify the old version's signature by this key (PEM) first; `sign` needs it where a version of the
+            model is signed.
 
     Raises:
         ModelNotFound: there is no such model or version.
-        InvalidOption: the version is the newest one already.
-        InvalidModel: it has no manifest, or its files are not what was published.
+        InvalidOption: the version is the newest one already, or a key is missing or cannot be read.
+        InvalidModel: it has no manifest of its own, or its files are not what was published.
+        SignatureInvalid: it is not signed by the owner of the key, or not as it is now.
         PublishFailed: the system did not let it be written.
     """
     model = repository.existing_model(name)
     folder = model.version_path(version)
+    if sign is not None:
+        require_public_key(model, public_key)
     if version == model.versions[-1]:
         raise InvalidOption(f"version {version} of {name!r} is the newest one: there is nothing to roll back to")
-    manifest = read_manifest(folder / MANIFEST)
+    if public_key is not None:
+        verify_signature(folder, public_key)
+    manifest = model.manifest(version)
     _check_unchanged(model, manifest, version)
+    if sign is not None and not manifest.configs:
+        raise InvalidModel(
+            f"the manifest of version {version} has no copy of its configurations, so it is not known what to sign: "
+            "build it again"
+        )
     configs = manifest.configs or _present_config(model, manifest)
     labels = manifest.labels.encode() if manifest.labels is not None else _present_labels(model, manifest)
     with staging_folder(repository.path, staging) as stage:

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-__all__ = ["PASSWORD_VARIABLE", "SIGNATURE", "SignatureInvalid", "sign_version", "signer", "verify_signature"]
+    from plansmith_build.repository import RepositoryModel
+
+__all__ = [
+    "PASSWORD_VARIABLE",
+    "SIGNATURE",
+    "SignatureInvalid",
+    "require_public_key",
+    "sign_version",
+    "signer",
+    "verify_signature",
+]
 
 SIGNATURE = "model.sig"
 PASSWORD_VARIABLE = "PLANSMITH_KEY_PASSWORD"  # noqa: S105 - the name of a variable, not a password
@@ -42,6 +52,22 @@ def signer(private_key: Path) -> Callable[[Path], None]:
         sign_version(folder, private_key)
 
     return sign
+
+
+def require_public_key(model: RepositoryModel, public_key: Path | None) -> None:
+    """Refuse to sign again, unverified, what is signed: it may have been changed since.
+
+    Where any version is signed, another without a signature may have lost it together with what it was.
+
+    Raises:
+        InvalidOption: the model has a signed version, and there is no key to verify it by.
+    """
+    signed = [version for version in model.versions if os.path.lexists(model.path / str(version) / SIGNATURE)]
+    if signed and public_key is None:
+        raise InvalidOption(
+            f"version {signed[-1]} of {model.name!r} is signed, and what is signed again is verified first: "
+            "name the public key with --public-key"
+        )
 
 
 def sign_version(folder: Path, private_key: Path) -> None:

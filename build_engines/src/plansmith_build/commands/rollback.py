@@ -22,6 +22,10 @@ def rollback(
     *,
     repository: Annotated[Path, typer.Option(help="The model repository.")] = Path("model_repository"),
     sign_key: Annotated[Path | None, typer.Option(help="Sign the new version with this private key (PEM).")] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(help="Verify the old version's signature by this key (PEM) first; needed to sign it again."),
+    ] = None,
     staging: Annotated[Path | None, typer.Option(help="Folder to stage in. [default: the repository's parent]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
@@ -35,6 +39,7 @@ def rollback(
         version,
         staging=staging,
         sign=signer(sign_key) if sign_key is not None else None,
+        public_key=public_key,
     )
     if as_json:
         typer.echo(

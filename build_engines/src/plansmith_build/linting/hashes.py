@@ -1,47 +1,119 @@
-"""Whether a version is what was published: every file's SHA-256 against its manifest."""
+"""Whether a model is what was published: every file's SHA-256 against its version's manifest, and its history."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
+from plansmith_build.config import config_from_text
 from plansmith_build.errors import InvalidModel
 from plansmith_build.hashing import sha256_of
+from plansmith_build.linting.context import backend_of, model_files
 from plansmith_build.linting.findings import error, warning
-from plansmith_build.manifest import read_manifest
-from plansmith_build.repository import MANIFEST
+from plansmith_build.repository import HISTORY, MANIFEST, History
 from plansmith_build.signing import SIGNATURE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from plansmith_build.linting.findings import Finding
-    from plansmith_build.manifest import PublishedFile
+    from plansmith_build.manifest import Manifest, PublishedFile
     from plansmith_build.repository import RepositoryModel
 
 __all__ = ["check_hashes"]
 
 
 def check_hashes(model: RepositoryModel) -> Iterator[Finding]:
-    """The files of each version, and the configurations and labels of the newest one."""
+    """The files of each version, the configurations and labels of the newest one, and the history."""
+    known = {entry.version for entry in model.history.versions}
+    described = set()
     for version in model.versions:
         folder = model.version_path(version)
         where = f"{model.name}/{version}"
         if not (folder / MANIFEST).is_file():
-            yield warning(where, "there is no manifest, so nothing says what its files should be", "build it anew")
+            if version in known:
+                yield error(f"{where}/{MANIFEST}", "it was published and is gone", _rollback(model))
+            else:
+                yield warning(where, "there is no manifest, so nothing says what its files should be", "build it anew")
             continue
+        described.add(version)
         try:
-            manifest = read_manifest(folder / MANIFEST)
+            manifest = model.manifest(version)
         except InvalidModel as problem:
             yield error(f"{where}/{MANIFEST}", str(problem), "publish the version anew")
             continue
-        for file in manifest.files:
-            # Configurations and labels belong to the model and go with its newest version.
-            if file.path.startswith(f"{version}/") or version == model.versions[-1]:
-                yield from _check_file(model, file, own=file.path.startswith(f"{version}/"))
-        recorded = {model.path / file.path for file in manifest.files}
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and path not in recorded and path.name not in {MANIFEST, SIGNATURE}:
-                yield warning(f"{model.name}/{path.relative_to(model.path)}", "it was not published", "remove it")
+        yield from _check_version(model, manifest)
+    yield from _check_history(model, described)
+
+
+def _check_version(model: RepositoryModel, manifest: Manifest) -> Iterator[Finding]:
+    version = manifest.version
+    newest = version == model.versions[-1]
+    for file in manifest.files:
+        # Configurations and labels belong to the model and go with its newest version.
+        if file.path.startswith(f"{version}/") or newest:
+            yield from _check_file(model, file, own=file.path.startswith(f"{version}/"))
+    folder = model.version_path(version)
+    recorded = {model.path / file.path for file in manifest.files} | {folder / MANIFEST, folder / SIGNATURE}
+    loaded = _loaded(model, folder)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path not in recorded:
+            where = f"{model.name}/{path.relative_to(model.path)}"
+            if path in loaded:
+                yield error(where, "it was not published, and a server would load it", "remove it")
+            else:
+                yield warning(where, "it was not published", "remove it")
+    if newest:
+        for name, path in model.configurations.items():
+            if path not in recorded:
+                yield warning(
+                    f"{model.name}/{name}",
+                    f"it was not published with version {version}",
+                    "remove it, if it is not yours",
+                )
+
+
+def _loaded(model: RepositoryModel, folder: Path) -> set[Path]:
+    """What a server would load from a version's folder, whether it was published or not."""
+    # Before its own folders, Triton looks here for a backend's library.
+    loaded = set(folder.rglob("*.so"))
+    for path in model.configurations.values():
+        try:
+            config = config_from_text(path.read_text(encoding="utf-8"))
+        except (InvalidModel, OSError, UnicodeDecodeError):
+            # An error of its own.
+            continue
+        loaded.update(file for _, file in model_files(config, folder))
+        if backend_of(config) == "python":
+            loaded.update(folder.rglob("*.py"))
+    return loaded
+
+
+def _check_history(model: RepositoryModel, described: set[int]) -> Iterator[Finding]:
+    """Whether history.json tells of the versions that plansmith published, and the last of them is there."""
+    path, where = model.path / HISTORY, f"{model.name}/{HISTORY}"
+    if not path.is_file():
+        if described:
+            yield warning(where, "it is not there, so the number of a removed version may be given again", "restore it")
+        return
+    try:
+        history = History.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        yield error(
+            where, "it cannot be read, so the number of a removed version may be given again", "restore it from a copy"
+        )
+        return
+    known = {entry.version for entry in history.versions}
+    for version in sorted(described - known):
+        yield error(
+            f"{model.name}/{version}", "history.json does not tell of it", "restore history.json, or build it again"
+        )
+    if known and max(known) > max(model.versions, default=0):
+        yield error(
+            f"{model.name}/{max(known)}", "it was published last and is gone", "restore it, or build the model again"
+        )
 
 
 def _check_file(model: RepositoryModel, file: PublishedFile, *, own: bool) -> Iterator[Finding]:

@@ -1,14 +1,14 @@
-"""Signatures of what is served, and of the configurations that say what is."""
+"""Signatures of what is served, and of the configurations and labels that are served with it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel
-from plansmith_build.linting.findings import error
-from plansmith_build.manifest import read_manifest
+from plansmith_build.hashing import sha256_of
+from plansmith_build.linting.findings import error, warning
 from plansmith_build.pruning import served_versions
-from plansmith_build.repository import MANIFEST
+from plansmith_build.repository import HISTORY
 from plansmith_build.signing import SignatureInvalid, verify_signature
 
 if TYPE_CHECKING:
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plansmith_build.linting.findings import Finding
+    from plansmith_build.manifest import Manifest
     from plansmith_build.repository import RepositoryModel
 
 __all__ = ["check_signatures"]
 
 
 def check_signatures(model: RepositoryModel, public_key: Path) -> Iterator[Finding]:
-    """Every version that a configuration serves, the newest one, and the configurations beside its signed manifest.
+    """Every version that a configuration serves, the newest one, and what lies beside the versions.
+
+    A whole repository that was put back to an earlier state is as it was signed then, and nothing here tells.
 
     Raises:
         InvalidOption: the model-signing package is missing, or the key cannot be read.
@@ -36,23 +39,31 @@ def check_signatures(model: RepositoryModel, public_key: Path) -> Iterator[Findi
     for version in sorted(versions):
         try:
             verify_signature(model.version_path(version), public_key)
-        except SignatureInvalid as problem:
+            manifest = model.manifest(version)
+        except (SignatureInvalid, InvalidModel) as problem:
             yield error(f"{model.name}/{version}", str(problem), "publish it anew, signed")
         else:
             if version in newest:
-                yield from _check_configurations(model, version)
+                yield from _check_beside(model, manifest)
 
 
-def _check_configurations(model: RepositoryModel, version: int) -> Iterator[Finding]:
-    """They lie outside the signed folder, and its manifest, which is signed, holds their text."""
-    try:
-        signed = read_manifest(model.version_path(version) / MANIFEST).configs
-    except InvalidModel:
-        signed = {}
-    for name, path in model.configurations.items():
-        if name not in signed or path.read_bytes() != signed[name].encode():
+def _check_beside(model: RepositoryModel, manifest: Manifest) -> Iterator[Finding]:
+    """The files outside the signed folder; the signed manifest holds the hashes of those that belong to the version."""
+    signed = {file.path: file.sha256 for file in manifest.files}
+    versions = tuple(f"{version}/" for version in model.versions)
+    for path in sorted(model.path.rglob("*")):
+        name = str(path.relative_to(model.path))
+        if not path.is_file() or name == HISTORY or name.startswith(versions):
+            continue
+        where = f"{model.name}/{name}"
+        if name in signed and sha256_of(path) == signed[name]:
+            continue
+        # A server takes a backend's library from a model's folder before its own.
+        if name in signed or name in model.configurations or path.suffix == ".so":
             yield error(
-                f"{model.name}/{name}",
-                f"it is not what was signed with version {version}",
+                where,
+                f"it is not what was signed with version {manifest.version}",
                 "publish the model anew, signed, or remove it",
             )
+        else:
+            yield warning(where, "no signature covers it", "remove it, if it is not yours")

@@ -78,6 +78,10 @@ def tune(
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds that a request may take.")] = 30.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the search and of random inputs.")] = 0,
     sign_key: Annotated[Path | None, typer.Option(help="Sign the new version with this private key (PEM).")] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(help="Verify by this key (PEM) what is signed already; needed to sign it again."),
+    ] = None,
     staging: Annotated[Path | None, typer.Option(help="Folder to stage in. [default: the repository's parent]")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -124,6 +128,7 @@ def tune(
         rounds=rounds,
         dry_run=dry_run,
         sign_key=sign_key,
+        public_key=public_key,
         staging=staging,
     )
     try:

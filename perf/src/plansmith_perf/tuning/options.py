@@ -41,6 +41,7 @@ class TuningOptions:
         rounds: interleaved, of the best trials and the configuration in use.
         dry_run: publish nothing.
         sign_key: sign the new version with this private key.
+        public_key: verify by this key what is signed already; `sign_key` needs it where anything is.
         staging: the folder to stage in; see `plansmith_build.staging.staging_folder`.
     """
 
@@ -63,6 +64,7 @@ class TuningOptions:
     rounds: int
     dry_run: bool
     sign_key: Path | None = None
+    public_key: Path | None = None
     staging: Path | None = None
 
 

@@ -10,6 +10,7 @@ from plansmith_build.errors import InvalidModel, PublishFailed
 from plansmith_build.filesystem import explain_os_error, mirror
 from plansmith_build.linting.findings import Severity
 from plansmith_build.linting.hashes import check_hashes
+from plansmith_build.linting.signatures import check_signatures
 from plansmith_build.manifest import Manifest
 from plansmith_build.publishing import Published, Release, publish
 from plansmith_build.repository import CONFIG, MANIFEST
@@ -33,11 +34,16 @@ class TunedManifest(Manifest):
     tuning: TuningRecord
 
 
-def check_publishable(model: RepositoryModel, version: int) -> None:
+def check_publishable(model: RepositoryModel, version: int, public_key: Path | None = None) -> None:
     """Say before the work, and not after it, that a version could not be published anew.
 
+    Args:
+        model: in the user's repository.
+        version: the newest.
+        public_key: verify by this key (PEM) what will be signed again.
+
     Raises:
-        InvalidModel: it has no manifest, or its files are not what was published.
+        InvalidModel: it has no manifest, its files are not what was published, or not what was signed.
     """
     if not (model.path / str(version) / MANIFEST).is_file():
         raise InvalidModel(
@@ -45,8 +51,11 @@ def check_publishable(model: RepositoryModel, version: int) -> None:
             "publish it anew: build it with `plansmith build`, or look at the result with --dry-run"
         )
     own = f"{model.name}/{version}/"
-    for finding in check_hashes(model):
-        if finding.severity is Severity.ERROR and finding.path.startswith(own):
+    found = [finding for finding in check_hashes(model) if finding.path.startswith(own)]
+    if public_key is not None:
+        found += check_signatures(model, public_key)
+    for finding in found:
+        if finding.severity is Severity.ERROR:
             raise InvalidModel(f"{finding.path}: {finding.message}; build the model again, or use --dry-run")
 
 
@@ -58,6 +67,7 @@ def publish_tuned(
     *,
     staging: Path | None,
     sign: Callable[[Path], None] | None,
+    public_key: Path | None = None,
 ) -> Published:
     """Publish the tuned version's files under the next number, with one configuration replaced.
 
@@ -70,13 +80,14 @@ def publish_tuned(
         text: of the new configuration.
         staging: the folder to stage in; see `staging_folder`.
         sign: signs the new version; see `signing.signer`.
+        public_key: verify by this key (PEM) what is signed again.
 
     Raises:
-        InvalidModel: the version is not what was published, or another one was published meanwhile.
+        InvalidModel: the version is not what was published or signed, or another one was published meanwhile.
         PublishFailed: the system did not let it be written; the repository is as it was.
     """
     model = repository.existing_model(manifest.model)
-    check_publishable(model, manifest.version)
+    check_publishable(model, manifest.version, public_key)
     expected = model.next_version
     ours = model.history.config_sha256s
 

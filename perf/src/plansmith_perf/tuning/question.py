@@ -129,7 +129,7 @@ def look(repository: ModelRepository, options: TuningOptions) -> Question:
         raise LoadTestMisconfigured(f"model {model.name!r} has no version: build it with `plansmith build`")
     version = model.versions[-1]
     if not options.dry_run:
-        check_publishable(model, version)
+        check_publishable(model, version, options.public_key)
     manifest_path = model.version_path(version) / MANIFEST
     manifest = read_manifest(manifest_path) if manifest_path.is_file() else None
     target = f"{CONFIGS}/{valid_name(options.config_name)}.pbtxt"

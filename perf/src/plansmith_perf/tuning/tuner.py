@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.config import text_from_config
 from plansmith_build.repository import ModelRepository
-from plansmith_build.signing import signer
+from plansmith_build.signing import require_public_key, signer
 from plansmith_perf.environment import describe_environment
 from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.samples import make_requests
@@ -63,6 +63,8 @@ def tune(options: TuningOptions, *, progress: Callable[[TuningProgress], None] =
     repository = ModelRepository.at(options.repository)
     question = look(repository, options)
     sign = signer(options.sign_key) if options.sign_key is not None else None
+    if sign is not None:
+        require_public_key(question.model, options.public_key)
     run = _Run(question, options, progress)
     trials, rounds, decision, server = run.search()
     everything = len(question.space.everything())
@@ -95,7 +97,15 @@ def tune(options: TuningOptions, *, progress: Callable[[TuningProgress], None] =
     published = None
     if not options.dry_run and question.manifest is not None:
         run.tell("publishing")
-        published = publish_tuned(repository, question.manifest, record, text, staging=options.staging, sign=sign)
+        published = publish_tuned(
+            repository,
+            question.manifest,
+            record,
+            text,
+            staging=options.staging,
+            sign=sign,
+            public_key=options.public_key,
+        )
     return TuningResult(record, met=met, diff=diff, published=published, storage=run.storage)
 
 
