@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,44 @@ def test_while_a_version_is_moved_in_the_server_keeps_what_it_has(adder, tmp_pat
     monkeypatch.setattr(os, "rename", watched)
     assert rebuild(tmp_path, repository).version == 3
     assert seen == [dict.fromkeys(pinned, True)]
+
+
+def test_a_version_that_appears_meanwhile_stays_and_so_does_the_configuration(adder, repository, tmp_path, monkeypatch):
+    before = snapshot(repository)
+    replace = os.replace
+
+    def intruding(source, target):
+        replace(source, target)
+        if Path(target) == adder / "config.pbtxt" and not (adder / "2").exists():
+            (adder / "2").mkdir()
+            (adder / "2" / "model.onnx").write_text("another's")
+
+    monkeypatch.setattr(os, "replace", intruding)
+    with pytest.raises(PublishFailed, match="not empty"):
+        rebuild(tmp_path, repository)
+    assert (adder / "2" / "model.onnx").read_text() == "another's"
+    shutil.rmtree(adder / "2")
+    assert snapshot(repository) == before
+
+
+def test_what_is_renamed_into_the_model_is_on_the_disk_before(adder, repository, tmp_path, monkeypatch):
+    synced, renamed = set(), []
+    sync, replace = os.fsync, os.replace
+
+    def syncing(descriptor):
+        sync(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    def renaming(source, target):
+        if Path(target).is_relative_to(adder):
+            renamed.append(Path(source).stat().st_ino in synced)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(os, "replace", renaming)
+    rebuild(tmp_path, repository)
+    assert len(renamed) >= 3
+    assert all(renamed)
 
 
 def test_a_model_that_was_written_without_a_configuration_gets_one(repository, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -69,6 +70,52 @@ def test_what_a_user_put_into_the_model_folder_is_kept(adder, repository):
     assert (model / "notes.md").read_text() == "mine"
     assert "max_batch_size: 3" in (model / "config.pbtxt.before-2").read_text()
     assert any("config.pbtxt.before-2" in note for note in result.notes)
+
+
+def test_a_configuration_that_a_user_wrote_is_kept_where_there_are_no_hard_links(adder, repository, monkeypatch):
+    build(adder, BuildOptions(repository=repository))
+    (repository / "adder/config.pbtxt").write_text('name: "adder" backend: "onnxruntime" max_batch_size: 3')
+
+    def no_hard_links(*_, **__):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    # What vfat and many network file systems answer.
+    monkeypatch.setattr(os, "link", no_hard_links)
+    build(adder, BuildOptions(repository=repository))
+    assert "max_batch_size: 3" in (repository / "adder/config.pbtxt.before-2").read_text()
+    assert assert_whole(repository) == 2
+
+
+# Mounts a folder as the layer of an image, below an empty one, where nobody else sees it; then runs the command.
+OVERLAY = 'mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$1" && shift 2 && exec "$@"'
+
+
+def overlaid(layer: Path, above: Path, *words) -> subprocess.CompletedProcess[str]:
+    command = ["unshare", "--mount", "sh", "-c", OVERLAY, "sh", layer, above, *words]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+def test_a_model_in_the_layer_of_an_image_is_rebuilt_and_pruned(adder, repository, tmp_path):
+    build(adder, BuildOptions(repository=repository))
+    for name in ("upper", "work"):
+        (tmp_path / "above" / name).mkdir(parents=True)
+    layer = repository.parent / "layer"
+    layer.mkdir()
+    repository.rename(layer / repository.name)
+    try:
+        possible = overlaid(layer, tmp_path / "above", "true")
+    except FileNotFoundError as error:
+        pytest.skip(f"no unshare: {error}")
+    if possible.returncode:
+        pytest.skip(f"no overlay can be mounted: {possible.stderr}")
+    served = layer / repository.name
+    steps = f"{COMMAND} build {adder} --repository {served} && {COMMAND} prune adder --keep 1 --repository {served}"
+    done = overlaid(layer, tmp_path / "above", "sh", "-c", f"{steps} && ls {served}/adder && {COMMAND} verify {served}")
+    assert done.returncode == 0, done.stderr
+    assert "removed 1" in done.stdout
+    assert "0 errors, 0 warnings" in done.stdout
+    assert (served / "adder/1/model.onnx").exists()
+    assert not (served / "adder/2").exists()
 
 
 def test_files_can_be_read_by_the_user_of_a_container(adder, repository):

@@ -134,6 +134,15 @@ def test_a_version_that_a_configuration_serves_stays(three_versions, repository)
     assert three_versions.existing_model("adder").versions == (1, 3)
 
 
+def test_nothing_is_removed_through_a_link(three_versions, repository, tmp_path, plansmith):
+    (repository / "adder").rename(tmp_path / "elsewhere")
+    (repository / "adder").symlink_to(tmp_path / "elsewhere")
+    before = snapshot(tmp_path / "elsewhere")
+    done = plansmith("prune", "--all", "--keep", "1", "--repository", repository, expect=2)
+    assert "is a link, and nothing is removed from where it leads" in done.stderr
+    assert snapshot(tmp_path / "elsewhere") == before
+
+
 def test_nothing_is_removed_while_it_is_not_known_what_is_served(three_versions, repository):
     (repository / "adder/config.pbtxt").write_text("no configuration")
     with pytest.raises(InvalidModel, match="not known which versions it serves"):

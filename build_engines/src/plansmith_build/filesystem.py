@@ -19,6 +19,7 @@ __all__ = [
     "mirror",
     "rename_exchange",
     "rename_new",
+    "sync_file",
     "sync_tree",
     "write_new",
 ]
@@ -43,7 +44,13 @@ def rename_exchange(one: Path, other: Path) -> None:
         ExchangeUnsupported: the system or the file system cannot do that.
         OSError: anything else.
     """
-    _renameat2(one, other, _RENAME_EXCHANGE)
+    try:
+        _renameat2(one, other, _RENAME_EXCHANGE)
+    except OSError as error:
+        # overlayfs says that of a folder from an image's layer, on what is one file system to everybody else.
+        if error.errno == errno.EXDEV and one.stat().st_dev == other.stat().st_dev:
+            raise ExchangeUnsupported from error
+        raise
 
 
 def rename_new(source: Path, target: Path) -> None:
@@ -97,6 +104,15 @@ def mirror(source: Path, target: Path) -> None:
             shutil.copy2(entry, copy, follow_symlinks=False)
 
 
+def sync_file(path: Path) -> None:
+    """Bring a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_tree(folder: Path) -> None:
     """Bring a folder, its files and its folders to the disk."""
     for root, _, files in os.walk(folder, topdown=False):
@@ -104,8 +120,8 @@ def sync_tree(folder: Path) -> None:
             path = Path(root, name)
             # What is hard-linked was brought there when it was published; syncing it again costs nothing.
             if not path.is_symlink():
-                _sync(path)
-        _sync(Path(root))
+                sync_file(path)
+        sync_file(Path(root))
 
 
 def explain_os_error(error: OSError, doing: str) -> PublishFailed:
@@ -126,14 +142,6 @@ def explain_os_error(error: OSError, doing: str) -> PublishFailed:
     else:
         why = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
     return PublishFailed(f"cannot {doing}: {why}; the repository is as it was")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _renameat2(source: Path, target: Path, flags: int) -> None:

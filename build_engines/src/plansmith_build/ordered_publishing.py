@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.config import config_from_text, text_from_config
 from plansmith_build.errors import InvalidModel
-from plansmith_build.filesystem import write_new
+from plansmith_build.filesystem import sync_file, write_new
 from plansmith_build.repository import CONFIG, CONFIGS, HISTORY, History, RepositoryModel
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def publish_in_order(folder: Path, live: RepositoryModel, version: int) -> None:
             (live.path / CONFIGS).rmdir()
         os.replace(folder / HISTORY, live.path / HISTORY)  # noqa: PTH105
     except BaseException:
-        if (live.path / str(version)).exists():
+        # It may be there although it was not moved: then something else took its place meanwhile.
+        if not (folder / str(version)).exists():
             os.rename(live.path / str(version), folder / str(version))  # noqa: PTH104
         _put_back(live, touched, kept)
         if not had_configs and (live.path / CONFIGS).exists():
@@ -101,11 +102,14 @@ def _copies(live: RepositoryModel, names: set[str], kept: Path) -> Path:
     for name in names:
         if (live.path / name).exists():
             shutil.copy2(live.path / name, kept / name)
+            sync_file(kept / name)
     return kept
 
 
 def _replace(scratch: Path, live: RepositoryModel, name: str, content: bytes) -> None:
     write_new(scratch / "next", content)
+    # After a power failure the name must not lead to a file that is empty yet.
+    sync_file(scratch / "next")
     os.replace(scratch / "next", live.path / name)  # noqa: PTH105
 
 

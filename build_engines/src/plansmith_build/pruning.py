@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -28,9 +29,11 @@ def prunable_versions(model: RepositoryModel, *, keep: int) -> tuple[int, ...]:
         keep: how many of the newest stay.
 
     Raises:
-        InvalidOption: none would stay.
+        InvalidOption: none would stay, or the model's folder is a link: what it leads to may be another's.
         InvalidModel: a configuration cannot be read, so it is not known what is served.
     """
+    if model.path.is_symlink():
+        raise InvalidOption(f"{model.path} is a link, and nothing is removed from where it leads: prune it there")
     if keep < 1:
         raise InvalidOption(f"--keep {keep} would leave no version: keep 1 or more")
     served = served_versions(model)
@@ -51,7 +54,7 @@ def prune(repository: ModelRepository, name: str, *, keep: int, staging: Path | 
 
     Raises:
         ModelNotFound: there is no such model.
-        InvalidOption: none would stay.
+        InvalidOption: none would stay, or the model's folder is a link.
         InvalidModel: a configuration cannot be read.
         PublishFailed: the system did not let one be moved.
     """
@@ -61,14 +64,24 @@ def prune(repository: ModelRepository, name: str, *, keep: int, staging: Path | 
         model = repository.existing_model(name)
         versions = prunable_versions(model, keep=keep)
         for version in versions:
-            aside = stage / str(version)
             try:
-                # One step: a server sees all of a version or nothing of it.
-                os.rename(model.version_path(version), aside)  # noqa: PTH104 - a system call by this name
+                _remove(model.version_path(version), stage / str(version))
             except OSError as error:
                 raise explain_os_error(error, f"remove version {version} of {name!r}") from error
-            shutil.rmtree(aside, ignore_errors=True)
     return versions
+
+
+def _remove(folder: Path, aside: Path) -> None:
+    try:
+        # One step: a server sees all of a version or nothing of it.
+        os.rename(folder, aside)  # noqa: PTH104 - a system call by this name
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # overlayfs moves no folder of an image's layer. No configuration serves it, so half of it is never loaded.
+        shutil.rmtree(folder)
+    else:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def served_versions(model: RepositoryModel) -> set[int]:

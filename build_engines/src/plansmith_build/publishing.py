@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import time
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from plansmith_build.filesystem import (
     mirror,
     rename_exchange,
     rename_new,
+    sync_file,
     sync_tree,
     write_new,
 )
@@ -214,8 +214,7 @@ def _write_configs(live: RepositoryModel, folder: Path, version: int, configs: M
         written_by_us = hashlib.sha256(path.read_bytes()).hexdigest() in ours
         if not written_by_us and name in configs:
             kept = f"{name}.before-{version}"
-            with contextlib.suppress(FileExistsError):
-                os.link(path, folder / kept)
+            _set_aside(path, folder / kept)
             notes.append(f"{name} had been written by hand: it is kept as {kept}")
         elif not written_by_us:
             left.append(name)
@@ -232,6 +231,12 @@ def _write_configs(live: RepositoryModel, folder: Path, version: int, configs: M
             alternatives.mkdir(exist_ok=True)
         write_new(folder / name, text.encode())
     return notes
+
+
+def _set_aside(path: Path, kept: Path) -> None:
+    # Not a hard link, which not every file system has; a file that has the name already is a person's, too.
+    if not kept.exists():
+        path.rename(kept)
 
 
 def _text(labels: bytes | None) -> str | None:
@@ -257,8 +262,4 @@ def _sync_renames(*folders: Path) -> None:
     # The version is in place by now; a file system that cannot sync a folder must not make that look like a failure.
     for folder in folders:
         with contextlib.suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_file(folder)
