@@ -15,6 +15,7 @@ import threading
 import grpc
 import numpy as np
 import pytest
+from client_faces import open_client
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from plansmith_client import (
@@ -326,6 +327,75 @@ def test_a_malformed_inference_is_a_protocol_error(serve, reply):
     transport._binary = True
     with contextlib.closing(transport), pytest.raises(ProtocolError, match="'m'"):
         transport.call(Infer("m", "", (), None, "", {}), Deadline(5))
+
+
+WITH_NULLS = {
+    "/v2": {"name": "s", "version": None, "extensions": None},
+    "/v2/models/m": {
+        "name": "m",
+        "versions": None,
+        "platform": None,
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [None, 2], "parameters": None}],
+        "outputs": None,
+        "parameters": None,
+    },
+    "/v2/models/m/config": {
+        "max_batch_size": None,
+        "input": [{"name": "x", "optional": None}],
+        "model_transaction_policy": None,
+        "parameters": {"a": None},
+    },
+    "/v2/models/stats": {
+        "model_stats": [{"name": "m", "version": None, "inference_stats": {"queue": None}, "batch_stats": None}]
+    },
+    "/v2/repository/index": [{"name": "m", "version": None, "state": None, "reason": None}],
+    "/v2/models/m/infer": {
+        "model_name": "m",
+        "model_version": None,
+        "id": None,
+        "parameters": None,
+        "outputs": [
+            {"name": "y", "datatype": "FP32", "shape": [2], "parameters": None, "data": [1, 2]},
+            {"name": "z", "datatype": "BYTES", "shape": [1], "parameters": {"content_type": None}, "data": ["a"]},
+        ],
+    },
+}
+
+
+def without_nulls(document):
+    if isinstance(document, dict):
+        return {name: without_nulls(value) for name, value in document.items() if value is not None}
+    if isinstance(document, list):
+        return [-1 if value is None else without_nulls(value) for value in document]
+    return document
+
+
+def answering_from(documents):
+    def behave(connection, _):
+        while line := read_request(connection):
+            body = json.dumps(documents[line.split()[1].decode()]).encode()
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    return behave
+
+
+def everything_told(url, face):
+    with open_client(face, url, timeout=20) as client:
+        model = client.model("m")
+        metadata = model.metadata
+        result = model(np.ones((1, 2), np.float32))
+        return (
+            *(client.server_metadata(), client.models(), client.statistics(), metadata, model.config()),
+            *(result.model_name, result.model_version, result.request_id, result.parameters),
+            {name: array.tolist() for name, array in result.items()},
+        )
+
+
+@pytest.mark.parametrize("face", ["http", "http-async"])
+def test_null_means_the_same_as_leaving_out(serve, face):
+    told = everything_told(f"http://{serve(answering_from(WITH_NULLS))}", face)
+    assert told == everything_told(f"http://{serve(answering_from(without_nulls(WITH_NULLS)))}", face)
+    assert told[-1] == {"y": [1, 2], "z": [b"a"]}
 
 
 def json_only(connection, _):

@@ -2,7 +2,8 @@
 
 Tensors travel as binary where the server speaks the binary tensor data extension: a JSON header whose length stands in
 `Inference-Header-Content-Length`, then each tensor's bytes. Other servers are sent JSON. Either is read, whatever was
-asked for. tritonclient's own codec for this cannot be used: importing tritonclient.http brings gevent into the process.
+asked for. Servers made with pydantic (KServe, MLServer) write `null` for what they do not have: a member that is null is
+one that is left out. tritonclient's own codec for this cannot be used: importing tritonclient.http brings gevent into the process.
 """
 
 from __future__ import annotations
@@ -163,51 +164,70 @@ def _infer_result(reply: Reply) -> InferResult:
     return InferResult(
         outputs,
         model_name=header["model_name"],
-        model_version=header.get("model_version") or "",
-        request_id=header.get("id") or "",
-        parameters=header.get("parameters") or {},
+        model_version=header.get("model_version", ""),
+        request_id=header.get("id", ""),
+        parameters=header.get("parameters", {}),
     )
 
 
+def _parsed(body: bytes) -> Any:
+    return json.loads(body, object_pairs_hook=_stated)
+
+
+def _stated(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in members if value is not None}
+
+
 def _object(body: bytes) -> dict[str, Any]:
-    parsed = json.loads(body)
+    parsed = _parsed(body)
     if not isinstance(parsed, dict):
         raise ProtocolError(f"expected a JSON object, got {type(parsed).__name__}")
     return parsed
 
 
+def _strings(answer: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    return tuple(str(value) for value in answer.get(name, ()) if value is not None)
+
+
 def _server_metadata(reply: Reply) -> ServerMetadata:
     answer = _object(reply.body)
-    return ServerMetadata(answer["name"], answer["version"], tuple(answer.get("extensions") or ()))
+    return ServerMetadata(answer["name"], answer.get("version", ""), _strings(answer, "extensions"))
 
 
 def _models(reply: Reply) -> tuple[ModelStatus, ...]:
     return tuple(
-        ModelStatus(model["name"], model.get("version") or "", model.get("state") or "", model.get("reason") or "")
-        for model in json.loads(reply.body)
+        ModelStatus(model["name"], model.get("version", ""), model.get("state", ""), model.get("reason", ""))
+        for model in _parsed(reply.body)
     )
 
 
 def _specs(tensors: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(tensor["name"], tensor["datatype"], tuple(map(int, tensor["shape"]))) for tensor in tensors)
+    return tuple(
+        TensorSpec(
+            tensor["name"],
+            tensor["datatype"],
+            tuple(-1 if dimension is None else int(dimension) for dimension in tensor["shape"]),
+        )
+        for tensor in tensors
+    )
 
 
 def _model_metadata(reply: Reply) -> ModelMetadata:
     answer = _object(reply.body)
     return ModelMetadata(
         answer["name"],
-        tuple(map(str, answer.get("versions") or ())),
-        answer.get("platform") or "",
-        _specs(answer.get("inputs") or ()),
-        _specs(answer.get("outputs") or ()),
+        _strings(answer, "versions"),
+        answer.get("platform", ""),
+        _specs(answer.get("inputs", ())),
+        _specs(answer.get("outputs", ())),
     )
 
 
 def _model_config(reply: Reply) -> ModelConfig:
     answer = _object(reply.body)
-    optional = frozenset(tensor["name"] for tensor in answer.get("input") or () if tensor.get("optional"))
-    policy = answer.get("model_transaction_policy") or {}
-    return ModelConfig(int(answer.get("max_batch_size") or 0), optional, bool(policy.get("decoupled")))
+    optional = frozenset(tensor["name"] for tensor in answer.get("input", ()) if tensor.get("optional"))
+    policy = answer.get("model_transaction_policy", {})
+    return ModelConfig(int(answer.get("max_batch_size", 0)), optional, bool(policy.get("decoupled")))
 
 
 def _log_request(operation: LogSettings) -> Request:
@@ -314,11 +334,11 @@ EXCHANGES: Mapping[type[Operation[Any]], Exchange] = {
     UnregisterCudaSharedMemory: Exchange(lambda operation: _post(_cuda_region(operation.name, "unregister"), {}), _yes),
     ListCudaSharedMemory: Exchange(
         _get("/v2/cudasharedmemory/status"),
-        lambda reply: tuple(region["name"] for region in json.loads(reply.body)),
+        lambda reply: tuple(region["name"] for region in _parsed(reply.body)),
     ),
     ListSharedMemory: Exchange(
         _get("/v2/systemsharedmemory/status"),
-        lambda reply: tuple(region["name"] for region in json.loads(reply.body)),
+        lambda reply: tuple(region["name"] for region in _parsed(reply.body)),
     ),
     Infer: Exchange(lambda operation: infer_request(operation, binary=True), _infer_result),
 }
