@@ -219,6 +219,18 @@ def test_a_connection_that_is_cut_is_an_outage(serve, scheme, reset):
         assert not client.is_live()
 
 
+@pytest.mark.parametrize("face", ["http", "http-async"])
+@pytest.mark.parametrize("start", [b"", HEADS["body"]], ids=["before", "within"])
+def test_a_connection_that_is_always_cut_is_an_outage_however_large_the_headers_are(serve, face, start):
+    def behave(connection, _):
+        read_request(connection)
+        connection.sendall(start)
+
+    url = f"http://{serve(behave)}"
+    with open_client(face, url, token="t" * 20000, timeout=20) as client, pytest.raises(ServerUnavailable):
+        client.server_metadata()
+
+
 @pytest.mark.parametrize("head", ["body", "chunk"])
 def test_an_answer_that_is_cut_is_an_outage(serve, head):
     def behave(connection, _):

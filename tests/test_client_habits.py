@@ -11,6 +11,8 @@ import pytest
 from client_faces import FACES, open_client, url_of
 from client_servers import triton_with
 
+from plansmith_client import InvalidInput
+
 ROWS = np.ones((2, 4), np.float32)
 
 
@@ -52,6 +54,15 @@ def test_the_callers_headers_and_arrays_are_left_as_they_are(server, face):
     assert headers == {"X-Caller": "me"}
     assert parameters == {"note": "a"}
     np.testing.assert_array_equal(inputs["x"], ROWS)
+
+
+def test_headers_that_the_server_cannot_take_are_the_callers_to_shorten(server, face):
+    token = "secret" * 4000
+    with open_client(face, url_of(face, server), token=token, timeout=30) as client:
+        for call in (lambda: client.model("double")(ROWS), client.server_metadata):
+            with pytest.raises(InvalidInput, match="shorten the token or the headers") as caught:
+                call()
+            assert "secret" not in str(caught.value)
 
 
 def test_bf16_is_exact_and_rounded_from_float32_rather_than_cut(server, face):

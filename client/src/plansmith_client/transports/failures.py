@@ -28,6 +28,7 @@ __all__ = [
     "client_closed",
     "deadline_exceeded",
     "error_from_answer",
+    "headers_too_large",
     "malformed_answer",
     "server_unavailable",
     "streams_need_grpc",
@@ -43,6 +44,7 @@ STATUS_CODES = {
     413: "INVALID_ARGUMENT",
     422: "INVALID_ARGUMENT",
     429: "RESOURCE_EXHAUSTED",
+    431: "INVALID_ARGUMENT",
     499: "CANCELLED",
     500: "INTERNAL",
     501: "UNIMPLEMENTED",
@@ -62,6 +64,8 @@ class _Rule(NamedTuple):
     phrases: tuple[str, ...] = ()
     about: type[Operation[Any]] = Operation
 
+
+_HEADERS_TOO_LARGE = "the headers of the request are larger than the server takes: shorten the token or the headers"
 
 # The phrases are Triton's own: of its schedulers, its model repository manager and its two front ends.
 _RULES = (
@@ -112,6 +116,12 @@ _RULES = (
         "the request is larger than the server, or a proxy before it, takes ({reason})",
         codes=("RESOURCE_EXHAUSTED",),
         phrases=("larger than max",),
+    ),
+    _Rule(
+        InvalidInput,
+        _HEADERS_TOO_LARGE + " ({reason})",
+        codes=("RESOURCE_EXHAUSTED",),
+        phrases=("metadata size", "header list"),
     ),
     _Rule(ServerOverloaded, "the server has no room for the request ({reason})", codes=("RESOURCE_EXHAUSTED",)),
     _Rule(DeadlineExceeded, "the server's own time limit has passed ({reason})", codes=("DEADLINE_EXCEEDED",)),
@@ -170,6 +180,11 @@ def server_unavailable(url: str, reason: str, advice: str = _START_OR_CORRECT) -
 def deadline_exceeded(operation: Operation[Any], url: str, timeout: float) -> DeadlineExceeded:
     """The error for a call whose time has passed."""
     return DeadlineExceeded(f"{_subject(operation)} at {url}: no answer within {timeout:g} s; allow more with timeout=")
+
+
+def headers_too_large(operation: Operation[Any], url: str, reason: str) -> InvalidInput:
+    """The error for a request that the server refuses for the size of its headers, however often it is sent."""
+    return InvalidInput(f"{_subject(operation)} at {url}: {_HEADERS_TOO_LARGE} ({_one_line(reason)})")
 
 
 def client_closed(url: str) -> ClientClosed:

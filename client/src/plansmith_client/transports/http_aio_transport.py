@@ -7,18 +7,25 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.connections import Connection
-from plansmith_client.errors import ClientError, InvalidInput
+from plansmith_client.errors import ClientError, DeadlineExceeded, InvalidInput
 from plansmith_client.flows import NO_HEADERS
 from plansmith_client.operations import Infer, ReadServerMetadata
 from plansmith_client.transports.certificates import trusting_context
 from plansmith_client.transports.failures import (
     client_closed,
     deadline_exceeded,
+    headers_too_large,
     malformed_answer,
     server_unavailable,
     streams_need_grpc,
 )
-from plansmith_client.transports.http_exchanges import Response, answer_from_response, prepare_request
+from plansmith_client.transports.http_exchanges import (
+    PROBE,
+    Response,
+    answer_from_response,
+    has_large_headers,
+    prepare_request,
+)
 
 try:
     import aiohttp
@@ -40,6 +47,8 @@ __all__ = ["HttpAioTransport", "error_from_aiohttp"]
 
 # Below this many bytes one copy is cheaper than several writes.
 _WHOLE_BODY = 64 * 1024
+# What aiohttp raises, of its own and of what lies below it.
+_FAILURES = (aiohttp.ClientError, OSError, ValueError, RuntimeError, AssertionError)
 
 
 class HttpAioTransport:
@@ -101,25 +110,38 @@ class HttpAioTransport:
         return self._binary
 
     async def _send(self, request: Request, operation: Operation[Any], deadline: Deadline) -> Response:
-        session = self._open_session()
-        size = sum(map(len, request.body))
         try:
-            async with session.request(
-                request.method,
-                self._base + request.path,
-                data=(b"".join(request.body) if size < _WHOLE_BODY else _parts(request)) if request.body else None,
-                headers=request.headers,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=deadline.remaining()),
-                server_hostname=self._connection.server_name,
-            ) as response:
-                body = await response.read()
+            return await self._exchange(request, deadline)
         except asyncio.TimeoutError as error:
             raise deadline_exceeded(operation, self._url, deadline.timeout) from error
-        except (aiohttp.ClientError, OSError, ValueError, RuntimeError, AssertionError) as error:
+        except _FAILURES as error:
             if self._closed:
                 raise client_closed(self._url) from error
+            unanswered = isinstance(error, (aiohttp.ClientConnectionError, OSError))
+            if unanswered and has_large_headers(request) and await self._answers(deadline):
+                raise headers_too_large(operation, self._url, str(error)) from error
             raise error_from_aiohttp(error, operation, self._address) from error
+
+    async def _answers(self, deadline: Deadline) -> bool:
+        try:
+            await self._exchange(PROBE, deadline)
+        except (asyncio.TimeoutError, DeadlineExceeded, *_FAILURES):
+            return False
+        return True
+
+    async def _exchange(self, request: Request, deadline: Deadline) -> Response:
+        session = self._open_session()
+        size = sum(map(len, request.body))
+        async with session.request(
+            request.method,
+            self._base + request.path,
+            data=(b"".join(request.body) if size < _WHOLE_BODY else _parts(request)) if request.body else None,
+            headers=request.headers,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=deadline.remaining()),
+            server_hostname=self._connection.server_name,
+        ) as response:
+            body = await response.read()
         return Response(response.status, {name.lower(): value for name, value in response.headers.items()}, body)
 
 

@@ -21,7 +21,13 @@ from plansmith_client.operations import (
     TraceSettings,
     UnloadModel,
 )
-from plansmith_client.transports.failures import STATUS_CODES, error_from_answer, malformed_answer, server_unavailable
+from plansmith_client.transports.failures import (
+    STATUS_CODES,
+    error_from_answer,
+    headers_too_large,
+    malformed_answer,
+    server_unavailable,
+)
 from plansmith_client.transports.http_wire import EXCHANGES, Reply, Request, infer_request
 
 if TYPE_CHECKING:
@@ -30,14 +36,20 @@ if TYPE_CHECKING:
     from plansmith_client.connections import Connection
     from plansmith_client.operations import Answer_co, Operation
 
-__all__ = ["Response", "answer_from_response", "prepare_request"]
+__all__ = ["PROBE", "Response", "answer_from_response", "has_large_headers", "prepare_request"]
+
+PROBE = Request("GET", "/v2/health/live", {"User-Agent": USER_AGENT})
+"""Any server of the protocol answers it; without what the caller adds to requests."""
 
 _OK = 200
+_HEADERS_TOO_LARGE = 431
 # Triton of 2024 says 400 where it is not ready, later ones 503; other servers 404 for a model that they do not have.
 _NOT_READY = {IsServerLive: (400, 503), IsServerReady: (400, 503), IsModelReady: (400, 404, 503)}
 # The fastest level: the network is what it is to spare, and tensors of floats compress badly anyway.
 _LEVEL = 1
 _EXTENSIONS = (ReadConfigDocument, ReadStatistics, LoadModel, UnloadModel, TraceSettings)
+# Servers and proxies take 8 KiB or more.
+_LARGE_HEADERS = 4 * 1024
 _DELIMITERS = {"content-length", "transfer-encoding"}
 
 
@@ -81,6 +93,14 @@ def prepare_request(
     return Request(request.method, request.path, complete, body)
 
 
+def has_large_headers(request: Request) -> bool:
+    """Whether a server may refuse the request for its headers: Triton does so by closing the connection.
+
+    A connection that broke is taken for that refusal where the server answers `PROBE` afterwards.
+    """
+    return sum(len(name) + len(value) for name, value in request.headers.items()) > _LARGE_HEADERS
+
+
 def answer_from_response(response: Response, operation: Operation[Answer_co], url: str) -> Answer_co:
     """The answer in a response.
 
@@ -103,6 +123,8 @@ def answer_from_response(response: Response, operation: Operation[Answer_co], ur
 
 def _error_from_response(response: Response, operation: Operation[Any], url: str) -> ClientError:
     text = _error_text(response)
+    if response.status == _HEADERS_TOO_LARGE:
+        return headers_too_large(operation, url, text)
     code = STATUS_CODES.get(response.status)
     if code is None or (code == "NOT_FOUND" and response.is_html):
         return malformed_answer(operation, url, f"HTTP status {response.status}: {text}")

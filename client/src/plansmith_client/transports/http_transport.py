@@ -9,18 +9,26 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.connections import Connection
+from plansmith_client.errors import DeadlineExceeded
 from plansmith_client.flows import NO_HEADERS
 from plansmith_client.operations import Infer, ReadServerMetadata
 from plansmith_client.transports.certificates import trusting_context
 from plansmith_client.transports.failures import (
     client_closed,
     deadline_exceeded,
+    headers_too_large,
     malformed_answer,
     server_unavailable,
     streams_need_grpc,
 )
 from plansmith_client.transports.http_connections import BrokenAnswerError, ConnectionPool, NoHttpError
-from plansmith_client.transports.http_exchanges import Response, answer_from_response, prepare_request
+from plansmith_client.transports.http_exchanges import (
+    PROBE,
+    Response,
+    answer_from_response,
+    has_large_headers,
+    prepare_request,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -83,11 +91,24 @@ class HttpTransport:
         if self._closed:
             raise client_closed(self._url)
         try:
-            return self._pool.exchange(self._address.path + request.path, request, deadline)
+            return self._exchange(request, deadline)
         except (OSError, BrokenAnswerError, NoHttpError) as error:
             if self._closed:
                 raise client_closed(self._url) from error
+            unanswered = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+            if unanswered and has_large_headers(request) and self._answers(deadline):
+                raise headers_too_large(operation, self._url, str(error)) from error
             raise error_from_exception(error, operation, self._address, deadline.timeout) from error
+
+    def _answers(self, deadline: Deadline) -> bool:
+        try:
+            self._exchange(PROBE, deadline)
+        except (OSError, BrokenAnswerError, NoHttpError, DeadlineExceeded):
+            return False
+        return True
+
+    def _exchange(self, request: Request, deadline: Deadline) -> Response:
+        return self._pool.exchange(self._address.path + request.path, request, deadline)
 
 
 def error_from_exception(error: Exception, operation: Operation[Any], address: Address, timeout: float) -> ClientError:

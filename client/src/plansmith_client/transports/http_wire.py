@@ -2,8 +2,9 @@
 
 Tensors travel as binary where the server speaks the binary tensor data extension: a JSON header whose length stands in
 `Inference-Header-Content-Length`, then each tensor's bytes. Other servers are sent JSON. Either is read, whatever was
-asked for. Servers made with pydantic (KServe, MLServer) write `null` for what they do not have: a member that is null is
-one that is left out. tritonclient's own codec for this cannot be used: importing tritonclient.http brings gevent into the process.
+asked for. Servers made with pydantic (KServe, MLServer) write `null` for what they do not have: a member that is null
+is one that is left out. tritonclient's own codec for this cannot be used: importing tritonclient.http brings gevent
+into the process.
 """
 
 from __future__ import annotations
