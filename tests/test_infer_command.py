@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from plansmith_client import InferResult
+from plansmith_client.commands.output_files import write_output_file
 from plansmith_server import ServerOptions, TritonServer
 
 MODELS = Path(__file__).parent / "models_python"
@@ -105,11 +107,24 @@ def test_outputs_are_written_to_files_that_read_back(command):
         assert f"written to {name}" in command("infer", "double", "-i", "x.npy", "-o", name).stdout
     expected = np.array([[2, 4, 6, np.nan]], np.float32)
     np.testing.assert_array_equal(np.load(command.folder / "y.npy", allow_pickle=False), expected)
-    np.testing.assert_array_equal(np.load(command.folder / "y.npz", allow_pickle=False)["y"], expected)
+    with np.load(command.folder / "y.npz", allow_pickle=False) as arrays:
+        assert arrays.files == ["y"]
+        np.testing.assert_array_equal(arrays["y"], expected)
     assert json.loads((command.folder / "y.json").read_text()) == {"y": [[2, 4, 6, "NaN"]]}
     document = json.loads(command("infer", "double", "-i", "x.npy", "-o", "y.npy", "--json").stdout)
     assert document["file"] == "y.npy"
     assert "data" not in document["outputs"]["y"]
+
+
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "args", "self", "a/b:0", "y.npy", "größe"])
+def test_an_output_may_have_any_name_in_an_npz_file(tmp_path, name):
+    array = np.arange(6, dtype=np.int64).reshape(2, 3)
+    result = InferResult({name: array, "other": array[:0]}, model_name="m", model_version="1")
+    write_output_file(tmp_path / "out.npz", result)
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as arrays:
+        assert arrays.files == [name, "other"]
+        np.testing.assert_array_equal(arrays[name], array)
+        assert arrays["other"].shape == (0, 3)
 
 
 def test_strings_and_bfloat16_are_written_as_what_the_files_know(command):

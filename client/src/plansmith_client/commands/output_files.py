@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import zipfile
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from plansmith_client.commands.tensor_json import json_from_array
 from plansmith_client.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from plansmith_client.results import InferResult
@@ -55,9 +57,18 @@ def write_output_file(path: Path, result: InferResult) -> None:
             elif suffix == ".npy":
                 np.save(file, array, allow_pickle=False)
             else:
-                np.savez(file, allow_pickle=False, **arrays)
+                _write_npz(file, arrays)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _write_npz(file: BinaryIO, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    # numpy.savez takes names as keywords: an output called "file" would be one of its own, and so would its options in
+    # versions of numpy that do not know them.
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _plain(array: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
