@@ -219,6 +219,9 @@ def test_bfloat16_is_rounded_to_nearest_with_ties_to_even():
         ([True, False], "INT64", [1, 0]),
         ([1.0], "INT32", [1]),
         ([1, 0.5], "FP16", [1.0, 0.5]),
+        ([2**24, -(2**30)], "FP32", [2.0**24, -(2.0**30)]),
+        ([2**70, 0.5], "FP64", [2.0**70, 0.5]),
+        ([2**24 + 1.0], "FP32", [2.0**24]),
         ([float("nan"), float("inf")], "FP32", [math.nan, math.inf]),
         ([], "INT64", []),
         (3, "INT64", 3),
@@ -239,7 +242,19 @@ def test_python_numbers_take_the_declared_datatype(value, datatype, expected):
         ([-1], "UINT64"),
         ([2**63], "INT64"),
         ([2**64], "UINT64"),
-        ([2**70], "FP64"),
+        ([2**24 + 1], "FP32"),
+        ([2**24 + 1, 0.5], "FP32"),
+        ([[0.5, 1.0], [2**53 + 1, math.inf]], "FP64"),
+        (2**53 + 1, "FP64"),
+        ([2**63, -1, 2**53 + 1], "FP64"),
+        ([1, np.int64(2**53 + 1)], "FP64"),
+        ([257], "BF16"),
+        ([2049], "FP16"),
+        ([10**30], "FP32"),
+        ([10**400], "FP64"),
+        ([2**70 + 1], "FP64"),
+        ([2**70], "INT64"),
+        ([2**70, None], "FP64"),
         ([2], "BOOL"),
         ([0.5], "INT64"),
         ([math.nan], "INT32"),
@@ -258,6 +273,30 @@ def test_python_numbers_take_the_declared_datatype(value, datatype, expected):
 def test_what_would_change_a_value_is_refused(value, datatype):
     with pytest.raises(UnfitValueError):
         array_from_value(value, datatype)
+
+
+@pytest.mark.parametrize("datatype", [name for name in DATATYPES if name not in ("BOOL", "BYTES")])
+@given(data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_python_integer_is_kept_or_refused(datatype, data):
+    edges = st.builds(lambda bits, more, sign: sign * (2**bits + more), st.integers(0, 130), st.integers(-2, 2),
+                      st.sampled_from((1, -1)))  # fmt: skip
+    numbers = data.draw(st.lists(st.one_of(edges, st.integers(), st.just(0.0)), min_size=1, max_size=4))
+    try:
+        taken = array_from_value(numbers, datatype)
+    except UnfitValueError:
+        assert any(not fits(number, datatype) for number in numbers)
+        return
+    kept = taken.astype(np.float64) if taken.dtype.kind in "fV" else taken
+    assert kept.tolist() == numbers
+
+
+def fits(number, datatype):
+    dtype = numpy_dtype_from_datatype(datatype)
+    if dtype.kind in "iu":
+        return np.iinfo(dtype).min <= number <= np.iinfo(dtype).max
+    with np.errstate(over="ignore"):
+        return float(np.float64(number).astype(dtype)) == number
 
 
 @pytest.mark.parametrize(

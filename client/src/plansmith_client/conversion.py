@@ -1,12 +1,14 @@
 """What a caller may pass for a tensor of some datatype.
 
-One rule: nothing is lost.
+An array or an integer is taken only where every value of it is kept; what is rounded are fractions in Python numbers,
+and float32 for BF16.
 
 - An array (anything with a dtype of its own: numpy, or with `__array__` or `__dlpack__`) is taken where its dtype is
   the declared one, or where the declared one holds every value of it: int32 for INT64, uint8 for FP32, float32 for
   FP64. It is refused otherwise: float64 for FP32, int64 for INT32, int64 for FP64 (2**53 + 1 is no float64).
-- Python numbers, alone or in lists, have no dtype: they take the declared one. Integers must fit it exactly;
-  fractions are rounded to the nearest value, as every literal is; what would overflow is refused.
+- Python numbers, alone or in lists, have no dtype: they take the declared one. An `int` must fit it exactly (2**24 + 1
+  is no FP32); a `float` is rounded to the nearest value of FP64, FP32, FP16 or BF16, as every literal is, and must be
+  whole for the datatypes of integers; what would overflow is refused.
 - BF16 has no dtype in numpy itself, so float32 arrays are taken for it, rounded to the nearest value, ties to even.
 - BYTES takes `bytes`, `str` (sent as UTF-8) and numpy's string arrays.
 """
@@ -61,10 +63,10 @@ def array_from_value(value: ArrayLike, datatype: str) -> np.ndarray[Any, Any]:
     array = _array(value)
     if array.dtype == dtype:
         return array
+    if _is_python(value) and _holds_numbers(array):
+        return _literal(value, array, datatype, dtype)
     if array.dtype.kind in "OSUTMmcV" and array.dtype.name != "bfloat16":
         raise UnfitValueError(f"holds {_name_of(array.dtype)}, which {datatype} does not take")
-    if _is_python(value):
-        return _literal(value, array, datatype, dtype)
     if not _holds_every_value(datatype, dtype, array.dtype):
         if datatype == "BF16" and array.dtype == np.float32:
             return _rounded(array, dtype, datatype)
@@ -96,11 +98,19 @@ def _is_python(value: Any) -> bool:
     return not hasattr(value, "dtype") and not hasattr(value, "__array__")
 
 
+def _holds_numbers(array: np.ndarray[Any, Any]) -> bool:
+    # numpy keeps integers of more than 64 bits as objects.
+    if array.dtype.kind == "O":
+        return all(isinstance(element, (int, float)) for element in array.reshape(-1).tolist())
+    return array.dtype.kind in "biuf" or array.size == 0
+
+
 def _literal(value: Any, array: np.ndarray[Any, Any], datatype: str, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     if array.size == 0:
         return array.astype(dtype)
-    if datatype in _SIGNIFICAND_BITS:
-        return _rounded(array, dtype, datatype)
+    bits = _SIGNIFICAND_BITS.get(datatype)
+    if bits is not None:
+        return _float_literal(value, array, datatype, dtype, 2**bits)
     if array.dtype.kind == "f" and datatype in ("INT64", "UINT64"):
         # Integers of both ends of the range in one list: numpy went through float64 and lost digits.
         array = np.asarray(value, dtype=object)
@@ -112,6 +122,26 @@ def _literal(value: Any, array: np.ndarray[Any, Any], datatype: str, dtype: np.d
     if not (converted == array).all():
         wrong = array.reshape(-1)[int(np.argmax((converted != array).reshape(-1)))]
         raise UnfitValueError(f"holds {wrong}, which {datatype} cannot hold")
+    return converted
+
+
+def _float_literal(
+    value: Any, array: np.ndarray[Any, Any], datatype: str, dtype: np.dtype[Any], exact_up_to: int
+) -> np.ndarray[Any, Any]:
+    try:
+        floats = array.astype(np.float64)
+    except OverflowError as error:
+        raise UnfitValueError(f"holds an integer that is beyond the range of {datatype}") from error
+    converted = _rounded(floats, dtype, datatype)
+    if (np.abs(floats) >= exact_up_to).any():
+        # As they were written: numpy may have taken integers through float64 already.
+        given = np.asarray(value, dtype=object).reshape(-1).tolist()
+        for number, kept in zip(given, converted.astype(np.float64).reshape(-1).tolist(), strict=True):
+            if isinstance(number, (int, np.integer)) and int(number) != kept:
+                raise UnfitValueError(
+                    f"holds the integer {number}, which {datatype} cannot hold exactly: write it as a float, "
+                    f"{float(number)!r}, if it may be rounded"
+                )
     return converted
 
 
