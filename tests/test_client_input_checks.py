@@ -254,6 +254,8 @@ def test_python_numbers_take_the_declared_datatype(value, datatype, expected):
         ([10**400], "FP64"),
         ([2**70 + 1], "FP64"),
         ([2**70], "INT64"),
+        ([10**5000], "INT64"),
+        ([math.nan, 2**63], "UINT64"),
         ([2**70, None], "FP64"),
         ([2], "BOOL"),
         ([0.5], "INT64"),

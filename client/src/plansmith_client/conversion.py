@@ -29,6 +29,7 @@ __all__ = ["UnfitValueError", "array_from_value"]
 
 # The integers up to 2**bits are all values of a floating datatype with so many bits of significand.
 _SIGNIFICAND_BITS = {"BF16": 8, "FP16": 11, "FP32": 24, "FP64": 53}
+_LONGEST_SHOWN = 10**100
 _HOLDS_FLOATS = {
     "BF16": {"bfloat16"},
     "FP16": {"float16"},
@@ -61,10 +62,10 @@ def array_from_value(value: ArrayLike, datatype: str) -> np.ndarray[Any, Any]:
     if datatype == "BYTES":
         return _bytes_array(value)
     array = _array(value)
-    if array.dtype == dtype:
-        return array
     if _is_python(value) and _holds_numbers(array):
         return _literal(value, array, datatype, dtype)
+    if array.dtype == dtype:
+        return array
     if array.dtype.kind in "OSUTMmcV" and array.dtype.name != "bfloat16":
         raise UnfitValueError(f"holds {_name_of(array.dtype)}, which {datatype} does not take")
     if not _holds_every_value(datatype, dtype, array.dtype):
@@ -114,11 +115,15 @@ def _literal(value: Any, array: np.ndarray[Any, Any], datatype: str, dtype: np.d
     if array.dtype.kind == "f" and datatype in ("INT64", "UINT64"):
         # Integers of both ends of the range in one list: numpy went through float64 and lost digits.
         array = np.asarray(value, dtype=object)
+    if array.dtype == object:
+        lowest, highest = (0, 1) if dtype == np.bool_ else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        for number in array.reshape(-1).tolist():
+            if not (lowest <= number <= highest and number == int(number)):
+                # Python refuses to write integers of thousands of digits.
+                shown = number if abs(number) < _LONGEST_SHOWN else "an integer of many digits"
+                raise UnfitValueError(f"holds {shown}, which {datatype} cannot hold")
     with np.errstate(invalid="ignore"):
-        try:
-            converted = array.astype(dtype)
-        except (OverflowError, ValueError) as error:
-            raise UnfitValueError(f"holds a number that {datatype} cannot hold") from error
+        converted = array.astype(dtype)
     if not (converted == array).all():
         wrong = array.reshape(-1)[int(np.argmax((converted != array).reshape(-1)))]
         raise UnfitValueError(f"holds {wrong}, which {datatype} cannot hold")
