@@ -68,7 +68,7 @@ def _write_npz(file: BinaryIO, arrays: Mapping[str, np.ndarray[Any, Any]]) -> No
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+                np.lib.format.write_array(member, array, allow_pickle=False)  # type: ignore[no-untyped-call]
 
 
 def _plain(array: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
