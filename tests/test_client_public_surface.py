@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -15,6 +16,7 @@ import pytest
 
 import plansmith_client
 from plansmith_client import Client, Model
+from plansmith_client.client_options import ClientOptions
 
 PUBLIC = {
     *("AsyncClient", "AsyncModel", "AsyncBatchedModel", "AsyncMapRun", "AsyncModelSequence"),
@@ -122,6 +124,20 @@ def test_an_http_client_loads_neither_grpc_nor_tritonclient():
     loaded = loaded_by("from plansmith_client import Client\nwith Client('http://localhost:1') as c: c.is_live()")
     assert "httptools" in loaded
     assert loaded & (HEAVY - {"httptools"}) == set()
+
+
+@pytest.mark.parametrize("kind", [plansmith_client.Client, plansmith_client.AsyncClient])
+def test_every_option_of_a_client_is_named_in_its_signature_and_shared_by_all_faces(kind):
+    named = [name for name in inspect.signature(kind).parameters if name != "url"]
+    assert named == [field.name for field in dataclasses.fields(ClientOptions)]
+
+
+def test_the_options_show_no_credentials_and_cannot_be_changed():
+    defaults = {p.name: p.default for p in inspect.signature(Client).parameters.values() if p.name != "url"}
+    options = ClientOptions(**{**defaults, "token": "secret", "headers": {"x-key": "secret"}})
+    assert "secret" not in repr(options)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.timeout = 1.0
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from plansmith_client.async_model import AsyncModel
 from plansmith_client.breaker import BreakerPolicy
 from plansmith_client.client_core import open_core
+from plansmith_client.client_options import ClientOptions
 from plansmith_client.drivers import AsyncDriver
 from plansmith_client.operations import IsServerLive, IsServerReady
 from plansmith_client.retries import RetryPolicy
@@ -30,14 +31,36 @@ __all__ = ["AsyncClient"]
 
 
 class AsyncClient:
-    """The same as `Client` for the tasks of an event loop: every method of it that asks a server is awaited.
+    """A client of one or several servers of the Open Inference Protocol, over gRPC or HTTP with the same behaviour.
 
-    A client serves one event loop at a time; in another one it opens connections of its own. Over HTTP it needs aiohttp
-    (`pip install 'plansmith-client[aio]'`). Nothing is connected before the first call; `await close()`, or leaving the
-    `async with` block, ends it.
+    For the tasks of an event loop, of one loop at a time: in another one the client opens connections of its own. Over
+    HTTP it needs aiohttp (`pip install 'plansmith-client[aio]'`). Nothing is connected before the first call;
+    `await close()`, or leaving the `async with` block, ends it. Proxies named in the environment are not used.
 
     Args:
-        url: as for `Client`, and so are all others.
+        url: `host:port` or `grpc://host:port` for gRPC, `grpcs://host:port` for gRPC over TLS, `http://host:port` or
+            `https://host:port` for HTTP; or a sequence of them, for servers of the same models.
+        timeout: seconds that a call may take in all: connecting, reading the metadata, further attempts and other
+            servers included; each call can have its own. `math.inf` for no deadline.
+        token: a bearer token, or a function that gives one for each call; by default that of the environment variable
+            PLANSMITH_TOKEN, or of the file that PLANSMITH_TOKEN_FILE names.
+        headers: headers of every call, such as the keys of Triton's restricted protocols; added to those of
+            PLANSMITH_HEADERS, a JSON object.
+        ca_file: the authorities to trust, PEM; by default those of PLANSMITH_CA_FILE, or the system's.
+        certificate_file: the client's own certificate for mutual TLS, PEM; by default PLANSMITH_CERTIFICATE_FILE.
+        key_file: its private key; by default PLANSMITH_KEY_FILE.
+        server_name: the name in the server's certificate, where it is not the URL's host.
+        token_over_plaintext: whether the token may travel unencrypted to another machine.
+        compression: `"gzip"` or `"deflate"` for requests, and for answers where the server can.
+        channels: gRPC connections to each server.
+        balance: how to choose among several servers: `"round_robin"` or `"least_outstanding"`.
+        resolve: take each address that a host name stands for as a server of its own.
+        retries: further attempts after an outage, or a `RetryPolicy`; 0 for none.
+        breaker: when a server that does not answer is left alone for a while; None for never.
+        hedge_after: seconds after which an unanswered inference is sent to a second server too; None for never.
+        metadata_max_age: seconds after which a model's metadata is read again.
+        shared_memory: whether, or from which size on, inputs go to a server on this host through shared memory.
+        observers: who is told of each operation, such as `plansmith_client.metrics.ClientMetrics`.
 
     Raises:
         InvalidInput: an argument is not of these forms, or the URL is HTTP and aiohttp is not installed.
@@ -74,9 +97,7 @@ class AsyncClient:
         shared_memory: SharedMemoryPolicy | bool = True,
         observers: Sequence[Observer] = (),
     ) -> None:
-        self._core = open_core(
-            url,
-            open_async_transport,
+        options = ClientOptions(
             timeout=timeout,
             token=token,
             headers=headers,
@@ -96,6 +117,7 @@ class AsyncClient:
             shared_memory=shared_memory,
             observers=observers,
         )
+        self._core = open_core(url, open_async_transport, options)
         self._driver = AsyncDriver()
         self._models: dict[tuple[str, str, str], AsyncModel] = {}
 

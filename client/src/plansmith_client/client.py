@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from plansmith_client.breaker import BreakerPolicy
 from plansmith_client.client_core import open_core
+from plansmith_client.client_options import ClientOptions
 from plansmith_client.drivers import SyncDriver
 from plansmith_client.model import Model
 from plansmith_client.operations import IsServerLive, IsServerReady
@@ -97,9 +98,7 @@ class Client:
         shared_memory: SharedMemoryPolicy | bool = True,
         observers: Sequence[Observer] = (),
     ) -> None:
-        self._core = open_core(
-            url,
-            open_transport,
+        options = ClientOptions(
             timeout=timeout,
             token=token,
             headers=headers,
@@ -119,6 +118,7 @@ class Client:
             shared_memory=shared_memory,
             observers=observers,
         )
+        self._core = open_core(url, open_transport, options)
         self._driver = SyncDriver()
         self._models: dict[tuple[str, str, str], Model] = {}
 

@@ -36,19 +36,17 @@ from plansmith_client.operations import (
 )
 from plansmith_client.retries import RetryBudget, RetryPolicy
 from plansmith_client.servers import Servers
-from plansmith_client.shared_memory import SharedMemoryPolicy
 from plansmith_client.validation import check_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
-    from plansmith_client.connections import Compression, Connection
+    from plansmith_client.client_options import ClientOptions
+    from plansmith_client.connections import Connection
     from plansmith_client.flows import Flow
     from plansmith_client.metadata import ModelStatus, ServerMetadata
-    from plansmith_client.observers import Observer
     from plansmith_client.operations import Operation
-    from plansmith_client.servers import Balance, Server
+    from plansmith_client.servers import Server
     from plansmith_client.statistics import ModelStatistics
 
 __all__ = ["ClientCore", "open_core"]
@@ -218,25 +216,7 @@ class ClientCore:
 def open_core(
     urls: str | Sequence[str],
     open_transport: Callable[[Address, Connection], Any],
-    *,
-    timeout: float,
-    token: str | Callable[[], str] | None,
-    headers: Mapping[str, str] | None,
-    ca_file: str | Path | None,
-    certificate_file: str | Path | None,
-    key_file: str | Path | None,
-    server_name: str | None,
-    token_over_plaintext: bool,
-    compression: Compression | None,
-    channels: int,
-    balance: Balance,
-    resolve: bool,
-    retries: RetryPolicy | int,
-    breaker: BreakerPolicy | None,
-    hedge_after: float | None,
-    metadata_max_age: float,
-    shared_memory: SharedMemoryPolicy | bool,
-    observers: Sequence[Observer],
+    options: ClientOptions,
 ) -> ClientCore:
     """The core of a client from the arguments of its constructor.
 
@@ -249,43 +229,20 @@ def open_core(
     addresses = tuple(Address.parse(url) for url in given)
     if len({(address.scheme, address.target, address.path) for address in addresses}) < len(addresses):
         raise InvalidInput(f"A server stands twice among {', '.join(map(str, given))}: name each once")
-    if balance not in ("round_robin", "least_outstanding"):
-        raise InvalidInput(f"balance={balance!r} is not one of 'round_robin' and 'least_outstanding'")
-    for name, seconds in (
-        ("hedge_after", 0.0 if hedge_after is None else hedge_after),
-        ("metadata_max_age", metadata_max_age),
-    ):
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
-            raise InvalidInput(f"{name}={seconds!r} is not a number of seconds from 0")
-    if not isinstance(shared_memory, (bool, SharedMemoryPolicy)):
-        raise InvalidInput(f"shared_memory={shared_memory!r} is neither True, False nor a SharedMemoryPolicy")
-    if breaker is not None and not isinstance(breaker, BreakerPolicy):
-        raise InvalidInput(f"breaker={breaker!r} is neither None nor a BreakerPolicy")
-    Deadline(timeout)
-    connection = connection_from(
-        addresses,
-        token=token,
-        headers=headers,
-        ca_file=ca_file,
-        certificate_file=certificate_file,
-        key_file=key_file,
-        server_name=server_name,
-        compression=compression,
-        channels=channels,
-        token_over_plaintext=token_over_plaintext,
-    )
     servers = Servers(
         addresses,
-        connection,
+        connection_from(addresses, options),
         open_transport,
-        balance=balance,
-        breaker=breaker or _NEVER_LEFT_ALONE,
-        resolve=resolve,
-        shared_memory=shared_memory,
+        balance=options.balance,
+        breaker=options.breaker or _NEVER_LEFT_ALONE,
+        resolve=options.resolve,
+        shared_memory=options.shared_memory,
     )
+    retries = options.retries
     policy = retries if isinstance(retries, RetryPolicy) else RetryPolicy(attempts=retries)
-    caller = Caller(servers, policy, RetryBudget(), tuple(observers))
-    core = ClientCore(caller, ", ".join(map(str, given)), timeout, metadata_max_age, hedge_after)
+    caller = Caller(servers, policy, RetryBudget(), tuple(options.observers))
+    url = ", ".join(map(str, given))
+    core = ClientCore(caller, url, options.timeout, options.metadata_max_age, options.hedge_after)
     _OPEN_SERVERS.add(servers)
     return core
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from plansmith_client.addresses import Address
+    from plansmith_client.client_options import ClientOptions
 
 __all__ = ["Compression", "Connection", "connection_from"]
 
@@ -78,39 +79,28 @@ class Connection:
             raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def connection_from(
-    addresses: tuple[Address, ...],
-    *,
-    token: str | Callable[[], str] | None,
-    headers: Mapping[str, str] | None,
-    ca_file: str | Path | None,
-    certificate_file: str | Path | None,
-    key_file: str | Path | None,
-    server_name: str | None,
-    compression: Compression | None,
-    channels: int,
-    token_over_plaintext: bool,
-) -> Connection:
-    """What the arguments say, and the environment where they say nothing.
+def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> Connection:
+    """What the options say, and the environment where they say nothing.
 
     The environment: PLANSMITH_TOKEN, PLANSMITH_TOKEN_FILE (read anew for each call, since such tokens are renewed),
-    PLANSMITH_HEADERS (a JSON object; a header among the arguments wins), PLANSMITH_CA_FILE, PLANSMITH_CERTIFICATE_FILE,
+    PLANSMITH_HEADERS (a JSON object; a header among the options wins), PLANSMITH_CA_FILE, PLANSMITH_CERTIFICATE_FILE,
     PLANSMITH_KEY_FILE.
 
     Raises:
         InvalidInput: one of them is not what it should be, or a token would travel unencrypted to another machine.
     """
-    certificate, key = _file("CERTIFICATE_FILE", certificate_file), _file("KEY_FILE", key_file)
+    certificate, key = _file("CERTIFICATE_FILE", options.certificate_file), _file("KEY_FILE", options.key_file)
     if (certificate is None) != (key is None):
         raise InvalidInput("Mutual TLS needs both certificate_file and key_file; one of them is missing")
+    compression, channels, server_name = options.compression, options.channels, options.server_name
     if compression not in (None, "gzip", "deflate"):
         raise InvalidInput(f"compression={compression!r} is not one of 'gzip', 'deflate' and None")
     if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
         raise InvalidInput(f"channels={channels!r} is not a number of connections from 1")
     if server_name is not None and not (isinstance(server_name, str) and _HOST_NAME.fullmatch(server_name)):
         raise InvalidInput(f"server_name={server_name!r} is not the name of a host")
-    make_token = _token_maker(token)
-    if make_token is not None and not token_over_plaintext:
+    make_token = _token_maker(options.token)
+    if make_token is not None and not options.token_over_plaintext:
         for address in addresses:
             if address.scheme in ("grpc", "http") and not is_loopback(address.host):
                 raise InvalidInput(
@@ -118,12 +108,12 @@ def connection_from(
                     "token_over_plaintext=True where the network itself encrypts"
                 )
     return Connection(
-        _file("CA_FILE", ca_file),
+        _file("CA_FILE", options.ca_file),
         certificate,
         key,
         server_name,
         make_token,
-        {**_checked_headers(_environment_headers()), **_checked_headers(headers or {})},
+        {**_checked_headers(_environment_headers()), **_checked_headers(options.headers or {})},
         compression,
         channels,
     )

@@ -1,0 +1,68 @@
+"""The options of a client as one value, the same for all of its faces: blocking and asynchronous, gRPC and HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from plansmith_client.breaker import BreakerPolicy
+from plansmith_client.deadlines import Deadline
+from plansmith_client.errors import InvalidInput
+from plansmith_client.shared_memory import SharedMemoryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from plansmith_client.connections import Compression
+    from plansmith_client.observers import Observer
+    from plansmith_client.retries import RetryPolicy
+    from plansmith_client.servers import Balance
+
+__all__ = ["ClientOptions"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientOptions:
+    """What `Client` and `AsyncClient` take beside the URL; the meaning and the default of each stand there.
+
+    Credentials stay out of `repr`, so that they stay out of logs.
+
+    Raises:
+        InvalidInput: one of them is not what it should be. What concerns connections is checked where one is made of
+            it, by `connection_from`.
+    """
+
+    timeout: float
+    token: str | Callable[[], str] | None = field(repr=False)
+    headers: Mapping[str, str] | None = field(repr=False)
+    ca_file: str | Path | None
+    certificate_file: str | Path | None
+    key_file: str | Path | None
+    server_name: str | None
+    token_over_plaintext: bool
+    compression: Compression | None
+    channels: int
+    balance: Balance
+    resolve: bool
+    retries: RetryPolicy | int
+    breaker: BreakerPolicy | None
+    hedge_after: float | None
+    metadata_max_age: float
+    shared_memory: SharedMemoryPolicy | bool
+    observers: Sequence[Observer]
+
+    def __post_init__(self) -> None:
+        Deadline(self.timeout)
+        if self.balance not in ("round_robin", "least_outstanding"):
+            raise InvalidInput(f"balance={self.balance!r} is not one of 'round_robin' and 'least_outstanding'")
+        for name, seconds in (
+            ("hedge_after", 0.0 if self.hedge_after is None else self.hedge_after),
+            ("metadata_max_age", self.metadata_max_age),
+        ):
+            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+                raise InvalidInput(f"{name}={seconds!r} is not a number of seconds from 0")
+        if not isinstance(self.shared_memory, (bool, SharedMemoryPolicy)):
+            raise InvalidInput(f"shared_memory={self.shared_memory!r} is neither True, False nor a SharedMemoryPolicy")
+        if self.breaker is not None and not isinstance(self.breaker, BreakerPolicy):
+            raise InvalidInput(f"breaker={self.breaker!r} is neither None nor a BreakerPolicy")
