@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock bench results clean
+.PHONY: help setup demo test unasync lint format lock bench results clean
 
 # Python 3.11 or 3.12, whichever is found first; PYTHON=... overrides.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
@@ -37,10 +37,13 @@ demo: $(STAMP) ## The main job: build the digits model, serve it with Triton, as
 test: $(STAMP) ## Run every test, against real servers
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
+unasync: $(STAMP) ## Write the blocking faces of the client from the asynchronous ones
+	@$(BIN)/python client/unasync.py
+
 lint: $(STAMP) ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy $(MEMBERS:%=%/src) examples perf/locustfile.py
+	@$(BIN)/mypy $(MEMBERS:%=%/src) client/unasync.py examples perf/locustfile.py
 
 format: $(STAMP) ## Rewrite the sources in the house style
 	@$(BIN)/ruff check --fix --quiet . || true

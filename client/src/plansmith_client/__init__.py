@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from plansmith_client.async_client import AsyncClient
 from plansmith_client.async_model import AsyncModel
+from plansmith_client.async_sequences import AsyncModelSequence
 from plansmith_client.batching import AsyncBatchedModel, BatchedModel
 from plansmith_client.breaker import BreakerPolicy
 from plansmith_client.classification import ClassScore
@@ -37,7 +38,7 @@ from plansmith_client.model import Model
 from plansmith_client.observers import Observer
 from plansmith_client.results import InferResult
 from plansmith_client.retries import RetryPolicy
-from plansmith_client.sequences import AsyncModelSequence, ModelSequence
+from plansmith_client.sequences import ModelSequence
 from plansmith_client.shared_memory import SharedMemoryPolicy
 from plansmith_client.statistics import BatchStatistics, Duration, ModelStatistics
 from plansmith_client.tensors import TensorSpec

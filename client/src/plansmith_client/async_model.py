@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from plansmith_client.async_sequences import AsyncModelSequence
+from plansmith_client.async_streaming import responses
 from plansmith_client.batching import AsyncBatchedModel
 from plansmith_client.deadlines import Deadline
 from plansmith_client.map_batches import MapOptions
 from plansmith_client.mapping import AsyncMapRun
 from plansmith_client.model_core import Wish
-from plansmith_client.sequences import AsyncModelSequence
-from plansmith_client.streaming import responses_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
@@ -30,7 +30,7 @@ __all__ = ["AsyncModel"]
 
 
 class AsyncModel:
-    """One model of a server: await it with arrays. Made by `AsyncClient.model`.
+    """One model of a server: await it with arrays. Made by `AsyncClient.model`; for the tasks of one event loop.
 
     Example:
         ```python
@@ -58,7 +58,10 @@ class AsyncModel:
 
     @property
     def metadata(self) -> Awaitable[ModelMetadata]:
-        """The model's inputs and outputs, to be awaited; see `Model.metadata`.
+        """The model's inputs and outputs, to be awaited.
+
+        They are read with the first use; again after `metadata_max_age`, after the server refused a request, and when a
+        version answers that was not there before.
 
         Raises:
             ModelNotFound: the server has no such model or version.
@@ -213,7 +216,7 @@ class AsyncModel:
             ```
         """
         wish = Wish(outputs, request_id, parameters)
-        return responses_async(self._core, self._driver, inputs, wish, self._deadline(timeout))
+        return responses(self._core, self._driver, inputs, wish, self._deadline(timeout))
 
     def sequence(self, sequence_id: int | str | None = None, *, timeout: float | None = None) -> AsyncModelSequence:
         """A sequence of requests to a stateful model, as a context manager.
@@ -253,7 +256,9 @@ class AsyncModel:
         is full, fewer requests are sent at once.
 
         Args:
-            source: as for `Model.map`, or anything that can be iterated asynchronously.
+            source: an array [items, ...], arrays by name, or anything that can be iterated, asynchronously too: each
+                item an array without the batch dimension, a tuple of them in the order of the inputs, or a mapping by
+                name. Of a model that does not batch, each item is a whole request.
             batch_size: items in a request; `"auto"` is the model's largest batch, or less where items are large.
             concurrency: requests under way at once.
             ordered: whether results come in the order of the items, or as they are done.

@@ -1,3 +1,4 @@
+# Written by client/unasync.py from async_client.py: edit that file, and run `make unasync`.
 """The client for code that blocks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Written by client/unasync.py from async_model.py: edit that file, and run `make unasync`.
 """One model of a server."""
 
 from __future__ import annotations

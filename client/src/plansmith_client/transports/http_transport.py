@@ -76,6 +76,7 @@ class HttpTransport:
     def stream(self, operation: Infer, deadline: Deadline) -> Iterator[InferResult]:  # noqa: ARG002
         """Refused: the protocol streams over gRPC only; see `Transport.stream`."""
         raise streams_need_grpc(operation, self._url)
+        yield  # makes this a generator, as the seam has it
 
     def close(self) -> None:
         """Close the connections; see `Transport.close`."""

@@ -1,0 +1,47 @@
+"""Responses one after another: the streams of decoupled models, for an event loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from plansmith_client.errors import ClientError
+from plansmith_client.stream_servers import StreamServers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from numpy.typing import ArrayLike
+
+    from plansmith_client.deadlines import Deadline
+    from plansmith_client.drivers import AsyncDriver
+    from plansmith_client.model_core import ModelCore, Wish
+    from plansmith_client.results import InferResult
+
+__all__ = ["responses"]
+
+
+async def responses(
+    core: ModelCore, driver: AsyncDriver, inputs: Mapping[str, ArrayLike], wish: Wish, deadline: Deadline
+) -> AsyncIterator[InferResult]:
+    """The responses of a model; the next server is asked as long as no response has come."""
+    operation = await driver.run(core.stream_request(inputs, wish, deadline))
+    servers = core.caller.servers
+    await driver.run(servers.look_up())
+    candidates = StreamServers(servers)
+    while True:
+        server = candidates.choose()
+        begun = False
+        stream = server.transport.stream(operation, deadline)
+        try:
+            async for result in stream:
+                begun = True
+                yield result
+        except ClientError as error:
+            if not candidates.may_begin_again(server, error, begun=begun):
+                raise
+        else:
+            servers.succeeded(server)
+            return
+        finally:
+            servers.release(server)
+            await stream.aclose()

@@ -1,0 +1,80 @@
+"""The state of a sequence: its steps go to one server, in order, and none is sent a second time."""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from typing import TYPE_CHECKING
+
+from plansmith_client.deadlines import Deadline
+from plansmith_client.errors import ClientError, InvalidInput, ServerUnavailable
+from plansmith_client.model_core import ModelCore, Wish
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike
+
+    from plansmith_client.flows import Flow
+    from plansmith_client.results import InferResult
+    from plansmith_client.servers import Server
+
+__all__ = ["SequenceCore"]
+
+_LARGEST_ID = 2**63 - 1
+
+
+class SequenceCore:
+    """A sequence: its identifier, the server that keeps it, and how far it is."""
+
+    def __init__(self, core: ModelCore, sequence_id: int | str | None, timeout: float) -> None:
+        if isinstance(sequence_id, bool) or not (
+            sequence_id is None
+            or (isinstance(sequence_id, int) and 0 < sequence_id <= _LARGEST_ID)
+            or (isinstance(sequence_id, str) and sequence_id)
+        ):
+            raise InvalidInput(f"sequence_id={sequence_id!r} is neither an integer from 1 nor a string")
+        Deadline(timeout)
+        self.core = core
+        self.id = sequence_id or secrets.randbelow(_LARGEST_ID) + 1
+        self.timeout = timeout
+        self.is_started = False
+        self.is_ended = False
+        self._server: Server | None = None
+
+    def step(
+        self, positional: tuple[ArrayLike, ...], named: Mapping[str, ArrayLike], *, last: bool
+    ) -> Flow[InferResult]:
+        """One step, never sent twice: after a fault nobody knows whether the server has taken it."""
+        core, deadline = self.core, Deadline(self.timeout)
+        if self.is_ended:
+            raise InvalidInput(f"Model {core.name!r}: the sequence {self.id} has ended; begin another one")
+        inputs = yield from core.bind(positional, named, deadline)
+        metadata = yield from core.read_metadata(deadline)
+        parameters = {"sequence_id": self.id, "sequence_start": not self.is_started, "sequence_end": last}
+        operation = core.request(metadata, inputs, Wish(parameters=parameters))
+        if self._server is None:
+            self._server = yield from core.caller.pick(deadline)
+        try:
+            result = yield from core.caller.call_one(self._server, operation, deadline)
+        except InvalidInput:
+            raise
+        except ClientError as error:
+            self.is_ended = True
+            if isinstance(error, ServerUnavailable):
+                core.caller.servers.failed(self._server, error)
+            raise
+        self.is_started, self.is_ended = True, last
+        core.noticed(result)
+        return result
+
+    def leave(self, *, failed: bool) -> None:
+        """The block of the sequence has been left."""
+        if self.is_started and not self.is_ended and not failed:
+            warnings.warn(
+                f"Model {self.core.name!r}: the sequence {self.id} was left without end(...): the server keeps its "
+                "place until max_sequence_idle_microseconds have passed",
+                ResourceWarning,
+                stacklevel=3,
+            )
+        self.is_ended = True
