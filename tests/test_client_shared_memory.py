@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +17,10 @@ from client_faces import FACES, open_client, url_of
 from client_servers import triton_with
 from fault_proxy import Fault, fault_proxy
 
-from plansmith_client import Client, DeadlineExceeded, InvalidInput, SharedMemoryPolicy
+from plansmith_client import Client, DeadlineExceeded, InferenceFailed, InvalidInput, SharedMemoryPolicy
 from plansmith_client.deadlines import Deadline
 from plansmith_client.operations import ListSharedMemory, UnregisterSharedMemory
+from plansmith_client.shared_memory import owners
 from plansmith_client.shared_memory.owners import is_abandoned, make_region_name
 
 FOLDER = Path("/dev/shm")
@@ -28,7 +31,7 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="this system keeps n
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with triton_with(("every_type", "slow", "double"), tmp_path_factory.mktemp("shared")) as running:
+    with triton_with(("every_type", "slow", "double", "cramped"), tmp_path_factory.mktemp("shared")) as running:
         yield running
 
 
@@ -191,7 +194,7 @@ def test_a_file_that_was_never_registered_is_swept_too_and_that_of_a_living_proc
     parts = make_region_name().split("-")
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()
-    dead, living = FOLDER / "-".join([*parts[:2], str(child.pid), *parts[3:]]), FOLDER / make_region_name()
+    dead, living = FOLDER / "-".join([*parts[:3], str(child.pid), *parts[4:]]), FOLDER / make_region_name()
     for path in (dead, living):
         path.write_bytes(b"")
     try:
@@ -206,11 +209,45 @@ def test_a_file_that_was_never_registered_is_swept_too_and_that_of_a_living_proc
 def test_only_names_of_this_host_whose_process_has_ended_count_as_abandoned():
     name = make_region_name()
     assert not is_abandoned(name)
-    head, namespace, pid, start, noise = name.split("-")
-    assert is_abandoned(f"{head}-{namespace}-{pid}-{int(start) - 1}-{noise}")
-    assert not is_abandoned(f"{head}-{int(namespace) + 1}-{pid}-{int(start) - 1}-{noise}")
+    head, boot, namespace, pid, start, noise = name.split("-")
+    assert is_abandoned(f"{head}-{boot}-{namespace}-{pid}-{int(start) - 1}-{noise}")
+    assert not is_abandoned(f"{head}-{boot}-{int(namespace) + 1}-{pid}-{int(start) - 1}-{noise}")
+    # Another machine, reached through a tunnel: the first namespace has the same number there.
+    assert not is_abandoned(f"{head}-{boot[::-1]}-{namespace}-{pid}-{int(start) - 1}-{noise}")
     for other in ("", "plansmith", "psm_1234", f"{name}x", "plansmith-1-2-3-zz"):
         assert not is_abandoned(other)
+
+
+def test_where_processes_cannot_be_seen_none_counts_as_ended(tmp_path, monkeypatch):
+    head, boot, namespace, _, start, noise = make_region_name().split("-")
+    ended = subprocess.Popen([sys.executable, "-c", "pass"])
+    ended.wait()
+    name = f"{head}-{boot}-{namespace}-{ended.pid}-{start}-{noise}"
+    assert is_abandoned(name)
+    # What /proc shows of other users' processes under hidepid: nothing.
+    own = tmp_path / str(os.getpid())
+    (own / "ns").mkdir(parents=True)
+    (own / "ns" / "pid").symlink_to(Path("/proc/self/ns/pid").readlink())
+    (tmp_path / "sys/kernel/random").mkdir(parents=True)
+    shutil.copy("/proc/sys/kernel/random/boot_id", tmp_path / "sys/kernel/random/boot_id")
+    monkeypatch.setattr(owners, "_PROC", tmp_path)
+    assert not is_abandoned(name)
+    # What other systems have of /proc.
+    monkeypatch.setattr(owners, "_PROC", tmp_path / "nowhere")
+    assert not is_abandoned(name)
+    with pytest.raises(OSError, match="boot_id"):
+        make_region_name()
+
+
+def test_a_model_that_runs_out_of_its_own_shared_memory_is_run_once(server, face):
+    with open_client(face, url_of(face, server), shared_memory=SMALL) as client:
+        model = client.model("cramped")
+
+        before = model.statistics()[0].executions
+        with pytest.raises(InferenceFailed, match="shared memory pool"):
+            model(np.ones(4096, np.float32))
+        assert len(regions(server)) == 1
+        assert model.statistics()[0].executions == before + 1
 
 
 # A program of its own: gRPC skips its fork handlers while any other thread is inside gRPC, and other tests may leave

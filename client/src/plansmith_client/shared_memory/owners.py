@@ -1,7 +1,9 @@
 """Names of regions that tell whose they are, so that what a killed process left can be told from what is in use.
 
-`plansmith-<PID namespace>-<PID>-<start time>-<random>`: a process identifier is used again, one with the start time
-(of `/proc/<pid>/stat`) is not; and it means something only within its namespace, which containers have of their own.
+`plansmith-<boot>-<PID namespace>-<PID>-<start time>-<random>`: a process identifier is used again, one with the start
+time (of `/proc/<pid>/stat`) is not; and it means something only within its namespace, which containers have of their
+own, and within one boot of one machine: the first namespace has the same number on every Linux. Whatever cannot be
+found out counts as in use.
 """
 
 from __future__ import annotations
@@ -9,12 +11,12 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from functools import cache
 from pathlib import Path
 
 __all__ = ["is_abandoned", "make_region_name"]
 
-_NAME = re.compile(r"plansmith-(?P<namespace>\d+)-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{16}")
+_PROC = Path("/proc")
+_NAME = re.compile(r"plansmith-(?P<boot>[0-9a-f]{32})-(?P<namespace>\d+)-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{16}")
 
 
 def make_region_name() -> str:
@@ -23,28 +25,37 @@ def make_region_name() -> str:
     Raises:
         OSError: the system has no /proc, and so no way to find out later whether the owner lives.
     """
-    return f"plansmith-{_namespace(os.getpid())}-{os.getpid()}-{_start_time(os.getpid())}-{secrets.token_hex(8)}"
+    pid = os.getpid()
+    return f"plansmith-{_boot()}-{_namespace()}-{pid}-{_start_time(pid)}-{secrets.token_hex(8)}"
 
 
 def is_abandoned(name: str) -> bool:
     """Whether a region of this name was made by a client of this host whose process has ended."""
     found = _NAME.fullmatch(name)
     try:
-        if found is None or int(found["namespace"]) != _namespace(os.getpid()):
+        if found is None or (found["boot"], int(found["namespace"])) != (_boot(), _namespace()):
             return False
+    except (OSError, ValueError):
+        return False
+    try:
         return _start_time(int(found["pid"])) != int(found["start"])
     except FileNotFoundError:
-        return True
+        # Where /proc shows every process (it need not: hidepid), this one has ended.
+        return (_PROC / "1").exists()
     except (OSError, ValueError):
         return False
 
 
-@cache
-def _namespace(pid: int) -> int:
-    # `pid:[4026531836]`; keyed by the process, since a fork may be in another one.
-    return int(str(Path(f"/proc/{pid}/ns/pid").readlink()).partition("[")[2].rstrip("]"))
+def _boot() -> str:
+    return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip().replace("-", "")
+
+
+def _namespace() -> int:
+    # `pid:[4026531836]`
+    return int(str((_PROC / str(os.getpid()) / "ns/pid").readlink()).partition("[")[2].rstrip("]"))
 
 
 def _start_time(pid: int) -> int:
     # Field 22 of proc(5); the name in parentheses before may hold anything.
-    return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19])
+    stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    return int(stat.rpartition(")")[2].split()[19])

@@ -85,7 +85,7 @@ class SharedMemory:
             # The server may still read from it: it stays as it is until the client is closed.
             raise
         except ClientError as error:
-            if "shared memory" not in str(error).lower():
+            if not _is_registration_lost(error):
                 self._pool.take_back(region)
                 raise
             # The server has been restarted, or somebody took the registration away.
@@ -116,7 +116,7 @@ class SharedMemory:
                 offset += padded(tensor.array.nbytes)
         except (DeadlineExceeded, ServerUnavailable):
             raise
-        except (CudaError, ClientError):
+        except (CudaError, ClientError, OSError):
             # No CUDA here or there, or another GPU: it will not be tried again.
             self._cuda_allowed = False
             return None
@@ -144,7 +144,7 @@ class SharedMemory:
             # The server may still read from it: it stays as it is until the client is closed.
             raise
         except ClientError as error:
-            if "shared memory" not in str(error).lower():
+            if not _is_registration_lost(error):
                 self._cuda_free.append(region)
                 raise
             result = yield Send(self._transport, on_host(operation), deadline, headers)
@@ -234,6 +234,11 @@ class SharedMemory:
 
     def _ask(self, operation: Operation[Any], deadline: Deadline) -> Flow[Any]:
         return (yield Send(self._transport, operation, deadline, NO_HEADERS))
+
+
+def _is_registration_lost(error: ClientError) -> bool:
+    # In Triton's words. Others speak of shared memory too: a Python model whose own does not suffice has been run.
+    return "unable to find shared memory region" in str(error).lower()
 
 
 def _shareable(tensors: tuple[Tensor, ...]) -> list[Tensor]:
