@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 from client_faces import FACES, open_client, url_of
 from client_servers import triton_with
 
-from plansmith_client import ClientError, InferenceFailed, InvalidInput, ModelNotFound
+from plansmith_client import Client, ClientError, InferenceFailed, InvalidInput, ModelNotFound
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +204,83 @@ def test_a_lonely_call_waits_no_longer_than_the_delay_and_large_ones_pass(client
     model = client.model("picky").batched(max_delay=0.01)
     assert model([[4.0]])["root"].tolist() == [[2.0]]
     assert model(ROWS[:40])["root"].shape == (40, 1)
+
+
+class Interrupt(Exception):
+    """What a signal's handler raises here."""
+
+
+def test_an_interrupted_caller_leaves_nobody_waiting_for_its_batch(server):
+    with Client(server.grpc_url, timeout=60) as client, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        batched = client.model("picky").batched(max_delay=60, max_batch_size=3)
+
+        def join_and_interrupt():
+            wait_until(lambda: gathered(batched) == 1)
+            joined = threading.Thread(target=lambda: wait_until(lambda: gathered(batched) == 2) or interrupt())
+            joined.start()
+            try:
+                return batched(ROWS[:1])
+            finally:
+                joined.join()
+
+        def interrupt():
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+        def handler(*_):
+            raise Interrupt
+
+        previous = signal.signal(signal.SIGUSR1, handler)
+        try:
+            follower = pool.submit(join_and_interrupt)
+            with pytest.raises(Interrupt):
+                batched(ROWS[:1])
+            with pytest.raises(InferenceFailed, match="abandoned"):
+                follower.result()
+        finally:
+            signal.signal(signal.SIGUSR1, previous)
+        # One more row would have filled the batch that was abandoned.
+        assert len(batched(ROWS[:3])["root"]) == 3
+
+
+def gathered(batched) -> int:
+    return sum(len(group.entries) for group in batched._groups._groups.values())
+
+
+def wait_until(holds) -> None:
+    while not holds():
+        time.sleep(0.01)
+
+
+# A program of its own: the parent's threads are in the middle of a call when it forks. Over HTTP, since gRPC does not
+# support that.
+FORKING = """
+import os, sys, threading, time
+import numpy as np
+from plansmith_client import Client
+
+with Client(sys.argv[1], timeout=30) as client:
+    batched = client.model("picky").batched(max_delay=5, max_batch_size=2)
+    row = np.ones((1, 1), np.float32)
+    leader = threading.Thread(target=lambda: batched(row))
+    leader.start()
+    while not batched._groups._groups:
+        time.sleep(0.01)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if batched(row)["root"].tolist() == [[1.0]] else 1)
+    code = os.waitpid(child, 0)[1]
+    batched(row)
+    leader.join()
+sys.exit(code != 0)
+"""
+
+
+def test_the_child_of_a_fork_gathers_batches_of_its_own(server):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKING, server.http_url],
+        check=False, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_cannot_be_batched_is_refused(client):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
+import weakref
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +73,11 @@ class _Groups:
         self.max_delay = max_delay
         self.timeout = timeout
         self._most = max_batch_size
+        self.reopen()
+        _OPEN_GROUPS.add(self)
+
+    def reopen(self) -> None:
+        """Begin anew: for the child of a fork, where nobody sends what the parent's threads were gathering."""
         self._groups: dict[Any, _Group] = {}
         self.lock = threading.Lock()
 
@@ -130,6 +137,18 @@ class _Groups:
         except ClientError as error:
             for entry in entries:
                 entry.outcome = error
+
+
+_OPEN_GROUPS: weakref.WeakSet[_Groups] = weakref.WeakSet()
+
+
+def _reopen_all() -> None:
+    for groups in list(_OPEN_GROUPS):
+        groups.reopen()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reopen_all)
 
 
 def _joined(entries: list[_Entry]) -> Infer:
@@ -198,12 +217,12 @@ class BatchedModel:
         entry = _Entry(request, threading.Event())
         group = groups.join(entry, most, threading.Event())
         if group is not None:
-            group.full.wait(groups.max_delay)
-            entries = groups.closed(group)
             try:
-                self._driver.run(groups.send(entries, deadline))
+                group.full.wait(groups.max_delay)
+                self._driver.run(groups.send(groups.closed(group), deadline))
             finally:
-                for waiting in entries:
+                # Whatever ends the wait, such as Ctrl-C: who joined must not wait for a batch that nobody sends.
+                for waiting in groups.closed(group):
                     waiting.arrived.set()
         else:
             entry.arrived.wait(deadline.remaining())
@@ -259,11 +278,10 @@ class AsyncBatchedModel:
 
     async def _gather(self, group: _Group, deadline: Deadline) -> None:
         groups = self._groups
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(group.full.wait(), groups.max_delay)
-        entries = groups.closed(group)
         try:
-            await self._driver.run(groups.send(entries, deadline))
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(group.full.wait(), groups.max_delay)
+            await self._driver.run(groups.send(groups.closed(group), deadline))
         finally:
-            for entry in entries:
+            for entry in groups.closed(group):
                 entry.arrived.set()
