@@ -5,11 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import json
+import os
 import shutil
 import socket
 import ssl
 import struct
 import subprocess
+import sys
 import threading
 
 import grpc
@@ -159,6 +161,36 @@ def test_https_is_spoken_with_a_trusted_server_and_bounded_too(serve, tls, certi
         assert client.server_metadata().name == "a"
     with Client(f"https://{serve(dripping(HEADS['body']), tls)}", timeout=1) as client, pytest.raises(DeadlineExceeded):
         client.server_metadata()
+
+
+# What Windows and macOS lack.
+ELSEWHERE = """
+import os, select, sys
+from pathlib import Path
+for name in ("poll", "epoll", "devpoll", "kqueue"):
+    if hasattr(select, name):
+        delattr(select, name)
+del os.register_at_fork
+from plansmith_client import Client
+from plansmith_client.shared_memory import owners
+owners._PROC = Path(os.devnull, "proc")
+with Client(sys.argv[1], timeout=30) as client:
+    print([client.server_metadata().name for _ in range(3)])
+"""
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_http_is_spoken_on_systems_without_poll(serve, tls, certificate, scheme):
+    address = serve(replying(b'{"name": "a", "version": "1"}'), tls if scheme == "https" else None)
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, f"{scheme}://{address}"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "SSL_CERT_FILE": str(certificate / "certificate.pem")},
+    )
+    assert (done.stdout, done.stderr) == ("['a', 'a', 'a']\n", "")
 
 
 def test_https_with_a_server_that_nobody_vouches_for_is_refused(serve, tls):

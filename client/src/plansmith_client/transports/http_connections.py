@@ -8,7 +8,7 @@ takes a third of the time.
 
 from __future__ import annotations
 
-import select
+import selectors
 import socket
 import ssl
 import threading
@@ -148,9 +148,9 @@ class ConnectionPool:
                 try:
                     encrypted.do_handshake()
                 except ssl.SSLWantReadError:
-                    _wait(encrypted, select.POLLIN, deadline)
+                    _wait(encrypted, selectors.EVENT_READ, deadline)
                 except ssl.SSLWantWriteError:
-                    _wait(encrypted, select.POLLOUT, deadline)
+                    _wait(encrypted, selectors.EVENT_WRITE, deadline)
                 else:
                     return encrypted
         except BaseException:
@@ -159,18 +159,24 @@ class ConnectionPool:
 
 
 def _wait(connection: socket.socket, event: int, deadline: Deadline) -> None:
-    remaining = deadline.remaining()
-    poll = select.poll()
-    poll.register(connection, event)
-    if not poll.poll(None if remaining is None else remaining * 1000):
-        raise TimeoutError("timed out")
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, event)
+        if not selector.select(deadline.remaining()):
+            raise TimeoutError("timed out")
 
 
 def _is_quiet(connection: socket.socket) -> bool:
     """Whether an idle connection is as it was left: one with something to read has been closed by the server."""
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return not poll.poll(0)
+    connection.settimeout(0)
+    try:
+        # Of the socket below TLS, which cannot look ahead itself. Windows has no select.poll(), and select.select()
+        # takes no descriptor above 1023.
+        socket.socket.recv(connection, 1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 class _Reader:
