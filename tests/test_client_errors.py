@@ -8,6 +8,8 @@ import json
 import pickle
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -249,6 +251,25 @@ def test_errors_cross_process_boundaries(kind):
         assert (copied.exit_code, copied.retryable) == (kind.exit_code, kind.retryable)
 
 
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [("telemetry", "opentelemetry"), ("metrics", "prometheus_client"), ("transports.http_aio_transport", "aiohttp")],
+)
+def test_a_missing_extra_is_an_import_error_and_one_of_ours(module, package):
+    program = f"""
+import sys
+from plansmith_client import InvalidInput
+sys.modules["{package}"] = None
+try:
+    import plansmith_client.{module}
+except ImportError as error:
+    print(isinstance(error, InvalidInput), error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("True ")
+    assert "pip install 'plansmith-client[" in done.stdout
+
+
 def test_the_tree_of_errors_is_the_one_that_its_module_draws():
     drawn = {line.split()[-1 if "──" not in line else 1] for line in ()}
     drawn = [
@@ -265,6 +286,7 @@ def test_only_an_outage_or_a_loading_model_is_worth_a_retry():
     assert {kind for kind in ALL_ERRORS if kind.exit_code == 2} == {
         InvalidInput,
         ClientClosed,
+        errors.MissingDependency,
         AccessDenied,
         ModelNotFound,
     }

@@ -59,7 +59,7 @@ for url in sys.argv[1:]:
 for name in ("telemetry", "metrics"):
     try:
         __import__(f"plansmith_client.{name}")
-    except plansmith_client.InvalidInput as error:
+    except ImportError as error:
         print(error)
 try:
     plansmith_client.AsyncClient(sys.argv[2])

@@ -2,7 +2,8 @@
 
     ClientError
     ├── InvalidInput         the request, a file or an option is wrong; nothing was sent, or the server refused it
-    │   └── ClientClosed     the client was used after close()
+    │   ├── ClientClosed     the client was used after close()
+    │   └── MissingDependency   a package is not installed that only some need; an ImportError too
     ├── AccessDenied         the server wants credentials, or refuses those it was given
     ├── ModelNotFound        the server has no such model, or no such version of it
     ├── ModelNotReady        the server knows the model, but it is loading, unloaded or failed to load
@@ -27,6 +28,7 @@ __all__ = [
     "DeadlineExceeded",
     "InferenceFailed",
     "InvalidInput",
+    "MissingDependency",
     "ModelNotFound",
     "ModelNotReady",
     "ProtocolError",
@@ -64,6 +66,13 @@ class InvalidInput(ClientError):
 
 class ClientClosed(InvalidInput):
     """The client was used after `close()`, or closed by another thread during the call."""
+
+
+class MissingDependency(InvalidInput, ImportError):
+    """A package is not installed that only some uses need. The message names it, and the extra that brings it.
+
+    An `ImportError` too: `try: import plansmith_client.metrics` with `except ImportError` works as for any module.
+    """
 
 
 class AccessDenied(ClientError):

@@ -17,13 +17,13 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.errors import InvalidInput
+from plansmith_client.errors import InvalidInput, MissingDependency
 from plansmith_client.operations import ModelOperation
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Gauge, Histogram
 except ImportError as error:  # pragma: no cover - a test installs the package without it
-    raise InvalidInput(
+    raise MissingDependency(
         "ClientMetrics needs the package prometheus-client: pip install 'plansmith-client[prometheus]'"
     ) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from plansmith_client.errors import InvalidInput
+from plansmith_client.errors import MissingDependency
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,7 +46,9 @@ def progress_of(
             from rich.console import Console  # noqa: PLC0415 - heavy, and only for those who want a bar
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
         except ImportError as error:
-            raise InvalidInput("progress=True needs the package rich: pip install 'plansmith-client[cli]'") from error
+            raise MissingDependency(
+                "progress=True needs the package rich: pip install 'plansmith-client[cli]'"
+            ) from error
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task(name, total=total)

@@ -18,13 +18,13 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client._version import __version__
-from plansmith_client.errors import InvalidInput
+from plansmith_client.errors import MissingDependency
 from plansmith_client.operations import Infer, ModelOperation
 
 try:
     from opentelemetry import propagate, trace
 except ImportError as error:  # pragma: no cover - a test installs the package without it
-    raise InvalidInput(
+    raise MissingDependency(
         "Tracing needs the package opentelemetry-api: pip install 'plansmith-client[opentelemetry]'"
     ) from error
 

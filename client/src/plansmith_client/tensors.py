@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plansmith_client.errors import InvalidInput
+from plansmith_client.errors import InvalidInput, MissingDependency
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,7 +105,7 @@ def numpy_dtype_from_datatype(datatype: str) -> np.dtype[Any]:
         # Loaded for those who use it: numpy alone is half of the time that importing this package takes.
         import ml_dtypes  # noqa: PLC0415
     except ImportError as error:
-        raise InvalidInput("BF16 tensors need the package ml_dtypes: pip install ml_dtypes") from error
+        raise MissingDependency("BF16 tensors need the package ml_dtypes: pip install ml_dtypes") from error
     return np.dtype(ml_dtypes.bfloat16)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plansmith_client.errors import InvalidInput
+from plansmith_client.errors import InvalidInput, MissingDependency
 from plansmith_client.image_formats import DECODER_ERRORS, IMAGE_FORMATS
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _pixels(path: Path, sizes: tuple[int, int], channels: int) -> np.ndarray[Any
     try:
         from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - heavy, and only for pictures
     except ImportError as error:
-        raise InvalidInput(
+        raise MissingDependency(
             f"{path} is a picture, and needs the package pillow: pip install 'plansmith-client[cli]'"
         ) from error
     try:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.connections import Connection
-from plansmith_client.errors import ClientError, DeadlineExceeded, InvalidInput
+from plansmith_client.errors import ClientError, DeadlineExceeded, MissingDependency
 from plansmith_client.flows import NO_HEADERS
 from plansmith_client.operations import Infer, ReadServerMetadata
 from plansmith_client.transports.certificates import trusting_context
@@ -30,7 +30,7 @@ from plansmith_client.transports.http_exchanges import (
 try:
     import aiohttp
 except ImportError as error:  # pragma: no cover - a test installs the package without it
-    raise InvalidInput(
+    raise MissingDependency(
         "AsyncClient over HTTP needs the package aiohttp: pip install 'plansmith-client[aio]', or use the gRPC URL"
     ) from error
 
