@@ -170,7 +170,6 @@ from pathlib import Path
 for name in ("poll", "epoll", "devpoll", "kqueue"):
     if hasattr(select, name):
         delattr(select, name)
-del os.register_at_fork
 from plansmith_client import Client
 from plansmith_client.shared_memory import owners
 owners._PROC = Path(os.devnull, "proc")
