@@ -150,14 +150,16 @@ def test_control_flow_is_kept_working(built):
     )
     x = np.float32([[1, -2]])
     for flag, expected in [(True, -x), (False, np.abs(x))]:
-        np.testing.assert_array_equal(session.run(None, {"x": x, "flag": np.asarray(flag)})[0], expected)
+        np.testing.assert_array_equal(session.run(None, {"x": x, "flag": np.asarray([flag])})[0], expected)
 
 
-def test_a_scalar_is_declared_as_triton_wants_it(built):
-    _, config, _ = built("m (float[N] x) => (float total) { total = ReduceSum <keepdims = 0> (x) }")
+def test_a_single_number_becomes_a_vector_of_one_as_triton_wants_it(built):
+    result, config, session = built("m (float[N] x) => (float total) { total = ReduceSum <keepdims = 0> (x) }")
     assert config.max_batch_size == 0
     assert list(config.output[0].dims) == [1]
-    assert config.output[0].HasField("reshape")
+    assert not config.output[0].HasField("reshape")
+    assert "made output 'total', a single number, a vector of one" in result.manifest.graph.repairs
+    np.testing.assert_array_equal(session.run(None, {"x": np.float32([1, 2])})[0], [3])
 
 
 def test_functions_of_the_models_own_are_kept_or_inlined(built):

@@ -19,37 +19,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["make_batch_dynamic", "obstacle_to_batching"]
+__all__ = ["make_batch_dynamic"]
 
 BATCH_SYMBOL = "batch"
-
-
-def obstacle_to_batching(model: onnx.ModelProto) -> str:
-    """Why the first dimension cannot be that of a batch, or an empty string where nothing speaks against it."""
-    defaults = {tensor.name for tensor in model.graph.initializer}
-    optional = [value.name for value in model.graph.input if value.name in defaults]
-    if optional:
-        return f"input {optional[0]!r} has a default, which does not grow with the batch"
-    firsts = {}
-    for value in model.graph.input:
-        dimensions = value.type.tensor_type.shape.dim
-        if not dimensions:
-            return f"input {value.name!r} is a single number, without a first dimension"
-        firsts[value.name] = dimensions[0].dim_value
-    if len(set(firsts.values())) > 1:
-        sizes = ", ".join(f"{name!r} {size or 'any number'}" for name, size in firsts.items())
-        return f"the inputs have different first dimensions: {sizes}"
-    rows = next(iter(firsts.values()))
-    for value in model.graph.output:
-        tensor = value.type.tensor_type
-        if not tensor.HasField("shape"):
-            continue
-        if not tensor.shape.dim:
-            return f"output {value.name!r} is a single number for all rows"
-        first = tensor.shape.dim[0].dim_value
-        if rows and first and first != rows:
-            return f"output {value.name!r} has {first} rows for {rows} in the input"
-    return ""
 
 
 def make_batch_dynamic(model: onnx.ModelProto, *, rows: int) -> tuple[onnx.ModelProto, int]:
@@ -60,7 +32,7 @@ def make_batch_dynamic(model: onnx.ModelProto, *, rows: int) -> tuple[onnx.Model
     given a target that works it out; the shapes in between are inferred anew.
 
     Args:
-        model: a graph for which `obstacle_to_batching` finds nothing.
+        model: a graph without an obstacle to batches.
         rows: the number of rows that it was exported for.
 
     Returns:

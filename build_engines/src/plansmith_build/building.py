@@ -6,17 +6,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plansmith_build.batch_obstacles import BatchAxis
 from plansmith_build.errors import InvalidOption
 from plansmith_build.filesystem import explain_os_error
 from plansmith_build.labels import read_labels
 from plansmith_build.loading import load_onnx
-from plansmith_build.portable import make_portable, node_count
+from plansmith_build.portable import Batching, make_portable, node_count, without_batches
 from plansmith_build.progress import BuildStep, silent
 from plansmith_build.publishing import publish
 from plansmith_build.reference import run_reference
 from plansmith_build.releasing import Built, portable_config, release_of, source_of
 from plansmith_build.repair import listed_weights
 from plansmith_build.repository import LABELS, ModelRepository, name_from_file, valid_name
+from plansmith_build.rows import BatchRefuted
 from plansmith_build.signatures import signature_of
 from plansmith_build.signing import signer
 from plansmith_build.staging import staging_folder
@@ -24,7 +26,7 @@ from plansmith_build.staging import staging_folder
 if TYPE_CHECKING:
     from plansmith_build.manifest import Manifest
     from plansmith_build.progress import Progress
-    from plansmith_build.search import SearchOptions
+    from plansmith_build.search import SearchOptions, SearchResult
 
 __all__ = ["BuildOptions", "BuildResult", "build"]
 
@@ -42,6 +44,7 @@ class BuildOptions:
         max_batch_size: the largest batch that the server may make, where the graph allows batches; 0 for none.
         optimize: whether the graph may be optimised.
         dynamic_batch: whether a fixed number of rows may be made any number.
+        batch_axis: which dimension of every input and output is that of a batch.
         seed: makes the random inputs of the verification repeatable.
         staging: the folder to stage in, by default the repository's parent. It must be outside the repository and
             on the same file system.
@@ -55,6 +58,7 @@ class BuildOptions:
     max_batch_size: int = MAX_BATCH_SIZE
     optimize: bool = True
     dynamic_batch: bool = True
+    batch_axis: BatchAxis = BatchAxis.AUTO
     seed: int = 0
     staging: Path | None = None
     search: SearchOptions | None = None
@@ -112,7 +116,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
 
     step = "Running the original on random inputs"
     progress(BuildStep(step))
-    reference = run_reference(file, signature, seed=options.seed)
+    reference = run_reference(file, signature, seed=options.seed, axis=options.batch_axis)
     progress(BuildStep(step, f"{len(reference.samples)} samples"))
 
     with staging_folder(repository.path, options.staging) as staging:
@@ -121,8 +125,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
                 file,
                 reference,
                 staging,
-                batch=options.max_batch_size > 0,
-                dynamic_batch=options.dynamic_batch,
+                batching=Batching(options.max_batch_size > 0, options.batch_axis, options.dynamic_batch),
                 optimized=options.optimize,
                 progress=progress,
             )
@@ -141,7 +144,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
             labels=labels,
         )
         if options.search is not None:
-            built = _search(built, options.search, repository, staging, progress)
+            built = _search(built, options.search, repository, staging, optimized=options.optimize, progress=progress)
         step = f"Publishing in {options.repository}"
         progress(BuildStep(step))
         release = replace(release_of(built, labels_path=options.labels), sign=sign)
@@ -151,25 +154,52 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
 
 
 def _search(
-    built: Built, options: SearchOptions, repository: ModelRepository, staging: Path, progress: Progress
+    built: Built,
+    options: SearchOptions,
+    repository: ModelRepository,
+    staging: Path,
+    *,
+    optimized: bool,
+    progress: Progress,
 ) -> Built:
-    """The same with candidates tried and chosen from."""
+    """The same with candidates tried and chosen from; without batches, where the data refutes them."""
+    folder = staging / "candidates"
+    folder.mkdir()
+    try:
+        try:
+            return replace(built, search=_searched(built, options, repository, folder, progress))
+        except BatchRefuted as error:
+            if built.portable.repaired is None:
+                raise
+            progress(BuildStep("Looking for a batch dimension", f"none: {error}"))
+            unbatched = staging / "unbatched"
+            unbatched.mkdir()
+            portable, verified = without_batches(
+                replace(built.portable.repaired, batching_reason=str(error)),
+                built.reference,
+                unbatched,
+                optimized=optimized,
+                progress=progress,
+            )
+            built = replace(built, portable=portable, verified=verified)
+            return replace(built, search=_searched(built, options, repository, folder, progress))
+    except OSError as error:
+        raise explain_os_error(error, f"write candidates in {staging}") from error
+
+
+def _searched(
+    built: Built, options: SearchOptions, repository: ModelRepository, folder: Path, progress: Progress
+) -> SearchResult:
     from plansmith_build.search import search  # noqa: PLC0415 - quantizers and calibrators, only where they are used
 
     present = repository.model(built.name).path / LABELS
     labels = built.labels or (present.read_bytes() if present.is_file() else None)
-    folder = staging / "candidates"
-    folder.mkdir()
-    try:
-        found = search(
-            built.portable,
-            portable_config(built, None),
-            options,
-            folder,
-            class_names=labels.decode().splitlines() if labels is not None else None,
-            seed=built.seed,
-            progress=progress,
-        )
-    except OSError as error:
-        raise explain_os_error(error, f"write candidates in {staging}") from error
-    return replace(built, search=found)
+    return search(
+        built.portable,
+        portable_config(built, None),
+        options,
+        folder,
+        class_names=labels.decode().splitlines() if labels is not None else None,
+        seed=built.seed,
+        progress=progress,
+    )

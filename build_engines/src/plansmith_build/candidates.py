@@ -135,15 +135,20 @@ def try_candidates(
     Raises:
         OSError: the disk did not take a file.
     """
-    tried = []
-    for number, pairing in enumerate(pairings, start=1):
-        step = f"Candidate {number} of {len(pairings)}: {pairing}"
-        progress(BuildStep(step, done=(number - 1) / len(pairings)))
-        candidate = _try(pairing, graphs, timing, plans, unmeasured=unmeasured, progress=progress)
-        if candidate.status is not Status.IMPOSSIBLE:
-            progress(BuildStep(step, _outcome(candidate)))
-        tried.append(candidate)
-    return tuple(tried)
+    obstacles = {pairing: obstacle_to(pairing, graphs.signature) for pairing in pairings}
+    possible = [
+        pairing
+        for pairing, obstacle in obstacles.items()
+        if not obstacle or (unmeasured and pairing.device is Device.GPU)
+    ]
+    tried = {pairing: Candidate(pairing, Status.IMPOSSIBLE, obstacle) for pairing, obstacle in obstacles.items()}
+    for number, pairing in enumerate(possible, start=1):
+        step = f"Candidate {number} of {len(possible)}: {pairing}"
+        progress(BuildStep(step, done=(number - 1) / len(possible)))
+        candidate = _try(pairing, graphs, timing, plans, obstacle=obstacles[pairing], progress=progress)
+        progress(BuildStep(step, _outcome(candidate)))
+        tried[pairing] = candidate
+    return tuple(tried.values())
 
 
 def _try(
@@ -152,12 +157,10 @@ def _try(
     timing: Timing,
     plans: PlanSettings,
     *,
-    unmeasured: bool,
+    obstacle: str,
     progress: Progress,
 ) -> Candidate:
-    obstacle = obstacle_to(pairing, graphs.signature)
-    if obstacle and not (unmeasured and pairing.device is Device.GPU):
-        return Candidate(pairing, Status.IMPOSSIBLE, obstacle)
+    """One candidate; judged as a graph alone where there is an obstacle to running it here."""
     candidate = Candidate(pairing)
     try:
         graph = graphs.graph_for(pairing)
@@ -179,6 +182,12 @@ def _try(
             candidate = replace(candidate, speed=speed)
     except (ConversionFailed, PlanFailed, RunFailed, VerificationFailed) as error:
         return replace(candidate, status=Status.FAILED, reason=str(error))
+    except OSError:
+        # A full disk is no property of a candidate.
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a converter or an engine stumbles over, the others go on
+        said = " ".join(str(error).split())[:200]
+        return replace(candidate, status=Status.FAILED, reason=f"it could not be made: {type(error).__name__}: {said}")
     return candidate
 
 

@@ -45,12 +45,25 @@ class OutputComparison:
         """Whether the error is within the tolerance; an error that is not a number never is."""
         return self.max_relative_error <= self.tolerance
 
+    def in_words(self) -> str:
+        """What is wrong with it, for one that did not pass."""
+        if self.max_absolute_error == float("inf"):
+            return (
+                f"output {self.name!r} has another shape or type than the original's, or no number where the original "
+                "has one"
+            )
+        return (
+            f"output {self.name!r} is off by {self.max_relative_error:.2g} relative to the original, "
+            f"where {self.tolerance:g} is allowed"
+        )
+
 
 def compare(
     reference: Mapping[str, np.ndarray[Any, np.dtype[Any]]],
     given: Mapping[str, np.ndarray[Any, np.dtype[Any]]],
     *,
     ignore: frozenset[str] = frozenset(),
+    noise: Mapping[str, float] | None = None,
 ) -> tuple[OutputComparison, ...]:
     """Compare each output with its reference.
 
@@ -60,8 +73,12 @@ def compare(
         reference: arrays by output name.
         given: arrays by output name.
         ignore: outputs whose values are random; their shapes and dtypes are compared.
+        noise: the least relative error to allow, by output, where the reference is only as exact as that.
     """
-    return tuple(_compare(name, array, given.get(name), values=name not in ignore) for name, array in reference.items())
+    return tuple(
+        _compare(name, array, given.get(name), values=name not in ignore, noise=(noise or {}).get(name, 0.0))
+        for name, array in reference.items()
+    )
 
 
 def worst(comparisons: tuple[OutputComparison, ...]) -> OutputComparison:
@@ -75,9 +92,10 @@ def _compare(
     given: np.ndarray[Any, np.dtype[Any]] | None,
     *,
     values: bool,
+    noise: float,
 ) -> OutputComparison:
     datatype = datatype_from_numpy(reference.dtype)
-    tolerance = TOLERANCES.get(datatype, 0.0)
+    tolerance = max(TOLERANCES.get(datatype, 0.0), noise)
     absolute = relative = float("inf")
     if given is not None and given.shape == reference.shape and given.dtype == reference.dtype:
         absolute, relative = _errors(reference, given, floating=datatype in TOLERANCES) if values else (0.0, 0.0)

@@ -115,9 +115,9 @@ def specs_from_config(tensors: Sequence[Any], *, batched: bool) -> tuple[TensorS
 def _declare(tensor: Any, spec: TensorSpec, *, batched: bool) -> None:
     tensor.data_type = model_config_pb2.DataType.Value(config_type_from_datatype(spec.datatype))
     dims = spec.shape[1:] if batched else spec.shape
-    if dims:
-        tensor.dims.extend(dims)
-    else:
-        # Triton wants at least one dimension: clients see [1], the graph is given what it asks for.
-        tensor.dims.append(1)
+    # Triton wants at least one dimension: clients see [1].
+    tensor.dims.extend(dims or (1,))
+    if not dims and batched:
+        # The graph is given what it asks for, one value for each row. Without batches Triton refuses an empty reshape,
+        # and a graph of ours takes vectors of one instead: see `scalars`.
         tensor.reshape.SetInParent()

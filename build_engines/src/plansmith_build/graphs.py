@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "consumed_names",
+    "direct_subgraphs",
     "node_label",
     "nodes_of",
     "operator_name",
@@ -64,16 +65,17 @@ def node_label(node: onnx.NodeProto) -> str:
 def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     for node in nodes:
         yield node
-        for graph in _direct_subgraphs(node):
+        for graph in direct_subgraphs(node):
             yield from _nodes(graph.node)
 
 
 def _subgraphs(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
     for node in nodes:
-        yield from _direct_subgraphs(node)
+        yield from direct_subgraphs(node)
 
 
-def _direct_subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def direct_subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The branches or the body of a node."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g

@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from plansmith_build.batching import make_batch_dynamic, obstacle_to_batching
+from plansmith_build.batch_obstacles import BatchAxis, obstacle_in_graph, obstacle_in_inputs
+from plansmith_build.batching import make_batch_dynamic
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.graphs import nodes_of
 from plansmith_build.networks import Network, write_network
 from plansmith_build.optimization import OptimizationFailed, obstacle_to_optimization, optimize
 from plansmith_build.progress import BuildStep, plural
 from plansmith_build.repair import repair
-from plansmith_build.signatures import complete_output_shapes, signature_of
+from plansmith_build.scalars import vectors_for_scalars
+from plansmith_build.signatures import complete_output_shapes, correct_output_shapes, signature_of
 from plansmith_build.verification import Verified, verify
 
 if TYPE_CHECKING:
@@ -26,9 +28,28 @@ if TYPE_CHECKING:
     from plansmith_build.progress import Progress
     from plansmith_build.reference import Reference
 
-__all__ = ["PortableModel", "make_portable", "node_count"]
+__all__ = ["Batching", "PortableModel", "make_portable", "node_count", "without_batches"]
 
 MODEL = "model.onnx"
+
+
+# Where candidates are written: with a free first dimension, optimised, and neither.
+_FOLDERS = ("batched", "optimized", "repaired")
+
+
+@dataclass(frozen=True)
+class Batching:
+    """What is wanted of batches.
+
+    Attributes:
+        wanted: whether there may be any.
+        axis: which dimension they are.
+        dynamic: whether a fixed number of rows may be made any number.
+    """
+
+    wanted: bool = True
+    axis: BatchAxis = BatchAxis.AUTO
+    dynamic: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,6 +65,7 @@ class PortableModel:
         batching_reason: why it takes no batches, empty where it does.
         optimized: whether the optimiser's graph is used.
         optimization: the optimiser and its version, or why it was not used.
+        repaired: the same before it was made to take batches, where it does.
         files: the model file and its data file, where it was written.
         verified: how it compares to the original, where it was verified.
     """
@@ -56,6 +78,7 @@ class PortableModel:
     batching_reason: str = ""
     optimized: bool = False
     optimization: str = ""
+    repaired: PortableModel | None = None
     files: tuple[Path, ...] = ()
     verified: Verified | None = None
 
@@ -65,8 +88,7 @@ def make_portable(
     reference: Reference,
     folder: Path,
     *,
-    batch: bool,
-    dynamic_batch: bool,
+    batching: Batching,
     optimized: bool,
     progress: Progress,
 ) -> tuple[PortableModel, Verified]:
@@ -76,8 +98,7 @@ def make_portable(
         file: the original.
         reference: its answers.
         folder: where candidates are written.
-        batch: whether batches are wanted.
-        dynamic_batch: whether a fixed number of rows may be made any number.
+        batching: what is wanted of batches.
         optimized: whether the graph may be optimised.
         progress: told about each step.
 
@@ -89,8 +110,48 @@ def make_portable(
         VerificationFailed: not even the repaired graph computes what the original does.
         OSError: the disk did not take a candidate.
     """
-    candidate = _repaired(file, reference, progress)
-    candidate = _batched(candidate, reference, folder, batch=batch, dynamic_batch=dynamic_batch, progress=progress)
+    repaired = _repaired(file, reference, progress)
+    candidate = _batched(repaired, reference, folder, batching, progress)
+    if candidate.batched:
+        try:
+            return _finished(candidate, reference, folder, optimized=optimized, progress=progress)
+        except VerificationFailed as error:
+            # What fails may be the batch alone; the model is then right without one.
+            progress(BuildStep("Looking for a batch dimension", f"none: {error}"))
+            candidate = replace(repaired, batching_reason=str(error))
+            for made in _FOLDERS:
+                _remove(folder / made)
+    return without_batches(candidate, reference, folder, optimized=optimized, progress=progress)
+
+
+def without_batches(
+    candidate: PortableModel, reference: Reference, folder: Path, *, optimized: bool, progress: Progress
+) -> tuple[PortableModel, Verified]:
+    """A model that takes no batches, its single numbers made vectors of one; see `make_portable`.
+
+    Args:
+        candidate: repaired, with the reason why it takes no batches.
+        reference: the original's answers.
+        folder: where candidates are written.
+        optimized: whether the graph may be optimised.
+        progress: told about each step.
+
+    Raises:
+        VerificationFailed: it does not compute what the original does.
+        OSError: the disk did not take a candidate.
+    """
+    model, repairs = vectors_for_scalars(candidate.network.model)
+    if repairs:
+        candidate = replace(
+            candidate, network=candidate.network.with_model(model), repairs=(*candidate.repairs, *repairs)
+        )
+        reference = reference.with_vectors()
+    return _finished(candidate, reference, folder, optimized=optimized, progress=progress)
+
+
+def _finished(
+    candidate: PortableModel, reference: Reference, folder: Path, *, optimized: bool, progress: Progress
+) -> tuple[PortableModel, Verified]:
     candidate = _optimized(candidate, reference, folder, wanted=optimized, progress=progress)
     if candidate.verified is not None:
         return candidate, candidate.verified
@@ -116,34 +177,41 @@ def _repaired(file: OnnxFile, reference: Reference, progress: Progress) -> Porta
     )
     if completed:
         repairs.append(f"declared the shape of {', '.join(completed)} as it was seen to be")
+    repairs += correct_output_shapes(repaired.network.model, reference.shapes)
     progress(BuildStep(step, ", ".join(repairs) or "nothing to repair"))
     return PortableModel(repaired.network, repairs=tuple(repairs))
 
 
 def _batched(
-    candidate: PortableModel,
-    reference: Reference,
-    folder: Path,
-    *,
-    batch: bool,
-    dynamic_batch: bool,
-    progress: Progress,
+    candidate: PortableModel, reference: Reference, folder: Path, batching: Batching, progress: Progress
 ) -> PortableModel:
     step = "Looking for a batch dimension"
     progress(BuildStep(step))
-    if not batch:
+    if not batching.wanted:
         return _unbatched(candidate, "batches were not asked for", step, progress)
-    obstacle = obstacle_to_batching(candidate.network.model)
-    if obstacle:
+    signature = signature_of(candidate.network.model)
+    obstacle = obstacle_in_inputs(signature, batching.axis) or obstacle_in_graph(
+        candidate.network.model, signature, batching.axis
+    )
+    if not obstacle and reference.rows is None:
+        obstacle = "it runs on no input of one row"
+    if obstacle or reference.rows is None:
         return _unbatched(candidate, obstacle, step, progress)
-    if reference.rows_independent:
+    if not reference.obstacle:
         progress(BuildStep(step, "any number of rows, each answered as if it were alone"))
-        return replace(candidate, batched=True)
-    if not dynamic_batch or reference.rows is None:
+        return replace(candidate, batched=True, repaired=candidate)
+    if not batching.dynamic:
         return _unbatched(candidate, "the number of rows was left as it is, as asked", step, progress)
     model, rewritten = make_batch_dynamic(candidate.network.model, rows=reference.rows)
     network = candidate.network.with_model(model)
-    proposal = replace(candidate, network=network, batched=True, made_dynamic=True, reshapes_rewritten=rewritten)
+    proposal = replace(
+        candidate,
+        network=network,
+        batched=True,
+        made_dynamic=True,
+        reshapes_rewritten=rewritten,
+        repaired=candidate,
+    )
     try:
         proposal, _ = _write_and_verify(proposal, reference, folder / "batched")
     except VerificationFailed as error:

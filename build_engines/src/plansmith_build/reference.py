@@ -3,34 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
-from dataclasses import dataclass
-from itertools import product
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import onnx
 import onnxruntime
 
+from plansmith_build.batch_obstacles import BatchAxis, dynamic_quantization
 from plansmith_build.comparison import compare
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.networks import attach
 from plansmith_build.operators import explain_refusal
+from plansmith_build.rows import (
+    NOT_TOLD_APART,
+    concatenate,
+    informative,
+    obstacle_in_answers,
+    obstacle_in_batches,
+    told_apart,
+)
 from plansmith_build.sampling import leading_rows, random_sample
 from plansmith_build.sessions import Arrays, RunFailed, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from plansmith_build.loading import OnnxFile
     from plansmith_build.signatures import Signature
 
-__all__ = ["Reference", "concatenate", "run_reference"]
+__all__ = ["Reference", "run_reference"]
 
 SAMPLES = 3
 # Sizes for the dimensions that may vary, tried in turn: a sequence, an image, and what is left.
-_SIZES = (16, 64, 224, 1, 2, 4, 8, 32, 128, 256)
+_SIZES: tuple[int, ...] = (16, 64, 224, 1, 2, 4, 8, 32, 128, 256)
+# Sound has more; tried where an input has no more than one such dimension, so that memory does not matter.
+_LONG_SIZES: tuple[int, ...] = (512, 1024, 4096, 16000)
+# Detectors and other thresholds say nothing on what is too small for them.
+_MAGNITUDES = (1.0, 10.0, 100.0)
+# An answer that is quantized on the way jumps by such a step where a rounding falls the other way; where it moves
+# further than the largest of these between ONNX Runtime with and without its optimisations, one of them is wrong.
+_QUANTIZATION_STEP = 0.01
+_LARGEST_NOISE = 0.25
 # Whole numbers are often indexes: any of these are valid ones into what has at least so many elements.
 _INTEGERS_BELOW = (10, 2, 1)
 _NEWEST_KNOWN_TO_RUNTIME = re.compile(r"Opset \d+ is under development|max supported IR version|is till opset")
@@ -43,34 +60,40 @@ class Reference:
     Attributes:
         engine: what ran it: `"ONNX Runtime 1.31.1 on the CPU, graph as written"`.
         samples: different inputs, each for one run. Where the first dimension varies, but does not hold independent
-            rows, a last sample has several.
+            rows, last samples have several.
         answers: the outputs of each sample.
         rows: how many rows each sample holds, None where the inputs do not have rows in common.
-        rows_independent: whether the original file itself was seen to answer several rows at once as it answers
-            each alone.
+        obstacle: why the original file itself was not seen to answer several rows at once as it answers each alone;
+            empty where it was.
         random_outputs: outputs that differ from run to run, whose values therefore say nothing.
         single_samples: how many of the samples, from the first, are of `rows` rows.
+        noise: the relative error to allow for each output by name, where the file quantizes on the way and its
+            answers are no more exact than that.
+        shapes: the shapes that each output was seen to have, those of several rows at once included.
     """
 
     engine: str
     samples: tuple[Arrays, ...]
     answers: tuple[Arrays, ...]
     rows: int | None
-    rows_independent: bool
+    obstacle: str
     random_outputs: frozenset[str]
     single_samples: int = SAMPLES
+    noise: Mapping[str, float] = field(default_factory=dict)
+    shapes: Mapping[str, frozenset[tuple[int, ...]]] = field(default_factory=dict)
+
+    def with_vectors(self) -> Reference:
+        """The same for a graph that takes and gives each single number as a vector of one."""
+        return replace(
+            self, samples=tuple(map(_with_vectors, self.samples)), answers=tuple(map(_with_vectors, self.answers))
+        )
 
 
 class _Runner(Protocol):
     def run(self, inputs: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> Arrays: ...
 
 
-def concatenate(parts: Sequence[Arrays]) -> Arrays:
-    """Join arrays along their first dimension, name by name."""
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def run_reference(file: OnnxFile, signature: Signature, *, seed: int) -> Reference:
+def run_reference(file: OnnxFile, signature: Signature, *, seed: int, axis: BatchAxis = BatchAxis.AUTO) -> Reference:
     """Run the original file on random inputs.
 
     ONNX Runtime runs it exactly as it is written, its own optimisations off, so that a mistake of an optimiser cannot
@@ -81,24 +104,51 @@ def run_reference(file: OnnxFile, signature: Signature, *, seed: int) -> Referen
         file: the loaded file.
         signature: its inputs and outputs.
         seed: makes the inputs repeatable.
+        axis: what the user says about batches.
 
     Raises:
         InvalidModel: ONNX Runtime does not load the file.
         VerificationFailed: the model reports an error on all random inputs that were tried.
     """
     runner, engine = _runner(file, signature)
-    samples, answers = _run_samples(runner, signature, seed)
-    rows = leading_rows(signature)
+    rows = leading_rows(signature, axis)
+    samples, answers, kind = _run_samples(runner, signature, seed, rows)
+    if rows == -1:
+        # What was tried with one row and failed was run as what it is, then: a sequence.
+        rows = 1 if len(next(iter(samples[0].values()))) == 1 else None
     again = runner.run(samples[0])
     random_outputs = frozenset(name for name in again if not _same(again[name], answers[0][name]))
+    noise = _noise(file, signature, samples, answers)
 
-    independent = False
-    if rows == -1:
+    free = any(spec.shape[:1] == (-1,) for spec in signature.inputs)
+    shapes = [*answers]
+    obstacle = "the number of rows is fixed"
+    if free and rows is None:
+        obstacle = "the first dimension holds no rows"
+        for longer in (kind.size + 1, 2 * kind.size):
+            with contextlib.suppress(RunFailed):
+                sample = random_sample(
+                    signature,
+                    rows=None,
+                    size=longer,
+                    with_optional=False,
+                    integers_below=kind.integers_below,
+                    rng=np.random.default_rng(seed),
+                )
+                answers.append(runner.run(sample))
+                samples.append(sample)
+                shapes.append(answers[-1])
+    elif free:
         together = concatenate(samples)
         with contextlib.suppress(RunFailed):
             combined = runner.run(together)
-            independent = rows_agree(answers, combined, random_outputs)
-            if not independent:
+            shapes.append(combined)
+            obstacle = obstacle_in_answers(answers, 1) or obstacle_in_batches(
+                runner.run, samples, answers, ignore=random_outputs, noise=noise
+            )
+            if not obstacle and not told_apart(answers):
+                obstacle = NOT_TOLD_APART
+            if obstacle:
                 # The first dimension means something else: what it computes with more than one is worth checking.
                 samples.append(together)
                 answers.append(combined)
@@ -106,17 +156,31 @@ def run_reference(file: OnnxFile, signature: Signature, *, seed: int) -> Referen
         engine=engine,
         samples=tuple(samples),
         answers=tuple(answers),
-        rows=1 if rows == -1 else rows,
-        rows_independent=independent,
+        rows=rows,
+        obstacle=obstacle,
         random_outputs=random_outputs,
+        noise=noise,
+        shapes={name: frozenset(answer[name].shape for answer in shapes) for name in answers[0]},
     )
 
 
-def rows_agree(answers: Sequence[Arrays], together: Arrays, random_outputs: frozenset[str]) -> bool:
-    """Whether an answer to all rows is the answers to its parts, one below the other."""
-    if any(array.ndim == 0 for answer in answers for array in answer.values()):
-        return False
-    return all(result.passed for result in compare(concatenate(answers), together, ignore=random_outputs))
+def _noise(
+    file: OnnxFile, signature: Signature, samples: Sequence[Arrays], answers: Sequence[Arrays]
+) -> dict[str, float]:
+    """How far the answers of a graph that quantizes with scales of its own move by rounding alone, by output."""
+    if not dynamic_quantization(file.network.model):
+        return {}
+    noise = dict.fromkeys(answers[0], _QUANTIZATION_STEP)
+    with contextlib.suppress(RunFailed):
+        optimized = Session(file.path, signature, optimized=True)
+        for sample, answer in zip(samples, answers, strict=True):
+            for result in compare(answer, optimized.run(sample)):
+                noise[result.name] = max(noise[result.name], 2 * result.max_relative_error)
+    return {name: found if found <= _LARGEST_NOISE else 0.0 for name, found in noise.items()}
+
+
+def _with_vectors(arrays: Arrays) -> Arrays:
+    return {name: np.atleast_1d(array) for name, array in arrays.items()}
 
 
 def _runner(file: OnnxFile, signature: Signature) -> tuple[_Runner, str]:
@@ -152,28 +216,68 @@ class _OnnxEvaluator:
         return dict(zip(self._evaluator.output_names, map(np.asarray, outputs), strict=True))
 
 
-def _run_samples(runner: _Runner, signature: Signature, seed: int) -> tuple[list[Arrays], list[Arrays]]:
-    """Different random inputs and the model's answers, of the first kind of inputs that the model takes."""
-    varies = any(-1 in spec.shape for spec in signature.inputs)
+def _run_samples(
+    runner: _Runner, signature: Signature, seed: int, rows: int | None
+) -> tuple[list[Arrays], list[Arrays], _Kind]:
+    """Different random inputs, the model's answers and the kind of the inputs.
+
+    It is the first kind that the model takes and answers with something, and differently; where there is none, the
+    first that it takes.
+    """
     failure = ""
-    for size, below in product(_SIZES if varies else _SIZES[:1], _INTEGERS_BELOW):
-        rng = np.random.default_rng(seed)
-        samples: list[Arrays] = []
-        answers: list[Arrays] = []
-        try:
-            for number in range(SAMPLES):
-                sample = random_sample(
-                    signature, rows=1, size=size, with_optional=number % 2 == 1, integers_below=below, rng=rng
-                )
-                answers.append(runner.run(sample))
-                samples.append(sample)
-        except RunFailed as error:
-            failure = failure or str(error)
-        else:
-            return samples, answers
+    first: tuple[list[Arrays], list[Arrays], _Kind] | None = None
+    for kind in _kinds(signature, rows):
+        for magnitude in _MAGNITUDES:
+            rng = np.random.default_rng(seed)
+            samples: list[Arrays] = []
+            answers: list[Arrays] = []
+            try:
+                for number in range(SAMPLES):
+                    sample = random_sample(
+                        signature,
+                        rows=kind.rows,
+                        size=kind.size,
+                        with_optional=number % 2 == 1,
+                        integers_below=kind.integers_below,
+                        rng=rng,
+                        magnitude=magnitude,
+                    )
+                    answers.append(runner.run(sample))
+                    samples.append(sample)
+            except RunFailed as error:
+                failure = failure or str(error)
+                break
+            if informative(answers):
+                return samples, answers, kind
+            first = first or (samples, answers, kind)
+        if first is not None and all(array.size for answer in first[1] for array in answer.values()):
+            break
+    if first is not None:
+        return first
     raise VerificationFailed(
         f"the model reports an error on every kind of random input that was tried, so it cannot be verified: {failure}"
     )
+
+
+class _Kind(NamedTuple):
+    """A kind of random inputs; see `random_sample`."""
+
+    rows: int | None
+    size: int
+    integers_below: int
+
+
+def _kinds(signature: Signature, rows: int | None) -> Iterator[_Kind]:
+    """What to try, in turn: as rows where the inputs may hold some, then as inputs of any size."""
+    varies = any(-1 in spec.shape for spec in signature.inputs)
+    sizes = _SIZES if varies else _SIZES[:1]
+    integers = any(spec.numpy_dtype.kind in "iu" for spec in signature.inputs)
+    below = _INTEGERS_BELOW if integers else _INTEGERS_BELOW[:1]
+    if rows == -1:
+        yield from itertools.starmap(_Kind, itertools.product((1,), sizes, below))
+    if varies and all(spec.shape.count(-1) <= 1 for spec in signature.inputs):
+        sizes += _LONG_SIZES
+    yield from itertools.starmap(_Kind, itertools.product((None,), sizes, below))
 
 
 def _same(one: np.ndarray[Any, np.dtype[Any]], other: np.ndarray[Any, np.dtype[Any]]) -> bool:

@@ -18,6 +18,7 @@ from plansmith_build.plan_candidates import PlanSettings
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.variants import Jury
 from plansmith_build.progress import BuildStep, plural
+from plansmith_build.rows import BatchRefuted, obstacle_in_answers, obstacle_in_batches
 from plansmith_build.selection import finalists, require_usable, select
 from plansmith_build.serving import CLIENTS, Entry, ServingFailed, measure_served, obstacle_to_serving
 from plansmith_build.sessions import RunFailed, Session
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SearchOptions", "SearchResult", "search"]
 
+# Rows of the data that are asked alone and in so many batches.
+PROVEN_ROWS = 64
+PROVEN_BATCHES = 8
 # Large enough for an engine to be fast, small enough to need little memory.
 JUDGED_ROWS = 4
 TIMED_ROWS = 8
@@ -128,6 +132,7 @@ def search(
 
     Raises:
         InvalidData: the data does not fit the model.
+        BatchRefuted: the model does not answer each row of a batch of the data as if it were alone.
         BudgetNotMet: no candidate is accurate enough.
         VerificationFailed: the FP32 model does not run on the data.
         OSError: the disk did not take a file.
@@ -141,6 +146,8 @@ def search(
     step = "Running the FP32 model on the data"
     progress(BuildStep(step))
     reference = Session(portable.files[0], signature, optimized=True)
+    if portable.batched:
+        _check_rows(reference, validation)
     judges = [_judge(reference, part) for part in (calibration, validation)]
     _check_labels(judges[1])
     progress(BuildStep(step, _in_words(judges[1])))
@@ -206,6 +213,26 @@ def _data(
     # Half each, as long as there is little; what is more than calibration can use validates.
     share = min(0.5, options.calibration_rows / len(data))
     return split(data, fraction=share, seed=seed)
+
+
+def _check_rows(reference: Session, data: Dataset) -> None:
+    """A row of the data, too, is answered with a row, and as if it were alone."""
+    chosen = np.unique(np.linspace(0, len(data) - 1, PROVEN_ROWS).astype(np.int64))
+    # Far apart in the data, side by side in a batch: neighbours are often of one class.
+    order = np.concatenate([chosen[start::PROVEN_BATCHES] for start in range(PROVEN_BATCHES)])
+    rows = data.take(order).batches(1)
+    try:
+        samples = list(rows)
+        answers = [reference.run(sample) for sample in samples]
+    except RunFailed as error:
+        raise VerificationFailed(f"the model does not run on {data.source}: {error}") from error
+    obstacle = obstacle_in_answers(answers, 1)
+    size = -(-len(samples) // PROVEN_BATCHES)
+    for start in range(0, len(samples), size):
+        stop = start + size
+        obstacle = obstacle or obstacle_in_batches(reference.run, samples[start:stop], answers[start:stop])
+    if obstacle:
+        raise BatchRefuted(f"on {data.source}, {obstacle}")
 
 
 def _judge(reference: Session, data: Dataset) -> Judge:

@@ -88,11 +88,13 @@ class Session:
             RunFailed: ONNX Runtime reports an error.
         """
         # ONNX Runtime takes and gives text where the protocol has bytes.
-        fed = {name: array.astype(str) if array.dtype.kind == "O" else array for name, array in inputs.items()}
         try:
+            fed = {name: _as_text(name, array) if array.dtype.kind == "O" else array for name, array in inputs.items()}
             if self._bfloat16:
                 return self._run_with_values(fed)
             return dict(zip(self._output_names, self._session.run(None, fed), strict=True))
+        except RunFailed:
+            raise
         except Exception as error:
             raise RunFailed(runtime_sentence(str(error))) from error
 
@@ -109,6 +111,15 @@ class Session:
             name: _from_bfloat16(value) if name in self._bfloat16 else value.numpy()
             for name, value in zip(self._output_names, outputs, strict=True)
         }
+
+
+def _as_text(name: str, array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+    text = np.empty(array.shape, dtype=object)
+    try:
+        text.reshape(-1)[:] = [e.decode() if isinstance(e, bytes) else str(e) for e in array.reshape(-1)]
+    except UnicodeDecodeError as error:
+        raise RunFailed(f"input {name!r} holds text that is not UTF-8 ({error.reason})") from error
+    return text
 
 
 def _is_large(model: Path | bytes) -> bool:

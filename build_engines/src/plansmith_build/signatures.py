@@ -14,7 +14,7 @@ from plansmith_client.tensors import TensorSpec
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["Signature", "complete_output_shapes", "signature_of"]
+__all__ = ["Signature", "complete_output_shapes", "correct_output_shapes", "signature_of"]
 
 # https://onnx.ai/onnx/intro/concepts.html#element-type, and the protocol's names for them.
 _DATATYPES: dict[int, str] = {
@@ -94,6 +94,47 @@ def complete_output_shapes(model: onnx.ModelProto, ranks: Mapping[str, int]) -> 
     return tuple(completed)
 
 
+def correct_output_shapes(model: onnx.ModelProto, seen: Mapping[str, Collection[tuple[int, ...]]]) -> tuple[str, ...]:
+    """Declare outputs as they were seen to be where the file declares something else, in place.
+
+    Args:
+        model: the graph.
+        seen: for each output by name, the shapes that it had.
+
+    Returns:
+        A sentence for each output that was corrected, with both shapes.
+    """
+    corrected = []
+    for value in model.graph.output:
+        shape = value.type.tensor_type.shape
+        shapes = seen.get(value.name, ())
+        if not value.type.tensor_type.HasField("shape") or not shapes:
+            continue
+        before = _dimensions(shape)
+        if {len(found) for found in shapes} != {len(before)}:
+            rank = len(next(iter(shapes)))
+            del shape.dim[:]
+            for _ in range(rank):
+                shape.dim.add()
+        else:
+            for axis, dimension in enumerate(shape.dim):
+                if dimension.dim_value > 0 and any(found[axis] != dimension.dim_value for found in shapes):
+                    dimension.Clear()
+        if _dimensions(shape) != before:
+            corrected.append(
+                f"declared output {value.name!r} as {list(_dimensions(shape))}, as it was seen to be, instead of "
+                f"{list(before)}"
+            )
+    return tuple(corrected)
+
+
+def _dimensions(shape: onnx.TensorShapeProto) -> tuple[int, ...]:
+    return tuple(
+        dimension.dim_value if dimension.HasField("dim_value") and dimension.dim_value > 0 else -1
+        for dimension in shape.dim
+    )
+
+
 def _spec(value: onnx.ValueInfoProto, role: str, *, optional: bool) -> TensorSpec:
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
@@ -120,11 +161,7 @@ def _spec(value: onnx.ValueInfoProto, role: str, *, optional: bool) -> TensorSpe
             f"input {value.name!r} does not say how many dimensions it has: "
             "declare its shape when the model is exported, -1 or a name for each dimension that varies"
         )
-    shape = tuple(
-        dimension.dim_value if dimension.HasField("dim_value") and dimension.dim_value > 0 else -1
-        for dimension in tensor.shape.dim
-    )
-    return TensorSpec(value.name, datatype, shape, optional=optional)
+    return TensorSpec(value.name, datatype, _dimensions(tensor.shape), optional=optional)
 
 
 def _kind_in_words(value_type: onnx.TypeProto) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plansmith_build.accuracy import Accuracy, measure_accuracy
-from plansmith_build.sessions import RunFailed
+from plansmith_build.errors import VerificationFailed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,11 +79,17 @@ def answers_of(runtime: Runtime, requests: Sequence[Arrays], *, batched: bool) -
     """All rows' answers stacked, by output name.
 
     Raises:
-        RunFailed: a request fails, or rows get answers of different shapes.
+        RunFailed: a request fails.
+        VerificationFailed: rows get answers of different shapes, as from a detector that gives what it has found.
     """
     answers = [runtime.run(request) for request in requests]
     join = np.concatenate if batched else np.stack
-    try:
-        return {name: join([answer[name] for answer in answers]) for name in answers[0]}
-    except ValueError as error:
-        raise RunFailed(f"rows are answered by arrays of different shapes: {error}") from error
+    for name in answers[0]:
+        shapes = sorted({answer[name].shape[int(batched) :] for answer in answers})
+        if len(shapes) > 1:
+            raise VerificationFailed(
+                f"output {name!r} has another shape from row to row, such as {list(shapes[0])} and {list(shapes[-1])}, "
+                "so that its rows cannot be compared: export the model without the step that selects (non-maximum "
+                "suppression, for example), or build it without --data"
+            )
+    return {name: join([answer[name] for answer in answers]) for name in answers[0]}

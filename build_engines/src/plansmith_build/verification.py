@@ -11,11 +11,11 @@ from plansmith_build.comparison import OutputComparison, compare, worst
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.operators import runtime_sentence
 from plansmith_build.progress import plural
-from plansmith_build.reference import concatenate
+from plansmith_build.rows import NOT_TOLD_APART, batches_of, obstacle_in_answers, told_apart
 from plansmith_build.sessions import Arrays, RunFailed, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
     from pathlib import Path
 
     from plansmith_build.reference import Reference
@@ -66,14 +66,17 @@ def verify(path: Path, reference: Reference, signature: Signature, *, batched: b
     pairs = list(_rows(reference) if batched else zip(reference.samples, reference.answers, strict=True))
     found: dict[str, list[OutputComparison]] = {}
     for sample, answer in pairs:
+        subject = _rows_in_words(sample) if batched else ""
         try:
             given = session.run(sample)
         except RunFailed as error:
-            raise VerificationFailed(f"{_rows_in_words(sample, batched=batched)}it does not run: {error}") from error
-        for comparison in compare(answer, given, ignore=reference.random_outputs):
+            raise VerificationFailed(f"{subject}it does not run: {error}") from error
+        for comparison in compare(answer, given, ignore=reference.random_outputs, noise=reference.noise):
             if not comparison.passed:
-                raise VerificationFailed(_in_words(comparison, sample, batched=batched))
+                raise VerificationFailed(f"{subject}{comparison.in_words()}")
             found.setdefault(comparison.name, []).append(comparison)
+    if batched and not told_apart(reference.answers):
+        raise VerificationFailed(NOT_TOLD_APART)
     return Verified(
         engine=f"ONNX Runtime {onnxruntime.__version__} on the CPU",
         samples=len(reference.samples),
@@ -82,13 +85,14 @@ def verify(path: Path, reference: Reference, signature: Signature, *, batched: b
     )
 
 
-def _rows(reference: Reference) -> Iterable[tuple[Arrays, Arrays]]:
-    """All rows together, and the first one alone."""
+def _rows(reference: Reference) -> Iterator[tuple[Arrays, Arrays]]:
+    """Several rows together, and the first one alone."""
     answers = reference.answers[: reference.single_samples]
-    if any(array.ndim == 0 for array in answers[0].values()):
-        raise VerificationFailed("it gives a single number for all rows")
+    obstacle = obstacle_in_answers(answers, reference.rows or 1)
+    if obstacle:
+        raise VerificationFailed(obstacle)
     samples = reference.samples[: reference.single_samples]
-    yield concatenate(samples), concatenate(answers)
+    yield from batches_of(samples, answers)
     yield _first_row(samples[0]), _first_row(answers[0])
 
 
@@ -100,18 +104,6 @@ def _row_count(sample: Arrays) -> int:
     return len(next(iter(sample.values())))
 
 
-def _rows_in_words(sample: Arrays, *, batched: bool) -> str:
-    if not batched:
-        return ""
+def _rows_in_words(sample: Arrays) -> str:
     count = _row_count(sample)
     return f"with {count} row{plural(count)} "
-
-
-def _in_words(comparison: OutputComparison, sample: Arrays, *, batched: bool) -> str:
-    subject = f"{_rows_in_words(sample, batched=batched)}output {comparison.name!r}"
-    if comparison.max_absolute_error == float("inf"):
-        return f"{subject} has another shape or type than the original's, or no number where the original has one"
-    return (
-        f"{subject} is off by {comparison.max_relative_error:.2g} relative to the original, "
-        f"where {comparison.tolerance:g} is allowed"
-    )

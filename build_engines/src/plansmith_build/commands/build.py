@@ -39,6 +39,12 @@ class _Precision(StrEnum):
     INT8 = "int8"
 
 
+class _BatchAxis(StrEnum):
+    AUTO = "auto"
+    NONE = "none"
+    FIRST = "0"
+
+
 class _Calibration(StrEnum):
     AUTO = "auto"
     MINMAX = "minmax"
@@ -63,6 +69,10 @@ def build(
     no_dynamic_batch: Annotated[
         bool, typer.Option("--no-dynamic-batch", help="Leave a fixed number of rows as it is.")
     ] = False,
+    batch_axis: Annotated[
+        _BatchAxis,
+        typer.Option(help="Whether the first dimension of everything is a batch's: `none` or `0` says so by hand."),
+    ] = _BatchAxis.AUTO,
     seed: Annotated[int, typer.Option(min=0, help="Makes random inputs and the parting of data repeatable.")] = 0,
     staging: Annotated[
         Path | None,
@@ -179,7 +189,8 @@ def build(
             f"{given[0]} needs data to judge by: give it with --data calibration.npz; --data random is possible, and "
             "says little of real data"
         )
-    from plansmith_build.building import BuildOptions  # noqa: PLC0415 - onnx and ONNX Runtime, not for `--help`
+    from plansmith_build.batch_obstacles import BatchAxis  # noqa: PLC0415 - onnx and ONNX Runtime, not for `--help`
+    from plansmith_build.building import BuildOptions  # noqa: PLC0415 - as above
     from plansmith_build.building import build as build_version  # noqa: PLC0415
 
     search = None
@@ -214,6 +225,7 @@ def build(
         max_batch_size=max_batch_size,
         optimize=not no_optimize,
         dynamic_batch=not no_dynamic_batch,
+        batch_axis=BatchAxis(batch_axis.value),
         seed=seed,
         staging=staging,
         search=search,

@@ -45,16 +45,16 @@ class Layout:
         return f"{spec.datatype} [{', '.join(sizes)}]"
 
     def grouped(self, spec: TensorSpec, array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
-        """Rows for a model that takes a fixed number of them at once, stacked into samples of so many."""
-        at_once = spec.shape[0] if spec.shape else 0
-        if (
-            self.batched
-            or at_once < 1
-            or not array.ndim
-            or leading_rows_of(self.inputs) != at_once
-            or not fits(array.shape[1:], spec.shape[1:])
-            or len(array) % at_once
-        ):
+        """Rows for a model that takes no batches, stacked into samples.
+
+        A sample has as many rows as the model takes at once: a fixed number, or one where it takes any. A single
+        number, which such a model takes as a vector of one, may be given as that.
+        """
+        if self.batched or not array.ndim or not spec.shape or not fits(array.shape[1:], spec.shape[1:]):
+            return array
+        at_once = 1 if spec.shape[0] < 0 else spec.shape[0]
+        in_common = leading_rows_of(self.inputs) == spec.shape[0] and spec.shape != (-1,)
+        if at_once < 1 or not (in_common or spec.shape == (1,)) or len(array) % at_once:
             return array
         return array.reshape(-1, at_once, *array.shape[1:])
 

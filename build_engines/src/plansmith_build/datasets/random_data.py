@@ -8,7 +8,7 @@ import numpy as np
 
 from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.raw_data import RawData
-from plansmith_build.sampling import random_sample
+from plansmith_build.sampling import leading_rows, random_sample
 
 if TYPE_CHECKING:
     from plansmith_build.datasets.layout import Layout
@@ -52,8 +52,11 @@ def random_data(
     rng = np.random.default_rng(seed)
     names = set(layout.required)
     stacked = {spec.name: spec for spec in layout.inputs if spec.name in names}
+    one = 1 if leading_rows(signature) == -1 else None
     samples = [
-        random_sample(signature, rows=1, size=dynamic_size, with_optional=False, integers_below=integers_below, rng=rng)
+        random_sample(
+            signature, rows=one, size=dynamic_size, with_optional=False, integers_below=integers_below, rng=rng
+        )
         for _ in range(rows)
     ]
     arrays = {

@@ -1,0 +1,218 @@
+"""What a graph itself says against batches: its inputs, its outputs and its operators, before anything is run."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import onnx
+
+from plansmith_build.graphs import consumed_names, direct_subgraphs, node_label, nodes_of, operator_name
+from plansmith_build.repair import infer_shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from plansmith_build.signatures import Signature
+
+__all__ = ["BatchAxis", "dynamic_quantization", "obstacle_in_graph", "obstacle_in_inputs"]
+
+_ROWS = "plansmith_rows"
+
+# They take one scale from all that they are given.
+_DYNAMIC_QUANTIZATION = {
+    "DynamicQuantizeLinear",
+    "com.microsoft:DynamicQuantizeLSTM",
+    "com.microsoft:DynamicQuantizeMatMul",
+}
+# How many rows these give is told by values, not by shapes.
+_COUNTS_VALUES = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
+# The inputs of these that say how large the result is, by position.
+_SIZES_AT: dict[str, tuple[int, ...]] = {
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "OneHot": (1,),
+    "Pad": (1,),
+    "Range": (0, 1, 2),
+    "Reshape": (1,),
+    "Resize": (2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Tile": (1,),
+    "TopK": (1,),
+    "Upsample": (1,),
+}
+# Exporters number what they have no name for (`unk__7`, `s0`, `Gemmoutput_dim_0`, `?`): such a name says nothing.
+_MADE_UP = re.compile(r"\W*|.*\d|None|unknown|unk", re.IGNORECASE)
+_BATCH_NAME = re.compile(r"n|b|rows?|.*batch.*", re.IGNORECASE)
+
+
+class BatchAxis(StrEnum):
+    """Which dimension of every input and output is that of a batch.
+
+    AUTO: the first, where nothing speaks against it. NONE: none is. FIRST: the first, whatever its name; what the
+    model computes is verified all the same.
+    """
+
+    AUTO = "auto"
+    NONE = "none"
+    FIRST = "0"
+
+
+def obstacle_in_inputs(signature: Signature, axis: BatchAxis = BatchAxis.AUTO) -> str:
+    """Why the first dimension of the inputs cannot be that of a batch, or an empty string.
+
+    Args:
+        signature: the graph's.
+        axis: what the user says.
+    """
+    if axis is BatchAxis.NONE:
+        return "the model has no batch dimension, as was said with --batch-axis none"
+    for spec in signature.inputs:
+        if spec.optional:
+            return f"input {spec.name!r} has a default, which does not grow with the batch"
+        if not spec.shape:
+            return f"input {spec.name!r} is a single number, without a first dimension"
+    firsts = {spec.name: spec.shape[0] for spec in signature.inputs}
+    if len(set(firsts.values())) > 1:
+        sizes = ", ".join(f"{name!r} {'any number' if size < 0 else size}" for name, size in firsts.items())
+        return f"the inputs have different first dimensions: {sizes}"
+    return "" if axis is BatchAxis.FIRST else _obstacle_in_names(signature)
+
+
+def obstacle_in_graph(model: onnx.ModelProto, signature: Signature, axis: BatchAxis = BatchAxis.AUTO) -> str:
+    """Why the outputs cannot have one row for each row of the inputs, or an empty string.
+
+    Args:
+        model: a graph for whose inputs `obstacle_in_inputs` finds nothing.
+        signature: its signature.
+        axis: what the user says.
+    """
+    quantizer = dynamic_quantization(model)
+    if quantizer:
+        return (
+            f"{quantizer} takes its scale from all rows of a batch, so that the answer to a row would depend on the "
+            "rows beside it"
+        )
+    rows = signature.inputs[0].shape[0]
+    symbol = next((names[0] for names in signature.symbols.values() if _says_something(names[0])), "")
+    certain = _outputs_with_rows(model)
+    uncertain = _sized_by_values(model)
+    for value in model.graph.output:
+        tensor = value.type.tensor_type
+        if value.name in certain or not tensor.HasField("shape"):
+            continue
+        if not tensor.shape.dim:
+            return f"output {value.name!r} is a single number for all rows"
+        if value.name in uncertain:
+            return f"how many rows output {value.name!r} has depends on the data: {uncertain[value.name]} decides it"
+        first = tensor.shape.dim[0]
+        if rows > 0 and first.dim_value and first.dim_value != rows:
+            return f"output {value.name!r} has {first.dim_value} rows for {rows} in the input"
+        other = _says_something(first.dim_param) and first.dim_param != symbol
+        # A tool that fixes the rows of the inputs often leaves the outputs' name for them.
+        known = bool(symbol) if rows < 0 else not _BATCH_NAME.fullmatch(first.dim_param)
+        if axis is BatchAxis.AUTO and other and known:
+            return (
+                f"output {value.name!r} has {first.dim_param!r} rows for {symbol or rows} in the input: where that is "
+                "the same number, say so with --batch-axis 0"
+            )
+    return ""
+
+
+def dynamic_quantization(model: onnx.ModelProto) -> str:
+    """The first node that quantizes with a scale of what it is given, in words, or an empty string."""
+    for node in nodes_of(model):
+        if operator_name(node) in _DYNAMIC_QUANTIZATION:
+            return f"node {node_label(node)} ({node.op_type})"
+    return ""
+
+
+def _obstacle_in_names(signature: Signature) -> str:
+    names = {name: symbols[0] for name, symbols in signature.symbols.items() if _says_something(symbols[0])}
+    if len(set(names.values())) > 1:
+        said = ", ".join(f"{name!r} {symbol!r}" for name, symbol in names.items())
+        return f"the first dimensions of the inputs have different names: {said}; if they are one, say --batch-axis 0"
+    for name, symbols in signature.symbols.items():
+        for axis, symbol in enumerate(symbols[1:], start=1):
+            if symbol and symbol in names.values():
+                return f"dimension {symbol!r} of the rows is dimension {axis} of input {name!r} as well"
+    for spec in signature.inputs:
+        if len(spec.shape) == 1 and spec.shape[0] > 1:
+            return f"input {spec.name!r} is a vector of {spec.shape[0]} elements, which are no rows of a batch"
+    if all(spec.shape == (-1,) for spec in signature.inputs):
+        symbol = next(iter(names.values()), "")
+        if not _BATCH_NAME.fullmatch(symbol):
+            return (
+                f"every input is a sequence [{symbol or 'any length'}], such as sound or tokens, and has no dimension "
+                "for a batch; if its elements are rows, say --batch-axis 0"
+            )
+    return ""
+
+
+def _says_something(symbol: str) -> bool:
+    return not _MADE_UP.fullmatch(symbol)
+
+
+def _outputs_with_rows(model: onnx.ModelProto) -> frozenset[str]:
+    """The outputs whose first dimension is the inputs', as the definitions of the operators have it."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.value_info[:]
+    for value in copy.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_param = _ROWS
+    for value in copy.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    inferred = infer_shapes(copy).graph.output
+    return frozenset(
+        value.name
+        for value in inferred
+        if value.type.tensor_type.shape.dim and value.type.tensor_type.shape.dim[0].dim_param == _ROWS
+    )
+
+
+def _sized_by_values(model: onnx.ModelProto) -> dict[str, str]:
+    """The tensors whose size may depend on values, not on shapes alone, with the node that makes it so."""
+    # Branches and bodies are taken as a whole: what any of their nodes does is what the If or Loop does.
+    counting = {
+        (function.domain, function.name)
+        for function in model.functions
+        if any(inner.op_type in _COUNTS_VALUES for node in function.node for inner in _with_inner(node))
+    }
+    values = {value.name for value in model.graph.input}
+    sized: dict[str, str] = {}
+    for node in model.graph.node:
+        read = consumed_names(node)
+        depends = not values.isdisjoint(read) and operator_name(node) not in {"Shape", "Size"}
+        cause = next((sized[name] for name in sorted(read) if name in sized), "")
+        counts = (node.domain, node.op_type) in counting or any(
+            _counts(inner, node, values) for inner in _with_inner(node)
+        )
+        if not cause and depends and counts:
+            cause = f"node {node_label(node)} ({node.op_type})"
+        if depends:
+            values.update(node.output)
+        if cause:
+            sized.update(dict.fromkeys(node.output, cause))
+            # Its shape tells how many values were found.
+            values.update(node.output)
+    return sized
+
+
+def _with_inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    yield node
+    for graph in direct_subgraphs(node):
+        for inner in graph.node:
+            yield from _with_inner(inner)
+
+
+def _counts(inner: onnx.NodeProto, outer: onnx.NodeProto, values: set[str]) -> bool:
+    if operator_name(inner) in _COUNTS_VALUES:
+        return inner is not outer or not values.isdisjoint(inner.input)
+    if inner is not outer:
+        return False
+    if operator_name(inner) == "Loop":
+        # What it gathers has as many rows as it had rounds.
+        return not values.isdisjoint(inner.input[:2])
+    return any(place < len(inner.input) and inner.input[place] in values for place in _SIZES_AT.get(inner.op_type, ()))

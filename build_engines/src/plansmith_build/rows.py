@@ -1,0 +1,102 @@
+"""Whether a row is a row: each row of a batch answered with one row, and as if it were alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from plansmith_build.comparison import compare
+from plansmith_build.sessions import Arrays, RunFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+NOT_TOLD_APART = "every input that was tried got the same answer, so that rows could not be told from each other"
+
+__all__ = [
+    "BatchRefuted",
+    "batches_of",
+    "concatenate",
+    "informative",
+    "obstacle_in_answers",
+    "obstacle_in_batches",
+    "told_apart",
+]
+
+
+class BatchRefuted(Exception):
+    """A model that was taken for one of batches answers the user's data otherwise; the text says how."""
+
+
+def concatenate(parts: Sequence[Arrays]) -> Arrays:
+    """Join arrays along their first dimension, name by name."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def batches_of(samples: Sequence[Arrays], answers: Sequence[Arrays]) -> Iterator[tuple[Arrays, Arrays]]:
+    """Samples put together, and what each got alone: all of them, then the last before the first."""
+    last = len(samples) - 1
+    for chosen in [range(len(samples)), (last, 0)] if last > 1 else [range(len(samples))]:
+        yield concatenate([samples[index] for index in chosen]), concatenate([answers[index] for index in chosen])
+
+
+def obstacle_in_answers(answers: Sequence[Arrays], rows: int) -> str:
+    """Why answers to single samples do not show that rows are answered with rows, or an empty string.
+
+    Args:
+        answers: to different inputs.
+        rows: how many rows each of these inputs had.
+    """
+    for name in answers[0]:
+        arrays = [answer[name] for answer in answers]
+        if any(array.ndim == 0 for array in arrays):
+            return f"output {name!r} is a single number for all rows"
+        wrong = next((len(array) for array in arrays if len(array) != rows), None)
+        if wrong is not None:
+            return f"output {name!r} has {wrong} rows for {rows} in the input"
+        if len({array.shape for array in arrays}) > 1:
+            return f"output {name!r} has another shape for each row"
+        if not arrays[0].size:
+            return f"output {name!r} was empty on every input that was tried, which verifies nothing"
+    return ""
+
+
+def told_apart(answers: Sequence[Arrays]) -> bool:
+    """Whether some output tells the samples from each other."""
+    first, *others = answers
+    return any(not np.array_equal(first[name], answer[name]) for answer in others for name in first)
+
+
+def informative(answers: Sequence[Arrays]) -> bool:
+    """Whether answers say something: none is empty, and they differ."""
+    return all(array.size for answer in answers for array in answer.values()) and told_apart(answers)
+
+
+def obstacle_in_batches(
+    run: Callable[[Arrays], Arrays],
+    samples: Sequence[Arrays],
+    answers: Sequence[Arrays],
+    *,
+    ignore: frozenset[str] = frozenset(),
+    noise: Mapping[str, float] | None = None,
+) -> str:
+    """Why samples cannot be asked together, or an empty string where each gets the answer that it got alone.
+
+    Args:
+        run: the model.
+        samples: of one shape, but for the rows.
+        answers: to each sample alone.
+        ignore: outputs whose values are random; their shapes are compared.
+        noise: how exact the answers are; see `comparison.compare`.
+    """
+    for batch, expected in batches_of(samples, answers):
+        rows = f"with {len(next(iter(batch.values())))} rows"
+        try:
+            together = run(batch)
+        except RunFailed as error:
+            return f"{rows} it does not run: {error}"
+        for result in compare(expected, together, ignore=ignore, noise=noise):
+            if not result.passed:
+                return f"{rows} {result.in_words()}"
+    return ""
