@@ -114,9 +114,10 @@ def obstacle_in_graph(model: onnx.ModelProto, signature: Signature, axis: BatchA
         # A tool that fixes the rows of the inputs often leaves the outputs' name for them.
         known = bool(symbol) if rows < 0 else not _BATCH_NAME.fullmatch(first.dim_param)
         if axis is BatchAxis.AUTO and other and known:
+            inputs = repr(symbol) if symbol else str(rows)
             return (
-                f"output {value.name!r} has {first.dim_param!r} rows for {symbol or rows} in the input: where that is "
-                "the same number, say so with --batch-axis 0"
+                f"output {value.name!r} has {first.dim_param!r} rows for {inputs} in the input: where that is the same "
+                "number, say so with --batch-axis 0"
             )
     return ""
 

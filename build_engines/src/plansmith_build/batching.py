@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["make_batch_dynamic"]
+__all__ = ["make_batch_dynamic", "name_rows"]
 
 BATCH_SYMBOL = "batch"
 
@@ -44,14 +44,24 @@ def make_batch_dynamic(model: onnx.ModelProto, *, rows: int) -> tuple[onnx.Model
     shapes = _static_shapes(graph)
     rewritten = _rewrite_reshapes(graph, shapes, rows)
 
-    taken = {d.dim_param for value in graph.input for d in value.type.tensor_type.shape.dim}
-    symbol = BATCH_SYMBOL if BATCH_SYMBOL not in taken else f"{BATCH_SYMBOL}_rows"
+    name_rows(dynamic)
+    del graph.value_info[:]
+    return infer_shapes(dynamic), rewritten
+
+
+def name_rows(model: onnx.ModelProto) -> None:
+    """Give the first dimension of every input and output one name, in place: servers read from it that it is one."""
+    graph = model.graph
+    shapes = [value.type.tensor_type.shape.dim for value in [*graph.input, *graph.output]]
+    names = {shape[0].dim_param if shape else "" for shape in shapes}
+    if len(names) == 1 and "" not in names:
+        return
+    others = {d.dim_param for value in graph.input for d in value.type.tensor_type.shape.dim[1:]}
+    symbol = BATCH_SYMBOL if BATCH_SYMBOL not in others else f"{BATCH_SYMBOL}_rows"
     for value in [*graph.input, *graph.output]:
         tensor = value.type.tensor_type
         if tensor.HasField("shape") and tensor.shape.dim:
             tensor.shape.dim[0].dim_param = symbol
-    del graph.value_info[:]
-    return infer_shapes(dynamic), rewritten
 
 
 def _rewrite_reshapes(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]], rows: int) -> int:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import onnx
+
 from plansmith_build.batch_obstacles import BatchAxis, obstacle_in_graph, obstacle_in_inputs
-from plansmith_build.batching import make_batch_dynamic
+from plansmith_build.batching import make_batch_dynamic, name_rows
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.graphs import nodes_of
 from plansmith_build.networks import Network, write_network
@@ -22,11 +24,10 @@ from plansmith_build.verification import Verified, verify
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import onnx
-
     from plansmith_build.loading import OnnxFile
     from plansmith_build.progress import Progress
     from plansmith_build.reference import Reference
+    from plansmith_build.signatures import Signature
 
 __all__ = ["Batching", "PortableModel", "make_portable", "node_count", "without_batches"]
 
@@ -187,22 +188,19 @@ def _batched(
 ) -> PortableModel:
     step = "Looking for a batch dimension"
     progress(BuildStep(step))
-    if not batching.wanted:
-        return _unbatched(candidate, "batches were not asked for", step, progress)
     signature = signature_of(candidate.network.model)
-    obstacle = obstacle_in_inputs(signature, batching.axis) or obstacle_in_graph(
-        candidate.network.model, signature, batching.axis
-    )
-    if not obstacle and reference.rows is None:
-        obstacle = "it runs on no input of one row"
+    obstacle = _obstacle_before_running(candidate, signature, reference, batching)
     if obstacle or reference.rows is None:
         return _unbatched(candidate, obstacle, step, progress)
     if not reference.obstacle:
         progress(BuildStep(step, "any number of rows, each answered as if it were alone"))
-        return replace(candidate, batched=True, repaired=candidate)
-    if not batching.dynamic:
-        return _unbatched(candidate, "the number of rows was left as it is, as asked", step, progress)
+        named = onnx.ModelProto()
+        named.CopyFrom(candidate.network.model)
+        name_rows(named)
+        return replace(candidate, network=candidate.network.with_model(named), batched=True, repaired=candidate)
     model, rewritten = make_batch_dynamic(candidate.network.model, rows=reference.rows)
+    if not rewritten and signature.inputs[0].shape[0] < 0:
+        return _unbatched(candidate, reference.obstacle, step, progress)
     network = candidate.network.with_model(model)
     proposal = replace(
         candidate,
@@ -220,6 +218,21 @@ def _batched(
     changed = f", {rewritten} Reshape node{plural(rewritten)} rewritten" if rewritten else ""
     progress(BuildStep(step, f"{reference.rows} row{plural(reference.rows)} -> any number{changed}"))
     return proposal
+
+
+def _obstacle_before_running(
+    candidate: PortableModel, signature: Signature, reference: Reference, batching: Batching
+) -> str:
+    if not batching.wanted:
+        return "batches were not asked for"
+    obstacle = obstacle_in_inputs(signature, batching.axis) or obstacle_in_graph(
+        candidate.network.model, signature, batching.axis
+    )
+    if not obstacle and reference.rows is None:
+        return "it runs on no input of one row"
+    if not obstacle and reference.obstacle and not batching.dynamic:
+        return "the number of rows was left as it is, as asked"
+    return obstacle
 
 
 def _optimized(

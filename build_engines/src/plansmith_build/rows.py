@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plansmith_build.comparison import compare
+from plansmith_build.comparison import OutputComparison, compare
 from plansmith_build.sessions import Arrays, RunFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
 
+_ROUNDING = 1e-6
 NOT_TOLD_APART = "every input that was tried got the same answer, so that rows could not be told from each other"
 
 __all__ = [
@@ -36,9 +38,13 @@ def concatenate(parts: Sequence[Arrays]) -> Arrays:
 
 def batches_of(samples: Sequence[Arrays], answers: Sequence[Arrays]) -> Iterator[tuple[Arrays, Arrays]]:
     """Samples put together, and what each got alone: all of them, then the last before the first."""
-    last = len(samples) - 1
-    for chosen in [range(len(samples)), (last, 0)] if last > 1 else [range(len(samples))]:
+    for chosen in _arrangements(len(samples)):
         yield concatenate([samples[index] for index in chosen]), concatenate([answers[index] for index in chosen])
+
+
+def _arrangements(count: int) -> list[tuple[int, ...]]:
+    everything = tuple(range(count))
+    return [everything, (count - 1, 0)] if count > 2 else [everything]  # noqa: PLR2004 - two are all of them
 
 
 def obstacle_in_answers(answers: Sequence[Arrays], rows: int) -> str:
@@ -90,13 +96,38 @@ def obstacle_in_batches(
         ignore: outputs whose values are random; their shapes are compared.
         noise: how exact the answers are; see `comparison.compare`.
     """
-    for batch, expected in batches_of(samples, answers):
+    for chosen in _arrangements(len(samples)):
+        batch = concatenate([samples[index] for index in chosen])
         rows = f"with {len(next(iter(batch.values())))} rows"
         try:
             together = run(batch)
         except RunFailed as error:
             return f"{rows} it does not run: {error}"
-        for result in compare(expected, together, ignore=ignore, noise=noise):
+        parts = [answers[index] for index in chosen]
+        for result in compare(concatenate(parts), together, ignore=ignore, noise=noise):
             if not result.passed:
                 return f"{rows} {result.in_words()}"
+        for result in _each(parts, together, ignore, noise):
+            if not result.passed and result.max_absolute_error > _rounding(together[result.name]):
+                return f"{rows} {result.in_words()}"
     return ""
+
+
+def _each(
+    parts: Sequence[Arrays], together: Arrays, ignore: frozenset[str], noise: Mapping[str, float] | None
+) -> Iterator[OutputComparison]:
+    """Each sample's part of the answer by itself: what is small is not to hide beside what is large."""
+    start = 0
+    for part in parts:
+        stop = start + len(next(iter(part.values())))
+        given = {name: array[start:stop] for name, array in together.items()}
+        yield from compare(part, given, ignore=ignore, noise=noise)
+        start = stop
+
+
+def _rounding(array: np.ndarray[Any, np.dtype[Any]]) -> float:
+    """How far sums of other order may be apart, whatever the size of one row."""
+    if array.dtype.kind not in "fV":
+        return 0.0
+    finite = np.nan_to_num(array.astype(np.float64), posinf=0.0, neginf=0.0)
+    return max(1.0, float(np.abs(finite).max(initial=0.0))) * _ROUNDING

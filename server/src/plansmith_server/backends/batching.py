@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 Arrays = dict[str, "NDArray[Any]"]
 
 
+class _RowsDoNotFit(Exception):
+    """The answer to several requests at once does not have their rows; the text says which output."""
+
+
 class Answering:
     """Answers requests with an engine.
 
@@ -39,8 +43,11 @@ class Answering:
     def __init__(self, engine: Engine, config: ModelConfig, triton: Any) -> None:
         shapes = {tensor.name: tensor.shape for tensor in (*engine.signature.inputs, *engine.signature.optional_inputs)}
         self._run = engine.run
-        self._batches = config.max_batch_size > 0
         self._name = config.name
+        obstacle = engine.signature.obstacle_to_splitting if config.max_batch_size > 0 else ""
+        self._batches = config.max_batch_size > 0 and not obstacle
+        if obstacle:
+            self._say_alone(obstacle)
         self._triton = triton
         self._response = triton.InferenceResponse
         self._outputs = tuple(tensor.name for tensor in config.outputs)
@@ -58,9 +65,21 @@ class Answering:
             return [self._answer_alone(request) for request in requests]
         try:
             return self._answer_together(requests)
+        except _RowsDoNotFit as error:
+            # What happened once happens again, and next time the number of rows may fit by chance.
+            self._batches = False
+            self._say_alone(str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, each request gets a chance of its own
             logger.debug("model %r: a batch of %d requests failed: %s", self._name, len(requests), error)
-            return [self._answer_alone(request) for request in requests]
+        return [self._answer_alone(request) for request in requests]
+
+    def _say_alone(self, reason: str) -> None:
+        logger.warning(
+            "model %r: requests are computed one by one, because %s: set max_batch_size to 0, or give every output one"
+            " row for each row of the inputs",
+            self._name,
+            reason,
+        )
 
     def _answer_alone(self, request: Any) -> Any:
         error_type = self._triton.TritonError
@@ -86,8 +105,10 @@ class Answering:
         if any(names != everything for names in wanted):
             everything = tuple(name for name in self._outputs if any(name in names for names in wanted))
         arrays = self._run(everything, together)
-        if any(array.ndim == 0 or len(array) != total for array in arrays):
-            raise RequestError("an output does not have one row for each row of the inputs")
+        for name, array in zip(everything, arrays, strict=True):
+            if array.ndim == 0 or len(array) != total:
+                given = "a single number" if array.ndim == 0 else f"{len(array)} rows"
+                raise _RowsDoNotFit(f"output {name!r} had {given} for {total} in the inputs")
         responses = []
         start = 0
         for names, count in zip(wanted, rows, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,11 @@ __all__ = ["Signature", "TensorInfo", "read_onnx_signature"]
 
 # Before IR version 4 every initializer is an input too, and none of them can be given a value.
 OVERRIDABLE_INITIALIZERS = 4
+
+# How many rows these give is told by values, not by shapes.
+SELECTING_OPERATORS = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
+# Exporters number what they have no name for (`unk__7`, `s0`, `?`): two such names may well be one size.
+MADE_UP_NAME = re.compile(r"\W*|.*\d|None|unknown|unk", re.IGNORECASE)
 
 Dimension = int | str
 
@@ -47,11 +53,13 @@ class Signature:
         inputs: those that every run needs.
         optional_inputs: those with a value of their own (initializers that are inputs too).
         outputs: those that are tensors.
+        selects: the first operator whose answer has as many rows as it finds, empty where there is none.
     """
 
     inputs: tuple[TensorInfo, ...]
     optional_inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+    selects: str = ""
 
     @property
     def first_dimensions_are_dynamic(self) -> bool:
@@ -70,6 +78,25 @@ class Signature:
         shapes = [tensor.shape or () for tensor in (*self.inputs, *self.outputs)]
         first = {shape[0] for shape in shapes if isinstance(shape[0], str)}
         return len(first) <= 1 and not first.intersection(dim for shape in shapes for dim in shape[1:])
+
+    @property
+    def obstacle_to_splitting(self) -> str:
+        """Why the answer to several requests at once cannot be split among them, or an empty string.
+
+        The number of its rows alone is no proof: two requests with two detections in the one and none in the other are
+        answered with two rows as well.
+        """
+        rows = {tensor.shape[0] for tensor in self.inputs if tensor.shape and isinstance(tensor.shape[0], str)}
+        named = {name for name in rows if not MADE_UP_NAME.fullmatch(str(name))}
+        for tensor in self.outputs:
+            first = tensor.shape[0] if tensor.shape else -1
+            if first in rows or _is_fixed(first):
+                continue
+            if self.selects:
+                return f"{self.selects} may decide how many rows output {tensor.name!r} has"
+            if named and isinstance(first, str) and not MADE_UP_NAME.fullmatch(first):
+                return f"output {tensor.name!r} has {first!r} rows, and the inputs have {min(map(str, named))!r}"
+        return ""
 
 
 def read_onnx_signature(path: Path) -> Signature:
@@ -92,6 +119,7 @@ def read_onnx_signature(path: Path) -> Signature:
             _infos((tensor for tensor in graph.input if tensor.name in optional), path, strict=False)
         ),
         outputs=tuple(_infos(graph.output, path, strict=False)),
+        selects=next((node.op_type for node in _nodes(graph) if node.op_type in SELECTING_OPERATORS), ""),
     )
 
 
@@ -126,8 +154,20 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         for attribute in node.attribute:
             yield from [attribute.t] if attribute.HasField("t") else []
             yield from attribute.tensors
-            for nested in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+            for nested in _subgraphs(attribute):
                 yield from _tensors(nested)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for nested in _subgraphs(attribute):
+                yield from _nodes(nested)
+
+
+def _subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,7 +125,7 @@ def _read(core: Any, path: Path) -> Signature:
         if unknown:
             raise ModelError(f"{unknown[0].name!r} is text, which OpenVINO cannot serve: use the backend onnxruntime")
         # OpenVINO takes an initializer for a constant, input or not.
-        return Signature(inputs=signature.inputs, optional_inputs=(), outputs=signature.outputs)
+        return replace(signature, optional_inputs=())
     try:
         model = core.read_model(path)
     except RuntimeError as error:
