@@ -103,6 +103,26 @@ product (float[batch, 64] x) => (float[batch, 64] y)
   y = MatMul (x, w)
 }
 """
+# What is greater than 0.5 in the rows, one row of the answer each; and two rows of the answer for each row.
+FOUND = """
+<ir_version: 10, opset_import: ["" : 21]>
+found (float[batch, 3] x) => (float[%s] y)
+<float limit = {0.5}>
+{
+  mask = Greater (x, limit)
+  where = NonZero (mask)
+  places = Transpose <perm = [1, 0]> (where)
+  y = GatherND (x, places)
+}
+"""
+TWO_FOR_ONE = """
+<ir_version: 10, opset_import: ["" : 21]>
+two_for_one (float[batch, 2] x) => (float[M0, 1] y)
+<int64[2] column = {-1, 1}>
+{
+  y = Reshape (x, column)
+}
+"""
 SQUARE = """
 <ir_version: 10, opset_import: ["" : 21]>
 square (float[n, n] x) => (float[n, n] y)
@@ -110,6 +130,13 @@ square (float[n, n] x) => (float[n, n] y)
   y = Transpose (x)
 }
 """
+
+# Declared to take batches by mistake: how many rows an answer has is told by what is found, or not that of the request.
+ANSWERS_WITHOUT_ROWS = [
+    ("found_by_name", FOUND % "detections", 3, "dims: 1 reshape { }"),
+    ("found", FOUND % "M0", 3, "dims: 1 reshape { }"),
+    ("two_for_one", TWO_FOR_ONE, 2, "dims: 1"),
+]
 
 # As users of the container write them, after the examples in the README of Triton's ONNX Runtime backend.
 STOCK_TENSORRT = """
@@ -299,6 +326,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         add_model(folder, f"{backend}_lookup", LOOKUP, f"{alone} {TOGETHER}")
         add_model(folder, f"{backend}_scalar", SCALAR, alone)
         add_model(folder, f"{backend}_per_row", PER_ROW, alone)
+        for name, model, columns, dims in ANSWERS_WITHOUT_ROWS:
+            tensors = f'input {{ name: "x" data_type: TYPE_FP32 dims: {columns} }}'
+            tensors += f' output {{ name: "y" data_type: TYPE_FP32 {dims} }}'
+            add_model(folder, f"{backend}_{name}", model, f"{alone} {TOGETHER} {tensors}")
     add_model(folder, "bare", PAIR)
     add_model(folder, "square", SQUARE)
     add_model(
@@ -515,6 +546,25 @@ def test_a_request_that_fails_in_a_batch_fails_alone(grpc):
     table = np.array([10, 20, 30], np.float32)
     for number in (0, 1, 3):
         np.testing.assert_array_equal(answers[number].as_numpy("values"), table[rows[number]])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("model", ["found_by_name", "found"])
+def test_requests_never_get_what_was_found_in_another(backend, model, grpc, server):
+    rows = [np.array([row], np.float32) for row in ([7, 8, 0], [0, 0, 0], [9, 0, 0], [0, 0, 0])] * 4
+    for row, answer in zip(rows, ask_together(grpc, f"{backend}_{model}", [({"x": r}, ()) for r in rows]), strict=True):
+        np.testing.assert_array_equal(answer.as_numpy("y").ravel(), row[row > 0.5])
+    assert f"model '{backend}_{model}': requests are computed one by one, because " in server.log_path.read_text()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_answer_without_the_rows_of_its_requests_is_not_cut_up(backend, grpc, server):
+    rows = [np.array([[number, -number]], np.float32) for number in range(16)]
+    answers = ask_together(grpc, f"{backend}_two_for_one", [({"x": row}, ()) for row in rows])
+    for row, answer in zip(rows, answers, strict=True):
+        np.testing.assert_array_equal(answer.as_numpy("y"), row.T)
+    log = server.log_path.read_text()
+    assert f"model '{backend}_two_for_one': requests are computed one by one, because output 'y' had " in log
 
 
 def test_text_that_is_not_utf8_is_refused_for_that_request(grpc):
