@@ -73,9 +73,10 @@ KINDS = {
     "a_vector": ("m (float[3] x) => (float[3] y) { y = Relu (x) }", "is a vector of 3 elements"),
     "a_sequence": ("m (float[T] x) => (float[T] y) { y = Relu (x) }", "every input is a sequence [T]"),
     "always_the_same": (
-        "m (float[N, 3] x) => (float[N, 3] y) { y = Sub (x, x) }",
+        "m (float[N, 3] x) => (float[M0, 3] y) <int64[2] s = {-1, 3}> { z = Sub (x, x) y = Reshape (z, s) }",
         "could not be told from each other",
     ),
+    "always_the_same_in_as_many_rows": ("m (float[N, 3] x) => (float[N, 3] y) { y = Sub (x, x) }", ""),
     "nothing_ever": (
         "m (float[N, 3] x) => (float[N, 0] y) <int64[1] o = {0}, int64[1] i = {1}> { y = Slice (x, o, o, i) }",
         "was empty on every input",

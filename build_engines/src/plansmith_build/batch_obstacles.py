@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.signatures import Signature
 
-__all__ = ["BatchAxis", "dynamic_quantization", "obstacle_in_graph", "obstacle_in_inputs"]
+__all__ = ["BatchAxis", "dynamic_quantization", "obstacle_in_graph", "obstacle_in_inputs", "outputs_with_rows"]
 
 _ROWS = "plansmith_rows"
 
@@ -97,7 +97,7 @@ def obstacle_in_graph(model: onnx.ModelProto, signature: Signature, axis: BatchA
         )
     rows = signature.inputs[0].shape[0]
     symbol = next((names[0] for names in signature.symbols.values() if _says_something(names[0])), "")
-    certain = _outputs_with_rows(model)
+    certain = outputs_with_rows(model)
     uncertain = _sized_by_values(model)
     for value in model.graph.output:
         tensor = value.type.tensor_type
@@ -156,7 +156,7 @@ def _says_something(symbol: str) -> bool:
     return not _MADE_UP.fullmatch(symbol)
 
 
-def _outputs_with_rows(model: onnx.ModelProto) -> frozenset[str]:
+def outputs_with_rows(model: onnx.ModelProto) -> frozenset[str]:
     """The outputs whose first dimension is the inputs', as the definitions of the operators have it."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from plansmith_build.batch_obstacles import BatchAxis, obstacle_in_graph, obstacle_in_inputs
+from plansmith_build.batch_obstacles import BatchAxis, obstacle_in_graph, obstacle_in_inputs, outputs_with_rows
 from plansmith_build.batching import make_batch_dynamic, name_rows
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.graphs import nodes_of
@@ -17,6 +17,7 @@ from plansmith_build.networks import Network, write_network
 from plansmith_build.optimization import OptimizationFailed, obstacle_to_optimization, optimize
 from plansmith_build.progress import BuildStep, plural
 from plansmith_build.repair import repair
+from plansmith_build.rows import NOT_TOLD_APART
 from plansmith_build.scalars import vectors_for_scalars
 from plansmith_build.signatures import complete_output_shapes, correct_output_shapes, signature_of
 from plansmith_build.verification import Verified, verify
@@ -192,7 +193,9 @@ def _batched(
     obstacle = _obstacle_before_running(candidate, signature, reference, batching)
     if obstacle or reference.rows is None:
         return _unbatched(candidate, obstacle, step, progress)
-    if not reference.obstacle:
+    # Networks whose weights are all alike answer everything with the same: there the operators must tell.
+    certain = len(outputs_with_rows(candidate.network.model)) == len(signature.outputs)
+    if not reference.obstacle or (reference.obstacle == NOT_TOLD_APART and certain):
         progress(BuildStep(step, "any number of rows, each answered as if it were alone"))
         named = onnx.ModelProto()
         named.CopyFrom(candidate.network.model)
