@@ -24,6 +24,7 @@ def triton_with(models: tuple[str, ...], folder: Path, **options):
         metrics_port=0,
         config_name="none",
         control="explicit",
+        open_admin=True,  # the same calls are tried over HTTP and over gRPC
         models=models,
         triton_arguments=(
             "--cache-config=local,size=1048576",

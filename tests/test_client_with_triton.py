@@ -46,6 +46,7 @@ def server(tmp_path_factory):
         metrics_port=0,
         config_name="none",
         control="explicit",
+        open_admin=True,  # the same calls are tried over HTTP and over gRPC
         models=LOADED,
     )
     with TritonServer(options) as running:

@@ -408,13 +408,13 @@ def test_an_unknown_argument_for_triton_is_explained(served):
         TritonServer(options).start()
 
 
-def test_a_server_that_keeps_its_index_to_itself_is_a_clear_failure(served):
-    restricted = ("--http-restricted-api=model-repository:key=sesame",)
-    with (
-        pytest.raises(StartFailed, match="does not tell which models it has"),
-        TritonServer(ServerOptions(repository=served, triton_arguments=restricted, **FREE_PORTS)),
-    ):
-        pass
+@pytest.mark.parametrize("apis", ["model-repository", "health,metadata", "shared-memory,logging,trace"])
+def test_a_server_whose_apis_the_user_restricts_is_served_and_keeps_them_to_itself(served, apis):
+    restricted = ("--http-restricted-api", f"{apis}:key=sesame")
+    with TritonServer(ServerOptions(repository=served, triton_arguments=restricted, **FREE_PORTS)) as server:
+        assert [model.name for model in server.models()] == ["double"]
+        assert server.version == "2.51.0"
+        assert server.admin_headers["key"] == "sesame"
 
 
 def test_a_server_is_started_from_any_thread(served):

@@ -1,6 +1,10 @@
 """NVIDIA's Triton Inference Server from PyPI, with Python-based backends for ONNX Runtime and OpenVINO."""
 
-from plansmith_server.endpoint import ModelState
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from plansmith_server.errors import (
     InvalidOptions,
     InvalidRepository,
@@ -12,8 +16,11 @@ from plansmith_server.errors import (
     StartFailed,
     TritonUnavailable,
 )
-from plansmith_server.options import ServerOptions
-from plansmith_server.process import TritonServer
+
+if TYPE_CHECKING:
+    from plansmith_server.endpoint import ModelState
+    from plansmith_server.options import ServerOptions
+    from plansmith_server.process import TritonServer
 
 __all__ = [
     "InvalidOptions",
@@ -29,3 +36,12 @@ __all__ = [
     "TritonServer",
     "TritonUnavailable",
 ]
+
+# Imported when they are asked for: each backend process imports this package and starts no server.
+_PLACES = {"ModelState": "endpoint", "ServerOptions": "options", "TritonServer": "process"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

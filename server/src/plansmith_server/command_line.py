@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 from plansmith_server.backend_directory import assemble
 from plansmith_server.errors import StartFailed
 from plansmith_server.repository import is_shell_safe
+from plansmith_server.triton_arguments import resolve_paths
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from plansmith_server.options import ServerPlan
     from plansmith_server.triton_wheel import TritonWheel
 
@@ -22,7 +25,10 @@ Ports = tuple[int, int, int]
 
 
 def make_run_folder(wheel: TritonWheel, plan: ServerPlan) -> Path:
-    """Make the temporary folder of one run: `backends`, and `repository` where Triton cannot take the real path.
+    """Make the temporary folder of one run: `backends`, `work` to run in, and perhaps `repository`.
+
+    Backend processes import from the folder that they run in, before anything else: it has to be empty, and nobody
+    else's. `repository` is a link to the real one where Triton cannot take its path.
 
     Raises:
         StartFailed: there is no place for it.
@@ -34,6 +40,7 @@ def make_run_folder(wheel: TritonWheel, plan: ServerPlan) -> Path:
     try:
         folder = Path(tempfile.mkdtemp(prefix="plansmith-serve-", dir=parent))
         assemble(folder / "backends", wheel)
+        (folder / "work").mkdir()
     except OSError as error:
         raise StartFailed(f"cannot prepare the server's files in {parent}: {error.strerror}") from error
     repository = plan.options.repository.resolve()
@@ -46,8 +53,10 @@ def _usable(folder: str) -> bool:
     return is_shell_safe(folder) and os.access(folder, os.W_OK | os.X_OK)
 
 
-def tritonserver_command(wheel: TritonWheel, plan: ServerPlan, ports: Ports, run_folder: Path) -> list[str]:
-    """The words that start the server of `plan` on `ports` (HTTP, gRPC, metrics)."""
+def tritonserver_command(
+    wheel: TritonWheel, plan: ServerPlan, ports: Ports, run_folder: Path, restrictions: Sequence[str]
+) -> list[str]:
+    """The words that start the server of `plan` on `ports` (HTTP, gRPC, metrics), with `AdminAccess.arguments`."""
     options = plan.options
     link = run_folder / "repository"
     http_port, grpc_port, metrics_port = ports
@@ -71,4 +80,4 @@ def tritonserver_command(wheel: TritonWheel, plan: ServerPlan, ports: Ports, run
     if options.control == "poll":
         words.append(f"--repository-poll-secs={options.poll_seconds}")
     words += [f"--load-model={name}" for name in options.models]
-    return [*words, *options.triton_arguments]
+    return [*words, *restrictions, *resolve_paths(options.triton_arguments)]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plansmith_server.errors import StartFailed
 
-__all__ = ["ModelState", "ask_index", "ask_live", "ask_version"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Endpoint", "ModelState"]
 
 TIMEOUT_SECONDS = 5.0
 
@@ -38,40 +41,60 @@ class ModelState:
         return self.state == "READY"
 
 
-def ask_live(address: str, port: int) -> bool:
-    """Whether the server at `address` answers; False too while it does not listen yet."""
-    try:
-        return _call(address, port, "GET", "/v2/health/live")[0] == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server's HTTP endpoint.
 
-
-def ask_version(address: str, port: int) -> str:
-    """The version of Triton that answers."""
-    return str(json.loads(_call(address, port, "GET", "/v2")[1])["version"])
-
-
-def ask_index(address: str, port: int) -> list[dict[str, str]]:
-    """The models of the repository: `name`, and `version`, `state` and `reason` where they apply.
-
-    Raises:
-        StartFailed: the server keeps them to itself.
+    Attributes:
+        address: an IPv4 address.
+        port: of HTTP.
+        headers: for every request; those that open its restricted APIs.
     """
-    status, body = _call(address, port, "POST", "/v2/repository/index")
-    if status != http.HTTPStatus.OK:
-        raise StartFailed(
-            f"the server does not tell which models it has (HTTP status {status}): whether they are loaded cannot be "
-            "known; leave model-repository out of --http-restricted-api"
-        )
-    index: list[dict[str, Any]] = json.loads(body)
-    return [{key: str(value) for key, value in entry.items()} for entry in index]
 
+    address: str
+    port: int
+    headers: Mapping[str, str]
 
-def _call(address: str, port: int, method: str, path: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(address, port, timeout=TIMEOUT_SECONDS)
-    try:
-        connection.request(method, path)
-        response = connection.getresponse()
-        return response.status, response.read()
-    finally:
-        connection.close()
+    def is_live(self) -> bool:
+        """Whether the server answers; False too while it does not listen yet."""
+        try:
+            return self._call("GET", "/v2/health/live")[0] == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def version(self) -> str:
+        """The version of Triton that answers.
+
+        Raises:
+            StartFailed: there is no answer.
+        """
+        return str(self._ask("GET", "/v2")["version"])
+
+    def index(self) -> list[dict[str, str]]:
+        """The models of the repository: `name`, and `version`, `state` and `reason` where they apply.
+
+        Raises:
+            StartFailed: there is no answer.
+        """
+        entries: list[dict[str, Any]] = self._ask("POST", "/v2/repository/index")
+        return [{key: str(value) for key, value in entry.items()} for entry in entries]
+
+    def _ask(self, method: str, path: str) -> Any:
+        try:
+            status, body = self._call(method, path)
+        except (OSError, http.client.HTTPException) as error:
+            raise StartFailed(f"the server does not answer on {self.address}:{self.port} ({error})") from error
+        if status != http.HTTPStatus.OK:
+            raise StartFailed(
+                f"the server answers {path} with HTTP status {status}: {body[:200].decode(errors='replace')}"
+            )
+        return json.loads(body)
+
+    def _call(self, method: str, path: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(self.address, self.port, timeout=TIMEOUT_SECONDS)
+        try:
+            connection.request(method, path, headers=dict(self.headers))
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()

@@ -10,6 +10,7 @@ from plansmith_server.errors import InvalidOptions, InvalidRepository
 from plansmith_server.gpu import gpu_is_usable
 from plansmith_server.ports import check_free, resolve_host
 from plansmith_server.repository import ModelFolder, read_repository
+from plansmith_server.triton_arguments import is_off
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +43,10 @@ class ServerOptions:
         log_file: where Triton's log goes; by default a temporary file that lives as long as the server.
         start_timeout: seconds to wait for the models to be loaded.
         stop_timeout: seconds that requests in flight and models have to end, before the server is killed.
-        triton_arguments: further arguments for the tritonserver binary, as they are.
+        open_admin: whether everything that reaches HTTP, web pages in a browser on this machine included, may use the
+            APIs for shared memory, logging, trace and (control "explicit") the loading of models. Without it they are
+            for requests with `TritonServer.admin_headers`, and for gRPC.
+        triton_arguments: further arguments for the tritonserver binary; relative paths in them are taken from here.
     """
 
     repository: Path
@@ -58,6 +62,7 @@ class ServerOptions:
     log_file: Path | None = None
     start_timeout: float = 300.0
     stop_timeout: float = 10.0
+    open_admin: bool = False
     triton_arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -78,6 +83,11 @@ class ServerOptions:
             raise InvalidOptions("--model chooses what is loaded, so it needs --control explicit")
         if self.poll_seconds < 1:
             raise InvalidOptions(f"--poll {self.poll_seconds} is too often: use 1 second or more")
+        if is_off("--allow-http", self.triton_arguments):
+            raise InvalidOptions(
+                "--allow-http=false cannot be used: whether the models are loaded is asked over HTTP; leave it out, and"
+                " see that nobody else reaches the HTTP port"
+            )
 
     def plan(self) -> ServerPlan:
         """Look at the repository, the ports and the machine, and settle what is still open.

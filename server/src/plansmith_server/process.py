@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,15 +15,16 @@ from typing import TYPE_CHECKING, TypeVar
 import psutil
 
 from plansmith_server import supervisor
+from plansmith_server.admin_access import restrict
 from plansmith_server.command_line import make_run_folder, tritonserver_command
-from plansmith_server.endpoint import ModelState, ask_index, ask_live, ask_version
+from plansmith_server.endpoint import Endpoint, ModelState
 from plansmith_server.errors import NoModelLoaded, PortInUse, StartFailed
 from plansmith_server.logs import LogFollower, LogRecord, clean_reason
 from plansmith_server.ports import find_free
 from plansmith_server.triton_wheel import find_triton
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -30,13 +32,13 @@ if TYPE_CHECKING:
     from plansmith_server.command_line import Ports
     from plansmith_server.options import ServerOptions, ServerPlan
 
-__all__ = ["TritonServer"]
+__all__ = ["TritonServer", "how_it_ended"]
 
 Value = TypeVar("Value")
 
 POLL_SECONDS = 0.05
-# A stub that has ended is collected by Triton at once, unless Triton waits for an answer from it: then never.
-DEAD_STUB_SECONDS = 5.0
+# Where the command of a backend process names the instance that it runs, such as "double_0_0".
+INSTANCE_WORD = 8
 # Another process may take a free port between our look and Triton's bind.
 PORT_ATTEMPTS = 3
 
@@ -49,7 +51,8 @@ class TritonServer:
         print(server.grpc_url)
     ```
 
-    Leaving the block, the end of this process and even its SIGKILL stop the server and all its backends.
+    Leaving the block, the end of this process and even its SIGKILL stop the server and all its backends. A backend
+    process that dies stops it as well, because Triton would go on to call its model ready; `failure` then says so.
 
     Args:
         options: what to serve and where.
@@ -66,6 +69,8 @@ class TritonServer:
         self._log: LogFollower | None = None
         self._pid: int | None = None
         self._returncode: int | None = None
+        self._dead_backend: tuple[list[str], int] | None = None
+        self._access = restrict(options)
         self.version = ""
         self.seconds_to_start = 0.0
 
@@ -84,7 +89,7 @@ class TritonServer:
         self._plan = self.options.plan()
         try:
             self._start_on_free_ports(self._plan)
-            self.version = ask_version(*self._http_endpoint)
+            self.version = self._endpoint.version()
             self._check_models()
         except BaseException:
             self.stop()
@@ -121,6 +126,26 @@ class TritonServer:
         if self._supervisor is not None and not self.is_running:
             self._collect(self._supervisor, timeout=1.0)
         return self._returncode
+
+    @property
+    def failure(self) -> str:
+        """Why the server ended without being told to, in one sentence, or ""."""
+        if self._dead_backend is not None:
+            words, status = self._dead_backend
+            whose = words[INSTANCE_WORD] if len(words) > INSTANCE_WORD else "a model"
+            return (
+                f"the backend process of {whose} ended with {how_it_ended(status)}, and Triton 2.51 cannot replace it:"
+                " the server was stopped"
+            )
+        return ""
+
+    @property
+    def admin_headers(self) -> Mapping[str, str]:
+        """Headers for HTTP requests to the APIs that the server restricts, by its default or by `triton_arguments`.
+
+        They are this run's alone. Every user of this machine can read them in the list of processes.
+        """
+        return dict(self._access.headers)
 
     @property
     def pid(self) -> int:
@@ -162,7 +187,7 @@ class TritonServer:
         plan, log = _started(self._plan), _started(self._log)
         folders = {folder.name: folder for folder in plan.folders}
         states = []
-        index = ask_index(*self._http_endpoint)
+        index = self._endpoint.index()
         # A model that Triton could not choose a version of has no state in its index or is not there; its log tells.
         index += [{"name": name} for name in log.rejected.keys() - {entry["name"] for entry in index}]
         for entry in sorted(index, key=lambda entry: entry["name"]):
@@ -197,7 +222,7 @@ class TritonServer:
         for attempt in range(1, PORT_ATTEMPTS + 1):
             free = find_free(plan.address, len(asked))
             self._ports = (asked[0] or free[0], asked[1] or free[1], asked[2] or free[2])
-            command = tritonserver_command(wheel, plan, self._ports, self._run_folder)
+            command = tritonserver_command(wheel, plan, self._ports, self._run_folder, self._access.arguments)
             self._launch(command, wheel.environment(), self._run_folder)
             try:
                 self._wait_until_live()
@@ -210,13 +235,16 @@ class TritonServer:
     def _launch(self, command: list[str], environment: dict[str, str], run_folder: Path) -> None:
         log_file = (self.options.log_file or run_folder / "triton.log").resolve()
         try:
-            log_file.touch()
+            log_file.touch(mode=0o600)
         except OSError as error:
             raise StartFailed(f"cannot write the log file {log_file}: {error.strerror}") from error
         self._log = LogFollower(log_file, self._on_log, start_offset=log_file.stat().st_size)
         self._supervisor = subprocess.Popen(
             [sys.executable, "-I", "-S", supervisor.__file__],
             env=environment,
+            cwd=run_folder / "work",
+            # What the server and its backends make, their shared memory above all, is nobody else's to read.
+            umask=0o077,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -228,6 +256,7 @@ class TritonServer:
             "log": str(log_file),
             "directory": str(run_folder),
             "grace": self.options.stop_timeout,
+            "backends": True,
         }
         stdin, stdout = _started(self._supervisor.stdin), _started(self._supervisor.stdout)
         stdin.write(json.dumps(order).encode() + b"\n")
@@ -240,30 +269,27 @@ class TritonServer:
 
     def _wait_until_live(self) -> None:
         deadline = time.monotonic() + self.options.start_timeout
-        dead_since: dict[int, float] = {}
-        while not ask_live(*self._http_endpoint):
+        # Whoever else took the port while Triton was loading would answer as well.
+        while not (self._endpoint.is_live() and self._listens()):
             if not self.is_running:
                 raise self._early_end()
-            now = time.monotonic()
-            dead_since = {pid: dead_since.get(pid, now) for pid in self._dead_stubs()}
-            if any(now - since > DEAD_STUB_SECONDS for since in dead_since.values()):
-                raise StartFailed(
-                    f"the backend process of {self._loading()} died while it was loaded, and Triton waits for it for"
-                    " ever: take that model out of the repository, or see --log-file for what the process printed"
-                )
-            if now > deadline:
+            if time.monotonic() > deadline:
                 raise StartFailed(
                     f"Triton was not ready after {self.options.start_timeout:g} s, still loading {self._loading()}:"
                     " allow more time with --start-timeout, or see --log-file for what it does"
                 )
             time.sleep(POLL_SECONDS)
 
-    def _dead_stubs(self) -> list[int]:
-        with contextlib.suppress(psutil.Error):
-            return [
-                child.pid for child in psutil.Process(self.pid).children() if child.status() == psutil.STATUS_ZOMBIE
-            ]
-        return []
+    def _listens(self) -> bool:
+        """Whether our own process listens on the HTTP port."""
+        try:
+            sockets = psutil.Process(self.pid).net_connections("tcp")
+        except psutil.NoSuchProcess:
+            return False
+        return any(
+            socket.status == psutil.CONN_LISTEN and socket.laddr and socket.laddr.port == self._ports[0]
+            for socket in sockets
+        )
 
     def _loading(self) -> str:
         """The models that are neither loaded nor refused so far, for a message."""
@@ -274,13 +300,17 @@ class TritonServer:
         log = _started(self._log)
         code = self.returncode
         log.stop()
+        if self._dead_backend is not None:
+            return StartFailed(
+                f"the backend process of {self._loading()} died while it was loaded, and Triton waits for it for"
+                " ever: take that model out of the repository, or see --log-file for what the process printed"
+            )
         messages = [clean_reason(record.message) for record in log.errors]
         taken = next((message for message in messages if "already in use" in message.lower()), None)
         if taken is not None:
             return PortInUse(f"another process took a port while Triton started ({taken}): start again")
         reason = messages[-1] if messages else next((line for line in reversed(log.tail) if line.strip()), "")
-        how = f"signal {-code}" if code is not None and code < 0 else f"status {code}"
-        return StartFailed(f"Triton ended with {how} while it started: {reason or 'it logged nothing'}")
+        return StartFailed(f"Triton ended with {how_it_ended(code)} while it started: {reason or 'it logged nothing'}")
 
     def _check_models(self) -> None:
         models = self.models()
@@ -316,16 +346,25 @@ class TritonServer:
             process.wait()
         with stdin, stdout:
             for line in stdout.read().splitlines():
-                self._returncode = json.loads(line).get("status", self._returncode)
+                news = json.loads(line)
+                if "backend" in news:
+                    self._dead_backend = (news["backend"], news["status"])
+                else:
+                    self._returncode = news["status"]
 
     @property
-    def _http_endpoint(self) -> tuple[str, int]:
-        return self._reachable_address, self._ports[0]
+    def _endpoint(self) -> Endpoint:
+        return Endpoint(self._reachable_address, _started(self._ports[0]), self._access.headers)
 
     @property
     def _reachable_address(self) -> str:
         address = _started(self._plan).address
         return "127.0.0.1" if address == "0.0.0.0" else address  # noqa: S104 - a comparison
+
+
+def how_it_ended(code: int | None) -> str:
+    """The exit status of a process in words: "signal SIGKILL" or "status 1"."""
+    return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"status {code}"
 
 
 def _started(value: Value | None) -> Value:

@@ -3,13 +3,19 @@
 Started by plansmith_server.process as a process of its own, with the standard library alone:
 
 - stdin, first line: a JSON object with `command`, `log` (a file to append to), `directory` (removed if the parent
-  dies) and `grace` (seconds).
+  dies), `grace` (seconds) and, for Triton, `backends`: true to stop the server when one of its child processes dies.
 - stdin, afterwards: `s` stops the server within `grace` seconds, `k` kills it. The end of stdin, or another parent,
   means that the parent died: the server is stopped and `directory` removed.
-- stdout: a JSON line {"pid": ...} once the server runs, {"status": ...} when it has ended (negative: the signal).
+- stdout: a JSON line {"pid": ...} once the server runs; {"backend": ..., "status": ...} with the words of the command
+  of a child process that has died, where that is why the server was stopped; {"status": ...} when the server has ended.
+  A negative status is a signal.
 
 Triton's backends are processes of their own that talk to it through files in /dev/shm. A server that is killed, or
 that stops while a backend hangs, leaves both behind; hence the process group, the subreaper and the list of files.
+
+Triton 2.51 neither replaces a backend process that dies nor tells: the model stays "ready" and each request to it
+fails. Nothing outside can replace the process, unload the model (but in explicit control) or correct the readiness, so
+the server is stopped: then whoever asks for its health, or waits for its end, knows.
 """
 
 from __future__ import annotations
@@ -35,8 +41,10 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 REGION = re.compile(rf"{SHARED_MEMORY}/(triton_\w+_shm_region_[0-9a-f-]+)")
 TICK_SECONDS = 0.25
 SWEEP_SECONDS = 5.0
-
-libc = ctypes.CDLL(None)
+# Triton collects a child that ends as it should at once, and one that died while it loaded a model soon. Counted in
+# looks and not in seconds: after all of them were frozen, Triton has its time.
+LOOK_SECONDS = 0.5
+LOOKS_AT_THE_DEAD = 10
 
 
 class Server:
@@ -44,6 +52,7 @@ class Server:
 
     def __init__(self, command: list[str], log: str) -> None:
         supervisor = os.getpid()
+        libc = ctypes.CDLL(None)
 
         def die_with_supervisor() -> None:
             # Should even this process be killed: the server ends, and its stubs notice that within a second.
@@ -61,7 +70,11 @@ class Server:
                 preexec_fn=die_with_supervisor,  # noqa: PLW1509 - there are no threads here
             )
         self.regions: set[str] = set()
+        self.dead_backend: dict[str, object] | None = None
         self._seen = 0
+        self._commands: dict[int, list[str]] = {}
+        self._looks: dict[int, int] = {}
+        self._next_look = 0.0
 
     def note_regions(self) -> None:
         """Remember which regions of shared memory are the server's."""
@@ -69,6 +82,26 @@ class Server:
         if changed != self._seen:
             self._seen = changed
             self.regions |= _regions_of(self.process.pid)
+
+    def note_backends(self) -> None:
+        """Look for a child of the server that has died and that nobody collects: it becomes `dead_backend`."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        looks = {}
+        for pid in _children(self.process.pid):
+            # Between the fork and the exec it is still called like the server or the shell; the dead have no words.
+            self._commands[pid] = _command(pid) or self._commands.get(pid, [])
+            code = _exit_code(pid)
+            if code is None:
+                continue
+            looks[pid] = self._looks.get(pid, 0) + 1
+            if looks[pid] > LOOKS_AT_THE_DEAD:
+                status = os.waitstatus_to_exitcode(code)
+                self.dead_backend = {"backend": self._commands[pid], "status": status}
+        self._looks = looks
+        self._commands = {pid: words for pid, words in self._commands.items() if Path(f"/proc/{pid}").exists()}
 
     def sweep(self) -> None:
         """Kill what is left of the process group and remove its regions of shared memory."""
@@ -92,11 +125,11 @@ class Server:
 def main() -> None:
     """Do what the module's description says."""
     parent = os.getppid()
-    line = sys.stdin.buffer.readline()
+    line = _read_line()
     if not line:
         return
     order = json.loads(line)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     try:
@@ -105,8 +138,10 @@ def main() -> None:
         _say({"error": str(error)})
         return
     _say({"pid": server.process.pid})
-    reason = _watch(server, parent, deadline=None)
-    if reason in {"stop", "orphan"}:
+    reason = _watch(server, parent, deadline=None, backends=order.get("backends", False))
+    if server.dead_backend is not None:
+        _say(server.dead_backend)
+    if reason in {"stop", "orphan", "backend"}:
         server.process.send_signal(signal.SIGTERM)
         _watch(server, parent, deadline=time.monotonic() + order["grace"])
     server.sweep()
@@ -116,13 +151,25 @@ def main() -> None:
     _say({"status": status})
 
 
-def _watch(server: Server, parent: int, deadline: float | None) -> str:
-    """Wait until the server ends, the parent says something or is gone, or `deadline` is reached."""
+def _read_line() -> bytes:
+    # Byte by byte: a word that follows at once must not stay behind in a buffer.
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(sys.stdin.fileno(), 1)):
+        line += byte
+    return line
+
+
+def _watch(server: Server, parent: int, deadline: float | None, *, backends: bool = False) -> str:
+    """Wait until the server or one of its backends ends, the parent speaks or is gone, or `deadline` is reached."""
     orphaned = False
     while server.process.poll() is None:
         if deadline is not None and time.monotonic() >= deadline:
             return "late"
         server.note_regions()
+        if backends:
+            server.note_backends()
+            if server.dead_backend is not None:
+                return "backend"
         if orphaned or os.getppid() != parent:
             if deadline is None:
                 return "orphan"
@@ -155,6 +202,32 @@ def _members(group: int) -> list[int]:
                 if int(fields[2]) == group:
                     found.append(int(entry.name))
     return found
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that any thread of `pid` has started."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found += map(int, (thread / "children").read_text().split())
+    return found
+
+
+def _command(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def _exit_code(pid: int) -> int | None:
+    """The wait status of a process that has ended and that its parent has not collected; None for any other."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        if fields[0] == "Z":
+            return int(fields[-1])
+    return None
 
 
 def _reap() -> None:

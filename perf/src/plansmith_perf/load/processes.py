@@ -50,7 +50,7 @@ class Workers:
             with self._complaints[number].open("wb") as complaints:
                 self._processes.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", plan.module, str(path)],
+                        [sys.executable, "-P", "-m", plan.module, str(path)],
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         # A file: nobody reads while a load runs, and a full pipe would stop the process for ever.

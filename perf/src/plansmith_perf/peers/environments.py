@@ -84,8 +84,8 @@ def make_environment(requirements: Path, *, cache: Path | None = None) -> PeerEn
 def _install(folder: Path, requirements: Path) -> None:
     uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     python = folder / "bin" / "python"
-    _run([sys.executable, "-m", "venv", *(["--without-pip"] if uv else []), str(folder)])
-    installer = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
+    _run([sys.executable, "-P", "-m", "venv", *(["--without-pip"] if uv else []), str(folder)])
+    installer = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-P", "-m", "pip", "install"]
     _run([*installer, "--quiet", "--require-hashes", "-r", str(requirements)])
 
 

@@ -68,7 +68,7 @@ def _started(binary: Path, library_path: tuple[Path, ...]) -> PerfAnalyzer:
 def _install(folder: Path) -> None:
     """Bring it, whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command = [sys.executable, "-P", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".installing-") as staged:
         target = Path(staged) / "perf_analyzer"
         done = subprocess.run(

@@ -15,7 +15,7 @@ from plansmith_server.banner import describe, exposure_warning, show
 from plansmith_server.errors import StartFailed
 from plansmith_server.logs import Level, LogRecord
 from plansmith_server.options import Control, ServerOptions
-from plansmith_server.process import TritonServer
+from plansmith_server.process import TritonServer, how_it_ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 WATCH_SECONDS = 0.2
-GIVEN_UP_REQUESTS = (
-    "Triton 2.51 may end so when a gRPC client gives up a request in the moment of its answer "
-    "(triton-inference-server/server#8034, mended in newer containers): "
-    "start it again, and give requests more time or send them over HTTP"
+SEGMENTATION_FAULT = (
+    "Possible reasons: a gRPC client gave up a request in the moment of its answer, which may end Triton 2.51 so"
+    " (triton-inference-server/server#8034, fixed in newer containers): give requests more time or send them over HTTP;"
+    " an HTTP request with JSON nested by the thousand; a fault in a library of Triton's"
 )
 
 
@@ -70,6 +70,14 @@ def serve(
         str, typer.Option(help="What is shown of Triton's log: debug, info, warning or error.")
     ] = "warning",
     log_file: Annotated[Path | None, typer.Option(help="Where the whole of Triton's log goes.")] = None,
+    open_admin: Annotated[
+        bool,
+        typer.Option(
+            "--open-admin",
+            help="Let everything that reaches the HTTP port, web pages included, use shared memory, logging, trace and"
+            " (--control explicit) load models, which is to run code here.",
+        ),
+    ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document when ready.")] = False,
     triton_arguments: Annotated[
         list[str] | None, typer.Argument(help="After --, further arguments for tritonserver.", show_default=False)
@@ -94,6 +102,7 @@ def serve(
         log_file=log_file,
         start_timeout=start_timeout,
         stop_timeout=stop_timeout,
+        open_admin=open_admin,
         triton_arguments=tuple(triton_arguments or ()),
     )
     console, messages = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -124,9 +133,10 @@ def _announce(server: TritonServer, console: Console, messages: Console, *, json
 
 def _refuse_early_end(server: TritonServer) -> None:
     code = server.returncode
-    how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"status {code}"
-    hint = f". {GIVEN_UP_REQUESTS}" if code == -signal.SIGSEGV else ""
-    raise StartFailed(f"Triton ended by itself with {how}: --log-file keeps its log for a look{hint}")
+    if server.failure:
+        raise StartFailed(f"{server.failure}; start it again, with --log-file to keep its log for a look")
+    hint = f". {SEGMENTATION_FAULT}" if code == -signal.SIGSEGV else ""
+    raise StartFailed(f"Triton ended by itself with {how_it_ended(code)}: --log-file keeps its log for a look{hint}")
 
 
 def _log_printer(messages: Console, level: Level, status: Status) -> Callable[[LogRecord], None]:

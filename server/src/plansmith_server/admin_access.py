@@ -1,0 +1,60 @@
+"""Who may use Triton's administrative APIs over HTTP.
+
+A page in the user's browser reaches 127.0.0.1 too, and Triton checks neither Host nor Origin nor Content-Type. So these
+APIs want a header with a random value. It is no secret from the users of this machine, who can read the command line of
+tritonserver (Triton takes it nowhere else) and reach gRPC, which stays open: browsers cannot speak it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from plansmith_server.triton_arguments import values_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from plansmith_server.options import ServerOptions
+
+__all__ = ["AdminAccess", "restrict"]
+
+HEADER = "plansmith-secret"
+OPTION = "--http-restricted-api"
+# With shared memory a client reaches the memory of the backends (CVE-2025-23320, CVE-2025-23334), with logging and
+# trace the server's files; to load a model is to run its code.
+ALWAYS = ("shared-memory", "logging", "trace")
+EXPLICIT = "model-repository"
+
+
+@dataclass(frozen=True, slots=True)
+class AdminAccess:
+    """How a server restricts its HTTP APIs.
+
+    Attributes:
+        arguments: for tritonserver, besides those that the user gave.
+        headers: with them a request may use every API.
+    """
+
+    arguments: tuple[str, ...]
+    headers: Mapping[str, str]
+
+
+def restrict(options: ServerOptions) -> AdminAccess:
+    """Restrict what is neither opened by `options.open_admin` nor restricted by `options.triton_arguments`."""
+    headers = {}
+    restricted: set[str] = set()
+    for value in values_of(OPTION, options.triton_arguments):
+        apis, _, header = value.partition(":")
+        key, _, secret = header.partition("=")
+        headers[key.strip()] = secret.strip()
+        restricted.update(api.strip() for api in apis.split(","))
+    if options.open_admin:
+        return AdminAccess((), headers)
+    wanted = (*ALWAYS, EXPLICIT) if options.control == "explicit" else ALWAYS
+    apis = ",".join(api for api in wanted if api not in restricted)
+    if not apis:
+        return AdminAccess((), headers)
+    headers[HEADER] = secrets.token_hex(16)
+    return AdminAccess((f"{OPTION}={apis}:{HEADER}={headers[HEADER]}",), headers)
