@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pytest
@@ -65,6 +66,31 @@ def repository(tmp_path: Path) -> Path:
     folder = tmp_path / "model_repository"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def served(repository: Path) -> Path:
+    """A repository with one small model of one instance."""
+    from serving import add_double  # noqa: PLC0415
+
+    add_double(repository, "double", 'backend: "onnxruntime" instance_group { kind: KIND_CPU count: 1 }')
+    return repository
+
+
+@pytest.fixture
+def start() -> Iterator[Any]:
+    """Starts `plansmith serve`, as often as it is called, and ends it."""
+    from serving import Serving  # noqa: PLC0415
+
+    with contextlib.ExitStack() as stack:
+
+        def start_serving(*arguments: Any, **options: Any) -> Serving:
+            serving = Serving(*arguments, **options)
+            stack.callback(serving.process.communicate)
+            stack.callback(serving.process.kill)
+            return serving
+
+        yield start_serving
 
 
 @pytest.fixture(scope="session")

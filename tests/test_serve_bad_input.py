@@ -148,6 +148,8 @@ def test_a_log_file_that_cannot_be_written(plansmith, unloadable, tmp_path):
         ({"http_port": 8001}, "--http-port and --grpc-port are both 8001"),
         ({"config_name": "../cpu"}, "--config-name '../cpu' cannot be a file's name"),
         ({"control": "sometimes"}, "--control 'sometimes' is none of none, explicit, poll"),
+        ({"triton_arguments": ("--allow-http=false",)}, "--allow-http=false cannot be used: whether the models are"),
+        ({"triton_arguments": ("--allow-http", "0")}, "--allow-http=false cannot be used"),
         ({"models": ("a",)}, "--model chooses what is loaded, so it needs --control explicit"),
         ({"control": "poll", "poll_seconds": 0}, "--poll 0 is too often"),
     ],

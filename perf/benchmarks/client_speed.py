@@ -212,7 +212,14 @@ def main(rounds: int, rows: int, output: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "model_repository"
         write_models(repository)
-        options = ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0, config_name="none")
+        options = ServerOptions(
+            repository=repository,
+            http_port=0,
+            grpc_port=0,
+            metrics_port=0,
+            config_name="none",
+            open_admin=True,  # shared memory over HTTP, too
+        )
         with TritonServer(options) as server:
             measured = compare(server, rounds, rows)
     show(measured)

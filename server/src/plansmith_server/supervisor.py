@@ -39,6 +39,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
 REGION = re.compile(rf"{SHARED_MEMORY}/(triton_\w+_shm_region_[0-9a-f-]+)")
+IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 TICK_SECONDS = 0.25
 SWEEP_SECONDS = 5.0
 # Triton collects a child that ends as it should at once, and one that died while it loaded a model soon. Counted in
@@ -57,6 +58,9 @@ class Server:
         def die_with_supervisor() -> None:
             # Should even this process be killed: the server ends, and its stubs notice that within a second.
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            # What is ignored stays so in a new program, and then nothing stops one that sets up no handlers.
+            for number in IGNORED:
+                signal.signal(number, signal.SIG_DFL)
             if os.getppid() != supervisor:
                 os._exit(1)
 
@@ -77,11 +81,15 @@ class Server:
         self._next_look = 0.0
 
     def note_regions(self) -> None:
-        """Remember which regions of shared memory are the server's."""
+        """Remember which regions of shared memory are the server's, and let no other user read them."""
         changed = SHARED_MEMORY.stat().st_mtime_ns
         if changed != self._seen:
             self._seen = changed
-            self.regions |= _regions_of(self.process.pid)
+            for region in _regions_of(self.process.pid) - self.regions:
+                # Made for everybody to read, whatever the umask.
+                with contextlib.suppress(OSError):
+                    (SHARED_MEMORY / region).chmod(0o600)
+                self.regions.add(region)
 
     def note_backends(self) -> None:
         """Look for a child of the server that has died and that nobody collects: it becomes `dead_backend`."""
@@ -130,7 +138,7 @@ def main() -> None:
         return
     order = json.loads(line)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     try:
         server = Server(order["command"], order["log"])

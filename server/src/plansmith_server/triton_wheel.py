@@ -50,11 +50,6 @@ class TritonWheel:
         environment = dict(os.environ)
         # The stub takes the packages of the environment whose python3 is first on PATH; PYTHONHOME would mislead it.
         environment.pop("PYTHONHOME", None)
-        # Nothing is imported from the folder where Python happens to run, and the server runs in another one.
-        environment["PYTHONSAFEPATH"] = "1"
-        if "PYTHONPATH" in environment:
-            folders = filter(None, environment["PYTHONPATH"].split(os.pathsep))
-            environment["PYTHONPATH"] = os.pathsep.join(str(Path(folder).absolute()) for folder in folders)
         environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
         libraries = [*map(str, self.libraries), environment.get("LD_LIBRARY_PATH", "")]
         environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
