@@ -29,6 +29,7 @@ from serving import (
 )
 
 from plansmith_server import InvalidOptions, ServerOptions, StartFailed, TritonServer
+from plansmith_server.gpu import gpu_is_usable
 from plansmith_server.logs import Level
 
 
@@ -172,6 +173,17 @@ def test_a_model_whose_process_dies_is_shown_and_the_others_serve(served):
     assert states["double"] == (True, "")
     assert states["crasher"][0] is False
     assert "not healthy" in states["crasher"][1]
+
+
+@pytest.mark.skipif(gpu_is_usable(), reason="this machine has a GPU")
+def test_a_model_that_wants_a_gpu_is_told_what_to_do_without_one(served):
+    add_double(served, "any_gpu", 'backend: "onnxruntime" instance_group { kind: KIND_GPU count: 1 }')
+    add_double(served, "first_gpu", 'backend: "onnxruntime" instance_group { kind: KIND_GPU gpus: [ 0 ] }')
+    with TritonServer(ServerOptions(repository=served, **FREE_PORTS)) as server:
+        reasons = {model.name: model.reason for model in server.models() if not model.is_ready}
+    assert reasons.keys() == {"any_gpu", "first_gpu"}
+    for reason in reasons.values():
+        assert "use KIND_AUTO, or give it a configs/cpu.pbtxt" in reason
 
 
 def test_a_start_that_takes_too_long_is_given_up(repository):

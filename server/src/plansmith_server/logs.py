@@ -23,6 +23,9 @@ LOADED = re.compile(r"(?:successfully loaded|failed to load) '([^']+)'")
 REJECTED = re.compile(r"(?:Poll failed for model directory|failed to load model) '([^']+)': (.*)", re.DOTALL)
 CONFIG_SYNTAX = re.compile(r"Error parsing text-format inference\.ModelConfig: (\d+):(\d+): (.*)")
 NO_BACKEND = re.compile(r"unable to find backend library for backend '([^']*)'")
+NO_GPU = re.compile(
+    r"instance group \S+ of model \S+ (?:has kind KIND_GPU but no GPUs|specifies invalid or unsupported gpu)"
+)
 # A Python-based backend's traceback, which Triton puts behind the message; the log file keeps it.
 TRACEBACK = "\n\nAt:\n"
 TRACEBACK_LINE = re.compile(r"At:|  /\S+\(\d+\): .+")
@@ -94,6 +97,11 @@ def clean_reason(text: str) -> str:
         return (
             f"its backend {backend[1]!r} is not part of this server, which has onnxruntime, openvino and python: serve"
             " it with a Triton container, or give it a configs/NAME.pbtxt for one of these"
+        )
+    if NO_GPU.search(text):
+        return (
+            "its instance_group asks for a GPU (KIND_GPU) that this machine does not have: use KIND_AUTO, or give it a"
+            " configs/cpu.pbtxt with KIND_CPU, which is served where there is no GPU"
         )
     if "at least one version must be available" in text:
         return "it has no version folder that its version_policy allows, such as 1"
