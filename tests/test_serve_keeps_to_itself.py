@@ -13,6 +13,7 @@ from serving import FREE_PORTS, Traces, add_python, double, wait_for
 
 from plansmith_client import AccessDenied, Client, SharedMemoryPolicy
 from plansmith_server import ServerOptions, TritonServer
+from plansmith_server.triton_arguments import resolve_paths
 
 NEIGHBOUR = """
 import triton_python_backend_utils as pb_utils
@@ -85,6 +86,25 @@ def test_nothing_of_the_current_folder_is_run(served, start, plansmith, tmp_path
     plansmith("bench", "double", "--url", serving.facts["grpc_url"], *load, cwd=tmp_path)
     assert serving.stop()[0] == 0
     assert sorted(tmp_path.glob("*.ran")) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "resolved"),
+    [
+        (("--trace-config=triton,file=a/trace.json",), ("--trace-config=triton,file={here}/a/trace.json",)),
+        (("--trace-config", "triton,file=t"), ("--trace-config", "triton,file={here}/t")),
+        (("--grpc-server-cert=cert.pem", "--id=cert.pem"), ("--grpc-server-cert={here}/cert.pem", "--id=cert.pem")),
+        (("--model-repository", "second"), ("--model-repository", "{here}/second")),
+        (("--log-file=/var/log/t", "--log-verbose", "1"), ("--log-file=/var/log/t", "--log-verbose", "1")),
+        (
+            ("--trace-config=rate=1", "--cache-config=local,size=9"),
+            ("--trace-config=rate=1", "--cache-config=local,size=9"),
+        ),
+    ],
+)
+def test_relative_paths_for_triton_are_those_of_the_current_folder(words, resolved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve_paths(words) == [word.format(here=tmp_path) for word in resolved]
 
 
 @pytest.mark.parametrize("control", ["none", "explicit"])

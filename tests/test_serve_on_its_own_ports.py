@@ -110,3 +110,10 @@ def test_restricting_health_and_metadata_leaves_the_start_as_it_is(served):
     restricted = ("--http-restricted-api=health,metadata:key=sesame",)
     with TritonServer(ServerOptions(repository=served, triton_arguments=restricted, **FREE_PORTS)) as server:
         assert server.version == "2.51.0"
+
+
+def test_an_endpoint_that_is_switched_off_is_not_announced(served):
+    off = ("--allow-metrics=false", "--allow-grpc", "false")
+    with TritonServer(ServerOptions(repository=served, triton_arguments=off, **FREE_PORTS)) as server:
+        assert (server.grpc_url, server.metrics_url) == ("", "")
+        assert server.models()[0].is_ready

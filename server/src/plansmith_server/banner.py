@@ -67,7 +67,8 @@ def show(console: Console, server: TritonServer, models: Sequence[ModelState]) -
     for model in models:
         if model.reason:
             console.print(Text.assemble((f"{model.name}: ", "red"), model.reason), soft_wrap=True)
-    console.print(f"gRPC {server.grpc_url} · HTTP {server.http_url} · metrics {server.metrics_url}", soft_wrap=True)
+    places = {"gRPC": server.grpc_url, "HTTP": server.http_url, "metrics": server.metrics_url}
+    console.print(" · ".join(f"{name} {url}" for name, url in places.items() if url), soft_wrap=True)
     console.print(f"ready in {server.seconds_to_start:.1f} s; Ctrl-C stops it")
 
 

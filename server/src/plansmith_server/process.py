@@ -21,6 +21,7 @@ from plansmith_server.endpoint import Endpoint, ModelState
 from plansmith_server.errors import NoModelLoaded, PortInUse, StartFailed
 from plansmith_server.logs import LogFollower, LogRecord, clean_reason
 from plansmith_server.ports import find_free
+from plansmith_server.triton_arguments import is_off
 from plansmith_server.triton_wheel import find_triton
 
 if TYPE_CHECKING:
@@ -174,13 +175,16 @@ class TritonServer:
 
     @property
     def grpc_url(self) -> str:
-        """Where gRPC is served: "127.0.0.1:8001"."""
-        return f"{self._reachable_address}:{_started(self._ports[1])}"
+        """Where gRPC is served: "127.0.0.1:8001"; "" with `--allow-grpc=false`."""
+        port = _started(self._ports[1])
+        return "" if is_off("--allow-grpc", self.options.triton_arguments) else f"{self._reachable_address}:{port}"
 
     @property
     def metrics_url(self) -> str:
-        """Where Prometheus finds the metrics: "http://127.0.0.1:8002/metrics"."""
-        return f"http://{self._reachable_address}:{_started(self._ports[2])}/metrics"
+        """Where Prometheus finds the metrics: "http://127.0.0.1:8002/metrics"; "" with `--allow-metrics=false`."""
+        port = _started(self._ports[2])
+        off = is_off("--allow-metrics", self.options.triton_arguments)
+        return "" if off else f"http://{self._reachable_address}:{port}/metrics"
 
     def models(self) -> tuple[ModelState, ...]:
         """Every model of the repository with its state at this moment."""

@@ -26,7 +26,7 @@ def values_of(option: str, words: Sequence[str]) -> list[str]:
 
 def is_off(option: str, words: Sequence[str]) -> bool:
     """Whether `words` turn the switch `option`, which is on by default, off; the last one counts."""
-    return values_of(option, words)[-1:] not in ([], ["true"], ["1"])
+    return any(value.lower() not in ("true", "1") for value in values_of(option, words)[-1:])
 
 
 def resolve_paths(words: Sequence[str]) -> list[str]:
