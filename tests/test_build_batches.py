@@ -355,7 +355,7 @@ def test_a_configuration_of_a_single_number_is_judged_as_a_server_judges_it(repo
             f'backend: "onnxruntime" input {tensor % ("x", reshape)} output {tensor % ("y", reshape)}'
         )
     said = plansmith("verify", repository, expect=3).stdout
-    assert "write dims: [ 1 ] without reshape" in said
+    assert "write dims: [1] without reshape" in said
     assert "right/config.pbtxt" not in said
     options = ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0)
     with TritonServer(options) as server:
