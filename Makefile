@@ -43,13 +43,13 @@ unasync: $(STAMP) ## Write the blocking faces of the client from the asynchronou
 lint: $(STAMP) ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy $(MEMBERS:%=%/src) client/unasync.py examples perf/locustfile.py
+	@$(BIN)/mypy $(MEMBERS:%=%/src) client/unasync.py examples perf/locustfile.py perf/benchmarks/peers
 
 format: $(STAMP) ## Rewrite the sources in the house style
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## Measure the committed models, and peers beside them: out/bench/report.html
+bench: $(STAMP) ## Measure the committed models, served and in process: out/bench/report.html
 	@$(BIN)/python perf/benchmarks/committed_models.py
 
 results: $(STAMP) ## Repeat every published measurement, and rewrite the tables: an hour, nothing else running

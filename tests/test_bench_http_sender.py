@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
+from peers.bodies import Tensor, decode_body, encode_body
 from plansmith_perf.load.encoded_requests import EncodedRequest
 from plansmith_perf.load.http_sender import HttpSender
-from plansmith_perf.peers.bodies import Tensor, decode_body, encode_body
 
 OUTPUTS = [Tensor("y", "float32", (-1, 2)), Tensor("z", "int64", (-1,))]
 RIGHT = {"y": np.array([[1, 2]], np.float32), "z": np.array([7])}

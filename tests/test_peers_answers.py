@@ -8,10 +8,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from peers.program import Program, open_program
 from plansmith_perf.errors import WrongAnswer
 from plansmith_perf.peers.answers import compare_answers
 from plansmith_perf.peers.driving import RoundOptions, measure_round
-from plansmith_perf.peers.server_openers import Program, open_program
 from plansmith_perf.peers.subject import open_subject
 from plansmith_perf.requests import CheckedRequest, check_answer
 

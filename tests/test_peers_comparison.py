@@ -1,4 +1,4 @@
-"""`plansmith bench compare`: real peers on the committed model, in short interleaved rounds."""
+"""`plansmith bench compare` and the servers of others: real peers on the committed model, in short rounds."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ import numpy as np
 import psutil
 import pytest
 
+from peers.environments import REQUIREMENTS, make_environment
+from peers.foreign_servers import FOREIGN_SERVERS
+from peers.program import Program, open_program
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.peers.catalogue import PEERS, choose_peers
 from plansmith_perf.peers.comparing import ComparisonOptions, run_comparison
 from plansmith_perf.peers.driving import RoundOptions
 from plansmith_perf.peers.engines import load_engine, spec_of
-from plansmith_perf.peers.environments import REQUIREMENTS, make_environment
 from plansmith_perf.peers.local_contestants import ClientContestant, EngineContestant
 from plansmith_perf.peers.peer import Peer
 from plansmith_perf.peers.results import Comparison, median_throughput, paired_ratio, read_comparison
-from plansmith_perf.peers.server_openers import Program, open_program
 from plansmith_perf.peers.subject import open_subject
 from plansmith_perf.requests import check_answer
 from plansmith_server.ports import find_free
@@ -34,7 +35,7 @@ from plansmith_server.ports import find_free
 ROOT = Path(__file__).parent.parent
 REPOSITORY = ROOT / "model_repository"
 COMMAND = (Path(sys.executable).with_name("plansmith"), "bench", "compare")
-MEASURED = ("fastapi", "triton-default", "sdk-grpc", "tritonclient-aio", "onnxruntime")
+MEASURED = ("plansmith-grpc", "triton-default", "sdk-grpc", "tritonclient-aio", "onnxruntime")
 SHORT = ("--rounds", "2", "--seconds", "0.3", "--warmup", "0.1", "--concurrency", "4")
 MARK = "PLANSMITH_TEST_MARK"
 
@@ -92,18 +93,19 @@ def test_every_peer_is_measured_in_every_round_with_equal_answers(compared):
             assert measured.latency.count > 0
             assert measured.client_usage.memory > 0
             assert (measured.server_usage is None) == (peer.kind == "in process")
-            assert (measured.server_side is not None) == (peer.name in ("plansmith", "Triton, default configuration"))
+            assert (measured.server_side is not None) == (peer.kind in ("plansmith", "server"))
 
 
 def test_a_ratio_is_the_median_of_the_rounds_and_has_both_figures(compared):
     comparison, said, _ = compared
     baseline = next(peer for peer in comparison.peers if peer.name == comparison.baseline)
-    ours = next(peer for peer in comparison.peers if peer.kind == "plansmith")
+    ours = next(peer for peer in comparison.peers if peer.name == "plansmith")
     pairs = [mine.throughput / theirs.throughput for mine, theirs in zip(ours.rounds, baseline.rounds, strict=True)]
     assert paired_ratio(comparison, "plansmith") == pytest.approx(np.median(pairs))
     assert paired_ratio(comparison, comparison.baseline) == 1
     assert paired_ratio(comparison, "nobody") is None
     line = next(line for line in said.splitlines() if line.strip().startswith("plansmith "))
+    assert baseline.name == "Triton, default configuration"
     assert f"({median_throughput(ours):,.1f} / {median_throughput(baseline):,.1f})" in line
     assert "plansmith to Triton, default configuration: " in said
 
@@ -186,6 +188,7 @@ def troubled(tmp_path_factory) -> Comparison:
             nobody_listens(),
             other_outputs(),
         ],
+        baseline="always wrong",
         rounds=2,
         measuring=RoundOptions(4, 0.3, 0.1, 1, 10.0, 1, [50.0, 99.0]),
         samples=None,
@@ -224,7 +227,7 @@ def test_the_others_are_measured_all_the_same(troubled):
 
 
 def test_pytriton_runs_in_an_environment_of_its_own_with_a_triton_of_its_own():
-    (_, pytriton) = choose_peers("pytriton")
+    pytriton = next(peer for peer in FOREIGN_SERVERS if peer.key == "pytriton")
     with (
         open_subject(
             REPOSITORY, "digits", samples=None, distinct_inputs=1, batch_size=1, seed=0, tolerance=1e-3
@@ -268,14 +271,14 @@ def test_ctrl_c_keeps_whole_rounds_and_leaves_nothing_running(tmp_path):
     mark = uuid.uuid4().hex
     file = tmp_path / "partial.json"
     words = ("--rounds", "500", "--seconds", "0.3", "--warmup", "0", "-c", "2", "--output", file)
-    command = start(mark, "--peers", "fastapi", *words)
+    command = start(mark, "--peers", "triton-default", *words)
     deadline = time.monotonic() + 100
     seen: set[str] = set()
     # The third load is of the second round.
     while len(seen) < 3:
         assert command.poll() is None, command.stderr.read()
         assert time.monotonic() < deadline
-        seen |= {line for line in running(mark) if "plansmith_perf.peers.worker" in line and "plan-0" in line}
+        seen |= {line for line in running(mark) if "plansmith_perf.load.worker" in line and "plan-0" in line}
         time.sleep(0.05)
     command.send_signal(signal.SIGINT)
     _, complaints = command.communicate(timeout=60)
@@ -289,12 +292,12 @@ def test_ctrl_c_keeps_whole_rounds_and_leaves_nothing_running(tmp_path):
 
 
 def test_peers_are_chosen_by_name_and_by_kind():
-    assert [peer.key for peer in choose_peers("fastapi")] == ["plansmith", "fastapi"]
+    assert [peer.key for peer in choose_peers("engine")] == ["plansmith", "engine"]
     assert {peer.kind for peer in choose_peers("client,in-process")} == {"plansmith", "client", "in process"}
     assert choose_peers("all") == list(PEERS)
     assert [peer.key for peer in choose_peers("")] == ["plansmith"]
-    with pytest.raises(LoadTestMisconfigured, match=r"'django'.*fastapi"):
-        choose_peers("fastapi,django")
+    with pytest.raises(LoadTestMisconfigured, match=r"'django'.*triton-default"):
+        choose_peers("engine,django")
 
 
 @contextmanager
@@ -321,6 +324,7 @@ def test_a_model_without_a_portable_file_cannot_be_compared(repository, old, new
             repository=changed,
             model="digits",
             peers=choose_peers("plansmith"),
+            baseline="plansmith",
             rounds=1,
             measuring=RoundOptions(1, 0.1, 0.0, 1, 5.0, 1, [50.0]),
             samples=None,
@@ -330,3 +334,58 @@ def test_a_model_without_a_portable_file_cannot_be_compared(repository, old, new
         )
         with pytest.raises(LoadTestMisconfigured, match=sentence):
             run_comparison(options)
+
+
+def test_a_server_of_others_is_measured_beside_plansmith():
+    fastapi = next(peer for peer in FOREIGN_SERVERS if peer.key == "fastapi")
+    compared = run_comparison(
+        ComparisonOptions(
+            repository=REPOSITORY,
+            model="digits",
+            peers=[*choose_peers("plansmith"), fastapi],
+            baseline=fastapi.name,
+            rounds=1,
+            measuring=RoundOptions(4, 0.3, 0.1, 1, 10.0, 1, [50.0, 99.0]),
+            samples=None,
+            distinct_inputs=4,
+            seed=0,
+            tolerance=1e-3,
+        )
+    )
+    assert [(peer.name, peer.status) for peer in compared.peers] == [
+        ("plansmith", "measured"),
+        (fastapi.name, "measured"),
+    ]
+    assert all(measured.errors == 0 for peer in compared.peers for measured in peer.rounds)
+    assert paired_ratio(compared, "plansmith") > 0
+
+
+@pytest.fixture
+def two_configurations(repository):
+    """The digits with a second configuration, for OpenVINO, which finds the same file."""
+    shutil.copytree(REPOSITORY / "digits", repository / "digits")
+    text = (repository / "digits" / "config.pbtxt").read_text()
+    (repository / "digits" / "configs").mkdir()
+    named = text.replace('backend: "onnxruntime"', 'backend: "openvino"\ndefault_model_filename: "model.onnx"')
+    named = named[: named.index("optimization {")] + named[named.index("backend:") :]
+    (repository / "digits" / "configs" / "by_openvino.pbtxt").write_text(named)
+    return repository
+
+
+def test_named_configurations_are_compared_with_each_other_each_on_a_server_of_its_own(plansmith, two_configurations):
+    words = ("digits", "--repository", two_configurations, "--configs", "none,by_openvino", *SHORT, "--json")
+    compared = Comparison.model_validate_json(plansmith("bench", "compare", *words).stdout)
+    assert [peer.name for peer in compared.peers] == ["plansmith", "config.pbtxt", "configs/by_openvino.pbtxt"]
+    assert [(peer.status, peer.reason) for peer in compared.peers] == [("measured", None)] * 3
+    assert compared.baseline == "config.pbtxt"
+    _, portable, other = compared.peers
+    assert portable.setup.endswith("; config.pbtxt: onnxruntime, model.onnx")
+    assert other.setup.endswith("; configs/by_openvino.pbtxt: openvino, model.onnx")
+    assert set(other.versions) == {"plansmith-server", "triton", "openvino"}
+    assert paired_ratio(compared, other.name) > 0
+
+
+def test_a_configuration_that_the_model_does_not_have_is_refused_with_those_it_has(plansmith, two_configurations):
+    words = ("digits", "--repository", two_configurations, "--configs", "by_openvino,int9")
+    said = plansmith("bench", "compare", *words, expect=2).stderr
+    assert "--configs has 'int9'; model 'digits' has: by_openvino, none" in said

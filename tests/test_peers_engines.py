@@ -14,7 +14,7 @@ import pytest
 from plansmith_build.config import config_from_text
 from plansmith_perf.errors import PerfError
 from plansmith_perf.peers.engines import load_engine, packages_of, spec_of
-from plansmith_perf.peers.environments import PeerUnavailable
+from plansmith_perf.peers.peer import PeerUnavailable
 from plansmith_perf.peers.stacking import answers_of, best_stack, stack_requests
 
 FOLDER = Path(__file__).parent.parent / "model_repository" / "digits"

@@ -1,8 +1,8 @@
 """Everything that can be measured of the committed models, in one report: `make bench`, some minutes.
 
 For each model of model_repository: a closed loop in three rounds, an open loop at half of the throughput found, the
-highest rate within p99=50ms, and the peers beside it, on a real server that is started and stopped here. The results
-and report.html lie in the output folder.
+highest rate within p99=50ms, and what `plansmith bench compare` compares, on a real server that is started and stopped
+here. The results and report.html lie in the output folder.
 """
 
 from __future__ import annotations

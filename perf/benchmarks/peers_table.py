@@ -22,12 +22,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from texture_classifier import texture_images, write_texture_classifier
 
+from peers.foreign_servers import BASELINE, FOREIGN_SERVERS
 from plansmith_perf.peers.catalogue import choose_peers
 from plansmith_perf.peers.comparing import ComparisonOptions, run_comparison
 from plansmith_perf.peers.display import show_comparison
 from plansmith_perf.peers.driving import RoundOptions
 
 if TYPE_CHECKING:
+    from plansmith_perf.peers.peer import Peer
     from plansmith_perf.peers.results import Comparison
 
 MODELS = ("mlp", "resnet50")
@@ -71,13 +73,23 @@ def plansmith(folder: Path, *words: str) -> None:
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
+def chosen_peers(*, short: bool) -> list[Peer]:
+    """The servers of others, after those that plansmith brings."""
+    if short:
+        return [*choose_peers("engine"), *(peer for peer in FOREIGN_SERVERS if peer.name == BASELINE)]
+    own = choose_peers("all")
+    servers = sum(peer.kind in ("plansmith", "server") for peer in own)
+    return [*own[:servers], *FOREIGN_SERVERS, *own[servers:]]
+
+
 def compare(name: str, folder: Path, samples: Path | None, arguments: argparse.Namespace) -> Comparison:
-    """All peers, or with --short few."""
+    """Measure all peers, or with --short few."""
     short = arguments.short
     options = ComparisonOptions(
         repository=folder / "model_repository",
         model=name,
-        peers=choose_peers("fastapi,engine" if short else "all"),
+        peers=chosen_peers(short=short),
+        baseline=BASELINE,
         rounds=1 if short else arguments.rounds,
         measuring=RoundOptions(
             concurrency=CLIENTS[name],

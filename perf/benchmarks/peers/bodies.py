@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SHAPES_HEADER", "BodyFormat", "Tensor", "decode_body", "encode_body"]
+    from plansmith_client import TensorSpec
+    from plansmith_perf.peers.subject import Subject
+
+__all__ = ["SHAPES_HEADER", "BodyFormat", "Tensor", "decode_body", "encode_body", "inputs_of", "outputs_of"]
 
 SHAPES_HEADER = "x-shapes"
 
@@ -42,6 +45,16 @@ class Tensor:
     name: str
     dtype: str
     shape: tuple[int, ...]
+
+
+def inputs_of(subject: Subject) -> list[Tensor]:
+    """In the model's order."""
+    return [_tensor(spec) for spec in subject.metadata.inputs]
+
+
+def outputs_of(subject: Subject) -> list[Tensor]:
+    """In the model's order."""
+    return [_tensor(spec) for spec in subject.metadata.outputs]
 
 
 def encode_body(
@@ -101,3 +114,7 @@ def _decode_raw(tensors: Sequence[Tensor], headers: Mapping[str, str], body: byt
     if offset != len(body):
         raise ValueError(f"{len(body)} bytes where its shapes make {offset}")
     return arrays
+
+
+def _tensor(spec: TensorSpec) -> Tensor:
+    return Tensor(spec.name, spec.numpy_dtype.name, spec.shape)

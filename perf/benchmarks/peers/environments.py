@@ -16,18 +16,14 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from plansmith_perf.errors import PerfError
+from plansmith_perf.peers.peer import PeerUnavailable
 
-__all__ = ["REQUIREMENTS", "PeerEnvironment", "PeerUnavailable", "cache_folder", "make_environment"]
+__all__ = ["REQUIREMENTS", "PeerEnvironment", "cache_folder", "make_environment"]
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
 _PINNED = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)", re.MULTILINE)
 _INSTALL_SECONDS = 900.0
 _SHOWN_CHARACTERS = 300
-
-
-class PeerUnavailable(PerfError):
-    """A peer cannot be installed here, or does not fit the model."""
 
 
 @dataclass(frozen=True)

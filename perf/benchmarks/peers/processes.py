@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from peers import launcher
 from plansmith_perf.errors import PerfError
-from plansmith_perf.peers import launcher
 from plansmith_server import supervisor
 
 if TYPE_CHECKING:

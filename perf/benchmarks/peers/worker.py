@@ -1,7 +1,7 @@
-"""One process of the load on a peer's server: `python -m plansmith_perf.peers.worker PLAN`.
+"""One process of the load on a server with HTTP bodies of its own: `python -m peers.worker PLAN`.
 
 The same closed loop, records and conversation with the parent as `plansmith_perf.load.worker`; other bodies than those
-of the Open Inference Protocol, and every peer over HTTP by the same sender.
+of the Open Inference Protocol.
 """
 
 from __future__ import annotations
@@ -9,45 +9,42 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
+from peers.bodies import BodyFormat, Tensor, decode_body
 from plansmith_perf.load.http_sender import Decode, HttpSender
-from plansmith_perf.load.senders import Sender, open_sender
 from plansmith_perf.load.worker import WorkerPlan, run
-from plansmith_perf.peers.bodies import BodyFormat, Tensor, decode_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["PeerPlan", "main"]
+__all__ = ["BodyPlan", "main"]
 
 
-class PeerPlan(WorkerPlan):
+class BodyPlan(WorkerPlan):
     """What a worker has to do.
 
     Attributes:
-        body: "v2" for the Open Inference Protocol, over gRPC or HTTP as the URL says.
-        outputs: name and dtype of each, in the model's order; for other bodies.
+        body: of requests and answers.
+        outputs: name and dtype of each, in the model's order.
     """
 
-    module: ClassVar[str] = "plansmith_perf.peers.worker"
+    module: ClassVar[str] = "peers.worker"
+    module_folder: ClassVar[Path | None] = Path(__file__).parents[1]
 
-    body: Literal["v2"] | BodyFormat
-    outputs: tuple[tuple[str, str], ...] = ()
+    body: BodyFormat
+    outputs: tuple[tuple[str, str], ...]
 
 
 def main() -> None:
     """Run the plan that the command line names."""
-    plan = PeerPlan.model_validate_json(Path(sys.argv[1]).read_bytes())
-    # All connections at once, before the load: a server that runs short of them shows it here.
-    asyncio.run(run(plan, lambda: _open(plan), at_first=plan.concurrency))
-
-
-def _open(plan: PeerPlan) -> Sender:
-    if plan.body == "v2":
-        return open_sender(plan.url, plan.path, timeout=plan.timeout, tolerance=plan.tolerance)
+    plan = BodyPlan.model_validate_json(Path(sys.argv[1]).read_bytes())
     decode = _decoder(plan.body, plan.outputs)
-    return HttpSender(plan.url + plan.path, decode, timeout=plan.timeout, tolerance=plan.tolerance)
+
+    def open_() -> HttpSender:
+        return HttpSender(plan.url + plan.path, decode, timeout=plan.timeout, tolerance=plan.tolerance)
+
+    asyncio.run(run(plan, open_))
 
 
 def _decoder(body_format: BodyFormat, outputs: Sequence[tuple[str, str]]) -> Decode:

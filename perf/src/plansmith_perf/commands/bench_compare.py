@@ -1,4 +1,4 @@
-"""`plansmith bench compare`: the same model on what else could serve or run it."""
+"""`plansmith bench compare`: the same model as served, in other configurations, and without a server."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from plansmith_build.repository import ModelRepository
 from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
 from plansmith_perf.commands.option_ranges import check_not_negative, check_positive
 from plansmith_perf.commands.output_files import check_output, write_output
 from plansmith_perf.load.measuring import default_workers
-from plansmith_perf.peers.catalogue import choose_peers
+from plansmith_perf.peers.catalogue import baseline_of, choose_peers
 from plansmith_perf.peers.comparing import ComparisonOptions, run_comparison
 from plansmith_perf.peers.display import show_comparison
 from plansmith_perf.peers.driving import RoundOptions
 from plansmith_perf.peers.local_peers import peers_for_a_gpu
+from plansmith_perf.peers.server_peers import configuration_peers
 
 if TYPE_CHECKING:
     from plansmith_perf.peers.results import Comparison
@@ -33,8 +35,22 @@ def compare(
     *,
     repository: Annotated[Path, typer.Option("--repository", help="The model repository.")] = Path("model_repository"),
     peers: Annotated[
-        str, typer.Option("--peers", help="Which, with commas between them; or server, client, in-process, all.")
-    ] = "all",
+        str | None,
+        typer.Option(
+            "--peers",
+            help="Which, with commas between them; or server, client, in-process, all. All if not given, but with "
+            "--configs none of them.",
+        ),
+    ] = None,
+    configs: Annotated[
+        str,
+        typer.Option(
+            "--configs",
+            metavar="NAMES",
+            help="Configurations of the model to compare with each other, such as cpu,openvino_int8; none for "
+            "config.pbtxt.",
+        ),
+    ] = "",
     concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Requests in flight.")] = 32,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often each is measured, in turn.")] = 3,
     seconds: Annotated[float, typer.Option("--seconds", help="Length of each measurement.")] = 3.0,
@@ -61,18 +77,21 @@ def compare(
 ) -> None:
     """Measure the same model on what else could serve or run it.
 
-    Each peer is set up as its own documentation recommends, in an environment of its own that is made when it is first
-    needed, and gets the same requests from the same load generator, one round after the other.
+    That is plansmith as it serves the model, Triton without its configuration, the client libraries, the runtimes in
+    process, and any configuration of the model that --configs names. All get the same requests, and their answers are
+    compared.
     """
     check_positive(seconds=seconds, timeout=timeout)
     check_not_negative(warmup=warmup, tolerance=tolerance)
     check_output(output)
-    chosen = choose_peers(peers)
+    named = configuration_peers(ModelRepository.at(repository).existing_model(model), configs) if configs else []
+    chosen = choose_peers(peers if peers is not None else "" if named else "all")
     on_gpu, note = peers_for_a_gpu() if any(peer.kind == "in process" for peer in chosen) else ([], "")
     options = ComparisonOptions(
         repository=repository,
         model=model,
-        peers=[*chosen, *on_gpu],
+        peers=[*chosen, *named, *on_gpu],
+        baseline=baseline_of(chosen, named),
         rounds=rounds,
         measuring=RoundOptions(
             concurrency=concurrency,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import subprocess
 import sys
@@ -56,6 +57,7 @@ class Workers:
                         # A file: nobody reads while a load runs, and a full pipe would stop the process for ever.
                         stderr=complaints,
                         text=True,
+                        env=_environment(plan),
                         # Ctrl-C reaches the whole group of a terminal: here the parent decides when the workers end.
                         process_group=0,
                     )
@@ -140,3 +142,11 @@ class Workers:
         process.wait()
         said = self._complaints[number].read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return PerfError(f"a process of the load generator failed: {said[-1] if said else 'it said nothing'}")
+
+
+def _environment(plan: WorkerPlan) -> dict[str, str] | None:
+    """That of the plan's process; None for the present one."""
+    if plan.module_folder is None:
+        return None
+    path = os.pathsep.join(filter(None, [str(plan.module_folder), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path}

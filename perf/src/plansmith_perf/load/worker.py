@@ -52,12 +52,16 @@ class WorkerPlan(BaseModel):
         requests: folder with `<i>.request`, `<i>.headers` (JSON) and `<i>.answer` (ModelInferResponse).
         records: the .npy file to write; the outcomes go to the .json file beside it.
         offset: which request comes first.
+        at_first: requests at once before the load, see `run`.
     """
 
     model_config = ConfigDict(frozen=True)
 
     module: ClassVar[str] = "plansmith_perf.load.worker"
     """What is run with the plan."""
+
+    module_folder: ClassVar[Path | None] = None
+    """Where that module is looked for first; for one that no distribution has."""
 
     url: str
     path: str
@@ -69,6 +73,7 @@ class WorkerPlan(BaseModel):
     requests: str
     records: str
     offset: int
+    at_first: int = 1
 
 
 async def send(sender: Sender, request: EncodedRequest, due: int | None, log: RequestLog) -> bool:
@@ -136,14 +141,15 @@ async def open_loop(
             task.cancel()
 
 
-async def run(plan: WorkerPlan, open_: Callable[[], Sender], *, at_first: int) -> None:
+async def run(plan: WorkerPlan, open_: Callable[[], Sender]) -> None:
     """Do what the plan says and write down what happened.
+
+    Before the load `at_first` requests are sent at once, each on a connection of its own where the protocol has one for
+    each request in flight: what it takes to connect is nobody's latency.
 
     Args:
         plan: what to do.
         open_: makes the sender, in the running event loop.
-        at_first: requests at once before the load, each with a connection of its own where the protocol has one for
-            each request in flight: what it takes to connect is nobody's latency.
     """
     sender = open_()
     requests = read_requests(Path(plan.requests))
@@ -152,7 +158,7 @@ async def run(plan: WorkerPlan, open_: Callable[[], Sender], *, at_first: int) -
     commands = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     try:
-        await asyncio.gather(*(sender.send(requests[0]) for _ in range(at_first)))
+        await asyncio.gather(*(sender.send(requests[0]) for _ in range(plan.at_first)))
         print("ready", flush=True)  # noqa: T201 - the protocol with the parent
         word = (await commands.readline()).strip()
         if not word:
@@ -194,7 +200,7 @@ def main() -> None:
     def open_() -> Sender:
         return open_sender(plan.url, plan.path, timeout=plan.timeout, tolerance=plan.tolerance)
 
-    asyncio.run(run(plan, open_, at_first=1))
+    asyncio.run(run(plan, open_))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,8 @@ from plansmith_perf.errors import PerfError, WrongAnswer
 from plansmith_perf.load.encoded_requests import WRONG_ANSWER, one_line
 from plansmith_perf.peers.answers import Agreement, compare_answers
 from plansmith_perf.peers.driving import Contestant, RoundOptions, measure_round
-from plansmith_perf.peers.environments import PeerUnavailable
+from plansmith_perf.peers.peer import PeerUnavailable
 from plansmith_perf.peers.results import Comparison, PeerResult, PeerStatus
-from plansmith_perf.peers.server_peers import BASELINE
 from plansmith_perf.peers.subject import Subject, open_subject
 from plansmith_server.errors import ServerError
 
@@ -39,6 +38,7 @@ class ComparisonOptions:
         repository: the folder.
         model: its name.
         peers: in this order.
+        baseline: name of the one to which ratios are given.
         rounds: how often each is measured.
         measuring: how.
         samples: file of real inputs, or None for random values.
@@ -51,6 +51,7 @@ class ComparisonOptions:
     repository: Path
     model: str
     peers: Sequence[Peer]
+    baseline: str
     rounds: int
     measuring: RoundOptions
     samples: Path | None
@@ -151,7 +152,7 @@ def run_comparison(
         seconds=options.measuring.seconds,
         environment=describe_environment(server),
         complete=complete,
-        baseline=BASELINE,
+        baseline=options.baseline,
         peers=[entry.result() for entry in entries],
         notes=list(options.notes),
     )
@@ -171,7 +172,7 @@ def _open(entry: _Entry, subject: Subject, options: ComparisonOptions, stack: Ex
             contestant.ask_together,
             subject.requests,
             at_once=options.measuring.concurrency,
-            reduced_precision=peer.lower_precision and subject.reduced_precision,
+            reduced_precision=peer.reduced_precision(subject),
             tolerance=options.tolerance,
         )
         if entry.agreement.problem:

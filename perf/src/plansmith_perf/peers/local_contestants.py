@@ -64,7 +64,7 @@ class ClientContestant:
 
     def ask(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """See Contestant."""
-        name, outputs = self.subject.model.name, [tensor.name for tensor in self.subject.outputs]
+        name, outputs = self.subject.model.name, self.subject.outputs
 
         async def with_asyncio() -> dict[str, NDArray[Any]]:
             async with AsyncExitStack() as stack:
@@ -90,7 +90,7 @@ class ClientContestant:
         """See Contestant."""
         plan = _common(options, folder, self._requests, self._tolerance)
         plan |= {"kind": self.kind, "url": self.url, "model": self.subject.model.name}
-        plan["outputs"] = [tensor.name for tensor in self.subject.outputs]
+        plan["outputs"] = self.subject.outputs
         return [ClientPlan.model_validate(plan)]
 
     def counters(self) -> Counters | None:
@@ -124,7 +124,7 @@ class EngineContestant:
     def detail(self) -> str:
         """See Contestant."""
         calls = f"calls of {self.stack} {'request' if self.stack == 1 else 'requests'}"
-        return f"{self.subject.served_as}; {calls}" if self.spec.kind == "served" else calls
+        return f"{self.subject.described(self.subject.served_path)}; {calls}" if self.spec.kind == "served" else calls
 
     @property
     def processes(self) -> Sequence[psutil.Process]:

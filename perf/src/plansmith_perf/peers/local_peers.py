@@ -10,10 +10,10 @@ import onnxruntime
 
 from plansmith_build.linting.context import backend_of
 from plansmith_perf.peers.engines import load_engine, packages_of, spec_of
-from plansmith_perf.peers.environments import PeerUnavailable
 from plansmith_perf.peers.local_contestants import ClientContestant, EngineContestant
-from plansmith_perf.peers.peer import Opener, Peer
+from plansmith_perf.peers.peer import Opener, Peer, PeerUnavailable
 from plansmith_perf.peers.server_openers import family_of
+from plansmith_perf.peers.server_peers import computes_as_served
 from plansmith_server.gpu import gpu_is_usable
 
 if TYPE_CHECKING:
@@ -57,9 +57,7 @@ def _client(kind: ClientKind) -> Opener:
 def _engine(kind: EngineKind) -> Opener:
     @contextmanager
     def opened(subject: Subject, most: int) -> Iterator[Contestant]:
-        spec = spec_of(
-            kind, file=subject.file, outputs=[tensor.name for tensor in subject.outputs], served=subject.served
-        )
+        spec = spec_of(kind, file=subject.file, outputs=subject.outputs, served=subject.served)
         try:
             versions = packages_of(kind)
         except PackageNotFoundError as error:
@@ -75,7 +73,7 @@ def _served_by_a_runtime(subject: Subject) -> str:
 
 
 CLIENT_PEERS: Sequence[Peer] = tuple(
-    Peer(kind, name, "client", setup, source, _client(kind), lower_precision=True)
+    Peer(kind, name, "client", setup, source, _client(kind), reduced_precision=computes_as_served)
     for kind, name, setup, source in _CLIENTS
 )
 
@@ -87,7 +85,7 @@ ENGINE_PEERS: Sequence[Peer] = (
         f"the served file, runtime, precision and threads; {_IN_PROCESS}",
         "",
         _engine("served"),
-        lower_precision=True,
+        reduced_precision=computes_as_served,
         obstacle=_served_by_a_runtime,
     ),
     Peer(

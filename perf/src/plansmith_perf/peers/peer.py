@@ -1,4 +1,4 @@
-"""What is known of a peer before it is started."""
+"""What is known of a peer before it is started, and the error of one that cannot be."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from plansmith_perf.errors import PerfError
 from plansmith_perf.peers.driving import Contestant
 from plansmith_perf.peers.subject import Subject
 
 if TYPE_CHECKING:
     from plansmith_perf.peers.results import PeerKind
 
-__all__ = ["Opener", "Peer"]
+__all__ = ["Opener", "Peer", "PeerUnavailable"]
 
 Opener = Callable[[Subject, int], AbstractContextManager[Contestant]]
 """Starts a peer; the number is that of the requests that will be in flight."""
+
+
+class PeerUnavailable(PerfError):
+    """A peer cannot be installed here, or does not fit the model."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Peer:
         setup: in one line.
         source: address of the page that recommends it.
         open: starts it.
-        lower_precision: whether it computes what is served, which may be of lower precision than the reference.
+        reduced_precision: whether what it computes was allowed to be less exact than the reference.
         obstacle: why it cannot take the model, or "".
     """
 
@@ -40,5 +45,5 @@ class Peer:
     setup: str
     source: str
     open: Opener
-    lower_precision: bool = False
+    reduced_precision: Callable[[Subject], bool] = lambda _: False
     obstacle: Callable[[Subject], str] = lambda _: ""

@@ -1,65 +1,31 @@
-"""The peers that are servers: how each is set up, and which page recommends that."""
+"""The peers that are servers of plansmith's own installation: as it serves the model, and without its configuration."""
 
 from __future__ import annotations
 
-import os
-import sys
-import sysconfig
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plansmith_perf.peers.environments import REQUIREMENTS
-from plansmith_perf.peers.peer import Opener, Peer
-from plansmith_perf.peers.server_openers import (
-    BATCH_WAIT_SECONDS,
-    PROGRAMS,
-    Program,
-    default_triton,
-    open_plansmith,
-    open_program,
-)
+from plansmith_build.repository import CONFIG, CONFIGS
+from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.peers.peer import Peer
+from plansmith_perf.peers.server_openers import default_triton, open_configuration, open_plansmith
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from plansmith_build.repository import RepositoryModel
     from plansmith_perf.peers.subject import Subject
 
-__all__ = ["BASELINE", "SERVER_PEERS"]
+__all__ = ["DEFAULT_TRITON", "OWN", "SERVER_PEERS", "computes_as_served", "configuration_peers"]
 
-BASELINE = "FastAPI + ONNX Runtime"
-"""What most people write first; ratios are to this one."""
-
-_CORES = len(os.sched_getaffinity(0))
-_WAIT = f"{BATCH_WAIT_SECONDS * 1000:g} ms"
-_UVICORN = (
-    "-m",
-    "uvicorn",
-    "fastapi_app:app",
-    "--app-dir",
-    "{programs}",
-    "--host",
-    "127.0.0.1",
-    "--port",
-    "{http_port}",
-)
-_QUIET = ("--no-access-log", "--log-level", "warning")
-_FASTAPI = ("fastapi", "uvicorn", "onnxruntime")
+OWN = "plansmith"
+DEFAULT_TRITON = "Triton, default configuration"
+# The server's word for config.pbtxt alone, see `plansmith serve --config-name`.
+_NO_NAME = "none"
 
 
-def _server(program: Program) -> Opener:
-    return lambda subject, _: open_program(subject, program)
-
-
-def _library_path() -> str:
-    """Where this Python's libpython is: the environments of peers are made from it."""
-    homes = [sysconfig.get_config_var("LIBDIR"), str(Path(sys.base_prefix) / "lib")]
-    return os.pathsep.join(dict.fromkeys(filter(None, [*homes, os.environ.get("LD_LIBRARY_PATH", "")])))
-
-
-def _needs_one_tensor(subject: Subject) -> str:
-    if len(subject.inputs) == len(subject.outputs) == 1:
-        return ""
-    return "its adaptive batching takes one array and gives one, and the model has more"
+def computes_as_served(subject: Subject) -> bool:
+    """Whether the build allowed what is served to be less exact than the reference."""
+    return subject.is_reduced(subject.served_path)
 
 
 SERVER_PEERS: Sequence[Peer] = (
@@ -70,7 +36,7 @@ SERVER_PEERS: Sequence[Peer] = (
         "as `plansmith serve` serves it, HTTP with binary tensors",
         "",
         lambda subject, _: open_plansmith(subject, "http"),
-        lower_precision=True,
+        reduced_precision=computes_as_served,
     ),
     Peer(
         "plansmith-grpc",
@@ -79,109 +45,48 @@ SERVER_PEERS: Sequence[Peer] = (
         "the same server, gRPC",
         "",
         lambda subject, _: open_plansmith(subject, "grpc"),
-        lower_precision=True,
+        reduced_precision=computes_as_served,
     ),
     Peer(
         "triton-default",
-        "Triton, default configuration",
+        DEFAULT_TRITON,
         "server",
         "plansmith's onnxruntime backend; config.pbtxt: backend, batch size, tensors alone; HTTP, binary tensors",
         "https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_configuration.html",
         lambda subject, _: default_triton(subject),
     ),
-    Peer(
-        "fastapi",
-        BASELINE,
-        "server",
-        "uvicorn, one process; bytes in and out; async, in the thread pool if a call takes 1 ms or more",
-        "https://fastapi.tiangolo.com/async/",
-        _server(Program(REQUIREMENTS / "fastapi.txt", _FASTAPI, (*_UVICORN, *_QUIET), body="raw", path="/predict")),
-    ),
-    Peer(
-        "fastapi-workers",
-        f"FastAPI + ONNX Runtime, {_CORES} processes",
-        "server",
-        "the same with a uvicorn worker for each core",
-        "https://fastapi.tiangolo.com/deployment/server-workers/",
-        _server(
-            Program(
-                REQUIREMENTS / "fastapi.txt",
-                _FASTAPI,
-                (*_UVICORN, *_QUIET, "--workers", str(_CORES)),
-                body="raw",
-                path="/predict",
-            )
-        ),
-    ),
-    Peer(
-        "litserve",
-        "LitServe",
-        "server",
-        f"a LitAPI with batching up to the model's batch size, {_WAIT} wait; JSON",
-        "https://lightning.ai/docs/litserve/features/batching",
-        _server(
-            Program(
-                REQUIREMENTS / "litserve.txt",
-                ("litserve", "fastapi", "onnxruntime"),
-                (str(PROGRAMS / "litserve_server.py"),),
-                body="json",
-                path="/predict",
-            )
-        ),
-    ),
-    Peer(
-        "mlserver",
-        "MLServer",
-        "server",
-        f"a custom runtime, adaptive batching up to the model's batch size, {_WAIT} wait; gRPC with raw tensors",
-        "https://docs.seldon.ai/mlserver/user-guide/adaptive-batching",
-        _server(
-            Program(
-                REQUIREMENTS / "mlserver.txt",
-                ("mlserver", "onnxruntime"),
-                (str(PROGRAMS / "mlserver_server.py"),),
-                body="v2",
-                protocol="grpc",
-                variables={"PYTHONPATH": str(PROGRAMS)},
-            )
-        ),
-    ),
-    Peer(
-        "bentoml",
-        "BentoML",
-        "server",
-        "`bentoml serve` of a batchable API, up to the model's batch size; JSON",
-        "https://docs.bentoml.com/en/latest/get-started/adaptive-batching.html",
-        _server(
-            Program(
-                REQUIREMENTS / "bentoml.txt",
-                ("bentoml", "onnxruntime"),
-                (
-                    *("-m", "bentoml", "serve", "bentoml_service:OnnxService", "--working-dir", "{programs}"),
-                    *("--host", "127.0.0.1", "--port", "{http_port}"),
-                ),
-                body="json-list",
-                path="/predict",
-                variables={"BENTOML_DO_NOT_TRACK": "True"},
-            )
-        ),
-        obstacle=_needs_one_tensor,
-    ),
-    Peer(
-        "pytriton",
-        "PyTriton",
-        "server",
-        "`@batch` and its default dynamic batching; HTTP, binary tensors",
-        "https://triton-inference-server.github.io/pytriton/latest/binding_configuration",
-        _server(
-            Program(
-                REQUIREMENTS / "pytriton.txt",
-                ("nvidia-pytriton", "onnxruntime"),
-                (str(PROGRAMS / "pytriton_server.py"),),
-                body="v2",
-                # Its stub would take a system's libpython, whose standard library may be another.
-                variables={"LD_LIBRARY_PATH": _library_path()},
-            )
-        ),
-    ),
 )
+
+
+def configuration_peers(model: RepositoryModel, words: str) -> list[Peer]:
+    """The configurations that a command line names, by commas, each on a server of its own.
+
+    Args:
+        model: that is compared.
+        words: names as for `plansmith serve --config-name`; "none" for config.pbtxt.
+
+    Raises:
+        LoadTestMisconfigured: the model has no configuration of that name.
+    """
+    paths = {
+        _NO_NAME if path == CONFIG else path.removeprefix(f"{CONFIGS}/").removesuffix(".pbtxt"): path
+        for path in model.configurations
+    }
+    names = list(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
+    if unknown := [name for name in names if name not in paths]:
+        raise LoadTestMisconfigured(
+            f"--configs has {unknown[0]!r}; model {model.name!r} has: {', '.join(sorted(paths))}"
+        )
+    return [_configuration_peer(name, paths[name]) for name in names]
+
+
+def _configuration_peer(name: str, path: str) -> Peer:
+    return Peer(
+        name,
+        path,
+        "plansmith",
+        "the same repository on a server of its own, HTTP with binary tensors",
+        "",
+        lambda subject, _: open_configuration(subject, name, path),
+        reduced_precision=lambda subject: subject.is_reduced(path),
+    )

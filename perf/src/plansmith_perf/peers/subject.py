@@ -17,17 +17,16 @@ from plansmith_build.manifest import read_manifest
 from plansmith_build.repository import CONFIG, MANIFEST, ModelRepository
 from plansmith_client import Client
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.peers.bodies import Tensor
 from plansmith_perf.requests import CheckedRequest
 from plansmith_perf.samples import make_requests
 from plansmith_perf.tuning.variants import read_configs, variants_of
 from plansmith_server import ServerOptions, TritonServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from plansmith_build.repository import RepositoryModel
-    from plansmith_client import ModelMetadata, TensorSpec
+    from plansmith_client import ModelMetadata
 
 __all__ = ["Subject", "open_subject"]
 
@@ -45,10 +44,8 @@ class Subject:
         version: the newest, which is compared.
         metadata: as the server tells it.
         file: the version's portable ONNX file.
-        portable: the configuration for it, an `inference.ModelConfig`.
-        served: the configuration that the server has picked, an `inference.ModelConfig`.
-        served_path: of that one in the model's folder.
-        reduced_precision: whether the build found that it computes less exactly than FP32, and allowed it.
+        configs: the model's configurations, each an `inference.ModelConfig`, by path in its folder.
+        served_path: of the one that the server has picked.
         server: plansmith's own.
         requests: the inputs, and ONNX Runtime's answers in FP32 with the portable file.
         batch_size: rows a request.
@@ -60,10 +57,8 @@ class Subject:
     version: int
     metadata: ModelMetadata
     file: Path
-    portable: Any
-    served: Any
+    configs: Mapping[str, Any]
     served_path: str
-    reduced_precision: bool
     server: TritonServer
     requests: tuple[CheckedRequest, ...]
     batch_size: int
@@ -71,10 +66,24 @@ class Subject:
     folder: Path
 
     @property
-    def served_as(self) -> str:
-        """The configuration that is served, in a few words."""
-        files = model_files(self.served, self.file.parent)
-        return f"{self.served_path}: {backend_of(self.served)}, {files[0][1].name if files else 'no file'}"
+    def served(self) -> Any:
+        """The configuration that the server has picked, an `inference.ModelConfig`."""
+        return self.configs[self.served_path]
+
+    def described(self, path: str) -> str:
+        """A configuration in a few words."""
+        files = model_files(self.configs[path], self.file.parent)
+        return f"{path}: {backend_of(self.configs[path])}, {files[0][1].name if files else 'no file'}"
+
+    def is_reduced(self, path: str) -> bool:
+        """Whether the build found that a configuration computes less exactly than FP32, and allowed it."""
+        manifest = self.file.with_name(MANIFEST)
+        variants = variants_of(
+            {path: self.configs[path]},
+            read_manifest(manifest) if manifest.is_file() else None,
+            folder=self.file.parent,
+        )
+        return any(variant.reduced_precision for variant in variants)
 
     @property
     def batches(self) -> bool:
@@ -82,14 +91,9 @@ class Subject:
         return bool(self.metadata.max_batch_size)
 
     @property
-    def inputs(self) -> list[Tensor]:
-        """In the model's order."""
-        return [_tensor(spec) for spec in self.metadata.inputs]
-
-    @property
-    def outputs(self) -> list[Tensor]:
-        """In the model's order."""
-        return [_tensor(spec) for spec in self.metadata.outputs]
+    def outputs(self) -> list[str]:
+        """Names, in the model's order."""
+        return [spec.name for spec in self.metadata.outputs]
 
     def new_folder(self, name: str) -> Path:
         """An empty folder below `folder`."""
@@ -129,8 +133,7 @@ def open_subject(
     if not model.versions:
         raise LoadTestMisconfigured(f"model {name!r} has no version: build it with `plansmith build`")
     version = model.versions[-1]
-    portable = configs[CONFIG]
-    file = _portable_file(model, version, portable)
+    file = _portable_file(model, version, configs[CONFIG])
     options = ServerOptions(
         repository=repository, http_port=0, grpc_port=0, metrics_port=0, control="explicit", models=(name,)
     )
@@ -156,10 +159,8 @@ def open_subject(
             version=version,
             metadata=metadata,
             file=file,
-            portable=portable,
-            served=configs[served_path],
+            configs=configs,
             served_path=served_path,
-            reduced_precision=_is_reduced(model, version, served_path, configs[served_path]),
             server=server,
             requests=_with_reference(requests, file, metadata),
             batch_size=batch_size,
@@ -189,13 +190,6 @@ def _check_tensors(metadata: ModelMetadata) -> None:
             )
 
 
-def _is_reduced(model: RepositoryModel, version: int, path: str, config: Any) -> bool:
-    folder = model.version_path(version)
-    manifest = read_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
-    variants = variants_of({path: config}, manifest, folder=folder)
-    return any(variant.reduced_precision for variant in variants)
-
-
 def _with_reference(
     requests: tuple[CheckedRequest, ...], file: Path, metadata: ModelMetadata
 ) -> tuple[CheckedRequest, ...]:
@@ -207,7 +201,3 @@ def _with_reference(
         CheckedRequest(request.inputs, dict(zip(names, map(np.asarray, answer), strict=True)))
         for request, answer in zip(requests, answers, strict=True)
     )
-
-
-def _tensor(spec: TensorSpec) -> Tensor:
-    return Tensor(spec.name, spec.numpy_dtype.name, spec.shape)

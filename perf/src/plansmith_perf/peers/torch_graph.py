@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from plansmith_perf.peers.environments import PeerUnavailable
+from plansmith_perf.peers.peer import PeerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

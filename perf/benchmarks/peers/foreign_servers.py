@@ -1,0 +1,154 @@
+"""The servers of others: how each is set up, and which page recommends that."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peers.environments import REQUIREMENTS
+from peers.program import BATCH_WAIT_SECONDS, PROGRAMS, Program, open_program
+from plansmith_perf.peers.peer import Opener, Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from plansmith_perf.peers.subject import Subject
+
+__all__ = ["BASELINE", "FOREIGN_SERVERS"]
+
+BASELINE = "FastAPI + ONNX Runtime"
+"""What most people write first; ratios are to this one."""
+
+_CORES = len(os.sched_getaffinity(0))
+_WAIT = f"{BATCH_WAIT_SECONDS * 1000:g} ms"
+_UVICORN = (
+    "-m",
+    "uvicorn",
+    "fastapi_app:app",
+    "--app-dir",
+    "{programs}",
+    "--host",
+    "127.0.0.1",
+    "--port",
+    "{http_port}",
+)
+_QUIET = ("--no-access-log", "--log-level", "warning")
+_FASTAPI = ("fastapi", "uvicorn", "onnxruntime")
+
+
+def _server(program: Program) -> Opener:
+    return lambda subject, _: open_program(subject, program)
+
+
+def _library_path() -> str:
+    """Where this Python's libpython is: the environments of peers are made from it."""
+    homes = [sysconfig.get_config_var("LIBDIR"), str(Path(sys.base_prefix) / "lib")]
+    return os.pathsep.join(dict.fromkeys(filter(None, [*homes, os.environ.get("LD_LIBRARY_PATH", "")])))
+
+
+def _needs_one_tensor(subject: Subject) -> str:
+    if len(subject.metadata.inputs) == len(subject.metadata.outputs) == 1:
+        return ""
+    return "its adaptive batching takes one array and gives one, and the model has more"
+
+
+FOREIGN_SERVERS: Sequence[Peer] = (
+    Peer(
+        "fastapi",
+        BASELINE,
+        "server",
+        "uvicorn, one process; bytes in and out; async, in the thread pool if a call takes 1 ms or more",
+        "https://fastapi.tiangolo.com/async/",
+        _server(Program(REQUIREMENTS / "fastapi.txt", _FASTAPI, (*_UVICORN, *_QUIET), body="raw", path="/predict")),
+    ),
+    Peer(
+        "fastapi-workers",
+        f"FastAPI + ONNX Runtime, {_CORES} processes",
+        "server",
+        "the same with a uvicorn worker for each core",
+        "https://fastapi.tiangolo.com/deployment/server-workers/",
+        _server(
+            Program(
+                REQUIREMENTS / "fastapi.txt",
+                _FASTAPI,
+                (*_UVICORN, *_QUIET, "--workers", str(_CORES)),
+                body="raw",
+                path="/predict",
+            )
+        ),
+    ),
+    Peer(
+        "litserve",
+        "LitServe",
+        "server",
+        f"a LitAPI with batching up to the model's batch size, {_WAIT} wait; JSON",
+        "https://lightning.ai/docs/litserve/features/batching",
+        _server(
+            Program(
+                REQUIREMENTS / "litserve.txt",
+                ("litserve", "fastapi", "onnxruntime"),
+                (str(PROGRAMS / "litserve_server.py"),),
+                body="json",
+                path="/predict",
+            )
+        ),
+    ),
+    Peer(
+        "mlserver",
+        "MLServer",
+        "server",
+        f"a custom runtime, adaptive batching up to the model's batch size, {_WAIT} wait; gRPC with raw tensors",
+        "https://docs.seldon.ai/mlserver/user-guide/adaptive-batching",
+        _server(
+            Program(
+                REQUIREMENTS / "mlserver.txt",
+                ("mlserver", "onnxruntime"),
+                (str(PROGRAMS / "mlserver_server.py"),),
+                body="v2",
+                protocol="grpc",
+                variables={"PYTHONPATH": str(PROGRAMS)},
+            )
+        ),
+    ),
+    Peer(
+        "bentoml",
+        "BentoML",
+        "server",
+        "`bentoml serve` of a batchable API, up to the model's batch size; JSON",
+        "https://docs.bentoml.com/en/latest/get-started/adaptive-batching.html",
+        _server(
+            Program(
+                REQUIREMENTS / "bentoml.txt",
+                ("bentoml", "onnxruntime"),
+                (
+                    *("-m", "bentoml", "serve", "bentoml_service:OnnxService", "--working-dir", "{programs}"),
+                    *("--host", "127.0.0.1", "--port", "{http_port}"),
+                ),
+                body="json-list",
+                path="/predict",
+                variables={"BENTOML_DO_NOT_TRACK": "True"},
+            )
+        ),
+        obstacle=_needs_one_tensor,
+    ),
+    Peer(
+        "pytriton",
+        "PyTriton",
+        "server",
+        "`@batch` and its default dynamic batching; HTTP, binary tensors",
+        "https://triton-inference-server.github.io/pytriton/latest/binding_configuration",
+        _server(
+            Program(
+                REQUIREMENTS / "pytriton.txt",
+                ("nvidia-pytriton", "onnxruntime"),
+                (str(PROGRAMS / "pytriton_server.py"),),
+                body="v2",
+                # Its stub would take a system's libpython, whose standard library may be another.
+                variables={"LD_LIBRARY_PATH": _library_path()},
+            )
+        ),
+    ),
+)
