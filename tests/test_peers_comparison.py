@@ -24,6 +24,7 @@ from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.peers.catalogue import PEERS, choose_peers
 from plansmith_perf.peers.comparing import ComparisonOptions, run_comparison
 from plansmith_perf.peers.driving import RoundOptions
+from plansmith_perf.peers.engine_driver import EnginePlan
 from plansmith_perf.peers.engines import load_engine, spec_of
 from plansmith_perf.peers.local_contestants import ClientContestant, EngineContestant
 from plansmith_perf.peers.peer import Peer
@@ -163,7 +164,7 @@ def other_outputs() -> Peer:
     @contextmanager
     def opened(subject, most):
         spec = spec_of("onnxruntime", file=subject.file, outputs=["nothing"], served=None)
-        yield EngineContestant(spec, load_engine(spec), subject, {}, most)
+        yield EngineContestant(load_engine(spec), spec.outputs, EnginePlan, {"engine": spec}, subject, {}, most)
 
     return Peer("asked for what is not there", "asked for what is not there", "in process", "a test's own", "", opened)
 

@@ -91,6 +91,7 @@ TABLES: dict[str, Callable[[], list[Row]]] = {
     "summary": summary,
     "peers mlp": lambda: peers("mlp"),
     "peers resnet50": lambda: peers("resnet50"),
+    "frameworks": lambda: peers("frameworks"),
     "tuning": tuning,
     "load generator": generator,
 }

@@ -18,7 +18,7 @@ from plansmith_perf.load.encoded_requests import RIGHT, WRONG_ANSWER, one_line
 from plansmith_perf.load.recording import RequestLog, write_logs
 from plansmith_perf.load.worker import WorkerPlan
 from plansmith_perf.peers.conversation import read_arrays, wait_for_start
-from plansmith_perf.peers.engines import EngineSpec, load_engine
+from plansmith_perf.peers.engines import Compute, EngineSpec, load_engine
 from plansmith_perf.peers.stacking import answers_of, stack_requests
 from plansmith_perf.requests import check_answer
 
@@ -27,28 +27,47 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["EnginePlan", "main"]
+__all__ = ["CallsPlan", "EnginePlan", "drive", "main"]
 
 
-class EnginePlan(WorkerPlan):
-    """What a process has to do.
+class CallsPlan(WorkerPlan):
+    """What a process has to do, whatever it computes with.
+
+    Attributes:
+        outputs: their names, in the model's order.
+        stack: requests a call.
+    """
+
+    outputs: tuple[str, ...]
+    stack: int
+
+
+class EnginePlan(CallsPlan):
+    """The same with an engine that reads ONNX.
 
     Attributes:
         engine: what computes.
-        stack: requests a call.
     """
 
     module: ClassVar[str] = "plansmith_perf.peers.engine_driver"
 
     engine: EngineSpec
-    stack: int
 
 
 def main() -> None:
     """Run the plan that the command line names."""
     plan = EnginePlan.model_validate_json(Path(sys.argv[1]).read_bytes())
+    drive(plan, load_engine(plan.engine))
+
+
+def drive(plan: CallsPlan, compute: Compute) -> None:
+    """Wait for the start, compute until the end, and write down how long each call took.
+
+    Args:
+        plan: what to do.
+        compute: a loaded model.
+    """
     calls = _calls(plan)
-    compute = load_engine(plan.engine)
     compute(calls[0].inputs)
     start = wait_for_start()
     time.sleep(max(0.0, (start - time.monotonic_ns()) / 1e9))
@@ -73,7 +92,7 @@ class _Call:
     right: list[bytes] = field(default_factory=list)
 
 
-def _calls(plan: EnginePlan) -> list[_Call]:
+def _calls(plan: CallsPlan) -> list[_Call]:
     """Every request as part of a call; put together before the load, because a caller may hold one array as well."""
     pairs = read_arrays(Path(plan.requests))
     calls = []
@@ -83,12 +102,12 @@ def _calls(plan: EnginePlan) -> list[_Call]:
     return calls
 
 
-def _check(plan: EnginePlan, call: _Call, outputs: Sequence[NDArray[Any]]) -> list[str]:
+def _check(plan: CallsPlan, call: _Call, outputs: Sequence[NDArray[Any]]) -> list[str]:
     """An outcome for each request: compared whole at first, and by bytes from then on."""
     told = [output.tobytes() for output in outputs]
     if told == call.right:
         return [RIGHT] * plan.stack
-    answers = answers_of(outputs, plan.engine.outputs, plan.stack)
+    answers = answers_of(outputs, plan.outputs, plan.stack)
     outcomes = []
     for answer, expected in zip(answers, call.expected, strict=True):
         try:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Compute", "EngineKind", "EngineSpec", "load_engine", "packages_of", "spec_of"]
 
-EngineKind = Literal["onnxruntime", "openvino", "served", "pytorch", "cuda", "tensorrt"]
+EngineKind = Literal["onnxruntime", "openvino", "served", "cuda", "tensorrt"]
 
 Compute = Callable[[Mapping[str, "NDArray[Any]"]], "list[NDArray[Any]]"]
 """Takes the inputs by name and gives the outputs in the model's order."""
@@ -36,7 +36,7 @@ _PROVIDERS = {
     "cuda": ("CUDAExecutionProvider",),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
 }
-_PACKAGES = {"openvino": ("openvino",), "served": ("onnxruntime", "openvino"), "pytorch": ("torch",)}
+_PACKAGES = {"openvino": ("openvino",), "served": ("onnxruntime", "openvino")}
 
 
 class EngineSpec(BaseModel):
@@ -88,10 +88,6 @@ def load_engine(spec: EngineSpec) -> Compute:
             return _load_served(spec)
         if spec.kind == "openvino":
             return _load_openvino(spec)
-        if spec.kind == "pytorch":
-            from plansmith_perf.peers.torch_graph import load_torch_graph  # noqa: PLC0415 - torch is optional
-
-            return load_torch_graph(Path(spec.file), spec.outputs)
         return _load_onnxruntime(spec)
     except PerfError:
         raise

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from plansmith_perf.peers.client_calls import ClientKind, is_async, open_async_call, open_calls
 from plansmith_perf.peers.client_driver import ClientPlan
 from plansmith_perf.peers.conversation import write_arrays
-from plansmith_perf.peers.engine_driver import EnginePlan
 from plansmith_perf.peers.server_contestants import LOADED_REQUESTS, in_threads
 from plansmith_perf.peers.stacking import answers_of, best_stack, stack_requests
 
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
     from plansmith_perf.load.worker import WorkerPlan
     from plansmith_perf.peers.answers import Agreement
     from plansmith_perf.peers.driving import RoundOptions
-    from plansmith_perf.peers.engines import Compute, EngineSpec
+    from plansmith_perf.peers.engine_driver import CallsPlan
+    from plansmith_perf.peers.engines import Compute
     from plansmith_perf.peers.subject import Subject
 
 __all__ = ["ClientContestant", "EngineContestant"]
@@ -103,19 +103,25 @@ class EngineContestant:
     """A model in process.
 
     Attributes:
-        spec: what computes.
-        compute: the same, loaded in this process for the comparison of answers; given up by `prepare`.
+        compute: it, loaded in this process for the comparison of answers; given up by `prepare`.
+        outputs: their names, in the model's order.
+        plan: of the process that a round computes in.
+        engine: what that plan says of what computes, besides what every plan has.
         subject: what is compared.
         versions: of the runtime.
         most: requests in flight.
+        described: what computes, in a few words; may be empty.
         stack: requests a call; known after `prepare`.
     """
 
-    spec: EngineSpec
     compute: Compute | None
+    outputs: Sequence[str]
+    plan: type[CallsPlan]
+    engine: Mapping[str, Any]
     subject: Subject
     versions: Mapping[str, str]
     most: int
+    described: str = ""
     stack: int = field(default=1, init=False)
     _requests: Path | None = field(default=None, init=False)
     _tolerance: float = field(default=0.0, init=False)
@@ -124,7 +130,7 @@ class EngineContestant:
     def detail(self) -> str:
         """See Contestant."""
         calls = f"calls of {self.stack} {'request' if self.stack == 1 else 'requests'}"
-        return f"{self.subject.described(self.subject.served_path)}; {calls}" if self.spec.kind == "served" else calls
+        return f"{self.described}; {calls}" if self.described else calls
 
     @property
     def processes(self) -> Sequence[psutil.Process]:
@@ -134,7 +140,7 @@ class EngineContestant:
     def ask(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """See Contestant."""
         assert self.compute is not None  # noqa: S101 - asked before `prepare`
-        return answers_of(self.compute(inputs), self.spec.outputs, 1)[0]
+        return answers_of(self.compute(inputs), self.outputs, 1)[0]
 
     def ask_together(self, inputs: Sequence[Mapping[str, NDArray[Any]]]) -> Sequence[dict[str, NDArray[Any]]]:
         """See Contestant: as one call, if the model takes that many."""
@@ -142,7 +148,7 @@ class EngineContestant:
         if self.subject.batches:
             # As in `best_stack`: what the model does not take will not be asked under load either.
             with contextlib.suppress(Exception):
-                return answers_of(self.compute(stack_requests(inputs)), self.spec.outputs, len(inputs))
+                return answers_of(self.compute(stack_requests(inputs)), self.outputs, len(inputs))
         return [self.ask(one) for one in inputs]
 
     def prepare(self, agreement: Agreement) -> None:
@@ -159,8 +165,8 @@ class EngineContestant:
     def plans(self, options: RoundOptions, folder: Path) -> Sequence[WorkerPlan]:
         """See Contestant."""
         plan = _common(options, folder, self._requests, self._tolerance)
-        plan |= {"engine": self.spec, "stack": self.stack}
-        return [EnginePlan.model_validate(plan)]
+        plan |= {**self.engine, "outputs": self.outputs, "stack": self.stack}
+        return [self.plan.model_validate(plan)]
 
     def counters(self) -> Counters | None:
         """See Contestant: it has no server."""

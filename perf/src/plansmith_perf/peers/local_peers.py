@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import onnxruntime
 
 from plansmith_build.linting.context import backend_of
+from plansmith_perf.peers.engine_driver import EnginePlan
 from plansmith_perf.peers.engines import load_engine, packages_of, spec_of
 from plansmith_perf.peers.local_contestants import ClientContestant, EngineContestant
 from plansmith_perf.peers.peer import Opener, Peer, PeerUnavailable
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from plansmith_perf.peers.engines import EngineKind
     from plansmith_perf.peers.subject import Subject
 
-__all__ = ["CLIENT_PEERS", "ENGINE_PEERS", "peers_for_a_gpu"]
+__all__ = ["CLIENT_PEERS", "ENGINE_PEERS", "IN_PROCESS", "peers_for_a_gpu"]
 
 _EXAMPLES = "https://github.com/triton-inference-server/client/tree/main/src/python/examples"
 _CLIENTS: Sequence[tuple[ClientKind, str, str, str]] = (
@@ -35,7 +36,7 @@ _CLIENTS: Sequence[tuple[ClientKind, str, str, str]] = (
     ("sdk-http", "plansmith client, HTTP, threads", "one client for all threads", ""),
     ("tritonclient-http", "tritonclient, HTTP, threads", "a client for each thread, as it must be", _EXAMPLES),
 )
-_IN_PROCESS = "requests put together to the size of call that is the fastest, every core, no server"
+IN_PROCESS = "requests put together to the size of call that is the fastest, every core, no server"
 
 
 def _client(kind: ClientKind) -> Opener:
@@ -62,7 +63,11 @@ def _engine(kind: EngineKind) -> Opener:
             versions = packages_of(kind)
         except PackageNotFoundError as error:
             raise PeerUnavailable(f"{error.name} is not installed: pip install {error.name}") from error
-        yield EngineContestant(spec, load_engine(spec), subject, versions, most)
+        described = subject.described(subject.served_path) if kind == "served" else ""
+        own = {"engine": spec}
+        yield EngineContestant(
+            load_engine(spec), spec.outputs, EnginePlan, own, subject, versions, most, described=described
+        )
 
     return opened
 
@@ -82,7 +87,7 @@ ENGINE_PEERS: Sequence[Peer] = (
         "engine",
         "plansmith's engine in process",
         "in process",
-        f"the served file, runtime, precision and threads; {_IN_PROCESS}",
+        f"the served file, runtime, precision and threads; {IN_PROCESS}",
         "",
         _engine("served"),
         reduced_precision=computes_as_served,
@@ -92,7 +97,7 @@ ENGINE_PEERS: Sequence[Peer] = (
         "onnxruntime",
         "ONNX Runtime in process",
         "in process",
-        f"FP32, default options; {_IN_PROCESS}",
+        f"FP32, default options; {IN_PROCESS}",
         "https://onnxruntime.ai/docs/get-started/with-python.html",
         _engine("onnxruntime"),
     ),
@@ -100,17 +105,9 @@ ENGINE_PEERS: Sequence[Peer] = (
         "openvino",
         "OpenVINO in process",
         "in process",
-        f"FP32 (INFERENCE_PRECISION_HINT f32); {_IN_PROCESS}",
+        f"FP32 (INFERENCE_PRECISION_HINT f32); {IN_PROCESS}",
         "https://docs.openvino.ai/2026/openvino-workflow/running-inference.html",
         _engine("openvino"),
-    ),
-    Peer(
-        "pytorch",
-        "PyTorch in process",
-        "in process",
-        f"the graph's operators as torch's, inference mode; {_IN_PROCESS}",
-        "https://docs.pytorch.org/docs/stable/generated/torch.autograd.grad_mode.inference_mode.html",
-        _engine("pytorch"),
     ),
 )
 
@@ -124,7 +121,7 @@ def peers_for_a_gpu() -> tuple[list[Peer], str]:
         "TensorrtExecutionProvider": ("tensorrt", "ONNX Runtime in process, TensorRT"),
     }
     there = [kinds[provider] for provider in onnxruntime.get_available_providers() if provider in kinds]
-    setup = f"FP32, execution provider of ONNX Runtime; {_IN_PROCESS}"
+    setup = f"FP32, execution provider of ONNX Runtime; {IN_PROCESS}"
     source = "https://onnxruntime.ai/docs/execution-providers/"
     peers = [Peer(kind, name, "in process", setup, source, _engine(kind)) for kind, name in there]
     missing = [
