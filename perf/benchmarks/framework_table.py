@@ -1,8 +1,8 @@
 """One network in the framework that it was written in and in the engines that run what was exported: ResNet-50.
 
-`python perf/benchmarks/framework_table.py [--output FOLDER]` exports a PyTorch module with `plansmith export`, builds it
-with `plansmith build`, and measures PyTorch, ONNX Runtime and OpenVINO in process, in FP32 and in turn; where there is
-an NVIDIA GPU also PyTorch, CUDA and TensorRT on it. Every answer is compared. `frameworks.json` is a result of
+`python perf/benchmarks/framework_table.py [--output FOLDER]` exports a PyTorch module with `plansmith export`, builds
+it with `plansmith build`, and measures PyTorch, ONNX Runtime and OpenVINO in process, in FP32 and in turn; where there
+is an NVIDIA GPU also PyTorch, CUDA and TensorRT on it. Every answer is compared. `frameworks.json` is a result of
 `plansmith bench compare`, with ratios to PyTorch on the CPU. `--short` takes a small network and a moment.
 """
 

@@ -4,62 +4,26 @@ from __future__ import annotations
 
 import datetime as dt
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from plansmith_client import Client
 from plansmith_client.addresses import Address
 from plansmith_perf.environment import describe_environment
 from plansmith_perf.errors import LoadTestMisconfigured, PerfError
 from plansmith_perf.generators import with_own_workers, with_perf_analyzer
-from plansmith_perf.results import ClosedLoop, LoadTestResult, OpenLoop
+from plansmith_perf.results import LoadTestResult
 from plansmith_perf.samples import make_requests
-from plansmith_perf.slo import Slo, highest_rate
+from plansmith_perf.slo import highest_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from plansmith_perf.load.measuring import MeasuringOptions
-    from plansmith_perf.results import Measurement, SloOutcome
+    from plansmith_perf.benchmark_options import BenchmarkOptions
+    from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop, SloOutcome
 
-__all__ = ["BenchmarkOptions", "run_benchmark"]
-
-
-@dataclass(frozen=True)
-class BenchmarkOptions:
-    """What to measure.
-
-    Attributes:
-        url: the server.
-        model: its model's name.
-        version: of the model; "" for the server's choice.
-        loads: in this order; with an SLO those of its search are measured instead.
-        samples: file of real samples, or None for random values.
-        golden: file of the right answers to them, or None.
-        distinct_inputs: at most so many different requests.
-        batch_size: rows a request.
-        measuring: how each load is measured.
-        tool: what makes the load: plansmith itself, or NVIDIA's perf_analyzer.
-        rounds: how often the series of loads is measured; one after the other, so that what changes on the machine
-            meets all loads alike.
-        slo: find the highest rate that keeps it.
-        arrivals: how that search spaces requests.
-    """
-
-    url: str
-    model: str
-    version: str
-    loads: tuple[ClosedLoop | OpenLoop, ...]
-    samples: Path | None
-    golden: Path | None
-    distinct_inputs: int
-    batch_size: int
-    measuring: MeasuringOptions
-    tool: Literal["plansmith", "perf_analyzer"] = "plansmith"
-    rounds: int = 1
-    slo: Slo | None = None
-    arrivals: Literal["poisson", "constant"] = "poisson"
+__all__ = ["run_benchmark"]
 
 
 def run_benchmark(

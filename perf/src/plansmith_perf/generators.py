@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plansmith_client import Model
-    from plansmith_perf.benchmark import BenchmarkOptions
+    from plansmith_perf.benchmark_options import BenchmarkOptions
     from plansmith_perf.load.measuring import MeasuringOptions
     from plansmith_perf.requests import CheckedRequest
     from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from plansmith_client.commands.options import JsonOption, UrlOption  # noqa: TC001
-from plansmith_perf.benchmark import BenchmarkOptions, run_benchmark
+from plansmith_perf.benchmark import run_benchmark
+from plansmith_perf.benchmark_options import BenchmarkOptions
 from plansmith_perf.commands.bench_table import name_of, show_result
 from plansmith_perf.commands.option_ranges import (
     check_not_negative,
