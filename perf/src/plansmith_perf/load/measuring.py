@@ -26,6 +26,7 @@ from plansmith_perf.results import ClosedLoop, OpenLoop
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from plansmith_perf.load.senders import GrpcSending
     from plansmith_perf.results import Measurement
 
 __all__ = ["MeasuringOptions", "Target", "default_workers", "measure"]
@@ -67,6 +68,7 @@ class MeasuringOptions:
         tolerance: see `check_answer`.
         percentiles: asked for, in per cent.
         seed: of Poisson arrivals.
+        grpc: what speaks it.
     """
 
     seconds: float
@@ -76,6 +78,7 @@ class MeasuringOptions:
     tolerance: float
     percentiles: Sequence[float]
     seed: int
+    grpc: GrpcSending = "own"
 
 
 def default_workers() -> int:
@@ -176,6 +179,7 @@ def _plans(target: Target, load: ClosedLoop | OpenLoop, options: MeasuringOption
                 requests=str(target.requests),
                 records=str(folder / f"records-{number}.npy"),
                 offset=number,
+                grpc=options.grpc,
             )
         )
     return plans

@@ -24,7 +24,7 @@ from plansmith_client.operations import Infer
 from plansmith_client.transports.grpc_wire import RPCS
 from plansmith_perf.load.encoded_requests import RIGHT, EncodedRequest
 from plansmith_perf.load.recording import RequestLog, write_logs
-from plansmith_perf.load.senders import Sender, open_sender
+from plansmith_perf.load.senders import GrpcSending, Sender, open_sender
 from plansmith_perf.load.timers import PreciseTimer
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class WorkerPlan(BaseModel):
         records: the .npy file to write; the outcomes go to the .json file beside it.
         offset: which request comes first.
         at_first: requests at once before the load, see `run`.
+        grpc: what speaks it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -74,6 +75,7 @@ class WorkerPlan(BaseModel):
     records: str
     offset: int
     at_first: int = 1
+    grpc: GrpcSending = "own"
 
 
 async def send(sender: Sender, request: EncodedRequest, due: int | None, log: RequestLog) -> bool:
@@ -198,7 +200,7 @@ def main() -> None:
     plan = WorkerPlan.model_validate_json(Path(sys.argv[1]).read_bytes())
 
     def open_() -> Sender:
-        return open_sender(plan.url, plan.path, timeout=plan.timeout, tolerance=plan.tolerance)
+        return open_sender(plan.url, plan.path, timeout=plan.timeout, tolerance=plan.tolerance, grpc=plan.grpc)
 
     asyncio.run(run(plan, open_))
 
