@@ -107,6 +107,32 @@ def test_where_a_request_fails_what_was_measured_before_is_kept(plansmith, serve
     assert [measured.load.concurrency for measured in result.measurements] == [1]
 
 
+@pytest.fixture
+def naps(tmp_path):
+    """Inputs of the model that takes as long as it is told: an answer each 0.8 s."""
+    np.savez(tmp_path / "naps.npz", seconds=np.full((2, 1), 0.8, np.float32))
+    return tmp_path / "naps.npz"
+
+
+def test_a_run_that_it_does_not_find_stable_is_a_result_that_says_so(bench, server, naps):
+    # Windows of a third of a second: in no three in a row is there an answer.
+    (measured,) = bench("slow", "--url", server.grpc_url, "-c", "1", "--samples", naps).measurements
+    assert measured.complete
+    assert not measured.stability.stable
+    assert len(measured.stability.throughput) > 3
+    assert 0.0 in measured.stability.throughput
+    assert any("not stable: in no 3 of its windows" in note for note in measured.notes)
+    assert measured.latency is None or measured.latency.mean == pytest.approx(800_000, rel=0.5)
+    assert measured.throughput <= 2 / 0.8
+
+
+def test_an_unstable_run_keeps_no_objective_and_is_no_failure(plansmith, server, naps, tmp_path):
+    words = ("slow", "--url", server.grpc_url, "--samples", naps, "--slo", "p50=5s", "--tool", "perf_analyzer")
+    done = plansmith("bench", *words, *SHORT, expect=3, cwd=tmp_path)
+    assert "p50" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_golden_answers_are_refused_because_it_looks_at_none(plansmith, committed_server, held_out, tmp_path):
     np.savez(tmp_path / "samples.npz", images=held_out["images"][:4])
     words = ("--samples", "samples.npz", "--golden", "samples.npz", "--tool", "perf_analyzer")

@@ -74,7 +74,9 @@ class Slo:
         # One request may be on its way at the end that was not at the beginning.
         if in_time < _KEEPING_UP * measured.requests - 1:
             return f"{in_time:,.0f} of {measured.requests:,} requests were answered when time was over: a queue grew"
-        found = measured.latency.percentiles[f"{self.percentile:g}"]
+        found = measured.latency.percentiles.get(f"{self.percentile:g}")
+        if found is None:
+            return f"the load generator could not tell p{self.percentile:g}"
         return f"p{self.percentile:g} is {found / 1000:,.3f} ms" if found > self.limit else ""
 
 

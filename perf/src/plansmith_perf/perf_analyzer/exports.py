@@ -13,9 +13,10 @@ from plansmith_perf.errors import PerfError
 from plansmith_perf.load.analysis import Records
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["PERCENTILES", "PerfAnalyzerReport", "RequestTimes", "read_report"]
+__all__ = ["PERCENTILES", "PerfAnalyzerReport", "RequestTimes", "Window", "read_report"]
 
 # Those that its CSV has.
 PERCENTILES = (50, 90, 95, 99)
@@ -35,20 +36,52 @@ class RequestTimes:
 
 
 @dataclass(frozen=True)
+class Window:
+    """What perf_analyzer said of one of its windows.
+
+    Attributes:
+        rows_per_second: 0 where nothing was answered.
+        mean_latency: microseconds; None where nothing was answered.
+    """
+
+    rows_per_second: float
+    mean_latency: float | None
+
+
+@dataclass(frozen=True)
 class PerfAnalyzerReport:
     """What perf_analyzer has measured.
 
     Attributes:
         rows_per_second: as it counted them; it calls them inferences.
-        latency: microseconds by per cent.
-        mean_latency: microseconds.
+        latency: microseconds by per cent; empty where it did not settle.
+        mean_latency: microseconds; None where nothing was answered.
         times: of each request, where it was asked for them.
+        windows: all that it measured, in order.
+        settled: whether it found as many in a row with answers as it wants.
     """
 
     rows_per_second: float
     latency: dict[int, float]
-    mean_latency: float
+    mean_latency: float | None
     times: RequestTimes | None
+    windows: tuple[Window, ...]
+    settled: bool = True
+
+    @classmethod
+    def of_windows(cls, windows: Sequence[Window]) -> PerfAnalyzerReport:
+        """What there is to know where it did not settle: it writes no files then."""
+        rates = [window.rows_per_second for window in windows]
+        answered = sum(rates)
+        total = sum(window.rows_per_second * window.mean_latency for window in windows if window.mean_latency)
+        return cls(
+            rows_per_second=answered / len(rates) if rates else 0.0,
+            latency={},
+            mean_latency=total / answered if answered else None,
+            times=None,
+            windows=tuple(windows),
+            settled=False,
+        )
 
 
 class _Request(BaseModel):
@@ -77,12 +110,13 @@ _PARTS = (
 )
 
 
-def read_report(report: Path, export: Path | None) -> PerfAnalyzerReport:
+def read_report(report: Path, export: Path | None, windows: Sequence[Window]) -> PerfAnalyzerReport:
     """Read what perf_analyzer has written about one load.
 
     Args:
         report: its CSV file.
         export: its `--profile-export-file`; None where there is none.
+        windows: what it said of them.
 
     Raises:
         PerfError: a file is not what perf_analyzer 2.51 writes.
@@ -95,6 +129,7 @@ def read_report(report: Path, export: Path | None) -> PerfAnalyzerReport:
             latency={percent: float(row[f"p{percent} latency"]) for percent in PERCENTILES},
             mean_latency=sum(float(row[part]) for part in _PARTS if part in row),
             times=_times(export) if export is not None else None,
+            windows=tuple(windows),
         )
     except (KeyError, ValueError, IndexError, ValidationError) as error:
         raise PerfError(f"perf_analyzer wrote a report of another form: {error}") from error

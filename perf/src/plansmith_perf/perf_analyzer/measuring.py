@@ -15,7 +15,8 @@ from plansmith_perf.load.server_side import read_counters, server_side
 from plansmith_perf.load.summary import summarize
 from plansmith_perf.load.usage import server_processes
 from plansmith_perf.load.watching import Watch
-from plansmith_perf.results import ClosedLoop, Distribution, Measurement, OpenLoop, Usage
+from plansmith_perf.perf_analyzer.program import WINDOWS
+from plansmith_perf.results import ClosedLoop, Distribution, Measurement, OpenLoop, Stability, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +29,11 @@ __all__ = ["measure_with_perf_analyzer"]
 
 _UNCHECKED = "perf_analyzer does not look at the answers"
 _FROM_THE_SEND = "perf_analyzer counts latency from the moment of sending: what was sent late does not show"
+_NOT_SETTLED = (
+    "not stable: in no {wanted} of its windows in a row did perf_analyzer see an answer; it tells no more than "
+    "throughput and mean latency then, the warm-up included: measure for longer with --seconds"
+)
+_DROPPED = "not stable: in {count} of perf_analyzer's {total} windows nothing was answered"
 _SUMS_ONLY = (
     "perf_analyzer told no more than mean and percentiles: with the times of each request it exports its inputs and "
     "outputs as text, and those of this model are too large for that; so the warm-up is in its figures"
@@ -90,8 +96,20 @@ def measure_with_perf_analyzer(
         measured = _from_times(report.times, load, options, question.batch_size, watch)
     else:
         measured = _from_sums(report, load, total, question.batch_size, watch)
-        notes.append(_SUMS_ONLY)
-    return measured.model_copy(update={"notes": [*measured.notes, *notes]}), ""
+        notes.append(_SUMS_ONLY if report.settled else _NOT_SETTLED.format(wanted=WINDOWS))
+    empty = sum(not window.rows_per_second for window in report.windows)
+    if report.settled and not empty:
+        return measured.model_copy(update={"notes": [*measured.notes, *notes]}), ""
+    if report.settled:
+        notes.append(_DROPPED.format(count=empty, total=len(report.windows)))
+    shaky = _unstable([window.rows_per_second / question.batch_size for window in report.windows])
+    return measured.model_copy(update={"notes": [*measured.notes, *notes], "stability": shaky}), ""
+
+
+def _unstable(rates: Sequence[float]) -> Stability:
+    mean = sum(rates) / len(rates) if rates else 0.0
+    spread = max(abs(rate - mean) for rate in rates) / mean if mean else 0.0
+    return Stability(stable=False, throughput=list(rates), spread=spread)
 
 
 def _from_times(
@@ -121,14 +139,16 @@ def _from_sums(
 ) -> Measurement:
     requests_per_second = report.rows_per_second / batch_size
     requests = round(requests_per_second * seconds)
-    latency = Distribution(
-        count=requests,
-        mean=report.mean_latency,
-        minimum=None,
-        maximum=None,
-        percentiles={f"{percent:g}": value for percent, value in report.latency.items()},
-        histogram=None,
-    )
+    latency = None
+    if report.mean_latency is not None:
+        latency = Distribution(
+            count=requests,
+            mean=report.mean_latency,
+            minimum=None,
+            maximum=None,
+            percentiles={f"{percent:g}": value for percent, value in report.latency.items()},
+            histogram=None,
+        )
     return Measurement(
         load=load,
         seconds=seconds,
