@@ -123,6 +123,10 @@ class Measurement(_Part):
     service: Annotated[Distribution | None, Field(description="from the time when it was really sent")]
     dispatch_lag: Annotated[Distribution | None, Field(description="how late it was sent")]
     stability: Stability | None
+    latency_growth: Annotated[
+        float | None,
+        Field(description="open loop: seconds by which the latency grows each second: the share that is too much"),
+    ] = None
     timeline: list[TimelineSecond]
     server_side: ServerSide | None
     server_usage: Usage | None

@@ -21,6 +21,8 @@ _MICROSECONDS = {"us": 1.0, "ms": 1e3, "s": 1e6}
 _ERRORS_ALLOWED = 0.001
 # Less than this share of what was sent came back in time: the queue grows, and no limit would hold for long.
 _KEEPING_UP = 0.95
+# The latency grows by more than this each second: the same, before the queue is long.
+_GROWTH_ALLOWED = 0.01
 _PRECISION = 1.05
 _MOST_STEPS = 24
 _LOWEST_RATE = 1.0
@@ -70,14 +72,24 @@ class Slo:
             return "the measurement was broken off"
         if measured.error_rate > _ERRORS_ALLOWED:
             return f"{measured.error_rate:.2%} of the requests failed"
-        in_time = measured.throughput * measured.seconds
-        # One request may be on its way at the end that was not at the beginning.
-        if in_time < _KEEPING_UP * measured.requests - 1:
-            return f"{in_time:,.0f} of {measured.requests:,} requests were answered when time was over: a queue grew"
+        if overload := _overload(measured):
+            return overload
         found = measured.latency.percentiles.get(f"{self.percentile:g}")
         if found is None:
             return f"the load generator could not tell p{self.percentile:g}"
         return f"p{self.percentile:g} is {found / 1000:,.3f} ms" if found > self.limit else ""
+
+
+def _overload(measured: Measurement) -> str:
+    """How it shows that more was asked than answered; "" where it does not."""
+    in_time = measured.throughput * measured.seconds
+    # One request may be on its way at the end that was not at the beginning.
+    if in_time < _KEEPING_UP * measured.requests - 1:
+        return f"{in_time:,.0f} of {measured.requests:,} requests were answered when time was over: a queue grew"
+    growth = measured.latency_growth
+    if growth is not None and growth > _GROWTH_ALLOWED:
+        return f"the latency grew by {growth * 1000:,.0f} ms each second: a queue grew"
+    return ""
 
 
 def highest_rate(

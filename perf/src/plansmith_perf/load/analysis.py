@@ -22,6 +22,7 @@ __all__ = [
     "Records",
     "answers_per_second",
     "distribution",
+    "latency_growth",
     "new_histogram",
     "samples_needed",
     "shares_per_second",
@@ -120,6 +121,27 @@ def stability(records: Records, seconds: float) -> Stability | None:
     spread = float(np.abs(rates - rates.mean()).max() / rates.mean())
     allowed = max(_STABLE_SPREAD, _CHANCE / math.sqrt(counts.mean()))
     return Stability(stable=spread <= allowed, throughput=rates.tolist(), spread=spread)
+
+
+def latency_growth(records: Records, seconds: float) -> float | None:
+    """How fast the latency of what was due in a measurement grows: seconds a second, from its first third to its last.
+
+    Where requests come in faster than they are answered it is the share that is too much, whatever the measurement's
+    length: at 104 requests a second a server of 100 a second falls behind by 0.04 s each second.
+
+    Returns:
+        0 where the middle third does not lie between the others, because that is no growth but chance; None where a
+        third has no answers.
+    """
+    third = seconds * 1e9 / 3
+    means = []
+    for number in range(3):
+        part = records.right & (records.due >= number * third) & (records.due < (number + 1) * third)
+        if not part.any():
+            return None
+        means.append(float((records.done[part] - records.due[part]).mean()))
+    first, middle, last = means
+    return (last - first) / (2 * third) if first < middle < last else 0.0
 
 
 def timeline(records: Records, seconds: float) -> list[TimelineSecond]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plansmith_perf.load.analysis import Records, distribution, samples_needed, stability, timeline
+from plansmith_perf.load.analysis import Records, distribution, latency_growth, samples_needed, stability, timeline
 from plansmith_perf.load.encoded_requests import WRONG_ANSWER
 from plansmith_perf.load.server_side import server_side
 from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop, Usage
@@ -82,6 +82,7 @@ def summarize(
         service=distribution(answered.done - answered.sent, percentiles),
         dispatch_lag=distribution(lag, percentiles) if isinstance(load, OpenLoop) else None,
         stability=steady,
+        latency_growth=latency_growth(records, seconds) if isinstance(load, OpenLoop) else None,
         timeline=timeline(everything, seconds),
         server_side=server_side(watch.before, watch.after),
         server_usage=watch.server.usage(),
