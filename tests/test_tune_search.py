@@ -87,6 +87,21 @@ def test_the_climb_stops_where_more_requests_in_flight_bring_only_latency():
     assert max(loads) <= 4
 
 
+def test_the_climb_goes_on_over_one_doubling_that_brings_nothing():
+    """A server that takes one request at a time or batches of four: two in flight wait for each other."""
+    rates = {1: 200, 2: 200, 4: 700, 8: 900, 16: 900, 32: 900, 64: 900}
+    series = climb(SLO, start=1, most=64)
+    load = next(series)
+    while True:
+        rate = rates[load.concurrency]
+        try:
+            load = series.send(answer(load, rate=rate, milliseconds=1000 * load.concurrency / rate))
+        except StopIteration as end:
+            found = end.value
+            break
+    assert found.best.throughput == 900
+
+
 def test_what_is_slower_under_more_load_is_given_up_after_one_probe():
     found, loads = climbed(400, 0.005, start=8, to_beat=1000)
     assert found.hopeless

@@ -40,8 +40,9 @@ def climb(slo: Slo, *, start: int, most: int, to_beat: float = 0.0) -> Generator
     With something to beat, twice `start` in flight come first: throughput only grows with the load until the server is
     busy, so what is slower than 90 % of the best even then cannot reach it with the SLO kept.
 
-    Then the concurrency is doubled from `start` while the SLO is kept and the throughput grows, or halved until the SLO
-    is kept; in the end one measurement halves the gap between the last that kept it and the first that did not.
+    Then the concurrency is doubled from `start` while the SLO is kept, until the throughput has not grown twice in a
+    row, or halved until the SLO is kept; in the end one measurement halves the gap between the last that kept it and the
+    first that did not.
 
     Args:
         slo: to be kept.
@@ -97,8 +98,15 @@ class _Rungs:
             return None if concurrency == 1 or self.kept(half) else half
         if concurrency >= self._most or (double in self.measured and not self.kept(double)):
             return None
-        grown = _GROWTH * self.measured[half].throughput if self.kept(half) else 0.0
-        return None if self.measured[concurrency].throughput < grown else min(double, self._most)
+        # One doubling without growth is no proof: a batcher may gain only from the next one on.
+        return None if self._is_flat(concurrency) and self._is_flat(half) else min(double, self._most)
+
+    def _is_flat(self, concurrency: int) -> bool:
+        """Whether it brought no more throughput than half as many in flight."""
+        half = concurrency // 2
+        if not self.kept(concurrency) or not self.kept(half):
+            return False
+        return self.measured[concurrency].throughput < _GROWTH * self.measured[half].throughput
 
     def gap(self) -> int | None:
         """The middle between the last that kept the SLO and the first above it that did not."""
