@@ -25,7 +25,9 @@ _KEEPING_UP = 0.95
 _GROWTH_ALLOWED = 0.01
 _PRECISION = 1.05
 _MOST_STEPS = 24
+# Requests per second, and for a model that is slow alone the share of what it then answers.
 _LOWEST_RATE = 1.0
+_LOWEST_SHARE = 1 / 16
 _CONFIRMATIONS = 5
 _STEP_DOWN = 0.9
 
@@ -116,7 +118,8 @@ def highest_rate(
         return SloOutcome(slo=slo.text, met=False, rate=None)
     if not slo.has_enough(alone):
         raise _too_short(slo, alone, "one request at a time")
-    low, high, rate, lowest = 0.0, math.inf, max(_LOWEST_RATE, alone.throughput / 2), alone
+    least = min(_LOWEST_RATE, alone.throughput * _LOWEST_SHARE)
+    low, high, rate, lowest = 0.0, math.inf, max(least, alone.throughput / 2), alone
     for _ in range(_MOST_STEPS):
         measured = yield OpenLoop(rate=rate, arrivals=arrivals)
         if slo.is_met(measured):
@@ -125,21 +128,21 @@ def highest_rate(
             high = rate
         if low and high / low <= _PRECISION:
             break
-        if not low and rate <= _LOWEST_RATE:
+        if not low and rate <= least:
             return SloOutcome(slo=slo.text, met=False, rate=None)
         rate = 2 * low if math.isinf(high) else math.sqrt(low * high)
         if not low:
-            rate = max(_LOWEST_RATE, high / 2)
+            rate = max(least, high / 2)
     if not slo.has_enough(lowest):
         raise _too_short(slo, lowest, f"the highest rate that keeps it, {low:.3g}/s,")
-    return (yield from _confirmed(slo, arrivals, low))
+    return (yield from _confirmed(slo, arrivals, low, least))
 
 
 def _confirmed(
-    slo: Slo, arrivals: Literal["poisson", "constant"], rate: float
+    slo: Slo, arrivals: Literal["poisson", "constant"], rate: float, least: float
 ) -> Generator[ClosedLoop | OpenLoop, Measurement, SloOutcome]:
     for _ in range(_CONFIRMATIONS):
-        if rate >= _LOWEST_RATE and slo.is_met((yield OpenLoop(rate=rate, arrivals=arrivals))):
+        if rate >= least and slo.is_met((yield OpenLoop(rate=rate, arrivals=arrivals))):
             return SloOutcome(slo=slo.text, met=True, rate=rate)
         rate *= _STEP_DOWN
     return SloOutcome(slo=slo.text, met=False, rate=None)

@@ -41,8 +41,8 @@ def climb(slo: Slo, *, start: int, most: int, to_beat: float = 0.0) -> Generator
     busy, so what is slower than 90 % of the best even then cannot reach it with the SLO kept.
 
     Then the concurrency is doubled from `start` while the SLO is kept, until the throughput has not grown twice in a
-    row, or halved until the SLO is kept; in the end one measurement halves the gap between the last that kept it and the
-    first that did not.
+    row, or halved until the SLO is kept; in the end one measurement halves the gap between the last that kept it and
+    the first that did not.
 
     Args:
         slo: to be kept.
