@@ -28,8 +28,6 @@ __all__ = [
     "text_from_config",
 ]
 
-# Where the TensorRT provider of a GPU server keeps the engines it compiles: minutes saved at each restart.
-ENGINE_CACHE_FOLDER = "/tmp/plansmith-engines"  # noqa: S108 - a path inside the server's container, which has nothing else
 WORKSPACE_BYTES = 2**30
 
 
@@ -63,8 +61,8 @@ def model_config(
     accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
     accelerator.parameters["precision_mode"] = precision
     accelerator.parameters["max_workspace_size_bytes"] = str(WORKSPACE_BYTES)
-    accelerator.parameters["trt_engine_cache_enable"] = "1"
-    accelerator.parameters["trt_engine_cache_path"] = f"{ENGINE_CACHE_FOLDER}/{name}"
+    # No engine cache: the provider's file name for an engine has no weights in it, so a retrained version would be
+    # served by the engine of the one before (https://github.com/microsoft/onnxruntime/issues/6455).
     return config
 
 

@@ -157,7 +157,8 @@ def _file_name(pairing: Pairing, *, sparse: bool) -> str:
         case Precision.INT8:
             words = ["int8"] if on_cpu else ["int8", "tensorrt"]
         case Precision.FP16:
-            words = ["fp16"]
+            # Judged as its device computes it, which may leave other nodes in FP32: a file for each.
+            words = ["fp16", "cpu"] if on_cpu else ["fp16"]
         case Precision.BF16 if not on_cpu:
             words = ["bf16"]
         case _:

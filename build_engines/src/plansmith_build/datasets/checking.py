@@ -13,7 +13,7 @@ from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.labelling import check_labels
 from plansmith_build.datasets.layout import fits, listed
 from plansmith_build.datasets.raw_data import check_memory
-from plansmith_build.datasets.thinning import evenly_by_label
+from plansmith_build.datasets.thinning import random_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ def check_data(
         source: what the manifest is to call it.
         class_names: in the order of the classes, for labels that are names.
         classes: how many there are, where that is known.
-        max_rows: how many rows to choose, evenly by label, where there are more. Only these are read.
+        max_rows: how many rows to choose, at random, where there are more. Only these are read.
         seed: which ones.
 
     Raises:
@@ -75,7 +75,7 @@ def check_data(
         labels = check_labels(raw.labels, where=raw.where, rows=rows, class_names=class_names, classes=classes)
     chosen = None
     if max_rows is not None and max_rows < rows:
-        chosen = evenly_by_label(rows, labels, max_rows, seed)
+        chosen = random_rows(rows, max_rows, seed)
         labels = None if labels is None else labels[chosen]
     inputs = {spec.name: _values(raw, spec, inputs[spec.name], chosen) for spec in specs}
     sha256 = raw.sha256 if raw.sha256 is not None else _sha256_of_arrays(inputs, labels)

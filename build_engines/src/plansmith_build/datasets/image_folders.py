@@ -13,7 +13,7 @@ import numpy as np
 from plansmith_build.datasets.errors import InvalidData, InvalidLabels, InvalidPreprocessing
 from plansmith_build.datasets.npy_folders import natural_key, sha256_of_files
 from plansmith_build.datasets.raw_data import RawData, check_memory
-from plansmith_build.datasets.thinning import evenly_by_label
+from plansmith_build.datasets.thinning import random_rows
 from plansmith_build.labels import read_labels
 from plansmith_client.tensors import numpy_dtype_from_datatype
 
@@ -45,7 +45,7 @@ def read_image_folder(
         preprocessing: how an image becomes a row.
         class_names: names of the sub-folders in the order of the classes; by default those of the folder's own
             labels.txt, else the sorted ones.
-        limit: how many images to read at most, of all classes evenly; None for all.
+        limit: how many images to read at most, random ones; None for all.
         seed: which ones.
 
     Raises:
@@ -71,7 +71,7 @@ def read_image_folder(
             f"{folder} holds images, and input {spec.name!r} has no batch dimension: give the data as .npz"
         )
     if limit is not None and limit < len(files):
-        chosen = evenly_by_label(len(files), labels, limit, seed)
+        chosen = random_rows(len(files), limit, seed)
         files = [files[index] for index in chosen]
         labels = None if labels is None else labels[chosen]
     size = _size(spec, preprocessing)

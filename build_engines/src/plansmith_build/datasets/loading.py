@@ -52,7 +52,7 @@ def load_dataset(
         class_names: the content of labels.txt, for labels that are names and for class sub-folders.
         classes: how many classes the model knows, where that is known; labels are checked against it.
         labels_key: the name of the labels in the file; by default `labels`, `label` or `y`.
-        max_rows: take no more rows than this: random ones, of all classes evenly; of a Python iterable the first.
+        max_rows: take no more rows than this: random ones; of a Python iterable the first.
         batched: whether the first dimension of every input is known to hold independent rows. None: it does where it
             is dynamic, or 1, in all inputs that must be given. Where it does not, each entry of an array is a whole
             input, the rows that a model takes in a fixed number at once included.
