@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plansmith_build.errors import InvalidOption, VerificationFailed
-from plansmith_client.tensors import datatype_from_numpy
+from plansmith_build.errors import VerificationFailed
+from plansmith_build.losses import error_and_bound, mean_cosine, score_and_bound, share_bound, wrong_rows
+from plansmith_build.measures import Measure, Metric, choose_measures, class_scores, classifier_output, is_floating
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from plansmith_build.sessions import Arrays
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["Accuracy", "OutputAgreement", "classifier_output", "measure_accuracy", "parse_drop"]
-
-_FLOATING = {"FP16", "BF16", "FP32", "FP64"}
+__all__ = ["Accuracy", "OutputAgreement", "classifier_output", "measure_accuracy"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,11 @@ class OutputAgreement:
 
     Attributes:
         name: the output.
-        top1_agreement: the fraction of the rows with the same greatest element; None for what is no [rows, classes].
+        measure: what judges it.
+        value: by that measure, 0 for no fault: the share that is wrong or the error; of a user's function, minus its
+            score.
+        bound: what is lost at most, with 95 % confidence; None where that was not asked for, or of one row.
+        top1_agreement: the fraction with the same greatest element; None for what is no [rows, ..., classes].
         cosine: the mean cosine similarity of the rows; None for what is not floating point.
         signal_to_noise_db: the power of the reference to that of the difference; infinite where they are equal, None
             for what is not floating point.
@@ -39,20 +42,22 @@ class OutputAgreement:
     """
 
     name: str
+    measure: Measure
+    value: float
+    bound: float | None
     top1_agreement: float | None
     cosine: float | None
     signal_to_noise_db: float | None
     max_absolute_error: float
     differing: float | None
 
-    @property
-    def drop(self) -> float:
-        """What is lost, from 0 to 1: of the agreement where there are classes, else of the cosine similarity."""
-        if self.differing is not None:
-            return self.differing
-        if self.top1_agreement is not None:
-            return 1 - self.top1_agreement
-        return 1 - (self.cosine or 0.0)
+    def loss_from(self, reference: OutputAgreement) -> float:
+        """How much worse than the FP32 model's own, 0 for as good."""
+        if not self.measure.is_score:
+            return self.value
+        # A score that is not a number is no answer that could be accepted.
+        loss = self.value - reference.value
+        return math.inf if math.isnan(loss) else max(0.0, loss)
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Accuracy:
 
     Attributes:
         rows: on how many rows.
-        top1: the fraction of the rows whose label has the highest score; None without labels.
+        top1: the fraction of the rows whose label has the highest score, or is what was decided; None without labels.
         top5: the fraction of the rows whose label is among the five highest scores; None without labels or where the
             output has no scores.
         outputs: each output beside the FP32 model's.
@@ -72,11 +77,14 @@ class Accuracy:
     top5: float | None
     outputs: tuple[OutputAgreement, ...]
 
+    def losses_from(self, reference: Accuracy) -> tuple[tuple[OutputAgreement, float], ...]:
+        """Each output with what it lost."""
+        pairs = zip(self.outputs, reference.outputs, strict=True)
+        return tuple((output, output.loss_from(other)) for output, other in pairs)
+
     def drop_from(self, reference: Accuracy) -> float:
-        """How much worse than the reference, from 0 (as good) to 1: of top-1 accuracy, or of the worst agreement."""
-        if self.top1 is not None and reference.top1 is not None:
-            return max(0.0, reference.top1 - self.top1)
-        return max((output.drop for output in self.outputs), default=0.0)
+        """How much worse than the reference, from 0 (as good): the greatest loss of any output."""
+        return max((loss for _, loss in self.losses_from(reference)), default=0.0)
 
     @property
     def noise(self) -> float:
@@ -85,123 +93,95 @@ class Accuracy:
         return max(powers) if powers else max((o.differing or 0.0 for o in self.outputs), default=0.0)
 
 
-def parse_drop(text: str) -> float:
-    """The largest drop allowed: `0.5%` and `0.005` are the same.
-
-    Raises:
-        InvalidOption: it is neither a percentage nor a fraction below 1.
-    """
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", text)
-    value = float(match[1]) / (100 if match[2] else 1) if match else math.nan
-    if not 0 <= value < 1:
-        raise InvalidOption(f"--max-drop {text!r} is no drop of accuracy: write 0.5% or 0.005")
-    return value
-
-
-def classifier_output(answers: Arrays, labels: Array) -> str:
-    """The output that labels belong to: scores [rows, classes] before class numbers [rows].
-
-    Args:
-        answers: the FP32 model's, all rows stacked.
-        labels: INT64 [rows].
-
-    Raises:
-        InvalidOption: no output classifies, or a label is no class of it.
-    """
-    scores = {name: found for name, array in answers.items() if (found := _scores(array)) is not None}
-    numbers = [name for name, array in answers.items() if array.dtype.kind in "iu" and array.size == len(labels)]
-    if not scores and not numbers:
-        shapes = ", ".join(f"{name} {array.dtype} {[-1, *array.shape[1:]]}" for name, array in answers.items())
-        raise InvalidOption(
-            f"the data has labels, and no output classifies: {shapes}. Leave the labels out, and agreement with the "
-            "FP32 model is measured instead"
-        )
-    if not scores:
-        return numbers[0]
-    name, classes = next((name, found.shape[1]) for name, found in scores.items())
-    if int(labels.max(initial=0)) >= classes:
-        row = int(labels.argmax())
-        raise InvalidOption(
-            f"label {int(labels[row])} of row {row} is no class of output {name!r}, which has {classes}: "
-            "labels are counted from 0"
-        )
-    return name
-
-
-def measure_accuracy(reference: Arrays, answers: Arrays, labels: Array | None = None) -> Accuracy:
+def measure_accuracy(
+    reference: Arrays,
+    answers: Arrays,
+    labels: Array | None = None,
+    measures: Mapping[str, Measure] | None = None,
+    *,
+    bounded: bool = True,
+) -> Accuracy:
     """Compare a candidate's answers with the FP32 model's, and with labels.
 
     Args:
         reference: the FP32 model's answers, all rows stacked, by output name.
         answers: the candidate's, likewise.
         labels: INT64 [rows].
+        measures: what each output is measured by; None chooses by the reference.
+        bounded: whether to say also how much may be lost at most.
 
     Raises:
         VerificationFailed: an output is missing, has another shape or dtype, or holds what is no number where the
             reference has one.
+        DataFunctionFailed: a function of the user's failed.
     """
-    outputs = tuple(_agreement(name, array, answers.get(name)) for name, array in reference.items())
+    if measures is None:
+        measures = choose_measures(reference, labels)
+    outputs = tuple(
+        _agreement(name, array, answers.get(name), labels, measures[name], bounded=bounded)
+        for name, array in reference.items()
+    )
     top1 = top5 = None
-    rows = len(next(iter(reference.values())))
-    if labels is not None:
-        name = classifier_output(reference, labels)
-        array = answers[name]
-        scores = _scores(array)
-        if scores is not None:
-            scores = scores.astype(np.float64)
-            top1 = float(np.mean(scores.argmax(axis=1) == labels))
-            best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
-            top5 = float(np.mean((best == labels[:, None]).any(axis=1)))
+    labelled = next((output for output in outputs if output.measure.labelled), None)
+    if labelled is not None:
+        given, by = answers[labelled.name], labelled.measure
+        if by.metric in {Metric.TOP1, Metric.TOP5}:
+            top1, top5 = (
+                1 - float(wrong_rows(Measure(metric, labelled=True), given, given, labels).mean())
+                for metric in (Metric.TOP1, Metric.TOP5)
+            )
         else:
-            top1 = float(np.mean(array.reshape(-1) == labels))
-    return Accuracy(rows=rows, top1=top1, top5=top5, outputs=outputs)
+            top1 = 1 - labelled.value
+    return Accuracy(len(next(iter(reference.values()))), top1, top5, outputs)
 
 
-def _scores(array: Array) -> Array | None:
-    """[rows, classes] of what is that, or is [rows, classes, 1, 1]; else None."""
-    classes = math.prod(array.shape[1:])
-    is_list = array.ndim > 1 and classes > 1 and classes == max(array.shape[1:])
-    return array.reshape(len(array), classes) if is_list and _is_floating(array) else None
-
-
-def _is_floating(array: Array) -> bool:
-    return datatype_from_numpy(array.dtype) in _FLOATING
-
-
-def _agreement(name: str, reference: Array, given: Array | None) -> OutputAgreement:
+def _agreement(
+    name: str, reference: Array, given: Array | None, labels: Array | None, measure: Measure, *, bounded: bool
+) -> OutputAgreement:
     if given is None or given.shape != reference.shape or given.dtype != reference.dtype:
         found = "nothing" if given is None else f"{given.dtype} {list(given.shape)}"
         raise VerificationFailed(
             f"output {name!r} is {found} where the FP32 model gives {reference.dtype} {list(reference.shape)}"
         )
-    if not _is_floating(reference):
+    if not is_floating(reference):
         differing = float(np.mean(reference != given)) if reference.size else 0.0
-        return OutputAgreement(name, None, None, None, differing, differing)
+        value, bound = _judged(measure, reference, given, labels, bounded=bounded)
+        return OutputAgreement(name, measure, value, bound, None, None, None, differing, differing)
     wide, other = reference.astype(np.float64), given.astype(np.float64)
     finite = np.isfinite(wide)
     if not np.array_equal(wide[~finite], other[~finite], equal_nan=True) or not np.isfinite(other[finite]).all():
         raise VerificationFailed(f"output {name!r} overflows: it is infinite or not a number where FP32 has a number")
-    wide, other = np.where(finite, wide, 0.0), np.where(finite, other, 0.0)
-    signal, noise = float((wide**2).sum()), float(((wide - other) ** 2).sum())
-    decibels = math.inf if not noise else 10 * math.log10(signal / noise) if signal else -math.inf
     top1 = None
-    scores, other_scores = _scores(wide), _scores(other)
-    if scores is not None and other_scores is not None:
-        top1 = float(np.mean(scores.argmax(axis=1) == other_scores.argmax(axis=1)))
+    if class_scores(reference) is not None:
+        top1 = 1 - float(wrong_rows(Measure(Metric.TOP1), reference, given, None).mean())
+    numbers, others = np.where(finite, wide, 0.0), np.where(finite, other, 0.0)
+    signal, noise = float((numbers**2).sum()), float(((numbers - others) ** 2).sum())
+    decibels = math.inf if not noise else 10 * math.log10(signal / noise) if signal else -math.inf
+    if measure.is_share:
+        value, bound = _judged(measure, reference, given, labels, bounded=bounded)
+    else:
+        value, bound = error_and_bound(measure.metric, numbers, others, bounded=bounded)
     return OutputAgreement(
         name=name,
+        measure=measure,
+        value=value,
+        bound=bound,
         top1_agreement=top1,
-        cosine=_cosine(wide, other) if noise else 1.0,
+        cosine=mean_cosine(numbers, others) if noise else 1.0,
         signal_to_noise_db=decibels,
-        max_absolute_error=float(np.abs(wide - other).max(initial=0.0)),
+        max_absolute_error=float(np.abs(numbers - others).max(initial=0.0)),
         differing=None,
     )
 
 
-def _cosine(reference: Array, given: Array) -> float:
-    one, other = reference.reshape(len(reference), -1), given.reshape(len(given), -1)
-    products = (one * other).sum(axis=1)
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    both_zero = (np.linalg.norm(one, axis=1) == 0) & (np.linalg.norm(other, axis=1) == 0)
-    cosines = np.where(both_zero, 1.0, products / np.where(lengths == 0, 1.0, lengths))
-    return float(np.clip(cosines, -1, 1).mean())
+def _judged(
+    measure: Measure, reference: Array, given: Array, labels: Array | None, *, bounded: bool
+) -> tuple[float, float | None]:
+    """Value and bound by a share or by the user's function."""
+    if measure.metric is Metric.FUNCTION:
+        score, bound = score_and_bound(measure.function, reference, given, labels, bounded=bounded)
+        return -score, bound
+    wrong = wrong_rows(measure, reference, given, labels)
+    before = wrong_rows(measure, reference, reference, labels)
+    worse, better = np.maximum(wrong - before, 0).sum(), np.maximum(before - wrong, 0).sum()
+    return float(wrong.mean()), share_bound(float(worse), float(better), len(wrong), paired=measure.labelled)

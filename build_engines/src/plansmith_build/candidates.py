@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from plansmith_build.accuracy import Accuracy
+    from plansmith_build.accuracy import Accuracy, OutputAgreement
     from plansmith_build.graph_variants import GraphFile, GraphVariants
     from plansmith_build.plan_candidates import PlanSettings
     from plansmith_build.progress import Progress
@@ -57,7 +57,8 @@ class Candidate:
         reason: why, where it is not among the usable ones.
         graph: the file it is made from; None where there is none.
         accuracy: on the validation rows; None where it was not run.
-        drop: how much worse than the FP32 model, from 0 to 1.
+        judged_by: the output that uses most of what it may lose.
+        drop: what that output loses, 0 for nothing.
         speed: in this process, beside the FP32 model.
         served_rows_per_second: as it is served, where that was measured.
         instances: how many instances serve it.
@@ -72,6 +73,7 @@ class Candidate:
     reason: str = ""
     graph: GraphFile | None = None
     accuracy: Accuracy | None = None
+    judged_by: OutputAgreement | None = None
     drop: float | None = None
     speed: Speed | None = None
     served_rows_per_second: float | None = None
@@ -175,8 +177,11 @@ def _try(
         else:
             runtime = _load(pairing, graph.path, graphs.signature, timing)
         candidate = replace(candidate, engine=runtime.description)
-        accuracy = graphs.jury.final.judge(runtime)
-        candidate = _within_budget(replace(candidate, accuracy=accuracy), graphs)
+        if runtime is timing.reference:
+            # It loses nothing against itself, which no number of rows has to prove.
+            candidate = _at_no_loss(candidate, graphs.jury.final.accuracy)
+        else:
+            candidate = _within_budget(replace(candidate, accuracy=graphs.jury.final.judge(runtime)), graphs)
         if candidate.is_usable:
             speed = measure_beside(runtime, timing.reference, timing.request, rows=timing.rows)
             candidate = replace(candidate, speed=speed)
@@ -201,14 +206,20 @@ def _judged_as_graph(candidate: Candidate, graphs: GraphVariants, obstacle: str)
     return replace(judged, status=Status.UNMEASURED, reason=obstacle) if judged.is_usable else judged
 
 
+def _at_no_loss(candidate: Candidate, reference: Accuracy) -> Candidate:
+    exact = replace(reference, outputs=tuple(replace(output, bound=0.0) for output in reference.outputs))
+    return replace(candidate, accuracy=exact, judged_by=exact.outputs[0], drop=0.0)
+
+
 def _within_budget(candidate: Candidate, graphs: GraphVariants) -> Candidate:
     if candidate.accuracy is None:
         return candidate
-    drop = candidate.accuracy.drop_from(graphs.jury.final.accuracy)
-    if drop > graphs.jury.max_drop:
-        reason = f"drops by {drop:.2%}, and {graphs.jury.max_drop:.2%} is allowed"
-        return replace(candidate, drop=drop, status=Status.OUTSIDE_BUDGET, reason=reason)
-    return replace(candidate, drop=drop)
+    budget, reference = graphs.jury.budget, graphs.jury.final.accuracy
+    judged_by, drop = budget.worst(candidate.accuracy, reference)
+    judged = replace(candidate, judged_by=judged_by, drop=drop)
+    if not budget.accepts(candidate.accuracy, reference):
+        return replace(judged, status=Status.OUTSIDE_BUDGET, reason=budget.complaint(candidate.accuracy, reference))
+    return judged
 
 
 def _load(pairing: Pairing, path: Path, signature: Signature, timing: Timing) -> Runtime:
@@ -228,6 +239,6 @@ def _outcome(candidate: Candidate) -> str:
     kept = candidate.graph.kept if candidate.graph else ()
     left = f", {len(kept)} nodes left in FP32" if kept else ""
     return (
-        f"drop {candidate.drop or 0:.2%}, {candidate.speed.rows_per_second:,.0f} rows/s, "
+        f"loses {candidate.drop or 0:.2%}, {candidate.speed.rows_per_second:,.0f} rows/s, "
         f"{candidate.speed.ratio:.2f} of FP32{left}"
     )

@@ -131,6 +131,14 @@ class AgreementRecord(_Record):
     signal_to_noise_db: float | None = Field(description="null: equal, or no floating point")
     max_absolute_error: float | None = Field(description="greatest difference of two elements")
     differing: float | None = Field(description="of whole numbers and text: fraction of elements that differ")
+    measure: str = Field(
+        default="",
+        description="what judges it: top1, top5, decision or equal (shares, 'by labels' or against FP32), "
+        "relative-error, cosine, or module:function",
+    )
+    loss: float | None = Field(default=None, description="by that measure, 0: nothing; null: without limit")
+    bound: float | None = Field(default=None, description="what is lost at most, with 95 % confidence, with these rows")
+    allowed: float | None = Field(default=None, description="the most that may be lost by that measure")
 
 
 class AccuracyRecord(_Record):
@@ -168,7 +176,8 @@ class CandidateRecord(_Record):
     layout: str = Field(description="how INT8 is laid out and was calibrated, or weights were pruned")
     kept_in_fp32: tuple[str, ...] = Field(description="names of nodes that were left as they were")
     accuracy: AccuracyRecord | None
-    drop: float | None = Field(description="how much worse than FP32, 0 to 1: top-1 with labels, else agreement")
+    judged_by: str | None = Field(default=None, description="the output that uses most of what it may lose")
+    drop: float | None = Field(description="what that output loses by its measure; 0 for nothing")
     rows_per_second: float | None = Field(description="in one process")
     fp32_rows_per_second: float | None = Field(
         description="of the FP32 model on ONNX Runtime, measured in turn with it"
@@ -182,7 +191,12 @@ class CandidateRecord(_Record):
 class SearchRecord(_Record):
     """How the fastest version inside the accuracy budget was found."""
 
-    max_drop: float = Field(description="the accuracy that may be lost, 0 to 1")
+    max_drop: float = Field(description="what may be lost of shares and scores, 0 to 1")
+    max_error: float | None = Field(
+        default=None, description="the greatest error allowed of what is no share; null: the usual one of each measure"
+    )
+    prove: bool = Field(default=False, description="whether the 95 % bound had to be inside, not only the loss")
+    warnings: tuple[str, ...] = Field(default=(), description="why verdicts may say less than they seem to")
     calibration: DataRecord
     validation: DataRecord
     fp32: AccuracyRecord = Field(description="the FP32 model on the validation rows; its labels' accuracy is the base")

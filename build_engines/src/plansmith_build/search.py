@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plansmith_build.accuracy import classifier_output
+from plansmith_build.budget import DEFAULT_DROP, Budget
 from plansmith_build.candidate_configs import candidate_config
 from plansmith_build.candidates import Timing, try_candidates
 from plansmith_build.datasets import load_dataset, split, without_rows_of
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.graph_variants import GraphFile, GraphVariants
+from plansmith_build.measures import choose_measures
+from plansmith_build.output_kinds import sigmoid_outputs
 from plansmith_build.plan_candidates import PlanSettings
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.variants import Jury
@@ -28,12 +32,13 @@ from plansmith_build.tensorrt import PlanOptions, parse_profile, profile_for
 from plansmith_build.validation import Judge
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
     from plansmith_build.candidates import Candidate
     from plansmith_build.datasets import Dataset, Preprocessing
+    from plansmith_build.measures import Measure
     from plansmith_build.portable import PortableModel
     from plansmith_build.precision.sparsity import Sparsity
     from plansmith_build.progress import Progress
@@ -64,7 +69,11 @@ class SearchOptions:
         labels_key: the name of the labels in the data.
         targets: what to build for; empty for everything that can be built here.
         precisions: what to compute in; empty for what each target may gain by.
-        max_drop: the accuracy that may be lost, from 0 to 1.
+        max_drop: what may be lost of shares and scores, from 0 to 1.
+        max_error: the greatest error of what is no share; None for the usual one of each metric (see `Budget`).
+        prove: whether the 95 % bound of the loss must be inside, not only the loss on these rows.
+        metrics: the metric for an output, or for all under `""`: `top1`, `top5`, `decision`, `relative-error`,
+            `cosine` or `module:function`.
         calibration: the methods for INT8, tried in turn until one is inside the budget.
         calibration_rows: use no more rows than this for calibration.
         validation_rows: use no more rows than this for validation.
@@ -79,7 +88,10 @@ class SearchOptions:
     labels_key: str | None = None
     targets: tuple[Target, ...] = ()
     precisions: tuple[Precision, ...] = ()
-    max_drop: float = 0.005
+    max_drop: float = DEFAULT_DROP
+    max_error: float | None = None
+    prove: bool = False
+    metrics: Mapping[str, str] = field(default_factory=dict)
     calibration: tuple[CalibrationMethod, ...] = tuple(CalibrationMethod)
     calibration_rows: int = 128
     validation_rows: int = 512
@@ -94,7 +106,8 @@ class SearchResult:
 
     Attributes:
         selection: the candidates and the chosen ones.
-        max_drop: the budget.
+        budget: what may be lost.
+        warnings: why the verdicts may say less than they seem to, a sentence each.
         judge: the validation rows and the FP32 model's accuracy on them.
         calibration: the calibration data.
         validation: the validation data.
@@ -102,7 +115,8 @@ class SearchResult:
     """
 
     selection: Selection
-    max_drop: float
+    budget: Budget
+    warnings: tuple[str, ...]
     judge: Judge
     calibration: Dataset
     validation: Dataset
@@ -148,11 +162,22 @@ def search(
     reference = Session(portable.files[0], signature, optimized=True)
     if portable.batched:
         _check_rows(reference, validation)
-    judges = [_judge(reference, part) for part in (calibration, validation)]
-    _check_labels(judges[1])
-    progress(BuildStep(step, _in_words(judges[1])))
+    choose = partial(
+        choose_measures,
+        given=options.metrics,
+        sigmoids=sigmoid_outputs(portable.network.model),
+        classes=len(class_names) if class_names else None,
+    )
+    final = _judge(reference, validation, choose, bounded=True)
+    jury = Jury(
+        signature,
+        # By the same measures, whatever the calibration rows would suggest.
+        _judge(reference, calibration, lambda _answers, _labels: final.measures, bounded=False),
+        final,
+        Budget(options.max_drop, options.max_error, options.prove),
+    )
+    progress(BuildStep(step, _in_words(final)))
 
-    jury = Jury(signature, judges[0], judges[1], options.max_drop)
     graphs = GraphVariants(
         GraphFile(portable.files[0], portable.files),
         portable.network,
@@ -183,7 +208,15 @@ def search(
             measured += f"; not as served: {error}"
     elif obstacle:
         measured += f"; not as served: {obstacle}"
-    return SearchResult(select(candidates, served), options.max_drop, judges[1], calibration, validation, measured)
+    return SearchResult(
+        selection=select(candidates, served),
+        budget=jury.budget,
+        warnings=(*jury.budget.unprovable(final.accuracy), *_near_chance(final)),
+        judge=final,
+        calibration=calibration,
+        validation=validation,
+        measured=measured,
+    )
 
 
 def _data(
@@ -235,16 +268,32 @@ def _check_rows(reference: Session, data: Dataset) -> None:
         raise BatchRefuted(f"on {data.source}, {obstacle}")
 
 
-def _judge(reference: Session, data: Dataset) -> Judge:
+def _judge(
+    reference: Session,
+    data: Dataset,
+    choose: Callable[[Arrays, np.ndarray[Any, np.dtype[Any]] | None], Mapping[str, Measure]],
+    *,
+    bounded: bool,
+) -> Judge:
+    requests = data.batches(JUDGED_ROWS)
     try:
-        return Judge.of(reference, data.batches(JUDGED_ROWS), data.labels, batched=data.batched)
+        return Judge.of(reference, requests, data.labels, batched=data.batched, choose=choose, bounded=bounded)
     except RunFailed as error:
         raise VerificationFailed(f"the model does not run on {data.source}: {error}") from error
 
 
-def _check_labels(judge: Judge) -> None:
-    if judge.labels is not None:
-        classifier_output(judge.answers, judge.labels)
+def _near_chance(judge: Judge) -> tuple[str, ...]:
+    """A warning where the FP32 model is hardly better than the most frequent label would be for every row."""
+    top1 = judge.accuracy.top1
+    if judge.labels is None or top1 is None:
+        return ()
+    chance = float(np.bincount(judge.labels).max()) / len(judge.labels)
+    if top1 > chance + 2 * math.sqrt(chance * (1 - chance) / len(judge.labels)):
+        return ()
+    return (
+        f"FP32 is right on {top1:.2%} of the rows, and always giving the most frequent label on {chance:.2%}: check the "
+        "order of the labels and the preprocessing",
+    )
 
 
 def _in_words(judge: Judge) -> str:

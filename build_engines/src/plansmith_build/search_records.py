@@ -27,14 +27,17 @@ def search_record(result: SearchResult) -> SearchRecord:
     """The record of a search, every candidate included."""
     named = {candidate.pairing: name for name, candidate in result.selection.named.items()}
     return SearchRecord(
-        max_drop=result.max_drop,
+        max_drop=result.budget.max_drop,
+        max_error=result.budget.max_error,
+        prove=result.budget.prove,
+        warnings=result.warnings,
         calibration=_data(result.calibration),
         validation=_data(result.validation),
-        fp32=_accuracy(result.judge.accuracy),
+        fp32=_accuracy(result.judge.accuracy, result),
         measured=result.measured,
         cores=cores(),
         candidates=tuple(
-            _candidate(candidate, named.get(candidate.pairing)) for candidate in result.selection.candidates
+            _candidate(candidate, named.get(candidate.pairing), result) for candidate in result.selection.candidates
         ),
     )
 
@@ -49,7 +52,7 @@ def _data(dataset: Dataset) -> DataRecord:
     )
 
 
-def _accuracy(accuracy: Accuracy) -> AccuracyRecord:
+def _accuracy(accuracy: Accuracy, result: SearchResult) -> AccuracyRecord:
     return AccuracyRecord(
         rows=accuracy.rows,
         top1=accuracy.top1,
@@ -62,8 +65,12 @@ def _accuracy(accuracy: Accuracy) -> AccuracyRecord:
                 signal_to_noise_db=_finite(output.signal_to_noise_db),
                 max_absolute_error=_finite(output.max_absolute_error),
                 differing=output.differing,
+                measure=str(output.measure),
+                loss=_finite(loss),
+                bound=_finite(output.bound),
+                allowed=result.budget.allowed(output.measure),
             )
-            for output in accuracy.outputs
+            for output, loss in accuracy.losses_from(result.judge.accuracy)
         ),
     )
 
@@ -73,7 +80,7 @@ def _finite(number: float | None) -> float | None:
     return number if number is not None and math.isfinite(number) else None
 
 
-def _candidate(candidate: Candidate, name: str | None) -> CandidateRecord:
+def _candidate(candidate: Candidate, name: str | None, result: SearchResult) -> CandidateRecord:
     speed = candidate.speed
     graph = candidate.graph
     return CandidateRecord(
@@ -87,8 +94,9 @@ def _candidate(candidate: Candidate, name: str | None) -> CandidateRecord:
         engine=candidate.engine,
         layout=graph.layout if graph is not None else "",
         kept_in_fp32=graph.kept if graph is not None else (),
-        accuracy=_accuracy(candidate.accuracy) if candidate.accuracy is not None else None,
-        drop=candidate.drop,
+        accuracy=_accuracy(candidate.accuracy, result) if candidate.accuracy is not None else None,
+        judged_by=candidate.judged_by.name if candidate.judged_by is not None else None,
+        drop=_finite(candidate.drop),
         rows_per_second=speed.rows_per_second if speed is not None else None,
         fp32_rows_per_second=speed.reference_rows_per_second if speed is not None else None,
         ratio_to_fp32=speed.ratio if speed is not None else None,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plansmith_build.accuracy import Accuracy, measure_accuracy
 from plansmith_build.errors import VerificationFailed
+from plansmith_build.measures import choose_measures
+from plansmith_build.sessions import RunFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from plansmith_build.measures import Measure
     from plansmith_build.runtimes import Runtime
     from plansmith_build.sessions import Arrays
 
@@ -29,6 +32,8 @@ class Judge:
         batched: whether the first dimension of each request is that of its rows; else each request is one row.
         answers: the FP32 model's, all rows stacked, by output name.
         labels: INT64 [rows], or None.
+        measures: what each output is measured by.
+        bounded: whether to say also how much may be lost at most, with 95 % confidence.
         accuracy: the FP32 model's own.
     """
 
@@ -36,6 +41,8 @@ class Judge:
     batched: bool
     answers: Arrays
     labels: np.ndarray[Any, np.dtype[Any]] | None
+    measures: Mapping[str, Measure]
+    bounded: bool
     accuracy: Accuracy
 
     @classmethod
@@ -46,15 +53,27 @@ class Judge:
         labels: np.ndarray[Any, np.dtype[Any]] | None,
         *,
         batched: bool,
+        choose: Callable[[Arrays, np.ndarray[Any, np.dtype[Any]] | None], Mapping[str, Measure]] = choose_measures,
+        bounded: bool = True,
     ) -> Judge:
         """Run the FP32 model on all requests.
 
+        Args:
+            reference: the FP32 model.
+            requests: the inputs, as the model takes them.
+            labels: INT64 [rows], or None.
+            batched: as the attribute.
+            choose: gives the measures, from the answers and the labels.
+            bounded: as the attribute.
+
         Raises:
-            InvalidOption: no output has classes that the labels could be.
+            InvalidOption: no output has classes that the labels could be, or a metric does not fit.
             RunFailed: the model does not run on them.
         """
         answers = answers_of(reference, requests, batched=batched)
-        return cls(requests, batched, answers, labels, measure_accuracy(answers, answers, labels))
+        measures = choose(answers, labels)
+        accuracy = measure_accuracy(answers, answers, labels, measures, bounded=bounded)
+        return cls(requests, batched, answers, labels, measures, bounded, accuracy)
 
     def first(self, count: int) -> Judge:
         """The same for the first few requests only."""
@@ -62,7 +81,8 @@ class Judge:
         rows = sum(len(next(iter(request.values()))) for request in requests) if self.batched else len(requests)
         answers = {name: array[:rows] for name, array in self.answers.items()}
         labels = self.labels[:rows] if self.labels is not None else None
-        return Judge(requests, self.batched, answers, labels, measure_accuracy(answers, answers, labels))
+        accuracy = measure_accuracy(answers, answers, labels, self.measures, bounded=self.bounded)
+        return replace(self, requests=requests, answers=answers, labels=labels, accuracy=accuracy)
 
     def judge(self, runtime: Runtime) -> Accuracy:
         """Run a candidate on all requests and compare.
@@ -70,9 +90,10 @@ class Judge:
         Raises:
             RunFailed: it does not run.
             VerificationFailed: it gives other shapes or types, or overflows.
+            DataFunctionFailed: a metric of the user's failed.
         """
         answers = answers_of(runtime, self.requests, batched=self.batched)
-        return measure_accuracy(self.answers, answers, self.labels)
+        return measure_accuracy(self.answers, answers, self.labels, self.measures, bounded=self.bounded)
 
 
 def answers_of(runtime: Runtime, requests: Sequence[Arrays], *, batched: bool) -> Arrays:

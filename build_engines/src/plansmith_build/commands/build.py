@@ -114,9 +114,31 @@ def build(
         str | None,
         typer.Option(
             rich_help_panel=_SEARCH,
-            help="What may be lost: of top-1 accuracy with labels, of the agreement with FP32 without. [default: 0.5%]",
+            help="The share of right answers (classes, decisions, whole numbers) that may be lost. [default: 0.5%]",
         ),
     ] = None,
+    max_error: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_SEARCH,
+            help="The largest error of all other answers. [default: 5% of a relative error, 0.5% of a cosine]",
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[OUTPUT=]METRIC",
+            rich_help_panel=_SEARCH,
+            help="What an output is judged by: top1, top5, decision, relative-error, cosine or module:function; may be "
+            "repeated. [default: by what the output is]",
+        ),
+    ] = None,
+    prove: Annotated[
+        bool,
+        typer.Option(
+            "--prove", rich_help_panel=_SEARCH, help="Accept only what is inside the budget with 95 % confidence."
+        ),
+    ] = False,
     calibration: Annotated[
         _Calibration, typer.Option(rich_help_panel=_SEARCH, help="How INT8 ranges are chosen.")
     ] = _Calibration.AUTO,
@@ -180,6 +202,9 @@ def build(
         "--target": target,
         "--precision": precision,
         "--max-drop": max_drop,
+        "--max-error": max_error,
+        "--metric": metric,
+        "--prove": prove,
         "--sparsity": sparsity,
         "--profile": profile,
     }
@@ -203,6 +228,9 @@ def build(
             targets=[entry.value for entry in target or [] if entry is not _Target.AUTO],
             precisions=[entry.value for entry in precision or [] if entry is not _Precision.AUTO],
             max_drop=max_drop or "0.5%",
+            max_error=max_error,
+            metrics=metric or [],
+            prove=prove,
             calibration=calibration,
             calibration_rows=calibration_rows,
             validation_rows=validation_rows,
@@ -257,6 +285,9 @@ def _search_options(
     targets: list[str],
     precisions: list[str],
     max_drop: str,
+    max_error: str | None,
+    metrics: list[str],
+    prove: bool,
     calibration: _Calibration,
     calibration_rows: int,
     validation_rows: int,
@@ -264,8 +295,9 @@ def _search_options(
     plan: PlanOptions,
     serve: bool,
 ) -> SearchOptions:
-    from plansmith_build.accuracy import parse_drop  # noqa: PLC0415 - as above
+    from plansmith_build.budget import parse_drop, parse_error  # noqa: PLC0415 - as above
     from plansmith_build.datasets import read_preprocessing  # noqa: PLC0415
+    from plansmith_build.measures import parse_metrics  # noqa: PLC0415
     from plansmith_build.precision.calibration import CalibrationMethod  # noqa: PLC0415
     from plansmith_build.precision.sparsity import parse_sparsity  # noqa: PLC0415
     from plansmith_build.search import SearchOptions  # noqa: PLC0415
@@ -282,6 +314,9 @@ def _search_options(
         targets=tuple(map(Target, targets)),
         precisions=tuple(map(Precision, precisions)),
         max_drop=parse_drop(max_drop),
+        max_error=parse_error(max_error) if max_error is not None else None,
+        metrics=parse_metrics(metrics),
+        prove=prove,
         calibration=methods,
         calibration_rows=calibration_rows,
         validation_rows=validation_rows,

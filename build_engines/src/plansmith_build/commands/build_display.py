@@ -70,6 +70,8 @@ def show_result(result: BuildResult, repository: Path) -> None:
     table.add_row("verified", escape(_verification(manifest.verification)))
     if manifest.search is not None:
         table.add_row("accuracy", escape(_accuracy(manifest.search)))
+        for warning in manifest.search.warnings:
+            table.add_row("warning", escape(warning))
         table.add_row("measured", escape(manifest.search.measured))
         for candidate in manifest.search.candidates:
             if candidate.config is not None:
@@ -87,7 +89,11 @@ def candidates_table(search: SearchRecord) -> Table:
     for heading in ("target", "device", "precision"):
         table.add_column(heading)
     labelled = search.fp32.top1 is not None
-    table.add_column("top-1" if labelled else "agreement", justify="right")
+    if labelled:
+        table.add_column("top-1", justify="right")
+    for heading in ("loses", "at most"):
+        table.add_column(heading, justify="right")
+    table.add_column("judged by", overflow="fold")
     for heading in ("rows/s", "x FP32", "served"):
         table.add_column(heading, justify="right")
     table.add_column("", overflow="fold")
@@ -99,10 +105,7 @@ def candidates_table(search: SearchRecord) -> Table:
             target,
             device.upper(),
             " ".join(precisions),
-            "",
-            "",
-            "",
-            "",
+            *[""] * (len(table.columns) - 4),
             escape(f"not possible here: {reason}"),
             style="dim",
         )
@@ -117,7 +120,8 @@ def _add_candidate(table: Table, candidate: CandidateRecord, *, labelled: bool) 
         candidate.target,
         candidate.device.upper(),
         candidate.precision,
-        _percentage(candidate, labelled=labelled),
+        *([_top1(candidate)] if labelled else []),
+        *_judgement(candidate),
         _number(candidate.rows_per_second),
         f"{candidate.ratio_to_fp32:.2f}" if candidate.ratio_to_fp32 is not None else "",
         _number(candidate.served_rows_per_second),
@@ -135,12 +139,23 @@ def _impossible(search: SearchRecord) -> dict[tuple[str, str, str], list[str]]:
     return found
 
 
-def _percentage(candidate: CandidateRecord, *, labelled: bool) -> str:
-    if candidate.accuracy is None:
-        return ""
-    if labelled and candidate.accuracy.top1 is not None:
-        return f"{candidate.accuracy.top1:.2%}"
-    return f"{1 - candidate.drop:.2%}" if candidate.drop is not None else ""
+def _top1(candidate: CandidateRecord) -> str:
+    accuracy = candidate.accuracy
+    return f"{accuracy.top1:.2%}" if accuracy is not None and accuracy.top1 is not None else ""
+
+
+def _judgement(candidate: CandidateRecord) -> tuple[str, str, str]:
+    """What the output that judges a candidate loses, how much at most with 95 % confidence, and by which measure."""
+    outputs = candidate.accuracy.outputs if candidate.accuracy is not None else ()
+    judge = next((output for output in outputs if output.name == candidate.judged_by), None)
+    if judge is None:
+        return (_share(candidate.drop), "", "")
+    by = f"{judge.measure} of {judge.name}" if len(outputs) > 1 else judge.measure
+    return (_share(judge.loss), _share(judge.bound), escape(by))
+
+
+def _share(value: float | None) -> str:
+    return f"{value:.2%}" if value is not None else ""
 
 
 def _number(value: float | None) -> str:
@@ -151,9 +166,16 @@ def _accuracy(search: SearchRecord) -> str:
     data = f"{search.validation.rows} rows of {search.validation.source}"
     if search.validation.kind == "random":
         data = f"{search.validation.rows} random rows, which say little of real data"
-    if search.fp32.top1 is not None:
-        return f"FP32 has {search.fp32.top1:.2%} top-1 on {data}; at most {search.max_drop:.2%} may be lost"
-    return f"agreement with FP32 on {data}; at most {search.max_drop:.2%} may be lost"
+    measures: dict[tuple[str, float | None], list[str]] = {}
+    for output in search.fp32.outputs:
+        measures.setdefault((output.measure, output.allowed), []).append(output.name)
+    said = [
+        f"{', '.join(names)} by {measure or 'agreement'}, at most {_share(allowed or search.max_drop)} may be lost"
+        for (measure, allowed), names in measures.items()
+    ]
+    own = f"FP32 has {search.fp32.top1:.2%} top-1 " if search.fp32.top1 is not None else "compared with FP32 "
+    proof = "; what cannot be ruled out with 95 % confidence counts as lost" if search.prove else ""
+    return f"{own}on {data}; {'; '.join(said)}{proof}"
 
 
 def _served_by(candidate: CandidateRecord) -> str:

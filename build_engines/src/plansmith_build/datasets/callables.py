@@ -44,11 +44,12 @@ def is_callable_source(source: str) -> bool:
     return _NAME.fullmatch(source) is not None
 
 
-def call_user_function(source: str) -> Any:
-    """Import a module, call a function of it without arguments and give what it returns.
+def call_user_function(source: str, *arguments: Any) -> Any:
+    """Import a module, call a function of it and give what it returns.
 
     Args:
         source: `module:function`, either with dots in it.
+        arguments: what it is called with.
 
     Raises:
         DataFunctionFailed: there is no such module or function, or it raised an exception; the sentence names the
@@ -58,7 +59,7 @@ def call_user_function(source: str) -> Any:
     if match is None:
         raise DataFunctionFailed(f"{source!r} is not module:function, such as data:load")
     target = _found(source, match["module"], match["function"])
-    return _run(source, target)
+    return _run(source, lambda: target(*arguments))
 
 
 def read_callable(source: str, layout: Layout, *, labels_key: str | None, limit: int | None) -> RawData:
@@ -98,7 +99,7 @@ def read_callable(source: str, layout: Layout, *, labels_key: str | None, limit:
     return RawData(arrays, found, None, "callable", where)
 
 
-def _found(source: str, module_name: str, function_name: str) -> Callable[[], Any]:
+def _found(source: str, module_name: str, function_name: str) -> Callable[..., Any]:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -117,7 +118,7 @@ def _found(source: str, module_name: str, function_name: str) -> Callable[[], An
         target = getattr(target, part)
     if not callable(target):
         raise DataFunctionFailed(f"{source} is a {type(target).__name__}, wanted a function")
-    result: Callable[[], Any] = target
+    result: Callable[..., Any] = target
     return result
 
 

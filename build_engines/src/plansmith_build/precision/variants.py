@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import onnx
 
     from plansmith_build.accuracy import Accuracy
+    from plansmith_build.budget import Budget
     from plansmith_build.precision.schemes import QuantizationScheme
     from plansmith_build.precision.sparsity import Sparsity
     from plansmith_build.signatures import Signature
@@ -67,7 +68,7 @@ class Jury:
         signature: what the graph takes and gives.
         search: judges on calibration rows, while nodes are being chosen.
         final: judges on validation rows, which nothing is chosen by until a choice is made.
-        max_drop: the budget, from 0 to 1.
+        budget: what may be lost.
         optimized: whether graphs are judged as ONNX Runtime rewrites them for the CPU; else exactly as written, which
             is how other engines read them.
     """
@@ -75,7 +76,7 @@ class Jury:
     signature: Signature
     search: Judge
     final: Judge
-    max_drop: float
+    budget: Budget
     optimized: bool = True
 
     def verdict(self, model: onnx.ModelProto) -> Accuracy:
@@ -88,16 +89,22 @@ class Jury:
         return self.final.judge(self._session(model))
 
     def accepts(self, accuracy: Accuracy) -> bool:
-        """Whether a drop on the validation rows is inside the budget."""
-        return accuracy.drop_from(self.final.accuracy) <= self.max_drop
+        """Whether what is lost on the validation rows is inside the budget."""
+        return self.budget.accepts(accuracy, self.final.accuracy)
+
+    def use(self, accuracy: Accuracy) -> float:
+        """How much of the budget is used on the validation rows: above 1 is outside."""
+        return self.budget.use(*self.budget.worst(accuracy, self.final.accuracy))
 
     def estimate(self, model: onnx.ModelProto) -> tuple[float, float]:
-        """Drop and noise on the calibration rows; both infinite where the graph does not run or overflows."""
+        """Used budget and noise on the calibration rows; both infinite where the graph does not run or overflows."""
         try:
             accuracy = self.search.judge(self._session(model))
         except (RunFailed, VerificationFailed):
             return math.inf, math.inf
-        return accuracy.drop_from(self.search.accuracy), accuracy.noise
+        # The rows that search prove nothing: only what is seen on them counts.
+        seen = replace(self.budget, prove=False)
+        return seen.use(*seen.worst(accuracy, self.search.accuracy)), accuracy.noise
 
     def noise(self, model: onnx.ModelProto) -> float:
         """Noise on a few calibration rows; infinite where the graph does not run or overflows."""
@@ -162,7 +169,7 @@ def int8_variant(
             continue
         if best is None or estimate < best[0]:
             best = (estimate, method, ranges)
-        if estimate[0] <= jury.max_drop:
+        if estimate[0] <= 1:
             break
     if best is None:
         raise failure or ConversionFailed("no calibration method was given")
@@ -193,7 +200,7 @@ def _inside_budget(make: Callable[[frozenset[str]], onnx.ModelProto], nodes: Seq
     evaluations = int(min(EVALUATIONS, SECONDS_TO_RANK / max(time.monotonic() - started, 1e-3)))
     groups = noisiest_first(nodes, lambda alone: jury.noise(make(frozenset(nodes) - alone)), evaluations=evaluations)
     most = max(1, int(len(nodes) * MOST_KEPT)) if len(nodes) > 1 else 0
-    kept = fewest_to_keep(groups, lambda keep: jury.estimate(make(keep))[0] <= jury.max_drop, most=most)
+    kept = fewest_to_keep(groups, lambda keep: jury.estimate(make(keep))[0] <= 1, most=most)
     closest = whole
     for _ in range(RETRIES):
         if kept is None:
@@ -201,7 +208,7 @@ def _inside_budget(make: Callable[[frozenset[str]], onnx.ModelProto], nodes: Seq
         variant = _judged(make(kept), kept, nodes, jury)
         if _is_accepted(variant, jury):
             return variant
-        closest = min(closest, variant, key=lambda entry: _drop(entry, jury))
+        closest = min(closest, variant, key=lambda entry: _use(entry, jury))
         kept = _more(groups, kept, most)
     return closest
 
@@ -229,5 +236,5 @@ def _is_accepted(variant: Variant, jury: Jury) -> bool:
     return variant.accuracy is not None and jury.accepts(variant.accuracy)
 
 
-def _drop(variant: Variant, jury: Jury) -> float:
-    return math.inf if variant.accuracy is None else variant.accuracy.drop_from(jury.final.accuracy)
+def _use(variant: Variant, jury: Jury) -> float:
+    return math.inf if variant.accuracy is None else jury.use(variant.accuracy)

@@ -1,0 +1,252 @@
+"""What a candidate loses on one output, and how much it may lose at most with 95 % confidence.
+
+Shares are counted row by row. Errors are the root mean square of the difference, relative to that of the reference
+about its mean: a scale, an offset, a sign and an order all show. Outputs that hold different things side by side are
+taken apart (the columns of `[rows, columns]`, both the second and the last dimension of what has more), and the worst
+slice counts.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import betaincinv, stdtrit
+
+from plansmith_build.datasets.callables import call_user_function
+from plansmith_build.datasets.errors import DataFunctionFailed
+from plansmith_build.measures import Measure, Metric, class_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+__all__ = ["CONFIDENCE", "error_and_bound", "mean_cosine", "score_and_bound", "share_bound", "wrong_rows"]
+
+CONFIDENCE = 0.95
+# Rows are left out in this many groups in turn, to see how much the result depends on them.
+_GROUPS = 20
+# Elements that are widened to FP64 at once.
+_CHUNK = 2**22
+# Slices of a scale of their own, such as a price beside an age; more of them are features of one kind.
+_NAMED_SLICES = 16
+_LEAST_VALUES = 8
+# What varies by less than this part of its size is a constant.
+_CONSTANT = 1e-5
+# A slice that hardly varies is held against its neighbours: a dead feature, a class that no row has.
+_FEATURE_FLOOR, _PROBABILITY_FLOOR = 0.1, 0.3
+
+
+def wrong_rows(measure: Measure, reference: Array, given: Array, labels: Array | None) -> Array:
+    """The share of each row that is wrong, FP64 [rows]: by its label, or other than the FP32 model's.
+
+    Args:
+        measure: a share.
+        reference: the FP32 model's answers.
+        given: the candidate's, of the same shape.
+        labels: INT64 [rows]; read where the measure is labelled.
+    """
+    truth: Array
+    match measure.metric:
+        case Metric.TOP1 | Metric.TOP5:
+            scores, others = class_scores(reference), class_scores(given)
+            if scores is None or others is None:
+                raise ValueError("only class scores have a best class")
+            truth = labels if measure.labelled and labels is not None else _ordered(scores).argmax(axis=-1)
+            count = 1 if measure.metric is Metric.TOP1 else 5
+            # Ties go to the first class, as argmax has it.
+            best = np.argsort(-_ordered(others), axis=-1, kind="stable")[..., :count] if count > 1 else (
+                _ordered(others).argmax(axis=-1)[..., np.newaxis]
+            )
+            wrong = (best != truth[..., np.newaxis]).all(axis=-1)
+        case Metric.DECISION:
+            decided = given > measure.threshold
+            truth = reference > measure.threshold
+            if measure.labelled and labels is not None:
+                truth = (labels > 0).reshape(decided.shape)
+            wrong = decided != truth
+        case _:
+            truth = labels.reshape(given.shape) if measure.labelled and labels is not None else reference
+            wrong = np.asarray(given != truth)
+    rows = len(reference)
+    return wrong.reshape(rows, -1).mean(axis=1, dtype=np.float64) if wrong.size else np.zeros(rows)
+
+
+def share_bound(worse: float, better: float, rows: int, *, paired: bool) -> float:
+    """The greatest loss, with 95 % confidence, that these rows leave possible (Clopper and Pearson's exact interval).
+
+    Args:
+        worse: how many rows the candidate has wrong, and the FP32 model has not.
+        better: the other way round.
+        rows: how many there are.
+        paired: whether labels decide, so that the candidate can be the better one: both counts then have an interval
+            of 97.5 %, which together hold with 95 %.
+    """
+    if not paired:
+        return _at_most(worse, rows, CONFIDENCE)
+    each = (1 + CONFIDENCE) / 2
+    # The least share of rows on which it is better: what is at most not so, turned round.
+    return _at_most(worse, rows, each) - (1 - _at_most(rows - better, rows, each))
+
+
+def error_and_bound(metric: Metric, reference: Array, given: Array, *, bounded: bool) -> tuple[float, float | None]:
+    """The error of a candidate and its upper bound of 95 %; the bound is None where it is not asked for or one row.
+
+    Args:
+        metric: `relative-error` or `cosine`.
+        reference: the FP32 model's answers; finite.
+        given: the candidate's, of the same shape; finite.
+        bounded: whether to compute the bound.
+    """
+    rows = len(reference)
+    if not reference.size:
+        return 0.0, 0.0
+    if metric is Metric.COSINE:
+        distances = 1 - _cosines(reference, given)
+
+        def cosine_error(chosen: Array) -> float:
+            return float(distances[chosen].mean())
+
+        return _with_bound(cosine_error, rows, bounded=bounded)
+    parts = [_SliceSums(reference, given, axis) for axis in _axes(reference)]
+
+    def relative_error(chosen: Array) -> float:
+        return max(part.worst(chosen) for part in parts)
+
+    return _with_bound(relative_error, rows, bounded=bounded)
+
+
+def score_and_bound(
+    function: str, reference: Array, given: Array, labels: Array | None, *, bounded: bool
+) -> tuple[float, float | None]:
+    """The score of a candidate by the user's function, and the greatest loss of score with 95 % confidence.
+
+    Args:
+        function: `module:function`, called with answers, the FP32 model's answers and the labels or None; it returns a
+            number, greater for better.
+        reference: the FP32 model's answers.
+        given: the candidate's.
+        labels: INT64 [rows], or None.
+        bounded: whether to compute the bound, which takes forty more calls.
+
+    Raises:
+        DataFunctionFailed: the function is not there, fails, or returns something else.
+    """
+
+    def score(answers: Array, chosen: Array) -> float:
+        result = call_user_function(
+            function, answers[chosen], reference[chosen], labels[chosen] if labels is not None else None
+        )
+        try:
+            return float(result)
+        except (TypeError, ValueError) as error:
+            raise DataFunctionFailed(f"{function} returned a {type(result).__name__}, wanted a number") from error
+
+    everything = np.arange(len(reference))
+    bound = None
+    if bounded:
+        _, bound = _with_bound(lambda rows: score(reference, rows) - score(given, rows), len(reference), bounded=True)
+    return score(given, everything), bound
+
+
+def mean_cosine(reference: Array, given: Array) -> float:
+    """The mean cosine similarity of the rows."""
+    return float(_cosines(reference, given).mean()) if reference.size else 1.0
+
+
+class _SliceSums:
+    """What the error of each slice is made of, row by row, so that any rows can be left out."""
+
+    def __init__(self, reference: Array, given: Array, axis: int | None) -> None:
+        rows = len(reference)
+        slices = reference.shape[axis] if axis is not None else 1
+        self.values = reference.size // rows // slices
+        self.low = np.full(slices, np.inf)
+        self.high = np.full(slices, -np.inf)
+        self.noise, self.sums, self.squares = (np.zeros((rows, slices)) for _ in range(3))
+        self.offset = np.zeros(slices)
+        step = max(1, _CHUNK * rows // reference.size)
+        for start in range(0, rows, step):
+            part = slice(start, start + step)
+            wide, other = _sliced(reference[part], axis), _sliced(given[part], axis)
+            if not start:
+                # Numbers far from zero lose their spread in the difference of two sums of squares.
+                self.offset = wide.mean(axis=(0, 2))
+            self.low = np.minimum(self.low, wide.min(axis=(0, 2)))
+            self.high = np.maximum(self.high, wide.max(axis=(0, 2)))
+            self.noise[part] = np.square(wide - other).sum(axis=2)
+            wide = wide - self.offset[:, np.newaxis]
+            self.sums[part] = wide.sum(axis=2)
+            self.squares[part] = np.square(wide).sum(axis=2)
+
+    def worst(self, chosen: Array) -> float:
+        """The relative error of the worst slice, on some of the rows."""
+        count = len(chosen) * self.values
+        noise = np.sqrt(self.noise[chosen].sum(axis=0) / count)
+        mean = self.sums[chosen].sum(axis=0) / count
+        variance = np.maximum(self.squares[chosen].sum(axis=0) / count - mean**2, 0)
+        size = np.sqrt(variance + (mean + self.offset) ** 2)
+        spread = np.sqrt(variance)
+        scale = self._floored(np.where(spread > _CONSTANT * size, spread, size), count)
+        overall = math.sqrt(float(np.square(size).mean()))
+        scale = np.where(scale > 0, scale, overall)
+        errors = np.divide(noise, scale, out=np.where(noise > 0, np.inf, 0.0), where=scale > 0)
+        return float(np.nan_to_num(errors, nan=np.inf, posinf=np.inf).max())
+
+    def _floored(self, scale: Array, count: int) -> Array:
+        probabilities = (self.low >= 0) & (self.high <= 1)
+        floors = np.zeros_like(scale)
+        if probabilities.any():
+            floors[probabilities] = _PROBABILITY_FLOOR * scale[probabilities].max()
+        others = ~probabilities
+        if others.sum() > _NAMED_SLICES or count < _LEAST_VALUES:
+            floors[others] = _FEATURE_FLOOR * np.median(scale[others]) if others.any() else 0.0
+        return np.maximum(scale, floors)
+
+
+def _with_bound(statistic: Callable[[Array], float], rows: int, *, bounded: bool) -> tuple[float, float | None]:
+    """A statistic of all rows, and its upper bound by the jackknife over groups of rows."""
+    everything = np.arange(rows)
+    value = statistic(everything)
+    groups = min(_GROUPS, rows)
+    if not bounded or groups < 2:  # noqa: PLR2004 - one row has no spread
+        return value, None
+    without = np.array([statistic(everything[everything % groups != group]) for group in range(groups)])
+    if not np.isfinite(without).all() or not math.isfinite(value):
+        return value, math.inf
+    deviation = math.sqrt((groups - 1) / groups * float(np.square(without - without.mean()).sum()))
+    return value, value + float(stdtrit(groups - 1, CONFIDENCE)) * deviation
+
+
+def _axes(array: Array) -> tuple[int | None, ...]:
+    axes = {1, array.ndim - 1} if array.ndim > 1 else set()
+    return (None, *sorted(axis for axis in axes if array.shape[axis] > 1))
+
+
+def _sliced(array: Array, axis: int | None) -> Array:
+    """FP64 [rows, slices, values]."""
+    wide = array.astype(np.float64)
+    if axis is None:
+        return wide.reshape(len(wide), 1, -1)
+    return np.moveaxis(wide, axis, 1).reshape(len(wide), array.shape[axis], -1)
+
+
+def _cosines(reference: Array, given: Array) -> Array:
+    one = reference.reshape(len(reference), -1).astype(np.float64)
+    other = given.reshape(len(given), -1).astype(np.float64)
+    lengths, others = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
+    products = (one * other).sum(axis=1) / np.where(lengths * others == 0, 1.0, lengths * others)
+    return np.clip(np.where((lengths == 0) & (others == 0), 1.0, products), -1, 1)
+
+
+def _ordered(scores: Array) -> Array:
+    """Scores in FP64, with what is not a number last."""
+    wide = scores.astype(np.float64)
+    return np.where(np.isnan(wide), -np.inf, wide)
+
+
+def _at_most(count: float, rows: int, confidence: float) -> float:
+    return 1.0 if count >= rows else float(betaincinv(count + 1, rows - count, confidence))

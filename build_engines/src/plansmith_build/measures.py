@@ -1,0 +1,242 @@
+"""What an output is measured by: chosen from what it is, unless the user says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from plansmith_build.datasets.callables import is_callable_source
+from plansmith_build.errors import InvalidOption
+from plansmith_client.tensors import datatype_from_numpy
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from typing import Any
+
+    from plansmith_build.sessions import Arrays
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+__all__ = ["Measure", "Metric", "choose_measures", "class_scores", "classifier_output", "is_floating", "parse_metrics"]
+
+_FLOATING = {"FP16", "BF16", "FP32", "FP64"}
+# How far the probabilities of a row may be from a sum of 1: FP16 and BF16 round.
+_SUM_TOLERANCE = 1e-2
+# A class that nearly every row has says nothing of what the others would lose.
+_LEAST_OTHERS = 0.05
+
+
+class Metric(StrEnum):
+    """How an output is compared."""
+
+    TOP1 = "top1"
+    TOP5 = "top5"
+    DECISION = "decision"
+    EQUAL = "equal"
+    RELATIVE_ERROR = "relative-error"
+    COSINE = "cosine"
+    FUNCTION = "function"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What one output is judged by.
+
+    Attributes:
+        metric: the kind.
+        labelled: whether answers are compared with labels; else with the FP32 model's.
+        function: the user's, as `module:function`; empty for other metrics.
+        threshold: of a decision: what is above counts as yes.
+    """
+
+    metric: Metric
+    labelled: bool = False
+    function: str = ""
+    threshold: float = 0.5
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share or a score, under `--max-drop`; else an error, under `--max-error`."""
+        return self.metric not in {Metric.RELATIVE_ERROR, Metric.COSINE}
+
+    @property
+    def is_score(self) -> bool:
+        """Whether the FP32 model has a value of its own, and the difference of the two is what is lost."""
+        return self.labelled or self.metric is Metric.FUNCTION
+
+    def __str__(self) -> str:
+        return self.function or f"{self.metric}{' by labels' if self.labelled else ''}"
+
+
+def parse_metrics(texts: Sequence[str]) -> dict[str, str]:
+    """`[OUTPUT=]METRIC` as metric by output, `""` for all outputs.
+
+    Raises:
+        InvalidOption: a metric is unknown, or an output is named twice.
+    """
+    chosen: dict[str, str] = {}
+    known = [metric.value for metric in Metric if metric not in {Metric.EQUAL, Metric.FUNCTION}]
+    for text in texts:
+        output, _, metric = text.rpartition("=")
+        if metric not in known and not is_callable_source(metric):
+            raise InvalidOption(f"--metric {text!r}: {metric!r} is not {', '.join(known)} or module:function")
+        if output in chosen:
+            raise InvalidOption(f"--metric is given twice for {output or 'all outputs'!r}")
+        chosen[output] = metric
+    return chosen
+
+
+def choose_measures(
+    answers: Arrays,
+    labels: Array | None = None,
+    *,
+    given: Mapping[str, str] | None = None,
+    sigmoids: Collection[str] = (),
+    classes: int | None = None,
+) -> dict[str, Measure]:
+    """What each output is measured by.
+
+    Args:
+        answers: the FP32 model's, all rows stacked, by output name.
+        labels: INT64 [rows], or None.
+        given: from `parse_metrics`.
+        sigmoids: the outputs that come from a sigmoid.
+        classes: how many class names the user gave, if any.
+
+    Raises:
+        InvalidOption: the metric given for an output, or the labels, do not fit.
+    """
+    given = given or {}
+    unknown = [name for name in given if name and name not in answers]
+    if unknown:
+        raise InvalidOption(f"--metric {unknown[0]}=...: the model has no such output, only {', '.join(answers)}")
+    labelled = classifier_output(answers, labels, sigmoids=sigmoids) if labels is not None else None
+    measures = {}
+    fitted = False
+    for name, array in answers.items():
+        is_labelled = name == labelled
+        wanted = given.get(name, given.get("", ""))
+        measure = _wanted(wanted, array, labelled=is_labelled) if wanted else None
+        if measure is None and name in given:
+            raise InvalidOption(
+                f"--metric {name}={wanted} does not fit output {name!r}, {array.dtype} {[-1, *array.shape[1:]]}"
+            )
+        fitted = fitted or measure is not None
+        measures[name] = measure or _natural(
+            array, labelled=is_labelled, sigmoid=name in sigmoids, classes=classes
+        )
+    if given.get("") and not fitted:
+        raise InvalidOption(f"--metric {given['']} fits no output: name a metric for each with --metric OUTPUT=METRIC")
+    return measures
+
+
+def classifier_output(answers: Arrays, labels: Array, *, sigmoids: Collection[str] = ()) -> str:
+    """The output that labels belong to: scores [rows, classes], class numbers [rows], or decisions [rows] or [rows, 1].
+
+    Args:
+        answers: the FP32 model's, all rows stacked.
+        labels: INT64 [rows].
+        sigmoids: the outputs that come from a sigmoid.
+
+    Raises:
+        InvalidOption: no output classifies, or a label is not a class of it.
+    """
+    scores = {name: found for name, array in answers.items() if (found := _row_scores(array)) is not None}
+    numbers = [name for name, array in answers.items() if array.dtype.kind in "iub" and array.size == len(labels)]
+    decisions = [name for name, array in answers.items() if is_floating(array) and array.size == len(labels)]
+    binary = bool(len(labels)) and 0 <= int(labels.min()) and int(labels.max()) <= 1
+    likely = [name for name, found in scores.items() if _are_probabilities(found)]
+    if not likely and binary and (sure := [name for name in decisions if name in sigmoids]):
+        return sure[0]
+    if not scores:
+        if numbers:
+            return numbers[0]
+        if binary and decisions:
+            return decisions[0]
+        shapes = ", ".join(f"{name} {array.dtype} {[-1, *array.shape[1:]]}" for name, array in answers.items())
+        raise InvalidOption(
+            f"the data has labels, and no output classifies: {shapes}. One number a row takes labels of 0 and 1; else "
+            "leave the labels out, and answers are compared with the FP32 model's instead"
+        )
+    name = next(iter([*likely, *scores]))
+    classes = scores[name].shape[1]
+    if int(labels.max(initial=0)) >= classes:
+        row = int(labels.argmax())
+        raise InvalidOption(
+            f"label {int(labels[row])} of row {row} is no class of output {name!r}, which has {classes}: "
+            "labels are counted from 0"
+        )
+    return name
+
+
+def class_scores(array: Array) -> Array | None:
+    """[rows, ..., classes] of floating point with more than one class, without dimensions of 1; else None."""
+    if not is_floating(array) or array.ndim < 2:  # noqa: PLR2004 - a number a row
+        return None
+    shape = (len(array), *(size for size in array.shape[1:] if size != 1))
+    return array.reshape(shape) if len(shape) > 1 and array.size else None
+
+
+def is_floating(array: Array) -> bool:
+    """Whether the values are floating point."""
+    return datatype_from_numpy(array.dtype) in _FLOATING
+
+
+def _wanted(text: str, array: Array, *, labelled: bool) -> Measure | None:
+    """The measure that the user named, None where the output cannot be measured so."""
+    if is_callable_source(text):
+        return Measure(Metric.FUNCTION, function=text)
+    metric = Metric(text)
+    if not is_floating(array):
+        return None
+    if metric in {Metric.TOP1, Metric.TOP5}:
+        return Measure(metric, labelled) if class_scores(array) is not None else None
+    if metric is Metric.DECISION:
+        return Measure(metric, labelled and array.size == len(array), threshold=_threshold(array))
+    return Measure(metric)
+
+
+def _natural(array: Array, *, labelled: bool, sigmoid: bool, classes: int | None) -> Measure:
+    if not is_floating(array):
+        return Measure(Metric.EQUAL, labelled)
+    scores = class_scores(array)
+    if labelled:
+        return Measure(Metric.TOP1, labelled=True) if scores is not None else _decision(array, labelled=True)
+    if scores is not None and (scores.shape[-1] == classes or _are_probabilities(scores)):
+        best = scores.argmax(axis=-1)
+        return Measure(Metric.TOP1 if _varies(best) else Metric.RELATIVE_ERROR)
+    if sigmoid and array.size == len(array):
+        decision = _decision(array, labelled=False)
+        return decision if _varies(array.reshape(-1) > decision.threshold) else Measure(Metric.RELATIVE_ERROR)
+    return Measure(Metric.RELATIVE_ERROR)
+
+
+def _decision(array: Array, *, labelled: bool) -> Measure:
+    return Measure(Metric.DECISION, labelled, threshold=_threshold(array))
+
+
+def _threshold(array: Array) -> float:
+    """Half for probabilities, 0 for what a sigmoid was left off."""
+    return 0.5 if bool(((array >= 0) & (array <= 1)).all()) else 0.0
+
+
+def _row_scores(array: Array) -> Array | None:
+    scores = class_scores(array)
+    return scores if scores is not None and scores.ndim == 2 else None  # noqa: PLR2004
+
+
+def _are_probabilities(scores: Array) -> bool:
+    """Whether each row adds up to 1, itself or as logarithms."""
+    values = scores.astype(np.float64)
+    if (values < 0).any():
+        # More than 1 is no logarithm of a probability, however much more.
+        values = np.exp(np.minimum(values, 1))
+    return bool((values <= 1 + _SUM_TOLERANCE).all() and (np.abs(values.sum(axis=-1) - 1) < _SUM_TOLERANCE).all())
+
+
+def _varies(classes: Array) -> bool:
+    counts = np.unique(classes, return_counts=True)[1]
+    return bool(counts.max() <= (1 - _LEAST_OTHERS) * classes.size)
