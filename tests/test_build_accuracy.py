@@ -7,10 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from plansmith_build.accuracy import classifier_output, measure_accuracy, parse_drop
+from plansmith_build.accuracy import classifier_output, measure_accuracy
+from plansmith_build.budget import Budget, parse_drop
 from plansmith_build.errors import InvalidOption, VerificationFailed
+from plansmith_build.losses import share_bound
+from plansmith_build.measures import Measure, Metric, choose_measures, parse_metrics
 
 SCORES = np.array([[3, 1, 0], [0, 2, 1], [1, 0, 4], [5, 4, 0]], dtype=np.float32)
+PROBABILITIES = SCORES / SCORES.sum(axis=1, keepdims=True)
 
 
 def test_with_labels_the_drop_is_that_of_top_1_accuracy():
@@ -32,10 +36,10 @@ def test_a_candidate_that_is_better_than_fp32_has_lost_nothing():
 
 
 def test_without_labels_the_drop_is_the_share_of_rows_with_another_best_class():
-    other = SCORES.copy()
-    other[3] = [4, 5, 0]
-    reference = measure_accuracy({"scores": SCORES}, {"scores": SCORES})
-    candidate = measure_accuracy({"scores": SCORES}, {"scores": other})
+    other = PROBABILITIES.copy()
+    other[3] = [0.4, 0.6, 0]
+    reference = measure_accuracy({"scores": PROBABILITIES}, {"scores": PROBABILITIES})
+    candidate = measure_accuracy({"scores": PROBABILITIES}, {"scores": other})
     assert candidate.top1 is None
     assert candidate.outputs[0].top1_agreement == 0.75
     assert candidate.drop_from(reference) == 0.25
@@ -46,7 +50,7 @@ def test_scores_with_further_dimensions_of_one_are_scores():
     assert measure_accuracy({"scores": image}, {"scores": image}, np.array([0, 1, 2, 0])).top1 == 1
 
 
-def test_what_has_no_classes_is_compared_by_cosine_similarity():
+def test_what_has_no_classes_is_compared_by_relative_error():
     picture = np.random.default_rng(0).standard_normal((4, 2, 5, 5)).astype(np.float32)
     noisy = picture + np.float32(0.1) * np.random.default_rng(1).standard_normal(picture.shape).astype(np.float32)
     reference = measure_accuracy({"mask": picture}, {"mask": picture})
@@ -54,7 +58,8 @@ def test_what_has_no_classes_is_compared_by_cosine_similarity():
     (output,) = candidate.outputs
     assert output.top1_agreement is None
     assert output.signal_to_noise_db == pytest.approx(20, abs=1.5)
-    assert 0 < candidate.drop_from(reference) == 1 - output.cosine < 0.02
+    assert candidate.drop_from(reference) == pytest.approx(0.1, rel=0.5)
+    assert output.bound > output.value
 
 
 def test_equal_answers_have_no_noise():
@@ -113,3 +118,122 @@ def test_a_budget_is_a_percentage_or_a_fraction(text, value):
 def test_what_is_no_budget_is_refused(text):
     with pytest.raises(InvalidOption, match="--max-drop"):
         parse_drop(text)
+
+
+def test_a_budget_that_may_be_a_percentage_or_a_fraction_is_asked_back():
+    with pytest.raises(InvalidOption, match=r"--max-drop 0.5: is 0.5% meant or 50%\? Write it with the sign"):
+        parse_drop("0.5")
+
+
+def test_every_output_is_in_the_budget_with_labels_too():
+    rng = np.random.default_rng(0)
+    answers = {"scores": SCORES, "boxes": rng.normal(size=(4, 6)).astype(np.float32)}
+    given = {"scores": SCORES, "boxes": rng.normal(size=(4, 6)).astype(np.float32)}
+    labels = np.array([0, 1, 2, 0])
+    itself = measure_accuracy(answers, answers, labels)
+    candidate = measure_accuracy(answers, given, labels)
+    assert (candidate.top1, itself.drop_from(itself)) == (1.0, 0.0)
+    assert not Budget().accepts(candidate, itself)
+    assert "is off by" in Budget().complaint(candidate, itself)
+
+
+def test_labels_of_0_and_1_belong_to_one_number_a_row():
+    probabilities = np.array([[0.1], [0.9], [0.4], [0.8]], np.float32)
+    labels = np.array([0, 1, 1, 1])
+    reference = measure_accuracy({"p": probabilities}, {"p": probabilities}, labels)
+    assert (reference.outputs[0].measure.metric, reference.top1) == (Metric.DECISION, 0.75)
+    assert measure_accuracy({"p": probabilities}, {"p": 1 - probabilities}, labels).drop_from(reference) == 0.5
+
+
+def test_a_decision_that_never_changes_is_judged_by_relative_error():
+    rare = np.random.default_rng(0).uniform(0, 0.4, (100, 1)).astype(np.float32)
+    assert choose_measures({"p": rare}, sigmoids=["p"])["p"].metric is Metric.RELATIVE_ERROR
+    often = rare * 2
+    assert choose_measures({"p": often}, sigmoids=["p"])["p"].metric is Metric.DECISION
+    assert choose_measures({"p": often})["p"].metric is Metric.RELATIVE_ERROR
+
+
+def test_as_many_scores_as_class_names_are_class_scores():
+    logits = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    assert choose_measures({"y": logits})["y"].metric is Metric.RELATIVE_ERROR
+    assert choose_measures({"y": logits}, classes=3)["y"].metric is Metric.TOP1
+    log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    assert choose_measures({"y": log_softmax})["y"].metric is Metric.TOP1
+
+
+def test_the_user_names_the_metric_of_one_output_or_of_all_that_it_fits():
+    answers = {"a:0": SCORES, "count": np.arange(4)}
+    chosen = choose_measures(answers, given=parse_metrics(["a:0=cosine"]))
+    assert [measure.metric for measure in chosen.values()] == [Metric.COSINE, Metric.EQUAL]
+    chosen = choose_measures(answers, given=parse_metrics(["top5"]))
+    assert [measure.metric for measure in chosen.values()] == [Metric.TOP5, Metric.EQUAL]
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["accuracy"], "'accuracy' is not top1, top5, decision, relative-error, cosine or module:function"),
+        (["b=top1"], "the model has no such output, only a, count"),
+        (["count=top1"], "--metric count=top1 does not fit output 'count', int64"),
+        (["top1", "top5"], "given twice for 'all outputs'"),
+    ],
+)
+def test_a_metric_that_does_not_fit_is_refused(texts, said):
+    with pytest.raises(InvalidOption, match=said):
+        choose_measures({"a": SCORES, "count": np.arange(4)}, given=parse_metrics(texts))
+
+
+def test_a_function_of_the_users_own_scores_answers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_metric.py").write_text(
+        "import numpy as np\n"
+        "def correlation(answers, reference, labels):\n"
+        "    return np.corrcoef(answers[:, 0], reference[:, 0])[0, 1]\n"
+    )
+    rng = np.random.default_rng(0)
+    answers = {"y": rng.normal(size=(60, 1)).astype(np.float32)}
+    measures = choose_measures(answers, given=parse_metrics(["y=own_metric:correlation"]))
+    itself = measure_accuracy(answers, answers, None, measures)
+    noisy = {"y": answers["y"] + rng.normal(size=(60, 1)).astype(np.float32)}
+    candidate = measure_accuracy(answers, noisy, None, measures)
+    assert itself.drop_from(itself) == 0
+    expected = 1 - np.corrcoef(noisy["y"][:, 0], answers["y"][:, 0])[0, 1]
+    assert candidate.drop_from(itself) == pytest.approx(expected)
+    assert candidate.outputs[0].bound > expected
+
+
+@pytest.mark.parametrize("loss", [0.002, 0.01, 0.05])
+def test_the_bound_of_a_share_holds_in_95_of_100_samples(loss):
+    rng = np.random.default_rng(0)
+    worse = rng.binomial(200, loss, 2000)
+    held = [share_bound(int(count), 0, 200, paired=False) >= loss for count in worse]
+    assert np.mean(held) >= 0.94
+    better = rng.binomial(200, 0.02, 2000)
+    paired = [
+        share_bound(int(one), int(other), 200, paired=True) >= loss - 0.02
+        for one, other in zip(worse, better, strict=True)
+    ]
+    assert np.mean(paired) >= 0.94
+
+
+def test_the_bound_of_an_error_holds_in_about_95_of_100_samples():
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(300):
+        reference = {"y": rng.normal(size=(100, 1))}
+        given = {"y": reference["y"] + rng.normal(0, 0.1, (100, 1))}
+        held.append(measure_accuracy(reference, given).outputs[0].bound >= 0.1)
+    assert np.mean(held) >= 0.9
+
+
+def test_to_prove_a_budget_takes_enough_rows():
+    few, many = (np.eye(4, dtype=np.float32)[np.arange(rows) % 4] for rows in (32, 1000))
+    budget = Budget(max_drop=0.005, prove=True)
+    for scores, proven in ((few, False), (many, True)):
+        itself = measure_accuracy({"y": scores}, {"y": scores})
+        assert itself.outputs[0].measure == Measure(Metric.TOP1)
+        assert budget.accepts(itself, itself) is proven
+        assert bool(budget.unprovable(itself)) is not proven
+    itself = measure_accuracy({"y": few}, {"y": few})
+    assert budget.unprovable(itself)[0].startswith("32 rows can prove no better than 8.94% by top1")
+    assert "cannot be ruled out" in budget.complaint(itself, itself)

@@ -166,8 +166,8 @@ def test_a_budget_that_nothing_meets_publishes_nothing_and_says_how_close_it_cam
         expect=3,
     )
     assert "no candidate can be used, so nothing was published" in done.stderr
-    assert "onnxruntime int8 (CPU): drops by" in done.stderr
-    assert "0.50% is allowed" in done.stderr
+    assert "onnxruntime int8 (CPU): is off by" in done.stderr
+    assert "(output 'y' by relative-error), and 5.00% is allowed" in done.stderr
     assert snapshot(tmp_path) == before
 
 
@@ -176,13 +176,17 @@ def test_without_labels_agreement_with_fp32_is_the_measure(plansmith, repository
     data = write_data(tmp_path / "data.npz", 32, labels=False)
     done = plansmith(
         *("build", model, "--data", data, "--repository", repository, "--no-serve"),
-        *("--target", "onnxruntime", "--precision", "int8", "--max-drop", "10%"),
+        *("--target", "onnxruntime", "--precision", "int8", "--max-drop", "10%", "--metric", "top1"),
     )
-    assert "agreement with FP32 on 16 rows of data.npz; at most 10.00% may be lost" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert "compared with FP32 on 16 rows of data.npz; scores by top1, at most 10.00% may be lost" in said
+    assert "16 rows can prove no better than 17.07% by top1, and 10.00% is allowed" in said
     manifest = json.loads((repository / "stripes/1/manifest.json").read_text())
     (output,) = next(
         entry["accuracy"]["outputs"] for entry in manifest["search"]["candidates"] if entry["status"] == "chosen"
     )
+    assert (output["measure"], output["allowed"]) == ("top1", 0.1)
+    assert output["loss"] < 0.1 < output["bound"]
     assert output["top1_agreement"] >= 0.9
     assert output["cosine"] > 0.98
     assert output["signal_to_noise_db"] > 15
@@ -206,6 +210,17 @@ def test_pruned_weights_are_judged_like_everything_else(plansmith, repository, t
     assert len(sparse) + len(entry["kept_in_fp32"]) == 4
 
 
+def test_labels_in_another_order_than_the_classes_are_a_warning(plansmith, repository, tmp_path):
+    images, labels = stripes(64, seed=5)
+    np.savez(tmp_path / "data.npz", images=images, labels=(labels + 1) % 4)
+    done = plansmith(
+        *("build", write_stripes_classifier(tmp_path / "stripes.onnx"), "--data", tmp_path / "data.npz", "--json"),
+        *("--repository", repository, "--no-serve", "--target", "onnxruntime", "--precision", "fp32"),
+    )
+    warnings = json.loads(done.stdout)["manifest"]["search"]["warnings"]
+    assert any("check the order of the labels and the preprocessing" in warning for warning in warnings)
+
+
 def test_random_data_is_called_random(plansmith, repository, tmp_path):
     model = write_stripes_classifier(tmp_path / "stripes.onnx")
     done = plansmith(
@@ -222,6 +237,8 @@ def test_random_data_is_called_random(plansmith, repository, tmp_path):
     [
         (["--target", "openvino"], "--target needs data to judge by"),
         (["--max-drop", "1%"], "--max-drop needs data to judge by"),
+        (["--data", "random", "--max-drop", "0.5"], "is 0.5% meant or 50%?"),
+        (["--data", "random", "--metric", "mAP"], "'mAP' is not top1, top5"),
         (["--data", "random", "--max-drop", "lots"], "--max-drop 'lots' is no drop of accuracy"),
         (["--data", "random", "--sparsity", "3:4"], "--sparsity '3:4' is unknown"),
         (["--data", "missing.npz"], "missing.npz"),

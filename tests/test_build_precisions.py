@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -11,8 +13,10 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from stripes_models import stripes, write_stripes_classifier
 
+from plansmith_build.budget import Budget
 from plansmith_build.errors import InvalidOption
 from plansmith_build.loading import load_onnx
+from plansmith_build.measures import choose_measures
 from plansmith_build.networks import detach
 from plansmith_build.precision.calibration import CalibrationMethod, calibrate
 from plansmith_build.precision.errors import ConversionFailed
@@ -52,10 +56,16 @@ def batches(rows, *, seed):
 def jury_for(model, requests, *, optimized=True):
     signature = signature_of(model)
     judges = [
-        Judge.of(Session(model.SerializeToString(), signature, optimized=True), part, None, batched=True)
+        Judge.of(
+            Session(model.SerializeToString(), signature, optimized=True),
+            part,
+            None,
+            batched=True,
+            choose=partial(choose_measures, classes=4),
+        )
         for part in (requests[::2], requests[1::2])
     ]
-    return Jury(signature, *judges, max_drop=0.005, optimized=optimized)
+    return Jury(signature, *judges, Budget(), optimized=optimized)
 
 
 def types_of_weights(model):

@@ -33,7 +33,8 @@ class OutputAgreement:
         value: by that measure, 0 for no fault: the share that is wrong or the error; of a user's function, minus its
             score.
         bound: what is lost at most, with 95 % confidence; None where that was not asked for, or of one row.
-        top1_agreement: the fraction with the same greatest element; None for what is no [rows, ..., classes].
+        top1_agreement: the fraction with the same greatest element; None for what is neither
+            [rows, values] nor judged by classes.
         cosine: the mean cosine similarity of the rows; None for what is not floating point.
         signal_to_noise_db: the power of the reference to that of the difference; infinite where they are equal, None
             for what is not floating point.
@@ -152,7 +153,8 @@ def _agreement(
     if not np.array_equal(wide[~finite], other[~finite], equal_nan=True) or not np.isfinite(other[finite]).all():
         raise VerificationFailed(f"output {name!r} overflows: it is infinite or not a number where FP32 has a number")
     top1 = None
-    if class_scores(reference) is not None:
+    scores = class_scores(reference)
+    if scores is not None and (scores.ndim == 2 or measure.metric in {Metric.TOP1, Metric.TOP5}):  # noqa: PLR2004
         top1 = 1 - float(wrong_rows(Measure(Metric.TOP1), reference, given, None).mean())
     numbers, others = np.where(finite, wide, 0.0), np.where(finite, other, 0.0)
     signal, noise = float((numbers**2).sum()), float(((numbers - others) ** 2).sum())

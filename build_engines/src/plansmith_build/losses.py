@@ -58,8 +58,10 @@ def wrong_rows(measure: Measure, reference: Array, given: Array, labels: Array |
             truth = labels if measure.labelled and labels is not None else _ordered(scores).argmax(axis=-1)
             count = 1 if measure.metric is Metric.TOP1 else 5
             # Ties go to the first class, as argmax has it.
-            best = np.argsort(-_ordered(others), axis=-1, kind="stable")[..., :count] if count > 1 else (
-                _ordered(others).argmax(axis=-1)[..., np.newaxis]
+            best = (
+                np.argsort(-_ordered(others), axis=-1, kind="stable")[..., :count]
+                if count > 1
+                else (_ordered(others).argmax(axis=-1)[..., np.newaxis])
             )
             wrong = (best != truth[..., np.newaxis]).all(axis=-1)
         case Metric.DECISION:

@@ -125,9 +125,7 @@ def choose_measures(
                 f"--metric {name}={wanted} does not fit output {name!r}, {array.dtype} {[-1, *array.shape[1:]]}"
             )
         fitted = fitted or measure is not None
-        measures[name] = measure or _natural(
-            array, labelled=is_labelled, sigmoid=name in sigmoids, classes=classes
-        )
+        measures[name] = measure or _natural(array, labelled=is_labelled, sigmoid=name in sigmoids, classes=classes)
     if given.get("") and not fitted:
         raise InvalidOption(f"--metric {given['']} fits no output: name a metric for each with --metric OUTPUT=METRIC")
     return measures
@@ -147,7 +145,7 @@ def classifier_output(answers: Arrays, labels: Array, *, sigmoids: Collection[st
     scores = {name: found for name, array in answers.items() if (found := _row_scores(array)) is not None}
     numbers = [name for name, array in answers.items() if array.dtype.kind in "iub" and array.size == len(labels)]
     decisions = [name for name, array in answers.items() if is_floating(array) and array.size == len(labels)]
-    binary = bool(len(labels)) and 0 <= int(labels.min()) and int(labels.max()) <= 1
+    binary = bool(len(labels)) and int(labels.min()) >= 0 and int(labels.max()) <= 1
     likely = [name for name, found in scores.items() if _are_probabilities(found)]
     if not likely and binary and (sure := [name for name in decisions if name in sigmoids]):
         return sure[0]

@@ -290,10 +290,11 @@ def _near_chance(judge: Judge) -> tuple[str, ...]:
     chance = float(np.bincount(judge.labels).max()) / len(judge.labels)
     if top1 > chance + 2 * math.sqrt(chance * (1 - chance) / len(judge.labels)):
         return ()
-    return (
-        f"FP32 is right on {top1:.2%} of the rows, and always giving the most frequent label on {chance:.2%}: check the "
-        "order of the labels and the preprocessing",
+    warning = (
+        f"FP32 is right on {top1:.2%} of the rows, and always giving the most frequent label on {chance:.2%}: check "
+        "the order of the labels and the preprocessing"
     )
+    return (warning,)
 
 
 def _in_words(judge: Judge) -> str:

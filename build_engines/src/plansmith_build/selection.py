@@ -51,8 +51,8 @@ def require_usable(candidates: Sequence[Candidate]) -> None:
         return
     reasons = "; ".join(f"{candidate.pairing}: {candidate.reason}" for candidate in candidates)
     raise BudgetNotMet(
-        f"no candidate can be used, so nothing was published: {reasons}. Allow more with --max-drop or --max-error, give more or "
-        "better calibration data, or leave --precision and --target to auto"
+        f"no candidate can be used, so nothing was published: {reasons}. Allow more with --max-drop or "
+        "--max-error, give more or better calibration data, or leave --precision and --target to auto"
     )
 
 

@@ -36,9 +36,7 @@ def quantizable_nodes(model: onnx.ModelProto, scheme: QuantizationScheme) -> tup
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     # One scale for what an output joins, such as boxes in pixels and scores from 0 to 1, leaves nothing of the smaller.
     joined = joining_into_outputs(model)
-    found = [
-        node for node in model.graph.node if _is_quantizable(node, weights, scheme) and node.name not in joined
-    ]
+    found = [node for node in model.graph.node if _is_quantizable(node, weights, scheme) and node.name not in joined]
     # Sums alone are not worth the conversion there and back.
     return tuple(node.name for node in found) if any(node.op_type in _COMPUTING for node in found) else ()
 

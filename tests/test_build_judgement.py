@@ -1,0 +1,144 @@
+"""No damage above the budget is accepted and no identical candidate refused, whatever kind of output a model has."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from plansmith_build.accuracy import measure_accuracy
+from plansmith_build.budget import Budget
+from plansmith_build.measures import Metric, choose_measures
+
+TRIALS = 2000
+BUDGET = Budget()
+
+
+def softmax(logits):
+    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponents / exponents.sum(axis=-1, keepdims=True)
+
+
+def classifier(rng, rows):
+    return softmax(rng.normal(0, 3, (rows, int(rng.integers(2, 20)))))
+
+
+def token_classifier(rng, rows):
+    return softmax(rng.normal(0, 3, (rows, 7, 5)))
+
+
+def decision(rng, rows):
+    return 1 / (1 + np.exp(-rng.normal(0, 3, (rows, 1))))
+
+
+def regression(rng, rows):
+    return rng.lognormal(rng.uniform(-5, 8), 1, (rows, 1))
+
+
+def several_numbers(rng, rows):
+    return rng.normal([1000, 40, 0.5], [300, 12, 0.2], (rows, 3))
+
+
+def detector(rng, rows):
+    boxes = rng.uniform(0, 640, (rows, 4, 30))
+    return np.concatenate([boxes, rng.beta(0.3, 3, (rows, 3, 30))], axis=1)
+
+
+def detector_with_channels_last(rng, rows):
+    return np.ascontiguousarray(detector(rng, rows).transpose(0, 2, 1))
+
+
+def audio(rng, rows):
+    return rng.normal(0, 0.1, (rows, 200))
+
+
+def embedding(rng, rows):
+    vectors = rng.normal(size=(rows, 64))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def state(rng, rows):
+    return np.tanh(rng.normal(0, 0.7, (rows, 2, 16)))
+
+
+def features_some_of_them_dead(rng, rows):
+    return np.maximum(rng.normal(0, 1, (rows, 24, 5, 5)), 0) * (rng.random(24) > 0.2)[:, None, None]
+
+
+# What lies side by side in an output and must not be ruined alone: index expressions.
+EVERYTHING = (slice(None),)
+KINDS = {
+    classifier: [EVERYTHING],
+    token_classifier: [EVERYTHING],
+    decision: [EVERYTHING],
+    regression: [EVERYTHING],
+    several_numbers: [np.s_[:, column] for column in range(3)],
+    detector: [np.s_[:, :4], np.s_[:, 4:]],
+    detector_with_channels_last: [np.s_[..., :4], np.s_[..., 4:]],
+    audio: [EVERYTHING],
+    embedding: [EVERYTHING],
+    state: [EVERYTHING],
+    features_some_of_them_dead: [EVERYTHING],
+}
+
+DAMAGES = {
+    "scaled": lambda rng, part: part * rng.choice([1e-3, 0.5, 0.9, 1.02, 1.2, 2, 1000]),
+    "shifted": lambda rng, part: part + rng.choice([-2, -0.3, 0.02, 0.2, 1]) * part.std(),
+    "permuted": lambda rng, part: part[rng.permutation(len(part))],
+    "negated": lambda _, part: -part,
+    "noised": lambda rng, part: part + rng.normal(0, rng.choice([0.001, 0.03, 0.1, 0.5]) * part.std(), part.shape),
+    "constant": lambda _, part: np.full_like(part, part.mean()),
+    "zero": lambda _, part: np.zeros_like(part),
+}
+
+
+def loss_by_hand(measure, reference, damaged, part):
+    """What the damage costs, counted in another way than by the code under test."""
+    if measure.metric is Metric.TOP1:
+        return np.mean(reference.argmax(-1) != damaged.argmax(-1))
+    if measure.metric is Metric.DECISION:
+        return np.mean((reference > 0.5) != (damaged > 0.5))
+    difference = damaged[part].astype(np.float64) - reference[part]
+    return np.sqrt(np.mean(difference**2)) / np.std(reference[part].astype(np.float64))
+
+
+def test_no_damage_above_the_budget_is_accepted_and_no_identical_candidate_refused():
+    rng = np.random.default_rng(0)
+    seen = Counter()
+    for _ in range(TRIALS):
+        rows = int(rng.integers(12, 80))
+        kinds = rng.choice(len(KINDS), size=int(rng.integers(1, 4)))
+        makers = [list(KINDS)[kind] for kind in kinds]
+        answers = {f"output{n}": maker(rng, rows).astype(np.float32) for n, maker in enumerate(makers)}
+        sigmoids = [f"output{n}" for n, maker in enumerate(makers) if maker is decision]
+        measures = choose_measures(answers, sigmoids=sigmoids)
+        itself = measure_accuracy(answers, answers, None, measures, bounded=False)
+        assert BUDGET.accepts(itself, itself), (makers, measures)
+
+        ruined = int(rng.integers(len(makers)))
+        name, parts = f"output{ruined}", KINDS[makers[ruined]]
+        part = parts[int(rng.integers(len(parts)))]
+        damage = list(DAMAGES)[int(rng.integers(len(DAMAGES)))]
+        damaged = answers[name].copy()
+        damaged[part] = DAMAGES[damage](rng, damaged[part])
+        candidate = measure_accuracy(answers, {**answers, name: damaged}, None, measures, bounded=False)
+        loss = loss_by_hand(measures[name], answers[name], damaged, part)
+        if loss > BUDGET.allowed(measures[name]) * 1.001:
+            seen[damage, "above"] += 1
+            told = (makers[ruined].__name__, damage, part, loss, measures[name])
+            assert not BUDGET.accepts(candidate, itself), told
+        else:
+            seen[damage, "inside"] += 1
+    # Each damage was large enough to matter, many times over.
+    assert all(seen[damage, "above"] > 50 for damage in DAMAGES), seen
+
+
+def test_rounding_to_sixteen_bits_is_inside_the_budget_for_every_kind():
+    rng = np.random.default_rng(1)
+    for maker in KINDS:
+        answers = {"y": maker(rng, 200).astype(np.float32)}
+        measures = choose_measures(answers, sigmoids=["y"] if maker is decision else [])
+        itself = measure_accuracy(answers, answers, None, measures)
+        rounded = {"y": answers["y"].astype(np.float16).astype(np.float32)}
+        candidate = measure_accuracy(answers, rounded, None, measures)
+        assert BUDGET.accepts(candidate, itself), maker.__name__
