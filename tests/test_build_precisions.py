@@ -15,6 +15,7 @@ from stripes_models import stripes, write_stripes_classifier
 
 from plansmith_build.budget import Budget
 from plansmith_build.errors import InvalidOption
+from plansmith_build.graph_variants import GraphFile, GraphVariants
 from plansmith_build.loading import load_onnx
 from plansmith_build.measures import choose_measures
 from plansmith_build.networks import detach
@@ -29,6 +30,7 @@ from plansmith_build.precision.sparsity import parse_sparsity, prunable_nodes, p
 from plansmith_build.precision.variants import Jury, bfloat16_variant, float16_variant, int8_variant
 from plansmith_build.sessions import Session
 from plansmith_build.signatures import signature_of
+from plansmith_build.targets import Device, Pairing, Precision, Target
 from plansmith_build.validation import Judge
 
 X86 = x86_scheme(vnni=True)
@@ -90,7 +92,9 @@ def test_fp16_halves_the_weights_and_leaves_inputs_and_outputs_in_fp32(classifie
     np.testing.assert_allclose(scores(converted, images), scores(classifier, images), rtol=0.02, atol=0.05)
 
 
-def test_a_node_that_overflows_in_fp16_stays_in_fp32():
+@pytest.fixture
+def overflowing():
+    """A model whose first node overflows in FP16, and data for it."""
     model = onnx.parser.parse_model(
         f"""{HEADER} m (float[N, 8] x) => (float[N, 8] y) {{
             big = MatMul (x, up) small = Mul (big, down) y = MatMul (small, w)
@@ -105,8 +109,12 @@ def test_a_node_that_overflows_in_fp16_stays_in_fp32():
         model.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
     for number, node in enumerate(model.graph.node):
         node.name = f"node_{number}"
+    return model, [{"x": rng.standard_normal((4, 8)).astype(np.float32)} for _ in range(4)]
+
+
+def test_a_node_that_overflows_in_fp16_stays_in_fp32(overflowing):
+    model, requests = overflowing
     model = prepare(detach(model), opset=QUANTIZATION_OPSET)
-    requests = [{"x": rng.standard_normal((4, 8)).astype(np.float32)} for _ in range(4)]
     jury = jury_for(model, requests, optimized=False)
     assert jury.estimate(rounded(model, HalfType.FLOAT16)) == (np.inf, np.inf)
     variant = float16_variant(model, jury)
@@ -114,6 +122,38 @@ def test_a_node_that_overflows_in_fp16_stays_in_fp32():
     assert "node_2" not in variant.kept
     assert jury.accepts(variant.accuracy)
     assert types_of_weights(variant.model)["w"] == TensorProto.FLOAT16
+
+
+def test_what_the_cpu_computes_in_fp16_hides_no_overflow_on_a_gpu(overflowing, tmp_path):
+    model, requests = overflowing
+    jury = jury_for(model, requests)
+    path = tmp_path / "model.onnx"
+    graphs = GraphVariants(GraphFile(path, (path,)), detach(model), jury, tmp_path)
+    cpu, gpu = (
+        graphs.graph_for(Pairing(Target.ONNXRUNTIME, device, Precision.FP16)) for device in (Device.CPU, Device.GPU)
+    )
+    assert "node_0" in gpu.kept
+    assert cpu.path != gpu.path
+
+
+def test_what_joins_into_an_output_stays_in_floating_point():
+    model = onnx.parser.parse_model(
+        f"""{HEADER} m (float[N, 3, 8, 8] x) => (float[N, 5, 64] y) {{
+            a = Conv <pads = [1, 1, 1, 1]> (x, w0) b = Conv <pads = [1, 1, 1, 1]> (x, w1)
+            inner = Concat <axis = 1> (a, b)
+            boxes = Conv (inner, w2) scores = Conv (inner, w3)
+            joined = Concat <axis = 1> (boxes, scores) y = Reshape (joined, shape)
+        }}"""
+    )
+    shapes = {"w0": (4, 3, 3, 3), "w1": (4, 3, 3, 3), "w2": (4, 8, 1, 1), "w3": (1, 8, 1, 1)}
+    for name, shape in shapes.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(shape, np.float32), name))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, 5, 64]), "shape"))
+    for node in model.graph.node:
+        node.name = f"make_{node.output[0]}"
+    found = quantizable_nodes(prepare(detach(model), opset=QUANTIZATION_OPSET), X86)
+    assert "make_inner" in found
+    assert "make_joined" not in found
 
 
 def test_bf16_is_valid_onnx_and_computes_what_was_judged_in_its_place(tmp_path):

@@ -51,6 +51,8 @@ def test_a_plain_model_gets_a_portable_configuration_with_batches(built):
     (gpu,) = config.optimization.execution_accelerators.gpu_execution_accelerator
     assert gpu.name == "tensorrt"
     assert gpu.parameters["precision_mode"] == "FP32"
+    # An engine's file name has no weights in it: another version must not find this one's.
+    assert not [key for key in gpu.parameters if key.startswith("trt_engine_cache")]
 
 
 def test_the_configuration_reads_back_equal(built):
