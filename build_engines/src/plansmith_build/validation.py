@@ -10,7 +10,6 @@ import numpy as np
 from plansmith_build.accuracy import Accuracy, measure_accuracy
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.measures import choose_measures
-from plansmith_build.sessions import RunFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
