@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlencode
@@ -349,6 +350,96 @@ def test_the_web_page_has_the_options_and_runs_one_test_after_the_other(addresse
     # Locust keeps a field that is not in the form, and the last test is summed up though the signal follows at once.
     assert said.count("the SLO p50=1us is missed") == 2
     assert process.returncode == 3, said
+
+
+@pytest.fixture(scope="module")
+def page(committed_server, tmp_path_factory):
+    """The address of a Locust page on which nobody has begun a test, and the folder in which it runs."""
+    folder, port = tmp_path_factory.mktemp("page"), free_port()
+    urls = ("--grpc-url", committed_server.grpc_url, "--http-url", committed_server.http_url)
+    with started("--web-port", port, "--page-host", "load.example", *urls, cwd=folder) as process:
+        wait_for(process, "Starting web interface")
+        get(f"http://127.0.0.1:{port}/")
+        yield f"http://127.0.0.1:{port}", folder
+
+
+START = {"user_count": 1, "spawn_rate": 1, "run_time": "1s", "protocol": "grpc"}
+ELSEWHERE = "https://elsewhere.example"
+
+
+def ask(url, form=None, **headers):
+    """The status and the text of one answer."""
+    data = urlencode(form).encode() if form is not None else None
+    request = urllib.request.Request(url, data, {name.replace("_", "-"): text for name, text in headers.items()})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def state_of(page):
+    return json.loads(get(f"{page}/stats/requests"))["state"]
+
+
+@pytest.mark.parametrize("field", ["result", "html_file", "json_file", "samples", "golden", "arrival_log", "nosuch"])
+def test_no_form_of_the_web_page_names_a_file_to_write_or_to_read(page, field):
+    page, folder = page
+    mine = folder / "mine.txt"
+    mine.write_text("mine")
+    status, said = ask(f"{page}/swarm", START | {field: str(mine)})
+    assert status == 200
+    assert not json.loads(said)["success"]
+    assert f"'{field}' cannot be set on this page" in json.loads(said)["message"]
+    assert state_of(page) == "ready"
+    assert mine.read_text() == "mine"
+    assert f'"{field}"' not in get(page)
+
+
+@pytest.mark.parametrize("path", ["/swarm", "/stop", "/stats/reset", "/user"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": ELSEWHERE},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+        {"Host": "elsewhere.example"},
+        {"Host": "elsewhere.example", "Origin": "http://elsewhere.example"},
+    ],
+)
+def test_another_sites_page_can_neither_start_nor_steer_a_test(page, path, headers):
+    page, _ = page
+    status, said = ask(page + path, START, **headers)
+    assert status == 403, said
+    assert "refused" in said or "--page-host" in said
+    assert state_of(page) == "ready"
+
+
+def test_another_sites_page_can_not_read_what_a_test_shows(page):
+    page, _ = page
+    assert ask(f"{page}/stats/requests", Origin=ELSEWHERE)[0] == 403
+    assert ask(f"{page}/logs", Host="elsewhere.example")[0] == 403
+
+
+def test_the_page_itself_and_the_named_proxy_are_served(page):
+    page, _ = page
+    own = page.removeprefix("http://")
+    port = own.rpartition(":")[2]
+    nothing = START | {"slo": "p99"}
+    for headers in (
+        {},
+        {"Origin": page, "Sec_Fetch_Site": "same-origin"},
+        {"Host": f"localhost:{port}", "Origin": f"http://localhost:{port}"},
+        {"Host": "load.example", "Origin": "https://load.example"},
+        {"Origin": "https://load.example"},
+    ):
+        status, said = ask(f"{page}/swarm", nothing, **headers)
+        assert status == 200, said
+        assert "must be of the form" in json.loads(said)["message"]
+    # A link to the page, on any site.
+    assert ask(page, Sec_Fetch_Site="cross-site")[0] == 200
 
 
 def family(process):

@@ -100,7 +100,9 @@ class LoadOptions:
 
 
 def add_options(parser: LocustArgumentParser) -> None:
-    """Declare the options: each is also an environment variable and, but for the file to write, a field of the web UI.
+    """Declare the options: each is an environment variable too, and what a test on the web page needs a field there.
+
+    A file is never a field: whoever opens the page must not read or write files of this machine.
 
     Defaults are never None: the web UI would turn an empty field into other than what it was.
     """
@@ -127,12 +129,22 @@ def add_options(parser: LocustArgumentParser) -> None:
     add("--grpc-url", "localhost:8001", "Where users that speak gRPC find the server.")
     add("--http-url", "http://localhost:8000", "Where users that speak HTTP find the server.")
     add("--batch-size", 1, "Rows a request, for a model that batches.")
-    add("--samples", "", "File of real inputs, .npz, .npy or .json, samples first; random values if not given.")
-    add("--golden", "", "File of the right outputs for --samples, row by row.")
-    add("--distinct-inputs", 16, "How many different requests to send.")
-    add("--tolerance", 1e-3, "Greatest difference of an answer, relative to the output's greatest value.")
-    add("--seed", 0, "Makes inputs and Poisson arrivals repeatable.")
-    add("--timeout", 30.0, "Seconds that a request may take.")
+    add(
+        "--samples",
+        "",
+        "File of real inputs, .npz, .npy or .json, samples first; random values if not given.",
+        in_web_ui=False,
+    )
+    add("--golden", "", "File of the right outputs for --samples, row by row.", in_web_ui=False)
+    add("--distinct-inputs", 16, "How many different requests to send.", in_web_ui=False)
+    add(
+        "--tolerance",
+        1e-3,
+        "Greatest difference of an answer, relative to the output's greatest value.",
+        in_web_ui=False,
+    )
+    add("--seed", 0, "Makes inputs and Poisson arrivals repeatable.", in_web_ui=False)
+    add("--timeout", 30.0, "Seconds that a request may take.", in_web_ui=False)
     add("--think-time", 0.0, "Closed loop: seconds between an answer and the user's next request.")
     add("--arrival-rate", 0.0, "Open loop instead: requests per second of all users and workers together.")
     add("--arrivals", "poisson", "How an open loop spaces its requests.")
@@ -140,12 +152,17 @@ def add_options(parser: LocustArgumentParser) -> None:
     add("--shape-base", 0.1, "Share of the peak at which ramp, step and spike begin.")
     add("--shape-steps", 5, "How many levels the steps have.")
     add("--shape-spike", 0.2, "Share of the run time that the spike takes.")
-    add("--arrival-log", "", "File of recorded arrivals for --load-shape replay: a time a line, CSV or JSON lines.")
-    add("--arrival-column", "timestamp", "Name of the times in a CSV or JSON lines file.")
+    add(
+        "--arrival-log",
+        "",
+        "File of recorded arrivals for --load-shape replay: a time a line, CSV or JSON lines.",
+        in_web_ui=False,
+    )
+    add("--arrival-column", "timestamp", "Name of the times in a CSV or JSON lines file.", in_web_ui=False)
     add("--warmup", 0.0, "Seconds of load at the beginning that do not count.")
     add("--slo", "", "Exit with 3 unless this is kept, such as p99=50ms.")
-    # A page that anyone may open must not write files.
     add("--result", "", "Write the result to this JSON file.", in_web_ui=False)
+    add("--page-host", "", "Other host names of the web page, such as a proxy's, separated by commas.", in_web_ui=False)
 
 
 def parse_options(given: Mapping[str, Any]) -> LoadOptions:
