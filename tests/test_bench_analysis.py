@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.load.analysis import Records, distribution, samples_needed, stability, timeline
+from plansmith_perf.load.analysis import Records, answers_per_second, distribution, samples_needed
 from plansmith_perf.load.arrivals import due_times
+from plansmith_perf.load.recording import MOST_OUTCOMES
+from plansmith_perf.load.tally import Tally
 from plansmith_perf.results import OpenLoop, read_result
 
 SECOND = 1_000_000_000
@@ -16,6 +18,12 @@ SECOND = 1_000_000_000
 def records(done: np.ndarray, *, latency: int = 1_000_000) -> Records:
     done = done.astype(np.int64)
     return Records(done - latency, done - latency, done, np.ones(done.size, dtype=bool))
+
+
+def tally(records: Records) -> Tally:
+    whole = Tally()
+    whole.add(records, [""] * records.due.size)
+    return whole
 
 
 def test_constant_arrivals_are_evenly_spaced():
@@ -53,23 +61,61 @@ def test_a_percentile_takes_ten_answers_beyond_it(percentile, answers):
 def test_a_server_that_slows_down_is_not_stable():
     steady = np.linspace(0, 5 * SECOND, 5000, endpoint=False)
     slowing = np.sqrt(np.linspace(0, 1, 5000, endpoint=False)) * 5 * SECOND
-    assert stability(records(steady), 5).stable
-    assert not stability(records(slowing), 5).stable
-    assert stability(records(np.array([])), 5) is None
+    assert tally(records(steady)).stability(5).stable
+    assert not tally(records(slowing)).stability(5).stable
+    assert tally(records(np.array([]))).stability(5) is None
 
 
 def test_what_chance_explains_is_stable():
     due = due_times(OpenLoop(rate=40, arrivals="poisson"), seconds=5, seed=3)
-    result = stability(records(due), 5)
+    result = tally(records(due)).stability(5)
     assert result.spread > 0.1
     assert result.stable
 
 
 def test_the_timeline_shows_the_second_in_which_the_server_stalled():
-    rows = timeline(records(np.array([0.1, 0.2, 2.5]) * SECOND), 3)
+    rows = tally(records(np.array([0.1, 0.2, 2.5]) * SECOND)).timeline(3)
     assert [row.answers for row in rows] == [2, 0, 1]
     assert rows[1].median_latency is None
     assert rows[0].median_latency == pytest.approx(1000)
+
+
+def test_a_load_that_is_added_up_in_parts_is_the_load_as_a_whole():
+    rng = np.random.default_rng(0)
+    sent = np.sort(rng.uniform(-1, 4, 5000) * SECOND).astype(np.int64)
+    done = sent + rng.lognormal(15, 1, sent.size).astype(np.int64)
+    outcomes = rng.choice(["", "", "", "refused", "WRONG ANSWER: off"], sent.size).tolist()
+    load = Records(sent - 1000, sent, done, np.array([not outcome for outcome in outcomes]))
+    whole, parts = Tally(), Tally()
+    whole.add(load, outcomes, end=3.5 * SECOND)
+    for part in np.array_split(rng.permutation(sent.size), 7):
+        parts.add(load.select(part), [outcomes[index] for index in part], end=3.5 * SECOND)
+    inside = (load.due >= 0) & (load.due < 3.5 * SECOND)
+    wrong = np.array([outcome.startswith("WRONG") for outcome in outcomes])
+    latency = (load.done - load.due)[inside & load.right]
+    for tally in (whole, parts):
+        assert tally.requests == inside.sum()
+        assert tally.warmup_requests == (load.due < 0).sum()
+        assert (tally.errors, tally.wrong_answers) == ((inside & ~load.right).sum(), (inside & wrong).sum())
+        assert tally.stability(3.5) == whole.stability(3.5)
+        assert tally.timeline(3.5) == whole.timeline(3.5)
+        assert tally.latency.distribution([50, 99]).percentiles == distribution(latency, [50, 99]).percentiles
+    assert whole.in_time / 3.5 == pytest.approx(answers_per_second(load, 3.5))
+    assert sum(second.answers for second in whole.timeline(3.5)) == whole.in_time
+    for number, second in enumerate(whole.timeline(3.5)[:3]):
+        then = (load.done - load.due)[load.right & (load.done // SECOND == number)] / 1000
+        found = [second.median_latency, second.p99_latency]
+        assert found == pytest.approx(np.percentile(then, [50, 99], method="inverted_cdf"), rel=5e-3)
+
+
+def test_different_outcomes_without_end_do_not_fill_the_memory():
+    tally = Tally()
+    for begin in range(0, 3000, 100):
+        tally.add(
+            Records(*(np.arange(100),) * 3, np.zeros(100, dtype=bool)), [f"error {begin + i}" for i in range(100)]
+        )
+    assert tally.errors == 3000
+    assert len(tally.failures) <= MOST_OUTCOMES + 1
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"schema_version": 2}', b"\xff"])

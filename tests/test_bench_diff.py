@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from plansmith_perf.differences import Difference, difference
-from plansmith_perf.load.analysis import Records, distribution, stability, timeline
+from plansmith_perf.load.analysis import Records, distribution
+from plansmith_perf.load.tally import Tally
 from plansmith_perf.results import ClosedLoop, Environment, LoadTestResult, Measurement, OpenLoop, Usage
 
 SECOND = 1_000_000_000
@@ -21,12 +22,14 @@ def measurement(rates, *, milliseconds: float = 2.0, errors: int = 0, concurrenc
     latency = np.random.default_rng(len(done)).lognormal(np.log(milliseconds * 1e6), 0.1, size=done.size)
     records = Records(*(times.astype(np.int64) for times in (done - latency, done - latency, done)), done >= 0)
     seconds = float(len(rates))
+    tally = Tally()
+    tally.add(records, [""] * done.size)
     return Measurement(
         load=ClosedLoop(concurrency=concurrency), seconds=seconds, warmup_seconds=0, warmup_requests=0, complete=True,
         requests=done.size + errors, errors=errors, error_rate=errors / (done.size + errors), error_messages={},
         throughput=done.size / seconds, rows_per_second=done.size / seconds,
         latency=distribution(records.done - records.due, [50, 99]), service=None, dispatch_lag=None,
-        stability=stability(records, seconds), timeline=timeline(records, seconds), server_side=None,
+        stability=tally.stability(seconds), timeline=tally.timeline(seconds), server_side=None,
         server_usage=None, client_usage=Usage(cpu_percent=1, memory=1, processes=1), notes=[],
     )  # fmt: skip
 

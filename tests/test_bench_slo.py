@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.load.analysis import Records, answers_per_second, distribution, latency_growth
+from plansmith_perf.load.analysis import Records, answers_per_second, distribution
 from plansmith_perf.load.arrivals import due_times
+from plansmith_perf.load.tally import Tally
 from plansmith_perf.results import ClosedLoop, LoadTestResult, Measurement, OpenLoop, SloOutcome, Usage
 from plansmith_perf.slo import Slo, highest_rate
 from plansmith_server import ServerOptions, TritonServer
@@ -142,13 +143,15 @@ def recording(load, capacity: float, seconds: float, seed: int) -> Measurement:
         done[number] = free
     records = Records(due, due, done, np.ones(due.size, np.bool_))
     latency = distribution(done - due, [50])
+    tally = Tally()
+    tally.add(records, [""] * due.size, end=seconds * 1e9)
     return measurement(load, milliseconds=1).model_copy(
         update={
             "seconds": seconds,
             "requests": due.size,
             "throughput": answers_per_second(records, seconds),
             "latency": latency,
-            "latency_growth": latency_growth(records, seconds) if isinstance(load, OpenLoop) else None,
+            "latency_growth": tally.latency_growth(seconds) if isinstance(load, OpenLoop) else None,
         }
     )
 

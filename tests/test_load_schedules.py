@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.load.arrivals import schedule
 from plansmith_perf.locust.arrival_log import read_arrival_log
 from plansmith_perf.locust.options import parse_options
-from plansmith_perf.locust.profiles import make_profile
-from plansmith_perf.locust.schedules import schedule
 
 GIVEN = {
-    **dict.fromkeys(("model", "model_version", "samples", "golden", "arrival_log", "slo", "result"), ""),
+    **dict.fromkeys(("model", "model_version", "samples", "golden", "arrival_log", "slo", "result", "page_host"), ""),
     "protocol": "both",
     "grpc_url": "localhost:8001",
     "http_url": "http://localhost:8000",
@@ -40,7 +39,7 @@ GIVEN = {
 
 
 def profile(**options):
-    return make_profile(parse_options(GIVEN | options))
+    return parse_options(GIVEN | options).profile
 
 
 def due(rate, seconds=math.inf, **more):

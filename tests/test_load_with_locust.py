@@ -75,6 +75,38 @@ def slow_server(tmp_path_factory):
         yield server
 
 
+FORGETFUL = """
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    asked = 0
+
+    def execute(self, requests):
+        responses = []
+        for request in requests:
+            self.asked += 1
+            x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
+            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("y", x if self.asked < 20 else x + 1)]))
+        return responses
+"""
+
+
+@pytest.fixture
+def forgetful_server(tmp_path):
+    """A model that echoes its first requests, and later ones plus one."""
+    (tmp_path / "served" / "forgetful" / "1").mkdir(parents=True)
+    (tmp_path / "served" / "forgetful" / "1" / "model.py").write_text(FORGETFUL)
+    (tmp_path / "served" / "forgetful" / "config.pbtxt").write_text(
+        'backend: "python" max_batch_size: 4 input { name: "x" data_type: TYPE_INT64 dims: [ 2 ] }'
+        'output { name: "y" data_type: TYPE_INT64 dims: [ 2 ] }'
+    )
+    options = ServerOptions(
+        repository=tmp_path / "served", http_port=0, grpc_port=0, metrics_port=0, config_name="none"
+    )
+    with TritonServer(options) as server:
+        yield server
+
+
 @pytest.fixture
 def addresses(committed_server):
     return ("--grpc-url", committed_server.grpc_url, "--http-url", committed_server.http_url)
@@ -203,6 +235,15 @@ def test_a_load_that_the_model_rejects_is_counted_and_fails_the_run(locust, slow
     assert 0.3 < measured.error_rate < 1
     assert any("maximum queue size" in message for message in measured.error_messages)
     assert "the SLO p99=5s is missed" in said
+
+
+def test_wrong_answers_are_counted_apart_from_other_errors(locust, forgetful_server, tmp_path):
+    words = ("--protocol", "grpc", "--arrival-rate", "50", "--arrivals", "constant", "--result", "result.json")
+    said = locust(*words, "--distinct-inputs", "8", url=("--grpc-url", forgetful_server.grpc_url), expect=1)
+    (measured,) = read_result(tmp_path / "result.json").measurements
+    assert measured.requests == 50
+    assert 0 < measured.wrong_answers == measured.errors < 50
+    assert "x WRONG ANSWER: output 'y' has other values" in said
 
 
 def test_too_few_users_for_the_rate_is_said_and_the_wait_is_counted(locust, slow_server, tmp_path):
@@ -345,6 +386,13 @@ def test_the_web_page_has_the_options_and_runs_one_test_after_the_other(addresse
         second = wait_until(page, lambda now: has_ended(now) and rows_of_digits(now)[0][0] == "gRPC")
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=30)[0]
+    for statistics in (first, second):
+        (table,) = statistics["extended_stats"]
+        assert [row["column0"] for row in table["data"]] == ["latency", "service", "sent late by"]
+        # p50, p90, p95, p99, p99.9 and the maximum, in milliseconds with microseconds behind the point.
+        shown = [float(table["data"][0][f"column{number}"]) for number in range(1, 7)]
+        assert 0 < shown[0] <= shown[-1]
+        assert shown == sorted(shown)
     assert rows_of_digits(first) == [("HTTP", 40, 0)]
     assert rows_of_digits(second) == [("gRPC", 20, 0)]
     # Locust keeps a field that is not in the form, and the last test is summed up though the signal follows at once.

@@ -10,20 +10,17 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
 import psutil
 
 from plansmith_perf.errors import PerfError
 from plansmith_perf.load.analysis import Records
-from plansmith_perf.load.recording import read_log
+from plansmith_perf.load.recording import read_log, to_records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self
-
-    from numpy.typing import NDArray
 
     from plansmith_perf.load.worker import WorkerPlan
 
@@ -110,17 +107,16 @@ class Workers:
         Raises:
             PerfError: a worker failed.
         """
-        tables: list[NDArray[np.int64]] = []
+        parts: list[Records] = []
         outcomes: list[str] = []
         for number, (plan, process) in enumerate(zip(self._plans, self._processes, strict=True)):
             # Not communicate(): it closes stdin at once, which is the order to stop.
             if process.wait():
                 raise self._failure(number)
-            table, names = read_log(plan.records)
-            tables.append(table)
-            outcomes += [names[outcome] for outcome in table[:, 3].tolist()]
-        due, sent, done = (np.concatenate(tables)[:, :3] - begin).T
-        return Records(due, sent, done, np.array([not outcome for outcome in outcomes], dtype=np.bool_)), outcomes
+            records, said = to_records(*read_log(plan.records), begin)
+            parts.append(records)
+            outcomes += said
+        return Records.join(parts), outcomes
 
     def __enter__(self) -> Self:
         return self

@@ -12,14 +12,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from plansmith_perf.load.analysis import Records
 from plansmith_perf.load.encoded_requests import RIGHT, WRONG_ANSWER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["MOST_OUTCOMES", "OTHER_ERROR", "OTHER_WRONG_ANSWER", "RequestLog", "read_log", "write_logs"]
+__all__ = [
+    "MOST_OUTCOMES",
+    "OTHER_ERROR",
+    "OTHER_WRONG_ANSWER",
+    "RequestLog",
+    "keep_outcome",
+    "read_log",
+    "to_records",
+    "write_logs",
+]
 
 MOST_OUTCOMES = 1000
 """So many different texts are kept; a server may put a number of its own into every error."""
@@ -91,10 +101,31 @@ def read_log(records: str) -> tuple[NDArray[np.int64], list[str]]:
     return np.load(records, allow_pickle=False), names
 
 
+def to_records(table: NDArray[np.int64], names: Sequence[str], begin: int) -> tuple[Records, list[str]]:
+    """The records of a log.
+
+    Args:
+        table: of a log, int64 [n, 4].
+        names: the outcomes that its last column counts.
+        begin: the moment that counts as 0 in the records.
+
+    Returns:
+        The records, and what went wrong with each: "" where nothing did.
+    """
+    due, sent, done = (table[:, :3] - begin).T
+    outcomes = [names[outcome] for outcome in table[:, 3].tolist()]
+    return Records(due, sent, done, np.array([not outcome for outcome in outcomes], dtype=np.bool_)), outcomes
+
+
+def keep_outcome(outcome: str, kept: Collection[str]) -> str:
+    """The outcome, or what stands for it where too many different ones are kept already."""
+    if outcome in kept or len(kept) < MOST_OUTCOMES:
+        return outcome
+    return OTHER_WRONG_ANSWER if outcome.startswith(WRONG_ANSWER) else OTHER_ERROR
+
+
 def _number(outcome: str, names: dict[str, int]) -> int:
-    if outcome not in names and len(names) >= MOST_OUTCOMES:
-        outcome = OTHER_WRONG_ANSWER if outcome.startswith(WRONG_ANSWER) else OTHER_ERROR
-    return names.setdefault(outcome, len(names))
+    return names.setdefault(keep_outcome(outcome, names), len(names))
 
 
 def _outcomes_beside(records: str) -> Path:

@@ -1,30 +1,74 @@
-"""From what happened to each request to a measurement, and to what makes its figures doubtful."""
+"""From what happened to the requests of a load to a measurement, and to what makes its figures doubtful."""
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from plansmith_perf.load.analysis import Records, distribution, latency_growth, samples_needed, stability, timeline
-from plansmith_perf.load.encoded_requests import WRONG_ANSWER
+from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.load.server_side import server_side
-from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop, Usage
+from plansmith_perf.load.tally import Tally
+from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop, ServerSide, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
+    from plansmith_perf.load.analysis import Records
     from plansmith_perf.load.watching import Watch
 
-__all__ = ["summarize"]
+__all__ = ["Advice", "Circumstances", "measurement_of", "summarize"]
 
 _MESSAGES_KEPT = 20
 # A generator that is busier than this, in per cent of a core, measures itself.
 _BUSY_PERCENT = 90.0
 _LATE_SHARE = 0.1
+_LATE_MICROSECONDS = 1000.0
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What makes figures doubtful, and what to do about it, in terms of a tool's options."""
+
+    too_short: str = "measure for longer with --seconds"
+    busy: str = "give it more with --workers, or a machine of its own"
+    late: str = "the client was late: one request in a hundred was sent well after it was due"
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What must be known of a load beside what happened to its requests.
+
+    Attributes:
+        load: that was put on the server.
+        batch_size: rows a request.
+        throughput: right answers per second.
+        warmup_seconds: length of the warm-up.
+        seconds: length of the measurement.
+        percentiles: asked for, in per cent.
+        complete: False where it was interrupted.
+        server_side: the server's own statistics.
+        server_usage: of its processes.
+        client_usage: of the generator's processes.
+        busiest: CPU of the generator's busiest process, in per cent of a core.
+        steady: whether the load was meant to be the same from beginning to end.
+        notes: what else a reader must know.
+        advice: what to do about doubtful figures.
+    """
+
+    load: ClosedLoop | OpenLoop
+    batch_size: int
+    throughput: float
+    warmup_seconds: float
+    seconds: float
+    percentiles: Sequence[float]
+    complete: bool
+    server_side: ServerSide | None
+    server_usage: Usage | None
+    client_usage: Usage
+    busiest: float
+    steady: bool = True
+    notes: Sequence[str] = ()
+    advice: Advice = Advice()
 
 
 def summarize(
@@ -56,73 +100,78 @@ def summarize(
         percentiles: asked for, in per cent.
         complete: False where it was interrupted.
     """
-    inside = (everything.due >= 0) & (everything.due < seconds * 1e9)
-    records = everything.select(inside)
-    counted = zip(outcomes, inside.tolist(), strict=True)
-    failures = Counter(outcome for outcome, is_inside in counted if outcome and is_inside)
-    answered = records.select(records.right)
-    errors = int((~records.right).sum())
-    client = watch.client.usage() or Usage(cpu_percent=0.0, memory=0, processes=0)
-    steady = stability(everything, seconds) if seconds else None
-    lag = records.sent - records.due
-    return Measurement(
-        load=load,
-        seconds=seconds,
-        warmup_seconds=warmup_seconds,
-        warmup_requests=int((everything.due < 0).sum()),
-        complete=complete,
-        requests=int(records.due.size),
-        errors=errors,
-        wrong_answers=sum(count for outcome, count in failures.items() if outcome.startswith(WRONG_ANSWER)),
-        error_rate=errors / max(1, records.due.size),
-        error_messages=dict(failures.most_common(_MESSAGES_KEPT)),
-        throughput=throughput,
-        rows_per_second=throughput * batch_size,
-        latency=distribution(answered.done - answered.due, percentiles),
-        service=distribution(answered.done - answered.sent, percentiles),
-        dispatch_lag=distribution(lag, percentiles) if isinstance(load, OpenLoop) else None,
-        stability=steady,
-        latency_growth=latency_growth(records, seconds) if isinstance(load, OpenLoop) else None,
-        timeline=timeline(everything, seconds),
-        server_side=server_side(watch.before, watch.after),
-        server_usage=watch.server.usage(),
-        client_usage=client,
-        notes=_notes(
+    tally = Tally()
+    tally.add(everything, outcomes, end=seconds * 1e9)
+    return measurement_of(
+        tally,
+        Circumstances(
             load=load,
+            batch_size=batch_size,
+            throughput=throughput,
+            warmup_seconds=warmup_seconds,
+            seconds=seconds,
             percentiles=percentiles,
-            answered=answered,
-            lag=lag,
+            complete=complete,
+            server_side=server_side(watch.before, watch.after),
+            server_usage=watch.server.usage(),
+            client_usage=watch.client.usage() or Usage(cpu_percent=0.0, memory=0, processes=0),
             busiest=busiest,
-            stable=steady is None or steady.stable,
         ),
     )
 
 
-def _notes(
-    *,
-    load: ClosedLoop | OpenLoop,
-    percentiles: Sequence[float],
-    answered: Records,
-    lag: NDArray[np.int64],
-    busiest: float,
-    stable: bool,
-) -> list[str]:
+def measurement_of(tally: Tally, circumstances: Circumstances) -> Measurement:
+    """The measurement of a load that has ended."""
+    load, percentiles, seconds = circumstances.load, circumstances.percentiles, circumstances.seconds
+    stability = tally.stability(seconds) if circumstances.steady else None
+    measured = Measurement(
+        load=load,
+        seconds=seconds,
+        warmup_seconds=circumstances.warmup_seconds,
+        warmup_requests=tally.warmup_requests,
+        complete=circumstances.complete,
+        requests=tally.requests,
+        errors=tally.errors,
+        wrong_answers=tally.wrong_answers,
+        error_rate=tally.errors / max(1, tally.requests),
+        error_messages=dict(tally.failures.most_common(_MESSAGES_KEPT)),
+        throughput=circumstances.throughput,
+        rows_per_second=circumstances.throughput * circumstances.batch_size,
+        latency=tally.latency.distribution(percentiles),
+        service=tally.service.distribution(percentiles),
+        dispatch_lag=tally.lag.distribution(percentiles) if isinstance(load, OpenLoop) else None,
+        stability=stability,
+        latency_growth=tally.latency_growth(seconds) if isinstance(load, OpenLoop) else None,
+        timeline=tally.timeline(seconds),
+        server_side=circumstances.server_side,
+        server_usage=circumstances.server_usage,
+        client_usage=circumstances.client_usage,
+        notes=[],
+    )
+    notes = [*circumstances.notes, *_doubts(tally, measured, circumstances)]
+    return measured.model_copy(update={"notes": notes})
+
+
+def _doubts(tally: Tally, measured: Measurement, circumstances: Circumstances) -> list[str]:
     notes = []
-    short = [percent for percent in percentiles if answered.due.size < samples_needed(percent)]
+    advice = circumstances.advice
+    answers = measured.requests - measured.errors
+    short = [percent for percent in circumstances.percentiles if answers < samples_needed(percent)]
     if short:
         notes.append(
-            f"too short for p{short[0]:g}: it takes {samples_needed(short[0]):,} answers, there were "
-            f"{answered.due.size:,}; measure for longer with --seconds"
+            f"too short for p{short[0]:g}: it takes {samples_needed(short[0]):,} answers, there were {answers:,}; "
+            f"{advice.too_short}"
         )
-    if not stable:
+    if measured.stability is not None and not measured.stability.stable:
         notes.append("not stable: the throughput of its parts differs by more than 10 % and more than chance explains")
-    if busiest > _BUSY_PERCENT:
+    if circumstances.busiest > _BUSY_PERCENT:
         notes.append(
-            f"the client is the bottleneck: one of its processes used {busiest:.0f} % of a core; give it more with "
-            "--workers, or a machine of its own"
+            f"the client is the bottleneck: one of its processes used {circumstances.busiest:.0f} % of a core; "
+            f"{advice.busy}"
         )
-    elif isinstance(load, OpenLoop) and answered.due.size:
-        service = float(np.median(answered.done - answered.sent))
-        if float(np.percentile(lag, 99)) > max(1e6, _LATE_SHARE * service):
-            notes.append("the client was late: one request in a hundred was sent well after it was due")
+    elif isinstance(circumstances.load, OpenLoop):
+        lag, service = tally.lag.distribution((99.0,)), tally.service.distribution((50.0,))
+        usual = service.percentiles["50"] if service is not None else 0.0
+        if lag is not None and lag.percentiles["99"] > max(_LATE_MICROSECONDS, _LATE_SHARE * usual):
+            notes.append(advice.late)
     return notes

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import gevent
 from locust.runners import STATE_MISSING
 
-from plansmith_perf.locust.node import Share
-from plansmith_perf.locust.recording import Report
+from plansmith_perf.locust.node import Report, Share
 
 if TYPE_CHECKING:
     from collections.abc import Callable

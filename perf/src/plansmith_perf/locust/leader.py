@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -11,22 +12,36 @@ import gevent
 import typer
 from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner
 
+from plansmith_client.addresses import Address
 from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.load.server_side import read_counters, server_side
+from plansmith_perf.load.summary import Circumstances, measurement_of
+from plansmith_perf.load.tally import Tally
+from plansmith_perf.load.usage import server_processes
+from plansmith_perf.load.watching import Watch
 from plansmith_perf.locust.crew import TOLD, Crew, Local, Workers
 from plansmith_perf.locust.node import why_not_prepared
-from plansmith_perf.locust.options import LoadOptions, parse_options
-from plansmith_perf.locust.outcome import Outcome, describe_shape, keeps_slo, load_of, make_result, summary
-from plansmith_perf.locust.selection import protocols_of, select_users
-from plansmith_perf.locust.server_watch import ServerWatch
+from plansmith_perf.locust.options import PERCENTILES, LoadOptions, parse_options
+from plansmith_perf.locust.outcome import (
+    ADVICE,
+    Outcome,
+    describe_shape,
+    headings,
+    keeps_slo,
+    latency_rows,
+    load_of,
+    make_result,
+    summary,
+)
 from plansmith_perf.locust.shapes import ProfileShape, needs_shape
-from plansmith_perf.locust.totals import Circumstances, Totals
+from plansmith_perf.locust.users import protocols_of, select_users
+from plansmith_perf.results import Usage
 
 if TYPE_CHECKING:
     from locust.env import Environment
     from locust.runners import Runner
 
-    from plansmith_perf.locust.node import LoadNode
-    from plansmith_perf.locust.recording import Report
+    from plansmith_perf.locust.node import LoadNode, Prepared, Report
 
 __all__ = ["Leader"]
 
@@ -57,9 +72,10 @@ class Leader:
         # As the command line has picked them; the protocol picks among these.
         self._user_classes = list(environment.user_classes)
         self._stop_timeout = environment.stop_timeout
-        self._totals = Totals()
+        self._tally = Tally()
+        self._usages: list[Usage] = []
         self._launcher: gevent.Greenlet | None = None
-        self._watch: ServerWatch | None = None
+        self._watch: Watch | None = None
         self._run = self._duration = math.inf
         self._began: float | None = None
         self._stopped = math.inf
@@ -81,6 +97,11 @@ class Leader:
     def is_ending(self) -> bool:
         """Whether a test has stopped but not ended: Locust would take no notice of another one, or mix the two up."""
         return not self.is_running and (self._summing_up or self._runner.shape_greenlet is not None)
+
+    def latency_table(self) -> tuple[list[str], list[list[str]]]:
+        """Headings and rows of the latency so far: see `latency_rows`."""
+        is_open_loop = self._node.prepared != {} and self._node.options.is_open_loop
+        return headings(PERCENTILES), latency_rows(self._tally, PERCENTILES, is_open_loop=is_open_loop)
 
     def arrange(self, options: LoadOptions) -> None:
         """Have Locust run the users and the shape that the options ask for; before it starts a test.
@@ -112,7 +133,7 @@ class Leader:
 
     def _prepare(self, **_: Any) -> None:
         self._environment.process_exit_code = None
-        self._totals = Totals()
+        self._tally, self._usages = Tally(), []
         self._run, self._began, self._stopped = time.time(), None, math.inf
         self._failed = self._cut_short = False
         self._missing = ""
@@ -131,10 +152,10 @@ class Leader:
         self._environment.stop_timeout = self._stop_timeout or options.timeout
         prepared = next(iter(self._node.prepared.values()), None)
         if prepared is not None:
-            self._watch = ServerWatch(prepared.url, prepared.model, options.model_version)
+            self._watch = _watch(prepared, options.model_version)
             self._launcher = gevent.spawn(self._launch, options, self._watch)
 
-    def _launch(self, options: LoadOptions, watch: ServerWatch) -> None:
+    def _launch(self, options: LoadOptions, watch: Watch) -> None:
         """Start once all have prepared, in open loop also once all users are there to send; then watch the server."""
         runner = self._runner
         while not self._crew.is_ready() or (
@@ -144,15 +165,17 @@ class Leader:
         begin = self._crew.start(self._run, self._duration, in_open_loop=options.is_open_loop)
         self._began = time.monotonic() - (time.time() - begin)
         gevent.sleep(max(0.0, self._began + options.warmup - time.monotonic()))
-        watch.begin()
+        begun = time.monotonic_ns()
         while True:
+            watch.look(time.monotonic_ns(), begun, sys.maxsize)
             gevent.sleep(_LOOK_SECONDS)
-            watch.look()
 
     def _receive(self, report: Report) -> None:
         # A late report of the test before is not counted to this one.
         if report.run == self._run:
-            self._totals.add(report)
+            report.add_to(self._tally)
+            if report.usage is not None:
+                self._usages.append(report.usage)
 
     def _fail(self, message: str, exit_code: int) -> None:
         if self._failed:
@@ -170,7 +193,7 @@ class Leader:
         if self._launcher is not None:
             self._launcher.kill()
         if self._watch is not None:
-            self._watch.end()
+            self._watch.finish()
         if self._began is None:
             self._node.finish()
         else:
@@ -182,28 +205,38 @@ class Leader:
             return
         options = self._node.options
         lasted = min(self._stopped - self._began, self._duration)
-        interruption = f"the server at {self._watch.url} is gone" if self._watch.is_gone else self._missing
+        is_gone = self._watch.before is not None and self._watch.after is None
+        url = next(iter(self._node.prepared.values())).url
+        interruption = f"the server at {url} is gone" if is_gone else self._missing
         # A run time without a shape is Locust's, and began before the load.
         exact = self._cut_short or self._environment.shape_class is not None
         if exact and math.isfinite(self._duration) and lasted < self._duration:
             interruption = "it was stopped before its time was over"
-        measurement = self._totals.measurement(
-            Circumstances(
-                load=load_of(options, recorded_rate=self._node.recorded_rate),
-                is_steady=options.load_shape == "constant",
-                seconds=max(0.0, lasted - options.warmup),
-                warmup_seconds=min(options.warmup, lasted),
-                complete=not interruption,
-                batch_size=options.batch_size,
-                percentiles=options.percentiles,
-                server_side=self._watch.server_side(),
-                server_usage=self._watch.usage(),
-                notes=describe_shape(options),
-            )
+        seconds = max(0.0, lasted - options.warmup)
+        circumstances = Circumstances(
+            load=load_of(options, recorded_rate=self._node.recorded_rate),
+            batch_size=options.batch_size,
+            throughput=self._tally.in_time / seconds if seconds else 0.0,
+            warmup_seconds=min(options.warmup, lasted),
+            seconds=seconds,
+            percentiles=options.percentiles,
+            complete=not interruption,
+            server_side=server_side(self._watch.before, self._watch.after),
+            server_usage=self._watch.server.usage(),
+            client_usage=Usage(
+                cpu_percent=sum(usage.cpu_percent for usage in self._usages),
+                memory=sum(usage.memory for usage in self._usages),
+                processes=len(self._usages),
+            ),
+            busiest=max((usage.cpu_percent for usage in self._usages), default=0.0),
+            steady=options.load_shape == "constant",
+            notes=describe_shape(options),
+            advice=ADVICE,
         )
+        measurement = measurement_of(self._tally, circumstances)
         self._outcome = Outcome(measurement, keeps_slo(options, measurement), interruption)
         # Where Locust's own tables go.
-        logging.getLogger("locust.stats_logger").info("%s\n", "\n".join(summary(options, self._outcome)))
+        logging.getLogger("locust.stats_logger").info("%s\n", "\n".join(summary(options, self._outcome, self._tally)))
         self._write(options, self._outcome)
 
     def _write(self, options: LoadOptions, outcome: Outcome) -> None:
@@ -238,3 +271,8 @@ class Leader:
             or (self._node.options.slo is not None and self._outcome.slo_met is None)
         ):
             self._environment.process_exit_code = _EXIT_FAILED
+
+
+def _watch(prepared: Prepared, version: str) -> Watch:
+    processes = server_processes(Address.parse(prepared.url))
+    return Watch(server=processes, client=[], counters=lambda: read_counters(prepared.url, prepared.model, version))

@@ -1,4 +1,4 @@
-"""One process of a load test: what its users send, when, and what came of it."""
+"""One process of a load test: what its users send, when, and what it reports of it."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from typing import TYPE_CHECKING
 
 import gevent
 import gevent.event
+import numpy as np
 import psutil
+from pydantic import BaseModel, ConfigDict
 
 from plansmith_client import Client, ClientError
 from plansmith_perf.errors import LoadTestMisconfigured, PerfError
+from plansmith_perf.load.arrivals import schedule
+from plansmith_perf.load.recording import RequestLog, to_records
 from plansmith_perf.load.usage import UsageMeter
 from plansmith_perf.locust.arrival_log import read_arrival_log
 from plansmith_perf.locust.pacing import Arrivals
-from plansmith_perf.locust.profiles import make_profile
-from plansmith_perf.locust.recording import Recorder
-from plansmith_perf.locust.schedules import schedule
+from plansmith_perf.results import Usage  # noqa: TC001 - pydantic reads the annotations
 from plansmith_perf.samples import make_requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from plansmith_perf.load.tally import Tally
     from plansmith_perf.locust.options import LoadOptions
-    from plansmith_perf.locust.recording import Report
     from plansmith_perf.requests import CheckedRequest
 
-__all__ = ["LoadNode", "Prepared", "Share", "why_not_prepared"]
+__all__ = ["LoadNode", "Prepared", "Report", "Share", "why_not_prepared"]
 
 _POLL_SECONDS = 0.01
 _UNSENT = "never sent: all users were busy until the end"
@@ -72,6 +74,36 @@ class Share:
     of: int
 
 
+class Report(BaseModel):
+    """What has happened in a process since its last report; nanoseconds from the beginning of the measurement.
+
+    Attributes:
+        run: which test it belongs to.
+        final: whether it is the last of this process.
+        end: of the measurement; infinite where it is still on.
+        table: of a `RequestLog`, little-endian.
+        outcomes: that its last column counts.
+        lost: how many requests were never sent, or not answered before the end.
+        usage: of this process, in the last report.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: float
+    final: bool
+    end: float
+    table: bytes
+    outcomes: list[str]
+    lost: dict[str, int]
+    usage: Usage | None
+
+    def add_to(self, tally: Tally) -> None:
+        """Add it to the sum of all."""
+        table = np.frombuffer(self.table, dtype="<i8").astype(np.int64).reshape(-1, 4)
+        tally.add(*to_records(table, self.outcomes, 0), end=self.end)
+        tally.add_lost(self.lost)
+
+
 def why_not_prepared(error: Exception) -> tuple[str, int]:
     """What to say of a test that could not be prepared, and the exit code."""
     if isinstance(error, (ClientError, PerfError)):
@@ -90,7 +122,11 @@ class LoadNode:
         self._options: LoadOptions | None = None
         self._recorded_arrivals: list[float] = []
         self._duration = math.inf
-        self._recorder: Recorder | None = None
+        self._run: float | None = None
+        self._log = RequestLog()
+        self._lost: dict[str, int] = {}
+        self._begin = 0
+        self._end = math.inf
         self._meter: UsageMeter | None = None
         self._in_flight = 0
         self._closed = False
@@ -116,7 +152,8 @@ class LoadNode:
         self.prepared = {}
         self.started = gevent.event.Event()
         self.finishing = self._closed = False
-        self.arrivals = self._recorder = None
+        self.arrivals = self._run = None
+        self._end = math.inf
         self._in_flight = 0
         self._options = options
         duration = options.run_time or math.inf
@@ -137,8 +174,8 @@ class LoadNode:
             duration: seconds after which no more is sent; infinite where that is not known.
         """
         origin = time.monotonic_ns() + int((share.begin - time.time()) * 1e9)
-        begin = origin + int(self.options.warmup * 1e9)
-        self._recorder = Recorder(share.run, begin, origin + duration * 1e9)
+        self._run, self._log, self._lost = share.run, RequestLog(), {}
+        self._begin, self._end = origin + int(self.options.warmup * 1e9), origin + duration * 1e9
         self._meter = UsageMeter([psutil.Process()])
         if self.options.is_open_loop and share.position < share.of:
             mine = itertools.islice(self._due(), share.position, None, share.of)
@@ -149,12 +186,12 @@ class LoadNode:
     def _due(self) -> Iterator[float]:
         if self.options.load_shape == "replay":
             return iter(self._recorded_arrivals)
-        return schedule(make_profile(self.options), arrivals=self.options.arrivals, seed=self.options.seed)
+        return schedule(self.options.profile, arrivals=self.options.arrivals, seed=self.options.seed)
 
     @property
     def is_over(self) -> bool:
         """Whether no new request is to be sent."""
-        return self.finishing or (self._recorder is not None and time.monotonic_ns() >= self._recorder.end)
+        return self.finishing or time.monotonic_ns() >= self._end
 
     @property
     def recorded_rate(self) -> float:
@@ -169,10 +206,10 @@ class LoadNode:
         """It has an answer, or has given up."""
         self._in_flight -= 1
 
-    def record(self, due: int, sent: int, done: int, failure: str) -> None:
-        """See `Recorder.record`; what comes after the last report is lost, and was counted as unanswered."""
-        if self._recorder is not None and not self._closed:
-            self._recorder.record(due, sent, done, failure)
+    def record(self, due: int, sent: int, done: int, outcome: str) -> None:
+        """See `RequestLog.add`; what comes after the last report is lost, and was counted as unanswered."""
+        if self._run is not None and not self._closed:
+            self._log.add(due, sent, done, outcome)
 
     def finish(self) -> None:
         """Send nothing new but what is overdue, and wait for the answers, at most as long as a request may take."""
@@ -180,17 +217,15 @@ class LoadNode:
             return
         self.finishing = True
         now = time.monotonic_ns()
-        if self._recorder is not None:
-            self._recorder.end = min(self._recorder.end, now)
+        self._end = min(self._end, now)
         if self.arrivals is not None:
             self.arrivals.stop()
         deadline = now + int((self._options.timeout if self._options else 0.0) * 1e9)
         while (self._in_flight or self._overdue) and time.monotonic_ns() < deadline:
             gevent.sleep(_POLL_SECONDS)
         self._closed = True
-        if self._recorder is not None:
-            self._recorder.record_unsent(self.arrivals.drop() if self.arrivals else 0, _UNSENT)
-            self._recorder.record_unsent(self._in_flight, _UNANSWERED)
+        lost = {_UNSENT: self.arrivals.drop() if self.arrivals else 0, _UNANSWERED: self._in_flight}
+        self._lost = {reason: number for reason, number in lost.items() if number}
 
     @property
     def _overdue(self) -> int:
@@ -198,15 +233,27 @@ class LoadNode:
 
     def report(self) -> Report | None:
         """What happened since the last report; None before the start, and after the last one."""
-        recorder, usage = self._recorder, None
-        if recorder is None:
+        if self._run is None:
             return None
+        log, self._log = self._log, RequestLog()
+        table = log.table
+        table[:, :3] -= self._begin
+        usage = None
+        if self._closed and self._meter is not None:
+            self._meter.read()
+            usage = self._meter.usage()
+        report = Report(
+            run=self._run,
+            final=self._closed,
+            end=self._end - self._begin,
+            table=table.astype("<i8").tobytes(),
+            outcomes=list(log.outcomes),
+            lost=self._lost if self._closed else {},
+            usage=usage,
+        )
         if self._closed:
-            self._recorder = None
-            if self._meter is not None:
-                self._meter.read()
-                usage = self._meter.usage()
-        return recorder.take(final=self._closed, usage=usage)
+            self._run = None
+        return report
 
 
 def _prepare(options: LoadOptions, protocol: str) -> Prepared:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+import numpy as np
 
 from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.load.profiles import Profile, Segment
 from plansmith_perf.slo import Slo
 
 if TYPE_CHECKING:
@@ -27,63 +30,76 @@ FEWEST_STEPS = 2
 
 
 @dataclass(frozen=True)
-class LoadOptions:
-    """The options of a load test; times are seconds.
+class _Option:
+    """An option of the command line.
 
     Attributes:
-        model: its name; "" for the server's only one.
-        model_version: "" for the server's choice.
-        protocol: which users take part.
-        grpc_url: the server, for users that speak gRPC.
-        http_url: the server, for users that speak HTTP.
-        batch_size: rows a request.
-        samples: file of real inputs, or None for random values.
-        golden: file of the right answers to them, or None.
-        distinct_inputs: at most so many different requests.
-        tolerance: see `plansmith_perf.requests.check_answer`.
-        seed: of random inputs, of their order and of Poisson arrivals.
-        timeout: that a request may take.
-        think_time: between an answer and the next request of a user, in closed loop.
-        arrival_rate: requests per second of all users together, at its peak; 0 for a closed loop.
-        arrivals: how an open loop spaces its requests.
-        load_shape: how the load changes.
-        shape_base: share of the peak at which a ramp, steps and a spike begin.
-        shape_steps: how many levels the steps have.
-        shape_spike: share of the run time that the spike takes, in its middle.
-        arrival_log: file of recorded arrivals to replay, or None.
-        arrival_column: where its times are, in a CSV or JSON lines file.
-        warmup: load at the beginning that does not count.
-        slo: to be kept, or None.
-        result: file to write, or None.
-        users: how many there are at the peak.
-        spawn_rate: of them are started in a second, where they are the same all the time.
-        run_time: None for no end.
+        default: never None: the web page would turn an empty field into other than what it was.
+        words: its line in --help.
+        on_page: whether the web page has a field for it. A file never has: whoever opens the page must not read or
+            write files of this machine.
     """
 
-    model: str
-    model_version: str
-    protocol: Literal["grpc", "http", "both"]
-    grpc_url: str
-    http_url: str
-    batch_size: int
-    samples: Path | None
-    golden: Path | None
-    distinct_inputs: int
-    tolerance: float
-    seed: int
-    timeout: float
-    think_time: float
-    arrival_rate: float
-    arrivals: Literal["poisson", "constant"]
-    load_shape: Literal["constant", "ramp", "step", "spike", "replay"]
-    shape_base: float
-    shape_steps: int
-    shape_spike: float
-    arrival_log: Path | None
-    arrival_column: str
-    warmup: float
-    slo: Slo | None
-    result: Path | None
+    default: str | float
+    words: str
+    on_page: bool = True
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """The options of a load test, in the order of --help and of the web page; times are seconds.
+
+    An option that is not given is "" or 0 on the command line, and None here where its type says so.
+    """
+
+    model: Annotated[str, _Option("", "Model to ask; needed where the server has several.")]
+    model_version: Annotated[str, _Option("", "A version of it; the server's choice if not given.")]
+    protocol: Annotated[Literal["grpc", "http", "both"], _Option("both", "Which users take part.")]
+    grpc_url: Annotated[str, _Option("localhost:8001", "Where users that speak gRPC find the server.")]
+    http_url: Annotated[str, _Option("http://localhost:8000", "Where users that speak HTTP find the server.")]
+    batch_size: Annotated[int, _Option(1, "Rows a request, for a model that batches.")]
+    arrival_rate: Annotated[
+        float, _Option(0.0, "Open loop instead: requests per second of all users and workers together.")
+    ]
+    arrivals: Annotated[Literal["poisson", "constant"], _Option("poisson", "How an open loop spaces its requests.")]
+    think_time: Annotated[float, _Option(0.0, "Closed loop: seconds between an answer and the user's next request.")]
+    load_shape: Annotated[
+        Literal["constant", "ramp", "step", "spike", "replay"],
+        _Option("constant", "How users, or the arrival rate, change in the run time."),
+    ]
+    shape_base: Annotated[float, _Option(0.1, "Share of the peak at which ramp, step and spike begin.")]
+    shape_steps: Annotated[int, _Option(5, "How many levels the steps have.")]
+    shape_spike: Annotated[float, _Option(0.2, "Share of the run time that the spike takes, in its middle.")]
+    warmup: Annotated[float, _Option(0.0, "Seconds of load at the beginning that do not count.")]
+    slo: Annotated[Slo | None, _Option("", "Exit with 3 unless this is kept, such as p99=50ms.")]
+    samples: Annotated[
+        Path | None,
+        _Option(
+            "", "File of real inputs, .npz, .npy or .json, samples first; random values if not given.", on_page=False
+        ),
+    ]
+    golden: Annotated[Path | None, _Option("", "File of the right outputs for --samples, row by row.", on_page=False)]
+    distinct_inputs: Annotated[int, _Option(16, "How many different requests to send.", on_page=False)]
+    tolerance: Annotated[
+        float,
+        _Option(1e-3, "Greatest difference of an answer, relative to the output's greatest value.", on_page=False),
+    ]
+    seed: Annotated[int, _Option(0, "Makes inputs and Poisson arrivals repeatable.", on_page=False)]
+    timeout: Annotated[float, _Option(30.0, "Seconds that a request may take.", on_page=False)]
+    arrival_log: Annotated[
+        Path | None,
+        _Option(
+            "", "File of recorded arrivals for --load-shape replay: a time a line, CSV or JSON lines.", on_page=False
+        ),
+    ]
+    arrival_column: Annotated[
+        str, _Option("timestamp", "Name of the times in a CSV or JSON lines file.", on_page=False)
+    ]
+    result: Annotated[Path | None, _Option("", "Write the result to this JSON file.", on_page=False)]
+    page_host: Annotated[
+        str, _Option("", "Other host names of the web page, such as a proxy's, separated by commas.", on_page=False)
+    ]
+    # Locust's own: users at the peak, how many of them are started in a second, and None for no end.
     users: int
     spawn_rate: float
     run_time: float | None
@@ -98,71 +114,48 @@ class LoadOptions:
         """Those to report, in per cent."""
         return sorted({*PERCENTILES} | ({self.slo.percentile} if self.slo else set()))
 
+    @property
+    def profile(self) -> Profile:
+        """How the arrival rate changes with time, in a closed loop the number of users.
+
+        A replay has none: its log says when requests arrive, and its users are as many from beginning to end.
+        """
+        peak = self.arrival_rate or float(self.users)
+        base, end = self.shape_base * peak, self.run_time or math.inf
+        if self.load_shape == "ramp":
+            return Profile((Segment(0.0, end, base, peak),))
+        if self.load_shape == "step":
+            edges = np.linspace(0.0, end, self.shape_steps + 1).tolist()
+            levels = np.linspace(base, peak, self.shape_steps).tolist()
+        elif self.load_shape == "spike":
+            begin = end * (1 - self.shape_spike) / 2
+            edges, levels = [0.0, begin, end - begin, end], [base, peak, base]
+        else:
+            edges, levels = [0.0, end], [peak]
+        return Profile(tuple(map(Segment, edges[:-1], edges[1:], levels, levels)))
+
 
 def add_options(parser: LocustArgumentParser) -> None:
-    """Declare the options: each is an environment variable too, and what a test on the web page needs a field there.
-
-    A file is never a field: whoever opens the page must not read or write files of this machine.
-
-    Defaults are never None: the web UI would turn an empty field into other than what it was.
-    """
-    # Locust's own are all interfaces, and whoever reaches its page directs the load and names files.
+    """Declare the options; each is an environment variable too, such as PLANSMITH_ARRIVAL_RATE."""
+    # Locust's own are all interfaces, and whoever reaches its page directs the load.
     parser.set_defaults(web_host="127.0.0.1", master_bind_host="127.0.0.1")
     group = parser.add_argument_group("plansmith")
-
-    def add(option: str, default: str | float, words: str, *, in_web_ui: bool = True) -> None:
-        name = option.removeprefix("--").replace("-", "_")
+    for name, option in _options().items():
         action = group.add_argument(
-            option,
+            f"--{name.replace('_', '-')}",
             env_var=f"PLANSMITH_{name.upper()}",
-            default=default,
-            help=words + (f" [{default}]" if default else ""),
-            type=type(default),
+            default=option.default,
+            help=option.words + (f" [{option.default}]" if option.default else ""),
+            type=type(option.default),
             choices=CHOICES.get(name),
         )
         # What Locust's parser does to options that are in no group.
-        vars(action).update(include_in_web_ui=in_web_ui, is_secret=False, is_required=False, is_multiple=False)
+        vars(action).update(include_in_web_ui=option.on_page, is_secret=False, is_required=False, is_multiple=False)
 
-    add("--model", "", "Model to ask; needed where the server has several.")
-    add("--model-version", "", "A version of it; the server's choice if not given.")
-    add("--protocol", "both", "Which users take part.")
-    add("--grpc-url", "localhost:8001", "Where users that speak gRPC find the server.")
-    add("--http-url", "http://localhost:8000", "Where users that speak HTTP find the server.")
-    add("--batch-size", 1, "Rows a request, for a model that batches.")
-    add(
-        "--samples",
-        "",
-        "File of real inputs, .npz, .npy or .json, samples first; random values if not given.",
-        in_web_ui=False,
-    )
-    add("--golden", "", "File of the right outputs for --samples, row by row.", in_web_ui=False)
-    add("--distinct-inputs", 16, "How many different requests to send.", in_web_ui=False)
-    add(
-        "--tolerance",
-        1e-3,
-        "Greatest difference of an answer, relative to the output's greatest value.",
-        in_web_ui=False,
-    )
-    add("--seed", 0, "Makes inputs and Poisson arrivals repeatable.", in_web_ui=False)
-    add("--timeout", 30.0, "Seconds that a request may take.", in_web_ui=False)
-    add("--think-time", 0.0, "Closed loop: seconds between an answer and the user's next request.")
-    add("--arrival-rate", 0.0, "Open loop instead: requests per second of all users and workers together.")
-    add("--arrivals", "poisson", "How an open loop spaces its requests.")
-    add("--load-shape", "constant", "How users, or the arrival rate, change in the run time.")
-    add("--shape-base", 0.1, "Share of the peak at which ramp, step and spike begin.")
-    add("--shape-steps", 5, "How many levels the steps have.")
-    add("--shape-spike", 0.2, "Share of the run time that the spike takes.")
-    add(
-        "--arrival-log",
-        "",
-        "File of recorded arrivals for --load-shape replay: a time a line, CSV or JSON lines.",
-        in_web_ui=False,
-    )
-    add("--arrival-column", "timestamp", "Name of the times in a CSV or JSON lines file.", in_web_ui=False)
-    add("--warmup", 0.0, "Seconds of load at the beginning that do not count.")
-    add("--slo", "", "Exit with 3 unless this is kept, such as p99=50ms.")
-    add("--result", "", "Write the result to this JSON file.", in_web_ui=False)
-    add("--page-host", "", "Other host names of the web page, such as a proxy's, separated by commas.", in_web_ui=False)
+
+def _options() -> dict[str, _Option]:
+    hints = get_type_hints(LoadOptions, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
 
 
 def parse_options(given: Mapping[str, Any]) -> LoadOptions:

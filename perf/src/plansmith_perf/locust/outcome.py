@@ -8,16 +8,35 @@ from typing import TYPE_CHECKING, Literal
 
 from plansmith_perf.environment import describe_environment
 from plansmith_perf.load.analysis import samples_needed
+from plansmith_perf.load.summary import Advice
 from plansmith_perf.results import ClosedLoop, LoadTestResult, Measurement, OpenLoop, SloOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from plansmith_perf.load.tally import Tally
     from plansmith_perf.locust.node import Prepared
     from plansmith_perf.locust.options import LoadOptions
     from plansmith_perf.slo import Slo
 
-__all__ = ["Outcome", "describe_shape", "keeps_slo", "load_of", "make_result", "summary"]
+__all__ = [
+    "ADVICE",
+    "Outcome",
+    "describe_shape",
+    "headings",
+    "keeps_slo",
+    "latency_rows",
+    "load_of",
+    "make_result",
+    "summary",
+]
+
+ADVICE = Advice(
+    too_short="run for longer",
+    busy="give it more with --processes, or a machine of its own; plansmith bench asks for less",
+    late="one request in a hundred was sent well after it was due: all users were busy, or other programs wanted the "
+    "processor; if the former, give it more with --users",
+)
 
 
 @dataclass(frozen=True)
@@ -99,28 +118,40 @@ def make_result(
     )
 
 
-def summary(options: LoadOptions, outcome: Outcome) -> list[str]:
-    """The lines to print at the end of a test; milliseconds, with the resolution of a microsecond."""
-    measured = outcome.measurement
-    percentiles = options.percentiles
-    headings = ["", *(f"p{p:g}" for p in percentiles), "max"]
-    rows = [headings]
-    for name, found in (
-        ("latency", measured.latency),
-        ("service", measured.service if options.is_open_loop else None),
-        ("sent late by", measured.dispatch_lag),
-    ):
-        if found is not None:
-            longest = found.maximum or 0.0
+def headings(percentiles: Sequence[float]) -> list[str]:
+    """Of the columns of `latency_rows`."""
+    return ["", *(f"p{percent:g}" for percent in percentiles), "max"]
+
+
+def latency_rows(tally: Tally, percentiles: Sequence[float], *, is_open_loop: bool) -> list[list[str]]:
+    """What was measured, and its percentiles and maximum in milliseconds, with the resolution of a microsecond."""
+    rows = []
+    found = {"latency": tally.latency}
+    if is_open_loop:
+        found |= {"service": tally.service, "sent late by": tally.lag}
+    for name, durations in found.items():
+        distribution = durations.distribution(percentiles)
+        if distribution is not None:
+            longest = distribution.maximum or 0.0
             # A percentile is the upper end of its bucket.
-            times = [*(min(found.percentiles[f"{p:g}"], longest) for p in percentiles), longest]
+            times = [*(min(time, longest) for time in distribution.percentiles.values()), longest]
             rows.append([name, *(f"{time / 1000:.3f}" for time in times)])
+    return rows
+
+
+def summary(options: LoadOptions, outcome: Outcome, tally: Tally) -> list[str]:
+    """The lines to print at the end of a test."""
+    measured = outcome.measurement
+    rows = latency_rows(tally, options.percentiles, is_open_loop=options.is_open_loop)
     answers = measured.requests - measured.errors
     clock = "from the time when each request was due" if options.is_open_loop else "from the time when each was sent"
     lines = [
         f"{answers:,} right answers to {measured.requests:,} requests in {measured.seconds:.1f} s:",
         f"{measured.throughput:,.1f} a second; milliseconds {clock}:",
-        *_aligned(rows),
+        *(
+            f"{row[0]:12}" + "".join(f"{cell:>11}" for cell in row[1:])
+            for row in [headings(options.percentiles), *rows]
+        ),
         *(f"{count} x {message}" for message, count in measured.error_messages.items()),
         *measured.notes,
     ]
@@ -145,12 +176,3 @@ def _judged(measurement: Measurement) -> Measurement:
         return measurement
     requests = min(measurement.requests, round(measurement.throughput * measurement.seconds))
     return measurement.model_copy(update={"requests": requests})
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    first = max(len(row[0]) for row in rows)
-    widths = [max(map(len, column)) for column in zip(*(row[1:] for row in rows), strict=True)]
-    return [
-        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))])
-        for row in rows
-    ]

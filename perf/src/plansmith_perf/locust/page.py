@@ -1,10 +1,11 @@
-"""Locust's web page: who may ask it, and what its form may set."""
+"""Locust's web page: who may ask it, what its form may set, and a tab with the latency to the microsecond."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
 from argparse import ArgumentTypeError
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -28,11 +29,12 @@ __all__ = ["set_up_page"]
 
 # Locust takes every option of its command line from a form, files that it writes at the end among them.
 _FIELDS_OF_LOCUST = {"user_count", "spawn_rate", "run_time", "host", "user_classes", "shape_class", "profile"}
+_TAB = "latency"
 _OTHER_NAMES = {"user_count": "num_users"}
 
 
 def set_up_page(web_ui: WebUI, environment: Environment, leader: Leader) -> None:
-    """Guard the page and its form; before the page is served."""
+    """Guard the page and its form, and add the tab; before the page is served."""
     app = web_ui.app
     if app is None:
         return
@@ -49,7 +51,21 @@ def set_up_page(web_ui: WebUI, environment: Environment, leader: Leader) -> None
             return _check_form(environment, leader)
         return None
 
+    # Locust's own table rounds to milliseconds; its page has room for tables of others.
+    columns, _ = leader.latency_table()
+    structure = [{"key": f"column{number}", "title": title} for number, title in enumerate(columns)]
+    web_ui.template_args["extended_tabs"] = [{"title": "Latency (ms)", "key": _TAB}]
+    web_ui.template_args["extended_tables"] = [{"key": _TAB, "structure": structure}]
+
+    def add_latency(response: Response) -> Response:
+        if request.path.endswith("/stats/requests") and response.status_code == HTTPStatus.OK:
+            _, rows = leader.latency_table()
+            data = [{f"column{number}": cell for number, cell in enumerate(row)} for row in rows]
+            response.set_data(app.json.dumps({**response.get_json(), "extended_stats": [{"key": _TAB, "data": data}]}))
+        return response
+
     app.before_request(check)
+    app.after_request(add_latency)
     # Locust asks for a host where users have none, and shows it in its report.
     InferenceUser.host = f"{given['grpc_url']} {given['http_url']}"
 

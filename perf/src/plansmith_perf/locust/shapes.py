@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 from locust import LoadTestShape
 
-from plansmith_perf.locust.profiles import Profile, make_profile
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -34,7 +32,7 @@ class ProfileShape(LoadTestShape):
         self, options: LoadOptions, elapsed: Callable[[], float | None], duration: Callable[[], float]
     ) -> None:
         super().__init__()
-        self._profile: Profile | None = None if options.is_open_loop else make_profile(options)
+        self._profile = None if options.is_open_loop else options.profile
         self._users = options.users
         # A constant closed loop starts its users as Locust would, the others have theirs as soon as may be.
         constant = options.load_shape == "constant" and not options.is_open_loop

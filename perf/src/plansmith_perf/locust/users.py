@@ -12,19 +12,21 @@ import gevent.event
 from locust import User, task
 
 from plansmith_client import Client, ClientError
-from plansmith_perf.errors import PerfError
+from plansmith_perf.errors import LoadTestMisconfigured, PerfError
+from plansmith_perf.load.encoded_requests import RIGHT, WRONG_ANSWER, one_line
+from plansmith_perf.load.worker import PAUSE_AFTER_ERROR_SECONDS
 from plansmith_perf.locust.node import LoadNode
 from plansmith_perf.requests import CheckedRequest, check_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["GrpcUser", "HttpUser", "InferenceUser"]
+    from plansmith_perf.locust.options import LoadOptions
 
-# A server that is gone refuses at once: asking it without a pause would only burn the processor.
-_PAUSE_AFTER_ERROR_SECONDS = 0.01
+__all__ = ["GrpcUser", "HttpUser", "InferenceUser", "protocols_of", "select_users"]
+
 _PAUSE_AFTER_OUTAGE_SECONDS = 0.5
 _PAUSE_UNPREPARED_SECONDS = 0.05
 _number = itertools.count()
@@ -83,7 +85,7 @@ class InferenceUser(User):
         if node.is_over or node.options.is_open_loop:
             # Until Locust stops this user: it takes no time while a user waits.
             gevent.event.Event().wait()
-        return max(node.options.think_time, _PAUSE_AFTER_ERROR_SECONDS if self.failed else 0.0)
+        return max(node.options.think_time, PAUSE_AFTER_ERROR_SECONDS if self.failed else 0.0)
 
     @task
     def infer(self) -> None:
@@ -119,7 +121,10 @@ class InferenceUser(User):
         return None
 
     def _report(self, due: int, sent: int, done: int, *, failure: Exception | None, size: int = 0) -> None:
-        self.node.record(due, sent, done, str(failure) if failure else "")
+        outcome = RIGHT
+        if failure is not None:
+            outcome = one_line(f"{WRONG_ANSWER}: {failure}" if isinstance(failure, PerfError) else str(failure))
+        self.node.record(due, sent, done, outcome)
         self.environment.events.request.fire(
             request_type=self.shown,
             name=self.node.prepared[self.protocol].model,
@@ -142,3 +147,26 @@ class HttpUser(InferenceUser):
 
     protocol = "http"
     shown = "HTTP"
+
+
+def protocols_of(user_classes: Iterable[type[User]], options: LoadOptions) -> list[str]:
+    """The protocols that users of these classes speak, as far as the options let them."""
+    spoken = {user_class.protocol for user_class in user_classes if issubclass(user_class, InferenceUser)}
+    return sorted(spoken if options.protocol == "both" else spoken & {options.protocol})
+
+
+def select_users(user_classes: Sequence[type[User]], options: LoadOptions) -> list[type[User]]:
+    """The classes that take part: those of the protocol, and those that are not ours.
+
+    Raises:
+        LoadTestMisconfigured: no user speaks the protocol.
+    """
+    selected = [
+        user_class
+        for user_class in user_classes
+        if not issubclass(user_class, InferenceUser) or options.protocol in ("both", user_class.protocol)
+    ]
+    if not selected:
+        names = ", ".join(user_class.__name__ for user_class in user_classes)
+        raise LoadTestMisconfigured(f"--protocol {options.protocol} leaves none of the users that were named: {names}")
+    return selected

@@ -9,7 +9,7 @@ from locust.runners import STATE_RUNNING, STATE_SPAWNING
 from plansmith_perf.locust.crew import FINISH, READY, REPORT, START, TOLD
 from plansmith_perf.locust.node import Share, why_not_prepared
 from plansmith_perf.locust.options import parse_options
-from plansmith_perf.locust.selection import protocols_of
+from plansmith_perf.locust.users import protocols_of
 
 if TYPE_CHECKING:
     from locust.env import Environment

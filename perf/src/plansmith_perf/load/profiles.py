@@ -11,9 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from plansmith_perf.locust.options import LoadOptions
-
-__all__ = ["Profile", "Segment", "make_profile"]
+__all__ = ["Profile", "Segment"]
 
 
 @dataclass(frozen=True)
@@ -72,24 +70,3 @@ class Profile:
             found[inside] = segment.begin + np.divide(2 * surplus, root, out=np.zeros_like(surplus), where=root > 0)
             before += segment.area
         return found
-
-
-def make_profile(options: LoadOptions) -> Profile:
-    """The profile that the options describe: of the arrival rate in an open loop, of users in a closed one.
-
-    A replay has no profile: its log says when requests arrive, and its users are as many from beginning to end.
-    """
-    peak = options.arrival_rate or float(options.users)
-    base = options.shape_base * peak
-    end = options.run_time or math.inf
-    if options.load_shape == "ramp":
-        return Profile((Segment(0.0, end, base, peak),))
-    if options.load_shape == "step":
-        edges = np.linspace(0.0, end, options.shape_steps + 1).tolist()
-        levels = np.linspace(base, peak, options.shape_steps).tolist()
-        return Profile(tuple(map(Segment, edges[:-1], edges[1:], levels, levels)))
-    if options.load_shape == "spike":
-        begin = end * (1 - options.shape_spike) / 2
-        edges, levels = [0.0, begin, end - begin, end], [base, peak, base]
-        return Profile(tuple(map(Segment, edges[:-1], edges[1:], levels, levels)))
-    return Profile((Segment(0.0, end, peak, peak),))
