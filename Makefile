@@ -43,7 +43,7 @@ unasync: $(STAMP) ## Write the blocking faces of the client from the asynchronou
 lint: $(STAMP) ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy $(MEMBERS:%=%/src) client/unasync.py examples perf/locustfile.py perf/benchmarks/peers
+	@$(BIN)/mypy $(MEMBERS:%=%/src) client/unasync.py examples perf/benchmarks/peers
 
 format: $(STAMP) ## Rewrite the sources in the house style
 	@$(BIN)/ruff check --fix --quiet . || true

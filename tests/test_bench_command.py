@@ -159,7 +159,7 @@ def test_a_model_that_random_values_do_not_suit_asks_for_samples(plansmith, serv
 
 
 def test_the_table_says_when_a_run_is_too_short_for_its_percentiles(plansmith, committed_server, tmp_path):
-    words = ("bench", "digits", "--url", committed_server.http_url, *SHORT, "--rate", "20", "-o", "result.json")
+    words = ("bench", "digits", "--url", committed_server.http_url, *SHORT, "--rate", "45", "-o", "result.json")
     done = plansmith(*words, cwd=tmp_path)
     assert "too short for p90" in done.stdout
     assert "p99" in done.stdout

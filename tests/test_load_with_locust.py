@@ -1,4 +1,4 @@
-"""`perf/locustfile.py` loads any model of a running server, checks the answers and can gate a pipeline."""
+"""`plansmith locust` loads any model of a running server, checks the answers and can gate a pipeline."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import fields
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -24,16 +25,16 @@ import pytest
 from hdrh.histogram import HdrHistogram
 
 from plansmith_client import Client
+from plansmith_perf.locust.options import LoadOptions
 from plansmith_perf.results import read_result
 from plansmith_server import ServerOptions, TritonServer
 
-LOCUSTFILE = Path(__file__).parent.parent / "perf" / "locustfile.py"
 MODELS = Path(__file__).parent / "models_python"
 SHORT = ("--headless", "--users", "4", "--spawn-rate", "100", "--run-time", "1s")
 
 
 def command(*words):
-    return list(map(str, [sys.executable, "-m", "locust", "-f", LOCUSTFILE, *words]))
+    return list(map(str, [Path(sys.executable).with_name("plansmith"), "locust", *words]))
 
 
 def free_port():
@@ -143,6 +144,20 @@ def samples(committed_server, tmp_path):
     with Client(committed_server.grpc_url) as client:
         np.savez(tmp_path / "golden.npz", **client.model("digits")(images))
     return ("--samples", "samples.npz", "--golden", "golden.npz")
+
+
+def test_help_lists_every_option_in_any_folder(plansmith, tmp_path):
+    listing = plansmith("locust", "--help", cwd=tmp_path).stdout
+    for option in fields(LoadOptions):
+        if option.name not in ("users", "spawn_rate", "run_time"):
+            assert f"--{option.name.replace('_', '-')} " in listing
+    assert "--headless" in listing
+
+
+def test_users_of_a_file_of_ones_own_come_beside_ours(plansmith, tmp_path):
+    (tmp_path / "own.py").write_text("from locust import User\n\nclass OwnUser(User):\n    pass\n")
+    listed = plansmith("locust", "-f", "own.py", "--list", cwd=tmp_path).stdout
+    assert {"GrpcUser", "HttpUser", "OwnUser"} <= set(listed.split())
 
 
 def test_both_protocols_are_loaded_in_closed_loop_and_every_answer_is_right(locust, tmp_path):

@@ -100,7 +100,7 @@ class Leader:
 
     def latency_table(self) -> tuple[list[str], list[list[str]]]:
         """Headings and rows of the latency so far: see `latency_rows`."""
-        is_open_loop = self._node.prepared != {} and self._node.options.is_open_loop
+        is_open_loop = bool(self._node.prepared) and self._node.options.is_open_loop
         return headings(PERCENTILES), latency_rows(self._tally, PERCENTILES, is_open_loop=is_open_loop)
 
     def arrange(self, options: LoadOptions) -> None:

@@ -1,11 +1,10 @@
 """Load any model of a running server with Locust, over gRPC and HTTP.
 
-    locust -f perf/locustfile.py --model digits                                               web UI, both protocols
-    locust -f perf/locustfile.py --model digits --protocol grpc --headless -u 8 -r 8 -t 30s   gRPC alone, no UI
+    plansmith locust --model digits                                               web UI, both protocols
+    plansmith locust --model digits --protocol grpc --headless -u 8 -r 8 -t 30s   gRPC alone, no UI
 
 Nothing needs editing: inputs are made from the model's metadata or come from a file, and each answer is compared with
-that of the idle server or with the one that a golden file says. docs/load-testing.md lists the options, which Locust
-leaves out of its --help.
+that of the idle server or with the one that a golden file says. `plansmith locust --help` lists the options.
 """
 
 import grpc.experimental.gevent as grpc_gevent

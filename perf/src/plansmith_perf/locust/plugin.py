@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,9 @@ __all__ = ["install"]
 
 def install() -> None:
     """Call this in a locustfile."""
+    with contextlib.suppress(ValueError):
+        # `plansmith locust` has added them before.
+        events.init_command_line_parser.remove_listener(add_options)
     events.init_command_line_parser.add_listener(add_options)
     events.init.add_listener(_begin)
 
