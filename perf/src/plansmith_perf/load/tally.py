@@ -17,8 +17,6 @@ from plansmith_perf.results import Stability, TimelineSecond
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from plansmith_perf.load.analysis import Records
 
 __all__ = ["Tally"]
@@ -35,17 +33,7 @@ _CHANCE = 3.0
 class _Second:
     answers: int = 0
     errors: int = 0
-    latencies: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = field(default_factory=list)
-    """Microseconds with three significant digits, and how often each was seen."""
-
-    def percentiles(self, asked: Sequence[float]) -> list[float | None]:
-        if not self.latencies:
-            return [None] * len(asked)
-        values, counts = map(np.concatenate, zip(*self.latencies, strict=True))
-        order = np.argsort(values)
-        seen = np.cumsum(counts[order])
-        found = values[order][np.searchsorted(seen, np.asarray(asked) / 100 * seen[-1])]
-        return [float(value) for value in found]
+    latency: Durations = field(default_factory=Durations)
 
 
 class Tally:
@@ -120,10 +108,10 @@ class Tally:
         return Stability(stable=spread <= allowed, throughput=rates.tolist(), spread=spread)
 
     def latency_growth(self, seconds: float) -> float | None:
-        """How fast the latency of what was due in a measurement grows: seconds a second, from its first third to its last.
+        """How fast the latency of what was due grows, from the first third of a measurement to its last: seconds a second.
 
-        Where requests come in faster than they are answered it is the share that is too much, whatever the measurement's
-        length: at 104 requests a second a server of 100 a second falls behind by 0.04 s each second.
+        Where requests come in faster than they are answered it is the share that is too much, however long the
+        measurement: at 104 requests a second a server of 100 a second falls behind by 0.04 s each second.
 
         Returns:
             0 where the middle third does not lie between the others, because that is no growth but chance; None where a
@@ -142,7 +130,7 @@ class Tally:
         rows = []
         for number in range(math.ceil(seconds)):
             second = self._seconds.get(number) or _Second()
-            median, p99 = second.percentiles([50, 99])
+            median, p99 = second.latency.percentiles([50, 99]) or (None, None)
             rows.append(
                 TimelineSecond(
                     second=number,
@@ -165,9 +153,7 @@ class Tally:
             second = self._seconds[number]
             second.answers += answers
             second.errors += part.right.size - answers
-            if answers:
-                values, counts = np.unique(_rounded((part.done - part.due)[part.right]), return_counts=True)
-                second.latencies.append((values, counts.astype(np.int32)))
+            second.latency.add((part.done - part.due)[part.right])
 
 
 def _sum(slots: NDArray[Any], more: NDArray[Any]) -> NDArray[Any]:
@@ -182,11 +168,3 @@ def _in_parts(slots: NDArray[Any], seconds: float, parts: int) -> NDArray[np.flo
     edges = np.linspace(0, seconds * 1e9 / _SLOT, parts + 1)
     so_far = np.concatenate(([0], np.cumsum(slots)))
     return np.diff(np.interp(edges, np.arange(so_far.size), so_far))
-
-
-def _rounded(nanoseconds: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Microseconds with three significant digits: so a second has few different ones, however many its answers are."""
-    microseconds = np.clip(nanoseconds / 1000, 1, np.iinfo(np.int32).max)
-    unit = 10.0 ** np.maximum(np.floor(np.log10(microseconds)) - 2, 0)
-    rounded: NDArray[np.int32] = (np.rint(microseconds / unit) * unit).astype(np.int32)
-    return rounded

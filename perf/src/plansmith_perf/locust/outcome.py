@@ -130,12 +130,10 @@ def latency_rows(tally: Tally, percentiles: Sequence[float], *, is_open_loop: bo
     if is_open_loop:
         found |= {"service": tally.service, "sent late by": tally.lag}
     for name, durations in found.items():
-        distribution = durations.distribution(percentiles)
-        if distribution is not None:
-            longest = distribution.maximum or 0.0
-            # A percentile is the upper end of its bucket.
-            times = [*(min(time, longest) for time in distribution.percentiles.values()), longest]
-            rows.append([name, *(f"{time / 1000:.3f}" for time in times)])
+        # A percentile is the upper end of its bucket.
+        times = [min(time, durations.maximum) for time in durations.percentiles(percentiles)]
+        if times:
+            rows.append([name, *(f"{time / 1000:.3f}" for time in (*times, durations.maximum))])
     return rows
 
 
