@@ -17,6 +17,8 @@ from plansmith_perf.results import Stability, TimelineSecond
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from plansmith_perf.load.analysis import Records
 
 __all__ = ["Tally"]
@@ -108,7 +110,7 @@ class Tally:
         return Stability(stable=spread <= allowed, throughput=rates.tolist(), spread=spread)
 
     def latency_growth(self, seconds: float) -> float | None:
-        """How fast the latency of what was due grows, from the first third of a measurement to its last: seconds a second.
+        """How fast the latency of what was due grows from the first third to the last, in seconds a second.
 
         Where requests come in faster than they are answered it is the share that is too much, however long the
         measurement: at 104 requests a second a server of 100 a second falls behind by 0.04 s each second.
