@@ -141,7 +141,7 @@ def measurement_of(tally: Tally, circumstances: Circumstances) -> Measurement:
         service=tally.service.distribution(percentiles),
         dispatch_lag=tally.lag.distribution(percentiles) if isinstance(load, OpenLoop) else None,
         stability=stability,
-        latency_growth=tally.latency_growth(seconds) if isinstance(load, OpenLoop) else None,
+        latency_growth=tally.latency_growth(seconds) if isinstance(load, OpenLoop) and circumstances.steady else None,
         timeline=tally.timeline(seconds),
         server_side=circumstances.server_side,
         server_usage=circumstances.server_usage,
