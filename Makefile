@@ -40,10 +40,11 @@ test: $(STAMP) ## Run every test, against real servers
 unasync: $(STAMP) ## Write the blocking faces of the client from the asynchronous ones
 	@$(BIN)/python client/unasync.py
 
-lint: $(STAMP) ## Check style and types
+lint: $(STAMP) ## Check style, types and which room imports which
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy $(MEMBERS:%=%/src) client/unasync.py examples perf/benchmarks/peers
+	@$(BIN)/lint-imports --no-cache
 
 format: $(STAMP) ## Rewrite the sources in the house style
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FACES = Path(__file__).parent / "src" / "plansmith_client"
+FACES = Path(__file__).parent / "src" / "plansmith_client" / "faces"
 SOURCES = {
     "async_client.py": "client.py",
     "async_model.py": "model.py",

@@ -19,7 +19,7 @@ from rich.progress import track
 from rich.table import Table
 
 from plansmith_perf.perf_analyzer import PerfAnalyzer, Question, install_perf_analyzer
-from plansmith_perf.results import ClosedLoop
+from plansmith_perf.results.documents import ClosedLoop
 from plansmith_server import ServerOptions, TritonServer
 
 CONFIG = """

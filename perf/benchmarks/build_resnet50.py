@@ -19,7 +19,7 @@ from rich.console import Console
 from texture_classifier import texture_images, write_texture_classifier
 
 from plansmith_build.commands.build_display import candidates_table
-from plansmith_build.manifest import SearchRecord
+from plansmith_build.repository.manifest import SearchRecord
 
 ROWS = 256
 MAX_DROP = "0.5%"

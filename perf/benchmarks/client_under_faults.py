@@ -33,8 +33,8 @@ from rich.console import Console
 from rich.progress import track
 
 from plansmith_client import Client, ClientError, ServerOverloaded, SharedMemoryPolicy
-from plansmith_client.deadlines import Deadline
-from plansmith_client.operations import Infer, ListSharedMemory
+from plansmith_client.protocol.operations import Infer, ListSharedMemory
+from plansmith_client.transports.deadlines import Deadline
 from plansmith_server import ServerOptions, TritonServer
 
 if TYPE_CHECKING:

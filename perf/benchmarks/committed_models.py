@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from plansmith_perf.results import read_result
+from plansmith_perf.results.documents import read_result
 from plansmith_server import ServerOptions, TritonServer
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plansmith_perf.environment import describe_environment
+from plansmith_perf.results.environment import describe_environment
 
 if TYPE_CHECKING:
     from plansmith_server import TritonServer

@@ -21,19 +21,19 @@ import torch
 from rich.console import Console
 from torch_driver import TorchPlan, load_module
 
-from plansmith_perf.peers.comparing import ComparisonOptions, run_comparison
-from plansmith_perf.peers.display import show_comparison
-from plansmith_perf.peers.driving import RoundOptions
-from plansmith_perf.peers.local_contestants import EngineContestant
-from plansmith_perf.peers.local_peers import ENGINE_PEERS, IN_PROCESS, peers_for_a_gpu
-from plansmith_perf.peers.peer import Opener, Peer
+from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
+from plansmith_perf.comparing.display import show_comparison
+from plansmith_perf.comparing.driving import RoundOptions
+from plansmith_perf.comparing.local_contestants import EngineContestant
+from plansmith_perf.comparing.local_peers import ENGINE_PEERS, IN_PROCESS, peers_for_a_gpu
+from plansmith_perf.comparing.peer import Opener, Peer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from plansmith_perf.peers.driving import Contestant
-    from plansmith_perf.peers.results import Comparison
-    from plansmith_perf.peers.subject import Subject
+    from plansmith_perf.comparing.driving import Contestant
+    from plansmith_perf.comparing.results import Comparison
+    from plansmith_perf.comparing.subject import Subject
 
 BASELINE = "PyTorch in process"
 SOURCE = "https://docs.pytorch.org/docs/stable/generated/torch.autograd.grad_mode.inference_mode.html"

@@ -23,14 +23,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from texture_classifier import texture_images, write_texture_classifier
 
 from peers.foreign_servers import BASELINE, FOREIGN_SERVERS
-from plansmith_perf.peers.catalogue import choose_peers
-from plansmith_perf.peers.comparing import ComparisonOptions, run_comparison
-from plansmith_perf.peers.display import show_comparison
-from plansmith_perf.peers.driving import RoundOptions
+from plansmith_perf.comparing.catalogue import choose_peers
+from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
+from plansmith_perf.comparing.display import show_comparison
+from plansmith_perf.comparing.driving import RoundOptions
 
 if TYPE_CHECKING:
-    from plansmith_perf.peers.peer import Peer
-    from plansmith_perf.peers.results import Comparison
+    from plansmith_perf.comparing.peer import Peer
+    from plansmith_perf.comparing.results import Comparison
 
 MODELS = ("mlp", "resnet50")
 CLIENTS = {"mlp": 32, "resnet50": 8}

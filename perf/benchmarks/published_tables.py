@@ -15,13 +15,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plansmith_perf.peers.results import median_latency, median_throughput, paired_ratio, read_comparison
+from plansmith_perf.comparing.results import median_latency, median_throughput, paired_ratio, read_comparison
 from plansmith_perf.tuning.records import TuningRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from plansmith_perf.peers.results import Comparison, PeerResult
+    from plansmith_perf.comparing.results import Comparison, PeerResult
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "perf" / "results"

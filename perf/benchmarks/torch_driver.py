@@ -1,4 +1,7 @@
-"""A PyTorch module in process under load: `python -m torch_driver PLAN`; see `plansmith_perf.peers.engine_driver`."""
+"""A PyTorch module in process under load: `python -m torch_driver PLAN`.
+
+The plan and the conversation are those of `plansmith_perf.comparing.engine_driver`.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ import numpy as np
 import torch
 import torch_network
 
-from plansmith_perf.peers.engine_driver import CallsPlan, drive
+from plansmith_perf.comparing.engine_driver import CallsPlan, drive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from plansmith_perf.peers.engines import Compute
+    from plansmith_perf.comparing.engines import Compute
 
 __all__ = ["TorchPlan", "load_module", "main"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx.parser
 from build_models import HEADER
 
-from plansmith_build.signatures import Signature, signature_of
+from plansmith_build.reading.signatures import Signature, signature_of
 
 __all__ = ["IMAGES", "PAIR", "PICTURES", "TOKENS", "WORDS", "signature"]
 

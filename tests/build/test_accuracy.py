@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from plansmith_build.accuracy import classifier_output, measure_accuracy
-from plansmith_build.budget import Budget, parse_drop
 from plansmith_build.errors import InvalidOption, VerificationFailed
-from plansmith_build.losses import share_bound
-from plansmith_build.measures import Measure, Metric, choose_measures, parse_metrics
+from plansmith_build.judging.accuracy import classifier_output, measure_accuracy
+from plansmith_build.judging.budget import Budget, parse_drop
+from plansmith_build.judging.losses import share_bound
+from plansmith_build.judging.measures import Measure, Metric, choose_measures, parse_metrics
 
 SCORES = np.array([[3, 1, 0], [0, 2, 1], [1, 0, 4], [5, 4, 0]], dtype=np.float32)
 PROBABILITIES = SCORES / SCORES.sum(axis=1, keepdims=True)

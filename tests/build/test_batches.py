@@ -13,11 +13,11 @@ from build_models import HEADER, write
 from onnx import TensorProto, helper, numpy_helper
 
 from plansmith_build import BuildOptions, build
-from plansmith_build.batch_obstacles import BatchAxis
-from plansmith_build.config import config_from_text
-from plansmith_build.graph_variants import GraphVariants
-from plansmith_build.search import SearchOptions
-from plansmith_build.targets import Precision, Target
+from plansmith_build.portable.batch_obstacles import BatchAxis
+from plansmith_build.repository.config import config_from_text
+from plansmith_build.search.graph_variants import GraphVariants
+from plansmith_build.search.search import SearchOptions
+from plansmith_build.search.targets import Precision, Target
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
 

@@ -6,9 +6,9 @@ from collections import Counter
 
 import numpy as np
 
-from plansmith_build.accuracy import measure_accuracy
-from plansmith_build.budget import Budget
-from plansmith_build.measures import Metric, choose_measures
+from plansmith_build.judging.accuracy import measure_accuracy
+from plansmith_build.judging.budget import Budget
+from plansmith_build.judging.measures import Metric, choose_measures
 
 TRIALS = 2000
 BUDGET = Budget()

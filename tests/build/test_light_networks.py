@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 
 from plansmith_build import BuildOptions, build
-from plansmith_build.config import config_from_text, specs_from_config
+from plansmith_build.repository.config import config_from_text, specs_from_config
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
 

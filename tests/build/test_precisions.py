@@ -13,12 +13,11 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from stripes_models import stripes, write_stripes_classifier
 
-from plansmith_build.budget import Budget
+from plansmith_build.engines.onnxruntime import Session
 from plansmith_build.errors import InvalidOption
-from plansmith_build.graph_variants import GraphFile, GraphVariants
-from plansmith_build.loading import load_onnx
-from plansmith_build.measures import choose_measures
-from plansmith_build.networks import detach
+from plansmith_build.judging.budget import Budget
+from plansmith_build.judging.judge import Judge
+from plansmith_build.judging.measures import choose_measures
 from plansmith_build.precision.calibration import CalibrationMethod, calibrate
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.precision.half import HalfType, rounded, to_bfloat16, to_float16
@@ -28,10 +27,11 @@ from plansmith_build.precision.schemes import TENSORRT, x86_scheme
 from plansmith_build.precision.sensitivity import fewest_to_keep, noisiest_first
 from plansmith_build.precision.sparsity import parse_sparsity, prunable_nodes, prune
 from plansmith_build.precision.variants import Jury, bfloat16_variant, float16_variant, int8_variant
-from plansmith_build.sessions import Session
-from plansmith_build.signatures import signature_of
-from plansmith_build.targets import Device, Pairing, Precision, Target
-from plansmith_build.validation import Judge
+from plansmith_build.reading.loading import load_onnx
+from plansmith_build.reading.networks import detach
+from plansmith_build.reading.signatures import signature_of
+from plansmith_build.search.graph_variants import GraphFile, GraphVariants
+from plansmith_build.search.targets import Device, Pairing, Precision, Target
 
 X86 = x86_scheme(vnni=True)
 

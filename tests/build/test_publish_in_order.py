@@ -11,9 +11,9 @@ import pytest
 from build_models import ADD, HEADER, snapshot, write
 
 from plansmith_build import BuildOptions, build, filesystem, publishing
-from plansmith_build.config import config_from_text
 from plansmith_build.errors import PublishFailed
-from plansmith_build.inspection import inspect_file
+from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.inspection import inspect_file
 
 # Another input name, another output: a server with the old configuration could not load this version, nor the reverse.
 OTHER = "other (float[N, 3] x) => (float[N, 3] y) { y = Relu (x) }"

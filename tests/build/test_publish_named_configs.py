@@ -12,10 +12,10 @@ import pytest
 from build_models import ADD, snapshot, write
 
 from plansmith_build import BuildOptions, InvalidOption, build, building, filesystem, publishing
-from plansmith_build.config import config_from_text, text_from_config
 from plansmith_build.errors import BuildError, PublishFailed
-from plansmith_build.manifest import read_manifest
-from plansmith_build.repository import History
+from plansmith_build.repository.config import config_from_text, text_from_config
+from plansmith_build.repository.manifest import read_manifest
+from plansmith_build.repository.model_repository import History
 
 
 @pytest.fixture

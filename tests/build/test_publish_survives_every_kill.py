@@ -10,7 +10,7 @@ import pytest
 from build_models import ADD, write
 
 from plansmith_build import BuildOptions, build
-from plansmith_build.repository import ModelRepository
+from plansmith_build.repository.model_repository import ModelRepository
 
 # Forks a builder that kills itself at the n-th audited operation (https://docs.python.org/3/library/audit_events.html)
 # on a path below the given folder, or on a part of its staging folder, for n = 0, 1, 2, ... until a builder gets
@@ -20,13 +20,14 @@ PROGRAM = """
 import os, shutil, signal, sys
 from pathlib import Path
 
-from plansmith_build import filesystem, publishing
-from plansmith_build.config import config_from_text
-from plansmith_build.inspection import inspect_model
-from plansmith_build.manifest import read_manifest
-from plansmith_build.publishing import Release, publish
-from plansmith_build.repository import ModelRepository
-from plansmith_build.staging import staging_folder
+from plansmith_build.repository import filesystem
+from plansmith_build.repository import publishing
+from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.inspection import inspect_model
+from plansmith_build.repository.manifest import read_manifest
+from plansmith_build.repository.publishing import Release, publish
+from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_build.repository.staging import staging_folder
 
 folder, exchange = Path(sys.argv[1]), sys.argv[2] == "exchange"
 repository = folder / "model_repository"

@@ -16,9 +16,9 @@ import pytest
 from build_models import ADD, snapshot, write
 
 from plansmith_build import BuildOptions, build, filesystem, publishing
-from plansmith_build.config import config_from_text
-from plansmith_build.inspection import inspect_model
-from plansmith_build.repository import ModelRepository
+from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.inspection import inspect_model
+from plansmith_build.repository.model_repository import ModelRepository
 
 COMMAND = Path(sys.executable).with_name("plansmith")
 

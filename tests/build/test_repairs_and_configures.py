@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from plansmith_build import BuildOptions, build
-from plansmith_build.config import config_from_text, text_from_config
+from plansmith_build.repository.config import config_from_text, text_from_config
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,12 +9,12 @@ from build_models import ADD, snapshot, write
 from stripes_models import write_data, write_stripes_classifier
 
 from plansmith_build import BuildOptions, InvalidModel, InvalidOption, ModelNotFound, build
-from plansmith_build.hashing import sha256_of
-from plansmith_build.inspection import inspect_model
-from plansmith_build.manifest import read_manifest
-from plansmith_build.pruning import prune
-from plansmith_build.repository import ModelRepository
-from plansmith_build.rollback import roll_back
+from plansmith_build.repository.hashing import sha256_of
+from plansmith_build.repository.inspection import inspect_model
+from plansmith_build.repository.manifest import read_manifest
+from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_build.repository.pruning import prune
+from plansmith_build.repository.rollback import roll_back
 
 
 @pytest.fixture

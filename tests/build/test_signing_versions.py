@@ -10,7 +10,7 @@ import pytest
 from build_models import ADD, snapshot, write
 from stripes_models import write_stripes_classifier
 
-from plansmith_build.hashing import sha256_of
+from plansmith_build.repository.hashing import sha256_of
 
 # The package warns of its own use of its dependencies.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

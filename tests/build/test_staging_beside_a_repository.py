@@ -11,8 +11,8 @@ from build_models import ADD, snapshot, write
 
 from plansmith_build import BuildOptions, build
 from plansmith_build.errors import PublishFailed
-from plansmith_build.repository import ModelRepository
-from plansmith_build.staging import staging_folder
+from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_build.repository.staging import staging_folder
 
 BASE = ".model_repository.plansmith"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-import plansmith_build.tensorrt as package
+import plansmith_build.engines.tensorrt as package
 
 PROGRAM = Path(__file__).with_name("tensorrt_contract_program.py")
 SOURCES = [Path(package.__file__).with_name(name) for name in ("availability.py", "execution.py", "plans.py")]
@@ -117,7 +117,7 @@ def test_progress_reaches_ours_and_ctrl_c_reaches_tensorrt(bindings):
         "-c",
         """
 import tensorrt as trt
-from plansmith_build.tensorrt.plans import _monitor
+from plansmith_build.engines.tensorrt.plans import _monitor
 steps = []
 def progress(step):
     steps.append(step.title)
@@ -143,7 +143,7 @@ def test_ctrl_c_that_arrives_while_tensorrt_computes_ends_the_build(bindings, tm
         """
 import ctypes, functools, signal, sys
 import tensorrt as trt
-from plansmith_build.tensorrt.plans import _monitor, _until_interrupted
+from plansmith_build.engines.tensorrt.plans import _monitor, _until_interrupted
 before = signal.getsignal(signal.SIGINT)
 monitor = _monitor(trt, "Building", lambda step: None)
 monitor.phase_start("Tactics", None, 7)
@@ -158,5 +158,7 @@ print(goes_on, monitor.interrupted, signal.getsignal(signal.SIGINT) is before)
 
 
 def test_a_machine_without_a_gpu_says_so(bindings):
-    said = bindings("-c", "from plansmith_build.tensorrt import unavailable_because; print(unavailable_because())")
+    said = bindings(
+        "-c", "from plansmith_build.engines.tensorrt import unavailable_because; print(unavailable_because())"
+    )
     assert said.strip() in {"", "there is no NVIDIA GPU here"}

@@ -9,10 +9,17 @@ import onnx.parser
 import pytest
 from build_models import HEADER
 
-from plansmith_build.config import model_config, text_from_config
+from plansmith_build.engines.tensorrt import (
+    PlanOptions,
+    parse_profile,
+    plan_check,
+    plan_config,
+    plan_version,
+    profile_for,
+)
 from plansmith_build.errors import InvalidOption
-from plansmith_build.signatures import signature_of
-from plansmith_build.tensorrt import PlanOptions, parse_profile, plan_check, plan_config, plan_version, profile_for
+from plansmith_build.reading.signatures import signature_of
+from plansmith_build.repository.config import model_config, text_from_config
 
 IMAGES = signature_of(
     onnx.parser.parse_model(f"{HEADER} m (float[N, 3, H, W] images) => (float[N, 3, H, W] y) {{ y = Relu (images) }}")

@@ -11,8 +11,8 @@ import pytest
 from build_models import HEADER, write
 from conftest import COMMITTED_REPOSITORY
 
-from plansmith_build.linting import Severity, lint_repository
-from plansmith_build.repository import ModelRepository
+from plansmith_build.repository.linting import Severity, lint_repository
+from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from plansmith_server import ServerOptions, TritonServer
 
-FOLDERS = tuple(Path(__file__).parent / name for name in ("models_python", "models_client"))
+FOLDERS = tuple(Path(__file__).parents[1] / name for name in ("models_python", "models_client"))
 
 
 @contextlib.contextmanager

@@ -414,7 +414,7 @@ def test_a_full_queue_is_no_reason_to_send_again(server):
 def test_a_server_without_the_classification_extension_says_so(server):
     # The double model has no extension of its own: what is not `score:index` is refused rather than guessed at.
     with open_client("http", server.http_url) as client:
-        from plansmith_client.classification import classes_from_result  # noqa: PLC0415
+        from plansmith_client.protocol.classification import classes_from_result  # noqa: PLC0415
 
         with pytest.raises(ProtocolError, match="does not classify"):
             classes_from_result(client.model("double")(np.ones((1, 4), np.float32)), "y")

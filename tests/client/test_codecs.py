@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as numpy_strategies
 from tritonclient.grpc import model_config_pb2
 
 from plansmith_client import InvalidInput, ProtocolError, TensorSpec
-from plansmith_client.codecs import (
+from plansmith_client.protocol.codecs import (
     array_from_binary,
     array_from_values,
     binary_from_array,

@@ -14,9 +14,13 @@ from client_faces import FACES, open_client, url_of
 from client_servers import triton_with
 
 from plansmith_client import Client, ClientError, InvalidInput, SharedMemoryPolicy
-from plansmith_client.deadlines import Deadline
-from plansmith_client.operations import ListCudaSharedMemory, RegisterCudaSharedMemory, UnregisterCudaSharedMemory
+from plansmith_client.protocol.operations import (
+    ListCudaSharedMemory,
+    RegisterCudaSharedMemory,
+    UnregisterCudaSharedMemory,
+)
 from plansmith_client.shared_memory import cuda
+from plansmith_client.transports.deadlines import Deadline
 
 runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
 ROWS = np.arange(8, dtype=np.float32).reshape(2, 4)

@@ -20,7 +20,7 @@ import plansmith_client.telemetry
 from plansmith_client import AsyncClient, Client
 
 BLOCK = re.compile(r"```python\n(?P<body>.*?)```", re.DOTALL)
-COMMITTED = Path(__file__).parent.parent / "model_repository"
+COMMITTED = Path(__file__).parents[2] / "model_repository"
 IMAGES = np.zeros((5, 8, 8), np.float32)
 
 

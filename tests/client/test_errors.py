@@ -34,13 +34,13 @@ from plansmith_client import (
     ServerUnavailable,
     errors,
 )
-from plansmith_client.addresses import Address
-from plansmith_client.operations import Infer, IsServerReady, ReadModelMetadata
+from plansmith_client.protocol.operations import Infer, IsServerReady, ReadModelMetadata
+from plansmith_client.transports.addresses import Address
 from plansmith_client.transports.failures import STATUS_CODES
-from plansmith_client.transports.grpc_transport import error_from_status
-from plansmith_client.transports.http_aio_transport import error_from_aiohttp
-from plansmith_client.transports.http_connections import BrokenAnswerError, NoHttpError
-from plansmith_client.transports.http_transport import error_from_exception
+from plansmith_client.transports.grpc.transport import error_from_status
+from plansmith_client.transports.http.aio_transport import error_from_aiohttp
+from plansmith_client.transports.http.connections import BrokenAnswerError, NoHttpError
+from plansmith_client.transports.http.transport import error_from_exception
 
 INFER = Infer("digits", "", (), None, "", {})
 QUEUE_FULL = "[request id: <id_unknown>] Exceeds maximum queue size"

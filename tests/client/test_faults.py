@@ -29,10 +29,10 @@ from plansmith_client import (
     ServerUnavailable,
     TensorSpec,
 )
-from plansmith_client.addresses import Address
-from plansmith_client.deadlines import Deadline
-from plansmith_client.operations import Infer, Tensor
+from plansmith_client.protocol.operations import Infer, Tensor
 from plansmith_client.transports import open_transport
+from plansmith_client.transports.addresses import Address
+from plansmith_client.transports.deadlines import Deadline
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from plansmith_client import InferResult
 from plansmith_client.commands.output_files import write_output_file
 from plansmith_server import ServerOptions, TritonServer
 
-MODELS = Path(__file__).parent / "models_python"
+MODELS = Path(__file__).parents[1] / "models_python"
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
 from plansmith_client import Client, InvalidInput, Model, ModelMetadata, TensorSpec
-from plansmith_client.conversion import UnfitValueError, array_from_value
-from plansmith_client.metadata import ModelConfig
-from plansmith_client.operations import Infer, Operation, ReadModelConfig, ReadModelMetadata
+from plansmith_client.inputs.conversion import UnfitValueError, array_from_value
+from plansmith_client.protocol.metadata import ModelConfig
+from plansmith_client.protocol.operations import Infer, Operation, ReadModelConfig, ReadModelMetadata
 from plansmith_client.tensors import DATATYPES, numpy_dtype_from_datatype
 
 BERT = ModelMetadata(

@@ -16,7 +16,7 @@ import pytest
 
 import plansmith_client
 from plansmith_client import Client, Model
-from plansmith_client.client_options import ClientOptions
+from plansmith_client.calling.client_options import ClientOptions
 
 PUBLIC = {
     *("AsyncClient", "AsyncModel", "AsyncBatchedModel", "AsyncMapRun", "AsyncModelSequence"),

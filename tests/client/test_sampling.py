@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plansmith_client import InvalidInput, ModelMetadata, TensorSpec
+from plansmith_client.inputs.validation import check_inputs
 from plansmith_client.sampling import DYNAMIC_SIZE, random_array, random_inputs
 from plansmith_client.tensors import DATATYPES
-from plansmith_client.validation import check_inputs
 
 SPECS = st.lists(
     st.builds(

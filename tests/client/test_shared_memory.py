@@ -18,10 +18,10 @@ from client_servers import triton_with
 from fault_proxy import Fault, fault_proxy
 
 from plansmith_client import Client, DeadlineExceeded, InferenceFailed, InvalidInput, SharedMemoryPolicy
-from plansmith_client.deadlines import Deadline
-from plansmith_client.operations import ListSharedMemory, UnregisterSharedMemory
+from plansmith_client.protocol.operations import ListSharedMemory, UnregisterSharedMemory
 from plansmith_client.shared_memory import owners
 from plansmith_client.shared_memory.owners import is_abandoned, make_region_name
+from plansmith_client.transports.deadlines import Deadline
 
 FOLDER = Path("/dev/shm")
 SMALL = SharedMemoryPolicy(threshold=1024, limit=2**25)

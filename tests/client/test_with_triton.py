@@ -29,7 +29,7 @@ from plansmith_client.sampling import random_inputs
 from plansmith_client.tensors import DATATYPES
 from plansmith_server import ServerOptions, TritonServer
 
-MODELS = Path(__file__).parent / "models_python"
+MODELS = Path(__file__).parents[1] / "models_python"
 LOADED = ("add", "double", "every_type", "failing", "slow")
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plansmith_perf.peers.results import Comparison, PeerResult
-from plansmith_perf.results import LoadTestResult, read_result
+from plansmith_perf.comparing.results import Comparison, PeerResult
+from plansmith_perf.results.documents import LoadTestResult, read_result
 from plansmith_perf.tuning.records import TuningRecord
 
 if TYPE_CHECKING:
     from conftest import Plansmith
 
-REPOSITORY = Path(__file__).parent.parent / "model_repository"
+REPOSITORY = Path(__file__).parents[2] / "model_repository"
 HOSTILE = "</script><script>window.intruder = 1</script><img src=x onerror='window.intruder = 2'>|`@all` =1+1"
 
 

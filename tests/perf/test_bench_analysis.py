@@ -11,7 +11,7 @@ from plansmith_perf.load.analysis import Records, answers_per_second, distributi
 from plansmith_perf.load.arrivals import due_times
 from plansmith_perf.load.recording import MOST_OUTCOMES
 from plansmith_perf.load.tally import Tally
-from plansmith_perf.results import OpenLoop, read_result
+from plansmith_perf.results.documents import OpenLoop, read_result
 
 SECOND = 1_000_000_000
 

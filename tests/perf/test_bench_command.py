@@ -16,10 +16,10 @@ import pytest
 from hdrh.histogram import HdrHistogram
 
 from plansmith_client import Client
-from plansmith_perf.results import LoadTestResult
+from plansmith_perf.results.documents import LoadTestResult
 from plansmith_server import ServerOptions, TritonServer
 
-MODELS = Path(__file__).parent / "models_python"
+MODELS = Path(__file__).parents[1] / "models_python"
 SHORT = ("--seconds", "1", "--warmup", "0.3")
 
 

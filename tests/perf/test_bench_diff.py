@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from plansmith_perf.differences import Difference, difference
 from plansmith_perf.load.analysis import Records, distribution
 from plansmith_perf.load.tally import Tally
-from plansmith_perf.results import ClosedLoop, Environment, LoadTestResult, Measurement, OpenLoop, Usage
+from plansmith_perf.results.differences import Difference, difference
+from plansmith_perf.results.documents import ClosedLoop, Environment, LoadTestResult, Measurement, OpenLoop, Usage
 
 SECOND = 1_000_000_000
 SHORT = ("--seconds", "0.5", "--warmup", "0.1", "--workers", "1")

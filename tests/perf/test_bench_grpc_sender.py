@@ -23,7 +23,7 @@ from hyperframe.frame import (
 from nginx_proxy import make_certificates
 from tritonclient.grpc import service_pb2
 
-from plansmith_client.addresses import Address
+from plansmith_client.transports.addresses import Address
 from plansmith_perf.load.aio_sender import AioSender
 from plansmith_perf.load.encoded_requests import EncodedRequest
 from plansmith_perf.load.grpc_sender import GrpcSender

@@ -13,10 +13,10 @@ import pytest
 from build_models import write
 from hdrh.histogram import HdrHistogram
 
-from plansmith_perf.results import LoadTestResult, read_result
+from plansmith_perf.results.documents import LoadTestResult, read_result
 from plansmith_server import ServerOptions, TritonServer
 
-MODELS = Path(__file__).parent / "models_python"
+MODELS = Path(__file__).parents[1] / "models_python"
 SHORT = ("--seconds", "1", "--warmup", "0.2")
 
 

@@ -14,7 +14,7 @@ from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.analysis import Records, answers_per_second, distribution
 from plansmith_perf.load.arrivals import due_times
 from plansmith_perf.load.tally import Tally
-from plansmith_perf.results import ClosedLoop, LoadTestResult, Measurement, OpenLoop, SloOutcome, Usage
+from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, Measurement, OpenLoop, SloOutcome, Usage
 from plansmith_perf.slo import Slo, highest_rate
 from plansmith_server import ServerOptions, TritonServer
 
@@ -241,7 +241,7 @@ def test_the_search_finds_where_a_real_server_stops_keeping_up(plansmith, served
 
 @pytest.fixture
 def served_naps(tmp_path):
-    shutil.copytree(Path(__file__).parent / "models_python" / "slow", tmp_path / "served" / "slow")
+    shutil.copytree(Path(__file__).parents[1] / "models_python" / "slow", tmp_path / "served" / "slow")
     # With this queue policy, Triton 2.51's dynamic batcher at times sees a request only after half a second.
     config = tmp_path / "served" / "slow" / "config.pbtxt"
     config.write_text(config.read_text().partition("dynamic_batching")[0])

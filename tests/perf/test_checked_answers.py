@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from plansmith_perf.errors import WrongAnswer
-from plansmith_perf.requests import check_answer
+from plansmith_perf.load.requests import check_answer
 
 EXPECTED = {"scores": np.array([[1.0, -4.0]], np.float32), "names": np.array([[b"a"]], object)}
 

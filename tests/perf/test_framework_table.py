@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from plansmith_perf.peers.results import paired_ratio, read_comparison
+from plansmith_perf.comparing.results import paired_ratio, read_comparison
 
-PROGRAM = Path(__file__).parent.parent / "perf" / "benchmarks" / "framework_table.py"
+PROGRAM = Path(__file__).parents[2] / "perf" / "benchmarks" / "framework_table.py"
 
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed: pip install torch")

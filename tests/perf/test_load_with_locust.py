@@ -26,10 +26,10 @@ from hdrh.histogram import HdrHistogram
 
 from plansmith_client import Client
 from plansmith_perf.locust.options import LoadOptions
-from plansmith_perf.results import read_result
+from plansmith_perf.results.documents import read_result
 from plansmith_server import ServerOptions, TritonServer
 
-MODELS = Path(__file__).parent / "models_python"
+MODELS = Path(__file__).parents[1] / "models_python"
 SHORT = ("--headless", "--users", "4", "--spawn-rate", "100", "--run-time", "1s")
 
 

@@ -9,13 +9,13 @@ import onnxruntime
 import pytest
 
 from peers.program import Program, open_program
+from plansmith_perf.comparing.answers import compare_answers
+from plansmith_perf.comparing.driving import RoundOptions, measure_round
+from plansmith_perf.comparing.subject import open_subject
 from plansmith_perf.errors import WrongAnswer
-from plansmith_perf.peers.answers import compare_answers
-from plansmith_perf.peers.driving import RoundOptions, measure_round
-from plansmith_perf.peers.subject import open_subject
-from plansmith_perf.requests import CheckedRequest, check_answer
+from plansmith_perf.load.requests import CheckedRequest, check_answer
 
-REPOSITORY = Path(__file__).parent.parent / "model_repository"
+REPOSITORY = Path(__file__).parents[2] / "model_repository"
 IMAGES = np.random.default_rng(0).random((8, 8, 8), np.float32)
 TOLERANCE = 1e-3
 # What a build may find accurate enough: every class at its place, the values far off.

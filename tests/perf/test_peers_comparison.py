@@ -20,20 +20,20 @@ import pytest
 from peers.environments import REQUIREMENTS, make_environment
 from peers.foreign_servers import FOREIGN_SERVERS
 from peers.program import Program, open_program
+from plansmith_perf.comparing.catalogue import PEERS, choose_peers
+from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
+from plansmith_perf.comparing.driving import RoundOptions
+from plansmith_perf.comparing.engine_driver import EnginePlan
+from plansmith_perf.comparing.engines import load_engine, spec_of
+from plansmith_perf.comparing.local_contestants import ClientContestant, EngineContestant
+from plansmith_perf.comparing.peer import Peer
+from plansmith_perf.comparing.results import Comparison, median_throughput, paired_ratio, read_comparison
+from plansmith_perf.comparing.subject import open_subject
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.peers.catalogue import PEERS, choose_peers
-from plansmith_perf.peers.comparing import ComparisonOptions, run_comparison
-from plansmith_perf.peers.driving import RoundOptions
-from plansmith_perf.peers.engine_driver import EnginePlan
-from plansmith_perf.peers.engines import load_engine, spec_of
-from plansmith_perf.peers.local_contestants import ClientContestant, EngineContestant
-from plansmith_perf.peers.peer import Peer
-from plansmith_perf.peers.results import Comparison, median_throughput, paired_ratio, read_comparison
-from plansmith_perf.peers.subject import open_subject
-from plansmith_perf.requests import check_answer
-from plansmith_server.ports import find_free
+from plansmith_perf.load.requests import check_answer
+from plansmith_server.launcher.ports import find_free
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 REPOSITORY = ROOT / "model_repository"
 COMMAND = (Path(sys.executable).with_name("plansmith"), "bench", "compare")
 MEASURED = ("plansmith-grpc", "triton-default", "sdk-grpc", "tritonclient-aio", "onnxruntime")

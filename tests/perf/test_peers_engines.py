@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plansmith_build.config import config_from_text
+from plansmith_build.repository.config import config_from_text
+from plansmith_perf.comparing.engines import load_engine, packages_of, spec_of
+from plansmith_perf.comparing.stacking import answers_of, best_stack, stack_requests
 from plansmith_perf.errors import PerfError
-from plansmith_perf.peers.engines import load_engine, packages_of, spec_of
-from plansmith_perf.peers.stacking import answers_of, best_stack, stack_requests
 
-FOLDER = Path(__file__).parent.parent / "model_repository" / "digits"
+FOLDER = Path(__file__).parents[2] / "model_repository" / "digits"
 FILE = FOLDER / "1" / "model.onnx"
 IMAGES = np.random.default_rng(0).random((6, 8, 8), np.float32)
 KINDS = ["onnxruntime", "openvino", "served"]

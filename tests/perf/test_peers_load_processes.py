@@ -27,9 +27,9 @@ from plansmith_perf.load.recording import (
     read_log,
     write_logs,
 )
+from plansmith_perf.load.requests import CheckedRequest
 from plansmith_perf.load.worker import WorkerPlan
-from plansmith_perf.requests import CheckedRequest
-from plansmith_perf.results import ClosedLoop
+from plansmith_perf.results.documents import ClosedLoop
 
 if TYPE_CHECKING:
     from pathlib import Path

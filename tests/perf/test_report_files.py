@@ -17,7 +17,7 @@ from plansmith_perf.report import name_documents, summarize, write_report
 from plansmith_perf.report.blocks import Figure
 from plansmith_perf.report.csv_rows import COLUMNS
 from plansmith_perf.report.sections import sections_of
-from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop, SloOutcome
+from plansmith_perf.results.documents import ClosedLoop, Measurement, OpenLoop, SloOutcome
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,16 @@ import psutil
 import pytest
 from build_models import snapshot, write
 
-from plansmith_build.config import config_from_text
 from plansmith_build.errors import InvalidModel
-from plansmith_build.manifest import read_manifest
-from plansmith_build.repository import ModelRepository
-from plansmith_build.signing import sign_version
+from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.manifest import read_manifest
+from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_build.repository.signing import sign_version
 from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.tuning.publishing import TunedManifest, publish_tuned
 from plansmith_perf.tuning.records import TuningRecord
 
-DIGITS = Path(__file__).parent.parent / "model_repository" / "digits"
+DIGITS = Path(__file__).parents[2] / "model_repository" / "digits"
 SHORT = ("--seconds", "0.3", "--warmup", "0.1", "--max-concurrency", "8", "--rounds", "3", "--workers", "1")
 # One trial beside the present configuration: batches that wait for nothing.
 NARROW = ("--variants", "onnxruntime", "--instances", "1", "--threads", "1", "--max-batch-sizes", "32")
@@ -292,7 +292,7 @@ def decoupled(digits):
 
 
 def python(digits):
-    shutil.copytree(Path(__file__).parent / "models_python" / "double", digits.with_name("both"))
+    shutil.copytree(Path(__file__).parents[1] / "models_python" / "double", digits.with_name("both"))
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from build_models import write
 
-from plansmith_build.config import config_from_text
-from plansmith_build.repository import ModelRepository
+from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_client import Client
 from plansmith_perf.errors import LoadTestMisconfigured, WrongAnswer
 from plansmith_perf.load.measuring import MeasuringOptions
-from plansmith_perf.requests import CheckedRequest
+from plansmith_perf.load.requests import CheckedRequest
 from plansmith_perf.slo import Slo
 from plansmith_perf.tuning.answers import compared_answers
 from plansmith_perf.tuning.finals import Finalist, decide, play_rounds
@@ -30,7 +30,7 @@ from plansmith_perf.tuning.workbench import Workbench
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SLOW = Path(__file__).parent / "models_python" / "slow"
+SLOW = Path(__file__).parents[1] / "models_python" / "slow"
 SLO = Slo.parse("p99=50ms")
 SETTING = SettingRecord(
     variant="sums", instances=1, threads=0, max_batch_size=8, queue_delay=50000, preferred_batch_size=0

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plansmith_build.config import config_from_text, text_from_config
-from plansmith_build.manifest import read_manifest
-from plansmith_build.repository import ModelRepository
+from plansmith_build.repository.config import config_from_text, text_from_config
+from plansmith_build.repository.manifest import read_manifest
+from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.analysis import distribution
 from plansmith_perf.load.measuring import MeasuringOptions
-from plansmith_perf.results import ClosedLoop, Measurement, Usage
+from plansmith_perf.results.documents import ClosedLoop, Measurement, Usage
 from plansmith_perf.slo import Slo
 from plansmith_perf.tuning.ladder import climb
 from plansmith_perf.tuning.options import TuningOptions
@@ -27,7 +27,7 @@ from plansmith_perf.tuning.space import SpaceLimits, search_space
 from plansmith_perf.tuning.study import TuningStudy
 from plansmith_perf.tuning.variants import variants_of
 
-DIGITS = Path(__file__).parent.parent / "model_repository" / "digits"
+DIGITS = Path(__file__).parents[2] / "model_repository" / "digits"
 SLO = Slo.parse("p99=50ms")
 
 

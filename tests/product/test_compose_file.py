@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-COMPOSE_FILE = Path(__file__).parent.parent / "docker-compose.yml"
+COMPOSE_FILE = Path(__file__).parents[2] / "docker-compose.yml"
 # As without any environment variable: ${NAME:-default} is its default, innermost first.
 TEXT = COMPOSE_FILE.read_text()
 while (PLAIN := re.sub(r"\$\{\w+:-([^${}]*)\}", r"\1", TEXT)) != TEXT:

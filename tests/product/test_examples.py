@@ -14,7 +14,7 @@ import onnxruntime
 import psutil
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits"
 
 

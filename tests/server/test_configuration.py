@@ -19,7 +19,7 @@ from plansmith_server.backends.onnxruntime.providers import TENSORRT_KEYS, choos
 from plansmith_server.backends.onnxruntime.settings import SessionSettings
 from plansmith_server.backends.openvino.settings import OpenVinoSettings
 from plansmith_server.backends.signature import Signature, read_onnx_signature
-from plansmith_server.logs import Level, clean_reason, parse_line
+from plansmith_server.launcher.logs import Level, clean_reason, parse_line
 
 GPU_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
 CPU_ONLY = ("CPUExecutionProvider",)

@@ -13,7 +13,7 @@ from serving import FREE_PORTS, Traces, add_python, double, wait_for
 
 from plansmith_client import AccessDenied, Client, SharedMemoryPolicy
 from plansmith_server import ServerOptions, TritonServer
-from plansmith_server.triton_arguments import resolve_paths
+from plansmith_server.launcher.triton_arguments import resolve_paths
 
 NEIGHBOUR = """
 import triton_python_backend_utils as pb_utils

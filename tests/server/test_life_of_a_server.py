@@ -29,8 +29,8 @@ from serving import (
 )
 
 from plansmith_server import InvalidOptions, ServerOptions, StartFailed, TritonServer
-from plansmith_server.gpu import gpu_is_usable
-from plansmith_server.logs import Level
+from plansmith_server.launcher.gpu import gpu_is_usable
+from plansmith_server.launcher.logs import Level
 
 
 def test_a_server_serves_as_long_as_its_with_block(served):

@@ -13,10 +13,10 @@ import pytest
 from serving import FREE_PORTS, SLEEPER_CONFIG, add_python
 
 from plansmith_server import PortInUse, ServerOptions, TritonServer, supervisor
-from plansmith_server.ports import find_free
+from plansmith_server.launcher.ports import find_free
 
 if TYPE_CHECKING:
-    from plansmith_server.logs import LogRecord
+    from plansmith_server.launcher.logs import LogRecord
 
 WAITER = """
 import pathlib, time

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from plansmith_build.building import BuildOptions, BuildResult, build
-    from plansmith_build.search import SearchOptions
+    from plansmith_build.search.search import SearchOptions
 
 __all__ = [
     "BudgetNotMet",
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-_LAZY = {"BuildOptions": "building", "BuildResult": "building", "SearchOptions": "search", "build": "building"}
+_LAZY = {"BuildOptions": "building", "BuildResult": "building", "SearchOptions": "search.search", "build": "building"}
 
 
 def __getattr__(name: str) -> Any:

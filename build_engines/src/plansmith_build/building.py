@@ -6,27 +6,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plansmith_build.batch_obstacles import BatchAxis
 from plansmith_build.errors import InvalidOption
-from plansmith_build.filesystem import explain_os_error
-from plansmith_build.labels import read_labels
-from plansmith_build.loading import load_onnx
-from plansmith_build.portable import Batching, make_portable, node_count, without_batches
+from plansmith_build.portable.batch_obstacles import BatchAxis
+from plansmith_build.portable.portable_model import Batching, make_portable, node_count, without_batches
+from plansmith_build.portable.reference import run_reference
+from plansmith_build.portable.repair import listed_weights
+from plansmith_build.portable.rows import BatchRefuted
 from plansmith_build.progress import BuildStep, silent
-from plansmith_build.publishing import publish
-from plansmith_build.reference import run_reference
+from plansmith_build.reading.loading import load_onnx
+from plansmith_build.reading.signatures import signature_of
 from plansmith_build.releasing import Built, portable_config, release_of, source_of
-from plansmith_build.repair import listed_weights
-from plansmith_build.repository import LABELS, ModelRepository, name_from_file, valid_name
-from plansmith_build.rows import BatchRefuted
-from plansmith_build.signatures import signature_of
-from plansmith_build.signing import signer
-from plansmith_build.staging import staging_folder
+from plansmith_build.repository.filesystem import explain_os_error
+from plansmith_build.repository.labels import read_labels
+from plansmith_build.repository.model_repository import LABELS, ModelRepository, name_from_file, valid_name
+from plansmith_build.repository.publishing import publish
+from plansmith_build.repository.signing import signer
+from plansmith_build.repository.staging import staging_folder
 
 if TYPE_CHECKING:
-    from plansmith_build.manifest import Manifest
     from plansmith_build.progress import Progress
-    from plansmith_build.search import SearchOptions, SearchResult
+    from plansmith_build.repository.manifest import Manifest
+    from plansmith_build.search.search import SearchOptions, SearchResult
 
 __all__ = ["BuildOptions", "BuildResult", "build"]
 
@@ -190,7 +190,7 @@ def _search(
 def _searched(
     built: Built, options: SearchOptions, repository: ModelRepository, folder: Path, progress: Progress
 ) -> SearchResult:
-    from plansmith_build.search import search  # noqa: PLC0415 - quantizers and calibrators, only where they are used
+    from plansmith_build.search.search import search  # noqa: PLC0415 - quantizers and calibrators, only where they are used
 
     present = repository.model(built.name).path / LABELS
     labels = built.labels or (present.read_bytes() if present.is_file() else None)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from plansmith_build.candidate_configs import candidate_config
-from plansmith_build.config import model_config, text_from_config
 from plansmith_build.errors import InvalidOption
-from plansmith_build.graphs import tensors_of
-from plansmith_build.labels import class_outputs
-from plansmith_build.manifest import (
+from plansmith_build.portable.portable_model import node_count
+from plansmith_build.reading.graphs import tensors_of
+from plansmith_build.reading.signatures import signature_of
+from plansmith_build.repository.config import model_config, text_from_config
+from plansmith_build.repository.labels import class_outputs
+from plansmith_build.repository.manifest import (
     Batching,
     Graph,
     Manifest,
@@ -24,21 +25,20 @@ from plansmith_build.manifest import (
     Verification,
     this_environment,
 )
-from plansmith_build.portable import node_count
-from plansmith_build.publishing import Release
-from plansmith_build.repository import CONFIG
-from plansmith_build.search_records import search_record
-from plansmith_build.signatures import signature_of
+from plansmith_build.repository.model_repository import CONFIG
+from plansmith_build.repository.publishing import Release
+from plansmith_build.search.candidate_configs import candidate_config
+from plansmith_build.search.records import search_record
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from plansmith_build.loading import OnnxFile
-    from plansmith_build.portable import PortableModel
-    from plansmith_build.reference import Reference
-    from plansmith_build.search import SearchResult
-    from plansmith_build.verification import Verified
+    from plansmith_build.portable.portable_model import PortableModel
+    from plansmith_build.portable.reference import Reference
+    from plansmith_build.portable.verification import Verified
+    from plansmith_build.reading.loading import OnnxFile
+    from plansmith_build.search.search import SearchResult
 
 __all__ = ["Built", "portable_config", "release_of", "source_of"]
 

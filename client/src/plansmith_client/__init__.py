@@ -11,13 +11,9 @@ Example:
 
 from __future__ import annotations
 
-from plansmith_client.async_client import AsyncClient
-from plansmith_client.async_model import AsyncModel
-from plansmith_client.async_sequences import AsyncModelSequence
-from plansmith_client.batching import AsyncBatchedModel, BatchedModel
-from plansmith_client.breaker import BreakerPolicy
-from plansmith_client.classification import ClassScore
-from plansmith_client.client import Client
+from plansmith_client.calling.breaker import BreakerPolicy
+from plansmith_client.calling.observers import Observer
+from plansmith_client.calling.retries import RetryPolicy
 from plansmith_client.errors import (
     AccessDenied,
     ClientClosed,
@@ -31,16 +27,20 @@ from plansmith_client.errors import (
     ServerOverloaded,
     ServerUnavailable,
 )
-from plansmith_client.mapped import MappedItem
-from plansmith_client.mapping import AsyncMapRun, MapRun
-from plansmith_client.metadata import ModelMetadata, ModelStatus, ServerMetadata
-from plansmith_client.model import Model
-from plansmith_client.observers import Observer
-from plansmith_client.results import InferResult
-from plansmith_client.retries import RetryPolicy
-from plansmith_client.sequences import ModelSequence
+from plansmith_client.faces.async_client import AsyncClient
+from plansmith_client.faces.async_model import AsyncModel
+from plansmith_client.faces.async_sequences import AsyncModelSequence
+from plansmith_client.faces.batched import AsyncBatchedModel, BatchedModel
+from plansmith_client.faces.client import Client
+from plansmith_client.faces.model import Model
+from plansmith_client.faces.sequences import ModelSequence
+from plansmith_client.mapping.mapped import MappedItem
+from plansmith_client.mapping.runs import AsyncMapRun, MapRun
+from plansmith_client.protocol.classification import ClassScore
+from plansmith_client.protocol.metadata import ModelMetadata, ModelStatus, ServerMetadata
+from plansmith_client.protocol.results import InferResult
+from plansmith_client.protocol.statistics import BatchStatistics, Duration, ModelStatistics
 from plansmith_client.shared_memory import SharedMemoryPolicy
-from plansmith_client.statistics import BatchStatistics, Duration, ModelStatistics
 from plansmith_client.tensors import TensorSpec
 
 __all__ = [

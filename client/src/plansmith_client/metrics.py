@@ -18,7 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.errors import InvalidInput, MissingDependency
-from plansmith_client.operations import ModelOperation
+from plansmith_client.protocol.operations import ModelOperation
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Gauge, Histogram
@@ -30,7 +30,7 @@ except ImportError as error:  # pragma: no cover - a test installs the package w
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from plansmith_client.operations import Operation
+    from plansmith_client.protocol.operations import Operation
 
 __all__ = ["ClientMetrics"]
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from plansmith_client._version import __version__
 from plansmith_client.errors import MissingDependency
-from plansmith_client.operations import Infer, ModelOperation
+from plansmith_client.protocol.operations import Infer, ModelOperation
 
 try:
     from opentelemetry import propagate, trace
@@ -31,7 +31,7 @@ except ImportError as error:  # pragma: no cover - a test installs the package w
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from plansmith_client.operations import Operation
+    from plansmith_client.protocol.operations import Operation
 
 __all__ = ["Tracing"]
 

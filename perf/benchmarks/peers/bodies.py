@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from plansmith_client import TensorSpec
-    from plansmith_perf.peers.subject import Subject
+    from plansmith_perf.comparing.subject import Subject
 
 __all__ = ["SHAPES_HEADER", "BodyFormat", "Tensor", "decode_body", "encode_body", "inputs_of", "outputs_of"]
 

@@ -13,8 +13,8 @@ from peers.bodies import BodyFormat, decode_body, encode_body, inputs_of, output
 from peers.processes import PeerFailed
 from peers.worker import BodyPlan
 from plansmith_client import Client
+from plansmith_perf.comparing.server_contestants import LOADED_REQUESTS, in_threads, plan_values
 from plansmith_perf.load.encoding import write_requests
-from plansmith_perf.peers.server_contestants import LOADED_REQUESTS, in_threads, plan_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import psutil
     from numpy.typing import NDArray
 
+    from plansmith_perf.comparing.answers import Agreement
+    from plansmith_perf.comparing.driving import RoundOptions
+    from plansmith_perf.comparing.subject import Subject
     from plansmith_perf.load.server_side import Counters
-    from plansmith_perf.peers.answers import Agreement
-    from plansmith_perf.peers.driving import RoundOptions
-    from plansmith_perf.peers.subject import Subject
 
 __all__ = ["BodyContestant"]
 

@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from plansmith_perf.peers.peer import PeerUnavailable
+from plansmith_perf.comparing.peer import PeerUnavailable
 
 __all__ = ["REQUIREMENTS", "PeerEnvironment", "cache_folder", "make_environment"]
 

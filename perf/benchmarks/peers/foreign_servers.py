@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from peers.environments import REQUIREMENTS
 from peers.program import BATCH_WAIT_SECONDS, PROGRAMS, Program, open_program
-from plansmith_perf.peers.peer import Opener, Peer
+from plansmith_perf.comparing.peer import Opener, Peer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plansmith_perf.peers.subject import Subject
+    from plansmith_perf.comparing.subject import Subject
 
 __all__ = ["BASELINE", "FOREIGN_SERVERS"]
 

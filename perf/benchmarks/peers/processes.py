@@ -14,7 +14,7 @@ import psutil
 
 from peers import launcher
 from plansmith_perf.errors import PerfError
-from plansmith_server import supervisor
+from plansmith_server.launcher import supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

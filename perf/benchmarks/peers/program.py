@@ -16,15 +16,15 @@ from peers.body_contestant import BodyContestant
 from peers.environments import make_environment
 from peers.processes import PeerProcess
 from plansmith_client import Client, ClientError
-from plansmith_perf.peers.server_openers import protocol_contestant
-from plansmith_server.ports import find_free
+from plansmith_perf.comparing.server_openers import protocol_contestant
+from plansmith_server.launcher.ports import find_free
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from peers.bodies import BodyFormat, Tensor
-    from plansmith_perf.peers.server_contestants import ProtocolContestant
-    from plansmith_perf.peers.subject import Subject
+    from plansmith_perf.comparing.server_contestants import ProtocolContestant
+    from plansmith_perf.comparing.subject import Subject
 
 __all__ = ["BATCH_WAIT_SECONDS", "PROGRAMS", "Program", "open_program"]
 

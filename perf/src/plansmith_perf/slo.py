@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.analysis import samples_needed
-from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop, SloOutcome
+from plansmith_perf.results.documents import ClosedLoop, Measurement, OpenLoop, SloOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Generator

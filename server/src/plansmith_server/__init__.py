@@ -18,9 +18,9 @@ from plansmith_server.errors import (
 )
 
 if TYPE_CHECKING:
-    from plansmith_server.endpoint import ModelState
-    from plansmith_server.options import ServerOptions
-    from plansmith_server.process import TritonServer
+    from plansmith_server.launcher.endpoint import ModelState
+    from plansmith_server.launcher.options import ServerOptions
+    from plansmith_server.launcher.process import TritonServer
 
 __all__ = [
     "InvalidOptions",
@@ -44,4 +44,4 @@ _PLACES = {"ModelState": "endpoint", "ServerOptions": "options", "TritonServer":
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    return getattr(import_module(f"{__name__}.launcher.{_PLACES[name]}"), name)

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from plansmith_build.commands.build_display import current_step, result_as_json, show_result
+from plansmith_build.engines.tensorrt.options import HardwareCompatibility, PlanOptions, default_timing_cache
 from plansmith_build.errors import InvalidOption
-from plansmith_build.tensorrt.options import HardwareCompatibility, PlanOptions, default_timing_cache
 
 if TYPE_CHECKING:
     from plansmith_build.progress import BuildStep
-    from plansmith_build.search import SearchOptions
+    from plansmith_build.search.search import SearchOptions
 
 __all__ = ["build"]
 
@@ -214,9 +214,9 @@ def build(
             f"{given[0]} needs data to judge by: give it with --data calibration.npz; --data random is possible, and "
             "says little of real data"
         )
-    from plansmith_build.batch_obstacles import BatchAxis  # noqa: PLC0415 - onnx and ONNX Runtime, not for `--help`
     from plansmith_build.building import BuildOptions  # noqa: PLC0415 - as above
     from plansmith_build.building import build as build_version  # noqa: PLC0415
+    from plansmith_build.portable.batch_obstacles import BatchAxis  # noqa: PLC0415 - onnx and ONNX Runtime, not for `--help`
 
     search = None
     if data is not None:
@@ -295,13 +295,13 @@ def _search_options(
     plan: PlanOptions,
     serve: bool,
 ) -> SearchOptions:
-    from plansmith_build.budget import parse_drop, parse_error  # noqa: PLC0415 - as above
     from plansmith_build.datasets import read_preprocessing  # noqa: PLC0415
-    from plansmith_build.measures import parse_metrics  # noqa: PLC0415
+    from plansmith_build.judging.budget import parse_drop, parse_error  # noqa: PLC0415 - as above
+    from plansmith_build.judging.measures import parse_metrics  # noqa: PLC0415
     from plansmith_build.precision.calibration import CalibrationMethod  # noqa: PLC0415
     from plansmith_build.precision.sparsity import parse_sparsity  # noqa: PLC0415
-    from plansmith_build.search import SearchOptions  # noqa: PLC0415
-    from plansmith_build.targets import Precision, Target  # noqa: PLC0415
+    from plansmith_build.search.search import SearchOptions  # noqa: PLC0415
+    from plansmith_build.search.targets import Precision, Target  # noqa: PLC0415
 
     methods = tuple(CalibrationMethod)
     if calibration is not _Calibration.AUTO:

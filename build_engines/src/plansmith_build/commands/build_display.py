@@ -14,8 +14,8 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from plansmith_build.building import BuildResult
-    from plansmith_build.manifest import CandidateRecord, SearchRecord, Verification
     from plansmith_build.progress import BuildStep
+    from plansmith_build.repository.manifest import CandidateRecord, SearchRecord, Verification
 
 __all__ = ["candidates_table", "current_step", "result_as_json", "show_result"]
 

@@ -14,14 +14,14 @@ from rich.table import Table
 
 from plansmith_build.commands.build_display import candidates_table
 from plansmith_build.errors import InvalidOption
-from plansmith_build.inspection import inspect_file, inspect_model, summaries
-from plansmith_build.repository import ModelRepository
+from plansmith_build.repository.inspection import inspect_file, inspect_model, summaries
+from plansmith_build.repository.model_repository import ModelRepository
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from plansmith_build.inspection import ModelReport, ModelSummary, OnnxReport
-    from plansmith_build.manifest import Manifest
+    from plansmith_build.repository.inspection import ModelReport, ModelSummary, OnnxReport
+    from plansmith_build.repository.manifest import Manifest
 
 __all__ = ["inspect"]
 

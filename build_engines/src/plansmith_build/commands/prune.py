@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 
 from plansmith_build.errors import InvalidOption, ModelNotFound
-from plansmith_build.pruning import prunable_versions
-from plansmith_build.pruning import prune as prune_model
-from plansmith_build.repository import ModelRepository
+from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_build.repository.pruning import prunable_versions
+from plansmith_build.repository.pruning import prune as prune_model
 
 __all__ = ["prune"]
 

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from plansmith_build.repository import ModelRepository
-from plansmith_build.rollback import roll_back
-from plansmith_build.signing import signer
+from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_build.repository.rollback import roll_back
+from plansmith_build.repository.signing import signer
 
 __all__ = ["rollback"]
 

@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from plansmith_build.linting import Severity, lint_repository
-from plansmith_build.linting.signatures import check_signatures
-from plansmith_build.repository import ModelRepository
+from plansmith_build.repository.linting import Severity, lint_repository
+from plansmith_build.repository.linting.signatures import check_signatures
+from plansmith_build.repository.model_repository import ModelRepository
 
 __all__ = ["verify"]
 

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from plansmith_build.sessions import Arrays
+    from plansmith_build.engines.onnxruntime import Arrays
 
 __all__ = ["Batches", "Dataset", "Kind"]
 

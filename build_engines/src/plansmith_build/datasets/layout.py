@@ -12,7 +12,7 @@ from plansmith_build.datasets.errors import InvalidData
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from plansmith_build.signatures import Signature
+    from plansmith_build.reading.signatures import Signature
     from plansmith_client.tensors import TensorSpec
 
 __all__ = ["Layout", "fits", "layout_of", "leading_rows_of", "listed"]

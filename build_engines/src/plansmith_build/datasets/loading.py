@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from plansmith_build.datasets.layout import Layout
     from plansmith_build.datasets.preprocessing import Preprocessing
     from plansmith_build.datasets.raw_data import RawData
-    from plansmith_build.signatures import Signature
+    from plansmith_build.reading.signatures import Signature
 
 __all__ = ["load_dataset"]
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.raw_data import RawData
-from plansmith_build.sampling import leading_rows, random_sample
+from plansmith_build.portable.sampling import leading_rows, random_sample
 
 if TYPE_CHECKING:
     from plansmith_build.datasets.layout import Layout
-    from plansmith_build.signatures import Signature
+    from plansmith_build.reading.signatures import Signature
 
 __all__ = ["RANDOM_ROWS", "random_data", "rows_from_text"]
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from plansmith_build.sessions import Arrays
+    from plansmith_build.engines.onnxruntime import Arrays
 
 __all__ = ["Runtime"]
 

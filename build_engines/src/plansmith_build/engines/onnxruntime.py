@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 
-from plansmith_build.operators import runtime_sentence
+from plansmith_build.reading.operators import runtime_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from plansmith_build.signatures import Signature
+    from plansmith_build.reading.signatures import Signature
 
 __all__ = ["CPU_PROVIDER", "Arrays", "RunFailed", "Session"]
 

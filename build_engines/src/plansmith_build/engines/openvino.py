@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plansmith_build.sessions import RunFailed
+from plansmith_build.engines.onnxruntime import RunFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from plansmith_build.sessions import Arrays
-    from plansmith_build.signatures import Signature
+    from plansmith_build.engines.onnxruntime import Arrays
+    from plansmith_build.reading.signatures import Signature
 
 __all__ = ["OpenVinoRuntime", "obstacle_to_openvino"]
 

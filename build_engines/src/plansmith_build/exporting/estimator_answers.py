@@ -11,8 +11,8 @@ import onnx
 from plansmith_build.exporting.errors import UnsuitableModel
 
 if TYPE_CHECKING:
+    from plansmith_build.engines.onnxruntime import Arrays
     from plansmith_build.exporting.tables import Table
-    from plansmith_build.sessions import Arrays
 
 __all__ = ["answers_of"]
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from plansmith_build.comparison import OutputComparison
+    from plansmith_build.portable.comparison import OutputComparison
     from plansmith_client.tensors import TensorSpec
 
 __all__ = ["ExportResult"]
@@ -41,5 +41,5 @@ class ExportResult:
 
     @property
     def max_relative_error(self) -> float:
-        """The greatest relative error of any output, as `plansmith_build.comparison` measures it."""
+        """The greatest relative error of any output, as `plansmith_build.portable.comparison` measures it."""
         return max(comparison.max_relative_error for comparison in self.comparisons)

@@ -15,8 +15,8 @@ from plansmith_build.exporting.writing import check_path, export_file, staged
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from plansmith_build.engines.onnxruntime import Arrays
     from plansmith_build.exporting.result import ExportResult
-    from plansmith_build.sessions import Arrays
 
 __all__ = ["DEFAULT_OPSET", "export_scikit_learn"]
 

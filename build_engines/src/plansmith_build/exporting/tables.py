@@ -10,7 +10,7 @@ import numpy as np
 from plansmith_build.exporting.errors import UnsuitableModel
 
 if TYPE_CHECKING:
-    from plansmith_build.sessions import Arrays
+    from plansmith_build.engines.onnxruntime import Arrays
 
 __all__ = ["Table", "random_table", "table_from_example"]
 

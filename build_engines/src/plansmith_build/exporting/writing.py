@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from plansmith_build.comparison import compare, worst
+from plansmith_build.engines.onnxruntime import Arrays, RunFailed, Session
 from plansmith_build.errors import InvalidModel, InvalidOption, PublishFailed, VerificationFailed
 from plansmith_build.exporting.errors import ExportFailed
 from plansmith_build.exporting.frameworks import versions_of
 from plansmith_build.exporting.result import ExportResult
-from plansmith_build.loading import load_onnx
-from plansmith_build.operators import runtime_sentence
-from plansmith_build.sessions import Arrays, RunFailed, Session
-from plansmith_build.signatures import complete_output_shapes, signature_of
+from plansmith_build.portable.comparison import compare, worst
+from plansmith_build.reading.loading import load_onnx
+from plansmith_build.reading.operators import runtime_sentence
+from plansmith_build.reading.signatures import complete_output_shapes, signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from plansmith_build.comparison import OutputComparison
+    from plansmith_build.portable.comparison import OutputComparison
 
 __all__ = ["Sample", "check_path", "export_file", "staged"]
 

@@ -9,14 +9,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plansmith_build.errors import VerificationFailed
-from plansmith_build.losses import error_and_bound, mean_cosine, score_and_bound, share_bound, wrong_rows
-from plansmith_build.measures import Measure, Metric, choose_measures, class_scores, classifier_output, is_floating
+from plansmith_build.judging.losses import error_and_bound, mean_cosine, score_and_bound, share_bound, wrong_rows
+from plansmith_build.judging.measures import (
+    Measure,
+    Metric,
+    choose_measures,
+    class_scores,
+    classifier_output,
+    is_floating,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from plansmith_build.sessions import Arrays
+    from plansmith_build.engines.onnxruntime import Arrays
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidOption
-from plansmith_build.losses import share_bound
-from plansmith_build.measures import Metric
+from plansmith_build.judging.losses import share_bound
+from plansmith_build.judging.measures import Metric
 
 if TYPE_CHECKING:
-    from plansmith_build.accuracy import Accuracy, OutputAgreement
-    from plansmith_build.measures import Measure
+    from plansmith_build.judging.accuracy import Accuracy, OutputAgreement
+    from plansmith_build.judging.measures import Measure
 
 __all__ = ["Budget", "parse_drop", "parse_error"]
 

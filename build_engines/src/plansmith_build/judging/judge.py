@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plansmith_build.accuracy import Accuracy, measure_accuracy
 from plansmith_build.errors import VerificationFailed
-from plansmith_build.measures import choose_measures
+from plansmith_build.judging.accuracy import Accuracy, measure_accuracy
+from plansmith_build.judging.measures import choose_measures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from plansmith_build.measures import Measure
-    from plansmith_build.runtimes import Runtime
-    from plansmith_build.sessions import Arrays
+    from plansmith_build.engines import Runtime
+    from plansmith_build.engines.onnxruntime import Arrays
+    from plansmith_build.judging.measures import Measure
 
 __all__ = ["Judge", "answers_of"]
 

@@ -16,7 +16,7 @@ from scipy.special import betaincinv, stdtrit
 
 from plansmith_build.datasets.callables import call_user_function
 from plansmith_build.datasets.errors import DataFunctionFailed
-from plansmith_build.measures import Measure, Metric, class_scores
+from plansmith_build.judging.measures import Measure, Metric, class_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable

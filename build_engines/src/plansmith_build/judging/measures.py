@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from typing import Any
 
-    from plansmith_build.sessions import Arrays
+    from plansmith_build.engines.onnxruntime import Arrays
 
     Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from plansmith_build.graphs import consumed_names, direct_subgraphs, node_label, nodes_of, operator_name
-from plansmith_build.repair import infer_shapes
+from plansmith_build.portable.repair import infer_shapes
+from plansmith_build.reading.graphs import consumed_names, direct_subgraphs, node_label, nodes_of, operator_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from plansmith_build.signatures import Signature
+    from plansmith_build.reading.signatures import Signature
 
 __all__ = ["BatchAxis", "dynamic_quantization", "obstacle_in_graph", "obstacle_in_inputs", "outputs_with_rows"]
 

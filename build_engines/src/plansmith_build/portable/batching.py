@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import numpy_helper
 
-from plansmith_build.graphs import consumed_names
-from plansmith_build.repair import infer_shapes
+from plansmith_build.portable.repair import infer_shapes
+from plansmith_build.reading.graphs import consumed_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

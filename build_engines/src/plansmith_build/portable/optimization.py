@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from onnx import inliner
 from onnx.helper import make_tensor_value_info
 
-from plansmith_build.graphs import nodes_of
-from plansmith_build.networks import Network, attach, detach, weight_size
+from plansmith_build.reading.graphs import nodes_of
+from plansmith_build.reading.networks import Network, attach, detach, weight_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

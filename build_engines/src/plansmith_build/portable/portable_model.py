@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from plansmith_build.batch_obstacles import BatchAxis, obstacle_in_graph, obstacle_in_inputs, outputs_with_rows
-from plansmith_build.batching import make_batch_dynamic, name_rows
 from plansmith_build.errors import VerificationFailed
-from plansmith_build.graphs import nodes_of
-from plansmith_build.networks import Network, write_network
-from plansmith_build.optimization import OptimizationFailed, obstacle_to_optimization, optimize
+from plansmith_build.portable.batch_obstacles import BatchAxis, obstacle_in_graph, obstacle_in_inputs, outputs_with_rows
+from plansmith_build.portable.batching import make_batch_dynamic, name_rows
+from plansmith_build.portable.optimization import OptimizationFailed, obstacle_to_optimization, optimize
+from plansmith_build.portable.repair import repair
+from plansmith_build.portable.rows import NOT_TOLD_APART
+from plansmith_build.portable.scalars import vectors_for_scalars
+from plansmith_build.portable.verification import Verified, verify
 from plansmith_build.progress import BuildStep, plural
-from plansmith_build.repair import repair
-from plansmith_build.rows import NOT_TOLD_APART
-from plansmith_build.scalars import vectors_for_scalars
-from plansmith_build.signatures import complete_output_shapes, correct_output_shapes, signature_of
-from plansmith_build.verification import Verified, verify
+from plansmith_build.reading.graphs import nodes_of
+from plansmith_build.reading.networks import Network, write_network
+from plansmith_build.reading.signatures import complete_output_shapes, correct_output_shapes, signature_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from plansmith_build.loading import OnnxFile
+    from plansmith_build.portable.reference import Reference
     from plansmith_build.progress import Progress
-    from plansmith_build.reference import Reference
-    from plansmith_build.signatures import Signature
+    from plansmith_build.reading.loading import OnnxFile
+    from plansmith_build.reading.signatures import Signature
 
 __all__ = ["Batching", "PortableModel", "make_portable", "node_count", "without_batches"]
 

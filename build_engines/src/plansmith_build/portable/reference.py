@@ -12,12 +12,11 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from plansmith_build.batch_obstacles import BatchAxis, dynamic_quantization
-from plansmith_build.comparison import compare
+from plansmith_build.engines.onnxruntime import Arrays, RunFailed, Session
 from plansmith_build.errors import VerificationFailed
-from plansmith_build.networks import attach
-from plansmith_build.operators import explain_refusal
-from plansmith_build.rows import (
+from plansmith_build.portable.batch_obstacles import BatchAxis, dynamic_quantization
+from plansmith_build.portable.comparison import compare
+from plansmith_build.portable.rows import (
     NOT_TOLD_APART,
     concatenate,
     informative,
@@ -25,15 +24,16 @@ from plansmith_build.rows import (
     obstacle_in_batches,
     told_apart,
 )
-from plansmith_build.sampling import leading_rows, random_sample
-from plansmith_build.sessions import Arrays, RunFailed, Session
+from plansmith_build.portable.sampling import leading_rows, random_sample
+from plansmith_build.reading.networks import attach
+from plansmith_build.reading.operators import explain_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
-    from plansmith_build.loading import OnnxFile
-    from plansmith_build.signatures import Signature
+    from plansmith_build.reading.loading import OnnxFile
+    from plansmith_build.reading.signatures import Signature
 
 __all__ = ["Reference", "run_reference"]
 

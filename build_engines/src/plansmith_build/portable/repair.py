@@ -12,9 +12,9 @@ from onnx import shape_inference, version_converter
 from onnx.helper import find_min_ir_version_for
 
 from plansmith_build.errors import InvalidModel
-from plansmith_build.graphs import nodes_of, standard_domain
-from plansmith_build.networks import Network, attach, detach
 from plansmith_build.progress import plural
+from plansmith_build.reading.graphs import nodes_of, standard_domain
+from plansmith_build.reading.networks import Network, attach, detach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plansmith_build.comparison import OutputComparison, compare
-from plansmith_build.sessions import Arrays, RunFailed
+from plansmith_build.engines.onnxruntime import Arrays, RunFailed
+from plansmith_build.portable.comparison import OutputComparison, compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plansmith_build.batch_obstacles import BatchAxis, obstacle_in_inputs
+from plansmith_build.portable.batch_obstacles import BatchAxis, obstacle_in_inputs
 from plansmith_client.sampling import random_array
 
 if TYPE_CHECKING:
-    from plansmith_build.sessions import Arrays
-    from plansmith_build.signatures import Signature
+    from plansmith_build.engines.onnxruntime import Arrays
+    from plansmith_build.reading.signatures import Signature
 
 __all__ = ["leading_rows", "random_sample"]
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from plansmith_build.graphs import direct_subgraphs, nodes_of, standard_domain
-from plansmith_build.repair import TARGET_OPSET
+from plansmith_build.portable.repair import TARGET_OPSET
+from plansmith_build.reading.graphs import direct_subgraphs, nodes_of, standard_domain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

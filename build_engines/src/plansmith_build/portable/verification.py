@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from plansmith_build.comparison import OutputComparison, compare, worst
+from plansmith_build.engines.onnxruntime import Arrays, RunFailed, Session
 from plansmith_build.errors import VerificationFailed
-from plansmith_build.operators import runtime_sentence
+from plansmith_build.portable.comparison import OutputComparison, compare, worst
+from plansmith_build.portable.rows import batches_of, obstacle_in_answers
 from plansmith_build.progress import plural
-from plansmith_build.rows import batches_of, obstacle_in_answers
-from plansmith_build.sessions import Arrays, RunFailed, Session
+from plansmith_build.reading.operators import runtime_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from plansmith_build.reference import Reference
-    from plansmith_build.signatures import Signature
+    from plansmith_build.portable.reference import Reference
+    from plansmith_build.reading.signatures import Signature
 
 __all__ = ["Verified", "verify"]
 

@@ -19,8 +19,8 @@ from plansmith_build.precision.errors import ConversionFailed
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from plansmith_build.engines.onnxruntime import Arrays
     from plansmith_build.precision.schemes import QuantizationScheme
-    from plansmith_build.sessions import Arrays
 
 __all__ = ["CalibrationMethod", "calibrate"]
 

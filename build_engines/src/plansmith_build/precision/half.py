@@ -18,8 +18,8 @@ from onnx import TensorProto, numpy_helper
 from onnx.shape_inference import infer_shapes
 from onnxconverter_common import float16
 
-from plansmith_build.graphs import nodes_of
 from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.reading.graphs import nodes_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -9,12 +9,12 @@ from onnx import version_converter
 from onnx.helper import find_min_ir_version_for
 from onnx.shape_inference import infer_shapes
 
-from plansmith_build.graphs import nodes_of, standard_domain
-from plansmith_build.networks import attach
 from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.reading.graphs import nodes_of, standard_domain
+from plansmith_build.reading.networks import attach
 
 if TYPE_CHECKING:
-    from plansmith_build.networks import Network
+    from plansmith_build.reading.networks import Network
 
 __all__ = ["BFLOAT16_OPSET", "QUANTIZATION_OPSET", "prepare"]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnxruntime.quantization import QDQQuantizer, QuantType
 
-from plansmith_build.output_kinds import joining_into_outputs
 from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.reading.output_kinds import joining_into_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Collection

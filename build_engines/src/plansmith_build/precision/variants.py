@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from plansmith_build.engines.onnxruntime import RunFailed, Session
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision import half
 from plansmith_build.precision.calibration import CalibrationMethod, calibrate
@@ -15,19 +16,18 @@ from plansmith_build.precision.half import HalfType
 from plansmith_build.precision.quantization import quantizable_nodes, quantize
 from plansmith_build.precision.sensitivity import fewest_to_keep, noisiest_first
 from plansmith_build.precision.sparsity import prunable_nodes, prune
-from plansmith_build.sessions import RunFailed, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import onnx
 
-    from plansmith_build.accuracy import Accuracy
-    from plansmith_build.budget import Budget
+    from plansmith_build.judging.accuracy import Accuracy
+    from plansmith_build.judging.budget import Budget
+    from plansmith_build.judging.judge import Judge
     from plansmith_build.precision.schemes import QuantizationScheme
     from plansmith_build.precision.sparsity import Sparsity
-    from plansmith_build.signatures import Signature
-    from plansmith_build.validation import Judge
+    from plansmith_build.reading.signatures import Signature
 
 __all__ = ["Jury", "Variant", "bfloat16_variant", "float16_variant", "int8_variant", "sparse_variant"]
 

@@ -17,7 +17,7 @@ import onnx
 from onnx.external_data_helper import uses_external_data
 
 from plansmith_build.errors import UnsafeExternalData
-from plansmith_build.graphs import tensors_of
+from plansmith_build.reading.graphs import tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,9 +11,9 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from plansmith_build.errors import InvalidModel
-from plansmith_build.external_data import check_external_data, read_external_data
-from plansmith_build.networks import INLINE_BYTES, SMALL_TENSOR_BYTES, Network, detach
-from plansmith_build.operators import check_operators
+from plansmith_build.reading.external_data import check_external_data, read_external_data
+from plansmith_build.reading.networks import INLINE_BYTES, SMALL_TENSOR_BYTES, Network, detach
+from plansmith_build.reading.operators import check_operators
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from plansmith_build.errors import InvalidModel
-from plansmith_build.external_data import ExternalRange, copy_range, read_range
+from plansmith_build.reading.external_data import ExternalRange, copy_range, read_range
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

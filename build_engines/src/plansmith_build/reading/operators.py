@@ -10,7 +10,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from plansmith_build.errors import InvalidModel, UnsupportedOperator
-from plansmith_build.graphs import node_label, nodes_of, operator_name, standard_domain
+from plansmith_build.reading.graphs import node_label, nodes_of, operator_name, standard_domain
 
 if TYPE_CHECKING:
     import onnx

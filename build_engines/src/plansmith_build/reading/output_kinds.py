@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plansmith_build.graphs import standard_domain
+from plansmith_build.reading.graphs import standard_domain
 
 if TYPE_CHECKING:
     import onnx

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from typing import Any
 
-    from plansmith_build.signatures import Signature
+    from plansmith_build.reading.signatures import Signature
 
 __all__ = [
     "config_from_text",

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from plansmith_build.config import config_from_text, specs_from_config
 from plansmith_build.errors import BuildError, InvalidModel
-from plansmith_build.hashing import sha256_of
-from plansmith_build.manifest import Manifest, Tensor, read_manifest
-from plansmith_build.repository import CONFIG, LABELS, MANIFEST
+from plansmith_build.repository.config import config_from_text, specs_from_config
+from plansmith_build.repository.hashing import sha256_of
+from plansmith_build.repository.manifest import Manifest, Tensor, read_manifest
+from plansmith_build.repository.model_repository import CONFIG, LABELS, MANIFEST
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from plansmith_build.repository import ModelRepository, RepositoryModel
+    from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
 
 __all__ = ["FileReport", "ModelReport", "ModelSummary", "OnnxReport", "inspect_file", "inspect_model", "summaries"]
 
@@ -134,10 +134,10 @@ def inspect_file(path: Path) -> OnnxReport:
         InvalidModel: it is none, or cannot be served.
     """
     # onnx and ONNX Runtime are loaded for files only: reading a repository needs neither.
-    from plansmith_build.graphs import nodes_of, operator_name  # noqa: PLC0415
-    from plansmith_build.loading import load_onnx  # noqa: PLC0415
-    from plansmith_build.repair import listed_weights  # noqa: PLC0415
-    from plansmith_build.signatures import signature_of  # noqa: PLC0415
+    from plansmith_build.portable.repair import listed_weights  # noqa: PLC0415
+    from plansmith_build.reading.graphs import nodes_of, operator_name  # noqa: PLC0415
+    from plansmith_build.reading.loading import load_onnx  # noqa: PLC0415
+    from plansmith_build.reading.signatures import signature_of  # noqa: PLC0415
 
     file = load_onnx(path)
     model = file.network.model

@@ -10,7 +10,7 @@ from plansmith_build.errors import InvalidOption
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from plansmith_build.sessions import Arrays
+    from plansmith_build.engines.onnxruntime import Arrays
 
 __all__ = ["class_outputs", "read_labels"]
 

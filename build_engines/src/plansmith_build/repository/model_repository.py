@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from plansmith_build.errors import InvalidModel, InvalidOption, ModelNotFound
-from plansmith_build.manifest import read_manifest
+from plansmith_build.repository.manifest import read_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from plansmith_build.manifest import Manifest
+    from plansmith_build.repository.manifest import Manifest
 
 __all__ = [
     "CONFIG",

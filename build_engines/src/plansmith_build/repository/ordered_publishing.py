@@ -16,10 +16,10 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from plansmith_build.config import config_from_text, text_from_config
 from plansmith_build.errors import InvalidModel
-from plansmith_build.filesystem import sync_file, write_new
-from plansmith_build.repository import CONFIG, CONFIGS, HISTORY, History, RepositoryModel
+from plansmith_build.repository.config import config_from_text, text_from_config
+from plansmith_build.repository.filesystem import sync_file, write_new
+from plansmith_build.repository.model_repository import CONFIG, CONFIGS, HISTORY, History, RepositoryModel
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,16 +7,16 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from plansmith_build.config import config_from_text
 from plansmith_build.errors import InvalidModel, InvalidOption
-from plansmith_build.filesystem import explain_os_error
-from plansmith_build.locking import locked_folder
-from plansmith_build.staging import staging_folder
+from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.filesystem import explain_os_error
+from plansmith_build.repository.locking import locked_folder
+from plansmith_build.repository.staging import staging_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from plansmith_build.repository import ModelRepository, RepositoryModel
+    from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
 
 __all__ = ["prunable_versions", "prune", "served_versions"]
 

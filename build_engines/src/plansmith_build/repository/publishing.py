@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import BuildError, InvalidOption, PublishFailed
-from plansmith_build.filesystem import (
+from plansmith_build.repository.filesystem import (
     ExchangeUnsupported,
     explain_os_error,
     make_folder,
@@ -29,11 +29,10 @@ from plansmith_build.filesystem import (
     sync_tree,
     write_new,
 )
-from plansmith_build.hashing import sha256_of
-from plansmith_build.locking import locked_folder
-from plansmith_build.manifest import PublishedFile
-from plansmith_build.ordered_publishing import publish_in_order
-from plansmith_build.repository import (
+from plansmith_build.repository.hashing import sha256_of
+from plansmith_build.repository.locking import locked_folder
+from plansmith_build.repository.manifest import PublishedFile
+from plansmith_build.repository.model_repository import (
     CONFIG,
     CONFIGS,
     HISTORY,
@@ -43,13 +42,14 @@ from plansmith_build.repository import (
     HistoryEntry,
     RepositoryModel,
 )
+from plansmith_build.repository.ordered_publishing import publish_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from plansmith_build.manifest import Manifest
-    from plansmith_build.repository import ModelRepository
+    from plansmith_build.repository.manifest import Manifest
+    from plansmith_build.repository.model_repository import ModelRepository
 
 __all__ = ["Published", "Release", "publish"]
 

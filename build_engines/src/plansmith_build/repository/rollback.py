@@ -9,22 +9,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plansmith_build.config import config_from_text, specs_from_config
 from plansmith_build.errors import InvalidModel, InvalidOption, PublishFailed
-from plansmith_build.filesystem import explain_os_error
-from plansmith_build.hashing import sha256_of
-from plansmith_build.linting.context import model_files
-from plansmith_build.manifest import Tensor
-from plansmith_build.publishing import Published, Release, publish
-from plansmith_build.repository import CONFIG, LABELS
-from plansmith_build.signing import require_public_key, verify_signature
-from plansmith_build.staging import staging_folder
+from plansmith_build.repository.config import config_from_text, specs_from_config
+from plansmith_build.repository.filesystem import explain_os_error
+from plansmith_build.repository.hashing import sha256_of
+from plansmith_build.repository.linting.context import model_files
+from plansmith_build.repository.manifest import Tensor
+from plansmith_build.repository.model_repository import CONFIG, LABELS
+from plansmith_build.repository.publishing import Published, Release, publish
+from plansmith_build.repository.signing import require_public_key, verify_signature
+from plansmith_build.repository.staging import staging_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from plansmith_build.manifest import Manifest, PublishedFile
-    from plansmith_build.repository import ModelRepository, RepositoryModel
+    from plansmith_build.repository.manifest import Manifest, PublishedFile
+    from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
 
 __all__ = ["roll_back"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-    from plansmith_build.repository import RepositoryModel
+    from plansmith_build.repository.model_repository import RepositoryModel
 
 __all__ = [
     "PASSWORD_VARIABLE",

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidOption, PublishFailed
-from plansmith_build.locking import lock_folder, locked_folder
+from plansmith_build.repository.locking import lock_folder, locked_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from tritonclient.grpc import model_config_pb2
 
-from plansmith_build.targets import Device, Precision, Target
-from plansmith_build.tensorrt import plan_config
+from plansmith_build.engines.tensorrt import plan_config
+from plansmith_build.search.targets import Device, Precision, Target
 
 if TYPE_CHECKING:
-    from plansmith_build.candidates import Candidate
+    from plansmith_build.search.candidates import Candidate
 
 __all__ = ["candidate_config"]
 

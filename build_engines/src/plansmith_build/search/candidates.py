@@ -6,28 +6,28 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from plansmith_build.engines.cpu_features import cores
+from plansmith_build.engines.onnxruntime import CPU_PROVIDER, RunFailed, Session
+from plansmith_build.engines.openvino import OpenVinoRuntime
+from plansmith_build.engines.tensorrt import PlanFailed
 from plansmith_build.errors import VerificationFailed
-from plansmith_build.measurement import Speed, measure_beside
-from plansmith_build.plan_candidates import build_plans
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.progress import BuildStep
-from plansmith_build.runtimes.cpu_features import cores
-from plansmith_build.runtimes.openvino_runtime import OpenVinoRuntime
-from plansmith_build.sessions import CPU_PROVIDER, RunFailed, Session
-from plansmith_build.targets import CUDA_PROVIDER, Device, Pairing, Precision, Target, obstacle_to
-from plansmith_build.tensorrt import PlanFailed
+from plansmith_build.search.plan_candidates import build_plans
+from plansmith_build.search.targets import CUDA_PROVIDER, Device, Pairing, Precision, Target, obstacle_to
+from plansmith_build.search.timing import Speed, measure_beside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from plansmith_build.accuracy import Accuracy, OutputAgreement
-    from plansmith_build.graph_variants import GraphFile, GraphVariants
-    from plansmith_build.plan_candidates import PlanSettings
+    from plansmith_build.engines import Runtime
+    from plansmith_build.engines.onnxruntime import Arrays
+    from plansmith_build.judging.accuracy import Accuracy, OutputAgreement
     from plansmith_build.progress import Progress
-    from plansmith_build.runtimes import Runtime
-    from plansmith_build.sessions import Arrays
-    from plansmith_build.signatures import Signature
+    from plansmith_build.reading.signatures import Signature
+    from plansmith_build.search.graph_variants import GraphFile, GraphVariants
+    from plansmith_build.search.plan_candidates import PlanSettings
 
 __all__ = ["Candidate", "Status", "Timing", "try_candidates"]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from plansmith_build.engines.cpu_features import has_vnni
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.precision.preparation import BFLOAT16_OPSET, QUANTIZATION_OPSET, prepare
@@ -17,18 +18,17 @@ from plansmith_build.precision.variants import (
     int8_variant,
     sparse_variant,
 )
-from plansmith_build.runtimes.cpu_features import has_vnni
-from plansmith_build.targets import Device, Precision
+from plansmith_build.search.targets import Device, Precision
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from plansmith_build.accuracy import Accuracy
-    from plansmith_build.networks import Network
+    from plansmith_build.judging.accuracy import Accuracy
     from plansmith_build.precision.sparsity import Sparsity
     from plansmith_build.precision.variants import Jury, Variant
-    from plansmith_build.signatures import Signature
-    from plansmith_build.targets import Pairing
+    from plansmith_build.reading.networks import Network
+    from plansmith_build.reading.signatures import Signature
+    from plansmith_build.search.targets import Pairing
 
 __all__ = ["GraphFile", "GraphVariants"]
 

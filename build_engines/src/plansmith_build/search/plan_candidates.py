@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from plansmith_build.tensorrt import PlanOptions, build_plan, refit_plan
-from plansmith_build.tensorrt.availability import devices_by_compute_capability
-from plansmith_build.tensorrt.execution import PlanSession
+from plansmith_build.engines.tensorrt import PlanOptions, build_plan, refit_plan
+from plansmith_build.engines.tensorrt.availability import devices_by_compute_capability
+from plansmith_build.engines.tensorrt.execution import PlanSession
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from plansmith_build.graph_variants import GraphFile
+    from plansmith_build.engines.tensorrt import OptimizationProfile
     from plansmith_build.progress import Progress
-    from plansmith_build.tensorrt import OptimizationProfile
+    from plansmith_build.search.graph_variants import GraphFile
 
 __all__ = ["PlanFiles", "PlanSettings", "build_plans"]
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from plansmith_build.manifest import (
+from plansmith_build.engines.cpu_features import cores
+from plansmith_build.repository.manifest import (
     AccuracyRecord,
     AgreementRecord,
     CandidateRecord,
     DataRecord,
     SearchRecord,
 )
-from plansmith_build.runtimes.cpu_features import cores
 
 if TYPE_CHECKING:
-    from plansmith_build.accuracy import Accuracy
-    from plansmith_build.candidates import Candidate
     from plansmith_build.datasets import Dataset
-    from plansmith_build.search import SearchResult
+    from plansmith_build.judging.accuracy import Accuracy
+    from plansmith_build.search.candidates import Candidate
+    from plansmith_build.search.search import SearchResult
 
 __all__ = ["search_record"]
 

@@ -10,41 +10,41 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plansmith_build.budget import DEFAULT_DROP, Budget
-from plansmith_build.candidate_configs import candidate_config
-from plansmith_build.candidates import Timing, try_candidates
 from plansmith_build.datasets import load_dataset, split, without_rows_of
+from plansmith_build.engines.onnxruntime import RunFailed, Session
+from plansmith_build.engines.tensorrt import PlanOptions, parse_profile, profile_for
 from plansmith_build.errors import VerificationFailed
-from plansmith_build.graph_variants import GraphFile, GraphVariants
-from plansmith_build.measures import choose_measures
-from plansmith_build.output_kinds import sigmoid_outputs
-from plansmith_build.plan_candidates import PlanSettings
+from plansmith_build.judging.budget import DEFAULT_DROP, Budget
+from plansmith_build.judging.judge import Judge
+from plansmith_build.judging.measures import choose_measures
+from plansmith_build.portable.rows import BatchRefuted, obstacle_in_answers, obstacle_in_batches
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.variants import Jury
 from plansmith_build.progress import BuildStep, plural
-from plansmith_build.rows import BatchRefuted, obstacle_in_answers, obstacle_in_batches
-from plansmith_build.selection import finalists, require_usable, select
-from plansmith_build.serving import CLIENTS, Entry, ServingFailed, measure_served, obstacle_to_serving
-from plansmith_build.sessions import RunFailed, Session
-from plansmith_build.signatures import signature_of
-from plansmith_build.targets import Precision, Target, pairings
-from plansmith_build.tensorrt import PlanOptions, parse_profile, profile_for
-from plansmith_build.validation import Judge
+from plansmith_build.reading.output_kinds import sigmoid_outputs
+from plansmith_build.reading.signatures import signature_of
+from plansmith_build.search.candidate_configs import candidate_config
+from plansmith_build.search.candidates import Timing, try_candidates
+from plansmith_build.search.graph_variants import GraphFile, GraphVariants
+from plansmith_build.search.plan_candidates import PlanSettings
+from plansmith_build.search.selection import finalists, require_usable, select
+from plansmith_build.search.targets import Precision, Target, pairings
+from plansmith_build.search.timing_served import CLIENTS, Entry, ServingFailed, measure_served, obstacle_to_serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
-    from plansmith_build.candidates import Candidate
     from plansmith_build.datasets import Dataset, Preprocessing
-    from plansmith_build.measures import Measure
-    from plansmith_build.portable import PortableModel
+    from plansmith_build.engines.onnxruntime import Arrays
+    from plansmith_build.judging.measures import Measure
+    from plansmith_build.portable.portable_model import PortableModel
     from plansmith_build.precision.sparsity import Sparsity
     from plansmith_build.progress import Progress
-    from plansmith_build.selection import Selection
-    from plansmith_build.sessions import Arrays
-    from plansmith_build.signatures import Signature
+    from plansmith_build.reading.signatures import Signature
+    from plansmith_build.search.candidates import Candidate
+    from plansmith_build.search.selection import Selection
 
 __all__ = ["SearchOptions", "SearchResult", "search"]
 

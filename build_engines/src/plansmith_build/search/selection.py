@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from plansmith_build.candidates import Candidate, Status
+from plansmith_build.engines.cpu_features import cores
 from plansmith_build.errors import BudgetNotMet
-from plansmith_build.runtimes.cpu_features import cores
-from plansmith_build.targets import Device, Precision, Target
+from plansmith_build.search.candidates import Candidate, Status
+from plansmith_build.search.targets import Device, Precision, Target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

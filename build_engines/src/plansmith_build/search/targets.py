@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from plansmith_build.runtimes.cpu_features import has_fast_bfloat16
-from plansmith_build.runtimes.openvino_runtime import obstacle_to_openvino
-from plansmith_build.tensorrt import unavailable_because
+from plansmith_build.engines.cpu_features import has_fast_bfloat16
+from plansmith_build.engines.openvino import obstacle_to_openvino
+from plansmith_build.engines.tensorrt import unavailable_because
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from plansmith_build.signatures import Signature
+    from plansmith_build.reading.signatures import Signature
 
 __all__ = ["Device", "Pairing", "Precision", "Target", "obstacle_to", "pairings"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from plansmith_build.runtimes import Runtime
-    from plansmith_build.sessions import Arrays
+    from plansmith_build.engines import Runtime
+    from plansmith_build.engines.onnxruntime import Arrays
 
 __all__ = ["Speed", "measure_beside"]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from plansmith_build.config import text_from_config
-from plansmith_build.filesystem import make_folder
+from plansmith_build.repository.config import text_from_config
+from plansmith_build.repository.filesystem import make_folder
 from plansmith_client import Client
 from plansmith_client.errors import ClientError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from plansmith_build.sessions import Arrays
+    from plansmith_build.engines.onnxruntime import Arrays
     from plansmith_client import Model
 
 __all__ = ["CLIENTS", "Entry", "ServingFailed", "measure_served", "obstacle_to_serving"]

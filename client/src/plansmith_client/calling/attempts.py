@@ -6,8 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from plansmith_client.deadlines import Deadline
-from plansmith_client.device_tensors import on_host
+from plansmith_client.calling.flows import Pause, Send
 from plansmith_client.errors import (
     ClientClosed,
     ClientError,
@@ -16,18 +15,20 @@ from plansmith_client.errors import (
     ModelNotReady,
     ServerUnavailable,
 )
-from plansmith_client.flows import NO_HEADERS, Pause, Send
-from plansmith_client.operations import Infer, IsServerLive
+from plansmith_client.inputs.device_tensors import on_host
+from plansmith_client.protocol.operations import Infer, IsServerLive
+from plansmith_client.transports.connections import NO_HEADERS
+from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from plansmith_client.flows import Flow
-    from plansmith_client.observers import Observer
-    from plansmith_client.operations import Answer_co, Operation
-    from plansmith_client.results import InferResult
-    from plansmith_client.retries import RetryBudget, RetryPolicy
-    from plansmith_client.servers import Server, Servers
+    from plansmith_client.calling.flows import Flow
+    from plansmith_client.calling.observers import Observer
+    from plansmith_client.calling.retries import RetryBudget, RetryPolicy
+    from plansmith_client.calling.servers import Server, Servers
+    from plansmith_client.protocol.operations import Answer_co, Operation
+    from plansmith_client.protocol.results import InferResult
 
 __all__ = ["Caller"]
 

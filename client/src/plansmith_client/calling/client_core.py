@@ -8,11 +8,13 @@ import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.addresses import Address
-from plansmith_client.attempts import Caller
-from plansmith_client.breaker import BreakerPolicy
-from plansmith_client.connections import connection_from
-from plansmith_client.deadlines import Deadline
+from plansmith_client.calling.attempts import Caller
+from plansmith_client.calling.breaker import BreakerPolicy
+from plansmith_client.calling.connection_options import connection_from
+from plansmith_client.calling.flows import Pause, Together
+from plansmith_client.calling.model_core import ModelCore
+from plansmith_client.calling.retries import RetryBudget, RetryPolicy
+from plansmith_client.calling.servers import Servers
 from plansmith_client.errors import (
     ClientError,
     DeadlineExceeded,
@@ -21,9 +23,8 @@ from plansmith_client.errors import (
     ServerOverloaded,
     ServerUnavailable,
 )
-from plansmith_client.flows import Pause, Together
-from plansmith_client.model_core import ModelCore
-from plansmith_client.operations import (
+from plansmith_client.inputs.validation import check_text
+from plansmith_client.protocol.operations import (
     IsServerReady,
     ListModels,
     LoadModel,
@@ -34,20 +35,19 @@ from plansmith_client.operations import (
     TraceSettings,
     UnloadModel,
 )
-from plansmith_client.retries import RetryBudget, RetryPolicy
-from plansmith_client.servers import Servers
-from plansmith_client.validation import check_text
+from plansmith_client.transports.addresses import Address
+from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from plansmith_client.client_options import ClientOptions
-    from plansmith_client.connections import Connection
-    from plansmith_client.flows import Flow
-    from plansmith_client.metadata import ModelStatus, ServerMetadata
-    from plansmith_client.operations import Operation
-    from plansmith_client.servers import Server
-    from plansmith_client.statistics import ModelStatistics
+    from plansmith_client.calling.client_options import ClientOptions
+    from plansmith_client.calling.flows import Flow
+    from plansmith_client.calling.servers import Server
+    from plansmith_client.protocol.metadata import ModelStatus, ServerMetadata
+    from plansmith_client.protocol.operations import Operation
+    from plansmith_client.protocol.statistics import ModelStatistics
+    from plansmith_client.transports.connections import Connection
 
 __all__ = ["ClientCore", "open_core"]
 

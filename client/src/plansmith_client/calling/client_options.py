@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from plansmith_client.breaker import BreakerPolicy
-from plansmith_client.deadlines import Deadline
+from plansmith_client.calling.breaker import BreakerPolicy
 from plansmith_client.errors import InvalidInput
 from plansmith_client.shared_memory import SharedMemoryPolicy
+from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from plansmith_client.connections import Compression
-    from plansmith_client.observers import Observer
-    from plansmith_client.retries import RetryPolicy
-    from plansmith_client.servers import Balance
+    from plansmith_client.calling.observers import Observer
+    from plansmith_client.calling.retries import RetryPolicy
+    from plansmith_client.calling.servers import Balance
+    from plansmith_client.transports.connections import Compression
 
 __all__ = ["ClientOptions"]
 

@@ -11,12 +11,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.flows import FirstOf, Pause, Resolve, Send, Together
+from plansmith_client.calling.flows import FirstOf, Pause, Resolve, Send, Together
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from plansmith_client.flows import Flow, Result, Step
+    from plansmith_client.calling.flows import Flow, Result, Step
 
 __all__ = ["AsyncDriver", "SyncDriver"]
 

@@ -2,26 +2,23 @@
 
 A flow is a generator: it yields the steps that need the outside world and is sent what they gave, or has their error
 thrown into it. Everything between the steps - checks, retries, choosing a server, splitting - is plain code that
-neither knows nor cares whether a thread or an event loop drives it. `plansmith_client.drivers` has the two drivers.
+neither knows nor cares whether a thread or an event loop drives it. The two drivers stand in
+`plansmith_client.calling.drivers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from plansmith_client.deadlines import Deadline
-    from plansmith_client.operations import Operation
+    from plansmith_client.protocol.operations import Operation
+    from plansmith_client.transports.deadlines import Deadline
 
-__all__ = ["NO_HEADERS", "FirstOf", "Flow", "Pause", "Resolve", "Send", "Step", "Together"]
-
-
-NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+__all__ = ["FirstOf", "Flow", "Pause", "Resolve", "Send", "Step", "Together"]
 
 
 class Send(NamedTuple):

@@ -6,8 +6,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from plansmith_client.classification import classes_from_result
-from plansmith_client.device_tensors import on_host
+from plansmith_client.calling.flows import FirstOf, Together
 from plansmith_client.errors import (
     AccessDenied,
     ClientError,
@@ -20,23 +19,24 @@ from plansmith_client.errors import (
     ServerOverloaded,
     ServerUnavailable,
 )
-from plansmith_client.flows import FirstOf, Together
-from plansmith_client.operations import Infer, IsModelReady, ListModels, ReadModelConfig, ReadModelMetadata
-from plansmith_client.splitting import join_results, split_tensors
-from plansmith_client.validation import bind_inputs, check_inputs, check_outputs, check_parameters, check_text
+from plansmith_client.inputs.device_tensors import on_host
+from plansmith_client.inputs.validation import bind_inputs, check_inputs, check_outputs, check_parameters, check_text
+from plansmith_client.protocol.classification import classes_from_result
+from plansmith_client.protocol.operations import Infer, IsModelReady, ListModels, ReadModelConfig, ReadModelMetadata
+from plansmith_client.protocol.splitting import join_results, split_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import ArrayLike
 
-    from plansmith_client.attempts import Caller
-    from plansmith_client.classification import ClassScore
-    from plansmith_client.deadlines import Deadline
-    from plansmith_client.flows import Flow
-    from plansmith_client.metadata import ModelMetadata, ModelStatus
-    from plansmith_client.operations import ParameterValue
-    from plansmith_client.results import InferResult
+    from plansmith_client.calling.attempts import Caller
+    from plansmith_client.calling.flows import Flow
+    from plansmith_client.protocol.classification import ClassScore
+    from plansmith_client.protocol.metadata import ModelMetadata, ModelStatus
+    from plansmith_client.protocol.operations import ParameterValue
+    from plansmith_client.protocol.results import InferResult
+    from plansmith_client.transports.deadlines import Deadline
 
 __all__ = ["ModelCore", "Wish"]
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
-    from plansmith_client.operations import Operation
+    from plansmith_client.protocol.operations import Operation
 
 __all__ = ["Observer"]
 

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from plansmith_client.errors import InvalidInput
-from plansmith_client.validation import is_whole
+from plansmith_client.inputs.validation import is_whole
 
 __all__ = ["RetryBudget", "RetryPolicy"]
 

@@ -6,18 +6,18 @@ import secrets
 import warnings
 from typing import TYPE_CHECKING
 
-from plansmith_client.deadlines import Deadline
+from plansmith_client.calling.model_core import ModelCore, Wish
 from plansmith_client.errors import ClientError, InvalidInput, ServerUnavailable
-from plansmith_client.model_core import ModelCore, Wish
+from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import ArrayLike
 
-    from plansmith_client.flows import Flow
-    from plansmith_client.results import InferResult
-    from plansmith_client.servers import Server
+    from plansmith_client.calling.flows import Flow
+    from plansmith_client.calling.servers import Server
+    from plansmith_client.protocol.results import InferResult
 
 __all__ = ["SequenceCore"]
 

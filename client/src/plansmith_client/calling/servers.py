@@ -7,19 +7,19 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from plansmith_client.addresses import is_loopback
-from plansmith_client.breaker import Breaker, BreakerPolicy
+from plansmith_client.calling.breaker import Breaker, BreakerPolicy
+from plansmith_client.calling.flows import Resolve
+from plansmith_client.calling.shared_memory_sending import SharedMemory
 from plansmith_client.errors import ClientClosed, ServerUnavailable
-from plansmith_client.flows import Resolve
 from plansmith_client.shared_memory.policy import SharedMemoryPolicy
-from plansmith_client.shared_memory.sending import SharedMemory
+from plansmith_client.transports.addresses import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from plansmith_client.addresses import Address
-    from plansmith_client.connections import Connection
-    from plansmith_client.flows import Flow
+    from plansmith_client.calling.flows import Flow
+    from plansmith_client.transports.addresses import Address
+    from plansmith_client.transports.connections import Connection
 
 __all__ = ["Balance", "Server", "Servers"]
 

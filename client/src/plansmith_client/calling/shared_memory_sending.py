@@ -7,11 +7,10 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from plansmith_client.deadlines import Deadline
-from plansmith_client.device_tensors import on_host
+from plansmith_client.calling.flows import Send
 from plansmith_client.errors import ClientError, DeadlineExceeded, ServerUnavailable
-from plansmith_client.flows import NO_HEADERS, Send
-from plansmith_client.operations import (
+from plansmith_client.inputs.device_tensors import on_host
+from plansmith_client.protocol.operations import (
     ListCudaSharedMemory,
     ListSharedMemory,
     ReadServerMetadata,
@@ -24,14 +23,16 @@ from plansmith_client.operations import (
 from plansmith_client.shared_memory.cuda import CudaError, CudaRegion
 from plansmith_client.shared_memory.owners import is_abandoned
 from plansmith_client.shared_memory.regions import RegionPool, padded, sweep_files
+from plansmith_client.transports.connections import NO_HEADERS
+from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from plansmith_client.flows import Flow
-    from plansmith_client.operations import Infer, Operation, Tensor
-    from plansmith_client.results import InferResult
+    from plansmith_client.calling.flows import Flow
+    from plansmith_client.protocol.operations import Infer, Operation, Tensor
+    from plansmith_client.protocol.results import InferResult
     from plansmith_client.shared_memory.policy import SharedMemoryPolicy
     from plansmith_client.shared_memory.regions import Region
 

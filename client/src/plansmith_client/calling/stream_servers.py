@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from plansmith_client.errors import ClientClosed, ClientError, DeadlineExceeded, ServerUnavailable
 
 if TYPE_CHECKING:
-    from plansmith_client.servers import Server, Servers
+    from plansmith_client.calling.servers import Server, Servers
 
 __all__ = ["StreamServers"]
 

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plansmith_client.client import Client
 from plansmith_client.commands.image_files import ImagePreparation
 from plansmith_client.commands.input_files import read_inputs
 from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
 from plansmith_client.commands.output_files import check_output_file, write_output_file
 from plansmith_client.commands.tensor_json import json_from_result
 from plansmith_client.errors import InvalidInput
+from plansmith_client.faces.client import Client
 from plansmith_client.sampling import random_inputs
 from plansmith_client.tensors import datatype_from_numpy
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from plansmith_client.model import Model
-    from plansmith_client.results import InferResult
+    from plansmith_client.faces.model import Model
+    from plansmith_client.protocol.results import InferResult
 
 __all__ = ["infer"]
 

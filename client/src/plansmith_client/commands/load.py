@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from plansmith_client.client import Client
 from plansmith_client.commands.options import JsonOption, UrlOption  # noqa: TC001
 from plansmith_client.errors import InvalidInput
+from plansmith_client.faces.client import Client
 
 __all__ = ["load", "unload"]
 

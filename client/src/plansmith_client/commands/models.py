@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from plansmith_client.client import Client
 from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
 from plansmith_client.errors import InvalidInput, ModelNotFound, ModelNotReady
+from plansmith_client.faces.client import Client
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from plansmith_client.metadata import ModelMetadata, ModelStatus
+    from plansmith_client.protocol.metadata import ModelMetadata, ModelStatus
     from plansmith_client.tensors import TensorSpec
 
 __all__ = ["models"]

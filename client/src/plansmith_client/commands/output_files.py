@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from plansmith_client.results import InferResult
+    from plansmith_client.protocol.results import InferResult
 
 __all__ = ["check_output_file", "write_output_file"]
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plansmith_client.client import Client
 from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
 from plansmith_client.errors import ClientError, InvalidInput
-from plansmith_client.statistics import Duration
+from plansmith_client.faces.client import Client
+from plansmith_client.protocol.statistics import Duration
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from plansmith_client.statistics import ModelStatistics
+    from plansmith_client.protocol.statistics import ModelStatistics
 
 __all__ = ["stats"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from plansmith_client.tensors import datatype_from_numpy
 
 if TYPE_CHECKING:
-    from plansmith_client.results import InferResult
+    from plansmith_client.protocol.results import InferResult
 
 __all__ = ["json_from_array", "json_from_result"]
 

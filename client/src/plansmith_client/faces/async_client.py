@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.async_model import AsyncModel
-from plansmith_client.breaker import BreakerPolicy
-from plansmith_client.client_core import open_core
-from plansmith_client.client_options import ClientOptions
-from plansmith_client.drivers import AsyncDriver
-from plansmith_client.operations import IsServerLive, IsServerReady
-from plansmith_client.retries import RetryPolicy
+from plansmith_client.calling.breaker import BreakerPolicy
+from plansmith_client.calling.client_core import open_core
+from plansmith_client.calling.client_options import ClientOptions
+from plansmith_client.calling.drivers import AsyncDriver
+from plansmith_client.calling.retries import RetryPolicy
+from plansmith_client.faces.async_model import AsyncModel
+from plansmith_client.protocol.operations import IsServerLive, IsServerReady
 from plansmith_client.transports import open_async_transport
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from plansmith_client.connections import Compression
-    from plansmith_client.metadata import ModelStatus, ServerMetadata
-    from plansmith_client.observers import Observer
-    from plansmith_client.servers import Balance
+    from plansmith_client.calling.observers import Observer
+    from plansmith_client.calling.servers import Balance
+    from plansmith_client.protocol.metadata import ModelStatus, ServerMetadata
+    from plansmith_client.protocol.statistics import ModelStatistics
     from plansmith_client.shared_memory import SharedMemoryPolicy
-    from plansmith_client.statistics import ModelStatistics
+    from plansmith_client.transports.connections import Compression
 
 __all__ = ["AsyncClient"]
 

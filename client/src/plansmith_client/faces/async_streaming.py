@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from plansmith_client.calling.stream_servers import StreamServers
 from plansmith_client.errors import ClientError
-from plansmith_client.stream_servers import StreamServers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from numpy.typing import ArrayLike
 
-    from plansmith_client.deadlines import Deadline
-    from plansmith_client.drivers import AsyncDriver
-    from plansmith_client.model_core import ModelCore, Wish
-    from plansmith_client.results import InferResult
+    from plansmith_client.calling.drivers import AsyncDriver
+    from plansmith_client.calling.model_core import ModelCore, Wish
+    from plansmith_client.protocol.results import InferResult
+    from plansmith_client.transports.deadlines import Deadline
 
 __all__ = ["responses"]
 

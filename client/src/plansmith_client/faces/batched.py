@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plansmith_client.deadlines import Deadline
+from plansmith_client.calling.model_core import ModelCore, Wish
 from plansmith_client.errors import ClientError, InferenceFailed, InvalidInput
-from plansmith_client.model_core import ModelCore, Wish
-from plansmith_client.results import InferResult
+from plansmith_client.protocol.results import InferResult
+from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import ArrayLike
 
-    from plansmith_client.drivers import AsyncDriver, SyncDriver
-    from plansmith_client.flows import Flow
-    from plansmith_client.metadata import ModelMetadata
-    from plansmith_client.operations import Infer
+    from plansmith_client.calling.drivers import AsyncDriver, SyncDriver
+    from plansmith_client.calling.flows import Flow
+    from plansmith_client.protocol.metadata import ModelMetadata
+    from plansmith_client.protocol.operations import Infer
 
 __all__ = ["AsyncBatchedModel", "BatchedModel"]
 

@@ -5,27 +5,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.batching import BatchedModel
-from plansmith_client.deadlines import Deadline
-from plansmith_client.map_batches import MapOptions
-from plansmith_client.mapping import MapRun
-from plansmith_client.model_core import Wish
-from plansmith_client.sequences import ModelSequence
-from plansmith_client.streaming import responses
+from plansmith_client.calling.model_core import Wish
+from plansmith_client.faces.batched import BatchedModel
+from plansmith_client.faces.sequences import ModelSequence
+from plansmith_client.faces.streaming import responses
+from plansmith_client.mapping.batches import MapOptions
+from plansmith_client.mapping.runs import MapRun
+from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from numpy.typing import ArrayLike
 
-    from plansmith_client.classification import ClassScore
-    from plansmith_client.client_core import ClientCore
-    from plansmith_client.drivers import SyncDriver
-    from plansmith_client.metadata import ModelMetadata
-    from plansmith_client.model_core import ModelCore
-    from plansmith_client.operations import ParameterValue
-    from plansmith_client.results import InferResult
-    from plansmith_client.statistics import ModelStatistics
+    from plansmith_client.calling.client_core import ClientCore
+    from plansmith_client.calling.drivers import SyncDriver
+    from plansmith_client.calling.model_core import ModelCore
+    from plansmith_client.protocol.classification import ClassScore
+    from plansmith_client.protocol.metadata import ModelMetadata
+    from plansmith_client.protocol.operations import ParameterValue
+    from plansmith_client.protocol.results import InferResult
+    from plansmith_client.protocol.statistics import ModelStatistics
 
 __all__ = ["Model"]
 
@@ -122,7 +122,7 @@ class Model:
 
         Args:
             inputs: by name, anything that numpy takes for an array; which dtypes are taken for which datatype is
-                written in `plansmith_client.conversion`. Shapes include the batch dimension.
+                written in `plansmith_client.inputs.conversion`. Shapes include the batch dimension.
             outputs: the outputs to compute and send; by default all of them.
             request_id: an identifier that the server gives back and writes to its log.
             parameters: parameters of the request, such as Triton's `priority`.

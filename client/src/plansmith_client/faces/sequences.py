@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plansmith_client.sequence_core import SequenceCore
+from plansmith_client.calling.sequence_core import SequenceCore
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from typing_extensions import Self
 
-    from plansmith_client.drivers import SyncDriver
-    from plansmith_client.model_core import ModelCore
-    from plansmith_client.results import InferResult
+    from plansmith_client.calling.drivers import SyncDriver
+    from plansmith_client.calling.model_core import ModelCore
+    from plansmith_client.protocol.results import InferResult
 
 __all__ = ["ModelSequence"]
 

@@ -11,7 +11,7 @@ from plansmith_client.errors import InvalidInput
 from plansmith_client.shared_memory.cuda import CudaError, device_array
 
 if TYPE_CHECKING:
-    from plansmith_client.operations import Infer, Tensor
+    from plansmith_client.protocol.operations import Infer, Tensor
     from plansmith_client.shared_memory.cuda import DeviceArray
 
 __all__ = ["device_array_from", "on_host", "placeholder"]

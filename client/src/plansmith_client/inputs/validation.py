@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plansmith_client.conversion import UnfitValueError, array_from_value
-from plansmith_client.device_tensors import device_array_from, placeholder
 from plansmith_client.errors import InvalidInput
-from plansmith_client.operations import ParameterValue, Tensor
+from plansmith_client.inputs.conversion import UnfitValueError, array_from_value
+from plansmith_client.inputs.device_tensors import device_array_from, placeholder
+from plansmith_client.protocol.operations import ParameterValue, Tensor
 from plansmith_client.tensors import datatype_from_numpy
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from plansmith_client.metadata import ModelMetadata
+    from plansmith_client.protocol.metadata import ModelMetadata
     from plansmith_client.tensors import TensorSpec
 
 __all__ = ["bind_inputs", "check_inputs", "check_outputs", "check_parameters", "check_text", "is_whole"]
@@ -55,8 +55,8 @@ def check_inputs(metadata: ModelMetadata, inputs: Mapping[str, ArrayLike]) -> tu
     A model that declares no inputs, as some servers other than Triton allow, is sent what is given as it is.
 
     Raises:
-        InvalidInput: a name is unknown or missing, a dtype does not fit by the rule of `plansmith_client.conversion`,
-            a shape does not match, or batch dimensions differ or are 0. A batch larger than max_batch_size is not
+        InvalidInput: a name is unknown or missing, a dtype does not fit by the rule of
+            `plansmith_client.inputs.conversion`, a shape does not match, or batch dimensions differ or are 0. A batch larger than max_batch_size is not
             refused: it is sent in parts.
     """
     if not metadata.inputs:

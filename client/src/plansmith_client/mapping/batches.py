@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plansmith_client.calling.model_core import ModelCore, Wish
 from plansmith_client.errors import ClientError, InvalidInput
-from plansmith_client.model_core import ModelCore, Wish
-from plansmith_client.validation import bind_inputs, is_whole
+from plansmith_client.inputs.validation import bind_inputs, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from plansmith_client.metadata import ModelMetadata
-    from plansmith_client.operations import Infer
+    from plansmith_client.protocol.metadata import ModelMetadata
+    from plansmith_client.protocol.operations import Infer
 
 __all__ = ["Batch", "MapOptions", "make_batcher"]
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.errors import ClientError, InvalidInput
-from plansmith_client.splitting import join_results
+from plansmith_client.protocol.splitting import join_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy as np
 
-    from plansmith_client.results import InferResult
+    from plansmith_client.protocol.results import InferResult
 
 __all__ = ["MappedItem", "Piece", "items_of", "join_pieces"]
 

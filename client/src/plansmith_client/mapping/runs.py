@@ -8,19 +8,19 @@ from collections import deque
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.deadlines import Deadline
-from plansmith_client.map_batches import make_batcher
-from plansmith_client.map_scoring import Pace, score
-from plansmith_client.mapped import MappedItem, Piece, items_of, join_pieces
-from plansmith_client.progress import progress_of
+from plansmith_client.mapping.batches import make_batcher
+from plansmith_client.mapping.mapped import MappedItem, Piece, items_of, join_pieces
+from plansmith_client.mapping.progress import progress_of
+from plansmith_client.mapping.scoring import Pace, score
+from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from plansmith_client.drivers import AsyncDriver, SyncDriver
-    from plansmith_client.map_batches import Batch, MapOptions
-    from plansmith_client.model_core import ModelCore
-    from plansmith_client.results import InferResult
+    from plansmith_client.calling.drivers import AsyncDriver, SyncDriver
+    from plansmith_client.calling.model_core import ModelCore
+    from plansmith_client.mapping.batches import Batch, MapOptions
+    from plansmith_client.protocol.results import InferResult
 
 __all__ = ["AsyncMapRun", "MapRun"]
 

@@ -6,19 +6,19 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from plansmith_client.calling.flows import Pause
+from plansmith_client.calling.retries import RetryPolicy
 from plansmith_client.errors import ClientError, DeadlineExceeded, InferenceFailed, InvalidInput, ServerOverloaded
-from plansmith_client.flows import Pause
-from plansmith_client.map_batches import Batch
-from plansmith_client.mapped import Piece
-from plansmith_client.retries import RetryPolicy
-from plansmith_client.splitting import join_results
+from plansmith_client.mapping.batches import Batch
+from plansmith_client.mapping.mapped import Piece
+from plansmith_client.protocol.splitting import join_results
 
 if TYPE_CHECKING:
-    from plansmith_client.deadlines import Deadline
-    from plansmith_client.flows import Flow
-    from plansmith_client.model_core import ModelCore
-    from plansmith_client.operations import Infer, Tensor
-    from plansmith_client.results import InferResult
+    from plansmith_client.calling.flows import Flow
+    from plansmith_client.calling.model_core import ModelCore
+    from plansmith_client.protocol.operations import Infer, Tensor
+    from plansmith_client.protocol.results import InferResult
+    from plansmith_client.transports.deadlines import Deadline
 
 __all__ = ["Pace", "score"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from plansmith_client.errors import ProtocolError
 
 if TYPE_CHECKING:
-    from plansmith_client.results import InferResult
+    from plansmith_client.protocol.results import InferResult
 
 __all__ = ["ClassScore", "classes_from_result"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from plansmith_client.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
-from plansmith_client.results import InferResult
-from plansmith_client.statistics import ModelStatistics
+from plansmith_client.protocol.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
+from plansmith_client.protocol.results import InferResult
+from plansmith_client.protocol.statistics import ModelStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plansmith_client.errors import ProtocolError
-from plansmith_client.results import InferResult
+from plansmith_client.protocol.results import InferResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from plansmith_client.operations import Tensor
+    from plansmith_client.protocol.operations import Tensor
 
 __all__ = ["join_results", "split_tensors"]
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
-    from plansmith_client.addresses import Address
-    from plansmith_client.connections import Connection
-    from plansmith_client.deadlines import Deadline
-    from plansmith_client.operations import Answer_co, Infer, Operation
-    from plansmith_client.results import InferResult
+    from plansmith_client.protocol.operations import Answer_co, Infer, Operation
+    from plansmith_client.protocol.results import InferResult
+    from plansmith_client.transports.addresses import Address
+    from plansmith_client.transports.connections import Connection
+    from plansmith_client.transports.deadlines import Deadline
 
 __all__ = ["AsyncTransport", "Transport", "open_async_transport", "open_transport"]
 
@@ -77,10 +77,10 @@ def open_transport(address: Address, connection: Connection | None = None) -> Tr
         InvalidInput: a certificate cannot be read.
     """
     if address.scheme in ("grpc", "grpcs"):
-        from plansmith_client.transports.grpc_transport import GrpcTransport  # noqa: PLC0415
+        from plansmith_client.transports.grpc.transport import GrpcTransport  # noqa: PLC0415
 
         return GrpcTransport(address, connection)
-    from plansmith_client.transports.http_transport import HttpTransport  # noqa: PLC0415
+    from plansmith_client.transports.http.transport import HttpTransport  # noqa: PLC0415
 
     return HttpTransport(address, connection)
 
@@ -92,9 +92,9 @@ def open_async_transport(address: Address, connection: Connection | None = None)
         InvalidInput: a certificate cannot be read, or the URL is HTTP and aiohttp is not installed.
     """
     if address.scheme in ("grpc", "grpcs"):
-        from plansmith_client.transports.grpc_aio_transport import GrpcAioTransport  # noqa: PLC0415
+        from plansmith_client.transports.grpc.aio_transport import GrpcAioTransport  # noqa: PLC0415
 
         return GrpcAioTransport(address, connection)
-    from plansmith_client.transports.http_aio_transport import HttpAioTransport  # noqa: PLC0415
+    from plansmith_client.transports.http.aio_transport import HttpAioTransport  # noqa: PLC0415
 
     return HttpAioTransport(address, connection)

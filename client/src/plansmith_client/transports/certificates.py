@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from plansmith_client.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from plansmith_client.connections import Connection
+    from plansmith_client.transports.connections import Connection
 
 __all__ = ["trusting_context"]
 

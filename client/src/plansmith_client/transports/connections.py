@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from plansmith_client.addresses import is_loopback
 from plansmith_client.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
-    from plansmith_client.addresses import Address
-    from plansmith_client.client_options import ClientOptions
+__all__ = ["NO_HEADERS", "Compression", "Connection", "checked_headers", "checked_token"]
 
-__all__ = ["Compression", "Connection", "connection_from"]
-
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 Compression = Literal["gzip", "deflate"]
 
 # RFC 9110: a field name is a token. What HTTP and gRPC set themselves is not the caller's.
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
-_HOST_NAME = re.compile(r"[A-Za-z0-9._:-]+")
 _OWN_HEADERS = {
     *("host", "connection", "content-length", "content-type", "content-encoding", "accept-encoding", "te"),
     *("transfer-encoding", "inference-header-content-length", "user-agent"),
@@ -64,7 +59,7 @@ class Connection:
         """
         headers = {**self.headers, **more}
         if self.make_token is not None:
-            headers["authorization"] = f"Bearer {_checked_token(self.make_token())}"
+            headers["authorization"] = f"Bearer {checked_token(self.make_token())}"
         return headers
 
     def read_pem(self, path: Path | None) -> bytes | None:
@@ -79,96 +74,24 @@ class Connection:
             raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> Connection:
-    """What the options say, and the environment where they say nothing.
-
-    The environment: PLANSMITH_TOKEN, PLANSMITH_TOKEN_FILE (read anew for each call, since such tokens are renewed),
-    PLANSMITH_HEADERS (a JSON object; a header among the options wins), PLANSMITH_CA_FILE, PLANSMITH_CERTIFICATE_FILE,
-    PLANSMITH_KEY_FILE.
+def checked_token(token: object) -> str:
+    """The token, as it may stand in a header.
 
     Raises:
-        InvalidInput: one of them is not what it should be, or a token would travel unencrypted to another machine.
+        InvalidInput: it may not.
     """
-    certificate, key = _file("CERTIFICATE_FILE", options.certificate_file), _file("KEY_FILE", options.key_file)
-    if (certificate is None) != (key is None):
-        raise InvalidInput("Mutual TLS needs both certificate_file and key_file; one of them is missing")
-    compression, channels, server_name = options.compression, options.channels, options.server_name
-    if compression not in (None, "gzip", "deflate"):
-        raise InvalidInput(f"compression={compression!r} is not one of 'gzip', 'deflate' and None")
-    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
-        raise InvalidInput(f"channels={channels!r} is not a number of connections from 1")
-    if server_name is not None and not (isinstance(server_name, str) and _HOST_NAME.fullmatch(server_name)):
-        raise InvalidInput(f"server_name={server_name!r} is not the name of a host")
-    make_token = _token_maker(options.token)
-    if make_token is not None and not options.token_over_plaintext:
-        for address in addresses:
-            if address.scheme in ("grpc", "http") and not is_loopback(address.host):
-                raise InvalidInput(
-                    f"The token would travel unencrypted to {address.url}: use grpcs:// or https://, or say "
-                    "token_over_plaintext=True where the network itself encrypts"
-                )
-    return Connection(
-        _file("CA_FILE", options.ca_file),
-        certificate,
-        key,
-        server_name,
-        make_token,
-        {**_checked_headers(_environment_headers()), **_checked_headers(options.headers or {})},
-        compression,
-        channels,
-    )
-
-
-def _file(variable: str, given: str | Path | None) -> Path | None:
-    path = os.fspath(given) if given is not None else os.environ.get(f"PLANSMITH_{variable}")
-    if not path:
-        return None
-    if not Path(path).is_file():
-        raise InvalidInput(f"{path} is no file: give {variable.lower()}= a file in PEM format")
-    return Path(path)
-
-
-def _environment_headers() -> dict[str, str]:
-    text = os.environ.get("PLANSMITH_HEADERS")
-    if not text:
-        return {}
-    try:
-        headers = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        # Without its text: headers hold keys.
-        raise InvalidInput("PLANSMITH_HEADERS is not JSON: an object of names and values is expected") from error
-    if not isinstance(headers, dict):
-        raise InvalidInput("PLANSMITH_HEADERS is not a JSON object of names and values")
-    return headers
-
-
-def _token_maker(token: str | Callable[[], str] | None) -> Callable[[], str] | None:
-    if callable(token):
-        return token
-    if token is None and (path := os.environ.get("PLANSMITH_TOKEN_FILE")):
-        return lambda: _read_token(Path(path))
-    fixed = os.environ.get("PLANSMITH_TOKEN") if token is None else token
-    if not fixed:
-        return None
-    checked = _checked_token(fixed)
-    return lambda: checked
-
-
-def _read_token(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"The token in {path} (PLANSMITH_TOKEN_FILE) cannot be read") from error
-
-
-def _checked_token(token: object) -> str:
     if not isinstance(token, str) or not token or " " in token or not _HEADER_VALUE.fullmatch(token):
         # Not repeated here: messages end up in logs.
         raise InvalidInput("The token is not a string of printable ASCII characters without spaces")
     return token
 
 
-def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The caller's headers with their names in lower case, as both protocols take them.
+
+    Raises:
+        InvalidInput: a name or a value cannot be sent, or is the client's own to set.
+    """
     checked: dict[str, str] = {}
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):

@@ -21,7 +21,7 @@ from plansmith_client.errors import (
     ServerOverloaded,
     ServerUnavailable,
 )
-from plansmith_client.operations import Infer, LoadModel, ModelOperation, Operation
+from plansmith_client.protocol.operations import Infer, LoadModel, ModelOperation, Operation
 
 __all__ = [
     "STATUS_CODES",

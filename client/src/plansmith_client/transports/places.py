@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from plansmith_client.operations import SharedPlace
+    from plansmith_client.protocol.operations import SharedPlace
 
 __all__ = ["place_parameters"]
 

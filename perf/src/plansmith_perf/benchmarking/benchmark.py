@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plansmith_client import Client
-from plansmith_client.addresses import Address
-from plansmith_perf.environment import describe_environment
+from plansmith_client.transports.addresses import Address
+from plansmith_perf.benchmarking.generators import with_own_workers, with_perf_analyzer
 from plansmith_perf.errors import LoadTestMisconfigured, PerfError
-from plansmith_perf.generators import with_own_workers, with_perf_analyzer
-from plansmith_perf.results import LoadTestResult
-from plansmith_perf.samples import make_requests
+from plansmith_perf.load.samples import make_requests
+from plansmith_perf.results.documents import LoadTestResult
+from plansmith_perf.results.environment import describe_environment
 from plansmith_perf.slo import highest_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from plansmith_perf.benchmark_options import BenchmarkOptions
-    from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop, SloOutcome
+    from plansmith_perf.benchmarking.options import BenchmarkOptions
+    from plansmith_perf.results.documents import ClosedLoop, Measurement, OpenLoop, SloOutcome
 
 __all__ = ["run_benchmark"]
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from plansmith_client.addresses import Address
+from plansmith_client.transports.addresses import Address
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.encoding import write_requests
 from plansmith_perf.load.measuring import Target, measure
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plansmith_client import Model
-    from plansmith_perf.benchmark_options import BenchmarkOptions
+    from plansmith_perf.benchmarking.options import BenchmarkOptions
     from plansmith_perf.load.measuring import MeasuringOptions
-    from plansmith_perf.requests import CheckedRequest
-    from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop
+    from plansmith_perf.load.requests import CheckedRequest
+    from plansmith_perf.results.documents import ClosedLoop, Measurement, OpenLoop
 
 __all__ = ["LoadGenerator", "with_own_workers", "with_perf_analyzer"]
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plansmith_perf.load.measuring import MeasuringOptions
-    from plansmith_perf.results import ClosedLoop, OpenLoop
+    from plansmith_perf.results.documents import ClosedLoop, OpenLoop
     from plansmith_perf.slo import Slo
 
 __all__ = ["BenchmarkOptions"]

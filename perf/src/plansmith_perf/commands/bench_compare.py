@@ -9,20 +9,20 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from plansmith_build.repository import ModelRepository
+from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
 from plansmith_perf.commands.option_ranges import check_not_negative, check_positive
 from plansmith_perf.commands.output_files import check_output, write_output
+from plansmith_perf.comparing.catalogue import baseline_of, choose_peers
+from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
+from plansmith_perf.comparing.display import show_comparison
+from plansmith_perf.comparing.driving import RoundOptions
+from plansmith_perf.comparing.local_peers import peers_for_a_gpu
+from plansmith_perf.comparing.server_peers import configuration_peers
 from plansmith_perf.load.measuring import default_workers
-from plansmith_perf.peers.catalogue import baseline_of, choose_peers
-from plansmith_perf.peers.comparing import ComparisonOptions, run_comparison
-from plansmith_perf.peers.display import show_comparison
-from plansmith_perf.peers.driving import RoundOptions
-from plansmith_perf.peers.local_peers import peers_for_a_gpu
-from plansmith_perf.peers.server_peers import configuration_peers
 
 if TYPE_CHECKING:
-    from plansmith_perf.peers.results import Comparison
+    from plansmith_perf.comparing.results import Comparison
 
 __all__ = ["compare"]
 

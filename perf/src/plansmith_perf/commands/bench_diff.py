@@ -14,10 +14,10 @@ from rich.table import Table
 from plansmith_client.commands.options import JsonOption  # noqa: TC001
 from plansmith_perf.commands.bench_table import name_of
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.results import read_result
+from plansmith_perf.results.documents import read_result
 
 if TYPE_CHECKING:
-    from plansmith_perf.differences import Change, Difference
+    from plansmith_perf.results.differences import Change, Difference
 
 __all__ = ["diff"]
 
@@ -37,7 +37,7 @@ def diff(
 ) -> None:
     """Compare two results, and tell a difference from noise."""
     # scipy takes as long to import as the other commands take to start.
-    from plansmith_perf.differences import difference  # noqa: PLC0415
+    from plansmith_perf.results.differences import difference  # noqa: PLC0415
 
     limit = _share(fail_if_slower) if fail_if_slower is not None else None
     found = difference(read_result(before), read_result(after))

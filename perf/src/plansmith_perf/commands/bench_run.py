@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from plansmith_client.commands.options import JsonOption, UrlOption  # noqa: TC001
-from plansmith_perf.benchmark import run_benchmark
-from plansmith_perf.benchmark_options import BenchmarkOptions
+from plansmith_perf.benchmarking.benchmark import run_benchmark
+from plansmith_perf.benchmarking.options import BenchmarkOptions
 from plansmith_perf.commands.bench_table import name_of, show_result
 from plansmith_perf.commands.option_ranges import (
     check_not_negative,
@@ -23,7 +23,7 @@ from plansmith_perf.commands.output_files import check_output, write_output
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
 from plansmith_perf.report import check_report_path, write_report
-from plansmith_perf.results import ClosedLoop, LoadTestResult, OpenLoop
+from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, OpenLoop
 from plansmith_perf.slo import Slo
 
 __all__ = ["run"]

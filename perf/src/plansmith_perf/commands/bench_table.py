@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from plansmith_perf.results import ClosedLoop, LoadTestResult, Measurement, OpenLoop, by_load
+from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, Measurement, OpenLoop, by_load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from plansmith_perf.comparing.stacking import batch_sizes
 from plansmith_perf.errors import WrongAnswer
-from plansmith_perf.peers.stacking import batch_sizes
-from plansmith_perf.requests import CheckedRequest, check_answer, relative_difference
+from plansmith_perf.load.requests import CheckedRequest, check_answer, relative_difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +70,7 @@ def compare_answers(
         at_once: requests in flight under load.
         reduced_precision: whether the build allowed it to be less exact: then at least 99 % of the rows must have
             their greatest value where the reference has it.
-        tolerance: otherwise; see `plansmith_perf.requests.check_answer`.
+        tolerance: otherwise; see `plansmith_perf.load.requests.check_answer`.
 
     Raises:
         Exception: what `ask` raises.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from plansmith_perf.comparing.local_peers import CLIENT_PEERS, ENGINE_PEERS
+from plansmith_perf.comparing.server_peers import DEFAULT_TRITON, OWN, SERVER_PEERS
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.peers.local_peers import CLIENT_PEERS, ENGINE_PEERS
-from plansmith_perf.peers.server_peers import DEFAULT_TRITON, OWN, SERVER_PEERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plansmith_perf.peers.peer import Peer
+    from plansmith_perf.comparing.peer import Peer
 
 __all__ = ["PEERS", "baseline_of", "choose_peers"]
 

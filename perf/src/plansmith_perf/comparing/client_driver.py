@@ -1,4 +1,4 @@
-"""A client library under load: `python -m plansmith_perf.peers.client_driver PLAN`.
+"""A client library under load: `python -m plansmith_perf.comparing.client_driver PLAN`.
 
 One process with as many threads, or tasks of asyncio, as there are to be requests in flight; each sends its next
 request when it has the answer to the last one, as arrays.
@@ -14,11 +14,7 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from plansmith_perf.errors import PerfError
-from plansmith_perf.load.encoded_requests import RIGHT, WRONG_ANSWER, one_line
-from plansmith_perf.load.recording import RequestLog, write_logs
-from plansmith_perf.load.worker import WorkerPlan
-from plansmith_perf.peers.client_calls import (
+from plansmith_perf.comparing.client_calls import (
     AsyncCall,
     Call,
     ClientKind,
@@ -26,8 +22,12 @@ from plansmith_perf.peers.client_calls import (
     open_async_call,
     open_calls,
 )
-from plansmith_perf.peers.conversation import read_arrays, wait_for_start
-from plansmith_perf.requests import check_answer
+from plansmith_perf.comparing.conversation import read_arrays, wait_for_start
+from plansmith_perf.errors import PerfError
+from plansmith_perf.load.encoded_requests import RIGHT, WRONG_ANSWER, one_line
+from plansmith_perf.load.recording import RequestLog, write_logs
+from plansmith_perf.load.requests import check_answer
+from plansmith_perf.load.worker import WorkerPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ class ClientPlan(WorkerPlan):
         outputs: their names.
     """
 
-    module: ClassVar[str] = "plansmith_perf.peers.client_driver"
+    module: ClassVar[str] = "plansmith_perf.comparing.client_driver"
 
     kind: ClientKind
     model: str

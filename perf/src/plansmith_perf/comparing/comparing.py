@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.errors import BuildError
 from plansmith_client import ClientError
-from plansmith_perf.environment import describe_environment
+from plansmith_perf.comparing.answers import Agreement, compare_answers
+from plansmith_perf.comparing.driving import Contestant, RoundOptions, measure_round
+from plansmith_perf.comparing.peer import PeerUnavailable
+from plansmith_perf.comparing.results import Comparison, PeerResult, PeerStatus
+from plansmith_perf.comparing.subject import Subject, open_subject
 from plansmith_perf.errors import PerfError, WrongAnswer
 from plansmith_perf.load.encoded_requests import WRONG_ANSWER, one_line
-from plansmith_perf.peers.answers import Agreement, compare_answers
-from plansmith_perf.peers.driving import Contestant, RoundOptions, measure_round
-from plansmith_perf.peers.peer import PeerUnavailable
-from plansmith_perf.peers.results import Comparison, PeerResult, PeerStatus
-from plansmith_perf.peers.subject import Subject, open_subject
+from plansmith_perf.results.environment import describe_environment
 from plansmith_server.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from plansmith_perf.peers.peer import Peer
-    from plansmith_perf.results import Measurement
+    from plansmith_perf.comparing.peer import Peer
+    from plansmith_perf.results.documents import Measurement
 
 __all__ = ["ComparisonOptions", "run_comparison"]
 
@@ -44,7 +44,7 @@ class ComparisonOptions:
         samples: file of real inputs, or None for random values.
         distinct_inputs: at most so many different requests are compared.
         seed: of random values.
-        tolerance: see `plansmith_perf.requests.check_answer`.
+        tolerance: see `plansmith_perf.load.requests.check_answer`.
         notes: to be kept with the result.
     """
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from plansmith_perf.requests import CheckedRequest
+    from plansmith_perf.load.requests import CheckedRequest
 
 __all__ = ["read_arrays", "wait_for_start", "write_arrays"]
 

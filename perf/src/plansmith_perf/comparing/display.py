@@ -8,11 +8,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from plansmith_perf.comparing.results import median_latency, median_throughput, paired_ratio
 from plansmith_perf.load.analysis import samples_needed
-from plansmith_perf.peers.results import median_latency, median_throughput, paired_ratio
 
 if TYPE_CHECKING:
-    from plansmith_perf.peers.results import Comparison, PeerResult
+    from plansmith_perf.comparing.results import Comparison, PeerResult
 
 __all__ = ["PAIRS", "show_comparison"]
 

@@ -12,7 +12,7 @@ from plansmith_perf.load.analysis import shares_per_second
 from plansmith_perf.load.processes import Workers
 from plansmith_perf.load.summary import summarize
 from plansmith_perf.load.watching import Watch
-from plansmith_perf.results import ClosedLoop
+from plansmith_perf.results.documents import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     import psutil
     from numpy.typing import NDArray
 
+    from plansmith_perf.comparing.answers import Agreement
     from plansmith_perf.load.server_side import Counters
     from plansmith_perf.load.worker import WorkerPlan
-    from plansmith_perf.peers.answers import Agreement
-    from plansmith_perf.results import Measurement
+    from plansmith_perf.results.documents import Measurement
 
 __all__ = ["Contestant", "RoundOptions", "measure_round"]
 

@@ -1,4 +1,4 @@
-"""A model in process under load: `python -m plansmith_perf.peers.engine_driver PLAN`.
+"""A model in process under load: `python -m plansmith_perf.comparing.engine_driver PLAN`.
 
 As many requests as are to be in flight are computed in calls of `stack` requests each, over and over; the time of a
 request is that of its call.
@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from plansmith_perf.comparing.conversation import read_arrays, wait_for_start
+from plansmith_perf.comparing.engines import Compute, EngineSpec, load_engine
+from plansmith_perf.comparing.stacking import answers_of, stack_requests
 from plansmith_perf.errors import PerfError
 from plansmith_perf.load.encoded_requests import RIGHT, WRONG_ANSWER, one_line
 from plansmith_perf.load.recording import RequestLog, write_logs
+from plansmith_perf.load.requests import check_answer
 from plansmith_perf.load.worker import WorkerPlan
-from plansmith_perf.peers.conversation import read_arrays, wait_for_start
-from plansmith_perf.peers.engines import Compute, EngineSpec, load_engine
-from plansmith_perf.peers.stacking import answers_of, stack_requests
-from plansmith_perf.requests import check_answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ class EnginePlan(CallsPlan):
         engine: what computes.
     """
 
-    module: ClassVar[str] = "plansmith_perf.peers.engine_driver"
+    module: ClassVar[str] = "plansmith_perf.comparing.engine_driver"
 
     engine: EngineSpec
 

@@ -14,7 +14,7 @@ from google.protobuf import json_format
 from pydantic import BaseModel, ConfigDict
 from tritonclient.grpc import model_config_pb2
 
-from plansmith_build.linting.context import backend_of
+from plansmith_build.repository.linting.context import backend_of
 from plansmith_perf.errors import PerfError
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from plansmith_perf.peers.client_calls import ClientKind, is_async, open_async_call, open_calls
-from plansmith_perf.peers.client_driver import ClientPlan
-from plansmith_perf.peers.conversation import write_arrays
-from plansmith_perf.peers.server_contestants import LOADED_REQUESTS, in_threads
-from plansmith_perf.peers.stacking import answers_of, best_stack, stack_requests
+from plansmith_perf.comparing.client_calls import ClientKind, is_async, open_async_call, open_calls
+from plansmith_perf.comparing.client_driver import ClientPlan
+from plansmith_perf.comparing.conversation import write_arrays
+from plansmith_perf.comparing.server_contestants import LOADED_REQUESTS, in_threads
+from plansmith_perf.comparing.stacking import answers_of, best_stack, stack_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     import psutil
     from numpy.typing import NDArray
 
+    from plansmith_perf.comparing.answers import Agreement
+    from plansmith_perf.comparing.driving import RoundOptions
+    from plansmith_perf.comparing.engine_driver import CallsPlan
+    from plansmith_perf.comparing.engines import Compute
+    from plansmith_perf.comparing.subject import Subject
     from plansmith_perf.load.server_side import Counters
     from plansmith_perf.load.worker import WorkerPlan
-    from plansmith_perf.peers.answers import Agreement
-    from plansmith_perf.peers.driving import RoundOptions
-    from plansmith_perf.peers.engine_driver import CallsPlan
-    from plansmith_perf.peers.engines import Compute
-    from plansmith_perf.peers.subject import Subject
 
 __all__ = ["ClientContestant", "EngineContestant"]
 

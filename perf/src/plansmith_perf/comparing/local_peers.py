@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from plansmith_build.linting.context import backend_of
-from plansmith_perf.peers.engine_driver import EnginePlan
-from plansmith_perf.peers.engines import load_engine, packages_of, spec_of
-from plansmith_perf.peers.local_contestants import ClientContestant, EngineContestant
-from plansmith_perf.peers.peer import Opener, Peer, PeerUnavailable
-from plansmith_perf.peers.server_openers import family_of
-from plansmith_perf.peers.server_peers import computes_as_served
-from plansmith_server.gpu import gpu_is_usable
+from plansmith_build.repository.linting.context import backend_of
+from plansmith_perf.comparing.engine_driver import EnginePlan
+from plansmith_perf.comparing.engines import load_engine, packages_of, spec_of
+from plansmith_perf.comparing.local_contestants import ClientContestant, EngineContestant
+from plansmith_perf.comparing.peer import Opener, Peer, PeerUnavailable
+from plansmith_perf.comparing.server_openers import family_of
+from plansmith_perf.comparing.server_peers import computes_as_served
+from plansmith_server.launcher.gpu import gpu_is_usable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from plansmith_perf.peers.client_calls import ClientKind
-    from plansmith_perf.peers.driving import Contestant
-    from plansmith_perf.peers.engines import EngineKind
-    from plansmith_perf.peers.subject import Subject
+    from plansmith_perf.comparing.client_calls import ClientKind
+    from plansmith_perf.comparing.driving import Contestant
+    from plansmith_perf.comparing.engines import EngineKind
+    from plansmith_perf.comparing.subject import Subject
 
 __all__ = ["CLIENT_PEERS", "ENGINE_PEERS", "IN_PROCESS", "peers_for_a_gpu"]
 

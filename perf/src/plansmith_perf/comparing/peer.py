@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from plansmith_perf.comparing.driving import Contestant
+from plansmith_perf.comparing.subject import Subject
 from plansmith_perf.errors import PerfError
-from plansmith_perf.peers.driving import Contestant
-from plansmith_perf.peers.subject import Subject
 
 if TYPE_CHECKING:
-    from plansmith_perf.peers.results import PeerKind
+    from plansmith_perf.comparing.results import PeerKind
 
 __all__ = ["Opener", "Peer", "PeerUnavailable"]
 
@@ -31,7 +31,7 @@ class Peer:
     Attributes:
         key: its name on the command line.
         name: its name in the result.
-        kind: see `plansmith_perf.peers.results`.
+        kind: see `plansmith_perf.comparing.results`.
         setup: in one line.
         source: address of the page that recommends it.
         open: starts it.

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.analysis import samples_needed
-from plansmith_perf.results import Environment, Measurement  # noqa: TC001 - pydantic reads the annotations
+from plansmith_perf.results.documents import Environment, Measurement  # noqa: TC001 - pydantic reads the annotations
 
 if TYPE_CHECKING:
     from pathlib import Path

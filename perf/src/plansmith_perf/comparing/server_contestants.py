@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from plansmith_client import Client
-    from plansmith_perf.peers.answers import Agreement
-    from plansmith_perf.peers.driving import RoundOptions
-    from plansmith_perf.peers.subject import Subject
+    from plansmith_perf.comparing.answers import Agreement
+    from plansmith_perf.comparing.driving import RoundOptions
+    from plansmith_perf.comparing.subject import Subject
 
 __all__ = ["LOADED_REQUESTS", "ProtocolContestant", "in_threads", "plan_values"]
 

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import psutil
 from tritonclient.grpc import model_config_pb2
 
-from plansmith_build.config import text_from_config
-from plansmith_build.filesystem import mirror
-from plansmith_build.linting.context import backend_of
-from plansmith_build.repository import CONFIG
+from plansmith_build.repository.config import text_from_config
+from plansmith_build.repository.filesystem import mirror
+from plansmith_build.repository.linting.context import backend_of
+from plansmith_build.repository.model_repository import CONFIG
 from plansmith_client import Client
-from plansmith_perf.peers.server_contestants import ProtocolContestant
+from plansmith_perf.comparing.server_contestants import ProtocolContestant
 from plansmith_server import ServerOptions, TritonServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from plansmith_perf.peers.subject import Subject
+    from plansmith_perf.comparing.subject import Subject
 
 __all__ = ["default_triton", "family_of", "open_configuration", "open_plansmith", "protocol_contestant"]
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plansmith_build.repository import CONFIG, CONFIGS
+from plansmith_build.repository.model_repository import CONFIG, CONFIGS
+from plansmith_perf.comparing.peer import Peer
+from plansmith_perf.comparing.server_openers import default_triton, open_configuration, open_plansmith
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.peers.peer import Peer
-from plansmith_perf.peers.server_openers import default_triton, open_configuration, open_plansmith
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plansmith_build.repository import RepositoryModel
-    from plansmith_perf.peers.subject import Subject
+    from plansmith_build.repository.model_repository import RepositoryModel
+    from plansmith_perf.comparing.subject import Subject
 
 __all__ = ["DEFAULT_TRITON", "OWN", "SERVER_PEERS", "computes_as_served", "configuration_peers"]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from plansmith_perf.peers.engines import Compute
+    from plansmith_perf.comparing.engines import Compute
 
 __all__ = ["answers_of", "batch_sizes", "best_stack", "stack_requests"]
 

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 
-from plansmith_build.linting.context import backend_of, model_files
-from plansmith_build.manifest import read_manifest
-from plansmith_build.repository import CONFIG, MANIFEST, ModelRepository
+from plansmith_build.repository.linting.context import backend_of, model_files
+from plansmith_build.repository.manifest import read_manifest
+from plansmith_build.repository.model_repository import CONFIG, MANIFEST, ModelRepository
 from plansmith_client import Client
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.requests import CheckedRequest
-from plansmith_perf.samples import make_requests
+from plansmith_perf.load.requests import CheckedRequest
+from plansmith_perf.load.samples import make_requests
 from plansmith_perf.tuning.variants import read_configs, variants_of
 from plansmith_server import ServerOptions, TritonServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from plansmith_build.repository import RepositoryModel
+    from plansmith_build.repository.model_repository import RepositoryModel
     from plansmith_client import ModelMetadata
 
 __all__ = ["Subject", "open_subject"]
@@ -49,7 +49,7 @@ class Subject:
         server: plansmith's own.
         requests: the inputs, and ONNX Runtime's answers in FP32 with the portable file.
         batch_size: rows a request.
-        tolerance: see `plansmith_perf.requests.check_answer`.
+        tolerance: see `plansmith_perf.load.requests.check_answer`.
         folder: temporary, for whatever peers need; goes at the end.
     """
 
@@ -120,7 +120,7 @@ def open_subject(
         distinct_inputs: at most so many different requests.
         batch_size: rows a request.
         seed: of random values.
-        tolerance: see `plansmith_perf.requests.check_answer`.
+        tolerance: see `plansmith_perf.load.requests.check_answer`.
 
     Raises:
         LoadTestMisconfigured: the model cannot be compared, or the options do not fit it.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from tritonclient.grpc import service_pb2
 
-from plansmith_client.operations import Infer
-from plansmith_client.transports.grpc_wire import RPCS
+from plansmith_client.protocol.operations import Infer
+from plansmith_client.transports.grpc.wire import RPCS
 from plansmith_perf.load.encoded_requests import RIGHT, judge, one_line
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from plansmith_client.addresses import Address
+    from plansmith_client.transports.addresses import Address
     from plansmith_perf.load.encoded_requests import EncodedRequest
 
 __all__ = ["AioSender"]
@@ -58,7 +58,7 @@ class AioSender:
         address: of scheme `grpc` or `grpcs`; the latter trusts the authorities in the file that the environment
             variable GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names, else those that gRPC brings.
         timeout: seconds that a request may take; the server is told.
-        tolerance: see `plansmith_perf.requests.check_answer`.
+        tolerance: see `plansmith_perf.load.requests.check_answer`.
     """
 
     def __init__(self, address: Address, *, timeout: float, tolerance: float) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from plansmith_perf.results import Distribution
+    from plansmith_perf.results.documents import Distribution
 
 __all__ = ["Records", "answers_per_second", "distribution", "samples_needed", "shares_per_second"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from plansmith_perf.results import OpenLoop
+    from plansmith_perf.results.documents import OpenLoop
 
 __all__ = ["due_times", "schedule"]
 

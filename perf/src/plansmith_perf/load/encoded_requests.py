@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from plansmith_client.errors import ClientError
 from plansmith_perf.errors import PerfError
-from plansmith_perf.requests import check_answer
+from plansmith_perf.load.requests import check_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from tritonclient.grpc import service_pb2
 
-from plansmith_client.codecs import binary_from_array
-from plansmith_client.operations import Infer
+from plansmith_client.inputs.validation import check_inputs
+from plansmith_client.protocol.codecs import binary_from_array
+from plansmith_client.protocol.operations import Infer
 from plansmith_client.tensors import datatype_from_numpy
-from plansmith_client.transports.grpc_wire import RPCS
-from plansmith_client.transports.http_wire import infer_request
-from plansmith_client.validation import check_inputs
+from plansmith_client.transports.grpc.wire import RPCS
+from plansmith_client.transports.http.wire import infer_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from plansmith_client import Model
-    from plansmith_perf.requests import CheckedRequest
+    from plansmith_perf.load.requests import CheckedRequest
 
 __all__ = ["write_requests"]
 

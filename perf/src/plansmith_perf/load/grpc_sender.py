@@ -17,8 +17,8 @@ from urllib.parse import unquote
 import grpc
 from tritonclient.grpc import service_pb2
 
-from plansmith_client.operations import Infer
-from plansmith_client.transports.grpc_wire import RPCS
+from plansmith_client.protocol.operations import Infer
+from plansmith_client.transports.grpc.wire import RPCS
 from plansmith_perf.load.encoded_requests import RIGHT, judge, one_line
 from plansmith_perf.load.http2 import Http2Connection, Http2Error
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from plansmith_client.addresses import Address
+    from plansmith_client.transports.addresses import Address
     from plansmith_perf.load.encoded_requests import EncodedRequest
     from plansmith_perf.load.http2 import Answer
 
@@ -48,7 +48,7 @@ class GrpcSender:
         address: of scheme `grpc` or `grpcs`; the latter trusts the authorities in the file that the environment
             variable GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names, else the system's.
         timeout: seconds that a request may take; the server is told.
-        tolerance: see `plansmith_perf.requests.check_answer`.
+        tolerance: see `plansmith_perf.load.requests.check_answer`.
     """
 
     def __init__(self, address: Address, *, timeout: float, tolerance: float) -> None:

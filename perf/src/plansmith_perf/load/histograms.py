@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
 
-from plansmith_perf.results import Distribution
+from plansmith_perf.results.documents import Distribution
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -41,7 +41,7 @@ class HttpSender:
         url: "http://host:port/path", or https.
         decode: for an answer that is not byte for byte one that was found right.
         timeout: seconds that a request may take.
-        tolerance: see `plansmith_perf.requests.check_answer`.
+        tolerance: see `plansmith_perf.load.requests.check_answer`.
     """
 
     def __init__(self, url: str, decode: Decode, *, timeout: float, tolerance: float) -> None:

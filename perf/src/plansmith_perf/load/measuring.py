@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plansmith_client.addresses import Address
+from plansmith_client.transports.addresses import Address
 from plansmith_perf.load.analysis import answers_per_second
 from plansmith_perf.load.arrivals import due_times
 from plansmith_perf.load.processes import Workers
@@ -21,13 +21,13 @@ from plansmith_perf.load.summary import summarize
 from plansmith_perf.load.usage import server_processes
 from plansmith_perf.load.watching import Watch
 from plansmith_perf.load.worker import WorkerPlan
-from plansmith_perf.results import ClosedLoop, OpenLoop
+from plansmith_perf.results.documents import ClosedLoop, OpenLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from plansmith_perf.load.senders import GrpcSending
-    from plansmith_perf.results import Measurement
+    from plansmith_perf.results.documents import Measurement
 
 __all__ = ["MeasuringOptions", "Target", "default_workers", "measure"]
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from plansmith_client import InferenceFailed, InvalidInput
 from plansmith_client.commands.input_files import read_inputs
-from plansmith_client.conversion import UnfitValueError, array_from_value
+from plansmith_client.inputs.conversion import UnfitValueError, array_from_value
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.requests import CheckedRequest, check_answer, checked_requests
+from plansmith_perf.load.requests import CheckedRequest, check_answer, checked_requests
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

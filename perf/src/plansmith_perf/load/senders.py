@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from plansmith_client.addresses import Address
-from plansmith_client.operations import Infer
-from plansmith_client.transports.http_wire import EXCHANGES, Reply
+from plansmith_client.protocol.operations import Infer
+from plansmith_client.transports.addresses import Address
+from plansmith_client.transports.http.wire import EXCHANGES, Reply
 from plansmith_perf.load.aio_sender import AioSender
 from plansmith_perf.load.grpc_sender import GrpcSender
 from plansmith_perf.load.http_sender import HttpSender

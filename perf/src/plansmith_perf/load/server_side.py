@@ -13,9 +13,9 @@ import urllib3
 from google.protobuf import json_format
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from plansmith_client.addresses import Address
-from plansmith_client.transports.grpc_transport import CHANNEL_OPTIONS
-from plansmith_perf.results import ServerSide
+from plansmith_client.transports.addresses import Address
+from plansmith_client.transports.grpc.transport import CHANNEL_OPTIONS
+from plansmith_perf.results.documents import ServerSide
 
 __all__ = ["Counters", "read_counters", "server_side"]
 

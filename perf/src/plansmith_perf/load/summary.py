@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.load.server_side import server_side
 from plansmith_perf.load.tally import Tally
-from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop, ServerSide, Usage
+from plansmith_perf.results.documents import ClosedLoop, Measurement, OpenLoop, ServerSide, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ import numpy as np
 from plansmith_perf.load.encoded_requests import WRONG_ANSWER
 from plansmith_perf.load.histograms import Durations
 from plansmith_perf.load.recording import keep_outcome
-from plansmith_perf.results import Stability, TimelineSecond
+from plansmith_perf.results.documents import Stability, TimelineSecond
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

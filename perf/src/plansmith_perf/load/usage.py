@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from plansmith_perf.results import Usage
+from plansmith_perf.results.documents import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from plansmith_client.addresses import Address
+    from plansmith_client.transports.addresses import Address
 
 __all__ = ["UsageMeter", "server_processes"]
 

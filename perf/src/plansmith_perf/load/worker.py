@@ -20,8 +20,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from tritonclient.grpc import service_pb2
 
-from plansmith_client.operations import Infer
-from plansmith_client.transports.grpc_wire import RPCS
+from plansmith_client.protocol.operations import Infer
+from plansmith_client.transports.grpc.wire import RPCS
 from plansmith_perf.load.encoded_requests import RIGHT, EncodedRequest
 from plansmith_perf.load.recording import RequestLog, write_logs
 from plansmith_perf.load.senders import GrpcSending, Sender, open_sender

@@ -12,7 +12,7 @@ import gevent
 import typer
 from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner
 
-from plansmith_client.addresses import Address
+from plansmith_client.transports.addresses import Address
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.server_side import read_counters, server_side
 from plansmith_perf.load.summary import Circumstances, measurement_of
@@ -35,7 +35,7 @@ from plansmith_perf.locust.outcome import (
 )
 from plansmith_perf.locust.shapes import ProfileShape, needs_shape
 from plansmith_perf.locust.users import protocols_of, select_users
-from plansmith_perf.results import Usage
+from plansmith_perf.results.documents import Usage
 
 if TYPE_CHECKING:
     from locust.env import Environment

@@ -18,18 +18,18 @@ from plansmith_client import Client, ClientError
 from plansmith_perf.errors import LoadTestMisconfigured, PerfError
 from plansmith_perf.load.arrivals import schedule
 from plansmith_perf.load.recording import RequestLog, to_records
+from plansmith_perf.load.samples import make_requests
 from plansmith_perf.load.usage import UsageMeter
 from plansmith_perf.locust.arrival_log import read_arrival_log
 from plansmith_perf.locust.pacing import Arrivals
-from plansmith_perf.results import Usage  # noqa: TC001 - pydantic reads the annotations
-from plansmith_perf.samples import make_requests
+from plansmith_perf.results.documents import Usage  # noqa: TC001 - pydantic reads the annotations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from plansmith_perf.load.requests import CheckedRequest
     from plansmith_perf.load.tally import Tally
     from plansmith_perf.locust.options import LoadOptions
-    from plansmith_perf.requests import CheckedRequest
 
 __all__ = ["LoadNode", "Prepared", "Report", "Share", "why_not_prepared"]
 

@@ -6,10 +6,10 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from plansmith_perf.environment import describe_environment
 from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.load.summary import Advice
-from plansmith_perf.results import ClosedLoop, LoadTestResult, Measurement, OpenLoop, SloOutcome
+from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, Measurement, OpenLoop, SloOutcome
+from plansmith_perf.results.environment import describe_environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,9 +14,9 @@ from locust import User, task
 from plansmith_client import Client, ClientError
 from plansmith_perf.errors import LoadTestMisconfigured, PerfError
 from plansmith_perf.load.encoded_requests import RIGHT, WRONG_ANSWER, one_line
+from plansmith_perf.load.requests import CheckedRequest, check_answer
 from plansmith_perf.load.worker import PAUSE_AFTER_ERROR_SECONDS
 from plansmith_perf.locust.node import LoadNode
-from plansmith_perf.requests import CheckedRequest, check_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

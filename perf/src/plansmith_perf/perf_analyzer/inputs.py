@@ -6,8 +6,8 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.codecs import binary_from_array
-from plansmith_client.validation import check_inputs
+from plansmith_client.inputs.validation import check_inputs
+from plansmith_client.protocol.codecs import binary_from_array
 from plansmith_perf.errors import LoadTestMisconfigured
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plansmith_client import Model
-    from plansmith_client.operations import Tensor
-    from plansmith_perf.requests import CheckedRequest
+    from plansmith_client.protocol.operations import Tensor
+    from plansmith_perf.load.requests import CheckedRequest
 
 __all__ = ["write_inputs"]
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from plansmith_client.addresses import Address
+from plansmith_client.transports.addresses import Address
 from plansmith_perf.load.analysis import Records, answers_per_second
 from plansmith_perf.load.server_side import read_counters, server_side
 from plansmith_perf.load.summary import summarize
 from plansmith_perf.load.usage import server_processes
 from plansmith_perf.load.watching import Watch
 from plansmith_perf.perf_analyzer.program import WINDOWS
-from plansmith_perf.results import ClosedLoop, Distribution, Measurement, OpenLoop, Stability, Usage
+from plansmith_perf.results.documents import ClosedLoop, Distribution, Measurement, OpenLoop, Stability, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

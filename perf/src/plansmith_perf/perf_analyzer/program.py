@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 
 from plansmith_perf.errors import PerfError
 from plansmith_perf.perf_analyzer.exports import PerfAnalyzerReport, Window, read_report
-from plansmith_perf.results import ClosedLoop
+from plansmith_perf.results.documents import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from plansmith_perf.results import OpenLoop
+    from plansmith_perf.results.documents import OpenLoop
 
 __all__ = ["PerfAnalyzer", "Question"]
 

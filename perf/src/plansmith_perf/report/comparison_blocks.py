@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from plansmith_perf.peers.results import median_latency, median_throughput, paired_ratio
+from plansmith_perf.comparing.results import median_latency, median_throughput, paired_ratio
 from plansmith_perf.report.blocks import Cell, Column, Figure, Link, Table
 from plansmith_perf.report.formatting import NOTHING, as_milliseconds, as_rate, as_ratio, as_share
 from plansmith_perf.report.latencies import too_few_answers
 from plansmith_perf.report.style import axis, color_of_series, layout, plain
 
 if TYPE_CHECKING:
-    from plansmith_perf.peers.results import Comparison, PeerResult
+    from plansmith_perf.comparing.results import Comparison, PeerResult
 
 __all__ = ["peer_setups_table", "peers_figure", "peers_table"]
 

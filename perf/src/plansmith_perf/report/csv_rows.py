@@ -10,15 +10,15 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
-from plansmith_perf.peers.results import Comparison
+from plansmith_perf.comparing.results import Comparison
 from plansmith_perf.report.latencies import settled_latency
-from plansmith_perf.results import ClosedLoop, LoadTestResult
+from plansmith_perf.results.documents import ClosedLoop, LoadTestResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from plansmith_perf.report.documents import Document
-    from plansmith_perf.results import Measurement
+    from plansmith_perf.results.documents import Measurement
     from plansmith_perf.tuning.records import TuningRecord
 
 __all__ = ["COLUMNS", "as_csv"]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pydantic_core
 from pydantic import ValidationError
 
+from plansmith_perf.comparing.results import Comparison
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.peers.results import Comparison
 from plansmith_perf.report.latencies import check_histogram
-from plansmith_perf.results import LoadTestResult, Measurement
+from plansmith_perf.results.documents import LoadTestResult, Measurement
 from plansmith_perf.slo import Slo
 from plansmith_perf.tuning.records import TuningRecord
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_perf.report.blocks import Column, Table
 from plansmith_perf.report.formatting import NOTHING, as_memory
-from plansmith_perf.results import LoadTestResult
+from plansmith_perf.results.documents import LoadTestResult
 from plansmith_perf.tuning.records import TuningRecord
 
 if TYPE_CHECKING:

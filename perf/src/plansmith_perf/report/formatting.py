@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plansmith_perf.results import ClosedLoop
+from plansmith_perf.results.documents import ClosedLoop
 
 if TYPE_CHECKING:
-    from plansmith_perf.results import OpenLoop
+    from plansmith_perf.results.documents import OpenLoop
 
 __all__ = ["as_cpu", "as_memory", "as_milliseconds", "as_rate", "as_ratio", "as_share", "load_name", "plural"]
 

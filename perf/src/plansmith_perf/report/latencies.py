@@ -19,7 +19,7 @@ from plansmith_perf.load.analysis import samples_needed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from plansmith_perf.results import Distribution
+    from plansmith_perf.results.documents import Distribution
 
 __all__ = ["check_histogram", "latency_at", "percentile_curve", "settled_latency", "too_few_answers"]
 

@@ -18,13 +18,13 @@ from plansmith_perf.report.style import (
     layout,
     plain,
 )
-from plansmith_perf.results import ClosedLoop, by_load
+from plansmith_perf.results.documents import ClosedLoop, by_load
 from plansmith_perf.slo import Slo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from plansmith_perf.results import LoadTestResult, Measurement, OpenLoop
+    from plansmith_perf.results.documents import LoadTestResult, Measurement, OpenLoop
 
 __all__ = ["groups_of", "percentile_figure", "throughput_figure"]
 

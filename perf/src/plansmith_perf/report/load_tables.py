@@ -18,7 +18,7 @@ from plansmith_perf.report.latencies import settled_latency, too_few_answers
 from plansmith_perf.report.run_figures import PARTS, parts_of
 
 if TYPE_CHECKING:
-    from plansmith_perf.results import LoadTestResult, Measurement
+    from plansmith_perf.results.documents import LoadTestResult, Measurement
 
 __all__ = ["errors_table", "loads_table", "parts_table"]
 

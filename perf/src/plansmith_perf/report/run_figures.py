@@ -13,7 +13,7 @@ from plansmith_perf.report.style import axis, color_of_series, latency_axis, lay
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plansmith_perf.results import LoadTestResult, Measurement
+    from plansmith_perf.results.documents import LoadTestResult, Measurement
 
 __all__ = ["PARTS", "breakdown_figure", "parts_of", "timeline_figure"]
 

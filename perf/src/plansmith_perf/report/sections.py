@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plansmith_perf.peers.results import Comparison
+from plansmith_perf.comparing.results import Comparison
 from plansmith_perf.report.blocks import Figure, Section, Table
 from plansmith_perf.report.comparison_blocks import peer_setups_table, peers_figure, peers_table
 from plansmith_perf.report.environment_tables import configuration_table, environment_table, packages_table
@@ -12,7 +12,7 @@ from plansmith_perf.report.load_figures import percentile_figure, throughput_fig
 from plansmith_perf.report.load_tables import errors_table, loads_table, parts_table
 from plansmith_perf.report.run_figures import breakdown_figure, timeline_figure
 from plansmith_perf.report.tuning_blocks import rounds_table, trials_figure, trials_table
-from plansmith_perf.results import LoadTestResult
+from plansmith_perf.results.documents import LoadTestResult
 from plansmith_perf.tuning.records import TuningRecord
 
 if TYPE_CHECKING:

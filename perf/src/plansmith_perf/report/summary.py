@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from plansmith_perf.peers.results import Comparison, median_throughput, paired_ratio
+from plansmith_perf.comparing.results import Comparison, median_throughput, paired_ratio
 from plansmith_perf.report.environment_tables import differences
 from plansmith_perf.report.formatting import as_milliseconds, as_rate, as_ratio, as_share, load_name
 from plansmith_perf.report.latencies import settled_latency
-from plansmith_perf.results import ClosedLoop, LoadTestResult
+from plansmith_perf.results.documents import ClosedLoop, LoadTestResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from plansmith_perf.report.documents import Document
-    from plansmith_perf.results import Measurement, OpenLoop, SloOutcome
+    from plansmith_perf.results.documents import Measurement, OpenLoop, SloOutcome
     from plansmith_perf.tuning.records import TuningRecord
 
 __all__ = ["Summary", "summarize"]

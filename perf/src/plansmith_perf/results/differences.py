@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import stats
 
-from plansmith_perf.results import ClosedLoop, LoadTestResult, Measurement, OpenLoop, by_load
+from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, Measurement, OpenLoop, by_load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from plansmith_perf.results import Environment
+from plansmith_perf.results.documents import Environment
 
 __all__ = ["describe_environment"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plansmith_perf.errors import WrongAnswer
-from plansmith_perf.requests import CheckedRequest, check_answer, relative_difference
+from plansmith_perf.load.requests import CheckedRequest, check_answer, relative_difference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

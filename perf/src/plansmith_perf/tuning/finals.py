@@ -13,7 +13,7 @@ from scipy import stats
 
 from plansmith_client import ClientError
 from plansmith_perf.errors import PerfError
-from plansmith_perf.results import ClosedLoop
+from plansmith_perf.results.documents import ClosedLoop
 from plansmith_perf.tuning.records import FinalRound, TrialRecord
 from plansmith_perf.tuning.round_length import round_seconds
 from plansmith_server.errors import ServerError
@@ -21,7 +21,7 @@ from plansmith_server.errors import ServerError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from plansmith_perf.results import Measurement
+    from plansmith_perf.results.documents import Measurement
     from plansmith_perf.tuning.trials import TrialRunner
     from plansmith_perf.tuning.workbench import LoadedTrial
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from plansmith_perf.results import ClosedLoop, Measurement
+from plansmith_perf.results.documents import ClosedLoop, Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from plansmith_build.publishing import Published
+    from plansmith_build.repository.publishing import Published
     from plansmith_perf.load.measuring import MeasuringOptions
     from plansmith_perf.slo import Slo
     from plansmith_perf.tuning.records import TrialRecord, TuningRecord
@@ -42,7 +42,7 @@ class TuningOptions:
         dry_run: publish nothing.
         sign_key: sign the new version with this private key.
         public_key: verify by this key what is signed already; `sign_key` needs it where anything is.
-        staging: the folder to stage in; see `plansmith_build.staging.staging_folder`.
+        staging: the folder to stage in; see `plansmith_build.repository.staging.staging_folder`.
     """
 
     repository: Path

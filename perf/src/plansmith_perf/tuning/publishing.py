@@ -7,23 +7,23 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, PublishFailed
-from plansmith_build.filesystem import explain_os_error, mirror
-from plansmith_build.linting.findings import Severity
-from plansmith_build.linting.hashes import check_hashes
-from plansmith_build.linting.signatures import check_signatures
-from plansmith_build.manifest import Manifest
-from plansmith_build.publishing import Published, Release, publish
-from plansmith_build.repository import CONFIG, MANIFEST
-from plansmith_build.signing import SIGNATURE
-from plansmith_build.staging import staging_folder
+from plansmith_build.repository.filesystem import explain_os_error, mirror
+from plansmith_build.repository.linting.findings import Severity
+from plansmith_build.repository.linting.hashes import check_hashes
+from plansmith_build.repository.linting.signatures import check_signatures
+from plansmith_build.repository.manifest import Manifest
+from plansmith_build.repository.model_repository import CONFIG, MANIFEST
+from plansmith_build.repository.publishing import Published, Release, publish
+from plansmith_build.repository.signing import SIGNATURE
+from plansmith_build.repository.staging import staging_folder
 from plansmith_perf.tuning.records import TuningRecord  # noqa: TC001 - pydantic reads the annotation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from plansmith_build.manifest import PublishedFile
-    from plansmith_build.repository import ModelRepository, RepositoryModel
+    from plansmith_build.repository.manifest import PublishedFile
+    from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
 
 __all__ = ["TunedManifest", "check_publishable", "publish_tuned"]
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from tritonclient.grpc import model_config_pb2
 
-from plansmith_build.linting.context import backend_of
-from plansmith_build.manifest import read_manifest
-from plansmith_build.repository import CONFIG, CONFIGS, MANIFEST, valid_name
-from plansmith_perf.environment import describe_environment
+from plansmith_build.repository.linting.context import backend_of
+from plansmith_build.repository.manifest import read_manifest
+from plansmith_build.repository.model_repository import CONFIG, CONFIGS, MANIFEST, valid_name
 from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.results.environment import describe_environment
 from plansmith_perf.tuning.publishing import check_publishable
 from plansmith_perf.tuning.settings import Setting, config_of, setting_from_config
 from plansmith_perf.tuning.space import search_space
@@ -25,8 +25,8 @@ from plansmith_perf.tuning.variants import BACKENDS, read_configs, variants_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from plansmith_build.manifest import Manifest
-    from plansmith_build.repository import ModelRepository, RepositoryModel
+    from plansmith_build.repository.manifest import Manifest
+    from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
     from plansmith_perf.tuning.options import TuningOptions
     from plansmith_perf.tuning.space import SearchSpace
     from plansmith_perf.tuning.variants import Variant

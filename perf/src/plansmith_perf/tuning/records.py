@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from plansmith_perf.results import Environment  # noqa: TC001 - pydantic reads the annotation
+from plansmith_perf.results.documents import Environment  # noqa: TC001 - pydantic reads the annotation
 
 __all__ = ["FinalRound", "SettingRecord", "TrialRecord", "TrialStatus", "TuningRecord"]
 

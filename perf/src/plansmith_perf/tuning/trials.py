@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from plansmith_perf.load.measuring import MeasuringOptions
-    from plansmith_perf.requests import CheckedRequest
+    from plansmith_perf.load.requests import CheckedRequest
     from plansmith_perf.slo import Slo
     from plansmith_perf.tuning.ladder import Climb
     from plansmith_perf.tuning.records import SettingRecord

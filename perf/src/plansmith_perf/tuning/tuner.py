@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plansmith_build.config import text_from_config
-from plansmith_build.repository import ModelRepository
-from plansmith_build.signing import require_public_key, signer
-from plansmith_perf.environment import describe_environment
+from plansmith_build.repository.config import text_from_config
+from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_build.repository.signing import require_public_key, signer
 from plansmith_perf.load.analysis import samples_needed
-from plansmith_perf.samples import make_requests
+from plansmith_perf.load.samples import make_requests
+from plansmith_perf.results.environment import describe_environment
 from plansmith_perf.tuning.finals import Finalist, decide, play_rounds
 from plansmith_perf.tuning.options import TuningOptions, TuningProgress, TuningResult
 from plansmith_perf.tuning.publishing import publish_tuned
@@ -28,7 +28,7 @@ from plansmith_perf.tuning.workbench import Workbench
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from plansmith_perf.requests import CheckedRequest
+    from plansmith_perf.load.requests import CheckedRequest
     from plansmith_perf.tuning.finals import Decision
     from plansmith_perf.tuning.records import FinalRound
     from plansmith_perf.tuning.settings import Setting

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from tritonclient.grpc import model_config_pb2
 
-from plansmith_build.config import config_from_text
 from plansmith_build.errors import InvalidModel
-from plansmith_build.linting.context import backend_of, model_files
-from plansmith_build.repository import CONFIG
+from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.linting.context import backend_of, model_files
+from plansmith_build.repository.model_repository import CONFIG
 from plansmith_perf.errors import LoadTestMisconfigured
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from plansmith_build.manifest import Manifest
-    from plansmith_build.repository import RepositoryModel
+    from plansmith_build.repository.manifest import Manifest
+    from plansmith_build.repository.model_repository import RepositoryModel
 
 __all__ = ["BACKENDS", "Variant", "read_configs", "variants_of"]
 

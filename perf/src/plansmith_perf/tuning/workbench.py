@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from plansmith_build.config import text_from_config
-from plansmith_build.filesystem import mirror
-from plansmith_build.repository import CONFIG, LABELS
+from plansmith_build.repository.config import text_from_config
+from plansmith_build.repository.filesystem import mirror
+from plansmith_build.repository.model_repository import CONFIG, LABELS
 from plansmith_client import Client
 from plansmith_perf.errors import PerfError
 from plansmith_perf.load.encoded_requests import WRONG_ANSWER
@@ -22,9 +22,9 @@ from plansmith_server import ServerOptions, TritonServer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from plansmith_build.repository import RepositoryModel
+    from plansmith_build.repository.model_repository import RepositoryModel
     from plansmith_client import Model
-    from plansmith_perf.results import ClosedLoop, Measurement, OpenLoop
+    from plansmith_perf.results.documents import ClosedLoop, Measurement, OpenLoop
     from plansmith_perf.tuning.answers import LoadAnswers
 
 __all__ = ["LoadedTrial", "ServerGone", "Workbench", "WrongUnderLoad"]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from plansmith_server.banner import describe, exposure_warning, show
 from plansmith_server.errors import StartFailed
-from plansmith_server.logs import Level, LogRecord
-from plansmith_server.options import Control, ServerOptions
-from plansmith_server.process import TritonServer, how_it_ended
+from plansmith_server.launcher.banner import describe, exposure_warning, show
+from plansmith_server.launcher.logs import Level, LogRecord
+from plansmith_server.launcher.options import Control, ServerOptions
+from plansmith_server.launcher.process import TritonServer, how_it_ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,12 +11,12 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from plansmith_server.triton_arguments import values_of
+from plansmith_server.launcher.triton_arguments import values_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from plansmith_server.options import ServerOptions
+    from plansmith_server.launcher.options import ServerOptions
 
 __all__ = ["AdminAccess", "restrict"]
 

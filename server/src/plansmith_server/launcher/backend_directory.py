@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from plansmith_server.triton_wheel import TritonWheel
+    from plansmith_server.launcher.triton_wheel import TritonWheel
 
 __all__ = ["BACKENDS", "assemble"]
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from plansmith_server.ports import is_loopback
+from plansmith_server.launcher.ports import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
 
-    from plansmith_server.endpoint import ModelState
-    from plansmith_server.process import TritonServer
+    from plansmith_server.launcher.endpoint import ModelState
+    from plansmith_server.launcher.process import TritonServer
 
 __all__ = ["describe", "exposure_warning", "show"]
 

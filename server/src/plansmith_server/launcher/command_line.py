@@ -8,16 +8,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plansmith_server.backend_directory import assemble
 from plansmith_server.errors import StartFailed
-from plansmith_server.repository import is_shell_safe
-from plansmith_server.triton_arguments import resolve_paths
+from plansmith_server.launcher.backend_directory import assemble
+from plansmith_server.launcher.repository import is_shell_safe
+from plansmith_server.launcher.triton_arguments import resolve_paths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plansmith_server.options import ServerPlan
-    from plansmith_server.triton_wheel import TritonWheel
+    from plansmith_server.launcher.options import ServerPlan
+    from plansmith_server.launcher.triton_wheel import TritonWheel
 
 __all__ = ["Ports", "make_run_folder", "tritonserver_command"]
 

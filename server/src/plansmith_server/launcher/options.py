@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from plansmith_server.errors import InvalidOptions, InvalidRepository
-from plansmith_server.gpu import gpu_is_usable
-from plansmith_server.ports import check_free, resolve_host
-from plansmith_server.repository import ModelFolder, read_repository
-from plansmith_server.triton_arguments import is_off
+from plansmith_server.launcher.gpu import gpu_is_usable
+from plansmith_server.launcher.ports import check_free, resolve_host
+from plansmith_server.launcher.repository import ModelFolder, read_repository
+from plansmith_server.launcher.triton_arguments import is_off
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
-from plansmith_server import supervisor
-from plansmith_server.admin_access import restrict
-from plansmith_server.command_line import make_run_folder, tritonserver_command
-from plansmith_server.endpoint import Endpoint, ModelState
 from plansmith_server.errors import NoModelLoaded, PortInUse, StartFailed
-from plansmith_server.logs import LogFollower, LogRecord, clean_reason
-from plansmith_server.ports import find_free
-from plansmith_server.triton_arguments import is_off
-from plansmith_server.triton_wheel import find_triton
+from plansmith_server.launcher import supervisor
+from plansmith_server.launcher.admin_access import restrict
+from plansmith_server.launcher.command_line import make_run_folder, tritonserver_command
+from plansmith_server.launcher.endpoint import Endpoint, ModelState
+from plansmith_server.launcher.logs import LogFollower, LogRecord, clean_reason
+from plansmith_server.launcher.ports import find_free
+from plansmith_server.launcher.triton_arguments import is_off
+from plansmith_server.launcher.triton_wheel import find_triton
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from plansmith_server.command_line import Ports
-    from plansmith_server.options import ServerOptions, ServerPlan
+    from plansmith_server.launcher.command_line import Ports
+    from plansmith_server.launcher.options import ServerOptions, ServerPlan
 
 __all__ = ["TritonServer", "how_it_ended"]
 

@@ -1,6 +1,6 @@
 """Runs one Triton server and cleans up behind it, whatever happens to the program that wanted it.
 
-Started by plansmith_server.process as a process of its own, with the standard library alone:
+Started by plansmith_server.launcher.process as a process of its own, with the standard library alone:
 
 - stdin, first line: a JSON object with `command`, `log` (a file to append to), `directory` (removed if the parent
   dies), `grace` (seconds) and, for Triton, `backends`: true to stop the server when one of its child processes dies.

@@ -6,13 +6,13 @@ the precision stands in the graph.
 
 from __future__ import annotations
 
-from plansmith_build.tensorrt.availability import unavailable_because
-from plansmith_build.tensorrt.config import plan_config
-from plansmith_build.tensorrt.errors import PlanFailed, PlanVersionMismatch
-from plansmith_build.tensorrt.options import PlanOptions
-from plansmith_build.tensorrt.plan_check import plan_version
-from plansmith_build.tensorrt.plans import Plan, build_plan, refit_plan
-from plansmith_build.tensorrt.profiles import OptimizationProfile, parse_profile, profile_for
+from plansmith_build.engines.tensorrt.availability import unavailable_because
+from plansmith_build.engines.tensorrt.config import plan_config
+from plansmith_build.engines.tensorrt.errors import PlanFailed, PlanVersionMismatch
+from plansmith_build.engines.tensorrt.options import PlanOptions
+from plansmith_build.engines.tensorrt.plan_check import plan_version
+from plansmith_build.engines.tensorrt.plans import Plan, build_plan, refit_plan
+from plansmith_build.engines.tensorrt.profiles import OptimizationProfile, parse_profile, profile_for
 
 __all__ = [
     "OptimizationProfile",

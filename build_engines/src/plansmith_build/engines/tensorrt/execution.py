@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plansmith_build.sessions import RunFailed
-from plansmith_build.tensorrt.plans import on_device
+from plansmith_build.engines.onnxruntime import RunFailed
+from plansmith_build.engines.tensorrt.plans import on_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from plansmith_build.sessions import Arrays
+    from plansmith_build.engines.onnxruntime import Arrays
 
 __all__ = ["PlanSession"]
 

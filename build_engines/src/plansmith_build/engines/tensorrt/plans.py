@@ -1,7 +1,7 @@
 """Building plans, and putting weights back into stripped ones.
 
-Checked against NVIDIA's own bindings of TensorRT 10 and 11 by tests/test_tensorrt_contract.py, which reads this file:
-the names of the variables there say which class each is of.
+Checked against NVIDIA's own bindings of TensorRT 10 and 11 by tests/build/test_tensorrt_contract.py, which reads this
+file: the names of the variables there say which class each is of.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from plansmith_build.engines.tensorrt.errors import PlanFailed
+from plansmith_build.engines.tensorrt.options import HardwareCompatibility
 from plansmith_build.progress import BuildStep
-from plansmith_build.tensorrt.errors import PlanFailed
-from plansmith_build.tensorrt.options import HardwareCompatibility
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from plansmith_build.engines.tensorrt.options import PlanOptions
+    from plansmith_build.engines.tensorrt.profiles import OptimizationProfile
     from plansmith_build.progress import Progress
-    from plansmith_build.tensorrt.options import PlanOptions
-    from plansmith_build.tensorrt.profiles import OptimizationProfile
 
 __all__ = ["Plan", "build_plan", "on_device", "refit_plan"]
 

@@ -11,7 +11,7 @@ from plansmith_build.errors import InvalidOption
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from plansmith_build.signatures import Signature
+    from plansmith_build.reading.signatures import Signature
 
     Shape = tuple[int, ...]
 

@@ -6,7 +6,7 @@ by tables of the fields and parameters that each backend knows.
 
 from __future__ import annotations
 
-from plansmith_build.linting.findings import Finding, Severity
-from plansmith_build.linting.repository import lint_repository
+from plansmith_build.repository.linting.findings import Finding, Severity
+from plansmith_build.repository.linting.repository import lint_repository
 
 __all__ = ["Finding", "Severity", "lint_repository"]

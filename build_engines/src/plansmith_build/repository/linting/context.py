@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from plansmith_build.repository import RepositoryModel
+    from plansmith_build.repository.model_repository import RepositoryModel
 
 __all__ = ["ConfigContext", "backend_of", "model_files"]
 

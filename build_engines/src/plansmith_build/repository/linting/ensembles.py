@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plansmith_build.config import config_from_text
 from plansmith_build.errors import InvalidModel
-from plansmith_build.linting.findings import error
-from plansmith_build.repository import CONFIG
+from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.linting.findings import error
+from plansmith_build.repository.model_repository import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from plansmith_build.linting.context import ConfigContext
-    from plansmith_build.linting.findings import Finding
+    from plansmith_build.repository.linting.context import ConfigContext
+    from plansmith_build.repository.linting.findings import Finding
 
 __all__ = ["check_ensemble"]
 

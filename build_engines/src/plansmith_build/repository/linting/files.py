@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from plansmith_build.linting.findings import error, warning
-from plansmith_build.tensorrt.plan_check import plan_version
+from plansmith_build.engines.tensorrt.plan_check import plan_version
+from plansmith_build.repository.linting.findings import error, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from plansmith_build.linting.context import ConfigContext
-    from plansmith_build.linting.findings import Finding
+    from plansmith_build.repository.linting.context import ConfigContext
+    from plansmith_build.repository.linting.findings import Finding
 
 __all__ = ["check_files"]
 

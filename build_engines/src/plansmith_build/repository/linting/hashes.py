@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from plansmith_build.config import config_from_text
 from plansmith_build.errors import InvalidModel
-from plansmith_build.hashing import sha256_of
-from plansmith_build.linting.context import backend_of, model_files
-from plansmith_build.linting.findings import error, warning
-from plansmith_build.repository import HISTORY, MANIFEST, History
-from plansmith_build.signing import SIGNATURE
+from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.hashing import sha256_of
+from plansmith_build.repository.linting.context import backend_of, model_files
+from plansmith_build.repository.linting.findings import error, warning
+from plansmith_build.repository.model_repository import HISTORY, MANIFEST, History
+from plansmith_build.repository.signing import SIGNATURE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from plansmith_build.linting.findings import Finding
-    from plansmith_build.manifest import Manifest, PublishedFile
-    from plansmith_build.repository import RepositoryModel
+    from plansmith_build.repository.linting.findings import Finding
+    from plansmith_build.repository.manifest import Manifest, PublishedFile
+    from plansmith_build.repository.model_repository import RepositoryModel
 
 __all__ = ["check_hashes"]
 

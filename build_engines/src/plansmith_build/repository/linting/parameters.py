@@ -11,13 +11,13 @@ import difflib
 import re
 from typing import TYPE_CHECKING
 
-from plansmith_build.linting.findings import error, warning
+from plansmith_build.repository.linting.findings import error, warning
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from plansmith_build.linting.context import ConfigContext
-    from plansmith_build.linting.findings import Finding
+    from plansmith_build.repository.linting.context import ConfigContext
+    from plansmith_build.repository.linting.findings import Finding
 
 __all__ = ["check_parameters"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from plansmith_build.linting.findings import error
+from plansmith_build.repository.linting.findings import error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from plansmith_build.linting.context import ConfigContext
-    from plansmith_build.linting.findings import Finding
+    from plansmith_build.repository.linting.context import ConfigContext
+    from plansmith_build.repository.linting.findings import Finding
 
 __all__ = ["check_profiles"]
 

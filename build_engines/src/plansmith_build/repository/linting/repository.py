@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plansmith_build.config import config_from_text
 from plansmith_build.errors import InvalidModel, ModelNotFound
-from plansmith_build.linting.context import ConfigContext
-from plansmith_build.linting.ensembles import check_ensemble
-from plansmith_build.linting.files import check_files
-from plansmith_build.linting.findings import error, warning
-from plansmith_build.linting.hashes import check_hashes
-from plansmith_build.linting.parameters import check_parameters
-from plansmith_build.linting.profiles import check_profiles
-from plansmith_build.linting.safety import check_content, check_safety
-from plansmith_build.linting.scheduling import check_scheduling
-from plansmith_build.linting.tensors import check_tensors
-from plansmith_build.repository import CONFIG, RepositoryModel
+from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.linting.context import ConfigContext
+from plansmith_build.repository.linting.ensembles import check_ensemble
+from plansmith_build.repository.linting.files import check_files
+from plansmith_build.repository.linting.findings import error, warning
+from plansmith_build.repository.linting.hashes import check_hashes
+from plansmith_build.repository.linting.parameters import check_parameters
+from plansmith_build.repository.linting.profiles import check_profiles
+from plansmith_build.repository.linting.safety import check_content, check_safety
+from plansmith_build.repository.linting.scheduling import check_scheduling
+from plansmith_build.repository.linting.tensors import check_tensors
+from plansmith_build.repository.model_repository import CONFIG, RepositoryModel
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from plansmith_build.linting.findings import Finding
-    from plansmith_build.repository import ModelRepository
+    from plansmith_build.repository.linting.findings import Finding
+    from plansmith_build.repository.model_repository import ModelRepository
 
 __all__ = ["lint_repository"]
 

@@ -7,13 +7,13 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plansmith_build.linting.findings import error, warning
+from plansmith_build.repository.linting.findings import error, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from plansmith_build.linting.context import ConfigContext
-    from plansmith_build.linting.findings import Finding
+    from plansmith_build.repository.linting.context import ConfigContext
+    from plansmith_build.repository.linting.findings import Finding
 
 __all__ = ["check_content", "check_safety"]
 

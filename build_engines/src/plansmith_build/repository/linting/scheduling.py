@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from tritonclient.grpc import model_config_pb2
 
-from plansmith_build.linting.findings import Finding, Severity, error, warning
+from plansmith_build.repository.linting.findings import Finding, Severity, error, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from plansmith_build.linting.context import ConfigContext
+    from plansmith_build.repository.linting.context import ConfigContext
 
 __all__ = ["check_scheduling"]
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel
-from plansmith_build.hashing import sha256_of
-from plansmith_build.linting.findings import error, warning
-from plansmith_build.pruning import served_versions
-from plansmith_build.repository import HISTORY
-from plansmith_build.signing import SignatureInvalid, verify_signature
+from plansmith_build.repository.hashing import sha256_of
+from plansmith_build.repository.linting.findings import error, warning
+from plansmith_build.repository.model_repository import HISTORY
+from plansmith_build.repository.pruning import served_versions
+from plansmith_build.repository.signing import SignatureInvalid, verify_signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from plansmith_build.linting.findings import Finding
-    from plansmith_build.manifest import Manifest
-    from plansmith_build.repository import RepositoryModel
+    from plansmith_build.repository.linting.findings import Finding
+    from plansmith_build.repository.manifest import Manifest
+    from plansmith_build.repository.model_repository import RepositoryModel
 
 __all__ = ["check_signatures"]
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plansmith_build.config import specs_from_config
 from plansmith_build.errors import BuildError
-from plansmith_build.linting.findings import error
+from plansmith_build.repository.config import specs_from_config
+from plansmith_build.repository.linting.findings import error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
-    from plansmith_build.linting.context import ConfigContext
-    from plansmith_build.linting.findings import Finding
-    from plansmith_build.signatures import Signature
+    from plansmith_build.reading.signatures import Signature
+    from plansmith_build.repository.linting.context import ConfigContext
+    from plansmith_build.repository.linting.findings import Finding
     from plansmith_client.tensors import TensorSpec
 
 __all__ = ["check_tensors"]
@@ -33,9 +33,9 @@ def check_tensors(context: ConfigContext) -> Iterator[Finding]:
 
 def _check_file(context: ConfigContext, path: Path) -> Iterator[Finding]:
     # Reading a graph needs onnx, which a check of hashes alone should not wait for.
-    from plansmith_build.loading import load_onnx  # noqa: PLC0415
-    from plansmith_build.repair import listed_weights  # noqa: PLC0415
-    from plansmith_build.signatures import signature_of  # noqa: PLC0415
+    from plansmith_build.portable.repair import listed_weights  # noqa: PLC0415
+    from plansmith_build.reading.loading import load_onnx  # noqa: PLC0415
+    from plansmith_build.reading.signatures import signature_of  # noqa: PLC0415
 
     try:
         model = load_onnx(path).network.model

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from plansmith_client.connections import Connection
 from plansmith_client.errors import ProtocolError
-from plansmith_client.flows import NO_HEADERS
+from plansmith_client.transports.connections import NO_HEADERS, Connection
 from plansmith_client.transports.failures import client_closed, malformed_answer
-from plansmith_client.transports.grpc_channels import (
+from plansmith_client.transports.grpc.channels import (
     call_metadata,
     channel_credentials,
     channel_options,
@@ -21,15 +20,15 @@ from plansmith_client.transports.grpc_channels import (
     grpc_compression,
     read_response,
 )
-from plansmith_client.transports.grpc_wire import RPCS, stream_request
+from plansmith_client.transports.grpc.wire import RPCS, stream_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from plansmith_client.addresses import Address
-    from plansmith_client.deadlines import Deadline
-    from plansmith_client.operations import Answer_co, Infer, Operation
-    from plansmith_client.results import InferResult
+    from plansmith_client.protocol.operations import Answer_co, Infer, Operation
+    from plansmith_client.protocol.results import InferResult
+    from plansmith_client.transports.addresses import Address
+    from plansmith_client.transports.deadlines import Deadline
 
 __all__ = ["GrpcAioTransport"]
 

@@ -14,16 +14,16 @@ from plansmith_client.transports.failures import (
     malformed_answer,
     server_unavailable,
 )
-from plansmith_client.transports.grpc_wire import stream_result
+from plansmith_client.transports.grpc.wire import stream_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from plansmith_client.addresses import Address
-    from plansmith_client.connections import Connection
-    from plansmith_client.deadlines import Deadline
-    from plansmith_client.operations import Infer, Operation
-    from plansmith_client.results import InferResult
+    from plansmith_client.protocol.operations import Infer, Operation
+    from plansmith_client.protocol.results import InferResult
+    from plansmith_client.transports.addresses import Address
+    from plansmith_client.transports.connections import Connection
+    from plansmith_client.transports.deadlines import Deadline
 
 __all__ = [
     "CHANNEL_OPTIONS",

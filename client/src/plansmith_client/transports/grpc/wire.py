@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from tritonclient.grpc import service_pb2
 
-from plansmith_client.codecs import array_from_binary, array_from_values, binary_size, bytes_from_array
 from plansmith_client.errors import InvalidInput, ProtocolError
-from plansmith_client.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
-from plansmith_client.operations import (
+from plansmith_client.protocol.codecs import array_from_binary, array_from_values, binary_size, bytes_from_array
+from plansmith_client.protocol.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
+from plansmith_client.protocol.operations import (
     Infer,
     IsModelReady,
     IsServerLive,
@@ -36,18 +36,18 @@ from plansmith_client.operations import (
     UnregisterCudaSharedMemory,
     UnregisterSharedMemory,
 )
-from plansmith_client.results import InferResult
-from plansmith_client.statistics import statistics_from_document
+from plansmith_client.protocol.results import InferResult
+from plansmith_client.protocol.statistics import statistics_from_document
 from plansmith_client.tensors import TensorSpec
+from plansmith_client.transports.grpc.proto_documents import document_from_message
 from plansmith_client.transports.places import place_parameters
-from plansmith_client.transports.proto_documents import document_from_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     import numpy as np
 
-    from plansmith_client.operations import ParameterValue
+    from plansmith_client.protocol.operations import ParameterValue
 
 __all__ = ["RPCS", "Rpc", "stream_request", "stream_result"]
 

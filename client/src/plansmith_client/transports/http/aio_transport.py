@@ -6,11 +6,10 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.connections import Connection
 from plansmith_client.errors import ClientError, DeadlineExceeded, MissingDependency
-from plansmith_client.flows import NO_HEADERS
-from plansmith_client.operations import Infer, ReadServerMetadata
+from plansmith_client.protocol.operations import Infer, ReadServerMetadata
 from plansmith_client.transports.certificates import trusting_context
+from plansmith_client.transports.connections import NO_HEADERS, Connection
 from plansmith_client.transports.failures import (
     client_closed,
     deadline_exceeded,
@@ -19,7 +18,7 @@ from plansmith_client.transports.failures import (
     server_unavailable,
     streams_need_grpc,
 )
-from plansmith_client.transports.http_exchanges import (
+from plansmith_client.transports.http.exchanges import (
     PROBE,
     Response,
     answer_from_response,
@@ -37,11 +36,11 @@ except ImportError as error:  # pragma: no cover - a test installs the package w
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from plansmith_client.addresses import Address
-    from plansmith_client.deadlines import Deadline
-    from plansmith_client.operations import Answer_co, Operation
-    from plansmith_client.results import InferResult
-    from plansmith_client.transports.http_wire import Request
+    from plansmith_client.protocol.operations import Answer_co, Operation
+    from plansmith_client.protocol.results import InferResult
+    from plansmith_client.transports.addresses import Address
+    from plansmith_client.transports.deadlines import Deadline
+    from plansmith_client.transports.http.wire import Request
 
 __all__ = ["HttpAioTransport", "error_from_aiohttp"]
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import httptools
 
-from plansmith_client.transports.http_exchanges import Response
+from plansmith_client.transports.http.exchanges import Response
 
 if TYPE_CHECKING:
-    from plansmith_client.addresses import Address
-    from plansmith_client.deadlines import Deadline
-    from plansmith_client.transports.http_wire import Request
+    from plansmith_client.transports.addresses import Address
+    from plansmith_client.transports.deadlines import Deadline
+    from plansmith_client.transports.http.wire import Request
 
 __all__ = ["BrokenAnswerError", "ConnectionPool", "NoHttpError"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from plansmith_client._version import USER_AGENT
 from plansmith_client.errors import ClientError, ProtocolError
-from plansmith_client.operations import (
+from plansmith_client.protocol.operations import (
     Infer,
     IsModelReady,
     IsServerLive,
@@ -28,13 +28,13 @@ from plansmith_client.transports.failures import (
     malformed_answer,
     server_unavailable,
 )
-from plansmith_client.transports.http_wire import EXCHANGES, Reply, Request, infer_request
+from plansmith_client.transports.http.wire import EXCHANGES, Reply, Request, infer_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from plansmith_client.connections import Connection
-    from plansmith_client.operations import Answer_co, Operation
+    from plansmith_client.protocol.operations import Answer_co, Operation
+    from plansmith_client.transports.connections import Connection
 
 __all__ = ["PROBE", "Response", "answer_from_response", "has_large_headers", "prepare_request"]
 

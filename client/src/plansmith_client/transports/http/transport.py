@@ -8,11 +8,10 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.connections import Connection
 from plansmith_client.errors import DeadlineExceeded
-from plansmith_client.flows import NO_HEADERS
-from plansmith_client.operations import Infer, ReadServerMetadata
+from plansmith_client.protocol.operations import Infer, ReadServerMetadata
 from plansmith_client.transports.certificates import trusting_context
+from plansmith_client.transports.connections import NO_HEADERS, Connection
 from plansmith_client.transports.failures import (
     client_closed,
     deadline_exceeded,
@@ -21,8 +20,8 @@ from plansmith_client.transports.failures import (
     server_unavailable,
     streams_need_grpc,
 )
-from plansmith_client.transports.http_connections import BrokenAnswerError, ConnectionPool, NoHttpError
-from plansmith_client.transports.http_exchanges import (
+from plansmith_client.transports.http.connections import BrokenAnswerError, ConnectionPool, NoHttpError
+from plansmith_client.transports.http.exchanges import (
     PROBE,
     Response,
     answer_from_response,
@@ -33,12 +32,12 @@ from plansmith_client.transports.http_exchanges import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from plansmith_client.addresses import Address
-    from plansmith_client.deadlines import Deadline
     from plansmith_client.errors import ClientError
-    from plansmith_client.operations import Answer_co, Operation
-    from plansmith_client.results import InferResult
-    from plansmith_client.transports.http_wire import Request
+    from plansmith_client.protocol.operations import Answer_co, Operation
+    from plansmith_client.protocol.results import InferResult
+    from plansmith_client.transports.addresses import Address
+    from plansmith_client.transports.deadlines import Deadline
+    from plansmith_client.transports.http.wire import Request
 
 __all__ = ["HttpTransport", "error_from_exception"]
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from plansmith_client.codecs import array_from_binary, array_from_values, binary_from_array, values_from_array
 from plansmith_client.errors import InvalidInput, ProtocolError
-from plansmith_client.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
-from plansmith_client.operations import (
+from plansmith_client.protocol.codecs import array_from_binary, array_from_values, binary_from_array, values_from_array
+from plansmith_client.protocol.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
+from plansmith_client.protocol.operations import (
     Infer,
     IsModelReady,
     IsServerLive,
@@ -42,8 +42,8 @@ from plansmith_client.operations import (
     UnregisterCudaSharedMemory,
     UnregisterSharedMemory,
 )
-from plansmith_client.results import InferResult
-from plansmith_client.statistics import statistics_from_document
+from plansmith_client.protocol.results import InferResult
+from plansmith_client.protocol.statistics import statistics_from_document
 from plansmith_client.tensors import TensorSpec
 from plansmith_client.transports.places import place_parameters
 

@@ -1,0 +1,105 @@
+"""How to connect, from a client's options and the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plansmith_client.errors import InvalidInput
+from plansmith_client.transports.addresses import is_loopback
+from plansmith_client.transports.connections import Connection, checked_headers, checked_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from plansmith_client.calling.client_options import ClientOptions
+    from plansmith_client.transports.addresses import Address
+
+__all__ = ["connection_from"]
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9._:-]+")
+
+
+def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> Connection:
+    """What the options say, and the environment where they say nothing.
+
+    The environment: PLANSMITH_TOKEN, PLANSMITH_TOKEN_FILE (read anew for each call, since such tokens are renewed),
+    PLANSMITH_HEADERS (a JSON object; a header among the options wins), PLANSMITH_CA_FILE, PLANSMITH_CERTIFICATE_FILE,
+    PLANSMITH_KEY_FILE.
+
+    Raises:
+        InvalidInput: one of them is not what it should be, or a token would travel unencrypted to another machine.
+    """
+    certificate, key = _file("CERTIFICATE_FILE", options.certificate_file), _file("KEY_FILE", options.key_file)
+    if (certificate is None) != (key is None):
+        raise InvalidInput("Mutual TLS needs both certificate_file and key_file; one of them is missing")
+    compression, channels, server_name = options.compression, options.channels, options.server_name
+    if compression not in (None, "gzip", "deflate"):
+        raise InvalidInput(f"compression={compression!r} is not one of 'gzip', 'deflate' and None")
+    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+        raise InvalidInput(f"channels={channels!r} is not a number of connections from 1")
+    if server_name is not None and not (isinstance(server_name, str) and _HOST_NAME.fullmatch(server_name)):
+        raise InvalidInput(f"server_name={server_name!r} is not the name of a host")
+    make_token = _token_maker(options.token)
+    if make_token is not None and not options.token_over_plaintext:
+        for address in addresses:
+            if address.scheme in ("grpc", "http") and not is_loopback(address.host):
+                raise InvalidInput(
+                    f"The token would travel unencrypted to {address.url}: use grpcs:// or https://, or say "
+                    "token_over_plaintext=True where the network itself encrypts"
+                )
+    return Connection(
+        _file("CA_FILE", options.ca_file),
+        certificate,
+        key,
+        server_name,
+        make_token,
+        {**checked_headers(_environment_headers()), **checked_headers(options.headers or {})},
+        compression,
+        channels,
+    )
+
+
+def _file(variable: str, given: str | Path | None) -> Path | None:
+    path = os.fspath(given) if given is not None else os.environ.get(f"PLANSMITH_{variable}")
+    if not path:
+        return None
+    if not Path(path).is_file():
+        raise InvalidInput(f"{path} is no file: give {variable.lower()}= a file in PEM format")
+    return Path(path)
+
+
+def _environment_headers() -> dict[str, str]:
+    text = os.environ.get("PLANSMITH_HEADERS")
+    if not text:
+        return {}
+    try:
+        headers = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Without its text: headers hold keys.
+        raise InvalidInput("PLANSMITH_HEADERS is not JSON: an object of names and values is expected") from error
+    if not isinstance(headers, dict):
+        raise InvalidInput("PLANSMITH_HEADERS is not a JSON object of names and values")
+    return headers
+
+
+def _token_maker(token: str | Callable[[], str] | None) -> Callable[[], str] | None:
+    if callable(token):
+        return token
+    if token is None and (path := os.environ.get("PLANSMITH_TOKEN_FILE")):
+        return lambda: _read_token(Path(path))
+    fixed = os.environ.get("PLANSMITH_TOKEN") if token is None else token
+    if not fixed:
+        return None
+    checked = checked_token(fixed)
+    return lambda: checked
+
+
+def _read_token(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"The token in {path} (PLANSMITH_TOKEN_FILE) cannot be read") from error

@@ -1,0 +1,1 @@
+"""What users hold: clients, models, sequences, batches and streams. The blocking ones are generated."""

@@ -1,0 +1,1 @@
+"""Scoring many rows: batches, requests in flight, joined results, progress."""

@@ -1,0 +1,1 @@
+"""Result documents: what they hold, the environment of a measurement, and the differences between two."""

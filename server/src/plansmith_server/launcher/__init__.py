@@ -1,0 +1,1 @@
+"""Starting Triton from PyPI and watching over it."""
