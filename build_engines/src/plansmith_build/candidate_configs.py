@@ -8,6 +8,7 @@ from tritonclient.grpc import model_config_pb2
 
 from plansmith_build.targets import Device, Precision, Target
 from plansmith_build.tensorrt import plan_config
+from plansmith_build.tensorrt_rtx import engine_config
 
 if TYPE_CHECKING:
     from plansmith_build.candidates import Candidate
@@ -25,6 +26,8 @@ def candidate_config(portable: Any, candidate: Candidate) -> Any:
     if candidate.plans:
         plans = {capability: path.name for capability, path in candidate.plans.items()}
         return plan_config(portable, plans=plans, instances=candidate.instances)
+    if candidate.pairing.target is Target.TENSORRT_RTX:
+        return engine_config(portable, engine=candidate.files[0].name, instances=candidate.instances)
     config = model_config_pb2.ModelConfig()
     config.CopyFrom(portable)
     pairing, instances, threads = candidate.pairing, candidate.instances, candidate.threads

@@ -11,11 +11,14 @@ from plansmith_build.measurement import Speed, measure_beside
 from plansmith_build.plan_candidates import build_plans
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.progress import BuildStep
+from plansmith_build.rtx_candidates import compile_candidate, compiled_in_words
 from plansmith_build.runtimes.cpu_features import cores
 from plansmith_build.runtimes.openvino_runtime import OpenVinoRuntime
 from plansmith_build.sessions import CPU_PROVIDER, RunFailed, Session
 from plansmith_build.targets import CUDA_PROVIDER, Device, Pairing, Precision, Target, obstacle_to
 from plansmith_build.tensorrt import PlanFailed
+from plansmith_build.tensorrt_rtx import EngineFailed
+from plansmith_build.tensorrt_rtx import unavailable_because as no_compiler_because
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from plansmith_build.runtimes import Runtime
     from plansmith_build.sessions import Arrays
     from plansmith_build.signatures import Signature
+    from plansmith_build.tensorrt_rtx import CompiledEngine
 
 __all__ = ["Candidate", "Status", "Timing", "try_candidates"]
 
@@ -42,6 +46,7 @@ class Status(StrEnum):
     KEPT = "kept"
     SLOWER = "slower"
     UNMEASURED = "verified, not measured"
+    COMPILED = "compiled, not measured"
     OUTSIDE_BUDGET = "outside the budget"
     FAILED = "failed"
     IMPOSSIBLE = "not possible here"
@@ -65,6 +70,7 @@ class Candidate:
         engine: what ran it.
         plans: TensorRT plans by compute capability.
         stripped_plans: the same without weights, where that was asked for.
+        compiled: what TensorRT for RTX made of the graph; None where it was not compiled by it.
     """
 
     pairing: Pairing
@@ -80,11 +86,14 @@ class Candidate:
     engine: str = ""
     plans: Mapping[str, Path] = field(default_factory=dict)
     stripped_plans: tuple[Path, ...] = ()
+    compiled: CompiledEngine | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """What a version needs to serve it, the model file first; empty where there is none."""
         graph = self.graph.files if self.graph is not None else ()
+        if self.compiled is not None and self.pairing.target is Target.TENSORRT_RTX:
+            return (self.compiled.path,)
         if not self.plans:
             return graph
         # Plans can be refitted only from the graph that they were stripped of.
@@ -162,8 +171,11 @@ def _try(
     try:
         graph = graphs.graph_for(pairing)
         candidate = replace(candidate, graph=graph)
+        if pairing.device is Device.RTX:
+            return _compiled(_judged_as_graph(candidate, graphs, ""), plans)
         if obstacle:
-            return _judged_as_graph(candidate, graphs, obstacle)
+            judged = _judged_as_graph(candidate, graphs, obstacle)
+            return _compiled(judged, plans) if pairing.target is Target.TENSORRT else judged
         runtime: Runtime
         if pairing.target is Target.TENSORRT:
             built = build_plans(graph, plans, progress)
@@ -177,7 +189,7 @@ def _try(
         if candidate.is_usable:
             speed = measure_beside(runtime, timing.reference, timing.request, rows=timing.rows)
             candidate = replace(candidate, speed=speed)
-    except (ConversionFailed, PlanFailed, RunFailed, VerificationFailed) as error:
+    except (ConversionFailed, EngineFailed, PlanFailed, RunFailed, VerificationFailed) as error:
         return replace(candidate, status=Status.FAILED, reason=str(error))
     return candidate
 
@@ -190,6 +202,19 @@ def _judged_as_graph(candidate: Candidate, graphs: GraphVariants, obstacle: str)
         return replace(candidate, status=Status.FAILED, reason=problem or "it could not be run on the CPU")
     judged = _within_budget(replace(candidate, accuracy=graph.accuracy), graphs)
     return replace(judged, status=Status.UNMEASURED, reason=obstacle) if judged.is_usable else judged
+
+
+def _compiled(candidate: Candidate, plans: PlanSettings) -> Candidate:
+    """The same after NVIDIA's compiler has taken the graph, where that is installed.
+
+    Raises:
+        EngineFailed: it refuses the graph, as TensorRT would on a machine with a GPU.
+    """
+    if candidate.status is not Status.UNMEASURED or candidate.graph is None or no_compiler_because():
+        return candidate
+    # A plan for TensorRT is built on the GPU that runs it: only the answer counts.
+    engine = compile_candidate(candidate.graph, plans, keep=candidate.pairing.target is Target.TENSORRT_RTX)
+    return replace(candidate, status=Status.COMPILED, compiled=engine, reason=compiled_in_words(engine))
 
 
 def _within_budget(candidate: Candidate, graphs: GraphVariants) -> Candidate:

@@ -9,6 +9,7 @@ from plansmith_build.manifest import (
     AccuracyRecord,
     AgreementRecord,
     CandidateRecord,
+    CompiledRecord,
     DataRecord,
     SearchRecord,
 )
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from plansmith_build.candidates import Candidate
     from plansmith_build.datasets import Dataset
     from plansmith_build.search import SearchResult
+    from plansmith_build.tensorrt_rtx import CompiledEngine
 
 __all__ = ["search_record"]
 
@@ -95,4 +97,18 @@ def _candidate(candidate: Candidate, name: str | None) -> CandidateRecord:
         served_rows_per_second=candidate.served_rows_per_second,
         instances=candidate.instances,
         threads=candidate.threads,
+        compiled=_compiled(candidate.compiled) if candidate.compiled is not None else None,
+    )
+
+
+def _compiled(engine: CompiledEngine) -> CompiledRecord:
+    profile = engine.profile
+    return CompiledRecord(
+        compiler=f"TensorRT for RTX {engine.version}",
+        compute_capabilities=engine.capabilities,
+        profile={
+            name: (profile.minimum[name], profile.optimum[name], profile.maximum[name]) for name in profile.minimum
+        },
+        seconds=engine.seconds,
+        size=engine.size,
     )

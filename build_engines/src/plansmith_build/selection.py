@@ -94,7 +94,10 @@ def select(candidates: Sequence[Candidate], served: Sequence[Candidate]) -> Sele
     final = []
     for candidate in best_layouts:
         name = next((name for name, chosen in named.items() if chosen is candidate), None)
-        if name in set(Device):
+        if candidate.speed is None:
+            # It is the likeliest, which is a guess: its own status says that nothing was measured.
+            final.append(candidate)
+        elif name in set(Device):
             final.append(replace(candidate, status=Status.CHOSEN))
         else:
             final.append(replace(candidate, status=Status.KEPT) if name else candidate)
@@ -132,7 +135,7 @@ def _fastest(usable: Sequence[Candidate]) -> Candidate | None:
 
 
 def _likeliest(usable: Sequence[Candidate]) -> Candidate | None:
-    unmeasured = [c for c in usable if c.status is Status.UNMEASURED]
+    unmeasured = [c for c in usable if c.status in {Status.UNMEASURED, Status.COMPILED}]
     return min(unmeasured, key=lambda c: _UNMEASURED_ORDER.index(c.pairing.precision), default=None)
 
 

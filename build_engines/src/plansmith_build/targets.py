@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 
+from plansmith_build import tensorrt, tensorrt_rtx
 from plansmith_build.runtimes.cpu_features import has_fast_bfloat16
 from plansmith_build.runtimes.openvino_runtime import obstacle_to_openvino
-from plansmith_build.tensorrt import unavailable_because
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -28,6 +28,7 @@ class Target(StrEnum):
     ONNXRUNTIME = "onnxruntime"
     OPENVINO = "openvino"
     TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
 
 
 class Precision(StrEnum):
@@ -44,6 +45,7 @@ class Device(StrEnum):
 
     CPU = "cpu"
     GPU = "gpu"
+    RTX = "rtx"
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ def obstacle_to(pairing: Pairing, signature: Signature) -> str:
     """Why a pairing cannot be built and measured here, in one line, or an empty string."""
     match pairing.target, pairing.device:
         case Target.TENSORRT, _:
-            return unavailable_because()
+            return tensorrt.unavailable_because()
+        case Target.TENSORRT_RTX, _:
+            return tensorrt_rtx.unavailable_because()
         case Target.OPENVINO, _:
             return obstacle_to_openvino(signature) or _obstacle_to_openvino_precision(pairing.precision)
         case _, Device.GPU:
@@ -77,11 +81,11 @@ def pairings(targets: Collection[Target], precisions: Collection[Precision]) -> 
     """Everything that may be tried.
 
     Args:
-        targets: as asked for; empty for all of them.
+        targets: as asked for; empty for all that can be measured on a machine that has the device.
         precisions: as asked for; empty for those that a device may gain by.
     """
     chosen = []
-    for target in targets or tuple(Target):
+    for target in targets or _MEASURABLE:
         for device in _DEVICES[target]:
             worthwhile = _WORTHWHILE[target, device]
             chosen += [Pairing(target, device, precision) for precision in precisions or worthwhile]
@@ -92,7 +96,11 @@ _DEVICES = {
     Target.ONNXRUNTIME: (Device.CPU, Device.GPU),
     Target.OPENVINO: (Device.CPU,),
     Target.TENSORRT: (Device.GPU,),
+    Target.TENSORRT_RTX: (Device.RTX,),
 }
+
+# Engines for RTX GPUs are made where there is none, and on request only.
+_MEASURABLE = (Target.ONNXRUNTIME, Target.OPENVINO, Target.TENSORRT)
 
 _WORTHWHILE = {
     # A CPU computes FP16 in FP32, with casts on top.
@@ -100,6 +108,7 @@ _WORTHWHILE = {
     (Target.ONNXRUNTIME, Device.GPU): (Precision.FP32, Precision.FP16),
     (Target.OPENVINO, Device.CPU): (Precision.FP32, Precision.BF16, Precision.INT8),
     (Target.TENSORRT, Device.GPU): (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8),
+    (Target.TENSORRT_RTX, Device.RTX): (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8),
 }
 
 

@@ -38,6 +38,7 @@ class PlanOptions:
             for several architectures share one set.
         sparse_weights: whether kernels for weights that are 2:4 sparse may be used.
         profile: the user's own optimization profile, as `parse_profile` reads it; empty to derive it.
+        compute_capabilities: what TensorRT for RTX compiles for; empty for Ampere and later.
 
     Raises:
         InvalidOption: a value is out of range, or two do not go together.
@@ -51,6 +52,7 @@ class PlanOptions:
     strip_weights: bool = False
     sparse_weights: bool = False
     profile: str = ""
+    compute_capabilities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.optimization_level <= HIGHEST_LEVEL:

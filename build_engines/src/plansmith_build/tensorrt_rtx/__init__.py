@@ -9,12 +9,14 @@ from __future__ import annotations
 from plansmith_build.tensorrt_rtx.availability import library_version, unavailable_because
 from plansmith_build.tensorrt_rtx.capabilities import in_words, parse_capabilities
 from plansmith_build.tensorrt_rtx.compilation import CompiledEngine, compile_engine
+from plansmith_build.tensorrt_rtx.engine_config import engine_config
 from plansmith_build.tensorrt_rtx.errors import EngineFailed
 
 __all__ = [
     "CompiledEngine",
     "EngineFailed",
     "compile_engine",
+    "engine_config",
     "in_words",
     "library_version",
     "parse_capabilities",

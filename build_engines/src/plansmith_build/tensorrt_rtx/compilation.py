@@ -16,8 +16,6 @@ from plansmith_build.tensorrt_rtx.errors import EngineFailed
 from plansmith_build.tensorrt_rtx.reasons import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from plansmith_build.tensorrt import OptimizationProfile
 
 __all__ = ["CompiledEngine", "compile_engine"]
@@ -33,6 +31,7 @@ class CompiledEngine:
         path: the file.
         version: of the library that compiled it, and that has to run it, such as `"1.7.1.116"`.
         capabilities: the compute capabilities that it was compiled for; empty for Ampere and later.
+        profile: the shapes that it takes.
         seconds: how long that took, without the start of the compiler's process.
         size: of the file, in bytes.
     """
@@ -40,12 +39,13 @@ class CompiledEngine:
     path: Path
     version: str
     capabilities: tuple[str, ...]
+    profile: OptimizationProfile
     seconds: float
     size: int
 
 
 def compile_engine(
-    model: Path, path: Path, profiles: Sequence[OptimizationProfile], capabilities: tuple[str, ...] = ()
+    model: Path, path: Path, profile: OptimizationProfile, capabilities: tuple[str, ...] = ()
 ) -> CompiledEngine:
     """Compile a graph to an engine.
 
@@ -54,7 +54,7 @@ def compile_engine(
     Args:
         model: the ONNX file; its weight file is found beside it.
         path: where the engine is written.
-        profiles: the shapes that it is to take; one for each range. Inputs without dynamic dimensions need none.
+        profile: the shapes that it is to take; those of inputs without dynamic dimensions are left out of account.
         capabilities: the compute capabilities to compile for, as `parse_capabilities` gives them.
 
     Raises:
@@ -68,7 +68,7 @@ def compile_engine(
         "model": os.fspath(model),
         "engine": os.fspath(path),
         "capabilities": capabilities,
-        "profiles": [_shapes(profile) for profile in profiles],
+        "profiles": [_shapes(profile)],
     }
     done = subprocess.run(
         # Not the folder of the program first on the path, which has modules of common names.
@@ -83,7 +83,7 @@ def compile_engine(
     answer = json.loads(done.stdout)
     if "stage" in answer:
         raise EngineFailed(explain(answer))
-    return CompiledEngine(path, answer["version"], tuple(capabilities), answer["seconds"], answer["size"])
+    return CompiledEngine(path, answer["version"], tuple(capabilities), profile, answer["seconds"], answer["size"])
 
 
 def _shapes(profile: OptimizationProfile) -> dict[str, list[list[int]]]:

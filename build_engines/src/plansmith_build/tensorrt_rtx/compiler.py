@@ -62,9 +62,7 @@ def compile_graph(request: dict[str, Any]) -> dict[str, Any]:
     if request["capabilities"]:
         config.num_compute_capabilities = len(request["capabilities"])
         for index, capability in enumerate(request["capabilities"]):
-            config.set_compute_capability(
-                getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}"), index
-            )
+            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}"), index)
     dynamic = [tensor for tensor in _inputs(network) if -1 in tuple(tensor.shape)]
     for shapes in request["profiles"]:
         profile = builder.create_optimization_profile()

@@ -15,62 +15,50 @@ __all__ = ["explain"]
 
 _ELSEWHERE = "ONNX Runtime's CUDA provider runs it: --target onnxruntime"
 _QUANTIZED_OPERATORS = re.compile(r"DynamicQuantizeLinear|MatMulInteger|ConvInteger|QLinear\w+|QGemm|QAttention")
-_RULES: tuple[tuple[str, str], ...] = (
-    (
-        r"Non-zero zero point",
-        "its zero point is not 0, and TensorRT quantizes symmetrically only: quantize with zero points of 0, as INT8 of "
-        "--target tensorrt does",
+_RULES: Mapping[str, str] = {
+    r"Non-zero zero point": (
+        "its zero point is not 0, and TensorRT quantizes symmetrically only: quantize with zero points of 0, as INT8 "
+        "of --target tensorrt does"
     ),
-    (
-        r"unsupported input type of UINT8",
-        "it takes UINT8, and TensorRT dequantizes INT8: quantize to INT8 with zero points of 0",
+    r"unsupported input type of UINT8": (
+        "it takes UINT8, and TensorRT dequantizes INT8: quantize to INT8 with zero points of 0"
     ),
-    (
-        r"Quantized constant \((?P<name>.*?)\) is only allowed before DQ",
+    r"Quantized constant \((?P<name>.*?)\) is only allowed before DQ": (
         "the INT8 weight {name!r} must go straight into a DequantizeLinear, and another node reads it: put whatever "
-        "changes it behind the DequantizeLinear",
+        "changes it behind the DequantizeLinear"
     ),
-    (
-        r"[Ss]cale coefficients must all be positive",
-        "a scale is 0 or negative, and TensorRT takes positive scales only: calibrate again",
+    r"[Ss]cale coefficients must all be positive": (
+        "a scale is 0 or negative, and TensorRT takes positive scales only: calibrate again"
     ),
-    (
-        r"HW-specific datatypes: (?P<types>\w+)",
-        "it computes in {types}, which one of the compute capabilities does not have: FP8 needs 8.9 or later",
+    r"HW-specific datatypes: (?P<types>\w+)": (
+        "it computes in {types}, which one of the compute capabilities does not have: BF16 needs 8.0 or later, FP8 8.9"
     ),
-    (
-        r"operation '(?P<operation>\w+)' for Turing .*?: (?P<what>.+?) is not supported",
+    r"operation '(?P<operation>\w+)' for Turing .*?: (?P<what>.+?) is not supported": (
         "{operation} in this precision does not run on Turing (7.5), {what} is not supported there: build with "
-        "--precision fp16, or without 7.5",
+        "--precision fp16, or without 7.5"
     ),
-    (
-        r"must have same input types. `\w+` is of type (?P<one>\w+) and `\w+` is of type (?P<other>\w+)",
-        "its inputs are of the types {one} and {other}, and TensorRT converts nothing by itself: put a Cast before it",
+    r"must have same input types. `\w+` is of type (?P<one>\w+) and `\w+` is of type (?P<other>\w+)": (
+        "its inputs are of the types {one} and {other}, and TensorRT converts nothing by itself: put a Cast before it"
     ),
-    (
-        r"no optimization profile has been defined|no shapes for the input",
+    r"no optimization profile has been defined|no shapes for the input": (
         "an input has dimensions that vary and the optimization profile gives no sizes for them: name the input in "
-        "--profile name:min,opt,max",
+        "--profile name:min,opt,max"
     ),
-    (
-        r"convertDtype",
-        "a tensor has a type that TensorRT does not have: it takes FP32, FP16, BF16, INT64, INT32, INT8, UINT8 and BOOL",
+    r"convertDtype": (
+        "a tensor has a type that TensorRT does not have: it takes FP32, FP16, BF16, INT64, INT32, INT8, UINT8 and BOOL"
     ),
-    (
-        r"equal ranks when condition",
-        "the branches of an If give different numbers of dimensions, and TensorRT wants one: make the branches agree, or "
-        "make the condition a constant",
+    r"equal ranks when condition": (
+        "the branches of an If give different numbers of dimensions, and TensorRT wants one: make the branches agree, "
+        "or make the condition a constant"
     ),
-    (
-        r"K exceeds the maximum value allowed \((?P<most>\d+)\)",
-        "it asks for more than the {most} greatest values that TensorRT gives: lower K",
+    r"K exceeds the maximum value allowed \((?P<most>\d+)\)": (
+        "it asks for more than the {most} greatest values that TensorRT gives: lower K"
     ),
-    (
-        r"reshaping failed for tensor: (?P<name>\S+) reshape would change volume (?P<from>\d+) to (?P<to>\d+)",
-        "it reshapes {name!r} to fixed sizes, {from} values to {to}, which fits one size of the input only: fix that "
-        "dimension of the model, or name it in --profile",
+    r"reshaping failed for tensor: (?P<name>\S+) reshape would change volume (?P<source>\d+) to (?P<target>\d+)": (
+        "it reshapes {name!r} to fixed sizes, {source} values to {target}, which fits one size of the input only: fix "
+        "that dimension of the model, or name it in --profile"
     ),
-)
+}
 _PLACE = re.compile(r"\s*(?:In \w+ at )?/_src/\S+:\d+\)*|\s*In \w+$")
 # How the libraries begin a message, and what they say of a machine without a driver, which is no fault of the graph.
 _HEAD = re.compile(r"^(?:\w+::\w+: |\[[^\]]*\]:? ?)?Error Code \d+: (?:API Usage Error|Internal Error|Myelin) ?")
@@ -114,7 +102,7 @@ def _of_log(line: str) -> str:
 
 
 def _by_rule(said: str) -> str:
-    for pattern, sentence in _RULES:
+    for pattern, sentence in _RULES.items():
         if found := re.search(pattern, said):
             return sentence.format_map(found.groupdict())
     return ""
