@@ -106,6 +106,25 @@ def test_a_node_that_overflows_in_fp16_stays_in_fp32():
     assert types_of_weights(variant.model)["w"] == TensorProto.FLOAT16
 
 
+@pytest.mark.parametrize("convert", [to_float16, to_bfloat16])
+@pytest.mark.parametrize("seed", range(6))
+def test_whichever_nodes_stay_in_fp32_every_node_gets_inputs_of_one_type(convert, seed, tmp_path):
+    # Four of the layers read one weight, and three one offset.
+    model = onnx.parser.parse_model(
+        f"{HEADER} m (float[N, 8] x) => (float[N, 8] y) {{ a = Gemm (x, w, b) r = Relu (a) c = Gemm (r, w, b) "
+        "d = Add (c, b) e = MatMul (d, w) f = Relu (e) y = MatMul (f, w) }"
+    )
+    rng = np.random.default_rng(seed)
+    for name, shape in {"w": (8, 8), "b": (8,)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name))
+    onnx.save(model, tmp_path / "shared.onnx")
+    opset = BFLOAT16_OPSET if convert is to_bfloat16 else QUANTIZATION_OPSET
+    prepared = prepare(load_onnx(tmp_path / "shared.onnx").network, opset=opset)
+    names = [node.name for node in prepared.graph.node]
+    keep = [name for name in names if rng.random() < 0.5]
+    onnx.checker.check_model(convert(prepared, keep=keep), full_check=True)
+
+
 def test_bf16_is_valid_onnx_and_computes_what_was_judged_in_its_place(tmp_path):
     path = write_stripes_classifier(tmp_path / "stripes.onnx")
     prepared = prepare(load_onnx(path).network, opset=BFLOAT16_OPSET)

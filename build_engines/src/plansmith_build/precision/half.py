@@ -56,6 +56,7 @@ def to_float16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.Mo
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    _unshare_weights(copy, keep=keep)
     try:
         # It prints and warns of each weight that it rounds to the smallest or largest number: the verification judges.
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
@@ -143,6 +144,27 @@ def rounded(model: onnx.ModelProto, number: HalfType, *, keep: Collection[str] =
             copy.graph.node.extend(_round_tensor(name, f"{name}/exact", name, number))
     del copy.graph.value_info[:]
     return copy
+
+
+def _unshare_weights(model: onnx.ModelProto, *, keep: Collection[str]) -> None:
+    """Give nodes that stay in FP32 weights of their own, in place.
+
+    The converter leaves a weight that one of them reads as it is, and the other nodes that read it get the wrong type.
+    """
+    weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    converted = set(convertible_nodes(model)) - set(keep)
+    shared = {name for node in model.graph.node if node.name in converted for name in node.input} & weights.keys()
+    copies: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.name in converted:
+            continue
+        for position, name in enumerate(node.input):
+            if name in shared:
+                if name not in copies:
+                    copies[name] = f"{name}/fp32"
+                    model.graph.initializer.add().CopyFrom(weights[name])
+                    model.graph.initializer[-1].name = copies[name]
+                node.input[position] = copies[name]
 
 
 def _round_array(values: np.ndarray[Any, np.dtype[Any]], number: HalfType) -> np.ndarray[Any, np.dtype[Any]]:
