@@ -122,7 +122,21 @@ def test_whichever_nodes_stay_in_fp32_every_node_gets_inputs_of_one_type(convert
     prepared = prepare(load_onnx(tmp_path / "shared.onnx").network, opset=opset)
     names = [node.name for node in prepared.graph.node]
     keep = [name for name in names if rng.random() < 0.5]
-    onnx.checker.check_model(convert(prepared, keep=keep), full_check=True)
+    converted = convert(prepared, keep=keep)
+    onnx.checker.check_model(converted, full_check=True)
+    assert [value.type.tensor_type.elem_type for value in converted.graph.output] == [TensorProto.FLOAT]
+
+
+def test_an_output_whose_node_stays_in_fp32_is_not_rounded_on_its_way_out():
+    # 100,000 is more than FP16 can hold.
+    model = onnx.parser.parse_model(
+        f"{HEADER} m (float[N, 4] x) => (float[N, 4] y) {{ r = Relu (x) y = Mul (r, scale) }}"
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.float32([100_000]), "scale"))
+    prepared = prepare(detach(model), opset=QUANTIZATION_OPSET)
+    converted = to_float16(prepared, keep=[prepared.graph.node[-1].name])
+    session = onnxruntime.InferenceSession(converted.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert session.run(None, {"x": np.ones((1, 4), np.float32)})[0].tolist() == [[100_000] * 4]
 
 
 def test_bf16_is_valid_onnx_and_computes_what_was_judged_in_its_place(tmp_path):
