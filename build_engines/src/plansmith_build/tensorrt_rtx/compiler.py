@@ -69,7 +69,8 @@ def compile_graph(request: dict[str, Any]) -> dict[str, Any]:
         for tensor in dynamic:
             if tensor.name not in shapes:
                 return {"stage": "profile", "errors": [], "log": [f"no shapes for the input {tensor.name!r}"]}
-            profile.set_shape(tensor.name, *map(tuple, shapes[tensor.name]))
+            smallest, best, largest = map(tuple, shapes[tensor.name])
+            profile.set_shape(tensor.name, smallest, best, largest)
         if dynamic and config.add_optimization_profile(profile) < 0:
             return {"stage": "profile", "errors": [], "log": recorder.errors}
     serialized = builder.build_serialized_network(network, config)
