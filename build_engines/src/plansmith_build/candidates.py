@@ -213,7 +213,7 @@ def _compiled(candidate: Candidate, plans: PlanSettings) -> Candidate:
     if candidate.status is not Status.UNMEASURED or candidate.graph is None or no_compiler_because():
         return candidate
     # A plan for TensorRT is built on the GPU that runs it: only the answer counts.
-    engine = compile_candidate(candidate.graph, plans, keep=candidate.pairing.target is Target.TENSORRT_RTX)
+    engine = compile_candidate(candidate.graph.path, plans, keep=candidate.pairing.target is Target.TENSORRT_RTX)
     return replace(candidate, status=Status.COMPILED, compiled=engine, reason=compiled_in_words(engine))
 
 

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 from plansmith_build.tensorrt_rtx import compile_engine, in_words
 
 if TYPE_CHECKING:
-    from plansmith_build.graph_variants import GraphFile
+    from pathlib import Path
+
     from plansmith_build.plan_candidates import PlanSettings
     from plansmith_build.tensorrt_rtx import CompiledEngine
 
 __all__ = ["compile_candidate", "compiled_in_words"]
 
 
-def compile_candidate(graph: GraphFile, settings: PlanSettings, *, keep: bool) -> CompiledEngine:
+def compile_candidate(graph: Path, settings: PlanSettings, *, keep: bool) -> CompiledEngine:
     """Compile a candidate's graph beside it, with the profile that a server will use.
 
     Args:
-        graph: the graph.
+        graph: its file.
         settings: shapes and options.
         keep: whether the engine itself is wanted, or only whether TensorRT takes the graph.
 
@@ -26,10 +27,10 @@ def compile_candidate(graph: GraphFile, settings: PlanSettings, *, keep: bool) -
         EngineFailed: TensorRT does not take the graph.
         OSError: the disk did not take the engine.
     """
-    path = graph.path.with_name(f"{graph.path.name.removesuffix('.onnx').removesuffix('.tensorrt')}.rtx.engine")
+    path = graph.with_name(f"{graph.name.removesuffix('.onnx').removesuffix('.tensorrt')}.rtx.engine")
     if not keep:
         path = path.with_suffix(".unused")
-    engine = compile_engine(graph.path, path, settings.profile, settings.options.compute_capabilities)
+    engine = compile_engine(graph, path, settings.profile, settings.options.compute_capabilities)
     if not keep:
         path.unlink()
     return engine

@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plansmith_build.checking.answers import Answer, CheckReport, Verdict
+from plansmith_build.checking.graphs import PrecisionGraphs
 from plansmith_build.comparison import compare, worst
 from plansmith_build.errors import VerificationFailed
-from plansmith_build.graph_variants import GraphFile, GraphVariants
 from plansmith_build.graphs import standard_domain
 from plansmith_build.loading import load_onnx
 from plansmith_build.manifest import Tensor
 from plansmith_build.plan_candidates import PlanSettings
 from plansmith_build.portable import make_portable, node_count
-from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.errors import ConversionFailed
-from plansmith_build.precision.variants import Jury
 from plansmith_build.progress import BuildStep, silent
 from plansmith_build.reference import run_reference
 from plansmith_build.repair import listed_weights
@@ -33,7 +31,6 @@ from plansmith_build.targets import Device, Pairing, Precision, Target, obstacle
 from plansmith_build.tensorrt import PlanOptions, parse_profile, profile_for
 from plansmith_build.tensorrt_rtx import EngineFailed
 from plansmith_build.tensorrt_rtx import unavailable_because as no_compiler_because
-from plansmith_build.validation import Judge
 
 if TYPE_CHECKING:
     from plansmith_build.comparison import OutputComparison
@@ -42,11 +39,9 @@ if TYPE_CHECKING:
     from plansmith_build.progress import Progress
     from plansmith_build.reference import Reference
     from plansmith_build.runtimes import Runtime
+    from plansmith_build.signatures import Signature
 
 __all__ = ["CheckOptions", "check"]
-
-# Random inputs say nothing of accuracy, so every graph that can be made is shown to its engine.
-ANY_DROP = 1.0
 
 
 @dataclass(frozen=True)
@@ -109,15 +104,7 @@ def _ask_all(
 ) -> tuple[Answer, ...]:
     signature = signature_of(portable.network.model)
     samples = reference.samples[: reference.single_samples]
-    base = Session(portable.files[0], signature, optimized=True)
-    judge = Judge.of(base, samples, None, batched=portable.batched)
-    graphs = GraphVariants(
-        GraphFile(portable.files[0], portable.files),
-        portable.network,
-        Jury(signature, judge, judge, ANY_DROP),
-        folder,
-        methods=(CalibrationMethod.MINMAX,),
-    )
+    graphs = PrecisionGraphs(portable.network, portable.files[0], samples, folder)
     profile = profile_for(
         signature,
         max_batch_size=options.max_batch_size if portable.batched else 0,
@@ -130,30 +117,30 @@ def _ask_all(
     for number, pairing in enumerate(asked, start=1):
         step = f"Asking {number} of {len(asked)}: {pairing}"
         progress(BuildStep(step, done=(number - 1) / len(asked)))
-        answer = _ask(pairing, graphs, settings, reference)
+        answer = _ask(pairing, graphs, signature, settings, reference)
         progress(BuildStep(step, answer.said))
         answers.append(answer)
     return tuple(answers)
 
 
-def _ask(pairing: Pairing, graphs: GraphVariants, settings: PlanSettings, reference: Reference) -> Answer:
+def _ask(
+    pairing: Pairing, graphs: PrecisionGraphs, signature: Signature, settings: PlanSettings, reference: Reference
+) -> Answer:
     def answer(verdict: Verdict, said: str) -> Answer:
         return Answer(pairing.target, pairing.device, pairing.precision, verdict, said)
 
     compiled = pairing.target in {Target.TENSORRT, Target.TENSORRT_RTX}
-    obstacle = no_compiler_because() if compiled else obstacle_to(pairing, graphs.signature)
+    obstacle = no_compiler_because() if compiled else obstacle_to(pairing, signature)
     if obstacle:
         return answer(Verdict.UNKNOWN, obstacle)
-    started = time.monotonic()
     try:
-        graph = graphs.graph_for(pairing)
+        path = graphs.path_for(pairing)
         if compiled:
-            if graph.problem:
-                return answer(Verdict.NO, graph.problem)
-            engine = compile_candidate(graph, settings, keep=False)
+            engine = compile_candidate(path, settings, keep=False)
             said = f"compiles, {compiled_in_words(engine)}"
             return replace(answer(Verdict.YES, said), seconds=engine.seconds, size=engine.size)
-        runtime = _load(pairing, graph, graphs)
+        started = time.monotonic()
+        runtime = _load(pairing, path, signature)
         seconds = time.monotonic() - started
         worst_output = _compared(runtime, reference)
     except (ConversionFailed, EngineFailed, RunFailed, VerificationFailed) as failure:
@@ -167,12 +154,12 @@ def _ask(pairing: Pairing, graphs: GraphVariants, settings: PlanSettings, refere
     return replace(found, relative_error=error, seconds=seconds)
 
 
-def _load(pairing: Pairing, graph: GraphFile, graphs: GraphVariants) -> Runtime:
+def _load(pairing: Pairing, path: Path, signature: Signature) -> Runtime:
     if pairing.target is Target.OPENVINO:
         precision = "bf16" if pairing.precision is Precision.BF16 else "f32"
-        return OpenVinoRuntime(graph.path, graphs.signature, precision=precision, threads=cores())
+        return OpenVinoRuntime(path, signature, precision=precision, threads=cores())
     provider = "CUDAExecutionProvider" if pairing.device is Device.GPU else "CPUExecutionProvider"
-    return Session(graph.path, graphs.signature, optimized=True, provider=provider)
+    return Session(path, signature, optimized=True, provider=provider)
 
 
 def _compared(runtime: Runtime, reference: Reference) -> OutputComparison:
