@@ -139,7 +139,7 @@ def test_a_graph_for_tensorrt_is_verified_compiled_and_configured_without_a_gpu(
         *("--target", "tensorrt", "--no-serve", "--json"),
     )
     found = candidates(json.loads(done.stdout), target="tensorrt")
-    assert {entry["precision"] for entry in found} == {"fp32", "fp16", "bf16", "int8"}
+    assert {entry["precision"] for entry in found} == {"fp32", "fp16", "bf16", "int8", "int8-fp16"}
     assert {entry["status"] for entry in found} == {"compiled, not measured"}
     config = config_of(repository / "stripes/configs/gpu.pbtxt")
     assert (config.backend, config.default_model_filename) == ("onnxruntime", "model.fp16.onnx")

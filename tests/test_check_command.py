@@ -45,7 +45,7 @@ def test_every_engine_is_asked_and_nothing_is_published(plansmith, tmp_path):
     report = json.loads(done.stdout)
     assert (report["nodes"], report["max_batch_size"]) == (8, 32)
     assert {entry["precision"] for entry in answers(done, target="tensorrt", verdict="yes")} == {
-        *("fp32", "fp16", "bf16", "int8")
+        *("fp32", "fp16", "bf16", "int8", "int8-fp16")
     }
     for target in ("onnxruntime", "openvino"):
         (entry,) = answers(done, target=target, device="cpu", precision="fp32")

@@ -39,7 +39,8 @@ def candidate_config(portable: Any, candidate: Candidate) -> Any:
         config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_GPU, count=instances)
         accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
         # Q/DQ pairs and casts say what is computed in which precision; the provider only has to be allowed to.
-        accelerators[0].parameters["precision_mode"] = pairing.precision.upper()
+        mode = Precision.INT8 if pairing.precision is Precision.INT8_FP16 else pairing.precision
+        accelerators[0].parameters["precision_mode"] = mode.upper()
         return config
     config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_CPU, count=instances)
     config.ClearField("optimization")

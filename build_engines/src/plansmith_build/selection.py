@@ -23,9 +23,9 @@ MOST_KEPT = 3
 # The fastest in process are measured as they are served.
 SERVED = 2
 
-_EXACTNESS = (Precision.FP32, Precision.BF16, Precision.FP16, Precision.INT8)
+_EXACTNESS = (Precision.FP32, Precision.BF16, Precision.FP16, Precision.INT8, Precision.INT8_FP16)
 # Without a GPU to measure on: what every GPU since 2017 computes at twice the speed, and at little risk.
-_UNMEASURED_ORDER = (Precision.FP16, Precision.BF16, Precision.INT8, Precision.FP32)
+_UNMEASURED_ORDER = (Precision.FP16, Precision.BF16, Precision.INT8_FP16, Precision.INT8, Precision.FP32)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _config_name(candidate: Candidate) -> str:
     """`openvino_int8`; with the device where a target has two."""
     pairing = candidate.pairing
     both = pairing.target is Target.ONNXRUNTIME and pairing.device is Device.GPU
-    return f"{pairing.target}_{pairing.precision}{'_gpu' if both else ''}"
+    return f"{pairing.target}_{pairing.precision}{'_gpu' if both else ''}".replace("-", "_")
 
 
 def _with_best_layout(candidate: Candidate, served: Sequence[Candidate]) -> Candidate:

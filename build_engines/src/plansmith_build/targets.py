@@ -32,12 +32,13 @@ class Target(StrEnum):
 
 
 class Precision(StrEnum):
-    """What a candidate computes in, as far as its graph lets it."""
+    """What a candidate computes in, as far as its graph lets it; `int8-fp16` is INT8 with the rest in FP16."""
 
     FP32 = "fp32"
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+    INT8_FP16 = "int8-fp16"
 
 
 class Device(StrEnum):
@@ -72,8 +73,8 @@ def obstacle_to(pairing: Pairing, signature: Signature) -> str:
         case _, Device.GPU:
             if CUDA_PROVIDER not in onnxruntime.get_available_providers():
                 return "this ONNX Runtime has no CUDA provider, onnxruntime-gpu has"
-        case _ if pairing.precision is Precision.BF16:
-            return "ONNX Runtime's CPU provider does not compute in BF16"
+        case _:
+            return _NOT_IN_ONNX_RUNTIME_ON_A_CPU.get(pairing.precision, "")
     return ""
 
 
@@ -99,6 +100,11 @@ _DEVICES = {
     Target.TENSORRT_RTX: (Device.RTX,),
 }
 
+_NOT_IN_ONNX_RUNTIME_ON_A_CPU = {
+    Precision.BF16: "ONNX Runtime's CPU provider does not compute in BF16",
+    Precision.INT8_FP16: "a CPU computes FP16 in FP32, so int8 is what it can gain by",
+}
+
 # Engines for RTX GPUs are made where there is none, and on request only.
 _MEASURABLE = (Target.ONNXRUNTIME, Target.OPENVINO, Target.TENSORRT)
 
@@ -107,8 +113,8 @@ _WORTHWHILE = {
     (Target.ONNXRUNTIME, Device.CPU): (Precision.FP32, Precision.INT8),
     (Target.ONNXRUNTIME, Device.GPU): (Precision.FP32, Precision.FP16),
     (Target.OPENVINO, Device.CPU): (Precision.FP32, Precision.BF16, Precision.INT8),
-    (Target.TENSORRT, Device.GPU): (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8),
-    (Target.TENSORRT_RTX, Device.RTX): (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8),
+    (Target.TENSORRT, Device.GPU): tuple(Precision),
+    (Target.TENSORRT_RTX, Device.RTX): tuple(Precision),
 }
 
 
@@ -117,4 +123,6 @@ def _obstacle_to_openvino_precision(precision: Precision) -> str:
         return "this CPU does not multiply BF16"
     if precision is Precision.FP16:
         return "OpenVINO's CPU plugin computes FP16 graphs in FP32"
+    if precision is Precision.INT8_FP16:
+        return "OpenVINO's CPU plugin computes FP16 in FP32, so int8 is what it can gain by"
     return ""

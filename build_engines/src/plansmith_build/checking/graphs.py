@@ -8,7 +8,7 @@ import onnx
 
 from plansmith_build.precision.calibration import CalibrationMethod, calibrate
 from plansmith_build.precision.half import to_bfloat16, to_float16
-from plansmith_build.precision.preparation import BFLOAT16_OPSET, QUANTIZATION_OPSET, prepare
+from plansmith_build.precision.preparation import BFLOAT16_OPSET, HALF_SCALES_OPSET, QUANTIZATION_OPSET, prepare
 from plansmith_build.precision.quantization import quantize
 from plansmith_build.precision.schemes import TENSORRT, x86_scheme
 from plansmith_build.runtimes.cpu_features import has_vnni
@@ -64,9 +64,12 @@ class PrecisionGraphs:
                 return to_float16(self._prepare(QUANTIZATION_OPSET))
             case Precision.BF16:
                 return to_bfloat16(self._prepare(BFLOAT16_OPSET))
+        mixed = precision is Precision.INT8_FP16
         scheme = x86_scheme(vnni=has_vnni()) if on_cpu else TENSORRT
-        prepared = self._prepare(QUANTIZATION_OPSET)
-        return quantize(prepared, calibrate(prepared, self._samples, CalibrationMethod.MINMAX, scheme), scheme)
+        prepared = self._prepare(HALF_SCALES_OPSET if mixed else QUANTIZATION_OPSET)
+        ranges = calibrate(prepared, self._samples, CalibrationMethod.MINMAX, scheme)
+        quantized = quantize(prepared, ranges, scheme)
+        return to_float16(quantized) if mixed else quantized
 
     def _prepare(self, opset: int) -> onnx.ModelProto:
         if opset not in self._prepared:

@@ -39,6 +39,7 @@ class _Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+    INT8_FP16 = "int8-fp16"
 
 
 def check(

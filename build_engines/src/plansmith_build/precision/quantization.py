@@ -11,6 +11,7 @@ import onnx
 from onnxruntime.quantization import QDQQuantizer, QuantType
 
 from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.precision.residual_sums import quantize_one_branch
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -78,6 +79,8 @@ def quantize(
                 extra_options=scheme.extra_options,
             )
             quantizer.quantize_model()
+            if scheme.inputs_only:
+                quantize_one_branch(quantizer.model.model, ranges, layers=chosen)
             quantizer.model.topological_sort()
     except Exception as error:
         said = " ".join(str(error).split())[:200]
