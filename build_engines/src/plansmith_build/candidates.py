@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from plansmith_build.runtimes import Runtime
     from plansmith_build.sessions import Arrays
     from plansmith_build.signatures import Signature
+    from plansmith_build.tensorrt import OptimizationProfile
     from plansmith_build.tensorrt_rtx import CompiledEngine
 
 __all__ = ["Candidate", "Status", "Timing", "try_candidates"]
@@ -71,6 +72,7 @@ class Candidate:
         plans: TensorRT plans by compute capability.
         stripped_plans: the same without weights, where that was asked for.
         compiled: what TensorRT for RTX made of the graph; None where it was not compiled by it.
+        profile: the shapes that plans or an engine take; None where there are neither.
     """
 
     pairing: Pairing
@@ -87,6 +89,7 @@ class Candidate:
     plans: Mapping[str, Path] = field(default_factory=dict)
     stripped_plans: tuple[Path, ...] = ()
     compiled: CompiledEngine | None = None
+    profile: OptimizationProfile | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -180,7 +183,9 @@ def _try(
         if pairing.target is Target.TENSORRT:
             built = build_plans(graph, plans, progress)
             runtime = built.session
-            candidate = replace(candidate, plans=built.by_capability, stripped_plans=built.stripped)
+            candidate = replace(
+                candidate, plans=built.by_capability, stripped_plans=built.stripped, profile=plans.profile
+            )
         else:
             runtime = _load(pairing, graph.path, graphs.signature, timing)
         candidate = replace(candidate, engine=runtime.description)
@@ -214,7 +219,9 @@ def _compiled(candidate: Candidate, plans: PlanSettings) -> Candidate:
         return candidate
     # A plan for TensorRT is built on the GPU that runs it: only the answer counts.
     engine = compile_candidate(candidate.graph.path, plans, keep=candidate.pairing.target is Target.TENSORRT_RTX)
-    return replace(candidate, status=Status.COMPILED, compiled=engine, reason=compiled_in_words(engine))
+    return replace(
+        candidate, status=Status.COMPILED, compiled=engine, profile=engine.profile, reason=compiled_in_words(engine)
+    )
 
 
 def _within_budget(candidate: Candidate, graphs: GraphVariants) -> Candidate:

@@ -23,7 +23,7 @@ from plansmith_build.serving import CLIENTS, Entry, ServingFailed, measure_serve
 from plansmith_build.sessions import RunFailed, Session
 from plansmith_build.signatures import signature_of
 from plansmith_build.targets import Precision, Target, pairings
-from plansmith_build.tensorrt import PlanOptions, parse_profile, profile_for
+from plansmith_build.tensorrt import PlanOptions, find_token_range, parse_profile, profile_for
 from plansmith_build.validation import Judge
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def search(
         pairings(options.targets, options.precisions),
         graphs,
         Timing(reference, portable.files[0], request, rows),
-        _plan_settings(signature, config, options, request),
+        _plan_settings(reference, signature, config, options, request),
         unmeasured=bool(options.targets),
         progress=progress,
     )
@@ -245,11 +245,14 @@ def _obstacle_to_serving(portable: PortableModel, options: SearchOptions) -> str
     return obstacle_to_serving()
 
 
-def _plan_settings(signature: Signature, config: Any, options: SearchOptions, request: Arrays) -> PlanSettings:
+def _plan_settings(
+    reference: Session, signature: Signature, config: Any, options: SearchOptions, request: Arrays
+) -> PlanSettings:
     profile = profile_for(
         signature,
         max_batch_size=int(config.max_batch_size),
         observed={name: array.shape for name, array in request.items()},
+        tokens=find_token_range(signature, request, reference.run),
         given=parse_profile(options.plan.profile) if options.plan.profile else None,
     )
     structured = options.sparsity is not None and options.sparsity.structured

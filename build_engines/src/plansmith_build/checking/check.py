@@ -28,7 +28,7 @@ from plansmith_build.runtimes.openvino_runtime import OpenVinoRuntime
 from plansmith_build.sessions import RunFailed, Session
 from plansmith_build.signatures import signature_of
 from plansmith_build.targets import Device, Pairing, Precision, Target, obstacle_to, pairings
-from plansmith_build.tensorrt import PlanOptions, parse_profile, profile_for
+from plansmith_build.tensorrt import PlanOptions, find_token_range, parse_profile, profile_for
 from plansmith_build.tensorrt_rtx import EngineFailed
 from plansmith_build.tensorrt_rtx import unavailable_because as no_compiler_because
 
@@ -104,11 +104,13 @@ def _ask_all(
 ) -> tuple[Answer, ...]:
     signature = signature_of(portable.network.model)
     samples = reference.samples[: reference.single_samples]
+    base = Session(portable.files[0], signature, optimized=True)
     graphs = PrecisionGraphs(portable.network, portable.files[0], samples, folder)
     profile = profile_for(
         signature,
         max_batch_size=options.max_batch_size if portable.batched else 0,
         observed={name: array.shape for name, array in samples[0].items()},
+        tokens=find_token_range(signature, samples[0], base.run),
         given=parse_profile(options.plan.profile) if options.plan.profile else None,
     )
     settings = PlanSettings(profile, options.plan)
