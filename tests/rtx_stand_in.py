@@ -17,7 +17,7 @@ import onnxruntime
 import tensorrt_rtx_bindings as real
 from cuda.bindings import runtime as real_cuda
 
-__all__ = ["FakeCuda", "FakeRtx"]
+__all__ = ["FakeCuda", "FakeRtx", "FakeTensorRT"]
 
 SUCCESS = real_cuda.cudaError_t.cudaSuccess
 KIND = real_cuda.cudaMemcpyKind
@@ -32,7 +32,10 @@ class FakeCuda:
     def __init__(self, *, memory: int = 2**30) -> None:
         self.calls: list[str] = []
         self.allocated: dict[int, ctypes.Array[Any]] = {}
+        self.on_host: dict[int, ctypes.Array[Any]] = {}
         self.streams: set[int] = set()
+        self.events: dict[int, int] = {}
+        self.runs = 0
         self.device: int | None = None
         self._memory = memory
 
@@ -58,6 +61,37 @@ class FakeCuda:
     def cudaFree(self, pointer: int) -> tuple[Any]:  # noqa: N802
         self.calls.append("cudaFree")
         del self.allocated[pointer]
+        return (SUCCESS,)
+
+    def cudaMallocHost(self, size: int) -> tuple[Any, int]:  # noqa: N802
+        self.calls.append("cudaMallocHost")
+        block = (ctypes.c_char * size)()
+        self.on_host[ctypes.addressof(block)] = block
+        return SUCCESS, ctypes.addressof(block)
+
+    def cudaFreeHost(self, pointer: int) -> tuple[Any]:  # noqa: N802
+        del self.on_host[pointer]
+        return (SUCCESS,)
+
+    def cudaEventCreate(self) -> tuple[Any, int]:  # noqa: N802
+        self.events[len(self.events) + 1] = -1
+        return SUCCESS, len(self.events)
+
+    def cudaEventRecord(self, event: int, stream: int) -> tuple[Any]:  # noqa: N802
+        assert stream in self.streams
+        self.events[event] = self.runs
+        return (SUCCESS,)
+
+    def cudaEventSynchronize(self, event: int) -> tuple[Any]:  # noqa: N802
+        assert self.events[event] >= 0
+        return (SUCCESS,)
+
+    def cudaEventElapsedTime(self, start: int, end: int) -> tuple[Any, float]:  # noqa: N802
+        # Each run takes two milliseconds.
+        return SUCCESS, 2.0 * (self.events[end] - self.events[start])
+
+    def cudaEventDestroy(self, event: int) -> tuple[Any]:  # noqa: N802
+        self.events[event] = -1
         return (SUCCESS,)
 
     def cudaStreamCreate(self) -> tuple[Any, int]:  # noqa: N802
@@ -115,8 +149,30 @@ class FakeRtx:
         return _only(real.Runtime, _Runtime(self))
 
 
+class FakeTensorRT(FakeRtx):
+    """What a plan session uses of `tensorrt`: nearly the same.
+
+    Args:
+        host_code: whether the plan holds code for the CPU, as version-compatible ones do.
+    """
+
+    def __init__(self, *words: Any, host_code: bool = False) -> None:
+        super().__init__(*words)
+        self.host_code = host_code
+        self.plugins = False
+
+    def init_libnvinfer_plugins(self, logger: Any, namespace: str) -> bool:
+        assert isinstance(logger, real.Logger)
+        assert namespace == ""
+        self.plugins = True
+        return True
+
+    nptype = staticmethod(real.nptype)
+
+
 class _Runtime:
     engine_header_size = 64
+    engine_host_code_allowed = False
 
     def __init__(self, rtx: FakeRtx) -> None:
         self._rtx = rtx
@@ -129,6 +185,9 @@ class _Runtime:
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:
         self._rtx.calls.append("deserialize_cuda_engine")
+        if isinstance(self._rtx, FakeTensorRT):
+            refused = not self._rtx.plugins or (self._rtx.host_code and not self.engine_host_code_allowed)
+            return None if refused else _only(real.ICudaEngine, _Engine(self._rtx))
         return _only(real.ICudaEngine, _Engine(self._rtx)) if serialized_engine[:4] == b"vtrt" else None
 
 
@@ -163,8 +222,8 @@ class _Engine:
     def create_runtime_config(self) -> Any:
         return _only(real.IRuntimeConfig, _RuntimeConfig(self._rtx))
 
-    def create_execution_context(self, runtime_config: Any) -> Any:
-        assert runtime_config.has_cache
+    def create_execution_context(self, runtime_config: Any = None) -> Any:
+        assert isinstance(self._rtx, FakeTensorRT) or runtime_config.has_cache
         self._rtx.calls.append("create_execution_context")
         return _only(real.IExecutionContext, _Context(self._rtx))
 
@@ -230,6 +289,7 @@ class _Context:
     def execute_async_v3(self, stream_handle: int) -> bool:
         self._rtx.calls.append("execute_async_v3")
         assert stream_handle in self._rtx.cuda.streams
+        self._rtx.cuda.runs += 1
         for name, array in self._outputs(zeros=False).items():
             assert array.nbytes <= len(self._rtx.cuda.allocated[self._addresses[name]])
             ctypes.memmove(self._addresses[name], np.ascontiguousarray(array).ctypes.data, array.nbytes)

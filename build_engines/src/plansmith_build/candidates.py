@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.measurement import Speed, measure_beside
-from plansmith_build.plan_candidates import build_plans
+from plansmith_build.plan_candidates import build_plans, plan_rate
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.progress import BuildStep
 from plansmith_build.rtx_candidates import compile_candidate, compiled_in_words
@@ -17,6 +17,7 @@ from plansmith_build.runtimes.openvino_runtime import OpenVinoRuntime
 from plansmith_build.sessions import CPU_PROVIDER, RunFailed, Session
 from plansmith_build.targets import CUDA_PROVIDER, Device, Pairing, Precision, Target, obstacle_to
 from plansmith_build.tensorrt import PlanFailed
+from plansmith_build.tensorrt.execution import PlanSession
 from plansmith_build.tensorrt_rtx import EngineFailed
 from plansmith_build.tensorrt_rtx import unavailable_because as no_compiler_because
 
@@ -183,6 +184,10 @@ def _try(
         if pairing.target is Target.TENSORRT:
             built = build_plans(graph, plans, progress)
             runtime = built.session
+            for session in built.others:
+                candidate = _within_budget(replace(candidate, accuracy=graphs.jury.final.judge(session)), graphs)
+                if not candidate.is_usable:
+                    return replace(candidate, reason=f"{session.description}: {candidate.reason}")
             candidate = replace(
                 candidate, plans=built.by_capability, stripped_plans=built.stripped, profile=plans.profile
             )
@@ -192,7 +197,8 @@ def _try(
         accuracy = graphs.jury.final.judge(runtime)
         candidate = _within_budget(replace(candidate, accuracy=accuracy), graphs)
         if candidate.is_usable:
-            speed = measure_beside(runtime, timing.reference, timing.request, rows=timing.rows)
+            rate = plan_rate(runtime, plans.profile, timing.request) if isinstance(runtime, PlanSession) else None
+            speed = measure_beside(runtime, timing.reference, timing.request, rows=timing.rows, rate=rate)
             candidate = replace(candidate, speed=speed)
     except (ConversionFailed, EngineFailed, PlanFailed, RunFailed, VerificationFailed) as error:
         return replace(candidate, status=Status.FAILED, reason=str(error))
