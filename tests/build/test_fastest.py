@@ -132,15 +132,15 @@ def test_nodes_that_int8_breaks_stay_in_fp32_and_the_manifest_names_them(plansmi
         assert reads[name] != ["DequantizeLinear"]
 
 
-def test_a_graph_for_tensorrt_is_verified_and_configured_without_a_gpu(plansmith, repository, tmp_path):
+def test_a_graph_for_tensorrt_is_verified_compiled_and_configured_without_a_gpu(plansmith, repository, tmp_path):
     model = write_stripes_classifier(tmp_path / "stripes.onnx")
     done = plansmith(
         *("build", model, "--data", write_data(tmp_path / "data.npz"), "--repository", repository),
         *("--target", "tensorrt", "--no-serve", "--json"),
     )
     found = candidates(json.loads(done.stdout), target="tensorrt")
-    assert {entry["precision"] for entry in found} == {"fp32", "fp16", "bf16", "int8"}
-    assert {entry["status"] for entry in found} == {"chosen", "verified, not measured"}
+    assert {entry["precision"] for entry in found} == {"fp32", "fp16", "bf16", "int8", "int8-fp16"}
+    assert {entry["status"] for entry in found} == {"compiled, not measured"}
     config = config_of(repository / "stripes/configs/gpu.pbtxt")
     assert (config.backend, config.default_model_filename) == ("onnxruntime", "model.fp16.onnx")
     (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator

@@ -156,6 +156,39 @@ def test_what_joins_into_an_output_stays_in_floating_point():
     assert "make_joined" not in found
 
 
+@pytest.mark.parametrize("convert", [to_float16, to_bfloat16])
+@pytest.mark.parametrize("seed", range(6))
+def test_whichever_nodes_stay_in_fp32_every_node_gets_inputs_of_one_type(convert, seed, tmp_path):
+    # Four of the layers read one weight, and three one offset.
+    model = onnx.parser.parse_model(
+        f"{HEADER} m (float[N, 8] x) => (float[N, 8] y) {{ a = Gemm (x, w, b) r = Relu (a) c = Gemm (r, w, b) "
+        "d = Add (c, b) e = MatMul (d, w) f = Relu (e) y = MatMul (f, w) }"
+    )
+    rng = np.random.default_rng(seed)
+    for name, shape in {"w": (8, 8), "b": (8,)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name))
+    onnx.save(model, tmp_path / "shared.onnx")
+    opset = BFLOAT16_OPSET if convert is to_bfloat16 else QUANTIZATION_OPSET
+    prepared = prepare(load_onnx(tmp_path / "shared.onnx").network, opset=opset)
+    names = [node.name for node in prepared.graph.node]
+    keep = [name for name in names if rng.random() < 0.5]
+    converted = convert(prepared, keep=keep)
+    onnx.checker.check_model(converted, full_check=True)
+    assert [value.type.tensor_type.elem_type for value in converted.graph.output] == [TensorProto.FLOAT]
+
+
+def test_an_output_whose_node_stays_in_fp32_is_not_rounded_on_its_way_out():
+    # 100,000 is more than FP16 can hold.
+    model = onnx.parser.parse_model(
+        f"{HEADER} m (float[N, 4] x) => (float[N, 4] y) {{ r = Relu (x) y = Mul (r, scale) }}"
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.float32([100_000]), "scale"))
+    prepared = prepare(detach(model), opset=QUANTIZATION_OPSET)
+    converted = to_float16(prepared, keep=[prepared.graph.node[-1].name])
+    session = onnxruntime.InferenceSession(converted.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert session.run(None, {"x": np.ones((1, 4), np.float32)})[0].tolist() == [[100_000] * 4]
+
+
 def test_bf16_is_valid_onnx_and_computes_what_was_judged_in_its_place(tmp_path):
     path = write_stripes_classifier(tmp_path / "stripes.onnx")
     prepared = prepare(load_onnx(path).network, opset=BFLOAT16_OPSET)

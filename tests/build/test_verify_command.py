@@ -312,7 +312,7 @@ def test_plans_that_are_none_or_not_there_are_named(repository):
     )
     messages = [finding.message for finding in findings(repository)]
     assert "version 1 has no model.sm_86.plan" in messages
-    assert "it is no TensorRT plan" in messages
+    assert "it is not a TensorRT plan" in messages
 
 
 def test_dangerous_content_is_pointed_at(repository, tmp_path):

@@ -36,6 +36,7 @@ class KnownCommand(NamedTuple):
 # Kept here so that `plansmith --help` neither imports a distribution nor hides the ones that are not installed.
 KNOWN_COMMANDS = {
     "build": KnownCommand("plansmith-build", "Build a verified version from an ONNX file and publish it."),
+    "check": KnownCommand("plansmith-build", "Find out what each engine says to an ONNX file."),
     "inspect": KnownCommand("plansmith-build", "Show what a model repository holds."),
     "verify": KnownCommand("plansmith-build", "Check the files and configurations of a model repository."),
     "rollback": KnownCommand("plansmith-build", "Publish an old version of a model anew."),

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from plansmith_build.commands.build_display import current_step, result_as_json, show_result
 from plansmith_build.engines.tensorrt.options import HardwareCompatibility, PlanOptions, default_timing_cache
+from plansmith_build.engines.tensorrt_rtx.capabilities import parse_capabilities
 from plansmith_build.errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["build"]
 
 _PLANS = "TensorRT plans (need a GPU and TensorRT)"
+_RTX = "Compiled without a GPU, by TensorRT for RTX (needs the extra rtx)"
 _SEARCH = "The fastest version that is accurate enough (needs --data)"
 
 
@@ -29,6 +31,7 @@ class _Target(StrEnum):
     ONNXRUNTIME = "onnxruntime"
     OPENVINO = "openvino"
     TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
 
 
 class _Precision(StrEnum):
@@ -37,6 +40,7 @@ class _Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+    INT8_FP16 = "int8-fp16"
 
 
 class _BatchAxis(StrEnum):
@@ -184,6 +188,13 @@ def build(
         bool,
         typer.Option("--strip-weights", rich_help_panel=_PLANS, help="Keep plans without weights as well, to refit."),
     ] = False,
+    compute_capability: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_RTX,
+            help="What TensorRT for RTX compiles for, such as 8.6,8.9,12.0. [default: Ampere and later]",
+        ),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
     """Build a verified version from an ONNX file and publish it in a model repository.
@@ -207,6 +218,7 @@ def build(
         "--prove": prove,
         "--sparsity": sparsity,
         "--profile": profile,
+        "--compute-capability": compute_capability,
     }
     given = [option for option, value in chosen.items() if value]
     if data is None and given:
@@ -243,6 +255,7 @@ def build(
                 version_compatible=version_compatible,
                 strip_weights=strip_weights,
                 profile=profile or "",
+                compute_capabilities=parse_capabilities(compute_capability),
             ),
             serve=not no_serve,
         )

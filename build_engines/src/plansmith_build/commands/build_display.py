@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["candidates_table", "current_step", "result_as_json", "show_result"]
 
-_STYLES = {"chosen": "bold green", "kept": "green", "slower": "", "verified, not measured": "cyan"}
+_STYLES = {
+    "chosen": "bold green",
+    "kept": "green",
+    "slower": "",
+    "verified, not measured": "cyan",
+    "compiled, not measured": "cyan",
+}
 
 
 def current_step(step: BuildStep) -> Table:
@@ -94,12 +100,14 @@ def candidates_table(search: SearchRecord) -> Table:
     for heading in ("loses", "at most"):
         table.add_column(heading, justify="right")
     table.add_column("judged by", overflow="fold")
-    for heading in ("rows/s", "x FP32", "served"):
+    # Nothing is measured where there is only the compiler: three empty columns would squeeze its words.
+    measured = any(candidate.rows_per_second is not None for candidate in search.candidates)
+    for heading in ("rows/s", "x FP32", "served") if measured else ():
         table.add_column(heading, justify="right")
     table.add_column("", overflow="fold")
     for candidate in search.candidates:
         if candidate.status != "not possible here":
-            _add_candidate(table, candidate, labelled=labelled)
+            _add_candidate(table, candidate, labelled=labelled, measured=measured)
     for (target, device, reason), precisions in _impossible(search).items():
         table.add_row(
             target,
@@ -112,7 +120,7 @@ def candidates_table(search: SearchRecord) -> Table:
     return table
 
 
-def _add_candidate(table: Table, candidate: CandidateRecord, *, labelled: bool) -> None:
+def _add_candidate(table: Table, candidate: CandidateRecord, *, labelled: bool, measured: bool) -> None:
     remarks = [candidate.status, candidate.reason]
     if candidate.kept_in_fp32:
         remarks.append(f"{len(candidate.kept_in_fp32)} nodes left in FP32")
@@ -122,12 +130,15 @@ def _add_candidate(table: Table, candidate: CandidateRecord, *, labelled: bool) 
         candidate.precision,
         *([_top1(candidate)] if labelled else []),
         *_judgement(candidate),
-        _number(candidate.rows_per_second),
-        f"{candidate.ratio_to_fp32:.2f}" if candidate.ratio_to_fp32 is not None else "",
-        _number(candidate.served_rows_per_second),
+        *(_speeds(candidate) if measured else ()),
         escape(": ".join(filter(None, remarks))),
         style=_STYLES.get(candidate.status, "dim"),
     )
+
+
+def _speeds(candidate: CandidateRecord) -> tuple[str, str, str]:
+    ratio = f"{candidate.ratio_to_fp32:.2f}" if candidate.ratio_to_fp32 is not None else ""
+    return _number(candidate.rows_per_second), ratio, _number(candidate.served_rows_per_second)
 
 
 def _impossible(search: SearchRecord) -> dict[tuple[str, str, str], list[str]]:

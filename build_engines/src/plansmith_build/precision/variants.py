@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from onnx.shape_inference import infer_shapes
+
 from plansmith_build.engines.onnxruntime import RunFailed, Session
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision import half
@@ -29,7 +31,15 @@ if TYPE_CHECKING:
     from plansmith_build.precision.sparsity import Sparsity
     from plansmith_build.reading.signatures import Signature
 
-__all__ = ["Jury", "Variant", "bfloat16_variant", "float16_variant", "int8_variant", "sparse_variant"]
+__all__ = [
+    "Jury",
+    "Variant",
+    "bfloat16_variant",
+    "float16_variant",
+    "int8_float16_variant",
+    "int8_variant",
+    "sparse_variant",
+]
 
 EVALUATIONS = 24
 SECONDS_TO_RANK = 20.0
@@ -176,6 +186,28 @@ def int8_variant(
     _, method, ranges = best
     variant = _inside_budget(lambda keep: quantize(prepared, ranges, scheme, keep=keep), nodes, jury)
     return replace(variant, layout=f"{scheme.name}, {method} calibration")
+
+
+def int8_float16_variant(
+    prepared: onnx.ModelProto, scheme: QuantizationScheme, jury: Jury, methods: Sequence[CalibrationMethod]
+) -> Variant:
+    """The graph in INT8, and in FP16 what is not; judged as by `float16_variant` for other devices.
+
+    Args:
+        prepared: from `preparation.prepare`, of operator set `HALF_SCALES_OPSET` or later.
+        scheme: how INT8 is laid out.
+        jury: who judges.
+        methods: tried in turn until one is inside the budget.
+
+    Raises:
+        ConversionFailed: nothing can be quantized, no method worked, or the FP16 converter failed.
+    """
+    eight = int8_variant(prepared, scheme, jury, methods)
+    if not _is_accepted(eight, jury):
+        # FP16 makes it no better.
+        return replace(eight, model=half.to_float16(eight.model))
+    sixteen = float16_variant(infer_shapes(eight.model), jury)
+    return replace(sixteen, kept=(*eight.kept, *sixteen.kept), layout=f"{eight.layout}, the rest in FP16")
 
 
 def sparse_variant(prepared: onnx.ModelProto, sparsity: Sparsity, jury: Jury) -> Variant:

@@ -37,7 +37,8 @@ _OTHER_FORMATS = {
     b"version https://git-lfs": "a Git LFS pointer: fetch the file itself with git lfs pull",
     b"<!DOCTYPE": "a web page: download the file itself",
     b"<html": "a web page: download the file itself",
-    b"ptrt": "a TensorRT plan: build from the ONNX file it was made from",
+    b"ftrt": "a TensorRT plan: build from the ONNX file it was made from",
+    b"vtrt": "an engine of TensorRT for RTX: build from the ONNX file it was made from",
 }
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "AgreementRecord",
     "Batching",
     "CandidateRecord",
+    "CompiledRecord",
     "DataRecord",
     "Environment",
     "Graph",
@@ -160,6 +161,19 @@ class DataRecord(_Record):
     labelled: bool
 
 
+class CompiledRecord(_Record):
+    """An engine that TensorRT for RTX compiled without a GPU; one runs on the version that compiled it only."""
+
+    compiler: str = Field(description="TensorRT for RTX and its version, all four numbers")
+    compute_capabilities: tuple[str, ...] = Field(description="empty: Ampere and later")
+    profile: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = Field(
+        description="smallest, best and largest shape by input"
+    )
+    tf32: bool = Field(default=False, description="whether FP32 may be rounded to TF32")
+    seconds: float
+    size: int = Field(description="of the engine, in bytes, whether or not it is published")
+
+
 class CandidateRecord(_Record):
     """One way to serve the model: an engine, a device and a precision."""
 
@@ -167,7 +181,8 @@ class CandidateRecord(_Record):
     device: str
     precision: str
     status: str = Field(
-        description="chosen, kept, slower, 'verified, not measured', 'outside the budget', failed, 'not possible here'"
+        description="chosen, kept, slower, 'verified, not measured', 'compiled, not measured', 'outside the budget', "
+        "failed, 'not possible here'; chosen and kept are said of what was measured only"
     )
     reason: str = Field(description="why, where it is none of the usable ones")
     config: str | None = Field(description="the configuration that serves it, where there is one")
@@ -186,6 +201,7 @@ class CandidateRecord(_Record):
     served_rows_per_second: float | None = Field(description="on a Triton of this machine")
     instances: int
     threads: int = Field(description="of each instance; 0: as many as there are cores")
+    compiled: CompiledRecord | None = Field(default=None, description="null where TensorRT for RTX did not compile it")
 
 
 class SearchRecord(_Record):

@@ -10,10 +10,14 @@ from plansmith_build.engines.cpu_features import cores
 from plansmith_build.engines.onnxruntime import CPU_PROVIDER, RunFailed, Session
 from plansmith_build.engines.openvino import OpenVinoRuntime
 from plansmith_build.engines.tensorrt import PlanFailed
+from plansmith_build.engines.tensorrt.execution import PlanSession
+from plansmith_build.engines.tensorrt_rtx import EngineFailed
+from plansmith_build.engines.tensorrt_rtx import unavailable_because as no_compiler_because
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.progress import BuildStep
-from plansmith_build.search.plan_candidates import build_plans
+from plansmith_build.search.plan_candidates import build_plans, plan_rate
+from plansmith_build.search.rtx_candidates import compile_candidate, compiled_in_words
 from plansmith_build.search.targets import CUDA_PROVIDER, Device, Pairing, Precision, Target, obstacle_to
 from plansmith_build.search.timing import Speed, measure_beside
 
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
     from plansmith_build.engines import Runtime
     from plansmith_build.engines.onnxruntime import Arrays
+    from plansmith_build.engines.tensorrt import OptimizationProfile
+    from plansmith_build.engines.tensorrt_rtx import CompiledEngine
     from plansmith_build.judging.accuracy import Accuracy, OutputAgreement
     from plansmith_build.progress import Progress
     from plansmith_build.reading.signatures import Signature
@@ -42,6 +48,7 @@ class Status(StrEnum):
     KEPT = "kept"
     SLOWER = "slower"
     UNMEASURED = "verified, not measured"
+    COMPILED = "compiled, not measured"
     OUTSIDE_BUDGET = "outside the budget"
     FAILED = "failed"
     IMPOSSIBLE = "not possible here"
@@ -66,6 +73,8 @@ class Candidate:
         engine: what ran it.
         plans: TensorRT plans by compute capability.
         stripped_plans: the same without weights, where that was asked for.
+        compiled: what TensorRT for RTX made of the graph; None where it was not compiled by it.
+        profile: the shapes that plans or an engine take; None where there are neither.
     """
 
     pairing: Pairing
@@ -82,11 +91,15 @@ class Candidate:
     engine: str = ""
     plans: Mapping[str, Path] = field(default_factory=dict)
     stripped_plans: tuple[Path, ...] = ()
+    compiled: CompiledEngine | None = None
+    profile: OptimizationProfile | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """What a version needs to serve it, the model file first; empty where there is none."""
         graph = self.graph.files if self.graph is not None else ()
+        if self.compiled is not None and self.pairing.target is Target.TENSORRT_RTX:
+            return (self.compiled.path,)
         if not self.plans:
             return graph
         # Plans can be refitted only from the graph that they were stripped of.
@@ -167,13 +180,16 @@ def _try(
     try:
         graph = graphs.graph_for(pairing)
         candidate = replace(candidate, graph=graph)
+        if pairing.device is Device.RTX:
+            return _compiled(_judged_as_graph(candidate, graphs, ""), plans)
         if obstacle:
-            return _judged_as_graph(candidate, graphs, obstacle)
+            judged = _judged_as_graph(candidate, graphs, obstacle)
+            return _compiled(judged, plans) if pairing.target is Target.TENSORRT else judged
         runtime: Runtime
         if pairing.target is Target.TENSORRT:
-            built = build_plans(graph, plans, progress)
-            runtime = built.session
-            candidate = replace(candidate, plans=built.by_capability, stripped_plans=built.stripped)
+            candidate, runtime = _with_plans(candidate, graph, graphs, plans, progress)
+            if not candidate.is_usable:
+                return candidate
         else:
             runtime = _load(pairing, graph.path, graphs.signature, timing)
         candidate = replace(candidate, engine=runtime.description)
@@ -183,9 +199,10 @@ def _try(
         else:
             candidate = _within_budget(replace(candidate, accuracy=graphs.jury.final.judge(runtime)), graphs)
         if candidate.is_usable:
-            speed = measure_beside(runtime, timing.reference, timing.request, rows=timing.rows)
+            rate = plan_rate(runtime, plans.profile, timing.request) if isinstance(runtime, PlanSession) else None
+            speed = measure_beside(runtime, timing.reference, timing.request, rows=timing.rows, rate=rate)
             candidate = replace(candidate, speed=speed)
-    except (ConversionFailed, PlanFailed, RunFailed, VerificationFailed) as error:
+    except (ConversionFailed, EngineFailed, PlanFailed, RunFailed, VerificationFailed) as error:
         return replace(candidate, status=Status.FAILED, reason=str(error))
     except OSError:
         # A full disk is no property of a candidate.
@@ -194,6 +211,19 @@ def _try(
         said = " ".join(str(error).split())[:200]
         return replace(candidate, status=Status.FAILED, reason=f"it could not be made: {type(error).__name__}: {said}")
     return candidate
+
+
+def _with_plans(
+    candidate: Candidate, graph: GraphFile, graphs: GraphVariants, plans: PlanSettings, progress: Progress
+) -> tuple[Candidate, PlanSession]:
+    """The candidate with its plans, and the session to time; plans of other GPUs are judged here, each on its own GPU."""
+    built = build_plans(graph, plans, progress)
+    for session in built.others:
+        candidate = _within_budget(replace(candidate, accuracy=graphs.jury.final.judge(session)), graphs)
+        if not candidate.is_usable:
+            return replace(candidate, reason=f"{session.description}: {candidate.reason}"), built.session
+    kept = replace(candidate, plans=built.by_capability, stripped_plans=built.stripped, profile=plans.profile)
+    return kept, built.session
 
 
 def _judged_as_graph(candidate: Candidate, graphs: GraphVariants, obstacle: str) -> Candidate:
@@ -209,6 +239,21 @@ def _judged_as_graph(candidate: Candidate, graphs: GraphVariants, obstacle: str)
 def _at_no_loss(candidate: Candidate, reference: Accuracy) -> Candidate:
     exact = replace(reference, outputs=tuple(replace(output, bound=0.0) for output in reference.outputs))
     return replace(candidate, accuracy=exact, judged_by=exact.outputs[0], drop=0.0)
+
+
+def _compiled(candidate: Candidate, plans: PlanSettings) -> Candidate:
+    """The same after NVIDIA's compiler has taken the graph, where that is installed.
+
+    Raises:
+        EngineFailed: it refuses the graph, as TensorRT would on a machine with a GPU.
+    """
+    if candidate.status is not Status.UNMEASURED or candidate.graph is None or no_compiler_because():
+        return candidate
+    # A plan for TensorRT is built on the GPU that runs it: only the answer counts.
+    engine = compile_candidate(candidate.graph.path, plans, keep=candidate.pairing.target is Target.TENSORRT_RTX)
+    return replace(
+        candidate, status=Status.COMPILED, compiled=engine, profile=engine.profile, reason=compiled_in_words(engine)
+    )
 
 
 def _within_budget(candidate: Candidate, graphs: GraphVariants) -> Candidate:

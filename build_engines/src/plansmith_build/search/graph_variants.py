@@ -10,11 +10,12 @@ import onnx
 from plansmith_build.engines.cpu_features import has_vnni
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.errors import ConversionFailed
-from plansmith_build.precision.preparation import BFLOAT16_OPSET, QUANTIZATION_OPSET, prepare
+from plansmith_build.precision.preparation import BFLOAT16_OPSET, HALF_SCALES_OPSET, QUANTIZATION_OPSET, prepare
 from plansmith_build.precision.schemes import TENSORRT, x86_scheme
 from plansmith_build.precision.variants import (
     bfloat16_variant,
     float16_variant,
+    int8_float16_variant,
     int8_variant,
     sparse_variant,
 )
@@ -116,6 +117,9 @@ class GraphVariants:
             case Precision.INT8:
                 scheme = x86_scheme(vnni=has_vnni()) if on_cpu else TENSORRT
                 return self._write(name, int8_variant(self._prepare(QUANTIZATION_OPSET), scheme, jury, self._methods))
+            case Precision.INT8_FP16:
+                prepared = self._prepare(HALF_SCALES_OPSET)
+                return self._write(name, int8_float16_variant(prepared, TENSORRT, jury, self._methods))
             case Precision.FP16:
                 return self._write(name, float16_variant(self._prepare(QUANTIZATION_OPSET), jury))
             case Precision.BF16 if not on_cpu:
@@ -156,6 +160,8 @@ def _file_name(pairing: Pairing, *, sparse: bool) -> str:
     match pairing.precision:
         case Precision.INT8:
             words = ["int8"] if on_cpu else ["int8", "tensorrt"]
+        case Precision.INT8_FP16:
+            words = ["int8-fp16", "tensorrt"]
         case Precision.FP16:
             # Judged as its device computes it, which may leave other nodes in FP32: a file for each.
             words = ["fp16", "cpu"] if on_cpu else ["fp16"]

@@ -10,12 +10,14 @@ from plansmith_build.repository.manifest import (
     AccuracyRecord,
     AgreementRecord,
     CandidateRecord,
+    CompiledRecord,
     DataRecord,
     SearchRecord,
 )
 
 if TYPE_CHECKING:
     from plansmith_build.datasets import Dataset
+    from plansmith_build.engines.tensorrt_rtx import CompiledEngine
     from plansmith_build.judging.accuracy import Accuracy
     from plansmith_build.search.candidates import Candidate
     from plansmith_build.search.search import SearchResult
@@ -103,4 +105,18 @@ def _candidate(candidate: Candidate, name: str | None, result: SearchResult) -> 
         served_rows_per_second=candidate.served_rows_per_second,
         instances=candidate.instances,
         threads=candidate.threads,
+        compiled=_compiled(candidate.compiled) if candidate.compiled is not None else None,
+    )
+
+
+def _compiled(engine: CompiledEngine) -> CompiledRecord:
+    profile = engine.profile
+    return CompiledRecord(
+        compiler=f"TensorRT for RTX {engine.version}",
+        compute_capabilities=engine.capabilities,
+        profile={
+            name: (profile.minimum[name], profile.optimum[name], profile.maximum[name]) for name in profile.minimum
+        },
+        seconds=engine.seconds,
+        size=engine.size,
     )

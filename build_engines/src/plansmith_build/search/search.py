@@ -12,7 +12,7 @@ import numpy as np
 
 from plansmith_build.datasets import load_dataset, split, without_rows_of
 from plansmith_build.engines.onnxruntime import RunFailed, Session
-from plansmith_build.engines.tensorrt import PlanOptions, parse_profile, profile_for
+from plansmith_build.engines.tensorrt import PlanOptions, find_token_range, parse_profile, profile_for
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.judging.budget import DEFAULT_DROP, Budget
 from plansmith_build.judging.judge import Judge
@@ -191,7 +191,7 @@ def search(
         pairings(options.targets, options.precisions),
         graphs,
         Timing(reference, portable.files[0], request, rows),
-        _plan_settings(signature, config, options, request),
+        _plan_settings(reference, signature, config, options, request),
         unmeasured=bool(options.targets),
         progress=progress,
     )
@@ -322,11 +322,14 @@ def _obstacle_to_serving(portable: PortableModel, options: SearchOptions) -> str
     return obstacle_to_serving()
 
 
-def _plan_settings(signature: Signature, config: Any, options: SearchOptions, request: Arrays) -> PlanSettings:
+def _plan_settings(
+    reference: Session, signature: Signature, config: Any, options: SearchOptions, request: Arrays
+) -> PlanSettings:
     profile = profile_for(
         signature,
         max_batch_size=int(config.max_batch_size),
         observed={name: array.shape for name, array in request.items()},
+        tokens=find_token_range(signature, request, reference.run),
         given=parse_profile(options.plan.profile) if options.plan.profile else None,
     )
     structured = options.sparsity is not None and options.sparsity.structured

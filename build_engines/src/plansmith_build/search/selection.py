@@ -23,9 +23,9 @@ MOST_KEPT = 3
 # The fastest in process are measured as they are served.
 SERVED = 2
 
-_EXACTNESS = (Precision.FP32, Precision.BF16, Precision.FP16, Precision.INT8)
+_EXACTNESS = (Precision.FP32, Precision.BF16, Precision.FP16, Precision.INT8, Precision.INT8_FP16)
 # Without a GPU to measure on: what every GPU since 2017 computes at twice the speed, and at little risk.
-_UNMEASURED_ORDER = (Precision.FP16, Precision.BF16, Precision.INT8, Precision.FP32)
+_UNMEASURED_ORDER = (Precision.FP16, Precision.BF16, Precision.INT8_FP16, Precision.INT8, Precision.FP32)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,10 @@ def select(candidates: Sequence[Candidate], served: Sequence[Candidate]) -> Sele
     final = []
     for candidate in best_layouts:
         name = next((name for name, chosen in named.items() if chosen is candidate), None)
-        if name in set(Device):
+        if candidate.speed is None:
+            # It is the likeliest, which is a guess: its own status says that nothing was measured.
+            final.append(candidate)
+        elif name in set(Device):
             final.append(replace(candidate, status=Status.CHOSEN))
         else:
             final.append(replace(candidate, status=Status.KEPT) if name else candidate)
@@ -107,7 +110,7 @@ def _config_name(candidate: Candidate) -> str:
     """`openvino_int8`; with the device where a target has two."""
     pairing = candidate.pairing
     both = pairing.target is Target.ONNXRUNTIME and pairing.device is Device.GPU
-    return f"{pairing.target}_{pairing.precision}{'_gpu' if both else ''}"
+    return f"{pairing.target}_{pairing.precision}{'_gpu' if both else ''}".replace("-", "_")
 
 
 def _with_best_layout(candidate: Candidate, served: Sequence[Candidate]) -> Candidate:
@@ -132,7 +135,7 @@ def _fastest(usable: Sequence[Candidate]) -> Candidate | None:
 
 
 def _likeliest(usable: Sequence[Candidate]) -> Candidate | None:
-    unmeasured = [c for c in usable if c.status is Status.UNMEASURED]
+    unmeasured = [c for c in usable if c.status in {Status.UNMEASURED, Status.COMPILED}]
     return min(unmeasured, key=lambda c: _UNMEASURED_ORDER.index(c.pairing.precision), default=None)
 
 

@@ -17,6 +17,7 @@ __all__ = ["ConfigContext", "backend_of", "model_files"]
 _DEFAULT_FILES = {
     "onnxruntime": "model.onnx",
     "tensorrt": "model.plan",
+    "tensorrt_rtx": "model.engine",
     "openvino": "model.xml",
     "python": "model.py",
     "pytorch": "model.pt",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from plansmith_build.engines.tensorrt.plan_check import plan_version
+from plansmith_build.engines.tensorrt.plan_check import engine_version, plan_version
 from plansmith_build.repository.linting.findings import error, warning
 
 if TYPE_CHECKING:
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from plansmith_build.repository.linting.findings import Finding
 
 __all__ = ["check_files"]
+
+
+_COMPILED = {".plan": (plan_version, "a TensorRT plan"), ".engine": (engine_version, "an engine of TensorRT for RTX")}
 
 
 def check_files(context: ConfigContext) -> Iterator[Finding]:
@@ -50,13 +53,14 @@ def _check_model_file(context: ConfigContext, version: int, field: str, path: Pa
             f"version {version} has no {name}",
             f"add it, or name the right file: there are {', '.join(there) or 'none'}",
         )
-    elif path.suffix == ".plan":
+    elif path.suffix in _COMPILED:
+        version_of, kind = _COMPILED[path.suffix]
         try:
-            built_by = plan_version(path)
+            built_by = version_of(path)
         except OSError:
             built_by = None
         if built_by is None:
-            yield error(str(path.relative_to(context.model.path.parent)), "it is no TensorRT plan", "build it again")
+            yield error(str(path.relative_to(context.model.path.parent)), f"it is not {kind}", "build it again")
 
 
 def _check_inside(context: ConfigContext, folder: Path, name: str, what: str) -> Iterator[Finding]:

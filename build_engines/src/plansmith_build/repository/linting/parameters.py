@@ -112,6 +112,8 @@ _PARAMETERS: Mapping[str, Mapping[str, re.Pattern[str]]] = {
         "RESHAPE_IO_LAYERS": re.compile(r"yes|no", re.IGNORECASE),
         "TARGET_DEVICE": _TEXT,
     },
+    # Of plansmith-server's backend; there is none of this name in the containers.
+    "tensorrt_rtx": {"cuda_graph": _SWITCH, "runtime_cache_folder": _TEXT},
     "tensorrt": {"execution_context_allocation_strategy": re.compile(r"STATIC|ON_PROFILE_CHANGE")},
 }
 
