@@ -216,7 +216,7 @@ def _try(
 def _with_plans(
     candidate: Candidate, graph: GraphFile, graphs: GraphVariants, plans: PlanSettings, progress: Progress
 ) -> tuple[Candidate, PlanSession]:
-    """The candidate with its plans, and the session to time; plans of other GPUs are judged here, each on its own GPU."""
+    """The candidate with its plans, and the session to time; plans of other GPUs are judged here, each on its own."""
     built = build_plans(graph, plans, progress)
     for session in built.others:
         candidate = _within_budget(replace(candidate, accuracy=graphs.jury.final.judge(session)), graphs)
