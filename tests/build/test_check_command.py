@@ -15,7 +15,7 @@ import pytest
 from build_models import HEADER, snapshot, write
 from onnx import numpy_helper
 
-DIGITS = Path(__file__).parent.parent / "model_repository" / "digits" / "1" / "model.onnx"
+DIGITS = Path(__file__).parents[2] / "model_repository" / "digits" / "1" / "model.onnx"
 
 
 def answers(done, **wanted):

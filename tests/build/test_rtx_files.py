@@ -13,7 +13,7 @@ from plansmith_build.engines.tensorrt import plan_check
 from plansmith_build.engines.tensorrt_rtx import library_version
 from plansmith_build.repository.config import config_from_text
 
-DIGITS = Path(__file__).parent.parent / "model_repository" / "digits" / "1" / "model.onnx"
+DIGITS = Path(__file__).parents[2] / "model_repository" / "digits" / "1" / "model.onnx"
 
 
 @pytest.fixture(scope="module")
