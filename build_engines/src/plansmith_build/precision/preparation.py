@@ -56,7 +56,8 @@ def prepare(network: Network, *, opset: int) -> onnx.ModelProto:
         except Exception as error:
             said = " ".join(str(error).split()).rpartition(" failed: ")[2][:200]
             raise ConversionFailed(f"operator set {version} cannot be converted to {opset}: {said}") from error
-        converted.ir_version = max(converted.ir_version, find_min_ir_version_for(converted.opset_import))
+        needed = find_min_ir_version_for(list(converted.opset_import), ignore_unknown=True)
+        converted.ir_version = max(converted.ir_version, needed)
         model = converted
     taken = {node.name for node in nodes_of(model)}
     for number, node in enumerate(model.graph.node):
