@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "perf" / "results"
-PAGES = ("README.md", "docs/comparison.md", "docs/tuning.md", "docs/reading-a-load-test.md")
+PAGES = ("README.md", "docs/comparison.md", "docs/tuning.md", "docs/reading-a-load-test.md", "docs/tensorrt.md")
 BASELINE = "FastAPI + ONNX Runtime"
 SERVERS = (BASELINE, "LitServe", "MLServer", "BentoML", "PyTriton", "Triton, default configuration")
 
@@ -87,6 +87,15 @@ def generator() -> list[Row]:
     return [("what", "plansmith", "beside it", "ratio"), _load_generator()]
 
 
+def compiled_engines() -> list[Row]:
+    """What TensorRT for RTX compiled, by model and precision."""
+    precisions = ("fp32", "fp16", "bf16", "int8", "int8-fp16")
+    rows: list[Row] = [("model", *precisions)]
+    for model, found in _read("compiled_engines")["models"].items():
+        rows.append((f"`{model}`", *(_engine(found, precision) for precision in precisions)))
+    return rows
+
+
 TABLES: dict[str, Callable[[], list[Row]]] = {
     "summary": summary,
     "peers mlp": lambda: peers("mlp"),
@@ -94,6 +103,7 @@ TABLES: dict[str, Callable[[], list[Row]]] = {
     "frameworks": lambda: peers("frameworks"),
     "tuning": tuning,
     "load generator": generator,
+    "compiled engines": compiled_engines,
 }
 
 
@@ -185,6 +195,13 @@ def _backend() -> list[Row]:
         )
         for concurrency, measured in _read("backend_overhead")["figures"].items()
     ]
+
+
+def _engine(found: dict[str, Any], precision: str) -> str:
+    engine = found.get(precision, {})
+    if "bytes" in engine:
+        return f"{_number(engine['bytes'] / 1e6)} MB, {_number(engine['seconds'])} s"
+    return "refused" if "refused" in found or engine else "-"
 
 
 def _comparison(model: str) -> Comparison:

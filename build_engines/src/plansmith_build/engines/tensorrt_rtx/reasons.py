@@ -54,6 +54,10 @@ _RULES: Mapping[str, str] = {
     r"K exceeds the maximum value allowed \((?P<most>\d+)\)": (
         "it asks for more than the {most} greatest values that TensorRT gives: lower K"
     ),
+    r"must be equal for concatenation on axis \d+\. Dimensions are (?P<one>\d+) and (?P<other>\d+)": (
+        "in the sizes of the optimization profile it joins parts of {one} and {other}, which fit only in sizes that "
+        "the model is made for: name those with --profile name:min,opt,max"
+    ),
     r"reshaping failed for tensor: (?P<name>\S+) reshape would change volume (?P<source>\d+) to (?P<target>\d+)": (
         "it reshapes {name!r} to fixed sizes, {source} values to {target}, which fits one size of the input only: fix "
         "that dimension of the model, or name it in --profile"
