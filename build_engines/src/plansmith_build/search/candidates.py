@@ -15,7 +15,7 @@ from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.progress import BuildStep
 from plansmith_build.search.plan_candidates import build_plans
 from plansmith_build.search.targets import CUDA_PROVIDER, Device, Pairing, Precision, Target, obstacle_to
-from plansmith_build.search.timing import Speed, measure_beside
+from plansmith_build.search.timing import Speed, time_against
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -179,11 +179,11 @@ def _try(
         candidate = replace(candidate, engine=runtime.description)
         if runtime is timing.reference:
             # It loses nothing against itself, which no number of rows has to prove.
-            candidate = _at_no_loss(candidate, graphs.jury.final.accuracy)
+            candidate = _at_no_loss(candidate, graphs.judges.final.accuracy)
         else:
-            candidate = _within_budget(replace(candidate, accuracy=graphs.jury.final.judge(runtime)), graphs)
+            candidate = _within_budget(replace(candidate, accuracy=graphs.judges.final.judge(runtime)), graphs)
         if candidate.is_usable:
-            speed = measure_beside(runtime, timing.reference, timing.request, rows=timing.rows)
+            speed = time_against(runtime, timing.reference, timing.request, rows=timing.rows)
             candidate = replace(candidate, speed=speed)
     except (ConversionFailed, PlanFailed, RunFailed, VerificationFailed) as error:
         return replace(candidate, status=Status.FAILED, reason=str(error))
@@ -214,7 +214,7 @@ def _at_no_loss(candidate: Candidate, reference: Accuracy) -> Candidate:
 def _within_budget(candidate: Candidate, graphs: GraphVariants) -> Candidate:
     if candidate.accuracy is None:
         return candidate
-    budget, reference = graphs.jury.budget, graphs.jury.final.accuracy
+    budget, reference = graphs.judges.budget, graphs.judges.final.accuracy
     judged_by, drop = budget.worst(candidate.accuracy, reference)
     judged = replace(candidate, judged_by=judged_by, drop=drop)
     if not budget.accepts(candidate.accuracy, reference):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.judging.accuracy import Accuracy
     from plansmith_build.precision.sparsity import Sparsity
-    from plansmith_build.precision.variants import Jury, Variant
+    from plansmith_build.precision.variants import Judges, Variant
     from plansmith_build.reading.networks import Network
     from plansmith_build.reading.signatures import Signature
     from plansmith_build.search.targets import Pairing
@@ -59,12 +59,12 @@ class GraphVariants:
 
     Attributes:
         signature: what every graph takes and gives.
-        jury: who judges them.
+        judges: judge them.
 
     Args:
         portable: the FP32 graph as it is published.
         network: the same in memory.
-        jury: who judges.
+        judges: judge the graphs.
         folder: where graphs are written.
         methods: the calibration methods, tried in turn.
         sparsity: how weights are pruned, if at all.
@@ -74,14 +74,14 @@ class GraphVariants:
         self,
         portable: GraphFile,
         network: Network,
-        jury: Jury,
+        judges: Judges,
         folder: Path,
         *,
         methods: tuple[CalibrationMethod, ...] = tuple(CalibrationMethod),
         sparsity: Sparsity | None = None,
     ) -> None:
-        self.signature: Signature = jury.signature
-        self.jury = jury
+        self.signature: Signature = judges.signature
+        self.judges = judges
         self._portable = portable
         self._network = network
         self._folder = folder
@@ -111,18 +111,18 @@ class GraphVariants:
 
     def _make(self, name: str, pairing: Pairing) -> GraphFile:
         on_cpu = pairing.device is Device.CPU
-        jury = self.jury if on_cpu else replace(self.jury, optimized=False)
+        judges = self.judges if on_cpu else replace(self.judges, optimized=False)
         match pairing.precision:
             case Precision.INT8:
                 scheme = x86_scheme(vnni=has_vnni()) if on_cpu else TENSORRT
-                return self._write(name, int8_variant(self._prepare(QUANTIZATION_OPSET), scheme, jury, self._methods))
+                return self._write(name, int8_variant(self._prepare(QUANTIZATION_OPSET), scheme, judges, self._methods))
             case Precision.FP16:
-                return self._write(name, float16_variant(self._prepare(QUANTIZATION_OPSET), jury))
+                return self._write(name, float16_variant(self._prepare(QUANTIZATION_OPSET), judges))
             case Precision.BF16 if not on_cpu:
-                return self._write(name, bfloat16_variant(self._prepare(BFLOAT16_OPSET), jury))
+                return self._write(name, bfloat16_variant(self._prepare(BFLOAT16_OPSET), judges))
         if self._sparsity is None:
             # OpenVINO computes FP32 graphs in BF16 where it is told to.
-            return replace(self._portable, accuracy=self.jury.final.accuracy)
+            return replace(self._portable, accuracy=self.judges.final.accuracy)
         return self._write(name, self._sparse(self._sparsity, QUANTIZATION_OPSET))
 
     def _prepare(self, opset: int) -> onnx.ModelProto:
@@ -134,7 +134,7 @@ class GraphVariants:
 
     def _sparse(self, sparsity: Sparsity, opset: int) -> Variant:
         if opset not in self._pruned:
-            variant = sparse_variant(prepare(self._network, opset=opset), sparsity, self.jury)
+            variant = sparse_variant(prepare(self._network, opset=opset), sparsity, self.judges)
             self._pruned[opset] = replace(variant, layout=f"weights pruned {sparsity}")
         return self._pruned[opset]
 

@@ -34,7 +34,7 @@ def search_record(result: SearchResult) -> SearchRecord:
         calibration=_data(result.calibration),
         validation=_data(result.validation),
         fp32=_accuracy(result.judge.accuracy, result),
-        measured=result.measured,
+        measured=result.timing,
         cores=cores(),
         candidates=tuple(
             _candidate(candidate, named.get(candidate.pairing), result) for candidate in result.selection.candidates

@@ -19,7 +19,7 @@ from plansmith_build.judging.judge import Judge
 from plansmith_build.judging.measures import choose_measures
 from plansmith_build.portable.rows import BatchRefuted, obstacle_in_answers, obstacle_in_batches
 from plansmith_build.precision.calibration import CalibrationMethod
-from plansmith_build.precision.variants import Jury
+from plansmith_build.precision.variants import Judges
 from plansmith_build.progress import BuildStep, plural
 from plansmith_build.reading.output_kinds import sigmoid_outputs
 from plansmith_build.reading.signatures import signature_of
@@ -29,7 +29,7 @@ from plansmith_build.search.graph_variants import GraphFile, GraphVariants
 from plansmith_build.search.plan_candidates import PlanSettings
 from plansmith_build.search.selection import finalists, require_usable, select
 from plansmith_build.search.targets import Precision, Target, pairings
-from plansmith_build.search.timing_served import CLIENTS, Entry, ServingFailed, measure_served, obstacle_to_serving
+from plansmith_build.search.timing_served import CLIENTS, Entry, ServingFailed, obstacle_to_serving, time_served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -111,7 +111,7 @@ class SearchResult:
         judge: the validation rows and the FP32 model's accuracy on them.
         calibration: the calibration data.
         validation: the validation data.
-        measured: how candidates were timed, in a sentence.
+        timing: how candidates were timed, in a sentence.
     """
 
     selection: Selection
@@ -120,7 +120,7 @@ class SearchResult:
     judge: Judge
     calibration: Dataset
     validation: Dataset
-    measured: str
+    timing: str
 
 
 def search(
@@ -169,19 +169,19 @@ def search(
         classes=len(class_names) if class_names else None,
     )
     final = _judge(reference, validation, choose, bounded=True)
-    jury = Jury(
+    judges = Judges(
         signature,
         # By the same measures, whatever the calibration rows would suggest.
         _judge(reference, calibration, lambda _answers, _labels: final.measures, bounded=False),
         final,
         Budget(options.max_drop, options.max_error, options.prove),
     )
-    progress(BuildStep(step, _in_words(final)))
+    progress(BuildStep(step, _accuracy_text(final)))
 
     graphs = GraphVariants(
         GraphFile(portable.files[0], portable.files),
         portable.network,
-        jury,
+        judges,
         folder,
         methods=options.calibration,
         sparsity=options.sparsity,
@@ -196,26 +196,26 @@ def search(
         progress=progress,
     )
     require_usable(candidates)
-    measured = f"in one process, {rows} row{plural(rows)} a run, beside the FP32 model on ONNX Runtime"
+    timed = f"in one process, {rows} row{plural(rows)} a run, beside the FP32 model on ONNX Runtime"
     served: tuple[Candidate, ...] = ()
     obstacle = _obstacle_to_serving(portable, options)
     entrants = finalists(candidates)
     if len(entrants) > 1 and not obstacle:
         try:
             served = _serve(entrants, config, validation.batches(1)[0], folder, progress)
-            measured += f"; the fastest also on a Triton of this machine, {CLIENTS} clients over gRPC with one row each"
+            timed += f"; the fastest also on a Triton of this machine, {CLIENTS} clients over gRPC with one row each"
         except ServingFailed as error:
-            measured += f"; not as served: {error}"
+            timed += f"; not as served: {error}"
     elif obstacle:
-        measured += f"; not as served: {obstacle}"
+        timed += f"; not as served: {obstacle}"
     return SearchResult(
         selection=select(candidates, served),
-        budget=jury.budget,
-        warnings=(*jury.budget.unprovable(final.accuracy), *_near_chance(final)),
+        budget=judges.budget,
+        warnings=(*judges.budget.unprovable(final.accuracy), *_near_chance(final)),
         judge=final,
         calibration=calibration,
         validation=validation,
-        measured=measured,
+        timing=timed,
     )
 
 
@@ -297,7 +297,7 @@ def _near_chance(judge: Judge) -> tuple[str, ...]:
     return (warning,)
 
 
-def _in_words(judge: Judge) -> str:
+def _accuracy_text(judge: Judge) -> str:
     accuracy = judge.accuracy
     if accuracy.top1 is None:
         return "its answers are what candidates must agree with"
@@ -340,7 +340,7 @@ def _serve(
     progress(BuildStep(step))
     entries = [Entry(candidate_config(config, entrant), entrant.files) for entrant in entrants]
     try:
-        rates = measure_served(entries, request, folder, rows=1)
+        rates = time_served(entries, request, folder, rows=1)
     finally:
         shutil.rmtree(folder / "served", ignore_errors=True)
     measured = tuple(

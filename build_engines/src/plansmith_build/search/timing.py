@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from plansmith_build.engines import Runtime
     from plansmith_build.engines.onnxruntime import Arrays
 
-__all__ = ["Speed", "measure_beside"]
+__all__ = ["Speed", "time_against"]
 
 ROUNDS = 3
 SECONDS_PER_ROUND = 0.4
@@ -32,7 +32,7 @@ class Speed:
     ratio: float
 
 
-def measure_beside(candidate: Runtime, reference: Runtime, request: Arrays, *, rows: int) -> Speed:
+def time_against(candidate: Runtime, reference: Runtime, request: Arrays, *, rows: int) -> Speed:
     """Run both in turn, a few rounds of less than a second.
 
     Args:
