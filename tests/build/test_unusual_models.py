@@ -13,8 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
 
-from plansmith_build import BuildOptions, build, loading, networks
+from plansmith_build import BuildOptions, build
 from plansmith_build.errors import InvalidModel, VerificationFailed
+from plansmith_build.reading import loading, networks
 from plansmith_build.repository.config import config_from_text
 
 X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])
@@ -176,7 +177,7 @@ def test_indexes_are_tried_small_enough_for_the_table_that_they_point_into(built
 
 def test_a_model_that_runs_on_no_random_input_is_not_published(built, repository):
     model = model_of([helper.make_node("Reshape", ["x", "shape"], ["y"])], [X], [Y], {"shape": np.int64([7, 11])})
-    with pytest.raises(VerificationFailed, match="reports an error on every kind of random input"):
+    with pytest.raises(VerificationFailed, match="reports an error for every kind of random input"):
         built(model)
     assert list(repository.iterdir()) == []
 

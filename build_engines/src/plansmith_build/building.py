@@ -38,13 +38,13 @@ class BuildOptions:
     """How to build.
 
     Attributes:
-        repository: the model repository to publish into; made if need be.
+        repository: the model repository to publish into; created if it does not exist.
         name: the model's name; by default made from the file's.
         labels: a text file with one class name a line; by default the model's labels.txt stays as it is.
         max_batch_size: the largest batch that the server may make, where the graph allows batches; 0 for none.
         optimize: whether the graph may be optimised.
-        dynamic_batch: whether a fixed number of rows may be made any number.
-        batch_axis: which dimension of every input and output is that of a batch.
+        dynamic_batch: whether a fixed batch size may be changed into any batch size.
+        batch_axis: which dimension of every input and output is the batch dimension.
         seed: makes the random inputs of the verification repeatable.
         staging: the folder to stage in, by default the repository's parent. It must be outside the repository and
             on the same file system.
@@ -93,17 +93,19 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
         progress: called when a step begins and when it ends.
 
     Raises:
-        InvalidModel: the file is no ONNX model, is damaged, or holds what ONNX Runtime or Triton cannot serve.
+        InvalidModel: the file is not an ONNX model, is damaged, or holds what ONNX Runtime or Triton cannot serve.
         InvalidOption: an option cannot be used.
         VerificationFailed: the model cannot be run, the result does not compute what the file computes, or no
             candidate is inside the accuracy budget.
-        PublishFailed: the disk, its permissions or its file system did not let the version be written.
+        PublishFailed: the version could not be written: the disk is full, or permissions or the file system forbid it.
     """
     path = Path(model)
     repository = ModelRepository.at(options.repository)
     name = valid_name(options.name) if options.name is not None else name_from_file(path)
     if not 0 <= options.max_batch_size < 2**31:
-        raise InvalidOption(f"a batch of {options.max_batch_size} cannot be: give a number from 0 (no batches) up")
+        raise InvalidOption(
+            f"--max-batch-size must be from 0 (no batches) to {2**31 - 1}, got {options.max_batch_size}"
+        )
     labels = read_labels(options.labels) if options.labels is not None else None
     sign = signer(options.sign_key) if options.sign_key is not None else None
 

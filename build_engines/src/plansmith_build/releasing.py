@@ -56,7 +56,7 @@ class Built:
         reference: the file's answers.
         max_batch_size: the largest batch that was asked for.
         seed: of the random inputs.
-        labels: the new content of labels.txt, None to keep what is there.
+        labels: the new content of labels.txt, None to keep the present one.
         search: the candidates and the chosen ones, where there was a search.
     """
 
@@ -111,7 +111,7 @@ def release_of(built: Built, *, labels_path: Path | None) -> Release:
         labels_path: where the labels came from, for the error's text.
 
     Raises:
-        InvalidOption: there are labels, and no output has as many numbers a row.
+        InvalidOption: there are labels, and no output has that many numbers per row.
     """
     portable = built.portable
     if built.labels is not None and not class_outputs(
@@ -119,8 +119,8 @@ def release_of(built: Built, *, labels_path: Path | None) -> Release:
     ):
         counts = ", ".join(f"{key} {list(array.shape)}" for key, array in built.reference.answers[0].items())
         raise InvalidOption(
-            f"the labels {labels_path} are {len(built.labels.decode().splitlines())}, and no output has as many "
-            f"numbers a row: {counts}"
+            f"{labels_path} has {len(built.labels.decode().splitlines())} labels, and no output has that many "
+            f"numbers per row: {counts}. Give one label per class, one a line"
         )
     named = built.search.selection.named if built.search is not None else {}
     files = {file.name: file for file in portable.files}

@@ -1,4 +1,4 @@
-"""How far two answers are apart."""
+"""How far two sets of answers differ, output by output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOLERANCES = {"FP64": 1e-6, "FP32": 1e-3, "FP16": 1e-2, "BF16": 5e-2}
 
 @dataclass(frozen=True)
 class OutputComparison:
-    """One output beside its reference.
+    """One output compared with its reference.
 
     Attributes:
         name: the output.
@@ -45,16 +45,16 @@ class OutputComparison:
         """Whether the error is within the tolerance; an error that is not a number never is."""
         return self.max_relative_error <= self.tolerance
 
-    def in_words(self) -> str:
+    def complaint(self) -> str:
         """What is wrong with it, for one that did not pass."""
         if self.max_absolute_error == float("inf"):
             return (
-                f"output {self.name!r} has another shape or type than the original's, or no number where the original "
-                "has one"
+                f"output {self.name!r} differs from the original's in shape or type, or is NaN or infinite where the "
+                "original has a number"
             )
         return (
-            f"output {self.name!r} is off by {self.max_relative_error:.2g} relative to the original, "
-            f"where {self.tolerance:g} is allowed"
+            f"output {self.name!r} is off by {self.max_relative_error:.2g} relative to the original; "
+            f"{self.tolerance:g} is allowed"
         )
 
 
@@ -82,7 +82,7 @@ def compare(
 
 
 def worst(comparisons: tuple[OutputComparison, ...]) -> OutputComparison:
-    """The one that is furthest from its reference, in relation to what is allowed."""
+    """The comparison with the largest error, one that did not pass first."""
     return max(comparisons, key=lambda c: (not c.passed, c.max_relative_error))
 
 

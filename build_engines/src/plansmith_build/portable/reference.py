@@ -1,4 +1,4 @@
-"""What a model must compute: the answers of the original file on random inputs."""
+"""The reference: the answers of the original file to random inputs."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
 __all__ = ["Reference", "run_reference"]
 
 SAMPLES = 3
-# Sizes for the dimensions that may vary, tried in turn: a sequence, an image, and what is left.
+# Sizes for dimensions that vary, tried in turn: a sequence, images, then others.
 _SIZES: tuple[int, ...] = (16, 64, 224, 1, 2, 4, 8, 32, 128, 256)
 # Sound has more; tried where an input has no more than one such dimension, so that memory does not matter.
 _LONG_SIZES: tuple[int, ...] = (512, 1024, 4096, 16000)
-# Detectors and other thresholds say nothing on what is too small for them.
+# Detectors and other models with thresholds give no answer to values that are too small.
 _MAGNITUDES = (1.0, 10.0, 100.0)
-# An answer that is quantized on the way jumps by such a step where a rounding falls the other way; where it moves
-# further than the largest of these between ONNX Runtime with and without its optimisations, one of them is wrong.
+# An answer that is quantized on the way jumps by about this much where a value rounds the other way. Where ONNX
+# Runtime with and without its optimisations differs by more than the largest of these, one of the two is wrong.
 _QUANTIZATION_STEP = 0.01
 _LARGEST_NOISE = 0.25
-# Whole numbers are often indexes: any of these are valid ones into what has at least so many elements.
+# Whole numbers are often indexes, valid where they stay below the number of elements.
 _INTEGERS_BELOW = (10, 2, 1)
 _NEWEST_KNOWN_TO_RUNTIME = re.compile(r"Opset \d+ is under development|max supported IR version|is till opset")
 
@@ -63,13 +63,13 @@ class Reference:
             rows, last samples have several.
         answers: the outputs of each sample.
         rows: how many rows each sample holds, None where the inputs do not have rows in common.
-        obstacle: why the original file itself was not seen to answer several rows at once as it answers each alone;
-            empty where it was.
-        random_outputs: outputs that differ from run to run, whose values therefore say nothing.
+        obstacle: why the original file itself does not answer several rows together as it answers each alone; empty
+            where it does.
+        random_outputs: outputs that differ from run to run, so their values cannot be compared.
         single_samples: how many of the samples, from the first, are of `rows` rows.
         noise: the relative error to allow for each output by name, where the file quantizes on the way and its
             answers are no more exact than that.
-        shapes: the shapes that each output was seen to have, those of several rows at once included.
+        shapes: the observed shapes of each output, those of several rows together included.
     """
 
     engine: str
@@ -104,7 +104,7 @@ def run_reference(file: OnnxFile, signature: Signature, *, seed: int, axis: Batc
         file: the loaded file.
         signature: its inputs and outputs.
         seed: makes the inputs repeatable.
-        axis: what the user says about batches.
+        axis: the batch dimension, if the user named it.
 
     Raises:
         InvalidModel: ONNX Runtime does not load the file.
@@ -114,7 +114,7 @@ def run_reference(file: OnnxFile, signature: Signature, *, seed: int, axis: Batc
     rows = leading_rows(signature, axis)
     samples, answers, kind = _run_samples(runner, signature, seed, rows)
     if rows == -1:
-        # What was tried with one row and failed was run as what it is, then: a sequence.
+        # It does not run on one row, so the first dimension was varied like any other: a sequence.
         rows = 1 if len(next(iter(samples[0].values()))) == 1 else None
     again = runner.run(samples[0])
     random_outputs = frozenset(name for name in again if not _same(again[name], answers[0][name]))
@@ -201,7 +201,7 @@ def _is_old(model: onnx.ModelProto) -> bool:
 
 
 class _OnnxEvaluator:
-    """The specification itself, as onnx implements it: slow and patient."""
+    """The reference implementation of the onnx package: slow, but it runs every operator set."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - for few models, and heavy
@@ -255,7 +255,7 @@ def _run_samples(
     if first is not None:
         return first
     raise VerificationFailed(
-        f"the model reports an error on every kind of random input that was tried, so it cannot be verified: {failure}"
+        f"the model reports an error for every kind of random input that was tried, so it cannot be verified: {failure}"
     )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _ROUNDING = 1e-6
-NOT_TOLD_APART = "every input that was tried got the same answer, so that rows could not be told from each other"
+NOT_TOLD_APART = "every input that was tried got the same answer, so rows could not be told apart"
 
 __all__ = [
     "BatchRefuted",
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class BatchRefuted(Exception):
-    """A model that was taken for one of batches answers the user's data otherwise; the text says how."""
+    """A model that seemed to take batches does not on the user's data; the text says why."""
 
 
 def concatenate(parts: Sequence[Arrays]) -> Arrays:
@@ -64,7 +64,7 @@ def obstacle_in_answers(answers: Sequence[Arrays], rows: int) -> str:
         if len({array.shape for array in arrays}) > 1:
             return f"output {name!r} has another shape for each row"
         if not arrays[0].size:
-            return f"output {name!r} was empty on every input that was tried, which verifies nothing"
+            return f"output {name!r} was empty for every input that was tried, so nothing was verified"
     return ""
 
 
@@ -75,7 +75,7 @@ def told_apart(answers: Sequence[Arrays]) -> bool:
 
 
 def informative(answers: Sequence[Arrays]) -> bool:
-    """Whether answers say something: none is empty, and they differ."""
+    """Whether answers can verify anything: none is empty, and they differ."""
     return all(array.size for answer in answers for array in answer.values()) and told_apart(answers)
 
 
@@ -106,17 +106,17 @@ def obstacle_in_batches(
         parts = [answers[index] for index in chosen]
         for result in compare(concatenate(parts), together, ignore=ignore, noise=noise):
             if not result.passed:
-                return f"{rows} {result.in_words()}"
+                return f"{rows} {result.complaint()}"
         for result in _each(parts, together, ignore, noise):
             if not result.passed and result.max_absolute_error > _rounding(together[result.name]):
-                return f"{rows} {result.in_words()}"
+                return f"{rows} {result.complaint()}"
     return ""
 
 
 def _each(
     parts: Sequence[Arrays], together: Arrays, ignore: frozenset[str], noise: Mapping[str, float] | None
 ) -> Iterator[OutputComparison]:
-    """Each sample's part of the answer by itself: what is small is not to hide beside what is large."""
+    """Each sample's part of the answer by itself: small values must not hide behind large ones."""
     start = 0
     for part in parts:
         stop = start + len(next(iter(part.values())))
@@ -126,7 +126,7 @@ def _each(
 
 
 def _rounding(array: np.ndarray[Any, np.dtype[Any]]) -> float:
-    """How far sums of other order may be apart, whatever the size of one row."""
+    """How much rounding sums in another order may cause, whatever the size of one row."""
     if array.dtype.kind not in "fV":
         return 0.0
     finite = np.nan_to_num(array.astype(np.float64), posinf=0.0, neginf=0.0)

@@ -35,9 +35,9 @@ EVALUATIONS = 24
 SECONDS_TO_RANK = 20.0
 # What tells noisy nodes from quiet ones; whether a budget is met takes all rows.
 RANKING_REQUESTS = 3
-# More nodes than this in high precision, and the low one is not worth its file.
+# With more than this share of the nodes in high precision, the low one is not worth its file.
 MOST_KEPT = 0.5
-# How often more is kept after the validation data contradicted the calibration data.
+# How often more nodes are kept in FP32 after the validation data contradicted the calibration data.
 RETRIES = 2
 
 
@@ -102,7 +102,7 @@ class Judges:
             accuracy = self.search.judge(self._session(model))
         except (RunFailed, VerificationFailed):
             return math.inf, math.inf
-        # The rows that search prove nothing: only what is seen on them counts.
+        # Calibration rows prove nothing: only the loss on them counts, not its bound.
         seen = replace(self.budget, prove=False)
         return seen.use(*seen.worst(accuracy, self.search.accuracy)), accuracy.noise
 

@@ -139,8 +139,7 @@ def _spec(value: onnx.ValueInfoProto, role: str, *, optional: bool) -> TensorSpe
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
         raise InvalidModel(
-            f"{role} {value.name!r} is {_kind_in_words(value.type)}, and Triton serves tensors only: "
-            + _way_out(value.type)
+            f"{role} {value.name!r} is {_kind(value.type)}, and Triton serves tensors only: " + _way_out(value.type)
         )
     tensor = value.type.tensor_type
     if not value.name:
@@ -164,11 +163,11 @@ def _spec(value: onnx.ValueInfoProto, role: str, *, optional: bool) -> TensorSpe
     return TensorSpec(value.name, datatype, _dimensions(tensor.shape), optional=optional)
 
 
-def _kind_in_words(value_type: onnx.TypeProto) -> str:
+def _kind(value_type: onnx.TypeProto) -> str:
     match value_type.WhichOneof("value"):
         case "sequence_type":
             inner = value_type.sequence_type.elem_type
-            return f"a sequence of {_kind_in_words(inner).removeprefix('a ')}s"
+            return f"a sequence of {_kind(inner).removeprefix('a ')}s"
         case "map_type":
             return "a map"
         case "optional_type":

@@ -1,4 +1,4 @@
-"""Candidates: one engine, one device and one precision each; made, judged by the budget and timed beside FP32."""
+"""Candidates: one engine, one device and one precision each; made, judged by the budget and timed against FP32."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FP32 = Pairing(Target.ONNXRUNTIME, Device.CPU, Precision.FP32)
 
 
 class Status(StrEnum):
-    """What became of a candidate."""
+    """The result of trying a candidate."""
 
     CHOSEN = "chosen"
     KEPT = "kept"
@@ -53,13 +53,13 @@ class Candidate:
 
     Attributes:
         pairing: target, device and precision.
-        status: what became of it.
+        status: the result of trying it.
         reason: why, where it is not among the usable ones.
         graph: the file it is made from; None where there is none.
         accuracy: on the validation rows; None where it was not run.
         judged_by: the output that uses most of what it may lose.
         drop: what that output loses, 0 for nothing.
-        speed: in this process, beside the FP32 model.
+        speed: in this process, against the FP32 model.
         served_rows_per_second: as it is served, where that was measured.
         instances: how many instances serve it.
         threads: of each instance; 0 where the engine takes every core.
@@ -124,18 +124,18 @@ def try_candidates(
     unmeasured: bool,
     progress: Progress,
 ) -> tuple[Candidate, ...]:
-    """Make, judge and time each pairing; what fails is a result like any other.
+    """Make, judge and time each pairing; a failure is a result like any other.
 
     Args:
         pairings: what to try.
         graphs: makes the graphs.
         timing: what to time with.
         plans: how TensorRT plans are built.
-        unmeasured: whether graphs for a GPU that is not here are made and judged all the same.
+        unmeasured: whether graphs are also made and judged for a GPU that this machine does not have.
         progress: told about each.
 
     Raises:
-        OSError: the disk did not take a file.
+        OSError: a file could not be written.
     """
     obstacles = {pairing: obstacle_to(pairing, graphs.signature) for pairing in pairings}
     possible = [
@@ -188,7 +188,7 @@ def _try(
     except (ConversionFailed, PlanFailed, RunFailed, VerificationFailed) as error:
         return replace(candidate, status=Status.FAILED, reason=str(error))
     except OSError:
-        # A full disk is no property of a candidate.
+        # A full disk is not the candidate's fault.
         raise
     except Exception as error:  # noqa: BLE001 - whatever a converter or an engine stumbles over, the others go on
         said = " ".join(str(error).split())[:200]
@@ -224,7 +224,7 @@ def _within_budget(candidate: Candidate, graphs: GraphVariants) -> Candidate:
 
 def _load(pairing: Pairing, path: Path, signature: Signature, timing: Timing) -> Runtime:
     if path == timing.path and pairing == _FP32:
-        # Not twice in memory: it is what all others are held against.
+        # Not loaded twice: all others are compared with it.
         return timing.reference
     if pairing.target is Target.OPENVINO:
         precision = "bf16" if pairing.precision is Precision.BF16 else "f32"

@@ -95,8 +95,8 @@ class GraphVariants:
         """The graph that a pairing is made from.
 
         Raises:
-            ConversionFailed: it cannot be made; told again each time it is asked for.
-            OSError: the disk did not take it.
+            ConversionFailed: it cannot be made; raised again each time it is asked for.
+            OSError: the file could not be written.
         """
         name = _file_name(pairing, sparse=self._sparsity is not None)
         if name not in self._made:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SearchOptions", "SearchResult", "search"]
 
-# Rows of the data that are asked alone and in so many batches.
+# Rows of the data that are run alone and in this many batches.
 PROVEN_ROWS = 64
 PROVEN_BATCHES = 8
 # Large enough for an engine to be fast, small enough to need little memory.
@@ -70,7 +70,7 @@ class SearchOptions:
         targets: what to build for; empty for everything that can be built here.
         precisions: what to compute in; empty for what each target may gain by.
         max_drop: what may be lost of shares and scores, from 0 to 1.
-        max_error: the greatest error of what is no share; None for the usual one of each metric (see `Budget`).
+        max_error: the greatest error of outputs judged by an error; None for each metric's default (see `Budget`).
         prove: whether the 95 % bound of the loss must be inside, not only the loss on these rows.
         metrics: the metric for an output, or for all under `""`: `top1`, `top5`, `decision`, `relative-error`,
             `cosine` or `module:function`.
@@ -141,7 +141,7 @@ def search(
         options: what to try.
         folder: where graphs and a repository to be measured can be made.
         class_names: the content of labels.txt, for labels that are names.
-        seed: parts the data the same way each time.
+        seed: makes the split of the data repeatable.
         progress: told about each step.
 
     Raises:
@@ -149,7 +149,7 @@ def search(
         BatchRefuted: the model does not answer each row of a batch of the data as if it were alone.
         BudgetNotMet: no candidate is accurate enough.
         VerificationFailed: the FP32 model does not run on the data.
-        OSError: the disk did not take a file.
+        OSError: a file could not be written.
     """
     signature = signature_of(portable.network.model)
     step = f"Loading {options.data}"
@@ -196,7 +196,7 @@ def search(
         progress=progress,
     )
     require_usable(candidates)
-    timed = f"in one process, {rows} row{plural(rows)} a run, beside the FP32 model on ONNX Runtime"
+    timed = f"in one process, {rows} row{plural(rows)} a run, against the FP32 model on ONNX Runtime"
     served: tuple[Candidate, ...] = ()
     obstacle = _obstacle_to_serving(portable, options)
     entrants = finalists(candidates)
@@ -243,7 +243,7 @@ def _data(
         return calibration, without_rows_of(load(options.validation_data, options.validation_rows), calibration)
     both = options.calibration_rows + options.validation_rows
     data = load(options.data, both)
-    # Half each, as long as there is little; what is more than calibration can use validates.
+    # Half each while there is little data; rows beyond those for calibration are for validation.
     share = min(0.5, options.calibration_rows / len(data))
     return split(data, fraction=share, seed=seed)
 
@@ -300,7 +300,7 @@ def _near_chance(judge: Judge) -> tuple[str, ...]:
 def _accuracy_text(judge: Judge) -> str:
     accuracy = judge.accuracy
     if accuracy.top1 is None:
-        return "its answers are what candidates must agree with"
+        return "candidates are compared with its answers"
     top5 = f", top-5 {accuracy.top5:.2%}" if accuracy.top5 is not None else ""
     return f"top-1 accuracy {accuracy.top1:.2%}{top5}"
 
@@ -316,7 +316,7 @@ def _timed_request(data: Dataset, max_batch_size: int) -> tuple[Arrays, int]:
 
 def _obstacle_to_serving(portable: PortableModel, options: SearchOptions) -> str:
     if not options.serve:
-        return "it was not asked for"
+        return "--no-serve was given"
     if portable.network.size > LARGEST_SERVED_BYTES:
         return "the model is so large that several candidates at once may not fit into memory"
     return obstacle_to_serving()

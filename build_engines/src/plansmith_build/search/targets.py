@@ -31,7 +31,7 @@ class Target(StrEnum):
 
 
 class Precision(StrEnum):
-    """What a candidate computes in, as far as its graph lets it."""
+    """The precision that a candidate computes in, where its graph allows."""
 
     FP32 = "fp32"
     FP16 = "fp16"

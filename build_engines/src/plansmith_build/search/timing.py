@@ -1,4 +1,4 @@
-"""How fast a candidate is in this process, always beside the FP32 model, since machines are not equally fast twice."""
+"""How fast a candidate is in this process, always in turn with the FP32 model, since a machine's speed drifts."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class PlanOptions:
         optimization_level: from 0, quick to build, to 5, quick to run.
         workspace_bytes: the memory that kernels may use at most; None for all of the device's.
         timing_cache: a file of kernel timings that is read and written, so that the next build is faster; one of
-            another device or version is left out of account and replaced. None to keep none.
+            another device or version is ignored and replaced. None to keep none.
         hardware_compatibility: which other architectures the plan is to run on.
         version_compatible: whether later TensorRT versions may run it; the server must be started with
             `--backend-config=tensorrt,version-compatible=true`.
@@ -54,9 +54,11 @@ class PlanOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.optimization_level <= HIGHEST_LEVEL:
-            raise InvalidOption(f"optimization level {self.optimization_level} is none: give 0 to {HIGHEST_LEVEL}")
+            raise InvalidOption(
+                f"--optimization-level must be from 0 to {HIGHEST_LEVEL}, got {self.optimization_level}"
+            )
         if self.workspace_bytes is not None and self.workspace_bytes <= 0:
-            raise InvalidOption(f"a workspace of {self.workspace_bytes} bytes cannot be: give a positive number")
+            raise InvalidOption(f"--workspace must be at least 1 MiB, got {self.workspace_bytes} bytes")
 
 
 def default_timing_cache() -> Path:

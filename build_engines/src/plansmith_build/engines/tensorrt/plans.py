@@ -61,7 +61,7 @@ def build_plan(
     """Compile a graph for the GPU it runs on.
 
     Args:
-        model: the ONNX file; its weight file is found beside it.
+        model: the ONNX file; its weight file is in the same folder.
         path: where the plan is written.
         profile: the shapes that it is to take.
         options: how.
@@ -212,11 +212,11 @@ def _save_timing_cache(config: Any, options: PlanOptions, progress: Progress) ->
         return
     cache = config.get_timing_cache()
     # Two builders may write at once: each its own file, the last one stays.
-    beside = options.timing_cache.with_name(f"{options.timing_cache.name}.{os.getpid()}")
+    temporary = options.timing_cache.with_name(f"{options.timing_cache.name}.{os.getpid()}")
     try:
         options.timing_cache.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(cache.serialize())
-        beside.replace(options.timing_cache)
+        temporary.write_bytes(cache.serialize())
+        temporary.replace(options.timing_cache)
     except OSError as error:
         # The plan is there; a cache only makes the next one quicker.
         progress(BuildStep("Timing cache", f"not kept: {error}"))
