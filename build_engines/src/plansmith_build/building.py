@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plansmith_build.errors import InvalidOption
+from plansmith_build.datasets.random_data import rows_from_text
+from plansmith_build.datasets.samples import read_samples
+from plansmith_build.errors import InputsNeeded, InvalidOption
 from plansmith_build.portable.batch_obstacles import BatchAxis
 from plansmith_build.portable.portable_model import Batching, make_portable, node_count, without_batches
 from plansmith_build.portable.reference import run_reference
@@ -24,7 +27,10 @@ from plansmith_build.repository.signing import signer
 from plansmith_build.repository.staging import staging_folder
 
 if TYPE_CHECKING:
+    from plansmith_build.portable.reference import Reference
     from plansmith_build.progress import Progress
+    from plansmith_build.reading.loading import OnnxFile
+    from plansmith_build.reading.signatures import Signature
     from plansmith_build.repository.manifest import Manifest
     from plansmith_build.search.search import SearchOptions, SearchResult
 
@@ -45,6 +51,8 @@ class BuildOptions:
         optimize: whether the graph may be optimised.
         dynamic_batch: whether a fixed batch size may be changed into any batch size.
         batch_axis: which dimension of every input and output is the batch dimension.
+        samples: where inputs for the verification come from, as `datasets.load_dataset` reads them; None for random
+            ones, or for rows of the search's data if the model runs on no random ones.
         seed: makes the random inputs of the verification repeatable.
         staging: the folder to stage in, by default the repository's parent. It must be outside the repository and
             on the same file system.
@@ -59,6 +67,7 @@ class BuildOptions:
     optimize: bool = True
     dynamic_batch: bool = True
     batch_axis: BatchAxis = BatchAxis.AUTO
+    samples: str | None = None
     seed: int = 0
     staging: Path | None = None
     search: SearchOptions | None = None
@@ -116,10 +125,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     signature = signature_of(file.network.model, weights=listed_weights(file.network.model))
     progress(BuildStep(step, f"{nodes} nodes, {file.size / 1e6:,.1f} MB"))
 
-    step = "Running the original on random inputs"
-    progress(BuildStep(step))
-    reference = run_reference(file, signature, seed=options.seed, axis=options.batch_axis)
-    progress(BuildStep(step, f"{len(reference.samples)} samples"))
+    reference = _run_original(file, signature, options, progress)
 
     with staging_folder(repository.path, options.staging) as staging:
         try:
@@ -153,6 +159,29 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
         published = publish(repository, name, release, staging=staging)
         progress(BuildStep(step, f"{name} version {published.version}"))
     return BuildResult(name, published.version, published.path, published.manifest, published.notes)
+
+
+def _run_original(file: OnnxFile, signature: Signature, options: BuildOptions, progress: Progress) -> Reference:
+    """The original's answers: to the user's samples, to random inputs, or to rows of the user's data, in this order."""
+    step = "Running the original on random inputs"
+    run = partial(run_reference, file, signature, seed=options.seed, axis=options.batch_axis)
+    read = partial(read_samples, signature=signature, axis=options.batch_axis, seed=options.seed)
+    if options.samples is not None:
+        step = f"Running the original on {options.samples}"
+        progress(BuildStep(step))
+        reference = run(given=read(options.samples, preprocessing=None))
+    else:
+        progress(BuildStep(step))
+        try:
+            reference = run()
+        except InputsNeeded:
+            search = options.search
+            if search is None or rows_from_text(search.data) is not None:
+                raise
+            step = f"Running the original on {search.data}"
+            reference = run(given=read(search.data, preprocessing=search.preprocessing))
+    progress(BuildStep(step, f"{len(reference.samples)} samples"))
+    return reference
 
 
 def _search(

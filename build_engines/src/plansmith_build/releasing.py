@@ -180,6 +180,7 @@ def _verification(built: Built) -> Verification:
     return Verification(
         reference=built.reference.engine,
         candidate=built.verified.engine,
+        inputs=built.reference.inputs,
         seed=built.seed,
         samples=built.verified.samples,
         rows_together=built.verified.rows_together,
@@ -191,6 +192,7 @@ def _verification(built: Built) -> Verification:
                 max_relative_error=output.max_relative_error,
                 tolerance=output.tolerance,
                 values_compared=output.values_compared,
+                finite=output.name not in built.reference.without_numbers,
             )
             for output in built.verified.outputs
         ),

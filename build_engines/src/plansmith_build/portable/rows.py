@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plansmith_build.engines.onnxruntime import Arrays, RunFailed
-from plansmith_build.portable.comparison import OutputComparison, compare
+from plansmith_build.portable.comparison import OutputComparison, compare, identical
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
 _ROUNDING = 1e-6
+_FLOATING = "fV"
 NOT_TOLD_APART = "every input that was tried got the same answer, so rows could not be told apart"
 
 __all__ = [
     "BatchRefuted",
+    "Evidence",
     "batches_of",
     "concatenate",
-    "informative",
+    "evidence_of",
     "obstacle_in_answers",
     "obstacle_in_batches",
     "told_apart",
+    "without_numbers",
 ]
 
 
@@ -65,18 +69,54 @@ def obstacle_in_answers(answers: Sequence[Arrays], rows: int) -> str:
             return f"output {name!r} has another shape for each row"
         if not arrays[0].size:
             return f"output {name!r} was empty for every input that was tried, so nothing was verified"
+        if name in without_numbers(answers):
+            return f"output {name!r} was NaN or infinite for every input that was tried, so nothing was verified"
     return ""
 
 
 def told_apart(answers: Sequence[Arrays]) -> bool:
     """Whether some output tells the samples from each other."""
     first, *others = answers
-    return any(not np.array_equal(first[name], answer[name]) for answer in others for name in first)
+    return any(not identical(first[name], answer[name]) for answer in others for name in first)
 
 
-def informative(answers: Sequence[Arrays]) -> bool:
-    """Whether answers can verify anything: none is empty, and they differ."""
-    return all(array.size for answer in answers for array in answer.values()) and told_apart(answers)
+def without_numbers(answers: Sequence[Arrays]) -> frozenset[str]:
+    """The floating-point outputs that are NaN or infinite everywhere, in every answer."""
+    return frozenset(
+        name
+        for name, array in answers[0].items()
+        if array.dtype.kind in _FLOATING and array.size and not any(_has_number(answer[name]) for answer in answers)
+    )
+
+
+def _has_number(array: np.ndarray[Any, np.dtype[Any]]) -> bool:
+    return bool(np.isfinite(array.astype(np.float64)).any())
+
+
+class Evidence(IntEnum):
+    """How much answers can verify, from nothing to everything.
+
+    EMPTY: one has no elements. WITHOUT_NUMBERS: an output is NaN or infinite everywhere. SOME_NAN: an output is NaN
+    somewhere. ALIKE: every input got the same answer. DIFFERENT: they can be told apart.
+    """
+
+    EMPTY = 0
+    WITHOUT_NUMBERS = 1
+    SOME_NAN = 2
+    ALIKE = 3
+    DIFFERENT = 4
+
+
+def evidence_of(answers: Sequence[Arrays]) -> Evidence:
+    """How much answers can verify."""
+    arrays = [array for answer in answers for array in answer.values()]
+    if not all(array.size for array in arrays):
+        return Evidence.EMPTY
+    if without_numbers(answers):
+        return Evidence.WITHOUT_NUMBERS
+    if any(np.isnan(array.astype(np.float64)).any() for array in arrays if array.dtype.kind in _FLOATING):
+        return Evidence.SOME_NAN
+    return Evidence.DIFFERENT if told_apart(answers) else Evidence.ALIKE
 
 
 def obstacle_in_batches(
@@ -127,7 +167,7 @@ def _each(
 
 def _rounding(array: np.ndarray[Any, np.dtype[Any]]) -> float:
     """How much rounding sums in another order may cause, whatever the size of one row."""
-    if array.dtype.kind not in "fV":
+    if array.dtype.kind not in _FLOATING:
         return 0.0
     finite = np.nan_to_num(array.astype(np.float64), posinf=0.0, neginf=0.0)
     return max(1.0, float(np.abs(finite).max(initial=0.0))) * _ROUNDING

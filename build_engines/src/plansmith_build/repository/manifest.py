@@ -108,6 +108,9 @@ class OutputError(_Record):
     )
     tolerance: float = Field(description="greatest relative error allowed")
     values_compared: bool = Field(description="false: the source gives random values, only shapes were compared")
+    finite: bool = Field(
+        default=True, description="false: NaN or infinite everywhere on every input that was tried; verifies nothing"
+    )
 
 
 class Verification(_Record):
@@ -115,7 +118,7 @@ class Verification(_Record):
 
     reference: str = Field(description="what ran the source")
     candidate: str = Field(description="what ran the published file")
-    inputs: Literal["random"] = "random"
+    inputs: Literal["random", "given"] = Field(default="random", description="given: the user's own, or rows of data")
     seed: int
     samples: int = Field(description="different inputs, each run")
     rows_together: int = Field(description="rows that were also run as one batch and compared one by one, or 0")
