@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from plansmith_build.datasets.random_data import rows_from_text
 from plansmith_build.datasets.samples import read_samples
 from plansmith_build.errors import InputsNeeded, InvalidOption
@@ -93,6 +95,8 @@ class BuildResult:
     notes: tuple[str, ...] = ()
 
 
+# Overflows and NaN are judged as answers; numpy's warnings of them would only disturb the progress display.
+@np.errstate(all="ignore")
 def build(model: Path | str, options: BuildOptions, progress: Progress = silent) -> BuildResult:
     """Build a verified version from an ONNX file and publish it.
 

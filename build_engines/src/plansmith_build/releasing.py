@@ -11,6 +11,7 @@ import onnx
 from plansmith_build.errors import InvalidOption
 from plansmith_build.portable.portable_model import node_count
 from plansmith_build.reading.graphs import tensors_of
+from plansmith_build.reading.number_formats import stored_format
 from plansmith_build.reading.signatures import signature_of
 from plansmith_build.repository.config import model_config, text_from_config
 from plansmith_build.repository.labels import class_outputs
@@ -154,6 +155,7 @@ def _manifest(built: Built, version: int, files: tuple[PublishedFile, ...]) -> M
             repairs=portable.repairs,
             optimized=portable.optimized,
             optimization=portable.optimization,
+            format=stored_format(portable.network.model),
             ir_version=portable.network.model.ir_version,
             opsets=_opsets(portable.network.model),
         ),

@@ -64,7 +64,8 @@ def show_result(result: BuildResult, repository: Path) -> None:
         f"up to {batching.max_batch_size} rows" if batching.max_batch_size else f"none: {escape(batching.reason)}",
     )
     graph = manifest.graph
-    table.add_row("graph", f"{graph.nodes_before} -> {graph.nodes_after} nodes, {escape(graph.optimization)}")
+    nodes = f"{graph.nodes_before} -> {graph.nodes_after} nodes"
+    table.add_row("graph", f"{nodes}, {graph.format}, {escape(graph.optimization)}")
     if graph.repairs:
         table.add_row("repaired", escape("\n".join(graph.repairs)))
     table.add_row("verified", escape(_verification(manifest.verification)))

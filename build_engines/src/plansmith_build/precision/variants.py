@@ -16,6 +16,7 @@ from plansmith_build.precision.half import HalfType
 from plansmith_build.precision.quantization import quantizable_nodes, quantize
 from plansmith_build.precision.sensitivity import fewest_to_keep, noisiest_first
 from plansmith_build.precision.sparsity import prunable_nodes, prune
+from plansmith_build.reading.operators import runtime_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -229,7 +230,7 @@ def _judged(model: onnx.ModelProto, kept: frozenset[str], nodes: Sequence[str], 
     try:
         return replace(variant, accuracy=judges.verdict(model))
     except (RunFailed, VerificationFailed) as error:
-        return replace(variant, problem=str(error))
+        return replace(variant, problem=runtime_sentence(str(error)))
 
 
 def _is_accepted(variant: Variant, judges: Judges) -> bool:

@@ -92,6 +92,10 @@ class Graph(_Record):
     repairs: tuple[str, ...] = ()
     optimized: bool
     optimization: str = Field(description="the optimiser and its version, or why it was not used")
+    format: str = Field(
+        default="FP32",
+        description="of the weights: FP32, FP16, BF16, FP64, 'INT8 QDQ', 'INT8 operators', 'dynamic INT8', weight-only",
+    )
     ir_version: int
     opsets: dict[str, int]
 

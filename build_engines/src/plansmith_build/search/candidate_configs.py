@@ -35,8 +35,10 @@ def candidate_config(portable: Any, candidate: Candidate) -> Any:
     if pairing.device is Device.GPU:
         config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_GPU, count=instances)
         accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
-        # Q/DQ pairs and casts say what is computed in which precision; the provider only has to be allowed to.
-        accelerators[0].parameters["precision_mode"] = pairing.precision.upper()
+        # Q/DQ pairs and casts say what is computed in which precision; the provider only has to be allowed to. A graph
+        # that is served as it is needs what the portable configuration allows.
+        if pairing.precision is not Precision.FP32:
+            accelerators[0].parameters["precision_mode"] = pairing.precision.upper()
         return config
     config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_CPU, count=instances)
     config.ClearField("optimization")

@@ -13,6 +13,7 @@ from plansmith_build.engines.tensorrt import PlanFailed
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.progress import BuildStep
+from plansmith_build.reading.operators import runtime_sentence
 from plansmith_build.search.plan_candidates import build_plans
 from plansmith_build.search.targets import CUDA_PROVIDER, Device, Pairing, Precision, Target, obstacle_to
 from plansmith_build.search.timing import Speed, time_against
@@ -93,6 +94,12 @@ class Candidate:
         return (*self.plans.values(), *self.stripped_plans, *(graph if self.stripped_plans else ()))
 
     @property
+    def precision(self) -> str:
+        """What the candidate computes in: that of the file where it is served as it is and is not FP32."""
+        as_it_is = self.pairing.precision is Precision.FP32 and self.graph is not None and self.graph.format
+        return as_it_is.lower() if as_it_is else self.pairing.precision
+
+    @property
     def is_usable(self) -> bool:
         """Whether it computes what it should."""
         return self.status not in {Status.OUTSIDE_BUDGET, Status.FAILED, Status.IMPOSSIBLE}
@@ -145,7 +152,7 @@ def try_candidates(
     ]
     tried = {pairing: Candidate(pairing, Status.IMPOSSIBLE, obstacle) for pairing, obstacle in obstacles.items()}
     for number, pairing in enumerate(possible, start=1):
-        step = f"Candidate {number} of {len(possible)}: {pairing}"
+        step = f"Candidate {number} of {len(possible)}: {pairing.with_format(graphs.format)}"
         progress(BuildStep(step, done=(number - 1) / len(possible)))
         candidate = _try(pairing, graphs, timing, plans, obstacle=obstacles[pairing], progress=progress)
         progress(BuildStep(step, _outcome(candidate)))
@@ -185,7 +192,10 @@ def _try(
         if candidate.is_usable:
             speed = time_against(runtime, timing.reference, timing.request, rows=timing.rows)
             candidate = replace(candidate, speed=speed)
-    except (ConversionFailed, PlanFailed, RunFailed, VerificationFailed) as error:
+    except RunFailed as error:
+        reason = f"{pairing.target} does not run it: {runtime_sentence(str(error))}"
+        return replace(candidate, status=Status.FAILED, reason=reason)
+    except (ConversionFailed, PlanFailed, VerificationFailed) as error:
         return replace(candidate, status=Status.FAILED, reason=str(error))
     except OSError:
         # A full disk is not the candidate's fault.

@@ -18,6 +18,7 @@ from plansmith_build.precision.variants import (
     int8_variant,
     sparse_variant,
 )
+from plansmith_build.reading.number_formats import stored_format
 from plansmith_build.search.targets import Device, Precision
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class GraphFile:
         layout: how INT8 is laid out and was calibrated, or how weights were pruned; empty where neither was.
         accuracy: of the graph on ONNX Runtime's CPU provider; None where it does not run there.
         problem: why not.
+        format: what the file's weights are stored in where they are not FP32, such as "FP16" or "INT8 QDQ"; empty for
+            FP32 and for what was made from it.
     """
 
     path: Path
@@ -52,6 +55,7 @@ class GraphFile:
     layout: str = ""
     accuracy: Accuracy | None = None
     problem: str = ""
+    format: str = ""
 
 
 class GraphVariants:
@@ -60,6 +64,7 @@ class GraphVariants:
     Attributes:
         signature: what every graph takes and gives.
         judges: judge them.
+        format: as that of the portable graph; see `GraphFile`.
 
     Args:
         portable: the FP32 graph as it is published.
@@ -82,7 +87,9 @@ class GraphVariants:
     ) -> None:
         self.signature: Signature = judges.signature
         self.judges = judges
-        self._portable = portable
+        stored = stored_format(network.model)
+        self.format = "" if stored == "FP32" else stored
+        self._portable = replace(portable, format=self.format)
         self._network = network
         self._folder = folder
         self._methods = methods
@@ -110,6 +117,10 @@ class GraphVariants:
         return made
 
     def _make(self, name: str, pairing: Pairing) -> GraphFile:
+        if self.format and name != _PORTABLE:
+            raise ConversionFailed(
+                f"the file is {self.format} already: keep it as it is, or build other precisions from the FP32 original"
+            )
         on_cpu = pairing.device is Device.CPU
         judges = self.judges if on_cpu else replace(self.judges, optimized=False)
         match pairing.precision:
@@ -149,6 +160,10 @@ class GraphVariants:
             accuracy=variant.accuracy,
             problem=variant.problem,
         )
+
+
+# The name of a graph in the precision that the portable one has.
+_PORTABLE = "model.onnx"
 
 
 def _file_name(pairing: Pairing, *, sparse: bool) -> str:

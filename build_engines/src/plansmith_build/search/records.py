@@ -86,7 +86,7 @@ def _candidate(candidate: Candidate, name: str | None, result: SearchResult) -> 
     return CandidateRecord(
         target=candidate.pairing.target,
         device=candidate.pairing.device,
-        precision=candidate.pairing.precision,
+        precision=candidate.precision,
         status=candidate.status,
         reason=candidate.reason,
         config=f"configs/{name}.pbtxt" if name is not None else None,

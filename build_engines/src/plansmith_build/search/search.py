@@ -188,7 +188,7 @@ def search(
     )
     request, rows = _timed_request(validation, int(config.max_batch_size))
     candidates = try_candidates(
-        pairings(options.targets, options.precisions),
+        pairings(options.targets, options.precisions, stored=graphs.format),
         graphs,
         Timing(reference, portable.files[0], request, rows),
         _plan_settings(signature, config, options, request),
@@ -211,7 +211,7 @@ def search(
     return SearchResult(
         selection=select(candidates, served),
         budget=judges.budget,
-        warnings=(*judges.budget.unprovable(final.accuracy), *_near_chance(final)),
+        warnings=(*judges.budget.unprovable(final.accuracy), *_near_chance(final), *_stored(graphs.format)),
         judge=final,
         calibration=calibration,
         validation=validation,
@@ -295,6 +295,17 @@ def _near_chance(judge: Judge) -> tuple[str, ...]:
         "the order of the labels and the preprocessing"
     )
     return (warning,)
+
+
+def _stored(stored: str) -> tuple[str, ...]:
+    """A note on a file that is not FP32, with what to do about it."""
+    if not stored:
+        return ()
+    note = (
+        f"the file is {stored} already: what is called FP32 here is the file as it is; for other precisions, build "
+        "from the FP32 original"
+    )
+    return (note,)
 
 
 def _accuracy_text(judge: Judge) -> str:

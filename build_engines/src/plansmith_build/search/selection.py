@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -107,7 +108,8 @@ def _config_name(candidate: Candidate) -> str:
     """`openvino_int8`; with the device where a target has two."""
     pairing = candidate.pairing
     both = pairing.target is Target.ONNXRUNTIME and pairing.device is Device.GPU
-    return f"{pairing.target}_{pairing.precision}{'_gpu' if both else ''}"
+    precision = re.sub(r"\W", "_", candidate.precision)
+    return f"{pairing.target}_{precision}{'_gpu' if both else ''}"
 
 
 def _with_best_layout(candidate: Candidate, served: Sequence[Candidate]) -> Candidate:

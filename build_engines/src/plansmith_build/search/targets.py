@@ -55,7 +55,12 @@ class Pairing:
     precision: Precision
 
     def __str__(self) -> str:
-        return f"{self.target} {self.precision} ({self.device.upper()})"
+        return self.with_format("")
+
+    def with_format(self, stored: str) -> str:
+        """In words; `stored` is what a file that is served as it is has instead of FP32, empty for FP32."""
+        precision = stored.lower() if stored and self.precision is Precision.FP32 else self.precision
+        return f"{self.target} {precision} ({self.device.upper()})"
 
 
 def obstacle_to(pairing: Pairing, signature: Signature) -> str:
@@ -73,19 +78,24 @@ def obstacle_to(pairing: Pairing, signature: Signature) -> str:
     return ""
 
 
-def pairings(targets: Collection[Target], precisions: Collection[Precision]) -> tuple[Pairing, ...]:
+def pairings(
+    targets: Collection[Target], precisions: Collection[Precision], *, stored: str = ""
+) -> tuple[Pairing, ...]:
     """Everything that may be tried.
 
     Args:
         targets: as asked for; empty for all of them.
         precisions: as asked for; empty for those that a device may gain by.
+        stored: what the file has instead of FP32, such as "FP16"; that precision is then the file as it is.
     """
     chosen = []
     for target in targets or tuple(Target):
         for device in _DEVICES[target]:
             worthwhile = _WORTHWHILE[target, device]
-            chosen += [Pairing(target, device, precision) for precision in precisions or worthwhile]
-    return tuple(chosen)
+            for precision in precisions or worthwhile:
+                as_it_is = precision == stored.lower()
+                chosen.append(Pairing(target, device, Precision.FP32 if as_it_is else precision))
+    return tuple(dict.fromkeys(chosen))
 
 
 _DEVICES = {
