@@ -101,7 +101,7 @@ def test_labels_for_a_model_that_does_not_classify_are_refused():
 
 
 def test_a_label_that_is_no_class_is_refused_by_its_row():
-    with pytest.raises(InvalidOption, match="label 3 of row 1 is no class of output 'scores', which has 3"):
+    with pytest.raises(InvalidOption, match="label 3 of row 1 is not a class of output 'scores', which has 3"):
         classifier_output({"scores": SCORES}, np.array([0, 3, 1, 2]))
 
 
@@ -121,7 +121,7 @@ def test_what_is_no_budget_is_refused(text):
 
 
 def test_a_budget_that_may_be_a_percentage_or_a_fraction_is_asked_back():
-    with pytest.raises(InvalidOption, match=r"--max-drop 0.5: is 0.5% meant or 50%\? Write it with the sign"):
+    with pytest.raises(InvalidOption, match=r"--max-drop 0.5: is 0.5% meant or 50%\? Write it with a percent sign"):
         parse_drop("0.5")
 
 

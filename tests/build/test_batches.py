@@ -74,12 +74,12 @@ KINDS = {
     "a_sequence": ("m (float[T] x) => (float[T] y) { y = Relu (x) }", "every input is a sequence [T]"),
     "always_the_same": (
         "m (float[N, 3] x) => (float[M0, 3] y) <int64[2] s = {-1, 3}> { z = Sub (x, x) y = Reshape (z, s) }",
-        "could not be told from each other",
+        "could not be told apart",
     ),
     "always_the_same_in_as_many_rows": ("m (float[N, 3] x) => (float[N, 3] y) { y = Sub (x, x) }", ""),
     "nothing_ever": (
         "m (float[N, 3] x) => (float[N, 0] y) <int64[1] o = {0}, int64[1] i = {1}> { y = Slice (x, o, o, i) }",
-        "was empty on every input",
+        "was empty for every input",
     ),
     "rows_normalized_together": (
         "m (float[N, 2] x) => (float[N, 2] y) { y = Softmax <axis = 0> (x) }",

@@ -26,7 +26,7 @@ from plansmith_build.precision.quantization import quantizable_nodes, quantize
 from plansmith_build.precision.schemes import TENSORRT, x86_scheme
 from plansmith_build.precision.sensitivity import fewest_to_keep, noisiest_first
 from plansmith_build.precision.sparsity import parse_sparsity, prunable_nodes, prune
-from plansmith_build.precision.variants import Jury, bfloat16_variant, float16_variant, int8_variant
+from plansmith_build.precision.variants import Judges, bfloat16_variant, float16_variant, int8_variant
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.networks import detach
 from plansmith_build.reading.signatures import signature_of
@@ -55,7 +55,7 @@ def batches(rows, *, seed):
     return [{"images": images[start : start + 8]} for start in range(0, rows, 8)]
 
 
-def jury_for(model, requests, *, optimized=True):
+def judges_for(model, requests, *, optimized=True):
     signature = signature_of(model)
     judges = [
         Judge.of(
@@ -67,7 +67,7 @@ def jury_for(model, requests, *, optimized=True):
         )
         for part in (requests[::2], requests[1::2])
     ]
-    return Jury(signature, *judges, Budget(), optimized=optimized)
+    return Judges(signature, *judges, Budget(), optimized=optimized)
 
 
 def types_of_weights(model):
@@ -115,20 +115,20 @@ def overflowing():
 def test_a_node_that_overflows_in_fp16_stays_in_fp32(overflowing):
     model, requests = overflowing
     model = prepare(detach(model), opset=QUANTIZATION_OPSET)
-    jury = jury_for(model, requests, optimized=False)
-    assert jury.estimate(rounded(model, HalfType.FLOAT16)) == (np.inf, np.inf)
-    variant = float16_variant(model, jury)
+    judges = judges_for(model, requests, optimized=False)
+    assert judges.estimate(rounded(model, HalfType.FLOAT16)) == (np.inf, np.inf)
+    variant = float16_variant(model, judges)
     assert "node_0" in variant.kept
     assert "node_2" not in variant.kept
-    assert jury.accepts(variant.accuracy)
+    assert judges.accepts(variant.accuracy)
     assert types_of_weights(variant.model)["w"] == TensorProto.FLOAT16
 
 
 def test_what_the_cpu_computes_in_fp16_hides_no_overflow_on_a_gpu(overflowing, tmp_path):
     model, requests = overflowing
-    jury = jury_for(model, requests)
+    judges = judges_for(model, requests)
     path = tmp_path / "model.onnx"
-    graphs = GraphVariants(GraphFile(path, (path,)), detach(model), jury, tmp_path)
+    graphs = GraphVariants(GraphFile(path, (path,)), detach(model), judges, tmp_path)
     cpu, gpu = (
         graphs.graph_for(Pairing(Target.ONNXRUNTIME, device, Precision.FP16)) for device in (Device.CPU, Device.GPU)
     )
@@ -207,7 +207,7 @@ def test_bf16_is_valid_onnx_and_computes_what_was_judged_in_its_place(tmp_path):
 def test_bf16_inside_the_budget_keeps_nothing(tmp_path):
     path = write_stripes_classifier(tmp_path / "stripes.onnx")
     prepared = prepare(load_onnx(path).network, opset=BFLOAT16_OPSET)
-    variant = bfloat16_variant(prepared, jury_for(prepared, batches(64, seed=2), optimized=False))
+    variant = bfloat16_variant(prepared, judges_for(prepared, batches(64, seed=2), optimized=False))
     assert variant.kept == ()
     assert TensorProto.BFLOAT16 in types_of_weights(variant.model).values()
 
@@ -263,17 +263,17 @@ def test_int8_for_tensorrt_leaves_narrow_matrices_alone(classifier):
 
 def test_a_model_without_weights_to_quantize_says_so():
     model = onnx.parser.parse_model(f"{HEADER} m (float[N, 4] a) => (float[N, 4] b) {{ b = Relu (a) }}")
-    judge = jury_for(model, [{"a": np.zeros((1, 4), np.float32)}, {"a": np.ones((1, 4), np.float32)}])
+    judge = judges_for(model, [{"a": np.zeros((1, 4), np.float32)}, {"a": np.ones((1, 4), np.float32)}])
     with pytest.raises(ConversionFailed, match="no Conv, Gemm or MatMul has constant weights"):
         int8_variant(model, X86, judge, [CalibrationMethod.MINMAX])
 
 
 def test_the_nodes_that_int8_breaks_are_found_and_left_out(fragile):
-    jury = jury_for(fragile, batches(64, seed=2))
-    ranges = calibrate(fragile, jury.search.requests, CalibrationMethod.MINMAX, X86)
-    assert not jury.accepts(jury.verdict(quantize(fragile, ranges, X86)))
-    variant = int8_variant(fragile, X86, jury, list(CalibrationMethod))
-    assert jury.accepts(variant.accuracy)
+    judges = judges_for(fragile, batches(64, seed=2))
+    ranges = calibrate(fragile, judges.search.requests, CalibrationMethod.MINMAX, X86)
+    assert not judges.accepts(judges.verdict(quantize(fragile, ranges, X86)))
+    variant = int8_variant(fragile, X86, judges, list(CalibrationMethod))
+    assert judges.accepts(variant.accuracy)
     assert set(variant.kept) & {"middle", "last"}
     assert "first" not in variant.kept
     assert "calibration" in variant.layout

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plansmith_build.errors import InvalidOption
+import numpy as np
+
+from plansmith_build.datasets.random_data import rows_from_text
+from plansmith_build.datasets.samples import read_samples
+from plansmith_build.errors import InputsNeeded, InvalidOption
 from plansmith_build.portable.batch_obstacles import BatchAxis
 from plansmith_build.portable.portable_model import Batching, make_portable, node_count, without_batches
 from plansmith_build.portable.reference import run_reference
@@ -24,7 +29,10 @@ from plansmith_build.repository.signing import signer
 from plansmith_build.repository.staging import staging_folder
 
 if TYPE_CHECKING:
+    from plansmith_build.portable.reference import Reference
     from plansmith_build.progress import Progress
+    from plansmith_build.reading.loading import OnnxFile
+    from plansmith_build.reading.signatures import Signature
     from plansmith_build.repository.manifest import Manifest
     from plansmith_build.search.search import SearchOptions, SearchResult
 
@@ -38,13 +46,15 @@ class BuildOptions:
     """How to build.
 
     Attributes:
-        repository: the model repository to publish into; made if need be.
+        repository: the model repository to publish into; created if it does not exist.
         name: the model's name; by default made from the file's.
         labels: a text file with one class name a line; by default the model's labels.txt stays as it is.
         max_batch_size: the largest batch that the server may make, where the graph allows batches; 0 for none.
         optimize: whether the graph may be optimised.
-        dynamic_batch: whether a fixed number of rows may be made any number.
-        batch_axis: which dimension of every input and output is that of a batch.
+        dynamic_batch: whether a fixed batch size may be changed into any batch size.
+        batch_axis: which dimension of every input and output is the batch dimension.
+        samples: where inputs for the verification come from, as `datasets.load_dataset` reads them; None for random
+            ones, or for rows of the search's data if the model runs on no random ones.
         seed: makes the random inputs of the verification repeatable.
         staging: the folder to stage in, by default the repository's parent. It must be outside the repository and
             on the same file system.
@@ -59,6 +69,7 @@ class BuildOptions:
     optimize: bool = True
     dynamic_batch: bool = True
     batch_axis: BatchAxis = BatchAxis.AUTO
+    samples: str | None = None
     seed: int = 0
     staging: Path | None = None
     search: SearchOptions | None = None
@@ -84,6 +95,8 @@ class BuildResult:
     notes: tuple[str, ...] = ()
 
 
+# Overflows and NaN are judged as answers; numpy's warnings of them would only disturb the progress display.
+@np.errstate(all="ignore")
 def build(model: Path | str, options: BuildOptions, progress: Progress = silent) -> BuildResult:
     """Build a verified version from an ONNX file and publish it.
 
@@ -93,17 +106,19 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
         progress: called when a step begins and when it ends.
 
     Raises:
-        InvalidModel: the file is no ONNX model, is damaged, or holds what ONNX Runtime or Triton cannot serve.
+        InvalidModel: the file is not an ONNX model, is damaged, or holds what ONNX Runtime or Triton cannot serve.
         InvalidOption: an option cannot be used.
         VerificationFailed: the model cannot be run, the result does not compute what the file computes, or no
             candidate is inside the accuracy budget.
-        PublishFailed: the disk, its permissions or its file system did not let the version be written.
+        PublishFailed: the version could not be written: the disk is full, or permissions or the file system forbid it.
     """
     path = Path(model)
     repository = ModelRepository.at(options.repository)
     name = valid_name(options.name) if options.name is not None else name_from_file(path)
     if not 0 <= options.max_batch_size < 2**31:
-        raise InvalidOption(f"a batch of {options.max_batch_size} cannot be: give a number from 0 (no batches) up")
+        raise InvalidOption(
+            f"--max-batch-size must be from 0 (no batches) to {2**31 - 1}, got {options.max_batch_size}"
+        )
     labels = read_labels(options.labels) if options.labels is not None else None
     sign = signer(options.sign_key) if options.sign_key is not None else None
 
@@ -114,10 +129,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     signature = signature_of(file.network.model, weights=listed_weights(file.network.model))
     progress(BuildStep(step, f"{nodes} nodes, {file.size / 1e6:,.1f} MB"))
 
-    step = "Running the original on random inputs"
-    progress(BuildStep(step))
-    reference = run_reference(file, signature, seed=options.seed, axis=options.batch_axis)
-    progress(BuildStep(step, f"{len(reference.samples)} samples"))
+    reference = _run_original(file, signature, options, progress)
 
     with staging_folder(repository.path, options.staging) as staging:
         try:
@@ -151,6 +163,29 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
         published = publish(repository, name, release, staging=staging)
         progress(BuildStep(step, f"{name} version {published.version}"))
     return BuildResult(name, published.version, published.path, published.manifest, published.notes)
+
+
+def _run_original(file: OnnxFile, signature: Signature, options: BuildOptions, progress: Progress) -> Reference:
+    """The original's answers: to the user's samples, to random inputs, or to rows of the user's data, in this order."""
+    step = "Running the original on random inputs"
+    run = partial(run_reference, file, signature, seed=options.seed, axis=options.batch_axis)
+    read = partial(read_samples, signature=signature, axis=options.batch_axis, seed=options.seed)
+    if options.samples is not None:
+        step = f"Running the original on {options.samples}"
+        progress(BuildStep(step))
+        reference = run(given=read(options.samples, preprocessing=None))
+    else:
+        progress(BuildStep(step))
+        try:
+            reference = run()
+        except InputsNeeded:
+            search = options.search
+            if search is None or rows_from_text(search.data) is not None:
+                raise
+            step = f"Running the original on {search.data}"
+            reference = run(given=read(search.data, preprocessing=search.preprocessing))
+    progress(BuildStep(step, f"{len(reference.samples)} samples"))
+    return reference
 
 
 def _search(

@@ -77,6 +77,14 @@ def build(
         _BatchAxis,
         typer.Option(help="Whether the first dimension of everything is a batch's: `none` or `0` says so by hand."),
     ] = _BatchAxis.AUTO,
+    samples: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Verify on inputs of your own instead of random ones: what --data takes, such as a .npz file with an "
+            "array per input.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Makes random inputs and the parting of data repeatable.")] = 0,
     staging: Annotated[
         Path | None,
@@ -267,6 +275,7 @@ def build(
         optimize=not no_optimize,
         dynamic_batch=not no_dynamic_batch,
         batch_axis=BatchAxis(batch_axis.value),
+        samples=samples,
         seed=seed,
         staging=staging,
         search=search,

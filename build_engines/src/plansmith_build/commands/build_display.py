@@ -70,7 +70,8 @@ def show_result(result: BuildResult, repository: Path) -> None:
         f"up to {batching.max_batch_size} rows" if batching.max_batch_size else f"none: {escape(batching.reason)}",
     )
     graph = manifest.graph
-    table.add_row("graph", f"{graph.nodes_before} -> {graph.nodes_after} nodes, {escape(graph.optimization)}")
+    nodes = f"{graph.nodes_before} -> {graph.nodes_after} nodes"
+    table.add_row("graph", f"{nodes}, {graph.format}, {escape(graph.optimization)}")
     if graph.repairs:
         table.add_row("repaired", escape("\n".join(graph.repairs)))
     table.add_row("verified", escape(_verification(manifest.verification)))
@@ -197,9 +198,18 @@ def _served_by(candidate: CandidateRecord) -> str:
 
 def _verification(verification: Verification) -> str:
     rows = f", {verification.rows_together} rows as one batch" if verification.rows_together else ""
-    where = f"on {verification.samples} random samples{rows}"
-    compared = [output for output in verification.outputs if output.values_compared]
+    inputs = "random samples" if verification.inputs == "random" else "of your samples"
+    where = f"on {verification.samples} {inputs}{rows}"
+    unknown = [output.name for output in verification.outputs if not output.finite]
+    note = (
+        f"; not the values of {', '.join(unknown)}, NaN or infinite on every input that was tried: give inputs of your "
+        "own with --samples"
+        if unknown
+        else ""
+    )
+    compared = [output for output in verification.outputs if output.values_compared and output.finite]
     if not compared:
-        return f"shapes only {where}: the model gives other values each time"
+        reason = "" if unknown else ": the model gives other values each time"
+        return f"shapes only {where}{reason}{note}"
     worst = max(compared, key=lambda output: output.max_relative_error)
-    return f"relative error {worst.max_relative_error:.2g} ({worst.tolerance:g} allowed) {where}"
+    return f"relative error {worst.max_relative_error:.2g} ({worst.tolerance:.2g} allowed) {where}{note}"

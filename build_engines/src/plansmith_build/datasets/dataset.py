@@ -24,7 +24,8 @@ class Dataset:
     """Data for a model: N rows for each of its inputs.
 
     Attributes:
-        inputs: for each input by name an array [N, ...] of the input's own dtype, without NaN and infinities; BYTES as
+        inputs: for each input by name an array [N, ...] of the input's own dtype, without infinities, and
+            without NaN unless it stands for a missing value; BYTES as
             objects of type `bytes`. What follows N is the shape of a row where `batched`, and else the whole shape of
             the input: N samples are stacked. An optional input is there where data was given for it. The arrays may
             be read-only views of a file.

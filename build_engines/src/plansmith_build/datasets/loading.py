@@ -62,7 +62,7 @@ def load_dataset(
 
     Raises:
         InvalidData: there is no such data, it cannot be read, or an input is missing, unknown, of another shape or
-            dtype, or has NaN or infinities.
+            dtype, has infinities, or NaN that does not stand for a missing value.
         InvalidLabels: the labels do not fit the rows or the classes.
         InvalidPreprocessing: there are images and no preprocessing, or one that does not give what the model takes.
         DataFunctionFailed: the user's function fails or gives something else than data.

@@ -8,7 +8,7 @@ import numpy as np
 
 from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.raw_data import RawData
-from plansmith_build.portable.sampling import leading_rows, random_sample
+from plansmith_build.portable.sampling import InputKind, leading_rows, random_sample
 
 if TYPE_CHECKING:
     from plansmith_build.datasets.layout import Layout
@@ -54,9 +54,7 @@ def random_data(
     stacked = {spec.name: spec for spec in layout.inputs if spec.name in names}
     one = 1 if leading_rows(signature) == -1 else None
     samples = [
-        random_sample(
-            signature, rows=one, size=dynamic_size, with_optional=False, integers_below=integers_below, rng=rng
-        )
+        random_sample(signature, InputKind(one, dynamic_size, integers_below, {}), with_optional=False, rng=rng)
         for _ in range(rows)
     ]
     arrays = {

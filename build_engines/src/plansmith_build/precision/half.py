@@ -52,7 +52,7 @@ def to_float16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.Mo
         keep: names of nodes that compute in FP32.
 
     Raises:
-        ConversionFailed: the converter failed, or what it gave is no valid model.
+        ConversionFailed: the converter failed.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

@@ -26,7 +26,7 @@ class QuantizationScheme:
         reduce_range: whether weights use 7 of their 8 bits.
         quantize_bias: whether biases become INT32.
         operators: the types of the nodes that are quantized. Weights are symmetric S8, one scale a channel.
-        smallest_matrix: a MatMul or Gemm with fewer rows or columns in its weights is left alone.
+        smallest_matrix: a MatMul or Gemm with fewer rows or columns in its weights is not quantized.
         inputs_only: whether only what layers with weights read is quantized, and one branch of each residual sum, so
             that a layer still fuses with the Relu or Add behind it.
     """

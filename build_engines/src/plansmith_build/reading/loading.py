@@ -1,4 +1,4 @@
-"""Reading an ONNX file that nobody vouches for."""
+"""Reading and checking an ONNX file from an untrusted source."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _parse(path: Path, content: bytes) -> onnx.ModelProto:
     if not model.HasField("graph"):
         raise InvalidModel(f"{path} is not an ONNX file, or is truncated: there is no graph in it")
     if not model.opset_import:
-        raise InvalidModel(f"{path} is truncated, or is no ONNX model: it does not say which operator set it uses")
+        raise InvalidModel(f"{path} is truncated, or not an ONNX model: it does not say which operator set it uses")
     return model
 
 

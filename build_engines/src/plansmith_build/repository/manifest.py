@@ -93,6 +93,10 @@ class Graph(_Record):
     repairs: tuple[str, ...] = ()
     optimized: bool
     optimization: str = Field(description="the optimiser and its version, or why it was not used")
+    format: str = Field(
+        default="FP32",
+        description="of the weights: FP32, FP16, BF16, FP64, 'INT8 QDQ', 'INT8 operators', 'dynamic INT8', weight-only",
+    )
     ir_version: int
     opsets: dict[str, int]
 
@@ -109,6 +113,9 @@ class OutputError(_Record):
     )
     tolerance: float = Field(description="greatest relative error allowed")
     values_compared: bool = Field(description="false: the source gives random values, only shapes were compared")
+    finite: bool = Field(
+        default=True, description="false: NaN or infinite everywhere on every input that was tried; verifies nothing"
+    )
 
 
 class Verification(_Record):
@@ -116,7 +123,7 @@ class Verification(_Record):
 
     reference: str = Field(description="what ran the source")
     candidate: str = Field(description="what ran the published file")
-    inputs: Literal["random"] = "random"
+    inputs: Literal["random", "given"] = Field(default="random", description="given: the user's own, or rows of data")
     seed: int
     samples: int = Field(description="different inputs, each run")
     rows_together: int = Field(description="rows that were also run as one batch and compared one by one, or 0")

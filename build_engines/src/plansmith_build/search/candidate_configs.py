@@ -35,9 +35,11 @@ def candidate_config(portable: Any, candidate: Candidate) -> Any:
     if pairing.device is Device.GPU:
         config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_GPU, count=instances)
         accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
-        # Q/DQ pairs and casts say what is computed in which precision; the provider only has to be allowed to.
-        mode = Precision.INT8 if pairing.precision is Precision.INT8_FP16 else pairing.precision
-        accelerators[0].parameters["precision_mode"] = mode.upper()
+        # Q/DQ pairs and casts say what is computed in which precision; the provider only has to be allowed to. A graph
+        # that is served as it is needs what the portable configuration allows.
+        if pairing.precision is not Precision.FP32:
+            mode = Precision.INT8 if pairing.precision is Precision.INT8_FP16 else pairing.precision
+            accelerators[0].parameters["precision_mode"] = mode.upper()
         if candidate.compiled is not None:
             accelerators[0].parameters.update(provider_profile(candidate.compiled.profile))
             fix_dims(config, candidate.compiled.profile)

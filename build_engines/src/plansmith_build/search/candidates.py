@@ -1,4 +1,4 @@
-"""Candidates: one engine, one device and one precision each; made, judged by the budget and timed beside FP32."""
+"""Candidates: one engine, one device and one precision each; made, judged by the budget and timed against FP32."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from plansmith_build.engines.tensorrt_rtx import unavailable_because as no_compi
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.progress import BuildStep
+from plansmith_build.reading.operators import runtime_sentence
 from plansmith_build.search.plan_candidates import build_plans, plan_rate
 from plansmith_build.search.rtx_candidates import compile_candidate, compiled_in_words
 from plansmith_build.search.targets import CUDA_PROVIDER, Device, Pairing, Precision, Target, obstacle_to
-from plansmith_build.search.timing import Speed, measure_beside
+from plansmith_build.search.timing import Speed, time_against
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ _FP32 = Pairing(Target.ONNXRUNTIME, Device.CPU, Precision.FP32)
 
 
 class Status(StrEnum):
-    """What became of a candidate."""
+    """The result of trying a candidate."""
 
     CHOSEN = "chosen"
     KEPT = "kept"
@@ -60,13 +61,13 @@ class Candidate:
 
     Attributes:
         pairing: target, device and precision.
-        status: what became of it.
+        status: the result of trying it.
         reason: why, where it is not among the usable ones.
         graph: the file it is made from; None where there is none.
         accuracy: on the validation rows; None where it was not run.
         judged_by: the output that uses most of what it may lose.
         drop: what that output loses, 0 for nothing.
-        speed: in this process, beside the FP32 model.
+        speed: in this process, against the FP32 model.
         served_rows_per_second: as it is served, where that was measured.
         instances: how many instances serve it.
         threads: of each instance; 0 where the engine takes every core.
@@ -106,6 +107,12 @@ class Candidate:
         return (*self.plans.values(), *self.stripped_plans, *(graph if self.stripped_plans else ()))
 
     @property
+    def precision(self) -> str:
+        """What the candidate computes in: that of the file where it is served as it is and is not FP32."""
+        as_it_is = self.pairing.precision is Precision.FP32 and self.graph is not None and self.graph.format
+        return as_it_is.lower() if as_it_is else self.pairing.precision
+
+    @property
     def is_usable(self) -> bool:
         """Whether it computes what it should."""
         return self.status not in {Status.OUTSIDE_BUDGET, Status.FAILED, Status.IMPOSSIBLE}
@@ -137,18 +144,18 @@ def try_candidates(
     unmeasured: bool,
     progress: Progress,
 ) -> tuple[Candidate, ...]:
-    """Make, judge and time each pairing; what fails is a result like any other.
+    """Make, judge and time each pairing; a failure is a result like any other.
 
     Args:
         pairings: what to try.
         graphs: makes the graphs.
         timing: what to time with.
         plans: how TensorRT plans are built.
-        unmeasured: whether graphs for a GPU that is not here are made and judged all the same.
+        unmeasured: whether graphs are also made and judged for a GPU that this machine does not have.
         progress: told about each.
 
     Raises:
-        OSError: the disk did not take a file.
+        OSError: a file could not be written.
     """
     obstacles = {pairing: obstacle_to(pairing, graphs.signature) for pairing in pairings}
     possible = [
@@ -158,7 +165,7 @@ def try_candidates(
     ]
     tried = {pairing: Candidate(pairing, Status.IMPOSSIBLE, obstacle) for pairing, obstacle in obstacles.items()}
     for number, pairing in enumerate(possible, start=1):
-        step = f"Candidate {number} of {len(possible)}: {pairing}"
+        step = f"Candidate {number} of {len(possible)}: {pairing.with_format(graphs.format)}"
         progress(BuildStep(step, done=(number - 1) / len(possible)))
         candidate = _try(pairing, graphs, timing, plans, obstacle=obstacles[pairing], progress=progress)
         progress(BuildStep(step, _outcome(candidate)))
@@ -175,42 +182,56 @@ def _try(
     obstacle: str,
     progress: Progress,
 ) -> Candidate:
-    """One candidate; judged as a graph alone where there is an obstacle to running it here."""
+    """One candidate; whatever goes wrong with it is its result."""
     candidate = Candidate(pairing)
     try:
-        graph = graphs.graph_for(pairing)
-        candidate = replace(candidate, graph=graph)
-        if pairing.device is Device.RTX:
-            return _compiled(_judged_as_graph(candidate, graphs, ""), plans)
-        if obstacle:
-            judged = _judged_as_graph(candidate, graphs, obstacle)
-            return _compiled(judged, plans) if pairing.target is Target.TENSORRT else judged
-        runtime: Runtime
-        if pairing.target is Target.TENSORRT:
-            candidate, runtime = _with_plans(candidate, graph, graphs, plans, progress)
-            if not candidate.is_usable:
-                return candidate
-        else:
-            runtime = _load(pairing, graph.path, graphs.signature, timing)
-        candidate = replace(candidate, engine=runtime.description)
-        if runtime is timing.reference:
-            # It loses nothing against itself, which no number of rows has to prove.
-            candidate = _at_no_loss(candidate, graphs.jury.final.accuracy)
-        else:
-            candidate = _within_budget(replace(candidate, accuracy=graphs.jury.final.judge(runtime)), graphs)
-        if candidate.is_usable:
-            rate = plan_rate(runtime, plans.profile, timing.request) if isinstance(runtime, PlanSession) else None
-            speed = measure_beside(runtime, timing.reference, timing.request, rows=timing.rows, rate=rate)
-            candidate = replace(candidate, speed=speed)
-    except (ConversionFailed, EngineFailed, PlanFailed, RunFailed, VerificationFailed) as error:
-        return replace(candidate, status=Status.FAILED, reason=str(error))
+        candidate = replace(candidate, graph=graphs.graph_for(pairing))
+        if obstacle or pairing.device is Device.RTX:
+            return _without_its_device(candidate, graphs, plans, obstacle)
+        return _judged_and_timed(candidate, graphs, timing, plans, progress)
+    except RunFailed as error:
+        reason = f"{pairing.target} does not run it: {runtime_sentence(str(error))}"
+    except (ConversionFailed, EngineFailed, PlanFailed, VerificationFailed) as error:
+        reason = str(error)
     except OSError:
-        # A full disk is no property of a candidate.
+        # A full disk is not the candidate's fault.
         raise
     except Exception as error:  # noqa: BLE001 - whatever a converter or an engine stumbles over, the others go on
         said = " ".join(str(error).split())[:200]
-        return replace(candidate, status=Status.FAILED, reason=f"it could not be made: {type(error).__name__}: {said}")
-    return candidate
+        reason = f"it could not be made: {type(error).__name__}: {said}"
+    return replace(candidate, status=Status.FAILED, reason=reason)
+
+
+def _without_its_device(candidate: Candidate, graphs: GraphVariants, plans: PlanSettings, obstacle: str) -> Candidate:
+    """Judged as a graph, and shown to NVIDIA's compiler where it is meant for TensorRT."""
+    judged = _judged_as_graph(candidate, graphs, obstacle)
+    if candidate.pairing.target in {Target.TENSORRT, Target.TENSORRT_RTX}:
+        return _compiled(judged, plans)
+    return judged
+
+
+def _judged_and_timed(
+    candidate: Candidate, graphs: GraphVariants, timing: Timing, plans: PlanSettings, progress: Progress
+) -> Candidate:
+    pairing, graph = candidate.pairing, graphs.graph_for(candidate.pairing)
+    runtime: Runtime
+    if pairing.target is Target.TENSORRT:
+        candidate, runtime = _with_plans(candidate, graph, graphs, plans, progress)
+        if not candidate.is_usable:
+            return candidate
+    else:
+        runtime = _load(pairing, graph.path, graphs.signature, timing)
+    candidate = replace(candidate, engine=runtime.description)
+    if runtime is timing.reference:
+        # It loses nothing against itself, which no number of rows has to prove.
+        candidate = _at_no_loss(candidate, graphs.judges.final.accuracy)
+    else:
+        candidate = _within_budget(replace(candidate, accuracy=graphs.judges.final.judge(runtime)), graphs)
+    if not candidate.is_usable:
+        return candidate
+    rate = plan_rate(runtime, plans.profile, timing.request) if isinstance(runtime, PlanSession) else None
+    speed = time_against(runtime, timing.reference, timing.request, rows=timing.rows, rate=rate)
+    return replace(candidate, speed=speed)
 
 
 def _with_plans(
@@ -219,7 +240,7 @@ def _with_plans(
     """The candidate with its plans, and the session to time; plans of other GPUs are judged here, each on its own."""
     built = build_plans(graph, plans, progress)
     for session in built.others:
-        candidate = _within_budget(replace(candidate, accuracy=graphs.jury.final.judge(session)), graphs)
+        candidate = _within_budget(replace(candidate, accuracy=graphs.judges.final.judge(session)), graphs)
         if not candidate.is_usable:
             return replace(candidate, reason=f"{session.description}: {candidate.reason}"), built.session
     kept = replace(candidate, plans=built.by_capability, stripped_plans=built.stripped, profile=plans.profile)
@@ -259,7 +280,7 @@ def _compiled(candidate: Candidate, plans: PlanSettings) -> Candidate:
 def _within_budget(candidate: Candidate, graphs: GraphVariants) -> Candidate:
     if candidate.accuracy is None:
         return candidate
-    budget, reference = graphs.jury.budget, graphs.jury.final.accuracy
+    budget, reference = graphs.judges.budget, graphs.judges.final.accuracy
     judged_by, drop = budget.worst(candidate.accuracy, reference)
     judged = replace(candidate, judged_by=judged_by, drop=drop)
     if not budget.accepts(candidate.accuracy, reference):
@@ -269,7 +290,7 @@ def _within_budget(candidate: Candidate, graphs: GraphVariants) -> Candidate:
 
 def _load(pairing: Pairing, path: Path, signature: Signature, timing: Timing) -> Runtime:
     if path == timing.path and pairing == _FP32:
-        # Not twice in memory: it is what all others are held against.
+        # Not loaded twice: all others are compared with it.
         return timing.reference
     if pairing.target is Target.OPENVINO:
         precision = "bf16" if pairing.precision is Precision.BF16 else "f32"

@@ -19,6 +19,7 @@ from plansmith_build.precision.variants import (
     int8_variant,
     sparse_variant,
 )
+from plansmith_build.reading.number_formats import stored_format
 from plansmith_build.search.targets import Device, Precision
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.judging.accuracy import Accuracy
     from plansmith_build.precision.sparsity import Sparsity
-    from plansmith_build.precision.variants import Jury, Variant
+    from plansmith_build.precision.variants import Judges, Variant
     from plansmith_build.reading.networks import Network
     from plansmith_build.reading.signatures import Signature
     from plansmith_build.search.targets import Pairing
@@ -45,6 +46,8 @@ class GraphFile:
         layout: how INT8 is laid out and was calibrated, or how weights were pruned; empty where neither was.
         accuracy: of the graph on ONNX Runtime's CPU provider; None where it does not run there.
         problem: why not.
+        format: what the file's weights are stored in where they are not FP32, such as "FP16" or "INT8 QDQ"; empty for
+            FP32 and for what was made from it.
     """
 
     path: Path
@@ -53,6 +56,7 @@ class GraphFile:
     layout: str = ""
     accuracy: Accuracy | None = None
     problem: str = ""
+    format: str = ""
 
 
 class GraphVariants:
@@ -60,12 +64,13 @@ class GraphVariants:
 
     Attributes:
         signature: what every graph takes and gives.
-        jury: who judges them.
+        judges: judge them.
+        format: as that of the portable graph; see `GraphFile`.
 
     Args:
         portable: the FP32 graph as it is published.
         network: the same in memory.
-        jury: who judges.
+        judges: judge the graphs.
         folder: where graphs are written.
         methods: the calibration methods, tried in turn.
         sparsity: how weights are pruned, if at all.
@@ -75,15 +80,17 @@ class GraphVariants:
         self,
         portable: GraphFile,
         network: Network,
-        jury: Jury,
+        judges: Judges,
         folder: Path,
         *,
         methods: tuple[CalibrationMethod, ...] = tuple(CalibrationMethod),
         sparsity: Sparsity | None = None,
     ) -> None:
-        self.signature: Signature = jury.signature
-        self.jury = jury
-        self._portable = portable
+        self.signature: Signature = judges.signature
+        self.judges = judges
+        stored = stored_format(network.model)
+        self.format = "" if stored == "FP32" else stored
+        self._portable = replace(portable, format=self.format)
         self._network = network
         self._folder = folder
         self._methods = methods
@@ -96,8 +103,8 @@ class GraphVariants:
         """The graph that a pairing is made from.
 
         Raises:
-            ConversionFailed: it cannot be made; told again each time it is asked for.
-            OSError: the disk did not take it.
+            ConversionFailed: it cannot be made; raised again each time it is asked for.
+            OSError: the file could not be written.
         """
         name = _file_name(pairing, sparse=self._sparsity is not None)
         if name not in self._made:
@@ -111,22 +118,26 @@ class GraphVariants:
         return made
 
     def _make(self, name: str, pairing: Pairing) -> GraphFile:
+        if self.format and name != _PORTABLE:
+            raise ConversionFailed(
+                f"the file is {self.format} already: keep it as it is, or build other precisions from the FP32 original"
+            )
         on_cpu = pairing.device is Device.CPU
-        jury = self.jury if on_cpu else replace(self.jury, optimized=False)
+        judges = self.judges if on_cpu else replace(self.judges, optimized=False)
         match pairing.precision:
             case Precision.INT8:
                 scheme = x86_scheme(vnni=has_vnni()) if on_cpu else TENSORRT
-                return self._write(name, int8_variant(self._prepare(QUANTIZATION_OPSET), scheme, jury, self._methods))
+                return self._write(name, int8_variant(self._prepare(QUANTIZATION_OPSET), scheme, judges, self._methods))
             case Precision.INT8_FP16:
                 prepared = self._prepare(HALF_SCALES_OPSET)
-                return self._write(name, int8_float16_variant(prepared, TENSORRT, jury, self._methods))
+                return self._write(name, int8_float16_variant(prepared, TENSORRT, judges, self._methods))
             case Precision.FP16:
-                return self._write(name, float16_variant(self._prepare(QUANTIZATION_OPSET), jury))
+                return self._write(name, float16_variant(self._prepare(QUANTIZATION_OPSET), judges))
             case Precision.BF16 if not on_cpu:
-                return self._write(name, bfloat16_variant(self._prepare(BFLOAT16_OPSET), jury))
+                return self._write(name, bfloat16_variant(self._prepare(BFLOAT16_OPSET), judges))
         if self._sparsity is None:
             # OpenVINO computes FP32 graphs in BF16 where it is told to.
-            return replace(self._portable, accuracy=self.jury.final.accuracy)
+            return replace(self._portable, accuracy=self.judges.final.accuracy)
         return self._write(name, self._sparse(self._sparsity, QUANTIZATION_OPSET))
 
     def _prepare(self, opset: int) -> onnx.ModelProto:
@@ -138,7 +149,7 @@ class GraphVariants:
 
     def _sparse(self, sparsity: Sparsity, opset: int) -> Variant:
         if opset not in self._pruned:
-            variant = sparse_variant(prepare(self._network, opset=opset), sparsity, self.jury)
+            variant = sparse_variant(prepare(self._network, opset=opset), sparsity, self.judges)
             self._pruned[opset] = replace(variant, layout=f"weights pruned {sparsity}")
         return self._pruned[opset]
 
@@ -153,6 +164,10 @@ class GraphVariants:
             accuracy=variant.accuracy,
             problem=variant.problem,
         )
+
+
+# The name of a graph in the precision that the portable one has.
+_PORTABLE = "model.onnx"
 
 
 def _file_name(pairing: Pairing, *, sparse: bool) -> str:

@@ -36,7 +36,7 @@ def search_record(result: SearchResult) -> SearchRecord:
         calibration=_data(result.calibration),
         validation=_data(result.validation),
         fp32=_accuracy(result.judge.accuracy, result),
-        measured=result.measured,
+        measured=result.timing,
         cores=cores(),
         candidates=tuple(
             _candidate(candidate, named.get(candidate.pairing), result) for candidate in result.selection.candidates
@@ -88,7 +88,7 @@ def _candidate(candidate: Candidate, name: str | None, result: SearchResult) -> 
     return CandidateRecord(
         target=candidate.pairing.target,
         device=candidate.pairing.device,
-        precision=candidate.pairing.precision,
+        precision=candidate.precision,
         status=candidate.status,
         reason=candidate.reason,
         config=f"configs/{name}.pbtxt" if name is not None else None,

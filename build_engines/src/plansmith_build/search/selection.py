@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ __all__ = ["Selection", "finalists", "require_usable", "select"]
 
 # Two candidates this close are equally fast: the more exact one is chosen.
 TIE = 1.05
-# What is not at least this much faster than the portable configuration is not worth a configuration of its own.
+# A candidate gets a configuration of its own only if it is at least this much faster than FP32 on ONNX Runtime.
 WORTH_KEEPING = 1.1
 MOST_KEPT = 3
 # The fastest in process are measured as they are served.
@@ -30,10 +31,10 @@ _UNMEASURED_ORDER = (Precision.FP16, Precision.BF16, Precision.INT8_FP16, Precis
 
 @dataclass(frozen=True)
 class Selection:
-    """What was decided.
+    """The chosen candidates.
 
     Attributes:
-        candidates: all of them, with what became of each.
+        candidates: all of them, with their results.
         named: the candidate behind each configuration, by the configuration's name, such as `cpu`.
     """
 
@@ -42,7 +43,7 @@ class Selection:
 
 
 def require_usable(candidates: Sequence[Candidate]) -> None:
-    """Let the build end where no candidate is inside the budget.
+    """End the build if no candidate is inside the budget.
 
     Raises:
         BudgetNotMet: none is; the message says how close each came.
@@ -110,7 +111,8 @@ def _config_name(candidate: Candidate) -> str:
     """`openvino_int8`; with the device where a target has two."""
     pairing = candidate.pairing
     both = pairing.target is Target.ONNXRUNTIME and pairing.device is Device.GPU
-    return f"{pairing.target}_{pairing.precision}{'_gpu' if both else ''}".replace("-", "_")
+    precision = re.sub(r"\W", "_", candidate.precision)
+    return f"{pairing.target}_{precision}{'_gpu' if both else ''}".replace("-", "_")
 
 
 def _with_best_layout(candidate: Candidate, served: Sequence[Candidate]) -> Candidate:

@@ -32,7 +32,7 @@ class Target(StrEnum):
 
 
 class Precision(StrEnum):
-    """What a candidate computes in, as far as its graph lets it; `int8-fp16` is INT8 with the rest in FP16."""
+    """The precision that a candidate computes in, where its graph allows; `int8-fp16` is INT8 with the rest in FP16."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -58,7 +58,12 @@ class Pairing:
     precision: Precision
 
     def __str__(self) -> str:
-        return f"{self.target} {self.precision} ({self.device.upper()})"
+        return self.with_format("")
+
+    def with_format(self, stored: str) -> str:
+        """In words; `stored` is what a file that is served as it is has instead of FP32, empty for FP32."""
+        precision = stored.lower() if stored and self.precision is Precision.FP32 else self.precision
+        return f"{self.target} {precision} ({self.device.upper()})"
 
 
 def obstacle_to(pairing: Pairing, signature: Signature) -> str:
@@ -78,19 +83,24 @@ def obstacle_to(pairing: Pairing, signature: Signature) -> str:
     return ""
 
 
-def pairings(targets: Collection[Target], precisions: Collection[Precision]) -> tuple[Pairing, ...]:
+def pairings(
+    targets: Collection[Target], precisions: Collection[Precision], *, stored: str = ""
+) -> tuple[Pairing, ...]:
     """Everything that may be tried.
 
     Args:
         targets: as asked for; empty for all that can be measured on a machine that has the device.
         precisions: as asked for; empty for those that a device may gain by.
+        stored: what the file has instead of FP32, such as "FP16"; that precision is then the file as it is.
     """
     chosen = []
     for target in targets or _MEASURABLE:
         for device in _DEVICES[target]:
             worthwhile = _WORTHWHILE[target, device]
-            chosen += [Pairing(target, device, precision) for precision in precisions or worthwhile]
-    return tuple(chosen)
+            for precision in precisions or worthwhile:
+                as_it_is = precision == stored.lower()
+                chosen.append(Pairing(target, device, Precision.FP32 if as_it_is else precision))
+    return tuple(dict.fromkeys(chosen))
 
 
 _DEVICES = {

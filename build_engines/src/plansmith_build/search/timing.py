@@ -1,4 +1,4 @@
-"""How fast a candidate is in this process, always beside the FP32 model, since machines are not equally fast twice."""
+"""How fast a candidate is in this process, always in turn with the FP32 model, since a machine's speed drifts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from plansmith_build.engines import Runtime
     from plansmith_build.engines.onnxruntime import Arrays
 
-__all__ = ["Speed", "measure_beside"]
+__all__ = ["Speed", "time_against"]
 
 ROUNDS = 3
 SECONDS_PER_ROUND = 0.4
@@ -34,7 +34,7 @@ class Speed:
     ratio: float
 
 
-def measure_beside(
+def time_against(
     candidate: Runtime,
     reference: Runtime,
     request: Arrays,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from plansmith_build.engines.onnxruntime import Arrays
     from plansmith_client import Model
 
-__all__ = ["CLIENTS", "Entry", "ServingFailed", "measure_served", "obstacle_to_serving"]
+__all__ = ["CLIENTS", "Entry", "ServingFailed", "obstacle_to_serving", "time_served"]
 
 CLIENTS = 8
 ROUNDS = 2
@@ -55,7 +55,7 @@ def obstacle_to_serving() -> str:
     return ""
 
 
-def measure_served(entries: Sequence[Entry], request: Arrays, folder: Path, *, rows: int) -> list[float]:
+def time_served(entries: Sequence[Entry], request: Arrays, folder: Path, *, rows: int) -> list[float]:
     """Rows a second of each candidate, measured in turn on one server; 0 for one that the server does not load.
 
     `CLIENTS` threads send the same request again and again over gRPC, each as soon as its last one is answered, so

@@ -166,4 +166,5 @@ def _reduced_precision(manifest: Manifest | None) -> frozenset[str]:
     if manifest is None or manifest.search is None:
         return frozenset()
     candidates = manifest.search.candidates
-    return frozenset(c.config for c in candidates if c.config is not None and c.precision != "fp32")
+    exact = {"fp32", manifest.graph.format.lower()}
+    return frozenset(c.config for c in candidates if c.config is not None and c.precision not in exact)

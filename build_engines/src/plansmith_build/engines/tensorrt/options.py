@@ -56,9 +56,11 @@ class PlanOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.optimization_level <= HIGHEST_LEVEL:
-            raise InvalidOption(f"optimization level {self.optimization_level} is none: give 0 to {HIGHEST_LEVEL}")
+            raise InvalidOption(
+                f"--optimization-level must be from 0 to {HIGHEST_LEVEL}, got {self.optimization_level}"
+            )
         if self.workspace_bytes is not None and self.workspace_bytes <= 0:
-            raise InvalidOption(f"a workspace of {self.workspace_bytes} bytes cannot be: give a positive number")
+            raise InvalidOption(f"--workspace must be at least 1 MiB, got {self.workspace_bytes} bytes")
 
 
 def default_timing_cache() -> Path:

@@ -35,7 +35,7 @@ LIBRARIES = ("libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so")
 
 
 def plan_version(path: str | os.PathLike[str]) -> str | None:
-    """The TensorRT version that built a plan, such as "10.16.1.11", or None where the file is no plan.
+    """The TensorRT version that built a plan, such as "10.16.1.11", or None where the file is not a plan.
 
     Raises:
         OSError: it cannot be read.

@@ -62,7 +62,7 @@ def build_plan(
     """Compile a graph for the GPU it runs on.
 
     Args:
-        model: the ONNX file; its weight file is found beside it.
+        model: the ONNX file; its weight file is in the same folder.
         path: where the plan is written.
         profile: the shapes that it is to take.
         options: how.
@@ -258,11 +258,11 @@ def _save_timing_cache(config: Any, path: Path | None, progress: Progress) -> No
         return
     cache = config.get_timing_cache()
     # Two builders may write at once: each its own file, the last one stays.
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(cache.serialize())
-        beside.replace(path)
+        temporary.write_bytes(cache.serialize())
+        temporary.replace(path)
     except OSError as error:
         # The plan is there; a cache only makes the next one quicker.
         progress(BuildStep("Timing cache", f"not kept: {error}"))

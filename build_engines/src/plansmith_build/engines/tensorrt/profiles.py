@@ -48,7 +48,7 @@ def parse_profile(text: str) -> OptimizationProfile:
         match = _INPUT.fullmatch(part)
         if match is None:
             raise InvalidOption(
-                f"{part!r} is no optimization profile: write name:min,opt,max, such as "
+                f"{part!r} is not an optimization profile: write name:min,opt,max, such as "
                 "images:1x3x224x224,8x3x224x224,32x3x224x224"
             )
         three = [_shape(match[group], part) for group in ("minimum", "optimum", "maximum")]
@@ -125,7 +125,7 @@ def _check(profile: OptimizationProfile, required: Mapping[str, tuple[int, ...]]
             )
             if not fits:
                 raise InvalidOption(
-                    f"{'x'.join(map(str, three))} is no shape of input {name!r}, which has {list(shape)}"
+                    f"{'x'.join(map(str, three))} does not fit input {name!r}, which has the shape {list(shape)}"
                 )
         if max_batch_size and not profile.minimum[name][0] <= 1 <= max_batch_size <= profile.maximum[name][0]:
             raise InvalidOption(
@@ -138,4 +138,4 @@ def _shape(text: str, part: str) -> Shape:
     try:
         return tuple(int(size) for size in text.split("x"))
     except ValueError:
-        raise InvalidOption(f"{text!r} in {part!r} is no shape: write 1x3x224x224") from None
+        raise InvalidOption(f"{text!r} in {part!r} is not a shape: write 1x3x224x224") from None
