@@ -231,7 +231,7 @@ REFUSED = {
     "execution_mode_7": (
         'backend: "onnxruntime" parameters { key: "execution_mode" value: { string_value: "7" } }',
         PAIR,
-        "'execution_mode' has to be 0 (sequential) or 1 (parallel), and is 7",
+        "'execution_mode' must be 0 (sequential) or 1 (parallel), got 7",
     ),
     "wrong_type": (
         f'backend: "onnxruntime" max_batch_size: 2 {PAIR_INPUTS}'.replace("TYPE_FP32", "TYPE_INT32", 1),
@@ -251,7 +251,7 @@ REFUSED = {
     "forgotten_input": (
         'backend: "onnxruntime" max_batch_size: 2 input { name: "a" data_type: TYPE_FP32 dims: 3 }',
         PAIR,
-        "the model has an input 'b', which the configuration leaves out",
+        "the model has an input 'b', which the configuration omits",
     ),
     "batch_not_free": (
         'backend: "onnxruntime" max_batch_size: 8',
@@ -262,12 +262,12 @@ REFUSED = {
     "openvino_threads": (
         'backend: "openvino" parameters { key: "INFERENCE_NUM_THREADS" value: { string_value: "many" } }',
         PAIR,
-        "'INFERENCE_NUM_THREADS' has to be a whole number from 0 on, and is 'many'",
+        "'INFERENCE_NUM_THREADS' must be a whole number of at least 0, got 'many'",
     ),
     "openvino_hint": (
         'backend: "openvino" parameters { key: "PERFORMANCE_HINT" value: { string_value: "FASTER" } }',
         PAIR,
-        "'PERFORMANCE_HINT' has to be LATENCY or THROUGHPUT or CUMULATIVE_THROUGHPUT, and is 'FASTER'",
+        "'PERFORMANCE_HINT' must be LATENCY or THROUGHPUT or CUMULATIVE_THROUGHPUT, got 'FASTER'",
     ),
 }
 
@@ -612,8 +612,8 @@ def test_a_stock_config_of_the_container_serves_unchanged(name, grpc, server):
 
 def test_the_log_says_which_accelerator_is_not_used(server):
     log = server.log_path.read_text()
-    assert "model 'stock_tensorrt': the accelerator tensorrt waits for a GPU; the CPU computes" in log
-    assert "model 'stock_cuda': the accelerator openvino is not part of this ONNX Runtime" in log
+    assert "model 'stock_tensorrt': the accelerator tensorrt needs a GPU; the CPU is used" in log
+    assert "model 'stock_cuda': this ONNX Runtime has no OpenVINO provider" in log
 
 
 def test_each_instance_is_a_process_of_its_own(server):

@@ -32,7 +32,7 @@ class _RowsDoNotFit(Exception):
 class Answering:
     """Answers requests with an engine.
 
-    Everything that is the same for all requests is worked out here once: this is the hot path of the server.
+    Everything that is the same for all requests is computed once, in the constructor: this is the server's hot path.
 
     Args:
         engine: the loaded model.
@@ -66,17 +66,17 @@ class Answering:
         try:
             return self._answer_together(requests)
         except _RowsDoNotFit as error:
-            # What happened once happens again, and next time the number of rows may fit by chance.
+            # It will happen again, and next time the number of rows may match by chance.
             self._batches = False
             self._say_alone(str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, each request gets a chance of its own
+        except Exception as error:  # noqa: BLE001 - any error: each request is then tried on its own
             logger.debug("model %r: a batch of %d requests failed: %s", self._name, len(requests), error)
         return [self._answer_alone(request) for request in requests]
 
     def _say_alone(self, reason: str) -> None:
         logger.warning(
-            "model %r: requests are computed one by one, because %s: set max_batch_size to 0, or give every output one"
-            " row for each row of the inputs",
+            "model %r: requests are computed one at a time, because %s: set max_batch_size to 0, or give every output"
+            " one row for each row of the inputs",
             self._name,
             reason,
         )

@@ -62,7 +62,7 @@ class BackendModel:
         except ModelError:
             raise
         except Exception as error:
-            raise ModelError(f"{self.runtime.name} cannot load it: {error}") from error
+            raise ModelError(f"{self.runtime.name} cannot load the model: {error}") from error
         check(config, self._engine.signature, converts=self.runtime.fixed_batch_allowed)
         self._answer = Answering(self._engine, config, self.triton).answer
 

@@ -1,4 +1,4 @@
-"""A model's inputs and outputs, and how an ONNX file tells them without being run."""
+"""A model's inputs and outputs, read from an ONNX file without running it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Signature", "TensorInfo", "read_onnx_signature"]
 
-# Before IR version 4 every initializer is an input too, and none of them can be given a value.
+# Before IR version 4 every initializer is an input too, but cannot be given a value.
 OVERRIDABLE_INITIALIZERS = 4
 
-# How many rows these give is told by values, not by shapes.
+# The number of rows that these give depends on values, not on shapes.
 SELECTING_OPERATORS = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
-# Exporters number what they have no name for (`unk__7`, `s0`, `?`): two such names may well be one size.
+# Names that exporters make up (`unk__7`, `s0`, `?`): two different ones may still be the same size.
 MADE_UP_NAME = re.compile(r"\W*|.*\d|None|unknown|unk", re.IGNORECASE)
 
 Dimension = int | str
@@ -51,9 +51,9 @@ class Signature:
 
     Attributes:
         inputs: those that every run needs.
-        optional_inputs: those with a value of their own (initializers that are inputs too).
+        optional_inputs: those with a default value (initializers that are inputs too).
         outputs: those that are tensors.
-        selects: the first operator whose answer has as many rows as it finds, empty where there is none.
+        selects: the first operator whose number of rows depends on values, or "".
     """
 
     inputs: tuple[TensorInfo, ...]
@@ -83,8 +83,8 @@ class Signature:
     def obstacle_to_splitting(self) -> str:
         """Why the answer to several requests at once cannot be split among them, or an empty string.
 
-        The number of its rows alone is no proof: two requests with two detections in the one and none in the other are
-        answered with two rows as well.
+        A matching number of rows proves nothing: two requests, one with two detections and the other without any, also
+        give two rows.
         """
         rows = {tensor.shape[0] for tensor in self.inputs if tensor.shape and isinstance(tensor.shape[0], str)}
         named = {name for name in rows if not MADE_UP_NAME.fullmatch(str(name))}
@@ -103,7 +103,7 @@ def read_onnx_signature(path: Path) -> Signature:
     """Read what the ONNX model at `path` takes and gives, without its external data and without running it.
 
     Raises:
-        ModelError: it is no ONNX file, takes something that is no tensor, or keeps weights outside its folder.
+        ModelError: it is not an ONNX file, has an input that is not a tensor, or keeps weights outside its folder.
     """
     model = _read(path)
     _check_external_data(model, path)
@@ -136,16 +136,16 @@ def _read(path: Path) -> onnx.ModelProto:
 
 
 def _check_external_data(model: onnx.ModelProto, path: Path) -> None:
-    """A model file is an input like any other: it must not make the server read what is not the model's."""
+    """Raise where weights lie outside the model's folder: a model must not make the server read other files."""
     folder = path.parent.resolve()
     for tensor in _tensors(model.graph):
         if uses_external_data(tensor):
             location = ExternalDataInfo(tensor).location
             target = (folder / location).resolve()
             if Path(location).is_absolute() or not target.is_relative_to(folder):
-                raise ModelError(f"{path.name} keeps weights in {location!r}, outside its folder: it is not loaded")
+                raise ModelError(f"{path.name} keeps weights outside its folder, in {location!r}: move them next to it")
             if not target.is_file():
-                raise ModelError(f"{path.name} keeps weights in {location!r}, which is missing: copy it beside it")
+                raise ModelError(f"{path.name} keeps weights in {location!r}, which is missing: copy it next to it")
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -174,7 +174,7 @@ def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return onnx.shape_inference.infer_shapes(model)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-        # The runtime has the last word on whether the model is right; only its shapes stay unknown here.
+        # Whether the model is valid is for the runtime to decide; only its shapes remain unknown here.
         return model
 
 
@@ -184,7 +184,7 @@ def _infos(tensors: Iterable[onnx.ValueInfoProto], path: Path, *, strict: bool) 
         if data_type is not None:
             yield TensorInfo(name=tensor.name, data_type=data_type.triton, shape=_shape(tensor))
         elif strict:
-            raise ModelError(f"{path.name} has an input {tensor.name!r} of a type that Triton has no name for")
+            raise ModelError(f"{path.name} has an input {tensor.name!r} of a type that Triton does not have")
 
 
 def _has_shape(tensor: onnx.ValueInfoProto) -> bool:

@@ -27,12 +27,12 @@ _capsule_pointer.restype = ctypes.c_void_p
 _capsule_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 _rename_capsule = ctypes.pythonapi.PyCapsule_SetName
 _rename_capsule.argtypes = [ctypes.py_object, ctypes.c_char_p]
-# A capsule keeps the pointer to its name only.
+# A capsule keeps only a pointer to its name, so this must live on.
 CONSUMED = ctypes.c_char_p(b"used_dltensor")
 
 
 class _Exported:
-    """A DLPack capsule in the shape that numpy takes it in."""
+    """A DLPack capsule in the form that numpy accepts."""
 
     def __init__(self, capsule: Any) -> None:
         self._capsule = capsule
