@@ -554,7 +554,7 @@ def test_requests_never_get_what_was_found_in_another(backend, model, grpc, serv
     rows = [np.array([row], np.float32) for row in ([7, 8, 0], [0, 0, 0], [9, 0, 0], [0, 0, 0])] * 4
     for row, answer in zip(rows, ask_together(grpc, f"{backend}_{model}", [({"x": r}, ()) for r in rows]), strict=True):
         np.testing.assert_array_equal(answer.as_numpy("y").ravel(), row[row > 0.5])
-    assert f"model '{backend}_{model}': requests are computed one by one, because " in server.log_path.read_text()
+    assert f"model '{backend}_{model}': requests are computed one at a time, because " in server.log_path.read_text()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -564,7 +564,7 @@ def test_an_answer_without_the_rows_of_its_requests_is_not_cut_up(backend, grpc,
     for row, answer in zip(rows, answers, strict=True):
         np.testing.assert_array_equal(answer.as_numpy("y"), row.T)
     log = server.log_path.read_text()
-    assert f"model '{backend}_two_for_one': requests are computed one by one, because output 'y' had " in log
+    assert f"model '{backend}_two_for_one': requests are computed one at a time, because output 'y' had " in log
 
 
 def test_text_that_is_not_utf8_is_refused_for_that_request(grpc):
