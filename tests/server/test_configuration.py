@@ -64,6 +64,49 @@ def test_a_model_batches_if_everything_has_the_same_free_first_dimension(inputs,
     assert signature_of(inputs, outputs).is_batched is batched
 
 
+@pytest.mark.parametrize(
+    ("graph", "batched"),
+    [
+        ("(float[unk__6, 4] x) => (float[unk__7, 4] y) { y = Relu (x) }", True),
+        ("(float[rows, 4] x) => (float[results, 4] y) { y = Relu (x) }", True),
+        ("(float[?, 2, 2] x) => (float[?, 4] y) <int64[2] s = {-1, 4}> { y = Reshape (x, s) }", True),
+        ("(float[?, 4] x) => (float[?, 2] y) <int64[2] s = {-1, 2}> { y = Reshape (x, s) }", False),
+        ("(float[a0, 4] x, float[b0, 4] z) => (float[c0, 4] y) { y = Add (x, z) }", True),
+        ("(float[?, 4] x, int64[?] z) => (float[?, 4] y) { y = Gather (x, z) }", False),
+        ("(float[a0, 4] x, float[b0, 4] z) => (float[c0, 4] y) { y = Concat <axis = 0> (x, z) }", False),
+        ("(float[n, 4] x) => (float[?, ?] y) { t = Transpose <perm = [1, 0]> (x) y = MatMul (x, t) }", False),
+        ("(float[?] x) => (int64[?, 1] y) { t = NonZero (x) y = Transpose <perm = [1, 0]> (t) }", False),
+        ("(float[n, m] x) => (float[k, m] y) { s = Shape (x) y = Reshape (x, s) }", True),
+    ],
+)
+def test_a_model_batches_where_its_graph_keeps_rows_whatever_the_names(graph, batched, tmp_path):
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> g {graph}')
+    onnx.save(model, tmp_path / "model.onnx")
+    assert read_onnx_signature(tmp_path / "model.onnx").is_batched is batched
+
+
+@pytest.mark.parametrize("key", ["input", "output"])
+@pytest.mark.parametrize(("dims", "max_batch_size"), [([3], 4), ([-1, 3], 0)])
+def test_inputs_complete_outputs_and_outputs_inputs(key, dims, max_batch_size, signature_of):
+    """Whether the batch is counted is told by the dims that are there."""
+    signature = signature_of("float[batch, 3] x", "float[batch, 3] y")
+    name, missing = ("x", "output") if key == "input" else ("y", "input")
+    completed = complete({"name": "m", key: [{"name": name, "data_type": "TYPE_FP32", "dims": dims}]}, signature)
+    assert completed["max_batch_size"] == max_batch_size
+    assert completed[missing][0]["dims"] == dims
+    assert ("dynamic_batching" in completed) is bool(max_batch_size)
+
+
+def test_batching_that_nobody_asked_for_is_said_once(signature_of, caplog):
+    signature = signature_of("float[batch, 3] x", "float[batch, 3] y")
+    with caplog.at_level(logging.WARNING, "plansmith_server"):
+        complete({"name": "m"}, signature)
+        complete({"name": "m", "max_batch_size": 8}, signature)
+    assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
+        "model 'm': batching is turned on with max_batch_size 4"
+    ]
+
+
 def test_an_output_without_a_shape_gets_the_inferred_one(tmp_path):
     model = onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["" : 21]> g (float[b, 3] x) => (float[b, 3] y) { y = Abs (x) }'
@@ -228,11 +271,17 @@ def test_what_the_native_backend_refuses_on_a_gpu_is_refused(config, message):
         choose_providers(config, "GPU", 0, GPU_PROVIDERS)
 
 
-def test_a_key_that_a_gpu_would_refuse_is_warned_about_on_the_cpu(caplog):
-    config = accelerated({"name": "tensorrt", "parameters": {"trt_fp16": "1"}})
+@pytest.mark.parametrize(
+    ("accelerator", "reason"),
+    [
+        ({"name": "tensorrt", "parameters": {"trt_fp16": "1"}}, "the accelerator tensorrt has no parameter 'trt_fp16'"),
+        ({"name": "warp"}, "unknown GPU accelerator 'warp': use tensorrt or cuda"),
+    ],
+)
+def test_what_a_gpu_would_refuse_is_warned_about_on_the_cpu(accelerator, reason, caplog):
     with caplog.at_level(logging.WARNING, "plansmith_server"):
-        choose_providers(config, "CPU", 0, CPU_ONLY)
-    assert "model 'm' will not load on a GPU: the accelerator tensorrt has no parameter 'trt_fp16'" in caplog.text
+        choose_providers(accelerated(accelerator), "CPU", 0, CPU_ONLY)
+    assert f"model 'm' will not load on a GPU: {reason}" in caplog.text
 
 
 @pytest.mark.parametrize("key", TENSORRT_KEYS)

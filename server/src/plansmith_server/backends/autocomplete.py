@@ -6,6 +6,7 @@ differences: a model batches only if `Signature.is_batched`, and tensors with on
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from plansmith_server.errors import ModelError
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from plansmith_server.backends.signature import Signature, TensorInfo
 
 __all__ = ["DEFAULT_MAX_BATCH_SIZE", "complete", "is_complete"]
+
+logger = logging.getLogger(__name__)
 
 # The native backend's `default-max-batch-size`.
 DEFAULT_MAX_BATCH_SIZE = 4
@@ -45,16 +48,20 @@ def complete(config: Mapping[str, Any], signature: Signature, *, fixed_batch_all
         ModelError: the configuration names a tensor that the model does not have, asks for batching where the model
             cannot batch, or omits a shape that the model does not declare.
     """
-    given = [tensor for key in ("input", "output") for tensor in config.get(key, ())]
     max_batch_size = int(config.get("max_batch_size", 0))
     if max_batch_size > 0 and not (signature.first_dimensions_are_dynamic or fixed_batch_allowed):
         raise ModelError(
             f"max_batch_size is {max_batch_size}, but the first dimension of the model's inputs and outputs is fixed:"
             " set it to 0, or export the model with a dynamic batch dimension"
         )
-    # Dims in the configuration decide whether they include the batch dimension; without any, there is a choice.
-    if max_batch_size == 0 and signature.is_batched and not any(tensor.get("dims") for tensor in given):
+    if max_batch_size == 0 and signature.is_batched and not _count_the_batch(config, signature):
         max_batch_size = DEFAULT_MAX_BATCH_SIZE
+        logger.warning(
+            "model %r: batching is turned on with max_batch_size %d, because its outputs have one row for each row of"
+            " the inputs; write max_batch_size in config.pbtxt for another size",
+            config.get("name"),
+            max_batch_size,
+        )
     changes: dict[str, Any] = {
         "max_batch_size": max_batch_size,
         "input": _tensors("input", config, signature.inputs, signature.optional_inputs, max_batch_size),
@@ -63,6 +70,20 @@ def complete(config: Mapping[str, Any], signature: Signature, *, fixed_batch_all
     if max_batch_size > 1 and not any(scheduler in config for scheduler in SCHEDULERS):
         changes["dynamic_batching"] = {}
     return changes
+
+
+def _count_the_batch(config: Mapping[str, Any], signature: Signature) -> bool:
+    """Whether any dims in the configuration have as many dimensions as the model's: these include the batch."""
+    ranks = {
+        tensor.name: len(tensor.shape or ())
+        for tensor in (*signature.inputs, *signature.optional_inputs, *signature.outputs)
+    }
+    return any(
+        len(tensor.get("reshape", {}).get("shape", tensor["dims"])) == ranks.get(tensor["name"])
+        for key in ("input", "output")
+        for tensor in config.get(key, ())
+        if tensor.get("dims")
+    )
 
 
 def _tensors(

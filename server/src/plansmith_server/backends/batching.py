@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plansmith_server.backends.datatypes import STRING
 from plansmith_server.backends.tensors import make_reader, make_writer
 from plansmith_server.errors import RequestError
 
@@ -57,6 +58,7 @@ class Answering:
         readers = {
             tensor.name: make_reader(tensor.data_type, scalar=shapes.get(tensor.name) == ()) for tensor in config.inputs
         }
+        self._text = tuple(tensor.name for tensor in config.inputs if tensor.data_type == STRING.triton)
         self._readers = {name: reader for name, reader in readers.items() if reader is not None}
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:
@@ -98,6 +100,8 @@ class Answering:
         feeds = [self._read(request) for request in requests]
         wanted = [self._wanted(request) for request in requests]
         first = feeds[0]
+        if any(len({feed[name].dtype.kind for feed in feeds}) > 1 for name in self._text):
+            raise TypeError("text that is not UTF-8 cannot be joined with other text")
         rows = [len(next(iter(feed.values()))) for feed in feeds]
         total = sum(rows)
         together = {name: np.concatenate([feed[name] for feed in feeds]) for name in first}

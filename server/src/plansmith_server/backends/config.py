@@ -81,10 +81,13 @@ class ModelConfig:
         optimization = config.get("optimization", {})
         accelerators = optimization.get("execution_accelerators", {})
         sequence = config.get("sequence_batching", {})
+        controls = [kind for tensor in sequence.get("control_input", ()) for kind in tensor.get("control", ())]
         unsupported = {
             "batch_input": config.get("batch_input"),
             "batch_output": config.get("batch_output"),
             "sequence_batching.state": sequence.get("state"),
+            # Triton 2.51 hands it to a Python-based backend with one value too many, and refuses every request.
+            "a sequence id as TYPE_STRING (CONTROL_SEQUENCE_CORRID)": any(map(_is_text_id, controls)),
             "allow_ragged_batch": any(tensor.get("allow_ragged_batch") for tensor in config.get("input", ())),
         }
         return cls(
@@ -141,6 +144,10 @@ def _tensor(tensor: Mapping[str, Any]) -> ConfigTensor:
         optional=bool(tensor.get("optional", False)),
         ragged=bool(tensor.get("allow_ragged_batch", False)),
     )
+
+
+def _is_text_id(control: Mapping[str, Any]) -> bool:
+    return control.get("kind") == "CONTROL_SEQUENCE_CORRID" and control.get("data_type") == "TYPE_STRING"
 
 
 def _accelerator(entry: Mapping[str, Any]) -> Accelerator:

@@ -35,6 +35,7 @@ class BackendModel:
     @classmethod
     def auto_complete_config(cls, auto_complete_model_config: Any) -> Any:
         """Fill in what the configuration leaves out; called by Triton before the model is loaded."""
+        _log_to(cls.triton.Logger)
         config: dict[str, Any] = auto_complete_model_config.as_dict()
         if not is_complete(config):
             folder = Path(cls.triton.get_model_dir())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from plansmith_server.backends.datatypes import from_onnx
+from plansmith_server.backends.rows import MADE_UP_NAME, NO_NAME, UNKNOWN_ROWS, Rows, trace_onnx_rows
 from plansmith_server.errors import ModelError
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ OVERRIDABLE_INITIALIZERS = 4
 
 # The number of rows that these give depends on values, not on shapes.
 SELECTING_OPERATORS = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
-# Names that exporters make up (`unk__7`, `s0`, `?`): two different ones may still be the same size.
-MADE_UP_NAME = re.compile(r"\W*|.*\d|None|unknown|unk", re.IGNORECASE)
 
 Dimension = int | str
 
@@ -54,12 +52,16 @@ class Signature:
         optional_inputs: those with a default value (initializers that are inputs too).
         outputs: those that are tensors.
         selects: the first operator whose number of rows depends on values, or "".
+        rows: what shape inference says about the rows of a batch, where names do not settle it.
+        fixed_batch: whether the inputs say that their first dimension, fixed or not, is the batch.
     """
 
     inputs: tuple[TensorInfo, ...]
     optional_inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     selects: str = ""
+    rows: Rows = UNKNOWN_ROWS
+    fixed_batch: bool = False
 
     @property
     def first_dimensions_are_dynamic(self) -> bool:
@@ -70,14 +72,26 @@ class Signature:
     def is_batched(self) -> bool:
         """Whether the first dimension of everything is one and the same: the rows of a batch.
 
-        A dimension called differently in two inputs, or called the same and found elsewhere too (a square matrix of
-        distances), counts something else: such requests cannot be put one after the other.
+        The graph decides; where it cannot tell, the names of dimensions do. A dimension with another name in another
+        input, or with a name found elsewhere too (a square matrix of distances), counts something else: such requests
+        cannot be put one after the other.
         """
-        if not self.inputs or not self.first_dimensions_are_dynamic:
+        if not self.inputs or self.rows.kept is False or not (self.first_dimensions_are_dynamic or self.fixed_batch):
+            return False
+        if len(self.inputs) > 1 and not self.rows.shared and _common_name(self.inputs) is None:
             return False
         shapes = [tensor.shape or () for tensor in (*self.inputs, *self.outputs)]
-        first = {shape[0] for shape in shapes if isinstance(shape[0], str)}
-        return len(first) <= 1 and not first.intersection(dim for shape in shapes for dim in shape[1:])
+        first = {shape[0] for shape in shapes if _is_named(shape[0])}
+        if first.intersection(dim for shape in shapes for dim in shape[1:]):
+            return False
+        return (self.rows.kept is True or len(first) <= 1) and not self.obstacle_to_splitting
+
+    @property
+    def is_named_throughout(self) -> bool:
+        """Whether the first dimension of everything has one name, which no other dimension has."""
+        tensors = (*self.inputs, *self.outputs)
+        name = _common_name(tensors)
+        return name is not None and not any(name in (tensor.shape or ())[1:] for tensor in tensors)
 
     @property
     def obstacle_to_splitting(self) -> str:
@@ -86,6 +100,8 @@ class Signature:
         A matching number of rows proves nothing: two requests, one with two detections and the other without any, also
         give two rows.
         """
+        if self.rows.kept and self.rows.shared:
+            return ""
         rows = {tensor.shape[0] for tensor in self.inputs if tensor.shape and isinstance(tensor.shape[0], str)}
         named = {name for name in rows if not MADE_UP_NAME.fullmatch(str(name))}
         for tensor in self.outputs:
@@ -113,7 +129,7 @@ def read_onnx_signature(path: Path) -> Signature:
     constants = {tensor.name for tensor in graph.initializer}
     constants |= {tensor.values.name for tensor in graph.sparse_initializer}
     optional = constants if model.ir_version >= OVERRIDABLE_INITIALIZERS else set()
-    return Signature(
+    signature = Signature(
         inputs=tuple(_infos((tensor for tensor in graph.input if tensor.name not in constants), path, strict=True)),
         optional_inputs=tuple(
             _infos((tensor for tensor in graph.input if tensor.name in optional), path, strict=False)
@@ -121,6 +137,9 @@ def read_onnx_signature(path: Path) -> Signature:
         outputs=tuple(_infos(graph.output, path, strict=False)),
         selects=next((node.op_type for node in _nodes(graph) if node.op_type in SELECTING_OPERATORS), ""),
     )
+    if not signature.inputs or not signature.first_dimensions_are_dynamic or signature.is_named_throughout:
+        return signature
+    return replace(signature, rows=trace_onnx_rows(model, {tensor.name for tensor in signature.inputs}))
 
 
 def _read(path: Path) -> onnx.ModelProto:
@@ -201,6 +220,17 @@ def _dimension(dim: onnx.TensorShapeProto.Dimension) -> Dimension:
     if dim.HasField("dim_value"):
         return int(dim.dim_value)
     return str(dim.dim_param) or -1
+
+
+def _common_name(tensors: Iterable[TensorInfo]) -> Dimension | None:
+    """The name that the first dimension of all `tensors` has; None unless there is one."""
+    first = {tensor.shape[0] if tensor.shape else -1 for tensor in tensors}
+    name = first.pop()
+    return None if first or not _is_named(name) else name
+
+
+def _is_named(dimension: Dimension) -> bool:
+    return isinstance(dimension, str) and NO_NAME.fullmatch(dimension) is None
 
 
 def _is_fixed(dimension: Dimension) -> bool:

@@ -31,7 +31,8 @@ TRACEBACK = "\n\nAt:\n"
 TRACEBACK_LINE = re.compile(r"At:|  /\S+\(\d+\): .+")
 # Logged at every start on a machine without a GPU; there is nothing that a user could change.
 EXPECTED_WITHOUT_GPU = re.compile(
-    r"pinned memory pool will not be available|CudaDriverHelper has not been initialized"
+    r"pinned memory pool will not be available|unable to create stream for \S+: CUDA driver version is insufficient"
+    r"|CudaDriverHelper has not been initialized"
     r"|DCGM unable to start|Failed to initialize NVML|failed to load all models"
 )
 FOLLOW_SECONDS = 0.05

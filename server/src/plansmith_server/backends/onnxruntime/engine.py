@@ -14,7 +14,7 @@ from plansmith_server.backends.onnxruntime.providers import CPU, choose_provider
 from plansmith_server.backends.onnxruntime.settings import SessionSettings
 from plansmith_server.backends.signature import Signature, read_onnx_signature
 from plansmith_server.backends.tensors import bfloat16_bits
-from plansmith_server.errors import ModelError
+from plansmith_server.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,10 +73,19 @@ class OnnxRuntimeEngine:
             )
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.generic]]:
-        """Compute `outputs` of `inputs`; bfloat16 as its bits in uint16."""
+        """Compute `outputs` of `inputs`; bfloat16 as its bits in uint16.
+
+        Raises:
+            RequestError: an output is text that is not UTF-8.
+        """
         if self._bfloat16:
             return self._run_with_bfloat16(outputs, inputs)
-        arrays: list[NDArray[np.generic]] = self._session.run(outputs, inputs, self._run_options)
+        try:
+            arrays: list[NDArray[np.generic]] = self._session.run(outputs, inputs, self._run_options)
+        except UnicodeDecodeError as error:
+            raise RequestError(
+                "an output is text that is not UTF-8, which ONNX Runtime's Python interface cannot return"
+            ) from error
         return arrays
 
     def close(self) -> None:

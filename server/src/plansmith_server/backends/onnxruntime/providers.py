@@ -111,16 +111,13 @@ def _gpu_providers(config: ModelConfig, device: int, available: Collection[str])
     chosen: list[Provider] = []
     cuda: dict[str, str] = {"device_id": str(device)}
     for accelerator in config.gpu_accelerators:
-        if accelerator.name == "tensorrt":
-            options = {**_tensorrt_options(accelerator), "device_id": str(device)}
-            if TENSORRT in available:
-                chosen.append((TENSORRT, options))
-            else:
-                logger.warning("model %r: this ONNX Runtime has no TensorRT provider; it is not used", config.name)
-        elif accelerator.name == "cuda":
-            cuda.update(_cuda_options(accelerator))
+        options = _gpu_options(accelerator)
+        if accelerator.name == "cuda":
+            cuda.update(options)
+        elif TENSORRT in available:
+            chosen.append((TENSORRT, {**options, "device_id": str(device)}))
         else:
-            raise ModelError(f"unknown GPU accelerator {accelerator.name!r}: use tensorrt or cuda")
+            logger.warning("model %r: this ONNX Runtime has no TensorRT provider; it is not used", config.name)
     cuda.update(_older_cuda_options(config.parameters))
     if CUDA in available:
         chosen.append((CUDA, cuda))
@@ -137,10 +134,17 @@ def _mention_unused(config: ModelConfig) -> None:
     for accelerator in config.gpu_accelerators:
         logger.info("model %r: the accelerator %s needs a GPU; the CPU is used", config.name, accelerator.name)
         try:
-            if accelerator.name == "tensorrt":
-                _tensorrt_options(accelerator)
+            _gpu_options(accelerator)
         except ModelError as error:
             logger.warning("model %r will not load on a GPU: %s", config.name, error)
+
+
+def _gpu_options(accelerator: Accelerator) -> dict[str, str]:
+    if accelerator.name == "tensorrt":
+        return _tensorrt_options(accelerator)
+    if accelerator.name == "cuda":
+        return _cuda_options(accelerator)
+    raise ModelError(f"unknown GPU accelerator {accelerator.name!r}: use tensorrt or cuda")
 
 
 def _tensorrt_options(accelerator: Accelerator) -> dict[str, str]:

@@ -13,6 +13,7 @@ from plansmith_server.backends.engine import Instance, Runtime
 from plansmith_server.backends.model_file import find_model_file
 from plansmith_server.backends.openvino.settings import OpenVinoSettings
 from plansmith_server.backends.openvino.tensors import ELEMENT_TYPES, data_type_name, read_output, to_input
+from plansmith_server.backends.rows import UNKNOWN_ROWS, Rows, Shape, trace_rows
 from plansmith_server.backends.signature import Signature, TensorInfo, read_onnx_signature
 from plansmith_server.errors import ModelError, RequestError
 
@@ -130,11 +131,15 @@ def _read(core: Any, path: Path) -> Signature:
         model = core.read_model(path)
     except RuntimeError as error:
         raise ModelError(f"OpenVINO cannot read {path.name}: {_last_lines(error)}") from error
-    return Signature(
+    signature = Signature(
         inputs=tuple(_infos(model.inputs)),
         optional_inputs=(),
         outputs=tuple(_infos(model.outputs)),
+        fixed_batch=all(_says_batch(port) for port in model.inputs),
     )
+    if not signature.fixed_batch and not signature.first_dimensions_are_dynamic:
+        return signature
+    return replace(signature, rows=_trace_rows(model))
 
 
 def _infos(ports: Iterable[Any]) -> Iterable[TensorInfo]:
@@ -143,9 +148,42 @@ def _infos(ports: Iterable[Any]) -> Iterable[TensorInfo]:
         data_type = data_type_name(port.get_element_type())
         if data_type is None:
             raise ModelError(f"{name!r} has a type that Triton lacks: {port.get_element_type()}")
-        shape = port.get_partial_shape()
-        dims = None if shape.rank.is_dynamic else tuple(dim.get_length() if dim.is_static else -1 for dim in shape)
-        yield TensorInfo(name=name, data_type=data_type, shape=dims)
+        dims = _dims(port)
+        yield TensorInfo(name=name, data_type=data_type, shape=None if dims is None else tuple(dims))
+
+
+def _says_batch(port: Any) -> bool:
+    """Whether the layout of an input, such as [N,C,H,W], has the batch in front."""
+    layout = openvino.layout_helpers.get_layout(port)
+    return bool(openvino.layout_helpers.has_batch(layout) and openvino.layout_helpers.batch_idx(layout) == 0)
+
+
+def _trace_rows(model: Any) -> Rows:
+    """What OpenVINO's own shape inference says; `model` is changed."""
+    ports = {port.get_any_name(): port for port in model.inputs}
+    shapes = {name: _dims(port) for name, port in ports.items()}
+    if not all(shapes.values()):
+        return UNKNOWN_ROWS
+
+    def infer(batches: Mapping[str, int]) -> list[Shape] | None:
+        try:
+            model.reshape(
+                {
+                    ports[name]: openvino.PartialShape([rows, *(shapes[name] or ())[1:]])
+                    for name, rows in batches.items()
+                }
+            )
+        except RuntimeError:
+            return None
+        return [[dim if dim >= 0 else None for dim in _dims(port) or ()] for port in model.outputs]
+
+    return trace_rows(infer, ports)
+
+
+def _dims(port: Any) -> list[int] | None:
+    """The shape of an input or output, with -1 for any size; None where not even the rank is known."""
+    shape = port.get_partial_shape()
+    return None if shape.rank.is_dynamic else [dim.get_length() if dim.is_static else -1 for dim in shape]
 
 
 def _reshape(model: Any, config: ModelConfig, settings: OpenVinoSettings) -> None:
@@ -153,10 +191,9 @@ def _reshape(model: Any, config: ModelConfig, settings: OpenVinoSettings) -> Non
     configured = {tensor.name: tensor.shape for tensor in config.inputs}
     shapes = {}
     for port in model.inputs:
-        shape = port.get_partial_shape()
-        if shape.rank.is_dynamic:
+        dims = _dims(port)
+        if dims is None:
             continue
-        dims = [dim.get_length() if dim.is_static else -1 for dim in shape]
         batched = config.max_batch_size > 0 and bool(dims)
         name = next(iter(port.get_names() & configured.keys()), None)
         if settings.reshape and name is not None:
