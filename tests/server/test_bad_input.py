@@ -144,14 +144,14 @@ def test_a_log_file_that_cannot_be_written(plansmith, unloadable, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"http_port": 70000}, "--http-port 70000 is no port"),
+        ({"http_port": 70000}, "--http-port 70000 is not a port"),
         ({"http_port": 8001}, "--http-port and --grpc-port are both 8001"),
-        ({"config_name": "../cpu"}, "--config-name '../cpu' cannot be a file's name"),
-        ({"control": "sometimes"}, "--control 'sometimes' is none of none, explicit, poll"),
-        ({"triton_arguments": ("--allow-http=false",)}, "--allow-http=false cannot be used: whether the models are"),
+        ({"config_name": "../cpu"}, "--config-name '../cpu' is not valid"),
+        ({"control": "sometimes"}, "--control 'sometimes' is not one of none, explicit, poll"),
+        ({"triton_arguments": ("--allow-http=false",)}, "--allow-http=false cannot be used: serve asks over HTTP"),
         ({"triton_arguments": ("--allow-http", "0")}, "--allow-http=false cannot be used"),
-        ({"models": ("a",)}, "--model chooses what is loaded, so it needs --control explicit"),
-        ({"control": "poll", "poll_seconds": 0}, "--poll 0 is too often"),
+        ({"models": ("a",)}, "--model needs --control explicit"),
+        ({"control": "poll", "poll_seconds": 0}, "--poll 0 must be at least 1 second"),
     ],
 )
 def test_options_that_make_no_sense(options, message, repository):
@@ -162,10 +162,10 @@ def test_options_that_make_no_sense(options, message, repository):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--log-level", "loud"), "'loud' is none of debug, info, warning, error"),
-        (("--control", "sometimes"), "'sometimes' is none of none, explicit, poll"),
-        (("--control", "none", "--poll", "2"), "--poll goes with --control poll, not none"),
-        (("--control", "poll", "--model", "a"), "--model goes with --control explicit, not poll"),
+        (("--log-level", "loud"), "'loud' is not a log level: use debug, info, warning, error"),
+        (("--control", "sometimes"), "'sometimes' is not a control mode: none, explicit or poll"),
+        (("--control", "none", "--poll", "2"), "--poll needs --control poll, not none"),
+        (("--control", "poll", "--model", "a"), "--model needs --control explicit, not poll"),
     ],
 )
 def test_words_that_make_no_sense(words, message, plansmith, repository):

@@ -50,5 +50,5 @@ _BY_ONNX = {data_type.onnx: data_type for data_type in DATA_TYPES}
 
 
 def from_onnx(number: int) -> DataType | None:
-    """The type with this number in TensorProto.DataType; None for one that Triton has no name for."""
+    """The type with this number in TensorProto.DataType; None if Triton has no such type."""
     return _BY_ONNX.get(number)

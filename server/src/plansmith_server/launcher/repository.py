@@ -1,4 +1,4 @@
-"""What a model repository holds, as far as starting a server needs to know."""
+"""The models of a repository, read before a server is started."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelFolder", "is_shell_safe", "read_repository"]
 
 # Triton starts the process of a Python-based backend through `bash -c` with the model's path and name unquoted: a
-# space breaks the start (and the server then waits for ever), and anything else would be run as a command.
+# space breaks the start (the server then waits forever), and other characters would be run as a command.
 SHELL_SAFE = re.compile(r"[A-Za-z0-9_./:,@%+=-]+")
 
 
@@ -48,7 +48,7 @@ def read_repository(folder: Path) -> tuple[ModelFolder, ...]:
     """The models below `folder`, by name.
 
     Raises:
-        InvalidRepository: it is missing, no folder or unreadable, or a model's name cannot be served.
+        InvalidRepository: it is missing, not a folder or unreadable, or a model's name cannot be served.
     """
     try:
         if not folder.exists():

@@ -14,7 +14,7 @@ from plansmith_server.backends.onnxruntime.providers import CPU, choose_provider
 from plansmith_server.backends.onnxruntime.settings import SessionSettings
 from plansmith_server.backends.signature import Signature, read_onnx_signature
 from plansmith_server.backends.tensors import bfloat16_bits
-from plansmith_server.errors import ModelError
+from plansmith_server.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,11 +51,11 @@ class OnnxRuntimeEngine:
         try:
             session = onnxruntime.InferenceSession(str(path), _session_options(settings), providers=providers)
         except Exception as error:
-            # ONNX Runtime has a class of its own for each status, all below RuntimeError or Exception.
+            # ONNX Runtime has an exception class for each status, without a common base below Exception.
             raise ModelError(f"ONNX Runtime cannot load {path.name}: {error}") from error
         missing = [name for name, _ in providers if name not in session.get_providers()]
         if missing:
-            logger.warning("model %r runs without %s, which did not start", config.name, ", ".join(missing))
+            logger.warning("model %r runs without %s, which failed to start", config.name, ", ".join(missing))
         logger.info(
             "model %r: ONNX Runtime %s, %s, %s",
             config.name,
@@ -69,14 +69,23 @@ class OnnxRuntimeEngine:
         self._bfloat16 = frozenset(tensor.name for tensor in tensors if tensor.data_type == BFLOAT16.triton)
         if self._bfloat16 and any(tensor.data_type == STRING.triton for tensor in tensors):
             raise ModelError(
-                "it has text and bfloat16 among its inputs and outputs, which ONNX Runtime takes apart only"
+                "it has both text and bfloat16 among its inputs and outputs, which ONNX Runtime's Python API cannot mix"
             )
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.generic]]:
-        """Compute `outputs` of `inputs`; bfloat16 as its bits in uint16."""
+        """Compute `outputs` of `inputs`; bfloat16 as its bits in uint16.
+
+        Raises:
+            RequestError: an output is text that is not UTF-8.
+        """
         if self._bfloat16:
             return self._run_with_bfloat16(outputs, inputs)
-        arrays: list[NDArray[np.generic]] = self._session.run(outputs, inputs, self._run_options)
+        try:
+            arrays: list[NDArray[np.generic]] = self._session.run(outputs, inputs, self._run_options)
+        except UnicodeDecodeError as error:
+            raise RequestError(
+                "an output is text that is not UTF-8, which ONNX Runtime's Python interface cannot return"
+            ) from error
         return arrays
 
     def close(self) -> None:
