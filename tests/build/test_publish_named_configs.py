@@ -90,7 +90,7 @@ def test_a_configuration_that_a_person_edited_is_kept_and_one_that_a_person_wrot
     assert (model / "configs" / "cpu.pbtxt.before-2").read_text() == "# mine, cpu"
     assert (model / "configs" / "gpu.pbtxt").read_text() == "# mine, gpu"
     assert (model / "configs" / "mine.pbtxt").read_text() == "# mine"
-    assert "configs/cpu.pbtxt had been written by hand: it is kept as configs/cpu.pbtxt.before-2" in notes
+    assert "configs/cpu.pbtxt was written by hand: the old text is kept as configs/cpu.pbtxt.before-2" in notes
     assert "configs/gpu.pbtxt, configs/mine.pbtxt: written by hand and left" in notes
 
 

@@ -74,7 +74,7 @@ def test_a_configuration_cannot_lead_past_the_signatures(plansmith, repository, 
     assert "adder/config.pbtxt: error: it is not what was signed with version 2" in done.stdout
 
 
-def test_a_rollback_is_signed_anew(plansmith, repository, tmp_path, keys):
+def test_a_rollback_is_signed_again(plansmith, repository, tmp_path, keys):
     build(plansmith, repository, tmp_path, keys / "own.pem")
     build(plansmith, repository, tmp_path, keys / "own.pem")
     plansmith("rollback", "adder", "1", "--repository", repository, *signed_by(keys))

@@ -38,7 +38,7 @@ class BuildOptions:
     """How to build.
 
     Attributes:
-        repository: the model repository to publish into; made if need be.
+        repository: the model repository to publish into; made if it does not exist.
         name: the model's name; by default made from the file's.
         labels: a text file with one class name a line; by default the model's labels.txt stays as it is.
         max_batch_size: the largest batch that the server may make, where the graph allows batches; 0 for none.
@@ -103,7 +103,9 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     repository = ModelRepository.at(options.repository)
     name = valid_name(options.name) if options.name is not None else name_from_file(path)
     if not 0 <= options.max_batch_size < 2**31:
-        raise InvalidOption(f"a batch of {options.max_batch_size} cannot be: give a number from 0 (no batches) up")
+        raise InvalidOption(
+            f"--max-batch-size must be from 0 (no batches) to {2**31 - 1}, got {options.max_batch_size}"
+        )
     labels = read_labels(options.labels) if options.labels is not None else None
     sign = signer(options.sign_key) if options.sign_key is not None else None
 

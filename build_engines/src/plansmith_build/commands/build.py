@@ -56,14 +56,14 @@ def build(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.")],
     *,
     repository: Annotated[
-        Path, typer.Option(help="Model repository to publish into; made if need be.", show_default=True)
+        Path, typer.Option(help="Model repository to publish into; made if it does not exist.", show_default=True)
     ] = Path("model_repository"),
     name: Annotated[str | None, typer.Option(help="Name of the model. [default: the file's]")] = None,
     labels: Annotated[
         Path | None, typer.Option(help="Text file with one class name a line, in the order of the outputs.")
     ] = None,
     max_batch_size: Annotated[
-        int, typer.Option(min=0, max=2**31 - 1, help="Largest batch the server may make; 0 for no batches.")
+        int, typer.Option(min=0, max=2**31 - 1, help="Largest batch that the server may make; 0 for no batches.")
     ] = 32,
     no_optimize: Annotated[bool, typer.Option("--no-optimize", help="Leave the graph's nodes as they are.")] = False,
     no_dynamic_batch: Annotated[
@@ -71,9 +71,11 @@ def build(
     ] = False,
     batch_axis: Annotated[
         _BatchAxis,
-        typer.Option(help="Whether the first dimension of everything is a batch's: `none` or `0` says so by hand."),
+        typer.Option(
+            help="Dimension that is the batch in every input and output: found by itself, `none`, or `0` for the first."
+        ),
     ] = _BatchAxis.AUTO,
-    seed: Annotated[int, typer.Option(min=0, help="Makes random inputs and the parting of data repeatable.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Makes the random inputs and the split of the data repeatable.")] = 0,
     staging: Annotated[
         Path | None,
         typer.Option(
@@ -104,7 +106,7 @@ def build(
     ] = None,
     target: Annotated[
         list[_Target] | None,
-        typer.Option(rich_help_panel=_SEARCH, help="What to build for; may be repeated. [default: auto]"),
+        typer.Option(rich_help_panel=_SEARCH, help="Engine to build for; may be repeated. [default: auto]"),
     ] = None,
     precision: Annotated[
         list[_Precision] | None,

@@ -23,7 +23,7 @@ _STYLES = {"chosen": "bold green", "kept": "green", "slower": "", "verified, not
 
 
 def current_step(step: BuildStep) -> Table:
-    """What stands beside the spinner: what is being done, and a bar where it is known how far."""
+    """The line next to the spinner: what is being done, and a bar where the progress is known."""
     line = Table.grid(padding=(0, 1))
     line.add_row(
         escape(step.title), *([ProgressBar(total=1, completed=step.done, width=30)] if step.done is not None else [])
@@ -131,7 +131,7 @@ def _add_candidate(table: Table, candidate: CandidateRecord, *, labelled: bool) 
 
 
 def _impossible(search: SearchRecord) -> dict[tuple[str, str, str], list[str]]:
-    """The precisions that one obstacle stands before, by target, device and obstacle."""
+    """The precisions that one obstacle rules out, by target, device and obstacle."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for candidate in search.candidates:
         if candidate.status == "not possible here":

@@ -113,7 +113,7 @@ def _show(loaded: LoadedModel, result: ExportResult) -> None:
         "verified",
         escape(
             f"relative error {worst.max_relative_error:.2g} ({worst.tolerance:g} allowed) "
-            f"beside {loaded.framework} on {result.samples} sample{'' if result.samples == 1 else 's'}"
+            f"against {loaded.framework} on {result.samples} sample{'' if result.samples == 1 else 's'}"
         ),
     )
     table.add_row("with", escape(", ".join(f"{package} {number}" for package, number in result.versions.items())))

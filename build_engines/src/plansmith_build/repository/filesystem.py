@@ -68,7 +68,7 @@ def rename_new(source: Path, target: Path) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a file that may stand there as a hard link to another's content, which stays as it is."""
+    """Write a file. Where it exists as a hard link, the content that other links see stays as it is."""
     path.unlink(missing_ok=True)
     path.write_bytes(content)
 
@@ -84,7 +84,7 @@ def make_folder(path: Path, like: Path | None = None) -> None:
 
 
 def mirror(source: Path, target: Path) -> None:
-    """Make a folder that holds what another one holds: folders anew, files as hard links, or copies where they must be.
+    """Make a folder with the content of another: new folders, and files as hard links, or as copies where necessary.
 
     Raises:
         OSError: something cannot be read or written.

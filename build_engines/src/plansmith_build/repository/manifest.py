@@ -111,7 +111,7 @@ class OutputError(_Record):
 
 
 class Verification(_Record):
-    """The published file beside the source, on the same inputs."""
+    """The published file compared with the source, on the same inputs."""
 
     reference: str = Field(description="what ran the source")
     candidate: str = Field(description="what ran the published file")
@@ -123,7 +123,7 @@ class Verification(_Record):
 
 
 class AgreementRecord(_Record):
-    """One output beside the FP32 model's, on the validation rows."""
+    """One output compared with the FP32 model's, on the validation rows."""
 
     name: str
     top1_agreement: float | None = Field(description="fraction of rows with the same greatest element")
@@ -169,7 +169,7 @@ class CandidateRecord(_Record):
     status: str = Field(
         description="chosen, kept, slower, 'verified, not measured', 'outside the budget', failed, 'not possible here'"
     )
-    reason: str = Field(description="why, where it is none of the usable ones")
+    reason: str = Field(description="why it cannot be used, where it cannot")
     config: str | None = Field(description="the configuration that serves it, where there is one")
     file: str | None = Field(description="the model file, where a configuration uses it")
     engine: str = Field(description="what ran it")
@@ -193,7 +193,8 @@ class SearchRecord(_Record):
 
     max_drop: float = Field(description="what may be lost of shares and scores, 0 to 1")
     max_error: float | None = Field(
-        default=None, description="the greatest error allowed of what is no share; null: the usual one of each measure"
+        default=None,
+        description="the greatest error allowed for measures that are not shares; null: each measure's default",
     )
     prove: bool = Field(default=False, description="whether the 95 % bound had to be inside, not only the loss")
     warnings: tuple[str, ...] = Field(default=(), description="why verdicts may say less than they seem to")
@@ -247,7 +248,7 @@ class Manifest(_Record):
     )
     labels: str | None = Field(default=None, description="content of labels.txt as published")
     rolled_back_from: int | None = Field(
-        default=None, description="the version that this one publishes anew, None where it was built"
+        default=None, description="the version that this one publishes again, None where it was built"
     )
 
 
