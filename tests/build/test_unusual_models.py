@@ -13,8 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
 
-from plansmith_build import BuildOptions, build, loading, networks
+from plansmith_build import BuildOptions, build
 from plansmith_build.errors import InvalidModel, VerificationFailed
+from plansmith_build.reading import loading, networks
 from plansmith_build.repository.config import config_from_text
 
 X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])

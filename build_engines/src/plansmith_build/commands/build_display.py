@@ -68,6 +68,8 @@ def show_result(result: BuildResult, repository: Path) -> None:
     if graph.repairs:
         table.add_row("repaired", escape("\n".join(graph.repairs)))
     table.add_row("verified", escape(_verification(manifest.verification)))
+    if manifest.server_trial is not None:
+        table.add_row("tried", escape(manifest.server_trial.in_words()))
     if manifest.search is not None:
         table.add_row("accuracy", escape(_accuracy(manifest.search)))
         for warning in manifest.search.warnings:

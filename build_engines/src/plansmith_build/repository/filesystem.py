@@ -15,6 +15,7 @@ from plansmith_build.errors import PublishFailed
 __all__ = [
     "ExchangeUnsupported",
     "explain_os_error",
+    "link_or_copy",
     "make_folder",
     "mirror",
     "rename_exchange",
@@ -96,12 +97,21 @@ def mirror(source: Path, target: Path) -> None:
             mirror(entry, copy)
             shutil.copystat(entry, copy)
             continue
-        try:
-            os.link(entry, copy, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINK:
-                raise
-            shutil.copy2(entry, copy, follow_symlinks=False)
+        link_or_copy(entry, copy)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second place: as a hard link, or as a copy where there can be none.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINK:
+            raise
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def sync_file(path: Path) -> None:

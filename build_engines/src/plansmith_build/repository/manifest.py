@@ -32,6 +32,7 @@ __all__ = [
     "OutputError",
     "PublishedFile",
     "SearchRecord",
+    "ServerTrial",
     "Source",
     "Tensor",
     "Verification",
@@ -206,6 +207,24 @@ class SearchRecord(_Record):
     candidates: tuple[CandidateRecord, ...]
 
 
+class ServerTrial(_Record):
+    """Whether a Triton of the building machine served the version before it was published."""
+
+    triton: str = Field(default="", description="version of the server; empty where none was started")
+    served: tuple[str, ...] = Field(
+        default=(), description="the configurations that it loaded and that answered as they were judged"
+    )
+    skipped: dict[str, str] = Field(default={}, description="the other configurations, and why they were not tried")
+
+    def in_words(self) -> str:
+        """One line for a person."""
+        reasons: dict[str, list[str]] = {}
+        for path, reason in self.skipped.items():
+            reasons.setdefault(reason, []).append(path)
+        served = [f"Triton {self.triton} serves {', '.join(self.served)}"] if self.served else []
+        return "; ".join([*served, *(f"{', '.join(paths)} not tried: {reason}" for reason, paths in reasons.items())])
+
+
 class Environment(_Record):
     """Where the version was built and verified."""
 
@@ -240,6 +259,7 @@ class Manifest(_Record):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     verification: Verification
+    server_trial: ServerTrial | None = Field(default=None, description="null in versions built before there was one")
     environment: Environment
     search: SearchRecord | None = Field(default=None, description="null where only the portable model was built")
     files: tuple[PublishedFile, ...]

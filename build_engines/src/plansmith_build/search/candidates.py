@@ -64,6 +64,7 @@ class Candidate:
         instances: how many instances serve it.
         threads: of each instance; 0 where the engine takes every core.
         engine: what ran it.
+        answer: what it answers to the request that it is timed with; None where it does not run here.
         plans: TensorRT plans by compute capability.
         stripped_plans: the same without weights, where that was asked for.
     """
@@ -80,6 +81,7 @@ class Candidate:
     instances: int = 1
     threads: int = 0
     engine: str = ""
+    answer: Arrays | None = field(default=None, repr=False, compare=False)
     plans: Mapping[str, Path] = field(default_factory=dict)
     stripped_plans: tuple[Path, ...] = ()
 
@@ -183,8 +185,9 @@ def _try(
         else:
             candidate = _within_budget(replace(candidate, accuracy=graphs.jury.final.judge(runtime)), graphs)
         if candidate.is_usable:
+            answer = runtime.run(timing.request)
             speed = measure_beside(runtime, timing.reference, timing.request, rows=timing.rows)
-            candidate = replace(candidate, speed=speed)
+            candidate = replace(candidate, answer=answer, speed=speed)
     except (ConversionFailed, PlanFailed, RunFailed, VerificationFailed) as error:
         return replace(candidate, status=Status.FAILED, reason=str(error))
     except OSError:
