@@ -26,7 +26,9 @@ def rollback(
         Path | None,
         typer.Option(help="Verify the old version's signature by this key (PEM) first; needed to sign it again."),
     ] = None,
-    staging: Annotated[Path | None, typer.Option(help="Folder to stage in. [default: the repository's parent]")] = None,
+    staging: Annotated[
+        Path | None, typer.Option(help="Folder to stage in.", show_default="the repository's parent")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
     """Publish an old version of a model again, with the configurations and labels that it had.
