@@ -220,9 +220,7 @@ def test_a_batch_that_the_users_data_refutes_is_not_taken(built, tmp_path):
     rows[::5] *= 1e4
     rows[::5] = np.abs(rows[::5])
     np.savez(tmp_path / "rows.npz", x=rows)
-    search = SearchOptions(
-        str(tmp_path / "rows.npz"), targets=(Target.ONNXRUNTIME,), precisions=(Precision.FP32,), serve=False
-    )
+    search = SearchOptions(str(tmp_path / "rows.npz"), targets=(Target.ONNXRUNTIME,), precisions=(Precision.FP32,))
     result, config = built(text, search=search)
     assert config.max_batch_size == 0
     assert result.manifest.batching.reason.startswith("on rows.npz, with ")
@@ -232,7 +230,7 @@ def test_a_batch_that_the_users_data_refutes_is_not_taken(built, tmp_path):
 def test_text_that_is_not_ascii_is_taken_from_data(built, tmp_path):
     text = "m (string[N, 1] x) => (string[N, 1] y) { y = Identity (x) }"
     np.savez(tmp_path / "rows.npz", x=np.array([["naïve"], ["日本語"], ["plain"], ["Größe"]]))
-    search = SearchOptions(str(tmp_path / "rows.npz"), targets=(Target.ONNXRUNTIME,), serve=False)
+    search = SearchOptions(str(tmp_path / "rows.npz"), targets=(Target.ONNXRUNTIME,))
     result, _ = built(text, search=search)
     assert result.manifest.search is not None
 
@@ -262,7 +260,6 @@ def test_candidates_are_made_of_a_file_that_lists_an_unknown_domain(built, domai
         targets=(Target.ONNXRUNTIME,),
         precisions=(Precision.FP32, Precision.INT8),
         max_drop=0.2,
-        serve=False,
     )
     result, _ = built(model, search=search)
     assert any(c.precision == "int8" and c.drop is not None for c in result.manifest.search.candidates)
@@ -277,7 +274,7 @@ def test_a_candidate_that_cannot_be_made_is_a_line_and_never_the_end_of_a_build(
         return make(variants, pairing)
 
     monkeypatch.setattr(GraphVariants, "graph_for", stumbles)
-    search = SearchOptions("random:8", targets=(Target.ONNXRUNTIME,), serve=False)
+    search = SearchOptions("random:8", targets=(Target.ONNXRUNTIME,))
     result, _ = built(KINDS["rows"][0], search=search)
     reasons = {(c.precision, c.device): c.reason for c in result.manifest.search.candidates}
     assert reasons["int8", "cpu"] == "it could not be made: KeyError: 'tensor 7'"

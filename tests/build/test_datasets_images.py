@@ -130,9 +130,9 @@ def test_fewer_images_than_there_are_keep_their_own_labels(tmp_path):
 def test_broken_and_hostile_images_are_named(tmp_path):
     good = picture(tmp_path / "good" / "a.jpg", quality=95).read_bytes()
     for name, content, sentence in (
-        ("text", b"not an image", "b.jpg is no image that can be read"),
+        ("text", b"not an image", "b.jpg is not an image that can be read"),
         ("truncated", good[: len(good) // 2], "b.jpg cannot be read as an image: .*(?i:truncated)"),
-        ("empty", b"", "b.jpg is no image"),
+        ("empty", b"", "b.jpg is not an image"),
     ):
         picture(tmp_path / name / "a.png")
         (tmp_path / name / "b.jpg").write_bytes(content)
@@ -217,7 +217,7 @@ def test_a_preset_can_be_changed_and_keeps_its_margin():
         ("size=224,size=3", "'size' is given twice"),
         ("size=big", "size='big'"),
         ("size=0", "size='0'"),
-        ("size=224,224", "'224' is no field=value pair"),
+        ("size=224,224", "'224' is not a field=value pair"),
         ("mean=0.5:0.5", "mean has 2 numbers for 3 channels"),
         ("mean=nan", "mean='nan'"),
         ("std=0", "std has a 0 to divide by"),

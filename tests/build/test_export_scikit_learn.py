@@ -147,8 +147,8 @@ class OwnClassifier(ClassifierMixin, BaseEstimator):
     ("estimator", "error", "sentence"),
     [
         (LogisticRegression(), UnsuitableModel, "the LogisticRegression is not fitted: call its fit first"),
-        (LogisticRegression, UnsuitableModel, "is no scikit-learn estimator"),
-        ("model", UnsuitableModel, "a str is no scikit-learn estimator"),
+        (LogisticRegression, UnsuitableModel, "is not a scikit-learn estimator"),
+        ("model", UnsuitableModel, "a str is not a scikit-learn estimator"),
         (OwnClassifier().fit(FEATURES, CLASSES), ExportFailed, "skl2onnx cannot convert the OwnClassifier"),
         (OneHotEncoder().fit(NAMES[:, np.newaxis]), ExportFailed, "skl2onnx cannot convert the OneHotEncoder"),
     ],

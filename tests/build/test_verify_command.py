@@ -354,7 +354,7 @@ def test_folders_that_a_server_would_take_for_models_are_named(repository):
 
 
 def test_a_changed_file_is_found_by_its_hash_and_told_from_a_changed_configuration(plansmith, repository, tmp_path):
-    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository)
+    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository, "--no-serve")
     assert "1 model checked: 0 errors, 0 warnings" in plansmith("verify", repository).stdout
     config = repository / "linear" / "config.pbtxt"
     config.write_text(config.read_text() + "# mine\n")
@@ -380,7 +380,7 @@ def test_a_changed_file_is_found_by_its_hash_and_told_from_a_changed_configurati
     ],
 )
 def test_a_file_that_was_not_published_and_would_be_loaded_is_an_error(plansmith, repository, tmp_path, file, config):
-    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository)
+    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository, "--no-serve")
     path = repository / "linear/config.pbtxt"
     path.write_text(path.read_text() + config)
     write(repository / "linear/1" / file, LINEAR)
@@ -389,7 +389,7 @@ def test_a_file_that_was_not_published_and_would_be_loaded_is_an_error(plansmith
 
 
 def test_only_a_versions_own_manifest_and_signature_may_be_there_unpublished(plansmith, repository, tmp_path):
-    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository)
+    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository, "--no-serve")
     for name in ("manifest.json", "model.sig"):
         (repository / "linear/1/more").mkdir(exist_ok=True)
         (repository / "linear/1/more" / name).write_text("{}")
@@ -400,7 +400,7 @@ def test_only_a_versions_own_manifest_and_signature_may_be_there_unpublished(pla
 
 
 def test_a_configuration_that_a_server_would_pick_and_nobody_published_is_named(plansmith, repository, tmp_path):
-    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository)
+    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository, "--no-serve")
     (repository / "linear/configs").mkdir()
     shutil.copy(repository / "linear/config.pbtxt", repository / "linear/configs/cpu.pbtxt")
     done = plansmith("verify", repository)
@@ -408,7 +408,7 @@ def test_a_configuration_that_a_server_would_pick_and_nobody_published_is_named(
 
 
 def test_a_manifest_cannot_make_it_read_outside_the_model(plansmith, repository, tmp_path):
-    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository)
+    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository, "--no-serve")
     path = repository / "linear/1/manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"][0]["path"] = "1/../../../secret"

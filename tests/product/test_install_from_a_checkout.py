@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -112,3 +115,23 @@ print((answer.argmax(axis=1) == held_out["labels"][:32]).mean())
         [environment / "python", "-c", program], check=True, capture_output=True, text=True, cwd=tmp_path
     )
     assert float(answered.stdout.splitlines()[-1]) > 0.9
+
+
+def test_released_wheels_name_their_siblings_by_the_version_that_all_share(tmp_path):
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"),
+            *("--wheel-dir", tmp_path, ROOT / "build_engines", ROOT / "perf"),
+        ],
+        check=True,
+        env={**os.environ, "PLANSMITH_RELEASE": "1"},
+    )
+    wheels = sorted(tmp_path.glob("*.whl"))
+    assert len(wheels) == 2
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+            metadata = message_from_bytes(archive.read(name))
+        siblings = [line for line in metadata.get_all("Requires-Dist") if line.startswith("plansmith-")]
+        assert siblings
+        assert all(line.endswith(f"=={metadata['Version']}") for line in siblings), siblings

@@ -255,8 +255,10 @@ REFUSED = {
         "'execution_mode' must be 0 (sequential) or 1 (parallel), got 7",
     ),
     "text_sequence_id": (
-        'backend: "onnxruntime" max_batch_size: 2 sequence_batching { control_input { name: "a" control {'
-        " kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_STRING } } }",
+        (
+            'backend: "onnxruntime" max_batch_size: 2 sequence_batching { control_input { name: "a" control {'
+            " kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_STRING } } }"
+        ),
         PAIR,
         "a sequence id as TYPE_STRING (CONTROL_SEQUENCE_CORRID) is not supported by this server's backends",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from plansmith_build.datasets.random_data import rows_from_text
 from plansmith_build.datasets.samples import read_samples
-from plansmith_build.errors import InputsNeeded, InvalidOption
+from plansmith_build.errors import InputsNeeded, InvalidOption, VerificationFailed
 from plansmith_build.portable.batch_obstacles import BatchAxis
 from plansmith_build.portable.portable_model import Batching, make_portable, node_count, without_batches
 from plansmith_build.portable.reference import run_reference
@@ -23,7 +24,7 @@ from plansmith_build.reading.signatures import signature_of
 from plansmith_build.releasing import Built, portable_config, release_of, source_of
 from plansmith_build.repository.filesystem import explain_os_error
 from plansmith_build.repository.labels import read_labels
-from plansmith_build.repository.model_repository import LABELS, ModelRepository, name_from_file, valid_name
+from plansmith_build.repository.model_repository import CONFIG, LABELS, ModelRepository, name_from_file, valid_name
 from plansmith_build.repository.publishing import publish
 from plansmith_build.repository.signing import signer
 from plansmith_build.repository.staging import staging_folder
@@ -59,6 +60,8 @@ class BuildOptions:
         staging: the folder to stage in, by default the repository's parent. It must be outside the repository and
             on the same file system.
         search: how to look for a faster version; None to build the portable one alone.
+        serve: whether a Triton of this machine has to serve the version before it is published, and times the fastest
+            candidates. There is none where plansmith-server is not installed or the model is very large.
         sign_key: a private key (PEM) to sign the version with.
     """
 
@@ -73,6 +76,7 @@ class BuildOptions:
     seed: int = 0
     staging: Path | None = None
     search: SearchOptions | None = None
+    serve: bool = True
     sign_key: Path | None = None
 
 
@@ -108,8 +112,8 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     Raises:
         InvalidModel: the file is not an ONNX model, is damaged, or holds what ONNX Runtime or Triton cannot serve.
         InvalidOption: an option cannot be used.
-        VerificationFailed: the model cannot be run, the result does not compute what the file computes, or no
-            candidate is inside the accuracy budget.
+        VerificationFailed: the model cannot be run, the result does not compute what the file computes, Triton does
+            not serve it, or no candidate is inside the accuracy budget.
         PublishFailed: the version could not be written: the disk is full, or permissions or the file system forbid it.
     """
     path = Path(model)
@@ -156,7 +160,8 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
             labels=labels,
         )
         if options.search is not None:
-            built = _search(built, options.search, repository, staging, optimized=options.optimize, progress=progress)
+            built = _search(built, options, repository, staging, progress)
+        built = _tried(built, options, repository, staging, progress)
         step = f"Publishing in {options.repository}"
         progress(BuildStep(step))
         release = replace(release_of(built, labels_path=options.labels), sign=sign)
@@ -189,13 +194,7 @@ def _run_original(file: OnnxFile, signature: Signature, options: BuildOptions, p
 
 
 def _search(
-    built: Built,
-    options: SearchOptions,
-    repository: ModelRepository,
-    staging: Path,
-    *,
-    optimized: bool,
-    progress: Progress,
+    built: Built, options: BuildOptions, repository: ModelRepository, staging: Path, progress: Progress
 ) -> Built:
     """The same with candidates tried and chosen from; without batches, where the data refutes them."""
     folder = staging / "candidates"
@@ -213,7 +212,7 @@ def _search(
                 replace(built.portable.repaired, batching_reason=str(error)),
                 built.reference,
                 unbatched,
-                optimized=optimized,
+                optimized=options.optimize,
                 progress=progress,
             )
             built = replace(built, portable=portable, verified=verified)
@@ -223,18 +222,67 @@ def _search(
 
 
 def _searched(
-    built: Built, options: SearchOptions, repository: ModelRepository, folder: Path, progress: Progress
+    built: Built, options: BuildOptions, repository: ModelRepository, folder: Path, progress: Progress
 ) -> SearchResult:
     from plansmith_build.search.search import search  # noqa: PLC0415 - quantizers and calibrators, only where they are used
 
-    present = repository.model(built.name).path / LABELS
-    labels = built.labels or (present.read_bytes() if present.is_file() else None)
+    assert options.search is not None  # noqa: S101 - `build` has asked
+    labels = _labels(built, repository)
     return search(
         built.portable,
         portable_config(built, None),
-        options,
+        options.search,
         folder,
         class_names=labels.decode().splitlines() if labels is not None else None,
         seed=built.seed,
+        serve=options.serve,
         progress=progress,
     )
+
+
+def _tried(
+    built: Built, options: BuildOptions, repository: ModelRepository, staging: Path, progress: Progress
+) -> Built:
+    """The same with what a server made of it; without the candidates that it did not serve as they were judged.
+
+    Raises:
+        VerificationFailed: the server does not serve the portable version.
+        BudgetNotMet: no candidate is left.
+    """
+    from plansmith_build.trial import try_on_triton  # noqa: PLC0415 - the client, with all its transports
+
+    labels = _labels(built, repository)
+    step = "Trying the version on a Triton"
+    progress(BuildStep(step))
+    folder = staging / "trial"
+    while True:
+        release = release_of(built, labels_path=options.labels)
+        try:
+            outcome = try_on_triton(built, release, labels, folder, serve=options.serve)
+        except OSError as error:
+            raise explain_os_error(error, f"write a repository to try the version in {folder}") from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        if CONFIG in outcome.refused:
+            raise VerificationFailed(
+                f"Triton does not serve what was built, so nothing was published: {outcome.refused[CONFIG]}; "
+                "--no-serve publishes without trying it"
+            )
+        progress(BuildStep(step, outcome.record.in_words()))
+        if not outcome.refused or built.search is None:
+            return replace(built, trial=outcome.record)
+        from plansmith_build.search.selection import without  # noqa: PLC0415 - as in `_searched`
+
+        for path, reason in outcome.refused.items():
+            progress(BuildStep(f"Trying {path} on a Triton", f"not used: {reason}"))
+        names = {
+            path.removeprefix("configs/").removesuffix(".pbtxt"): reason for path, reason in outcome.refused.items()
+        }
+        search = replace(built.search, selection=without(built.search.selection, names))
+        built = replace(built, search=search)
+
+
+def _labels(built: Built, repository: ModelRepository) -> bytes | None:
+    """The content of labels.txt as it will be."""
+    present = repository.model(built.name).path / LABELS
+    return built.labels or (present.read_bytes() if present.is_file() else None)

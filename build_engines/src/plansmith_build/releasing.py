@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from plansmith_build.portable.reference import Reference
     from plansmith_build.portable.verification import Verified
     from plansmith_build.reading.loading import OnnxFile
+    from plansmith_build.repository.manifest import ServerTrial
     from plansmith_build.search.search import SearchResult
 
 __all__ = ["Built", "portable_config", "release_of", "source_of"]
@@ -59,6 +60,7 @@ class Built:
         seed: of the random inputs.
         labels: the new content of labels.txt, None to keep the present one.
         search: the candidates and the chosen ones, where there was a search.
+        trial: what a server made of it, where it was tried.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Built:
     seed: int
     labels: bytes | None
     search: SearchResult | None = None
+    trial: ServerTrial | None = None
 
 
 def source_of(file: OnnxFile) -> Source:
@@ -168,6 +171,7 @@ def _manifest(built: Built, version: int, files: tuple[PublishedFile, ...]) -> M
         inputs=tuple(map(Tensor.from_spec, signature.inputs)),
         outputs=tuple(map(Tensor.from_spec, signature.outputs)),
         verification=_verification(built),
+        server_trial=built.trial,
         environment=this_environment(),
         search=search_record(built.search) if built.search is not None else None,
         files=files,

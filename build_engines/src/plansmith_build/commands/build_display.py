@@ -29,7 +29,7 @@ _STYLES = {
 
 
 def current_step(step: BuildStep) -> Table:
-    """What stands beside the spinner: what is being done, and a bar where it is known how far."""
+    """The line next to the spinner: what is being done, and a bar where the progress is known."""
     line = Table.grid(padding=(0, 1))
     line.add_row(
         escape(step.title), *([ProgressBar(total=1, completed=step.done, width=30)] if step.done is not None else [])
@@ -75,6 +75,8 @@ def show_result(result: BuildResult, repository: Path) -> None:
     if graph.repairs:
         table.add_row("repaired", escape("\n".join(graph.repairs)))
     table.add_row("verified", escape(_verification(manifest.verification)))
+    if manifest.server_trial is not None:
+        table.add_row("tried", escape(manifest.server_trial.in_words()))
     if manifest.search is not None:
         table.add_row("accuracy", escape(_accuracy(manifest.search)))
         for warning in manifest.search.warnings:
@@ -143,7 +145,7 @@ def _speeds(candidate: CandidateRecord) -> tuple[str, str, str]:
 
 
 def _impossible(search: SearchRecord) -> dict[tuple[str, str, str], list[str]]:
-    """The precisions that one obstacle stands before, by target, device and obstacle."""
+    """The precisions that one obstacle rules out, by target, device and obstacle."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for candidate in search.candidates:
         if candidate.status == "not possible here":

@@ -29,10 +29,11 @@ def export(
     ],
     *,
     output: Annotated[
-        Path | None, typer.Option(help="File to write, replaced if it is there. [default: the model's name.onnx]")
+        Path | None, typer.Option(help="File to write, replaced if it is there.", show_default="the model's name.onnx")
     ] = None,
     opset: Annotated[
-        int | None, typer.Option(min=1, help="Operator set of the standard domain. [default: the exporter's choice]")
+        int | None,
+        typer.Option(min=1, help="Operator set of the standard domain.", show_default="the exporter's choice"),
     ] = None,
     no_dynamic_batch: Annotated[
         bool, typer.Option("--no-dynamic-batch", help="Leave the number of rows as it is in the example inputs.")
@@ -113,7 +114,7 @@ def _show(loaded: LoadedModel, result: ExportResult) -> None:
         "verified",
         escape(
             f"relative error {worst.max_relative_error:.2g} ({worst.tolerance:g} allowed) "
-            f"beside {loaded.framework} on {result.samples} sample{'' if result.samples == 1 else 's'}"
+            f"against {loaded.framework} on {result.samples} sample{'' if result.samples == 1 else 's'}"
         ),
     )
     table.add_row("with", escape(", ".join(f"{package} {number}" for package, number in result.versions.items())))

@@ -25,7 +25,7 @@ def prune(
     repository: Annotated[Path, typer.Option(help="The model repository.")] = Path("model_repository"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
     staging: Annotated[
-        Path | None, typer.Option(help="Folder to move versions to first. [default: the repository's parent]")
+        Path | None, typer.Option(help="Folder to move versions to first.", show_default="the repository's parent")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:

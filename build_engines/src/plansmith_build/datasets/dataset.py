@@ -79,7 +79,7 @@ class Batches(Sequence["Arrays"]):
 
     def __init__(self, dataset: Dataset, size: int) -> None:
         if size < 1:
-            raise ValueError(f"a batch of {size} rows cannot be")
+            raise ValueError(f"a batch must have at least 1 row, got {size}")
         self._dataset = dataset
         self._size = size if dataset.batched else 1
 

@@ -1,7 +1,7 @@
 """A folder of images, with its class sub-folders where it has some.
 
-Images beside each other are rows without labels. Images in sub-folders are labelled by them: class 0 is the first
-sub-folder by name, or the first line of `labels.txt` (beside the sub-folders, or given) where there is such a list.
+Images directly in the folder are rows without labels. Images in sub-folders are labelled by them: class 0 is the first
+sub-folder by name, or the first line of `labels.txt` (next to the sub-folders, or given) where there is such a list.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _files(
         return images, None
     if images:
         raise InvalidData(
-            f"{folder} has images beside its sub-folders, such as {images[0].name}: "
+            f"{folder} has images next to its sub-folders, such as {images[0].name}: "
             "put each into the sub-folder of its class, or all into one folder"
         )
     classes = _classes(folder, [path.name for path in subfolders], class_names)
@@ -175,7 +175,7 @@ def _size(spec: TensorSpec, preprocessing: Preprocessing) -> tuple[int, int]:
     if preprocessing.resize is not None and preprocessing.resize < min(height, width):
         raise InvalidPreprocessing(
             f"the preprocessing resizes images to {preprocessing.resize}, and input {spec.name!r} takes "
-            f"{height}x{width}: choose a larger resize, or leave it out"
+            f"{height}x{width}: choose a larger resize, or none"
         )
     return height, width
 

@@ -111,7 +111,7 @@ def layout_of(signature: Signature, *, batched: bool | None) -> Layout:
 
 
 def leading_rows_of(inputs: Iterable[TensorSpec]) -> int | None:
-    """The first dimension that all inputs that must be given have in common, None if there is no such."""
+    """The first dimension that all inputs that must be given have in common, None if they have none."""
     required = [spec for spec in inputs if not spec.optional]
     if any(not spec.shape for spec in required):
         return None

@@ -74,7 +74,7 @@ def load_dataset(
         ```
     """
     if max_rows is not None and max_rows < 1:
-        raise InvalidData(f"at most {max_rows} rows are no data: give a number from 1 up")
+        raise InvalidData(f"the number of rows must be at least 1, got {max_rows}")
     layout = layout_of(signature, batched=batched)
     random_rows = rows_from_text(source)
     if random_rows is not None:

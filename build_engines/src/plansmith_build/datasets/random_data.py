@@ -24,7 +24,7 @@ def rows_from_text(source: str) -> int | None:
     """How many random rows are asked for by `random` or `random:N`, None where something else is.
 
     Raises:
-        InvalidData: N is no number from 1 up.
+        InvalidData: N is not a number from 1 up.
     """
     word, separator, count = source.partition(":")
     if word != "random":
@@ -32,7 +32,9 @@ def rows_from_text(source: str) -> int | None:
     if not separator:
         return RANDOM_ROWS
     if not count.isdecimal() or int(count) < 1:
-        raise InvalidData(f"the data {source!r} cannot be: write random, or random:N with N rows, such as random:256")
+        raise InvalidData(
+            f"{source!r} is not a valid number of random rows: write random, or random:N such as random:256"
+        )
     return int(count)
 
 

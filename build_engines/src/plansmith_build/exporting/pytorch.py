@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["EXTERNAL_BYTES", "export_pytorch"]
 
 EXTERNAL_BYTES = 3 * 2**29
-"""Weights of more bytes than this (1.5 GiB) are written to a file beside the model: ONNX files end at 2 GiB."""
+"""Weights of more bytes than this (1.5 GiB) are written to a file next to the model: ONNX files end at 2 GiB."""
 
 _ROWS = 3
 _PACKAGES = ("torch", "onnxscript")
@@ -65,7 +65,7 @@ def export_pytorch(
 
     Raises:
         MissingPackage: torch or onnxscript is not installed.
-        UnsuitableModel: it is no module, or the examples do not fit it.
+        UnsuitableModel: it is not a module, or the examples do not fit it.
         InvalidOption: the path or an axis cannot be used.
         ExportFailed: torch cannot turn the module into ONNX.
         VerificationFailed: the file does not compute what the module computes.
@@ -116,7 +116,7 @@ def export_pytorch(
             if len(names) != len(tensors):
                 raise ExportFailed(
                     f"the module has {len(tensors)} inputs and the exported graph {len(names)} ({', '.join(names)}): "
-                    "what the graph does not need is no input, so take it out of forward"
+                    "the exported graph has no input for it: remove it from forward"
                 )
             rows = (1, _ROWS) if shapes is not None and dynamic_batch else (None,)
             candidates = [tensors, *(tensors_like(tensors, count, seed + number) for number, count in enumerate(rows))]
@@ -165,7 +165,7 @@ def _run(module: Any, tensors: Sequence[Any], keywords: Sequence[str]) -> Any:
 
 
 def _output_names(names: Iterable[str], taken: set[str], *, given: bool) -> list[str]:
-    """Names that no input has: in a graph each stands for one tensor."""
+    """Names that no input has: in a graph every name is that of one tensor."""
     for name in names:
         if given and name in taken:
             raise InvalidOption(
@@ -179,7 +179,7 @@ def _rows_of(tensors: Sequence[Any]) -> int:
     if len(rows) != 1 or 0 in rows:
         sizes = ", ".join(str(list(tensor.shape)) for tensor in tensors)
         raise InvalidOption(
-            f"the example inputs are {sizes}, which is no batch of as many rows each: "
+            f"the example inputs are {sizes}, which do not all have the same number of rows: "
             "give as many of each, or export without a dynamic batch"
         )
     return rows.pop()
@@ -203,7 +203,10 @@ def _dynamic_shapes(
         asked = further.get(number, further.get(names[number], ()) if names else ())
         axes = {*asked, *([0] if batch and tensor.ndim else [])}
         if any(not 0 <= axis < tensor.ndim for axis in axes):
-            raise InvalidOption(f"input {number} has {tensor.ndim} dimensions, so its axes {sorted(axes)} cannot be")
+            raise InvalidOption(
+                f"input {number} has {tensor.ndim} dimensions: its dynamic axes must be from 0 to {tensor.ndim - 1}, "
+                f"got {sorted(axes)}"
+            )
         shapes.append(dict.fromkeys(sorted(axes), torch.export.Dim.DYNAMIC))
     return shapes
 

@@ -48,7 +48,7 @@ def export_scikit_learn(
 
     Raises:
         MissingPackage: scikit-learn or skl2onnx is not installed.
-        UnsuitableModel: it is no fitted estimator, or the example does not fit it.
+        UnsuitableModel: it is not a fitted estimator, or the example does not fit it.
         ExportFailed: skl2onnx has no converter for it.
         VerificationFailed: the file does not compute what the estimator computes.
 
@@ -76,7 +76,7 @@ def _first_row(arrays: Arrays) -> Arrays:
 
 def _check_estimator(base: Any, estimator: Any) -> None:
     if not hasattr(estimator, "fit") or isinstance(estimator, type):
-        raise UnsuitableModel(f"a {type(estimator).__name__} is no scikit-learn estimator: give a fitted one")
+        raise UnsuitableModel(f"a {type(estimator).__name__} is not a scikit-learn estimator: give a fitted one")
     try:
         require("sklearn.utils.validation", "scikit-learn").check_is_fitted(estimator)
     except Exception as error:

@@ -37,7 +37,7 @@ def write_file(
         module: in evaluation mode, or a program.
         tensors: the examples, in the order of the parameters.
         keywords: the names by which they are passed; empty where they are passed by position.
-        made: the file to write; weights that are external go to a file beside it.
+        made: the file to write; weights that are external go to a file next to it.
         shapes: what `torch.onnx.export` takes as `dynamic_shapes`.
         opset: operator set of the standard domain, None for the exporter's choice.
         input_names: None for the names of the parameters.

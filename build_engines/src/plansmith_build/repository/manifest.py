@@ -33,6 +33,7 @@ __all__ = [
     "OutputError",
     "PublishedFile",
     "SearchRecord",
+    "ServerTrial",
     "Source",
     "Tensor",
     "Verification",
@@ -119,7 +120,7 @@ class OutputError(_Record):
 
 
 class Verification(_Record):
-    """The published file beside the source, on the same inputs."""
+    """The published file compared with the source, on the same inputs."""
 
     reference: str = Field(description="what ran the source")
     candidate: str = Field(description="what ran the published file")
@@ -131,7 +132,7 @@ class Verification(_Record):
 
 
 class AgreementRecord(_Record):
-    """One output beside the FP32 model's, on the validation rows."""
+    """One output compared with the FP32 model's, on the validation rows."""
 
     name: str
     top1_agreement: float | None = Field(description="fraction of rows with the same greatest element")
@@ -191,7 +192,7 @@ class CandidateRecord(_Record):
         description="chosen, kept, slower, 'verified, not measured', 'compiled, not measured', 'outside the budget', "
         "failed, 'not possible here'; chosen and kept are said of what was measured only"
     )
-    reason: str = Field(description="why, where it is none of the usable ones")
+    reason: str = Field(description="why it cannot be used, where it cannot")
     config: str | None = Field(description="the configuration that serves it, where there is one")
     file: str | None = Field(description="the model file, where a configuration uses it")
     engine: str = Field(description="what ran it")
@@ -216,7 +217,8 @@ class SearchRecord(_Record):
 
     max_drop: float = Field(description="what may be lost of shares and scores, 0 to 1")
     max_error: float | None = Field(
-        default=None, description="the greatest error allowed of what is no share; null: the usual one of each measure"
+        default=None,
+        description="the greatest error allowed for measures that are not shares; null: each measure's default",
     )
     prove: bool = Field(default=False, description="whether the 95 % bound had to be inside, not only the loss")
     warnings: tuple[str, ...] = Field(default=(), description="why verdicts may say less than they seem to")
@@ -226,6 +228,24 @@ class SearchRecord(_Record):
     measured: str = Field(description="how speeds were taken")
     cores: int
     candidates: tuple[CandidateRecord, ...]
+
+
+class ServerTrial(_Record):
+    """Whether a Triton of the building machine served the version before it was published."""
+
+    triton: str = Field(default="", description="version of the server; empty where none was started")
+    served: tuple[str, ...] = Field(
+        default=(), description="the configurations that it loaded and that answered as they were judged"
+    )
+    skipped: dict[str, str] = Field(default={}, description="the other configurations, and why they were not tried")
+
+    def in_words(self) -> str:
+        """One line for a person."""
+        reasons: dict[str, list[str]] = {}
+        for path, reason in self.skipped.items():
+            reasons.setdefault(reason, []).append(path)
+        served = [f"Triton {self.triton} serves {', '.join(self.served)}"] if self.served else []
+        return "; ".join([*served, *(f"{', '.join(paths)} not tried: {reason}" for reason, paths in reasons.items())])
 
 
 class Environment(_Record):
@@ -262,6 +282,7 @@ class Manifest(_Record):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     verification: Verification
+    server_trial: ServerTrial | None = Field(default=None, description="null in versions built before there was one")
     environment: Environment
     search: SearchRecord | None = Field(default=None, description="null where only the portable model was built")
     files: tuple[PublishedFile, ...]
@@ -270,7 +291,7 @@ class Manifest(_Record):
     )
     labels: str | None = Field(default=None, description="content of labels.txt as published")
     rolled_back_from: int | None = Field(
-        default=None, description="the version that this one publishes anew, None where it was built"
+        default=None, description="the version that this one publishes again, None where it was built"
     )
 
 

@@ -72,6 +72,7 @@ class Candidate:
         instances: how many instances serve it.
         threads: of each instance; 0 where the engine takes every core.
         engine: what ran it.
+        answer: what it answers to the request that it is timed with; None where it does not run here.
         plans: TensorRT plans by compute capability.
         stripped_plans: the same without weights, where that was asked for.
         compiled: what TensorRT for RTX made of the graph; None where it was not compiled by it.
@@ -90,6 +91,7 @@ class Candidate:
     instances: int = 1
     threads: int = 0
     engine: str = ""
+    answer: Arrays | None = field(default=None, repr=False, compare=False)
     plans: Mapping[str, Path] = field(default_factory=dict)
     stripped_plans: tuple[Path, ...] = ()
     compiled: CompiledEngine | None = None
@@ -230,8 +232,9 @@ def _judged_and_timed(
     if not candidate.is_usable:
         return candidate
     rate = plan_rate(runtime, plans.profile, timing.request) if isinstance(runtime, PlanSession) else None
+    answer = runtime.run(timing.request)
     speed = time_against(runtime, timing.reference, timing.request, rows=timing.rows, rate=rate)
-    return replace(candidate, speed=speed)
+    return replace(candidate, answer=answer, speed=speed)
 
 
 def _with_plans(

@@ -29,7 +29,8 @@ from plansmith_build.search.graph_variants import GraphFile, GraphVariants
 from plansmith_build.search.plan_candidates import PlanSettings
 from plansmith_build.search.selection import finalists, require_usable, select
 from plansmith_build.search.targets import Precision, Target, pairings
-from plansmith_build.search.timing_served import CLIENTS, Entry, ServingFailed, obstacle_to_serving, time_served
+from plansmith_build.search.timing_served import CLIENTS, ServingFailed, time_served
+from plansmith_build.serving import Entry, obstacle_to_serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,8 +55,6 @@ PROVEN_BATCHES = 8
 # Large enough for an engine to be fast, small enough to need little memory.
 JUDGED_ROWS = 4
 TIMED_ROWS = 8
-# Each finalist is a process of its own with all the weights.
-LARGEST_SERVED_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,6 @@ class SearchOptions:
         validation_rows: use no more rows than this for validation.
         sparsity: how weights are pruned, if at all.
         plan: how TensorRT plans are built.
-        serve: whether the fastest are also timed as they are served, by a real server.
     """
 
     data: str
@@ -97,7 +95,6 @@ class SearchOptions:
     validation_rows: int = 512
     sparsity: Sparsity | None = None
     plan: PlanOptions = field(default_factory=PlanOptions)
-    serve: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,6 +109,7 @@ class SearchResult:
         calibration: the calibration data.
         validation: the validation data.
         timing: how candidates were timed, in a sentence.
+        request: what each candidate that runs here was asked; see `Candidate.answer`.
     """
 
     selection: Selection
@@ -121,6 +119,7 @@ class SearchResult:
     calibration: Dataset
     validation: Dataset
     timing: str
+    request: Arrays
 
 
 def search(
@@ -131,6 +130,7 @@ def search(
     *,
     class_names: Sequence[str] | None,
     seed: int,
+    serve: bool,
     progress: Progress,
 ) -> SearchResult:
     """Try all candidates for a model that is verified already.
@@ -142,6 +142,7 @@ def search(
         folder: where graphs and a repository to be measured can be made.
         class_names: the content of labels.txt, for labels that are names.
         seed: makes the split of the data repeatable.
+        serve: whether the fastest are also timed as they are served, by a real server.
         progress: told about each step.
 
     Raises:
@@ -198,7 +199,7 @@ def search(
     require_usable(candidates)
     timed = f"in one process, {rows} row{plural(rows)} a run, against the FP32 model on ONNX Runtime"
     served: tuple[Candidate, ...] = ()
-    obstacle = _obstacle_to_serving(portable, options)
+    obstacle = obstacle_to_serving(portable.network.size) if serve else "--no-serve"
     entrants = finalists(candidates)
     if len(entrants) > 1 and not obstacle:
         try:
@@ -216,6 +217,7 @@ def search(
         calibration=calibration,
         validation=validation,
         timing=timed,
+        request=request,
     )
 
 
@@ -323,14 +325,6 @@ def _timed_request(data: Dataset, max_batch_size: int) -> tuple[Arrays, int]:
     rows = min(TIMED_ROWS, max(1, max_batch_size))
     indexes = np.arange(rows) % len(data)
     return dict(data.take(indexes).inputs), rows
-
-
-def _obstacle_to_serving(portable: PortableModel, options: SearchOptions) -> str:
-    if not options.serve:
-        return "--no-serve was given"
-    if portable.network.size > LARGEST_SERVED_BYTES:
-        return "the model is so large that several candidates at once may not fit into memory"
-    return obstacle_to_serving()
 
 
 def _plan_settings(

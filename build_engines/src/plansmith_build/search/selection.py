@@ -12,9 +12,9 @@ from plansmith_build.search.candidates import Candidate, Status
 from plansmith_build.search.targets import Device, Precision, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["Selection", "finalists", "require_usable", "select"]
+__all__ = ["Selection", "finalists", "require_usable", "select", "without"]
 
 # Two candidates this close are equally fast: the more exact one is chosen.
 TIE = 1.05
@@ -94,17 +94,41 @@ def select(candidates: Sequence[Candidate], served: Sequence[Candidate]) -> Sele
             named[_config_name(other)] = other
     final = []
     for candidate in best_layouts:
-        name = next((name for name, chosen in named.items() if chosen is candidate), None)
-        if candidate.speed is None:
-            # It is the likeliest, which is a guess: its own status says that nothing was measured.
-            final.append(candidate)
-        elif name in set(Device):
-            final.append(replace(candidate, status=Status.CHOSEN))
-        else:
-            final.append(replace(candidate, status=Status.KEPT) if name else candidate)
+        name = next((name for name, chosen in named.items() if chosen is candidate), "")
+        final.append(replace(candidate, status=_status(candidate, name)))
         if name:
             named[name] = final[-1]
     return Selection(tuple(final), named)
+
+
+def without(selection: Selection, refused: Mapping[str, str]) -> Selection:
+    """Choose again, without what a server did not serve as it was judged.
+
+    Args:
+        selection: what was chosen.
+        refused: why each of them cannot be used, by the name of its configuration.
+
+    Raises:
+        BudgetNotMet: no candidate is left.
+    """
+    failed = {selection.named[name].pairing: reason for name, reason in refused.items()}
+    candidates = tuple(
+        replace(candidate, status=Status.FAILED, reason=failed[candidate.pairing])
+        if candidate.pairing in failed
+        else replace(candidate, status=Status.SLOWER)
+        if candidate.status in {Status.CHOSEN, Status.KEPT}
+        else candidate
+        for candidate in selection.candidates
+    )
+    require_usable(candidates)
+    return select(candidates, ())
+
+
+def _status(candidate: Candidate, name: str) -> Status:
+    """What became of a candidate with this configuration; what was not measured was not chosen for its speed."""
+    if not name or candidate.status in {Status.UNMEASURED, Status.COMPILED}:
+        return candidate.status
+    return Status.CHOSEN if name in set(Device) else Status.KEPT
 
 
 def _config_name(candidate: Candidate) -> str:

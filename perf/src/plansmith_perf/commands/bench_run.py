@@ -42,7 +42,8 @@ def run(
         typer.Option(
             "--concurrency",
             "-c",
-            help=f"Closed loop: requests in flight, one load for each number. [default: {_CONCURRENCY}]",
+            help="Closed loop: requests in flight, one load for each number.",
+            show_default=str(_CONCURRENCY),
         ),
     ] = None,
     rate: Annotated[

@@ -34,14 +34,15 @@ def tune(
         str, typer.Option("--config-name", help="The configuration to tune: configs/NAME.pbtxt.")
     ] = "cpu",
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="Settings to measure. [default: 24, or all with --exhaustive]")
+        int | None,
+        typer.Option("--trials", min=1, help="Settings to measure.", show_default="24, or all with --exhaustive"),
     ] = None,
     exhaustive: Annotated[bool, typer.Option("--exhaustive", help="Every setting there is, in order.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the change and publish nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the trials that the storage has.")] = False,
     storage: Annotated[
         Path | None,
-        typer.Option("--storage", metavar="FILE", help="Remembers trials. [default: in the user's cache folder]"),
+        typer.Option("--storage", metavar="FILE", help="Remembers trials.", show_default="in the user's cache folder"),
     ] = None,
     variants: Annotated[
         str | None, typer.Option("--variants", help="Only those with one of these words in their name.")
@@ -82,7 +83,9 @@ def tune(
         Path | None,
         typer.Option(help="Verify by this key (PEM) what is signed already; needed to sign it again."),
     ] = None,
-    staging: Annotated[Path | None, typer.Option(help="Folder to stage in. [default: the repository's parent]")] = None,
+    staging: Annotated[
+        Path | None, typer.Option(help="Folder to stage in.", show_default="the repository's parent")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the configuration with the highest throughput inside an SLO, and publish it.
