@@ -136,6 +136,63 @@ def test_what_the_cpu_computes_in_fp16_hides_no_overflow_on_a_gpu(overflowing, t
     assert cpu.path != gpu.path
 
 
+HALF_NUMBERS = {
+    "convolution": "(float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) { y = Conv <pads = [1, 1, 1, 1]> (x, w) }",
+    "resize_and_sum": """(float[N, 3, 8, 8] x) => (float[N, 4, 16, 16] y)
+        <float[4] scales = {1.0, 1.0, 2.0, 2.0}, int64 axis = {1}> {
+        c = Conv <pads = [1, 1, 1, 1]> (x, w) r = Resize (c, , scales) y = CumSum (r, axis)
+    }""",
+    "best": """(float[N, 3, 8, 8] x) => (float[N, 2, 8, 8] y, int64[N, 2, 8, 8] i) <int64[1] k = {2}> {
+        c = Conv <pads = [1, 1, 1, 1]> (x, w) y, i = TopK <axis = 1> (c, k)
+    }""",
+    "branch": """(float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) <float zero = {0.0}> {
+        c = Conv <pads = [1, 1, 1, 1]> (x, w) m = ReduceMean <keepdims = 0> (c) b = Greater (m, zero)
+        y = If (b) <
+            then_branch = yes () => (float[N, 4, 8, 8] t) { t = Relu (c) },
+            else_branch = no () => (float[N, 4, 8, 8] e) { e = Sigmoid (c) }
+        >
+    }""",
+    "loop": """(float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) <int64 rounds = {3}, bool on = {1}> {
+        c = Conv <pads = [1, 1, 1, 1]> (x, w)
+        y = Loop (rounds, on, c) <body = step (int64 i, bool go, float[N, 4, 8, 8] v)
+            => (bool stay, float[N, 4, 8, 8] n) { stay = Identity (go) n = Relu (v) }>
+    }""",
+}
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16, Precision.INT8])
+@pytest.mark.parametrize("name", HALF_NUMBERS)
+def test_every_graph_for_a_gpu_is_valid_and_takes_and_gives_what_the_file_does_or_is_refused(tmp_path, name, precision):
+    model = onnx.parser.parse_model(f"{HEADER} m {HALF_NUMBERS[name]}")
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(4, 3, 3, 3)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    requests = [{"x": rng.normal(size=(2, 3, 8, 8)).astype(np.float32)} for _ in range(8)]
+    signature = signature_of(model)
+    judges = [
+        Judge.of(Session(model.SerializeToString(), signature, optimized=True), part, None, batched=True)
+        for part in (requests[::2], requests[1::2])
+    ]
+    path = tmp_path / "model.onnx"
+    graphs = GraphVariants(
+        GraphFile(path, (path,)),
+        detach(model),
+        Judges(signature, *judges, Budget(max_error=0.5, max_drop=0.9)),
+        tmp_path,
+    )
+    try:
+        made = graphs.graph_for(Pairing(Target.TENSORRT, Device.GPU, precision))
+    except ConversionFailed:
+        # Better no candidate than a file that no engine loads; a plain network has all of them.
+        assert name != "convolution"
+        return
+    written = onnx.load(made.path)
+    onnx.checker.check_model(written, full_check=True)
+    given = signature_of(written)
+    for before, after in zip((*signature.inputs, *signature.outputs), (*given.inputs, *given.outputs), strict=True):
+        assert (before.name, before.datatype, len(before.shape)) == (after.name, after.datatype, len(after.shape))
+
+
 def test_what_joins_into_an_output_stays_in_floating_point():
     model = onnx.parser.parse_model(
         f"""{HEADER} m (float[N, 3, 8, 8] x) => (float[N, 5, 64] y) {{

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import onnx
 
 from plansmith_build.engines.cpu_features import has_vnni
+from plansmith_build.engines.onnxruntime import RunFailed, Session
+from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.precision.preparation import BFLOAT16_OPSET, HALF_SCALES_OPSET, QUANTIZATION_OPSET, prepare
@@ -20,6 +22,8 @@ from plansmith_build.precision.variants import (
     sparse_variant,
 )
 from plansmith_build.reading.number_formats import stored_format
+from plansmith_build.reading.operators import runtime_sentence
+from plansmith_build.reading.signatures import signature_of
 from plansmith_build.search.targets import Device, Precision
 
 if TYPE_CHECKING:
@@ -33,6 +37,11 @@ if TYPE_CHECKING:
     from plansmith_build.search.targets import Pairing
 
 __all__ = ["GraphFile", "GraphVariants"]
+
+# The name of a graph in the precision that the portable one has.
+_PORTABLE = "model.onnx"
+# How ONNX Runtime says that it has a graph, and no arithmetic for its types on this device.
+_NO_KERNEL = ("NOT_IMPLEMENTED", "Could not find an implementation")
 
 
 @dataclass(frozen=True)
@@ -132,9 +141,11 @@ class GraphVariants:
                 prepared = self._prepare(HALF_SCALES_OPSET)
                 return self._write(name, int8_float16_variant(prepared, TENSORRT, judges, self._methods))
             case Precision.FP16:
-                return self._write(name, float16_variant(self._prepare(QUANTIZATION_OPSET), judges))
+                variant = float16_variant(self._prepare(QUANTIZATION_OPSET), judges)
+                return self._write(name, variant, judged_itself=on_cpu)
             case Precision.BF16 if not on_cpu:
-                return self._write(name, bfloat16_variant(self._prepare(BFLOAT16_OPSET), judges))
+                variant = bfloat16_variant(self._prepare(BFLOAT16_OPSET), judges)
+                return self._write(name, variant, judged_itself=False)
         if self._sparsity is None:
             # OpenVINO computes FP32 graphs in BF16 where it is told to.
             return replace(self._portable, accuracy=self.judges.final.accuracy)
@@ -153,9 +164,16 @@ class GraphVariants:
             self._pruned[opset] = replace(variant, layout=f"weights pruned {sparsity}")
         return self._pruned[opset]
 
-    def _write(self, name: str, variant: Variant) -> GraphFile:
+    def _write(self, name: str, variant: Variant, *, judged_itself: bool = True) -> GraphFile:
         path = self._folder / name
         onnx.save(variant.model, path)
+        made, wanted = _interface(signature_of(variant.model)), _interface(self.signature)
+        if made != wanted:
+            raise ConversionFailed(
+                f"the converted graph takes and gives {', '.join(made)} instead of {', '.join(wanted)}"
+            )
+        if not judged_itself and variant.accuracy is not None:
+            self._run_once(path)
         return GraphFile(
             path=path,
             files=(path,),
@@ -165,9 +183,24 @@ class GraphVariants:
             problem=variant.problem,
         )
 
+    def _run_once(self, path: Path) -> None:
+        """Load and run a graph that another was judged in place of, on the CPU as far as that has its kernels.
 
-# The name of a graph in the precision that the portable one has.
-_PORTABLE = "model.onnx"
+        Raises:
+            ConversionFailed: it is not a valid graph, does not run, or gives other shapes or types.
+        """
+        try:
+            self.judges.final.first(1).judge(Session(path, self.signature, optimized=False))
+        except (RunFailed, VerificationFailed) as error:
+            said = str(error)
+            # Types and shapes are checked before kernels are looked for.
+            if not any(text in said for text in _NO_KERNEL):
+                raise ConversionFailed(f"the converted graph does not run: {runtime_sentence(said)}") from error
+
+
+def _interface(signature: Signature) -> list[str]:
+    """What a graph takes and gives, but for its sizes: shape inference may know more of them."""
+    return [f"{s.name} {s.datatype} of {len(s.shape)} dimensions" for s in (*signature.inputs, *signature.outputs)]
 
 
 def _file_name(pairing: Pairing, *, sparse: bool) -> str:
