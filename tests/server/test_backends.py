@@ -240,6 +240,7 @@ PAIR_INPUTS = (
     ' output { name: "total" data_type: TYPE_FP32 dims: 3 }'
 )
 
+TEXT_SEQUENCE_ID = 'name: "a" control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_STRING }'
 # What must not load: the configuration, the model, and what the reason says.
 REFUSED = {
     "no_such_backend": ('backend: "tensorrt"', PAIR, "backend 'tensorrt' is not part of this server"),
@@ -255,10 +256,7 @@ REFUSED = {
         "'execution_mode' must be 0 (sequential) or 1 (parallel), got 7",
     ),
     "text_sequence_id": (
-        (
-            'backend: "onnxruntime" max_batch_size: 2 sequence_batching { control_input { name: "a" control {'
-            " kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_STRING } } }"
-        ),
+        f'backend: "onnxruntime" max_batch_size: 2 sequence_batching {{ control_input {{ {TEXT_SEQUENCE_ID} }} }}',
         PAIR,
         "a sequence id as TYPE_STRING (CONTROL_SEQUENCE_CORRID) is not supported by this server's backends",
     ),

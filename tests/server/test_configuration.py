@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnx.parser
@@ -15,11 +15,14 @@ from plansmith_server.backends import threads
 from plansmith_server.backends.autocomplete import complete, is_complete
 from plansmith_server.backends.config import ModelConfig
 from plansmith_server.backends.model_file import find_model_file
+from plansmith_server.backends.onnx_signature import read_onnx_signature
 from plansmith_server.backends.onnxruntime.providers import TENSORRT_KEYS, choose_providers
 from plansmith_server.backends.onnxruntime.settings import SessionSettings
 from plansmith_server.backends.openvino.settings import OpenVinoSettings
-from plansmith_server.backends.signature import Signature, read_onnx_signature
 from plansmith_server.launcher.logs import Level, clean_reason, parse_line
+
+if TYPE_CHECKING:
+    from plansmith_server.backends.signature import Signature
 
 GPU_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
 CPU_ONLY = ("CPUExecutionProvider",)

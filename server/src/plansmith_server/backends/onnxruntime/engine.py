@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime
 
 from plansmith_server.backends.datatypes import BFLOAT16, STRING
-from plansmith_server.backends.engine import Instance, Runtime
 from plansmith_server.backends.model_file import find_model_file
+from plansmith_server.backends.onnx_signature import read_onnx_signature
 from plansmith_server.backends.onnxruntime.providers import CPU, choose_providers
 from plansmith_server.backends.onnxruntime.settings import SessionSettings
-from plansmith_server.backends.signature import Signature, read_onnx_signature
 from plansmith_server.backends.tensors import bfloat16_bits
 from plansmith_server.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["RUNTIME", "OnnxRuntimeEngine"]
+    from plansmith_server.backends.engine import Instance
+
+__all__ = ["OnnxRuntimeEngine"]
 
 logger = logging.getLogger(__name__)
 
@@ -134,12 +134,3 @@ def _run_options(settings: SessionSettings) -> Any:
     for key, value in settings.run_entries.items():
         options.add_run_config_entry(key, value)
     return options
-
-
-def _read_signature(folder: Path, model_file: str) -> Signature:
-    return read_onnx_signature(find_model_file(folder, model_file))
-
-
-RUNTIME = Runtime(
-    name="ONNX Runtime", read_signature=_read_signature, load=OnnxRuntimeEngine, fixed_batch_allowed=False
-)

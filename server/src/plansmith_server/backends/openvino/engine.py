@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino
 
-from plansmith_server.backends.engine import Instance, Runtime
 from plansmith_server.backends.model_file import find_model_file
+from plansmith_server.backends.onnx_signature import read_onnx_signature
 from plansmith_server.backends.openvino.settings import OpenVinoSettings
 from plansmith_server.backends.openvino.tensors import ELEMENT_TYPES, data_type_name, read_output, to_input
 from plansmith_server.backends.rows import UNKNOWN_ROWS, Rows, Shape, trace_rows
-from plansmith_server.backends.signature import Signature, TensorInfo, read_onnx_signature
+from plansmith_server.backends.signature import Signature, TensorInfo
 from plansmith_server.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from plansmith_server.backends.config import ModelConfig
+    from plansmith_server.backends.engine import Instance
 
-__all__ = ["RUNTIME", "OpenVinoEngine"]
+__all__ = ["OpenVinoEngine", "read_signature"]
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,11 @@ class OpenVinoEngine:
             )
         # Repeated rows, because zeros are not a valid input of every model.
         return {name: array[np.minimum(np.arange(self._batch), rows - 1)] for name, array in inputs.items()}
+
+
+def read_signature(folder: Path, model_file: str) -> Signature:
+    """Read what the model in the version folder `folder` takes and gives."""
+    return _read(openvino.Core(), find_model_file(folder, model_file))
 
 
 def _read(core: Any, path: Path) -> Signature:
@@ -222,10 +228,3 @@ def _last_lines(error: RuntimeError) -> str:
     """The message of an OpenVINO error, without the source locations that precede it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join([line for line in lines if not line.startswith(("Exception from ", "While "))][-3:]) or str(error)
-
-
-def _read_signature(folder: Path, model_file: str) -> Signature:
-    return _read(openvino.Core(), find_model_file(folder, model_file))
-
-
-RUNTIME = Runtime(name="OpenVINO", read_signature=_read_signature, load=OpenVinoEngine, fixed_batch_allowed=True)
