@@ -30,7 +30,7 @@ from plansmith_client import (
     ServerOverloaded,
     ServerUnavailable,
 )
-from plansmith_client.transports import grpc_channels
+from plansmith_client.transports.grpc import channels as grpc_channels
 
 MODELS = ("accumulate", "double", "repeat", "slow", "versions")
 ROWS = np.ones((2, 4), np.float32)

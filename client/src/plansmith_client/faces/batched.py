@@ -1,7 +1,6 @@
 """Single calls of many callers in one process, sent as batches: `Model.batched` and `AsyncModel.batched`.
 
-No thread waits in the background: the first caller of a batch waits for more, sends what there is, and hands out the
-rows.
+There is no background thread: the first caller of a batch waits for others, sends the batch, and hands out the rows.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ __all__ = ["AsyncBatchedModel", "BatchedModel"]
 
 @dataclass(eq=False)
 class _Entry:
-    """One caller's request and what comes of it."""
+    """One caller's request and its outcome."""
 
     request: Infer
     arrived: Any
@@ -77,7 +76,7 @@ class _Groups:
         _OPEN_GROUPS.add(self)
 
     def reopen(self) -> None:
-        """Begin anew: for the child of a fork, where nobody sends what the parent's threads were gathering."""
+        """Start afresh in the child of a fork, where nobody sends what the parent's threads were gathering."""
         self._groups: dict[Any, _Group] = {}
         self.lock = threading.Lock()
 
@@ -95,7 +94,7 @@ class _Groups:
         return self.core.request(metadata, inputs, Wish()), most
 
     def join(self, entry: _Entry, most: int, full: Any) -> _Group | None:
-        """Put an entry into the group that it fits; gives the group to the first caller of it, who has to send it."""
+        """Put an entry into the group that it fits; returns the group to its first caller, who has to send it."""
         key = tuple((tensor.name, tensor.array.shape[1:]) for tensor in entry.request.inputs)
         with self.lock:
             group = self._groups.get(key)
@@ -120,7 +119,7 @@ class _Groups:
             return group.entries
 
     def send(self, entries: list[_Entry], deadline: Deadline) -> Flow[None]:
-        """Send the entries as one batch, and give each its part of what comes of it."""
+        """Send the entries as one batch, and give each its part of the result."""
         try:
             whole = yield from self.core.caller.call(_joined(entries), deadline)
             first = 0
@@ -170,11 +169,11 @@ def _part(whole: InferResult, first: int, last: int) -> InferResult:
     )
 
 
-def _given(entry: _Entry) -> InferResult:
+def _outcome(entry: _Entry) -> InferResult:
     if isinstance(entry.outcome, InferResult):
         return entry.outcome
     # An error may go to several callers: each gets its own, so that tracebacks do not mix.
-    error = entry.outcome or InferenceFailed("The batch that the request was in was abandoned by who sent it")
+    error = entry.outcome or InferenceFailed("The caller that gathered this batch was interrupted: call again")
     raise type(error)(*error.args) from error
 
 
@@ -202,7 +201,7 @@ class BatchedModel:
             named: inputs by name.
 
         Raises:
-            ClientError: as `Model.__call__`; for what is wrong with another caller's rows, only that caller's call.
+            ClientError: as `Model.__call__`; an error in another caller's rows fails only that caller's call.
 
         Example:
             ```python
@@ -221,13 +220,13 @@ class BatchedModel:
                 group.full.wait(groups.max_delay)
                 self._driver.run(groups.send(groups.closed(group), deadline))
             finally:
-                # Whatever ends the wait, such as Ctrl-C: who joined must not wait for a batch that nobody sends.
+                # Even after Ctrl-C: other callers must not wait for a batch that nobody sends.
                 for waiting in groups.closed(group):
                     waiting.arrived.set()
         else:
             entry.arrived.wait(deadline.remaining())
             deadline.remaining()
-        return _given(entry)
+        return _outcome(entry)
 
 
 class AsyncBatchedModel:
@@ -251,7 +250,7 @@ class AsyncBatchedModel:
         """Run the model on a few rows, together with those of other tasks; see `BatchedModel.__call__`.
 
         Raises:
-            ClientError: as `Model.__call__`; for what is wrong with another caller's rows, only that caller's call.
+            ClientError: as `Model.__call__`; an error in another caller's rows fails only that caller's call.
 
         Example:
             ```python
@@ -274,7 +273,7 @@ class AsyncBatchedModel:
             await asyncio.wait_for(entry.arrived.wait(), deadline.remaining())
         except asyncio.TimeoutError:
             deadline.remaining()
-        return _given(entry)
+        return _outcome(entry)
 
     async def _gather(self, group: _Group, deadline: Deadline) -> None:
         groups = self._groups

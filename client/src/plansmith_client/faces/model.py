@@ -66,11 +66,11 @@ class Model:
 
         Raises:
             ModelNotFound: the server has no such model or version.
-            ModelNotReady: it has, but the model is not loaded.
+            ModelNotReady: it exists but is not loaded.
             ServerUnavailable: nothing answers.
             DeadlineExceeded: the answer took longer than the client's timeout.
-            AccessDenied: the server refuses to tell.
-            ProtocolError: something else than an inference server answers.
+            AccessDenied: the server refuses to answer.
+            ProtocolError: what answers is not an inference server.
 
         Example:
             ```python
@@ -80,11 +80,11 @@ class Model:
         return self._driver.run(self._core.read_metadata(self._deadline()))
 
     def is_ready(self) -> bool:
-        """Whether the model is ready; False too where it does not exist or no server can be reached in time.
+        """Whether the model is ready; also False if it does not exist or no server can be reached in time.
 
         Raises:
-            AccessDenied: the server refuses to tell.
-            ProtocolError: something else than an inference server answers.
+            AccessDenied: the server refuses to answer.
+            ProtocolError: what answers is not an inference server.
 
         Example:
             ```python
@@ -121,12 +121,12 @@ class Model:
         A batch larger than the model's largest is sent in several requests at once, whose outputs are joined.
 
         Args:
-            inputs: by name, anything that numpy takes for an array; which dtypes are taken for which datatype is
-                written in `plansmith_client.inputs.conversion`. Shapes include the batch dimension.
+            inputs: by name, anything that numpy converts to an array; `plansmith_client.inputs.conversion` says which
+                dtypes are accepted for which datatype. Shapes include the batch dimension.
             outputs: the outputs to compute and send; by default all of them.
             request_id: an identifier that the server gives back and writes to its log.
             parameters: parameters of the request, such as Triton's `priority`.
-            timeout: seconds that the call may take in all; the client's by default.
+            timeout: seconds that the call may take in total; the client's by default.
 
         Returns:
             The outputs by name.
@@ -135,7 +135,7 @@ class Model:
             InvalidInput: names, dtypes, shapes or batch do not match the metadata, and nothing was sent; or the server
                 itself refuses the request.
             ModelNotFound: the server has no such model or version.
-            ModelNotReady: it has, but the model is not loaded.
+            ModelNotReady: it exists but is not loaded.
             InferenceFailed: the model failed on this request.
             ServerOverloaded: the server's queue is full.
             ServerUnavailable: nothing answers, or the connection broke.
@@ -165,14 +165,14 @@ class Model:
             positional: inputs by position.
             top: classes for each row.
             output: the output to pick from; may be left out where there is only one.
-            timeout: seconds that the call may take in all; the client's by default.
+            timeout: seconds that the call may take in total; the client's by default.
             named: inputs by name. An input that is called like one of the arguments goes by position.
 
         Returns:
             For each row its classes, the largest value first.
 
         Raises:
-            InvalidInput: `top` or `output` is not what it should be, or the inputs do not match the metadata.
+            InvalidInput: `top` or `output` is not valid, or the inputs do not match the metadata.
             ProtocolError: the server does not know the extension.
             ClientError: any other of the errors that `infer` lists.
 
@@ -197,14 +197,14 @@ class Model:
         """Send one request and give its responses as they come: for decoupled models, which send any number.
 
         Closing the iterator, or leaving the loop and dropping it, cancels the request. Streams go over gRPC only; each
-        call has a stream of its own, so that any number can be under way at once.
+        call has a stream of its own, so that any number can be in flight at once.
 
         Args:
             inputs: as for `infer`.
             outputs: as for `infer`.
             request_id: as for `infer`.
             parameters: as for `infer`.
-            timeout: seconds until the last response has to be there; the client's by default, `math.inf` for none.
+            timeout: seconds until the last response has to have arrived; the client's by default, `math.inf` for none.
 
         Raises:
             InvalidInput: as for `infer`, or the client speaks HTTP.
@@ -227,7 +227,7 @@ class Model:
             timeout: seconds that each step may take; the client's by default.
 
         Raises:
-            InvalidInput: the identifier or the timeout is not of these forms.
+            InvalidInput: the identifier or the timeout is not valid.
 
         Example:
             ```python
@@ -250,7 +250,7 @@ class Model:
         timeout: float | None = None,
         skip: int | Collection[int] = 0,
     ) -> MapRun:
-        """Run the model on any number of items, in batches, with several requests under way at once.
+        """Run the model on any number of items, in batches, with several requests in flight.
 
         Memory is bounded: the source is read as fast as results are taken. An item that fails is reported in its place
         and the others go on; a batch that fails is halved until only the item at fault does. Where the server's queue
@@ -261,19 +261,19 @@ class Model:
                 the batch dimension, a tuple of them in the order of the inputs, or a mapping by name. Of a model that
                 does not batch, each item is a whole request.
             batch_size: items in a request; `"auto"` is the model's largest batch, or less where items are large.
-            concurrency: requests under way at once.
+            concurrency: requests in flight at once.
             ordered: whether results come in the order of the items, or as they are done.
-            progress: True for a bar on standard error; or a function of (items done, items in all or None).
+            progress: True for a bar on standard error; or a function of (items done, total or None).
             outputs: as for `infer`.
             timeout: seconds that each batch may take; the client's by default.
-            skip: items that an earlier run has done: the first so many, or a collection of their indices.
+            skip: items that an earlier run has done: how many from the start, or a collection of indices.
 
         Returns:
-            What to iterate over for `MappedItem`s, or to `collect()`.
+            Iterate over it for `MappedItem`s, or call `collect()`.
 
         Raises:
-            InvalidInput: an argument is not of these forms.
-            ClientError: on iterating, where the metadata cannot be read. What happens to items is in the items.
+            InvalidInput: an argument is not valid.
+            ClientError: on iterating, if the metadata cannot be read. Errors of single items are in the items.
 
         Example:
             ```python
@@ -295,15 +295,15 @@ class Model:
     def batched(
         self, *, max_delay: float = 0.002, max_batch_size: int | None = None, timeout: float | None = None
     ) -> BatchedModel:
-        """The model for many threads that each have a few rows: their calls are sent together.
+        """The model for many threads that each have a few rows: their calls are sent as one batch.
 
         Args:
             max_delay: seconds that the first caller of a batch waits for others.
             max_batch_size: rows in a batch; the model's largest by default.
-            timeout: seconds that a call may take in all; the client's by default.
+            timeout: seconds that a call may take in total; the client's by default.
 
         Raises:
-            InvalidInput: an argument is not of these forms.
+            InvalidInput: an argument is not valid.
 
         Example:
             ```python
@@ -334,7 +334,7 @@ class Model:
         return self._driver.run(self._client.config(self._core, self._deadline()))
 
     def statistics(self) -> tuple[ModelStatistics, ...]:
-        """What the server has counted of each version of the model.
+        """The server's statistics of each version of the model.
 
         Raises:
             ProtocolError: the server has no such extension.

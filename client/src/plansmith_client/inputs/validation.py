@@ -1,4 +1,4 @@
-"""The checks of a request against the model's metadata, before a byte of it is sent."""
+"""Checks a request against the model's metadata before a byte of it is sent."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def check_inputs(metadata: ModelMetadata, inputs: Mapping[str, ArrayLike]) -> tu
 
     Raises:
         InvalidInput: a name is unknown or missing, a dtype does not fit by the rule of
-            `plansmith_client.inputs.conversion`, a shape does not match, or batch dimensions differ or are 0. A batch larger than max_batch_size is not
-            refused: it is sent in parts.
+            `plansmith_client.inputs.conversion`, a shape does not match, or batch dimensions differ or are 0. A batch
+            larger than max_batch_size is not refused: it is sent in parts.
     """
     if not metadata.inputs:
         return tuple(_undeclared(metadata, name, value) for name, value in inputs.items())
@@ -88,7 +88,7 @@ def check_outputs(metadata: ModelMetadata, outputs: Iterable[str] | None) -> tup
     """The outputs to ask for; None for all of them.
 
     Raises:
-        InvalidInput: a name is unknown or stands twice, or there is none.
+        InvalidInput: a name is unknown or occurs twice, or there are no names.
     """
     if outputs is None:
         return None
@@ -111,7 +111,7 @@ def check_parameters(
     """The request's parameters.
 
     Raises:
-        InvalidInput: a name is no string, or a value is not a bool, an integer of 64 bits, a float or a string.
+        InvalidInput: a name is not a string, or a value is not a bool, an integer of 64 bits, a float or a string.
     """
     checked = dict(parameters or {})
     for name, value in checked.items():
@@ -132,7 +132,7 @@ def check_text(what: str, text: Any) -> str:
     """The same text, if it is one that can be sent.
 
     Raises:
-        InvalidInput: it is no string, or not valid Unicode.
+        InvalidInput: it is not a string, or not valid Unicode.
     """
     if not isinstance(text, str):
         raise InvalidInput(f"The {what} {text!r} is not a string")

@@ -1,4 +1,4 @@
-"""What `map` sends: the items of a source in batches."""
+"""The requests of `map`: the items of a source, in batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "MapOptions", "make_batcher"]
 
-# More in one request gains nothing, and takes memory at both ends.
+# Larger requests are no faster and take memory at both ends.
 _LARGEST_REQUEST = 8 * 2**20
 
 
@@ -53,7 +53,7 @@ def _is_count(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Items that travel together: their indices, and the request, or the error of an item that makes none."""
+    """Items of one request: their indices, and the request, or the error of an item that is not valid."""
 
     indices: tuple[int, ...] | range
     request: Infer | ClientError
@@ -62,7 +62,7 @@ class Batch:
 def make_batcher(
     core: ModelCore, metadata: ModelMetadata, source: Any, options: MapOptions
 ) -> tuple[Callable[[Iterable[Any]], Iterator[Batch]], Iterable[Any], int | None]:
-    """What makes batches of parts of the source, those parts, and the number of items where it is known.
+    """A function that makes batches of parts of the source, those parts, and the number of items if known.
 
     An array, or arrays by name, is cut into slices; anything else is gone through item by item.
 
@@ -103,7 +103,7 @@ def _batch_size(options: MapOptions, largest: int, row_bytes: int) -> int:
 
 
 def _runs(total: int, size: int, options: MapOptions) -> Iterator[range]:
-    """The rows to do, in runs of at most `size` that leave out what is skipped."""
+    """The rows to do, in runs of at most `size` rows, without those to skip."""
     first = min(options.skip, total) if isinstance(options.skip, int) else 0
     while first < total:
         last = min(first + size, total)

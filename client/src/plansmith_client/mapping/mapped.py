@@ -1,4 +1,4 @@
-"""What comes of mapped items: one by one, or joined."""
+"""The results of `map`: item by item, or joined."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["MappedItem", "Piece", "items_of", "join_pieces"]
 
 
 class MappedItem(Mapping[str, "np.ndarray[Any, Any]"]):
-    """What came of one item: its outputs by name, without the batch dimension, or its error.
+    """The result of one item: its outputs by name, without the batch dimension, or its error.
 
     Attributes:
         index: the item's place in what was mapped, counted from 0.
-        error: why there are no outputs; None where there are.
+        error: why there are no outputs; None if there are.
 
     Example:
         ```python
@@ -79,7 +79,7 @@ class MappedItem(Mapping[str, "np.ndarray[Any, Any]"]):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What came of some items of a batch: one result for all of them, or one error."""
+    """The result of some items of a batch: one result for all of them, or one error."""
 
     indices: tuple[int, ...] | range
     outcome: InferResult | ClientError
@@ -104,7 +104,7 @@ def join_pieces(pieces: list[Piece]) -> InferResult:
     """One result of all items in the order of their indices.
 
     Raises:
-        ClientError: the first item that failed did so with it.
+        ClientError: the error of the first item that failed.
     """
     pieces = sorted(pieces, key=lambda piece: piece.indices[0])
     for piece in pieces:

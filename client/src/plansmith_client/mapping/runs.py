@@ -1,4 +1,4 @@
-"""`Model.map` and `AsyncModel.map`: many rows through one model, as many requests at once as are asked for."""
+"""`Model.map` and `AsyncModel.map`: many rows through one model, with several requests in flight."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncMapRun", "MapRun"]
 
-# A batch that is done while an earlier one is not waits for it: so many may, for each request under way.
+# A batch that is done before an earlier one waits for it; at most this many wait for each request in flight.
 _READ_AHEAD = 4
 
 
@@ -56,7 +56,7 @@ class MapRun:
 
         Raises:
             ClientError: the error of the first item that failed.
-            InvalidInput: there were no items, or the items' outputs do not fit together.
+            InvalidInput: there were no items, or the items' outputs have different shapes.
 
         Example:
             ```python
@@ -126,7 +126,7 @@ class AsyncMapRun:
 
         Raises:
             ClientError: the error of the first item that failed.
-            InvalidInput: there were no items, or the items' outputs do not fit together.
+            InvalidInput: there were no items, or the items' outputs have different shapes.
 
         Example:
             ```python
@@ -193,7 +193,7 @@ def _taken(
     *,
     ordered: bool,
 ) -> list[Piece]:
-    """The pieces that can be given now: from the front up to the first that is not done, or all that are done."""
+    """The pieces that are due: from the front up to the first unfinished one, or all that are done."""
     if ordered:
         done = []
         while running and running[0].done():
