@@ -111,7 +111,7 @@ def _named(name: str, path: Path, content: Any, specs: Sequence[TensorSpec]) -> 
     if len(specs) == 1:
         return {specs[0].name: content}
     names = ", ".join(f"{spec.name}={path}" for spec in specs)
-    raise InvalidInput(f"{path} does not say which input it is for: write --input {names}")
+    raise InvalidInput(f"{path} does not say which input it is for: write --input with one of {names}")
 
 
 def _read(path: Path) -> Any:
