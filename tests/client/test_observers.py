@@ -90,7 +90,7 @@ def test_durations_are_counted_by_operation_model_and_outcome(committed_server, 
 
     assert count("Infer", "digits", "ok") == 3
     assert count("ReadModelMetadata", "nope", "ModelNotFound") == 1
-    under_way = registry.get_sample_value("plansmith_client_under_way", {"operation": "Infer", "model": "digits"})
+    under_way = registry.get_sample_value("plansmith_client_in_flight", {"operation": "Infer", "model": "digits"})
     assert under_way == 0
 
 

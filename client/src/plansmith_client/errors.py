@@ -3,18 +3,18 @@
     ClientError
     ├── InvalidInput         the request, a file or an option is wrong; nothing was sent, or the server refused it
     │   ├── ClientClosed     the client was used after close()
-    │   └── MissingDependency   a package is not installed that only some need; an ImportError too
-    ├── AccessDenied         the server wants credentials, or refuses those it was given
+    │   └── MissingDependency   an optional package is not installed; an ImportError, too
+    ├── AccessDenied         the server requires credentials, or refuses those that were sent
     ├── ModelNotFound        the server has no such model, or no such version of it
     ├── ModelNotReady        the server knows the model, but it is loading, unloaded or failed to load
     ├── ServerUnavailable    nothing answers at the URL, or the connection broke
     ├── ServerOverloaded     the server answered that its queue is full
-    ├── DeadlineExceeded     the time given to the call has passed, here or in the server's queue
+    ├── DeadlineExceeded     the call's timeout has passed, here or in the server's queue
     ├── InferenceFailed      the model itself failed on this request
-    └── ProtocolError        the answer is not one of the Open Inference Protocol
+    └── ProtocolError        the answer does not follow the Open Inference Protocol
 
-No exception of grpc, aiohttp, the socket module or json escapes: it is the `__cause__` of one of these. All of them
-can be pickled, so that they cross process boundaries. `exit_code` is what the `plansmith` command ends with.
+No exception of grpc, aiohttp, the socket module or json escapes: it becomes the `__cause__` of one of these. All of
+them can be pickled, to cross process boundaries. `exit_code` is the exit status of the `plansmith` command.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ClientError(Exception):
     """The base of every error of this package.
 
     Attributes:
-        exit_code: 1 where the work failed, 2 where the caller's input was wrong.
+        exit_code: 1 if the work failed, 2 if the caller's input was wrong.
         retryable: whether sending the same request again, after a pause, can help without doing harm. False for
             overload: a server whose queue is full is not helped by more requests.
 
@@ -69,20 +69,20 @@ class ClientClosed(InvalidInput):
 
 
 class MissingDependency(InvalidInput, ImportError):
-    """A package is not installed that only some uses need. The message names it, and the extra that brings it.
+    """An optional package is not installed. The message names it and the extra that installs it.
 
-    An `ImportError` too: `try: import plansmith_client.metrics` with `except ImportError` works as for any module.
+    Also an `ImportError`: `try: import plansmith_client.metrics` with `except ImportError` works as for any module.
     """
 
 
 class AccessDenied(ClientError):
-    """The server wants credentials, or refuses those it was given."""
+    """The server requires credentials, or refuses those that were sent."""
 
     exit_code = 2
 
 
 class ModelNotFound(ClientError):
-    """The server has no model, or no version of it, of that name. The message lists those it has."""
+    """The server has no model of that name, or not that version of it. The message lists those it has."""
 
     exit_code = 2
 
@@ -94,7 +94,7 @@ class ModelNotReady(ClientError):
 
 
 class ServerUnavailable(ClientError):
-    """Nothing answers at the URL, the connection broke, or the server says that it is stopping."""
+    """Nothing answers at the URL, the connection broke, or the server is stopping."""
 
     retryable = True
 
@@ -104,7 +104,7 @@ class ServerOverloaded(ClientError):
 
 
 class DeadlineExceeded(ClientError):
-    """The time given to the call has passed: here, or in the server's queue."""
+    """The call's timeout has passed, here or in the server's queue."""
 
 
 class InferenceFailed(ClientError):
@@ -112,4 +112,4 @@ class InferenceFailed(ClientError):
 
 
 class ProtocolError(ClientError):
-    """The answer is not one of the Open Inference Protocol: another kind of server, or a fault on the way."""
+    """The answer does not follow the Open Inference Protocol, or does not belong to the request."""

@@ -1,4 +1,4 @@
-"""Prometheus: how long operations take as the client sees it, and how they end.
+"""Prometheus: how long operations take as seen by the client, and how they end.
 
 ```python
 from plansmith_client import Client
@@ -42,14 +42,14 @@ _BUCKETS = (
 
 
 class ClientMetrics:
-    """Two metrics: `plansmith_client_seconds`, a histogram, and `plansmith_client_under_way`, a gauge.
+    """Two metrics: `plansmith_client_seconds`, a histogram, and `plansmith_client_in_flight`, a gauge.
 
     The histogram's labels are `operation` (`Infer`, `ReadModelMetadata`, ...), `model` and `outcome` (`ok`, or the
     name of the error). Retries and other servers are inside the time of their operation. One instance may serve any
     number of clients of a process.
 
     Args:
-        registry: where to register; the process's own by default.
+        registry: where to register; by default the global registry.
 
     Raises:
         InvalidInput: the registry has these metrics already.
@@ -73,8 +73,8 @@ class ClientMetrics:
                 registry=registry,
                 buckets=_BUCKETS,
             )
-            self._under_way = Gauge(
-                "plansmith_client_under_way", "Operations under way", ("operation", "model"), registry=registry
+            self._in_flight = Gauge(
+                "plansmith_client_in_flight", "Operations in flight", ("operation", "model"), registry=registry
             )
         except ValueError as error:
             raise InvalidInput("The registry has the client's metrics already: use one ClientMetrics for it") from error
@@ -87,7 +87,7 @@ class ClientMetrics:
         outcome = "ok"
         started = time.perf_counter()
         try:
-            with self._under_way.labels(kind, model).track_inprogress():
+            with self._in_flight.labels(kind, model).track_inprogress():
                 yield {}
         except BaseException as error:
             outcome = type(error).__name__

@@ -1,4 +1,4 @@
-"""Random inputs that any model takes: to try a model out, to warm it up, to put it under load.
+"""Random inputs that are valid for any model: to try a model out, to warm it up, to load-test it.
 
 The values are plain, not realistic: a standard normal distribution for floating types; 0 to 9 for integers, which are
 valid token ids of nearly every vocabulary; true and false; short words for strings.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["DYNAMIC_SIZE", "random_array", "random_inputs"]
 
 DYNAMIC_SIZE = 16
-"""The size of a dynamic dimension for which none is given; the same for all inputs, since theirs often must agree."""
+"""The default size of a dynamic dimension; the same for all inputs, since their sizes often must agree."""
 
 _WORDS = np.array([b"alpha", b"bravo", b"charlie", b"delta", b"echo", b"foxtrot", b"golf", b"hotel"], dtype=object)
 _INTEGERS_BELOW = 10
@@ -37,11 +37,11 @@ def random_array(
     """A random array that is valid for a specification.
 
     Args:
-        spec: what the array is for.
+        spec: the tensor to make an array for.
         batch: the size of the first dimension, at least 1; None gives a dynamic first dimension the size 1.
         dynamic: the size of the other dynamic dimensions: one for all, or by axis (axes that are not named get
             `DYNAMIC_SIZE`). An axis 0 named here overrides `batch`.
-        rng: where the values come from.
+        rng: the source of the values.
 
     Returns:
         An array of the spec's numpy dtype: BYTES as an array of `bytes` objects.

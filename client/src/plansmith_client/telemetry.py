@@ -40,7 +40,7 @@ class Tracing:
     """Makes spans of the kind CLIENT. Retries and other servers are inside the span of their operation.
 
     Args:
-        provider: where spans go; the process's own provider by default.
+        provider: where spans go; by default the global provider.
 
     Example:
         ```python
@@ -56,7 +56,7 @@ class Tracing:
 
     @contextlib.contextmanager
     def observe(self, operation: Operation[Any]) -> Iterator[Mapping[str, str]]:
-        """A span around the operation; gives the headers that carry its context."""
+        """A span around the operation; returns the headers that carry its context."""
         name = type(operation).__name__
         attributes: dict[str, str | int] = {"plansmith.operation": name}
         if isinstance(operation, ModelOperation) and operation.name:
@@ -64,7 +64,7 @@ class Tracing:
             attributes |= {"plansmith.model": operation.name, "plansmith.model_version": operation.version}
         if isinstance(operation, Infer) and operation.request_id:
             attributes["plansmith.request_id"] = operation.request_id
-        # Not made the current span: the context of a generator is that of whoever drives it.
+        # Not the current span: a generator runs in the context of its caller.
         span = self._tracer.start_span(name, kind=trace.SpanKind.CLIENT, attributes=attributes)
         headers: dict[str, str] = {}
         propagate.inject(headers, context=trace.set_span_in_context(span))

@@ -58,13 +58,13 @@ _DATATYPES_BY_CONFIG_TYPE = {config_type: datatype for datatype, config_type in 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """What a model takes or gives: one named tensor.
+    """One input or output of a model: name, datatype and shape.
 
     Attributes:
         name: the tensor's name, unique among the inputs (or outputs) of its model.
         datatype: the protocol's datatype: `"FP32"`, `"INT64"`, `"BYTES"`, ...
-        shape: every dimension, the batch dimension included where the model has one; -1 is a dynamic dimension.
-        optional: whether a request may leave this input out. Only Triton's model configuration tells; False elsewhere.
+        shape: every dimension, including the batch dimension if the model has one; -1 is a dynamic dimension.
+        optional: whether a request may leave this input out. From Triton's model configuration; False if unknown.
 
     Example:
         ```python
@@ -82,7 +82,7 @@ class TensorSpec:
         """The dtype of this tensor's arrays.
 
         Raises:
-            InvalidInput: the datatype is none of `DATATYPES`, or is BF16 and ml_dtypes is not installed.
+            InvalidInput: the datatype is not in `DATATYPES`, or is BF16 and ml_dtypes is not installed.
         """
         return numpy_dtype_from_datatype(self.datatype)
 
@@ -94,7 +94,7 @@ def numpy_dtype_from_datatype(datatype: str) -> np.dtype[Any]:
     """The numpy dtype of a protocol datatype: `"FP32"` to float32, `"BYTES"` to object, `"BF16"` to ml_dtypes.bfloat16.
 
     Raises:
-        InvalidInput: `datatype` is none of `DATATYPES`, or is BF16 and ml_dtypes is not installed.
+        InvalidInput: `datatype` is not in `DATATYPES`, or is BF16 and ml_dtypes is not installed.
     """
     dtype = _NUMPY_DTYPES.get(datatype)
     if dtype is not None:
@@ -102,7 +102,7 @@ def numpy_dtype_from_datatype(datatype: str) -> np.dtype[Any]:
     if datatype != "BF16":
         raise InvalidInput(f"{datatype!r} is not a datatype of the protocol: one of {', '.join(DATATYPES)}")
     try:
-        # Loaded for those who use it: numpy alone is half of the time that importing this package takes.
+        # Imported only when needed: numpy alone is half of the time that importing this package takes.
         import ml_dtypes  # noqa: PLC0415
     except ImportError as error:
         raise MissingDependency("BF16 tensors need the package ml_dtypes: pip install ml_dtypes") from error
@@ -130,7 +130,7 @@ def config_type_from_datatype(datatype: str) -> str:
     """The type's name in config.pbtxt: `"FP32"` to `"TYPE_FP32"`, `"BYTES"` to `"TYPE_STRING"`.
 
     Raises:
-        InvalidInput: `datatype` is none of `DATATYPES`.
+        InvalidInput: `datatype` is not in `DATATYPES`.
     """
     try:
         return CONFIG_TYPES[datatype]

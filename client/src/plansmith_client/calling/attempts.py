@@ -1,4 +1,4 @@
-"""One operation, asked of the servers until one of them answers or there is no more sense in asking."""
+"""One operation, sent to the servers until one of them answers or the retries are used up."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Caller"]
 
-# A server that has been left alone is asked whether it is live before it is given a request.
+# A server whose circuit is open is asked whether it is live before it is sent a request.
 _PROBE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Asks servers, the next one where one cannot be reached, and again where that may help.
+    """Sends an operation to a server, to the next one if that cannot be reached, and again if a retry may help.
 
     Attributes:
-        servers: whom to ask.
-        retries: when to ask again.
-        budget: how often in all.
-        observers: who is told of each operation.
+        servers: the servers to choose from.
+        retries: when a request is sent again.
+        budget: how many retries all calls may make together.
+        observers: told of each operation.
     """
 
     servers: Servers
@@ -53,11 +53,11 @@ class Caller:
     observers: tuple[Observer, ...] = ()
 
     def call(self, operation: Operation[Answer_co], deadline: Deadline) -> Flow[Answer_co]:
-        """Ask, and return the answer.
+        """Send the operation and return the answer.
 
         Raises:
-            ServerUnavailable: no server could be reached, or none as often as the policy says.
-            ClientError: what the server that was reached answered.
+            ServerUnavailable: no server could be reached, retries included.
+            ClientError: the server that was reached answered with this error.
         """
         if not self.observers:
             answer: Answer_co = yield from self._attempts(operation, deadline, NO_HEADERS)
@@ -70,7 +70,7 @@ class Caller:
             return answer
 
     def call_one(self, server: Server, operation: Operation[Answer_co], deadline: Deadline) -> Flow[Answer_co]:
-        """Ask one certain server, once."""
+        """Send the operation to this server, without retries."""
         answer: Answer_co = yield Send(server.transport, operation, deadline, NO_HEADERS)
         return answer
 
@@ -78,7 +78,7 @@ class Caller:
         """A server for requests that have to go to the same one.
 
         Raises:
-            ServerUnavailable: none of them answers, or all are left alone.
+            ServerUnavailable: none of them answers, or the circuits of all of them are open.
         """
         servers = self.servers
         tried: set[Server] | tuple[()] = ()
@@ -129,7 +129,7 @@ class Caller:
                     raise
                 failure = error
             except (ModelNotFound, ModelNotReady) as error:
-                # The server is there; another one may have the model loaded already.
+                # This server answered; another one may have the model loaded already.
                 servers.succeeded(server)
                 failure = error
             except DeadlineExceeded:
@@ -171,7 +171,7 @@ class Caller:
 def _send_from_memory(
     server: Server, operation: Infer, deadline: Deadline, headers: Mapping[str, str]
 ) -> Flow[InferResult]:
-    """Send inputs that are large or lie on a GPU, through memory that the server shares where there is some."""
+    """Send inputs that are large or lie on a GPU: through shared memory if the server supports it."""
     shared = server.shared_memory
     if shared is not None and shared.suits(operation):
         return (yield from shared.send(operation, deadline, headers))

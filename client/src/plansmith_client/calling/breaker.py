@@ -13,15 +13,15 @@ __all__ = ["Breaker", "BreakerPolicy"]
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """When a server that does not answer is left alone.
+    """When the circuit of a server that does not answer opens, so that no more requests are sent to it.
 
     Attributes:
-        failures: outages in a row after which it is.
-        cooldown: seconds until it is asked again whether it is live; doubled with each no.
-        longest_cooldown: seconds that the doubling ends at.
+        failures: outages in a row after which the circuit opens.
+        cooldown: seconds until the server is asked again whether it is live; doubled after each failed probe.
+        longest_cooldown: the limit of the doubling, in seconds.
 
     Raises:
-        InvalidInput: a value is not above 0.
+        InvalidInput: a value is not above 0, or `cooldown` is above `longest_cooldown`.
 
     Example:
         ```python
@@ -35,11 +35,14 @@ class BreakerPolicy:
 
     def __post_init__(self) -> None:
         if not is_whole(self.failures) or self.failures < 1 or not 0 < self.cooldown <= self.longest_cooldown:
-            raise InvalidInput(f"{self} is no policy: all are above 0, and cooldown is not above longest_cooldown")
+            raise InvalidInput(
+                f"{self} is not a valid breaker policy: failures must be a whole number from 1, and "
+                "0 < cooldown <= longest_cooldown"
+            )
 
 
 class Breaker:
-    """Counts the outages of one server. Its owner sees to it that one thread at a time is here."""
+    """Counts the outages of one server. Not safe to use from several threads: its owner holds a lock."""
 
     __slots__ = ("_closes_at", "_cooldown", "_failures", "_policy")
 
@@ -51,7 +54,7 @@ class Breaker:
 
     @property
     def is_closed(self) -> bool:
-        """Whether requests pass."""
+        """Whether requests are sent to the server."""
         return self._closes_at is None
 
     @property
@@ -60,11 +63,11 @@ class Breaker:
         return self._failures > 0
 
     def wait(self) -> float:
-        """Seconds until the server should be asked again whether it is live; 0 where that is now."""
+        """Seconds until the server should be asked again whether it is live; 0 if it is time."""
         return 0.0 if self._closes_at is None else max(0.0, self._closes_at - time.monotonic())
 
     def succeeded(self) -> None:
-        """An answer came, whatever it said."""
+        """The server answered, if only with an error."""
         self._failures, self._closes_at, self._cooldown = 0, None, self._policy.cooldown
 
     def failed(self) -> None:
@@ -76,5 +79,5 @@ class Breaker:
             self._closes_at = time.monotonic() + self._cooldown
 
     def probing(self) -> None:
-        """Somebody asks now; others wait for what comes of it."""
+        """One request probes the server now; other requests wait for the outcome."""
         self._closes_at = time.monotonic() + self._cooldown

@@ -1,4 +1,4 @@
-"""What a client does for its caller, written once for both kinds: servers, readiness, operations on the repository."""
+"""What both kinds of client do, written once: servers, readiness, operations on the repository."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class ClientCore:
 
     Attributes:
         caller: asks the servers.
-        url: the servers', for messages.
-        timeout: seconds of a call that is given none.
+        url: the URLs of the servers, for messages.
+        timeout: seconds for calls that do not set their own.
         metadata_max_age: seconds after which a model's metadata is read again.
         hedge_after: seconds after which an unanswered request is sent to a second server; None for never.
     """
@@ -104,7 +104,7 @@ class ClientCore:
         return self.cores.setdefault((name, version, fallback), core)
 
     def ask_any(self, question: Operation[bool], deadline: Deadline) -> Flow[bool]:
-        """Whether any server says yes; servers that are left alone are asked too."""
+        """Whether any server says yes; servers whose circuit is open are asked, too."""
         yield from self.caller.servers.look_up()
         answers = yield Together(
             [self._ask(server, question, deadline) for server in self._servers()], len(self._servers())
@@ -129,7 +129,7 @@ class ClientCore:
             raise failure from passed
 
     def server_metadata(self, deadline: Deadline) -> Flow[ServerMetadata]:
-        """What a server tells about itself."""
+        """The metadata of a server."""
         return self.caller.call(ReadServerMetadata(), deadline)
 
     def models(self, deadline: Deadline) -> Flow[tuple[ModelStatus, ...]]:
@@ -137,7 +137,7 @@ class ClientCore:
         return self.caller.call(ListModels(), deadline)
 
     def statistics(self, name: str, version: str, deadline: Deadline) -> Flow[tuple[ModelStatistics, ...]]:
-        """What one server has counted; of all models where the name is empty."""
+        """The statistics of one server, for all models if the name is empty."""
         return self.caller.call(ReadStatistics(name, version), deadline)
 
     def config(self, core: ModelCore, deadline: Deadline) -> Flow[dict[str, Any]]:
@@ -150,7 +150,7 @@ class ClientCore:
         try:
             yield from self._everywhere(LoadModel(check_text("model name", name), "", document), deadline)
         except ModelNotFound as error:
-            # Triton says the same of a model that is not there and of one whose configuration it cannot read.
+            # Triton sends the same message for a missing model and for a configuration that it cannot read.
             if any(model.name == name for model in (yield from self.models(deadline))):
                 raise InvalidInput(
                     f"Model {name!r} at {self.url}: the server refuses its configuration; its log says why"
@@ -164,13 +164,13 @@ class ClientCore:
         self._forget(name)
 
     def trace_settings(self, model: str, changes: Mapping[str, Any], deadline: Deadline) -> Flow[dict[str, Any]]:
-        """Change the trace settings of every server and give them; of one model where it is named."""
+        """Change the trace settings of every server, or of one model if it is named, and return them."""
         results = yield from self._everywhere(TraceSettings(model, "", dict(changes)), deadline)
         settings: dict[str, Any] = results[0]
         return settings
 
     def log_settings(self, changes: Mapping[str, Any], deadline: Deadline) -> Flow[dict[str, Any]]:
-        """Change the log settings of every server and give them."""
+        """Change the log settings of every server and return them."""
         results = yield from self._everywhere(LogSettings(dict(changes)), deadline)
         settings: dict[str, Any] = results[0]
         return settings
@@ -199,7 +199,7 @@ class ClientCore:
         return ready
 
     def _everywhere(self, operation: Operation[Any], deadline: Deadline) -> Flow[list[Any]]:
-        """Ask every server: a repository has a state of its own on each, and a connection leads to one of them."""
+        """Send the operation to every server: each has its own repository state."""
         yield from self.caller.servers.look_up()
         servers = self._servers()
         results: list[Any] = yield Together(
@@ -221,20 +221,20 @@ def open_core(
     """The core of a client from the arguments of its constructor.
 
     Raises:
-        InvalidInput: one of them is not what it should be.
+        InvalidInput: an argument is not valid.
     """
     given = tuple(urls) if isinstance(urls, (list, tuple)) else (urls,)
     if not given:
         raise InvalidInput("No URL is given: write one like localhost:8001 (gRPC) or http://localhost:8000 (HTTP)")
     addresses = tuple(Address.parse(url) for url in given)
     if len({(address.scheme, address.target, address.path) for address in addresses}) < len(addresses):
-        raise InvalidInput(f"A server stands twice among {', '.join(map(str, given))}: name each once")
+        raise InvalidInput(f"The URLs name the same server twice: {', '.join(map(str, given))}. Name each server once")
     servers = Servers(
         addresses,
         connection_from(addresses, options),
         open_transport,
         balance=options.balance,
-        breaker=options.breaker or _NEVER_LEFT_ALONE,
+        breaker=options.breaker or _NEVER_OPENS,
         resolve=options.resolve,
         shared_memory=options.shared_memory,
     )
@@ -247,7 +247,7 @@ def open_core(
     return core
 
 
-_NEVER_LEFT_ALONE = BreakerPolicy(failures=2**63)
+_NEVER_OPENS = BreakerPolicy(failures=2**63)
 _OPEN_SERVERS: weakref.WeakSet[Servers] = weakref.WeakSet()
 
 

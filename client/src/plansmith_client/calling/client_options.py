@@ -24,13 +24,12 @@ __all__ = ["ClientOptions"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClientOptions:
-    """What `Client` and `AsyncClient` take beside the URL; the meaning and the default of each stand there.
+    """What `Client` and `AsyncClient` take besides the URL; their docstrings give meanings and defaults.
 
     Credentials stay out of `repr`, so that they stay out of logs.
 
     Raises:
-        InvalidInput: one of them is not what it should be. What concerns connections is checked where one is made of
-            it, by `connection_from`.
+        InvalidInput: an option is not valid. Options of the connection are checked by `connection_from`.
     """
 
     timeout: float
@@ -55,14 +54,14 @@ class ClientOptions:
     def __post_init__(self) -> None:
         Deadline(self.timeout)
         if self.balance not in ("round_robin", "least_outstanding"):
-            raise InvalidInput(f"balance={self.balance!r} is not one of 'round_robin' and 'least_outstanding'")
+            raise InvalidInput(f"balance must be 'round_robin' or 'least_outstanding', got {self.balance!r}")
         for name, seconds in (
             ("hedge_after", 0.0 if self.hedge_after is None else self.hedge_after),
             ("metadata_max_age", self.metadata_max_age),
         ):
             if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
-                raise InvalidInput(f"{name}={seconds!r} is not a number of seconds from 0")
+                raise InvalidInput(f"{name} must be a number of seconds from 0, got {seconds!r}")
         if not isinstance(self.shared_memory, (bool, SharedMemoryPolicy)):
-            raise InvalidInput(f"shared_memory={self.shared_memory!r} is neither True, False nor a SharedMemoryPolicy")
+            raise InvalidInput(f"shared_memory must be True, False or a SharedMemoryPolicy, got {self.shared_memory!r}")
         if self.breaker is not None and not isinstance(self.breaker, BreakerPolicy):
-            raise InvalidInput(f"breaker={self.breaker!r} is neither None nor a BreakerPolicy")
+            raise InvalidInput(f"breaker must be None or a BreakerPolicy, got {self.breaker!r}")

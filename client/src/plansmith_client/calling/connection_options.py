@@ -24,32 +24,32 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9._:-]+")
 
 
 def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> Connection:
-    """What the options say, and the environment where they say nothing.
+    """The connection that the options describe; environment variables fill in options that are not given.
 
-    The environment: PLANSMITH_TOKEN, PLANSMITH_TOKEN_FILE (read anew for each call, since such tokens are renewed),
-    PLANSMITH_HEADERS (a JSON object; a header among the options wins), PLANSMITH_CA_FILE, PLANSMITH_CERTIFICATE_FILE,
-    PLANSMITH_KEY_FILE.
+    These are PLANSMITH_TOKEN, PLANSMITH_TOKEN_FILE (read again for each call, since such tokens are renewed),
+    PLANSMITH_HEADERS (a JSON object; a header given as an option wins), PLANSMITH_CA_FILE, PLANSMITH_CERTIFICATE_FILE
+    and PLANSMITH_KEY_FILE.
 
     Raises:
-        InvalidInput: one of them is not what it should be, or a token would travel unencrypted to another machine.
+        InvalidInput: an option or variable is not valid, or a token would travel unencrypted to another machine.
     """
     certificate, key = _file("CERTIFICATE_FILE", options.certificate_file), _file("KEY_FILE", options.key_file)
     if (certificate is None) != (key is None):
         raise InvalidInput("Mutual TLS needs both certificate_file and key_file; one of them is missing")
     compression, channels, server_name = options.compression, options.channels, options.server_name
     if compression not in (None, "gzip", "deflate"):
-        raise InvalidInput(f"compression={compression!r} is not one of 'gzip', 'deflate' and None")
+        raise InvalidInput(f"compression must be 'gzip', 'deflate' or None, got {compression!r}")
     if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
-        raise InvalidInput(f"channels={channels!r} is not a number of connections from 1")
+        raise InvalidInput(f"channels must be a whole number from 1, got {channels!r}")
     if server_name is not None and not (isinstance(server_name, str) and _HOST_NAME.fullmatch(server_name)):
-        raise InvalidInput(f"server_name={server_name!r} is not the name of a host")
+        raise InvalidInput(f"server_name must be a host name, got {server_name!r}")
     make_token = _token_maker(options.token)
     if make_token is not None and not options.token_over_plaintext:
         for address in addresses:
             if address.scheme in ("grpc", "http") and not is_loopback(address.host):
                 raise InvalidInput(
-                    f"The token would travel unencrypted to {address.url}: use grpcs:// or https://, or say "
-                    "token_over_plaintext=True where the network itself encrypts"
+                    f"The token would travel unencrypted to {address.url}: use grpcs:// or https://, or pass "
+                    "token_over_plaintext=True if the network itself encrypts"
                 )
     return Connection(
         _file("CA_FILE", options.ca_file),
@@ -68,7 +68,7 @@ def _file(variable: str, given: str | Path | None) -> Path | None:
     if not path:
         return None
     if not Path(path).is_file():
-        raise InvalidInput(f"{path} is no file: give {variable.lower()}= a file in PEM format")
+        raise InvalidInput(f"{variable.lower()} must be a PEM file, and {path} is not a file")
     return Path(path)
 
 
@@ -80,9 +80,11 @@ def _environment_headers() -> dict[str, str]:
         headers = json.loads(text)
     except (ValueError, RecursionError) as error:
         # Without its text: headers hold keys.
-        raise InvalidInput("PLANSMITH_HEADERS is not JSON: an object of names and values is expected") from error
+        raise InvalidInput(
+            "PLANSMITH_HEADERS must be a JSON object of header names and values, and is not valid JSON"
+        ) from error
     if not isinstance(headers, dict):
-        raise InvalidInput("PLANSMITH_HEADERS is not a JSON object of names and values")
+        raise InvalidInput("PLANSMITH_HEADERS must be a JSON object of header names and values")
     return headers
 
 

@@ -1,4 +1,4 @@
-"""What carries flows out: a thread that blocks, or an event loop that awaits."""
+"""What runs flows: a thread that blocks, or an event loop that awaits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["AsyncDriver", "SyncDriver"]
 
 
 class SyncDriver:
-    """Drives flows by blocking the calling thread. Threads of its own are started only for what runs at once."""
+    """Drives flows by blocking the calling thread. Starts threads only for work that runs concurrently."""
 
     def run(self, flow: Flow[Result]) -> Result:
         """Drive a flow to its end.
@@ -55,7 +55,7 @@ class SyncDriver:
             return self._together(step)
         if isinstance(step, FirstOf):
             return self._first_of(step)
-        raise TypeError(f"{step!r} is no step")
+        raise TypeError(f"{step!r} is not a step of a flow")
 
     def _together(self, step: Together) -> list[Any]:
         workers = min(step.at_once, len(step.flows))
@@ -70,7 +70,7 @@ class SyncDriver:
                     part.cancel()
 
     def _first_of(self, step: FirstOf) -> Any:
-        # Daemon threads: the loser may have the whole deadline to go, and nobody waits for it.
+        # Daemon threads: the slower request may run until its deadline, and nobody waits for it.
         first, second = _Background(self, step.first), None
         if not first.done.wait(step.after):
             second = _Background(self, step.make_second(), wakes=first.done)
@@ -97,7 +97,7 @@ class _Background:
         def work() -> None:
             try:
                 self.future.set_result(context.run(driver.run, flow))
-            except BaseException as error:  # noqa: BLE001 - carried to the thread that waits
+            except BaseException as error:  # noqa: BLE001 - passed to the waiting thread
                 self.future.set_exception(error)
             for event in (self.done, wakes):
                 if event is not None:
@@ -110,7 +110,7 @@ class AsyncDriver:
     """Drives flows on the running event loop."""
 
     async def run(self, flow: Flow[Result]) -> Result:
-        """Drive a flow to its end; cancelling the task cancels what is under way.
+        """Drive a flow to its end; cancelling the task cancels requests in flight.
 
         Raises:
             ClientError: what the flow raises.
@@ -140,7 +140,7 @@ class AsyncDriver:
             return await self._together(step)
         if isinstance(step, FirstOf):
             return await self._first_of(step)
-        raise TypeError(f"{step!r} is no step")
+        raise TypeError(f"{step!r} is not a step of a flow")
 
     async def _together(self, step: Together) -> list[Any]:
         slots = asyncio.Semaphore(step.at_once)

@@ -1,8 +1,8 @@
 """Work that talks to servers, written once for callers that block and for callers that await.
 
-A flow is a generator: it yields the steps that need the outside world and is sent what they gave, or has their error
+A flow is a generator: it yields the steps that need the outside world and is sent their results, or has their errors
 thrown into it. Everything between the steps - checks, retries, choosing a server, splitting - is plain code that
-neither knows nor cares whether a thread or an event loop drives it. The two drivers stand in
+does not depend on whether a thread or an event loop drives it. The two drivers are in
 `plansmith_client.calling.drivers`.
 """
 
@@ -22,13 +22,13 @@ __all__ = ["FirstOf", "Flow", "Pause", "Resolve", "Send", "Step", "Together"]
 
 
 class Send(NamedTuple):
-    """Send an operation through a transport; gives its answer.
+    """Send an operation through a transport; results in its answer.
 
     Attributes:
-        transport: a `Transport` or an `AsyncTransport`, as fits the driver.
+        transport: a `Transport` or an `AsyncTransport`, whichever fits the driver.
         operation: what to ask.
         deadline: when to give up.
-        headers: further headers of this call alone.
+        headers: additional headers, for this call only.
     """
 
     transport: Any
@@ -39,14 +39,14 @@ class Send(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait; gives None."""
+    """Wait; results in None."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """Look a host up; gives its addresses in the resolver's order, or none where it is not known."""
+    """Look a host up; results in its addresses in the resolver's order, empty if the name is unknown."""
 
     host: str
     port: int
@@ -54,9 +54,9 @@ class Resolve:
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Drive flows at the same time, so many at once; gives their results in order.
+    """Drive flows concurrently, at most `at_once` of them; results in their results, in order.
 
-    The first error is thrown once the others have ended; those that have not begun are dropped.
+    The first error is thrown after the others have ended; flows that have not begun are dropped.
     """
 
     flows: Sequence[Flow[Any]]
@@ -65,9 +65,9 @@ class Together:
 
 @dataclass(frozen=True, slots=True)
 class FirstOf:
-    """Drive a flow, and after some seconds without an end a second one beside it.
+    """Drive a flow and, if it has not ended after `after` seconds, a second one concurrently.
 
-    Gives the result of the one that succeeds first, and throws the first one's error where neither does.
+    Results in the result of whichever succeeds first; if neither does, the error of the first is thrown.
     """
 
     first: Flow[Any]
@@ -78,4 +78,4 @@ class FirstOf:
 Step = Send | Pause | Resolve | Together | FirstOf
 Result = TypeVar("Result")
 Flow = Generator[Step, Any, Result]
-"""Yields steps, is sent what they give, and returns a result."""
+"""Yields steps, is sent their results, and returns a result."""

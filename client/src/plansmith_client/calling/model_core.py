@@ -1,4 +1,4 @@
-"""What a model does for its caller, written once for both kinds of client: metadata, checks, splitting, fallback."""
+"""What a model does, written once for both kinds of client: metadata, checks, splitting, fallback."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelCore", "Wish"]
 
-# What another model may still answer; a wrong input is as wrong there, and a passed deadline leaves no time.
+# Errors after which the fallback may still answer: not invalid input, nor a passed deadline.
 _FALL_BACK_ON = (ServerUnavailable, ServerOverloaded, ModelNotReady, ModelNotFound, InferenceFailed)
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a caller wants besides the inputs; see `Model.infer`."""
+    """The options of one inference; see `Model.infer`."""
 
     outputs: Iterable[str] | None = None
     request_id: str = ""
@@ -65,12 +65,12 @@ class ModelCore:
         caller: asks the servers.
         name: the model's name.
         version: the version; empty for the server's choice.
-        url: the servers', for messages.
-        timeout: seconds of a call that is given none.
+        url: the URLs of the servers, for messages.
+        timeout: seconds for calls that do not set their own.
         metadata_max_age: seconds after which metadata is read again.
         hedge_after: seconds after which an unanswered request is sent to a second server; None for never.
-        parts_at_once: requests under way at once for one call that is larger than the largest batch.
-        fallback: asked where this model cannot answer.
+        parts_at_once: requests in flight for one call whose batch is larger than `max_batch_size`.
+        fallback: the model to use when this one cannot answer.
     """
 
     caller: Caller
@@ -86,7 +86,7 @@ class ModelCore:
     _read_at: float = field(default=0.0, init=False)
 
     def read_metadata(self, deadline: Deadline) -> Flow[ModelMetadata]:
-        """The metadata: what is known, or what the server tells where that is nothing or too old."""
+        """The metadata, read from the server if it is unknown or too old."""
         known = self._metadata
         if known is not None and time.monotonic() - self._read_at <= self.metadata_max_age:
             return known
@@ -95,7 +95,7 @@ class ModelCore:
         return metadata
 
     def is_ready(self, deadline: Deadline) -> Flow[bool]:
-        """Whether the model is ready; False too where it does not exist or no server can be reached."""
+        """Whether the model is ready; also False if it does not exist or no server can be reached."""
         try:
             ready = yield from self.caller.call(IsModelReady(self.name, self.version), deadline)
         except (ModelNotFound, ModelNotReady, ServerUnavailable, ServerOverloaded, DeadlineExceeded):
@@ -119,7 +119,7 @@ class ModelCore:
         return (yield from self.infer(inputs, _NOTHING_MORE, deadline))
 
     def infer(self, inputs: Mapping[str, ArrayLike], wish: Wish, deadline: Deadline) -> Flow[InferResult]:
-        """One inference; in several requests where the batch is larger than the model's largest."""
+        """One inference; in several requests if the batch is larger than `max_batch_size`."""
         try:
             return (yield from self._infer(inputs, wish, deadline))
         except _FALL_BACK_ON as error:
@@ -140,21 +140,21 @@ class ModelCore:
     ) -> Flow[list[list[ClassScore]]]:
         """The largest values of one output for each row, with their labels."""
         if isinstance(top, bool) or not isinstance(top, int) or top < 1:
-            raise InvalidInput(f"Model {self.name!r}: given top={top!r}, expected a number of classes from 1")
+            raise InvalidInput(f"Model {self.name!r}: top must be a whole number of classes from 1, got {top!r}")
         metadata = yield from self.read_metadata(deadline)
         names = [spec.name for spec in metadata.outputs]
         if output is None and len(names) != 1:
-            raise InvalidInput(f"Model {self.name!r} has several outputs: say which with output= ({', '.join(names)})")
+            raise InvalidInput(f"Model {self.name!r} has several outputs: choose one with output= ({', '.join(names)})")
         chosen = names[0] if output is None else output
         inputs = bind_inputs(metadata, positional, named)
         result = yield from self.infer(inputs, Wish(outputs=(chosen,), classes=top), deadline)
         return classes_from_result(result, chosen)
 
     def request(self, metadata: ModelMetadata, inputs: Mapping[str, ArrayLike], wish: Wish) -> Infer:
-        """The checked request, of whatever batch, all inputs in the host's memory.
+        """The checked request, of any batch size, with all inputs in host memory.
 
         Raises:
-            InvalidInput: the inputs or what is wished for do not match the metadata.
+            InvalidInput: the inputs or options do not match the metadata.
         """
         return on_host(self._checked(metadata, inputs, wish))
 
@@ -172,7 +172,7 @@ class ModelCore:
         )
 
     def stream_request(self, inputs: Mapping[str, ArrayLike], wish: Wish, deadline: Deadline) -> Flow[Infer]:
-        """The checked request of a stream, which cannot be sent in parts."""
+        """The checked request of a stream, which cannot be split."""
         metadata = yield from self.read_metadata(deadline)
         operation = self.request(metadata, inputs, wish)
         largest = metadata.max_batch_size
@@ -184,17 +184,17 @@ class ModelCore:
         return operation
 
     def noticed(self, result: InferResult) -> None:
-        """Forget the metadata where a version answered that it was not read for."""
+        """Forget the metadata if a model version answered that it does not describe."""
         known = self._metadata
         if known is not None and not self.version and known.versions and result.model_version not in known.versions:
             self._metadata = None
 
     def forget(self) -> None:
-        """Read the metadata again with the next use."""
+        """Forget the metadata, so that the next use reads it again."""
         self._metadata = None
 
     def explained(self, error: ModelNotFound | ModelNotReady, deadline: Deadline) -> Flow[ClientError]:
-        """What the repository's index tells about a model that the server did not use."""
+        """The error with what the repository's index says about a model that did not answer."""
         try:
             models = yield from self.caller.call(ListModels(), deadline)
         except ClientError:
@@ -214,7 +214,7 @@ class ModelCore:
                 return (yield from self._infer_in_parts(operation, largest, deadline))
             result: InferResult = yield from self._send(operation, deadline)
         except (InvalidInput, ModelNotFound, ModelNotReady) as error:
-            # What the server refuses although the metadata allows it: the model may have changed.
+            # The server refuses what the metadata allows: the model may have changed.
             self.forget()
             if isinstance(error, InvalidInput):
                 raise
@@ -249,7 +249,7 @@ class ModelCore:
         try:
             config = yield from self.caller.call(ReadModelConfig(self.name, self.version), deadline)
         except (ProtocolError, AccessDenied, InvalidInput, ModelNotFound):
-            # The configuration is Triton's extension, and may be kept from clients: without it the server checks.
+            # The configuration is an extension of Triton, and access may be restricted: then the server checks inputs.
             return metadata
         return metadata.with_config(config)
 
@@ -258,7 +258,7 @@ def _explanation(model: ModelCore, error: ModelNotFound | ModelNotReady, models:
     mine = [status for status in models if status.name == model.name]
     wanted = [status for status in mine if not model.version or status.version in (model.version, "")]
     if any(status.state == "READY" for status in wanted):
-        # The model is there: "not found" was its own word, "not ready" has passed.
+        # The model is ready: "not found" was part of its own message, or it has become ready since.
         return InferenceFailed(str(error)) if isinstance(error, ModelNotFound) else error
     if wanted:
         state = wanted[0].state.lower() or "not loaded"

@@ -1,4 +1,4 @@
-"""Who is told of each operation: tracing and metrics."""
+"""What observers of operations implement: tracing and metrics do."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Observer"]
 
 
 class Observer(Protocol):
-    """Watches the operations of a client, retries included in each.
+    """Watches the operations of a client; retries are part of an operation.
 
-    `plansmith_client.telemetry.Tracing` and `plansmith_client.metrics.ClientMetrics` are two.
+    `plansmith_client.telemetry.Tracing` and `plansmith_client.metrics.ClientMetrics` are observers.
     """
 
     def observe(self, operation: Operation[Any]) -> AbstractContextManager[Mapping[str, str]]:
         """A context that is entered before the operation and left after it, with its error if it failed.
 
-        Entering it gives headers to send with the operation.
+        Entering it returns headers to send with the operation.
         """
         ...

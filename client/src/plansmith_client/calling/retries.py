@@ -15,17 +15,17 @@ __all__ = ["RetryBudget", "RetryPolicy"]
 class RetryPolicy:
     """How often, and after how long, a request is sent again to a server that could not be reached.
 
-    Only outages are followed by another attempt, only within the call's deadline, and only for requests that may be
-    repeated: never a step of a sequence, a stream that has begun, or a change of the server's state. Overload is never
-    answered with another attempt. Trying the next of several servers is not counted.
+    Only outages are retried, only within the call's deadline, and only for requests that are safe to repeat: never a
+    step of a sequence, a stream that has begun, or a change of the server's state. Overload is never retried. Trying
+    the next of several servers does not count as a retry.
 
     Attributes:
-        attempts: further attempts after the first; 0 for none.
-        backoff: seconds before the first of them, doubled with each, less a random part of up to half.
-        longest_backoff: seconds that the doubling ends at.
+        attempts: retries after the first attempt; 0 for none.
+        backoff: seconds before the first retry, doubled with each, less a random part of up to half.
+        longest_backoff: the limit of the doubling, in seconds.
 
     Raises:
-        InvalidInput: a value is below 0.
+        InvalidInput: `attempts` is below 0, `backoff` is not above 0, or it is above `longest_backoff`.
 
     Example:
         ```python
@@ -39,20 +39,22 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if not is_whole(self.attempts) or self.attempts < 0 or not 0 < self.backoff <= self.longest_backoff:
-            raise InvalidInput(f"{self} is no policy: attempts from 0, 0 < backoff <= longest_backoff")
+            raise InvalidInput(
+                f"{self} is not a valid retry policy: attempts must be a whole number from 0, and "
+                "0 < backoff <= longest_backoff"
+            )
 
     def pause(self, attempt: int) -> float:
-        """Seconds before the further attempt of this number, counted from 0; random."""
+        """Seconds before the retry with this number, counted from 0; random."""
         full: float = min(self.backoff * 2.0**attempt, self.longest_backoff)
         return full * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
 
 
 class RetryBudget:
-    """Keeps retries a small part of all requests, so that an outage is not made worse by those who wait for its end.
+    """Keeps retries a small part of all requests, so that they do not make an outage worse.
 
     A retry takes one token of at most ten, an answer gives back a tenth of one (the rule of gRPC's retry throttling).
-    Threads may count at the same time: a token more or less is no matter, and a lock would be one more thing to hold
-    when a process forks.
+    Threads may count at the same time: being off by a token does no harm, and a lock could be held during a fork.
     """
 
     __slots__ = ("_tokens",)
@@ -63,13 +65,13 @@ class RetryBudget:
         self._tokens = self._FULL
 
     def take(self) -> bool:
-        """Whether another attempt may be made; it counts as made."""
+        """Whether a retry may be made; if so, it is counted."""
         if self._tokens < 1:
             return False
         self._tokens -= 1
         return True
 
     def give_back(self) -> None:
-        """An answer came."""
+        """A request was answered."""
         if self._tokens < self._FULL:
             self._tokens = min(self._FULL, self._tokens + self._GIVEN_BACK)

@@ -25,7 +25,7 @@ _LARGEST_ID = 2**63 - 1
 
 
 class SequenceCore:
-    """A sequence: its identifier, the server that keeps it, and how far it is."""
+    """A sequence: its identifier, the server that keeps its state, and whether it has started or ended."""
 
     def __init__(self, core: ModelCore, sequence_id: int | str | None, timeout: float) -> None:
         if isinstance(sequence_id, bool) or not (
@@ -33,7 +33,7 @@ class SequenceCore:
             or (isinstance(sequence_id, int) and 0 < sequence_id <= _LARGEST_ID)
             or (isinstance(sequence_id, str) and sequence_id)
         ):
-            raise InvalidInput(f"sequence_id={sequence_id!r} is neither an integer from 1 nor a string")
+            raise InvalidInput(f"sequence_id must be a whole number from 1 or a non-empty string, got {sequence_id!r}")
         Deadline(timeout)
         self.core = core
         self.id = sequence_id or secrets.randbelow(_LARGEST_ID) + 1
@@ -45,10 +45,10 @@ class SequenceCore:
     def step(
         self, positional: tuple[ArrayLike, ...], named: Mapping[str, ArrayLike], *, last: bool
     ) -> Flow[InferResult]:
-        """One step, never sent twice: after a fault nobody knows whether the server has taken it."""
+        """One step, never retried: after a failure it is unknown whether the server has taken it."""
         core, deadline = self.core, Deadline(self.timeout)
         if self.is_ended:
-            raise InvalidInput(f"Model {core.name!r}: the sequence {self.id} has ended; begin another one")
+            raise InvalidInput(f"Model {core.name!r}: the sequence {self.id} has ended; begin a new one")
         inputs = yield from core.bind(positional, named, deadline)
         metadata = yield from core.read_metadata(deadline)
         parameters = {"sequence_id": self.id, "sequence_start": not self.is_started, "sequence_end": last}
@@ -73,7 +73,7 @@ class SequenceCore:
         if self.is_started and not self.is_ended and not failed:
             warnings.warn(
                 f"Model {self.core.name!r}: the sequence {self.id} was left without end(...): the server keeps its "
-                "place until max_sequence_idle_microseconds have passed",
+                "state until max_sequence_idle_microseconds have passed",
                 ResourceWarning,
                 stacklevel=3,
             )

@@ -1,4 +1,4 @@
-"""The servers of a client: which of them to ask next, and how each of them does."""
+"""The servers of a client: which one is next, and whether each of them answers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = ["Balance", "Server", "Servers"]
 
 Balance = Literal["round_robin", "least_outstanding"]
 
-# What a name stands for may change: containers come and go.
+# The addresses of a name may change: containers come and go.
 _LOOK_UP_SECONDS = 30.0
 
 
 class Server:
-    """One server: where it is, what carries messages to it, and whether it answers."""
+    """One server: its address, its transport and its circuit breaker."""
 
     __slots__ = ("address", "breaker", "last_failure", "outstanding", "shared_memory", "transport")
 
@@ -46,15 +46,15 @@ class Server:
 
 
 class Servers:
-    """All servers of a client, which are taken to serve the same models.
+    """All servers of a client, which are assumed to serve the same models.
 
     Args:
         addresses: one or more.
         connection: how to connect to each.
         open_transport: makes what carries messages to an address.
-        balance: `"round_robin"`, or `"least_outstanding"`: the server with the fewest requests under way.
-        breaker: when a server that does not answer is left alone.
-        resolve: take each address that a host name stands for as a server of its own, and look again every 30 s.
+        balance: `"round_robin"`, or `"least_outstanding"`: the server with the fewest requests in flight.
+        breaker: when the circuit of a server that does not answer opens.
+        resolve: treat each address of a host name as a server of its own; names are looked up every 30 s.
         shared_memory: when large inputs go through shared memory; True for the default, False for never.
     """
 
@@ -87,15 +87,15 @@ class Servers:
 
     @property
     def urls(self) -> str:
-        """The servers' URLs, as the caller wrote them."""
+        """The URLs of the servers, as the caller wrote them."""
         return ", ".join(address.url for address in self._addresses)
 
     def all(self) -> tuple[Server, ...]:
-        """Every server; none before names have been looked up."""
+        """Every server; empty until names have been looked up."""
         return self._servers
 
     def look_up(self) -> Flow[None]:
-        """Look host names up where that is asked for and due."""
+        """Look host names up, if `resolve` is set and it is time."""
         now = time.monotonic()
         if not self._resolve or (self._looked_up_at is not None and now - self._looked_up_at < _LOOK_UP_SECONDS):
             return
@@ -114,7 +114,7 @@ class Servers:
         return self._resolve
 
     def choose(self, tried: Collection[Server]) -> Server | None:
-        """The server to ask next; None where all have been tried or are left alone.
+        """The server to ask next; None if all have been tried or their circuits are open.
 
         It counts as asked: `release` has to follow.
 
@@ -131,11 +131,11 @@ class Servers:
             usable = [server for server in fresh if server.breaker.is_closed]
             due = [server for server in fresh if not server.breaker.is_closed and server.breaker.wait() <= 0]
             if due:
-                # One request at a time finds out whether the server is back; the others go elsewhere meanwhile.
+                # One request at a time probes the server; meanwhile the others go to another one.
                 chosen = due[0]
                 chosen.breaker.probing()
             elif not usable and fresh and len(self._servers) > 1:
-                # All are left alone: the one that was left first may be back by now, and is better than an error.
+                # All circuits are open: the server whose cooldown ends first may be back, which beats an error.
                 chosen = min(fresh, key=lambda server: server.breaker.wait())
             elif not usable:
                 return None
@@ -155,7 +155,7 @@ class Servers:
 
     def succeeded(self, server: Server) -> None:
         """The server answered, if only with an error."""
-        # Nearly always there is nothing to forget.
+        # The common case takes no lock.
         if server.breaker.has_failures:
             with self._lock:
                 server.breaker.succeeded()
@@ -167,7 +167,7 @@ class Servers:
             server.breaker.failed()
 
     def timed_out(self, server: Server) -> None:
-        """No answer came in time: counted against the server only while another one is there to ask instead."""
+        """No answer came in time: counted as a failure only while another server could answer instead."""
         with self._lock:
             if any(other.breaker.is_closed for other in self._servers if other is not server):
                 server.breaker.failed()
@@ -183,7 +183,7 @@ class Servers:
         )
 
     def reopen(self) -> None:
-        """Forget all connections and locks: for the child of a fork, where they are the parent's."""
+        """Forget all connections and locks: after a fork they belong to the parent."""
         self._lock = threading.Lock()
         for server in self._servers:
             server.outstanding = 0
@@ -192,7 +192,7 @@ class Servers:
                 server.shared_memory.reopen()
 
     def close(self) -> tuple[Server, ...]:
-        """Take no further calls; gives the servers, whose transports the caller closes."""
+        """Refuse further calls; returns the servers, whose transports the caller closes."""
         with self._lock:
             self._closed = True
             return (*self._servers, *self._retired)
@@ -213,5 +213,5 @@ class Servers:
                 known.pop(key) if key in known else self._open(address, connection)
                 for key, (address, connection) in found.items()
             )
-            # Requests may be under way on what went: it is closed with the client.
+            # Requests may be in flight on a removed server: it is closed with the client.
             self._retired.extend(known.values())

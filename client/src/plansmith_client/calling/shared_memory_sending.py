@@ -1,4 +1,4 @@
-"""Requests whose inputs lie in shared memory: registering regions, filling them, and going back to the usual way."""
+"""Requests whose inputs lie in shared memory: registering regions, filling them, and falling back."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 __all__ = ["SharedMemory"]
 
 _EXTENSION = "system_shared_memory"
-_PARTING_SECONDS = 1.0
+_UNREGISTER_SECONDS = 1.0
 
 
 class SharedMemory:
-    """What one client shares with one server.
+    """The shared memory of one client and one server.
 
     Args:
-        transport: carries messages to the server.
+        transport: sends operations to the server.
         policy: when to use it.
     """
 
@@ -66,10 +66,10 @@ class SharedMemory:
         return self._allowed and _size(operation.inputs) >= self._policy.threshold
 
     def send(self, operation: Infer, deadline: Deadline, headers: Mapping[str, str]) -> Flow[InferResult]:
-        """Send the request with its inputs in shared memory, or in itself where that cannot be.
+        """Send the request with its inputs in shared memory, or in the message if that is not possible.
 
         Raises:
-            ClientError: as any request.
+            ClientError: as for any request.
         """
         if operation.on_device:
             placed = yield from self._placed_on_device(operation, deadline)
@@ -83,13 +83,13 @@ class SharedMemory:
         try:
             result: InferResult = yield Send(self._transport, _placed(operation, region), deadline, headers)
         except (DeadlineExceeded, ServerUnavailable):
-            # The server may still read from it: it stays as it is until the client is closed.
+            # The server may still read from the region: it is kept until the client is closed.
             raise
         except ClientError as error:
             if not _is_registration_lost(error):
                 self._pool.take_back(region)
                 raise
-            # The server has been restarted, or somebody took the registration away.
+            # The server has been restarted, or another client has unregistered the region.
             self._pool.drop(region)
             result = yield Send(self._transport, operation, deadline, headers)
             return result
@@ -97,7 +97,7 @@ class SharedMemory:
         return result
 
     def _placed_on_device(self, operation: Infer, deadline: Deadline) -> Flow[tuple[CudaRegion, Infer] | None]:
-        """The request with its inputs in a region of their GPU's memory; None where the server cannot map one."""
+        """The request with its inputs in a region of their GPU's memory; None if the server cannot map one."""
         tensors = [tensor for tensor in operation.inputs if tensor.device is not None]
         if not self._cuda_allowed or len(tensors) < len(operation.inputs):
             return None
@@ -118,7 +118,7 @@ class SharedMemory:
         except (DeadlineExceeded, ServerUnavailable):
             raise
         except (CudaError, ClientError, OSError):
-            # No CUDA here or there, or another GPU: it will not be tried again.
+            # No CUDA on one side, or another GPU: this is not tried again.
             self._cuda_allowed = False
             return None
         return region, replace(operation, inputs=tuple(placed), on_device=False)
@@ -142,7 +142,7 @@ class SharedMemory:
         try:
             result: InferResult = yield Send(self._transport, request, deadline, headers)
         except (DeadlineExceeded, ServerUnavailable):
-            # The server may still read from it: it stays as it is until the client is closed.
+            # The server may still read from the region: it is kept until the client is closed.
             raise
         except ClientError as error:
             if not _is_registration_lost(error):
@@ -154,7 +154,7 @@ class SharedMemory:
         return result
 
     def reopen(self) -> None:
-        """Forget the regions: after a fork they are the parent's."""
+        """Forget the regions: after a fork they belong to the parent."""
         self._lock = threading.Lock()
         self._pool = RegionPool(self._policy)
         # A GPU's memory does not survive a fork.
@@ -162,17 +162,17 @@ class SharedMemory:
         self._cuda_made, self._cuda_free = [], []
 
     def close(self) -> Flow[None]:
-        """Give all regions back, the server's part of them too."""
+        """Free all regions, after unregistering them from the server."""
         self._allowed = False
         for region in self._pool.drain():
             if region.is_registered:
-                # A later client sweeps what this one cannot.
+                # A later client removes what this one cannot.
                 with contextlib.suppress(ClientError):
-                    yield from self._ask(UnregisterSharedMemory(region.name), Deadline(_PARTING_SECONDS))
+                    yield from self._ask(UnregisterSharedMemory(region.name), Deadline(_UNREGISTER_SECONDS))
             region.close()
         for cuda_region in self._cuda_made:
             with contextlib.suppress(ClientError, CudaError):
-                yield from self._ask(UnregisterCudaSharedMemory(cuda_region.name), Deadline(_PARTING_SECONDS))
+                yield from self._ask(UnregisterCudaSharedMemory(cuda_region.name), Deadline(_UNREGISTER_SECONDS))
                 cuda_region.close()
 
     def _ready_region(self, operation: Infer, deadline: Deadline) -> Flow[Region | None]:
@@ -190,7 +190,7 @@ class SharedMemory:
             self._pool.drop(region)
             raise
         except ClientError:
-            # Switched off, or the server has another /dev/shm: it will not be asked again.
+            # Disabled, or the server has another /dev/shm: this is not tried again.
             self._pool.drop(region)
             self._allowed = False
             return None
@@ -238,12 +238,12 @@ class SharedMemory:
 
 
 def _is_registration_lost(error: ClientError) -> bool:
-    # In Triton's words. Others speak of shared memory too: a Python model whose own does not suffice has been run.
+    # Triton's exact message: a model that has run may also fail with an error about shared memory.
     return "unable to find shared memory region" in str(error).lower()
 
 
 def _shareable(tensors: tuple[Tensor, ...]) -> list[Tensor]:
-    # BYTES have no buffer to copy at once; tensors without elements have nothing to share.
+    # BYTES tensors have no contiguous buffer, and empty tensors have nothing to share.
     return [tensor for tensor in tensors if tensor.array.dtype != object and tensor.array.nbytes]
 
 

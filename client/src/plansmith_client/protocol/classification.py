@@ -20,7 +20,7 @@ class ClassScore:
     Attributes:
         score: the output's value for the class, as the server writes it.
         index: the class's place in the output.
-        label: its name, from the model's label file; empty where it has none.
+        label: its name, from the model's label file; empty if it has none.
 
     Example:
         ```python

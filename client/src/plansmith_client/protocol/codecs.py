@@ -34,7 +34,7 @@ _LENGTH = np.dtype("<u4")
 
 
 def binary_from_array(array: np.ndarray[Any, Any]) -> memoryview:
-    """The binary form of an array that is of a protocol dtype already; no copy where the array is contiguous.
+    """The binary form of an array that is of a protocol dtype already; no copy if the array is contiguous.
 
     Args:
         array: any shape; numeric, or of dtype object with elements `bytes`.
@@ -79,7 +79,7 @@ def array_from_binary(data: bytes | memoryview, datatype: str, shape: Sequence[i
         elements[:] = parts
         return elements.reshape(shape)
     dtype = _dtype(datatype)
-    # Before any memory is taken: the shape is the server's word.
+    # Checked before memory is allocated: the shape comes from the server.
     if len(data) != _element_count(shape) * dtype.itemsize:
         raise ProtocolError(f"{datatype} {list(shape)} is not what {len(data)} bytes hold")
     if datatype == "BOOL":
@@ -92,7 +92,7 @@ def array_from_binary(data: bytes | memoryview, datatype: str, shape: Sequence[i
 
 
 def _bytes_from_binary(data: bytes, count: int) -> list[bytes]:
-    # Each element tells where the next one starts, so this is a loop; numpy has nothing to offer here.
+    # The length of each element gives the start of the next one: a loop that numpy cannot replace.
     elements = []
     position, end = 0, len(data)
     while position < end:

@@ -1,4 +1,4 @@
-"""What a server tells about itself and its models."""
+"""The metadata of a server and of its models."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ModelStatus:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """What a model takes and gives.
+    """A model's inputs, outputs and limits.
 
     Attributes:
         name: the model's name.
@@ -59,9 +59,9 @@ class ModelMetadata:
         platform: the framework, as the server names it; may be empty.
         inputs: in the order of the model; positional arguments follow it.
         outputs: in the order of the model.
-        max_batch_size: the largest first dimension of a request; 0 where the model does not batch, None where the
-            server does not tell (the model configuration is Triton's extension of the protocol).
-        decoupled: whether the model answers a request with any number of responses: ask it with `stream`.
+        max_batch_size: the largest first dimension of a request; 0 if the model does not batch, None if
+            unknown (the model configuration is Triton's extension of the protocol).
+        decoupled: whether the model answers a request with any number of responses: use `stream`.
 
     Example:
         ```python
@@ -79,7 +79,7 @@ class ModelMetadata:
     decoupled: bool = False
 
     def with_config(self, config: ModelConfig) -> ModelMetadata:
-        """The same, with what only Triton's model configuration tells."""
+        """The same, completed from Triton's model configuration."""
         inputs = tuple(replace(spec, optional=spec.name in config.optional_inputs) for spec in self.inputs)
         return replace(self, inputs=inputs, max_batch_size=config.max_batch_size, decoupled=config.decoupled)
 
@@ -89,7 +89,7 @@ class ModelConfig:
     """What the client uses of Triton's model configuration.
 
     Attributes:
-        max_batch_size: the largest batch; 0 where the model does not batch.
+        max_batch_size: the largest batch; 0 if the model does not batch.
         optional_inputs: the names of the inputs that a request may leave out.
         decoupled: whether a request is answered with any number of responses.
     """

@@ -1,4 +1,4 @@
-"""What can be asked of a server, whatever carries it.
+"""The operations of a server, independent of the transport.
 
 An operation is a plain value; its type parameter is the type of the answer. A transport turns it into a message of its
 wire and the reply into the answer.
@@ -54,13 +54,13 @@ ParameterValue = bool | int | float | str
 
 
 class Operation(Generic[Answer_co]):
-    """Something that a server can be asked."""
+    """One request to a server, of any kind."""
 
     __slots__ = ()
 
     @property
     def repeatable(self) -> bool:
-        """Whether asking twice does no harm where the answer to the first was lost."""
+        """Whether it is safe to send the operation again if its answer was lost."""
         return True
 
 
@@ -86,7 +86,7 @@ class ListModels(Operation[tuple[ModelStatus, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class ModelOperation(Operation[Answer_co]):
-    """Something that concerns one model; an empty version leaves the choice to the server."""
+    """An operation on one model; with an empty version the server chooses."""
 
     name: str
     version: str
@@ -99,7 +99,7 @@ class IsModelReady(ModelOperation[bool]):
 
 @dataclass(frozen=True, slots=True)
 class ReadModelMetadata(ModelOperation[ModelMetadata]):
-    """The model's inputs and outputs, without what only its configuration tells."""
+    """The model's inputs and outputs, without its configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +114,15 @@ class ReadConfigDocument(ModelOperation[dict[str, Any]]):
 
 @dataclass(frozen=True, slots=True)
 class ReadStatistics(ModelOperation[tuple[ModelStatistics, ...]]):
-    """How much each version has done since it was loaded; of all models where the name is empty; an extension."""
+    """The counters of each version since it was loaded, for all models if the name is empty; an extension."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadModel(ModelOperation[bool]):
-    """Load a model, or load it anew; an extension.
+    """Load or reload a model; an extension.
 
     Attributes:
-        config: a configuration to take in place of the repository's, JSON; empty for the repository's.
+        config: a configuration, JSON, that replaces the repository's; empty for the repository's.
     """
 
     config: str = ""
@@ -135,7 +135,7 @@ class LoadModel(ModelOperation[bool]):
 
 @dataclass(frozen=True, slots=True)
 class UnloadModel(ModelOperation[bool]):
-    """Unload a model, and the models that only it uses where that is asked for; an extension."""
+    """Unload a model and, if `dependents` is set, the models that only it uses; an extension."""
 
     dependents: bool = False
 
@@ -157,7 +157,7 @@ class TraceSettings(ModelOperation[dict[str, Any]]):
 
     @property
     def repeatable(self) -> bool:
-        """Whether nothing is changed."""
+        """Whether it only reads."""
         return not self.changes
 
 
@@ -169,13 +169,13 @@ class LogSettings(Operation[dict[str, Any]]):
 
     @property
     def repeatable(self) -> bool:
-        """Whether nothing is changed."""
+        """Whether it only reads."""
         return not self.changes
 
 
 @dataclass(frozen=True, slots=True)
 class RegisterSharedMemory(Operation[bool]):
-    """Let the server map a region of system shared memory; an extension."""
+    """Ask the server to map a region of system shared memory; an extension."""
 
     name: str
     key: str
@@ -184,7 +184,7 @@ class RegisterSharedMemory(Operation[bool]):
 
 @dataclass(frozen=True, slots=True)
 class UnregisterSharedMemory(Operation[bool]):
-    """Let the server unmap a region."""
+    """Ask the server to unmap a region."""
 
     name: str
 
@@ -196,7 +196,7 @@ class ListSharedMemory(Operation[tuple[str, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class RegisterCudaSharedMemory(Operation[bool]):
-    """Let the server map a region of a GPU's memory; an extension.
+    """Ask the server to map a region of a GPU's memory; an extension.
 
     Attributes:
         handle: the bytes of CUDA's handle.
@@ -211,7 +211,7 @@ class RegisterCudaSharedMemory(Operation[bool]):
 
 @dataclass(frozen=True, slots=True)
 class UnregisterCudaSharedMemory(Operation[bool]):
-    """Let the server unmap a region of a GPU's memory."""
+    """Ask the server to unmap a region of a GPU's memory."""
 
     name: str
 
@@ -235,8 +235,8 @@ class Tensor:
     """An input that has been checked: its array is of the datatype's dtype, BYTES as `bytes` objects.
 
     Attributes:
-        place: where the server finds it instead of in the request; None for in the request.
-        device: the array on a GPU; `array` then has its shape and dtype, and not its values.
+        place: where in shared memory the server finds the values; None if they are in the request.
+        device: the array on a GPU; `array` then has its shape and dtype only.
     """
 
     name: str
@@ -254,8 +254,8 @@ class Infer(ModelOperation[InferResult]):
         outputs: the names to ask for; None for all of them.
         classes: how many of the largest values to ask for as `score:index:label`, instead of the outputs themselves;
             0 for the outputs. An extension.
-        on_device: whether an input lies on a GPU: such a request has to be placed or brought to the host before it can
-            be sent.
+        on_device: whether an input lies on a GPU: it must be placed in shared memory or copied to the
+            host before the request can be sent.
     """
 
     inputs: tuple[Tensor, ...]
@@ -267,5 +267,5 @@ class Infer(ModelOperation[InferResult]):
 
     @property
     def repeatable(self) -> bool:
-        """Whether it is no step of a sequence: those change what the server remembers."""
+        """Whether it is not a step of a sequence, which changes state in the server."""
         return not self.parameters.get("sequence_id")

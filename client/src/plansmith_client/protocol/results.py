@@ -1,4 +1,4 @@
-"""What an inference gives."""
+"""The result of an inference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["InferResult"]
 
 
 class InferResult(Mapping[str, "np.ndarray[Any, Any]"]):
-    """The outputs of one inference by name, and what the server said about them.
+    """The outputs of one inference by name, with the model, version and identifier of the answer.
 
     A mapping from output name to numpy array, in the server's order. A result with a single output also stands for its
     array wherever numpy takes one: `numpy.argmax(result, axis=1)`. Arrays own their memory and may be written to.
@@ -77,7 +77,7 @@ class InferResult(Mapping[str, "np.ndarray[Any, Any]"]):
         if len(self._outputs) != 1:
             names = ", ".join(map(repr, self._outputs)) or "none"
             raise InvalidInput(
-                f"Model {self.model_name!r} gave {len(self._outputs)} outputs, not one: take one by its name ({names})"
+                f"Model {self.model_name!r} has {len(self._outputs)} outputs, not one: select one by name ({names})"
             )
         return next(iter(self._outputs.values()))
 
@@ -86,7 +86,7 @@ class InferResult(Mapping[str, "np.ndarray[Any, Any]"]):
         if dtype is None or array.dtype == dtype:
             return array.copy() if copy else array
         if copy is False:
-            raise ValueError(f"{array.dtype} cannot become {dtype} without a copy")
+            raise ValueError(f"{array.dtype} cannot be converted to {dtype} without a copy")
         return array.astype(dtype)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""A batch larger than a model's largest: parts on the way out, one result on the way back."""
+"""Batches above `max_batch_size`: split into several requests, joined into one result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server counts of each model (Triton's statistics extension)."""
+"""The counters of each model in a server (Triton's statistics extension)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Duration:
 
     @property
     def mean(self) -> float:
-        """Seconds each; 0 where it was never done."""
+        """Mean seconds; 0 if the count is 0."""
         return self.seconds / self.count if self.count else 0.0
 
 
@@ -51,14 +51,14 @@ class BatchStatistics:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatistics:
-    """What one version of a model has done since it was loaded.
+    """The counters of one version of a model since it was loaded.
 
-    Triton counts a request after its answer has left: asked at once, it may not know the last one yet.
+    Triton counts a request after its answer has left: read immediately, the counters may lack the last one.
 
     Attributes:
         name: the model's name.
         version: the version.
-        last_inference: when the last one was, UTC; None where there was none.
+        last_inference: the time of the last inference, UTC; None if there was none.
         inferences: rows: a request with a batch of 8 counts 8.
         executions: runs of the model: fewer than inferences where batches were made.
         success: requests that succeeded, and their time in the server.

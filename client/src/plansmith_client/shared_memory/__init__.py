@@ -1,8 +1,9 @@
 """Large inputs through system shared memory instead of a socket, where client and server share a host.
 
-Used by itself: for inputs above a size, with a server at a loopback address that offers the extension. Where the server
-refuses, or turns out to be elsewhere (a container with a /dev/shm of its own), requests go the usual way and nothing
-is said. Regions are made once and used again.
+Used automatically for inputs above a size, with a server at a loopback address that offers the extension. If the
+server refuses, or has another /dev/shm (in a container), tensors travel in the request as usual. Regions are created
+once and reused. Every client of a server can read the regions that are registered with it, since any request may name
+them: pass `shared_memory=False` where the clients of a server must not see each other's inputs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Arrays that lie on a GPU, and regions of its memory that a server can map: CUDA shared memory.
 
-What another library keeps on a GPU tells so by the CUDA Array Interface
+Arrays of other libraries are recognized by the CUDA Array Interface
 (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html): torch, cupy, numba. It is copied once, from
 device to device, where client and server share a host and a GPU; otherwise to the host's memory, and on from there.
 Needs the package cuda-bindings (`pip install 'plansmith-client[cuda]'`).
@@ -49,7 +49,7 @@ class DeviceArray:
         """The number of the GPU.
 
         Raises:
-            CudaError: CUDA cannot tell.
+            CudaError: CUDA does not know the pointer.
         """
         return int(_call("cudaPointerGetAttributes", self.pointer).device)
 
@@ -66,10 +66,10 @@ class DeviceArray:
 
 
 def device_array(value: Any) -> DeviceArray | None:
-    """The array that a value keeps on a GPU; None where it keeps none there, or not contiguously.
+    """The array that a value keeps on a GPU; None if it has none there, or one that is not contiguous.
 
     Raises:
-        CudaError: the value describes itself wrongly.
+        CudaError: the value's `__cuda_array_interface__` is not valid.
     """
     try:
         described = getattr(value, "__cuda_array_interface__", None)
@@ -83,7 +83,7 @@ def device_array(value: Any) -> DeviceArray | None:
         dtype, pointer = np.dtype(described["typestr"]), int(described["data"][0])
         strides = described.get("strides")
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise CudaError(f"its __cuda_array_interface__ is not one ({error})") from error
+        raise CudaError(f"its __cuda_array_interface__ is not valid ({error})") from error
     # Without strides it is contiguous, by the interface.
     if strides is not None and tuple(strides) != _contiguous(shape, dtype):
         return None
@@ -106,7 +106,7 @@ class CudaRegion:
         device: the number of the GPU.
 
     Raises:
-        CudaError: there is not so much memory, or the device does not share any.
+        CudaError: not enough memory, or the device does not support sharing it.
     """
 
     def __init__(self, size: int, device: int) -> None:
@@ -137,7 +137,7 @@ class CudaRegion:
         _copy(self._pointer + offset, array.pointer, array.nbytes)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         _call("cudaFree", self._pointer)
 
 

@@ -1,4 +1,4 @@
-"""Names of regions that tell whose they are, so that what a killed process left can be told from what is in use.
+"""Names of regions identify their owner, so that regions of killed processes are told from regions in use.
 
 `plansmith-<boot>-<PID namespace>-<PID>-<start time>-<random>`: a process identifier is used again, one with the start
 time (of `/proc/<pid>/stat`) is not; and it means something only within its namespace, which containers have of their

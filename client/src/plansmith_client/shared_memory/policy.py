@@ -14,11 +14,11 @@ class SharedMemoryPolicy:
     """When inputs go through system shared memory.
 
     Attributes:
-        threshold: bytes of all inputs of a request from which on it is worth it.
-        limit: bytes that the regions of one client may take for each server.
+        threshold: the smallest request, in bytes of all inputs, that uses shared memory.
+        limit: the most bytes that the regions of one client may occupy for each server.
 
     Raises:
-        InvalidInput: a value is not above 0.
+        InvalidInput: `threshold` is below 1, or above `limit`.
 
     Example:
         ```python
@@ -31,4 +31,4 @@ class SharedMemoryPolicy:
 
     def __post_init__(self) -> None:
         if self.threshold < 1 or self.limit < self.threshold:
-            raise InvalidInput(f"{self} is no policy: 0 < threshold <= limit")
+            raise InvalidInput(f"{self} is not a valid policy: it must hold that 0 < threshold <= limit")

@@ -32,7 +32,7 @@ class Region:
         size: bytes.
 
     Raises:
-        OSError: there is not so much memory, or no such thing as shared memory here.
+        OSError: not enough memory, or the system has no POSIX shared memory.
     """
 
     __slots__ = ("_map", "is_registered", "name", "size")
@@ -55,7 +55,7 @@ class Region:
 
     @property
     def key(self) -> str:
-        """What the server opens."""
+        """The key that the server opens."""
         return f"/{self.name}"
 
     def write(self, array: np.ndarray[Any, Any], offset: int) -> None:
@@ -64,12 +64,12 @@ class Region:
         np.copyto(target, array)
 
     def unlink(self) -> None:
-        """Take the name away. A server that has mapped the memory keeps it; nothing is left when the process dies."""
+        """Remove the name. A server that has mapped the memory keeps it; nothing stays behind when the process dies."""
         with contextlib.suppress(OSError):
             (_FOLDER / self.name).unlink()
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self.unlink()
         # A view may still be alive in another thread: then the collector gives it back.
         with contextlib.suppress(BufferError):
@@ -86,10 +86,10 @@ class RegionPool:
         self._lock = threading.Lock()
 
     def lend(self, size: int) -> Region | None:
-        """A region of at least `size` bytes that nobody uses, None where the limit does not allow one more.
+        """A region of at least `size` bytes that is not in use; None if the limit does not allow another one.
 
         Raises:
-            OSError: the system has no more.
+            OSError: the system has no memory left for it.
         """
         with self._lock:
             fitting = [region for region in self._free if region.size >= size]
@@ -110,7 +110,7 @@ class RegionPool:
             self._free.append(region)
 
     def drop(self, region: Region) -> None:
-        """The server does not know the region, or not any more."""
+        """Discard a region that is not registered with the server, or no longer."""
         with self._lock:
             self._made.remove(region)
         region.close()
@@ -123,12 +123,12 @@ class RegionPool:
 
 
 def padded(size: int) -> int:
-    """The bytes that a tensor of `size` bytes takes with what follows it up to the next place for one."""
+    """`size` rounded up to the alignment of tensors."""
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
 def sweep_files() -> None:
-    """Remove the regions of processes that have ended: those killed between making one and registering it."""
+    """Remove the regions of processes that have ended: of clients killed between creating and registering one."""
     with contextlib.suppress(OSError):
         for path in _FOLDER.glob("plansmith-*"):
             if is_abandoned(path.name):

@@ -1,4 +1,4 @@
-"""The seam for I/O: everything above it neither knows nor imports what carries the messages."""
+"""The seam for I/O: everything above it is independent of the protocol on the wire."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Transport(Protocol):
         """Send the operation and return its answer.
 
         Raises:
-            ClientError: one of the tree in `plansmith_client.errors`, whatever happened; nothing else.
+            ClientError: one of `plansmith_client.errors` for any failure; nothing else is raised.
         """
         ...
 
     def stream(self, operation: Infer, deadline: Deadline) -> Iterator[InferResult]:
-        """Send the request and give its responses as they come; closing the iterator cancels the request.
+        """Send the request and yield its responses as they arrive; closing the iterator cancels the request.
 
         Raises:
             InvalidInput: the protocol has no streams over HTTP.
@@ -37,11 +37,11 @@ class Transport(Protocol):
         ...
 
     def reopen(self) -> None:
-        """Forget all connections without ending them: after a fork they are the parent's."""
+        """Forget all connections without ending them: after a fork they belong to the parent."""
         ...
 
     def close(self) -> None:
-        """Free what is held; further calls raise ClientClosed, and so may those that are under way."""
+        """Close all connections; later calls raise ClientClosed, and calls in flight may."""
         ...
 
 
@@ -55,7 +55,7 @@ class AsyncTransport(Protocol):
         ...
 
     def stream(self, operation: Infer, deadline: Deadline) -> AsyncIterator[InferResult]:
-        """Send the request and give its responses as they come; see `Transport.stream`."""
+        """Send the request and yield its responses as they arrive; see `Transport.stream`."""
         ...
 
     def reopen(self) -> None:
@@ -63,11 +63,11 @@ class AsyncTransport(Protocol):
         ...
 
     async def close(self) -> None:
-        """Free what is held; see `Transport.close`."""
+        """Close all connections; see `Transport.close`."""
         ...
 
 
-# Each brings its own libraries: who speaks HTTP should not wait for gRPC to load.
+# Imported on use: a client of HTTP should not wait for gRPC to load.
 
 
 def open_transport(address: Address, connection: Connection | None = None) -> Transport:

@@ -17,7 +17,7 @@ _EXAMPLES = "write it like localhost:8001 (gRPC) or http://localhost:8000 (HTTP)
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens and what it speaks there.
+    """Where a server listens, and which protocol it speaks.
 
     Attributes:
         url: as the caller wrote it, for messages.
@@ -47,23 +47,23 @@ class Address:
         """
         parts = _split(url)
         if parts.scheme not in _SCHEMES:
-            raise InvalidInput(
-                f"The URL {url!r} is of scheme {parts.scheme!r}, which plansmith does not speak: {_EXAMPLES}"
-            )
+            raise InvalidInput(f"The URL {url!r} has the unknown scheme {parts.scheme!r}: {_EXAMPLES}")
         if parts.username is not None or parts.password is not None:
             # The URL is not repeated here: messages end up in logs, passwords should not.
             raise InvalidInput("The URL carries a user name or a password: leave them out of it")
         try:
             port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
         except ValueError as error:
-            raise InvalidInput(f"The URL {url!r} has a port that is none: {_EXAMPLES}") from error
+            raise InvalidInput(
+                f"The URL {url!r} has a port that is not a number from 1 to 65535: {_EXAMPLES}"
+            ) from error
         if not parts.hostname:
-            raise InvalidInput(f"The URL {url!r} names no host: {_EXAMPLES}")
+            raise InvalidInput(f"The URL {url!r} has no host: {_EXAMPLES}")
         if not port:
-            raise InvalidInput(f"The URL {url!r} names no port: {_EXAMPLES}")
+            raise InvalidInput(f"The URL {url!r} has no port: {_EXAMPLES}")
         path = parts.path.rstrip("/")
         if parts.query or parts.fragment or (path and parts.scheme.startswith("grpc")):
-            raise InvalidInput(f"The URL {url!r} has parts after the port that it cannot have: {_EXAMPLES}")
+            raise InvalidInput(f"The URL {url!r} has a part after the port that is not allowed: {_EXAMPLES}")
         return cls(url, parts.scheme, parts.hostname, port, path)
 
 
@@ -79,8 +79,8 @@ def is_loopback(host: str) -> bool:
 
 def _split(url: object) -> SplitResult:
     if not isinstance(url, str) or not url or not url.isprintable() or " " in url:
-        raise InvalidInput(f"The URL {url!r} is none: {_EXAMPLES}")
+        raise InvalidInput(f"{url!r} is not a valid URL: {_EXAMPLES}")
     try:
         return urlsplit(url if "://" in url else f"grpc://{url}")
     except ValueError as error:
-        raise InvalidInput(f"The URL {url!r} is none: {_EXAMPLES}") from error
+        raise InvalidInput(f"{url!r} is not a valid URL: {_EXAMPLES}") from error

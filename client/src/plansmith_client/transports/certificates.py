@@ -1,4 +1,4 @@
-"""TLS over HTTP: whom to trust, and what to show."""
+"""TLS over HTTP: trusted authorities and the client's certificate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def trusting_context(connection: Connection) -> ssl.SSLContext:
     """A context that checks the server's certificate against the system's authorities, or the connection's own.
 
     Raises:
-        InvalidInput: a file cannot be read, or is no certificate or key.
+        InvalidInput: a file cannot be read, or is not a certificate or key.
     """
     try:
         context = ssl.create_default_context(cafile=connection.ca_file)

@@ -1,4 +1,4 @@
-"""How a client connects and what it shows of itself: TLS, credentials, headers, compression."""
+"""How a client connects: TLS, credentials, headers, compression."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Connection:
         ca_file: the authorities to trust, PEM; None for the system's.
         certificate_file: the client's own certificate, PEM, for mutual TLS.
         key_file: its private key, PEM.
-        server_name: the name to expect in the server's certificate, where it is not the URL's host.
+        server_name: the name to expect in the server's certificate, if it is not the URL's host.
         make_token: gives the bearer token of a call, or None.
         headers: sent with every call.
         compression: of requests; servers may compress answers with the same.
@@ -63,7 +63,7 @@ class Connection:
         return headers
 
     def read_pem(self, path: Path | None) -> bytes | None:
-        """The bytes of one of the files, None for None.
+        """The content of a file; None for None.
 
         Raises:
             InvalidInput: it cannot be read.
@@ -75,14 +75,14 @@ class Connection:
 
 
 def checked_token(token: object) -> str:
-    """The token, as it may stand in a header.
+    """The token, checked to be valid in a header.
 
     Raises:
-        InvalidInput: it may not.
+        InvalidInput: it is not.
     """
     if not isinstance(token, str) or not token or " " in token or not _HEADER_VALUE.fullmatch(token):
         # Not repeated here: messages end up in logs.
-        raise InvalidInput("The token is not a string of printable ASCII characters without spaces")
+        raise InvalidInput("The token must be a string of printable ASCII characters without spaces")
     return token
 
 
@@ -90,15 +90,15 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """The caller's headers with their names in lower case, as both protocols take them.
 
     Raises:
-        InvalidInput: a name or a value cannot be sent, or is the client's own to set.
+        InvalidInput: a name or a value cannot be sent, or is set by the client itself.
     """
     checked: dict[str, str] = {}
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise InvalidInput(f"{name!r} is not the name of a header")
         if name.lower() in _OWN_HEADERS or name.lower().startswith("grpc-"):
-            raise InvalidInput(f"The header {name!r} is the client's own to set: leave it out")
+            raise InvalidInput(f"The header {name!r} is set by the client itself: remove it")
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
-            raise InvalidInput(f"The value of the header {name!r} is not a string of printable ASCII characters")
+            raise InvalidInput(f"The value of the header {name!r} must be a string of printable ASCII characters")
         checked[name.lower()] = value
     return checked

@@ -10,7 +10,7 @@ from plansmith_client.errors import DeadlineExceeded, InvalidInput
 
 __all__ = ["Deadline"]
 
-# Three years; what is longer than sockets can count is no deadline either.
+# Three years; sockets cannot count much longer, so this means no deadline.
 _LONGEST = 1e8
 
 
@@ -28,12 +28,14 @@ class Deadline:
 
     def __init__(self, timeout: float) -> None:
         if not (type(timeout) is float and timeout > 0) and not _is_positive(timeout):
-            raise InvalidInput(f"timeout={timeout!r} is not a number of seconds above 0 (math.inf for no deadline)")
+            raise InvalidInput(
+                f"timeout must be a number of seconds above 0 (math.inf for no deadline), got {timeout!r}"
+            )
         self.timeout = float(timeout) if timeout < _LONGEST else math.inf
         self._end = time.monotonic() + self.timeout
 
     def remaining(self) -> float | None:
-        """Seconds left, None where there is no deadline.
+        """Seconds left; None without a deadline.
 
         Raises:
             DeadlineExceeded: none are left.
@@ -42,7 +44,7 @@ class Deadline:
             return None
         seconds = self._end - time.monotonic()
         if seconds <= 0:
-            raise DeadlineExceeded(f"The {self.timeout:g} s given to the call have passed.")
+            raise DeadlineExceeded(f"The timeout of {self.timeout:g} s has passed.")
         return seconds
 
 

@@ -1,7 +1,7 @@
-"""From what a server says went wrong to the errors of this package: one mapping for both wires.
+"""The failures that servers report, as errors of this package: one mapping for both protocols.
 
-gRPC's status codes are the common language; Triton turns the same codes into HTTP's (`STATUS_CODES`). Where a code
-means two things the server's words decide: a full queue arrives as UNAVAILABLE, like a server that is gone.
+gRPC's status codes are the common language; Triton turns the same codes into HTTP's (`STATUS_CODES`). If a code
+has two meanings, the server's message decides: a full queue arrives as UNAVAILABLE, like a server that is gone.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ STATUS_CODES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-"""HTTP status to the gRPC code of the same meaning; any other status is not one of the protocol."""
+"""HTTP status to the gRPC code of the same meaning; other statuses are not part of the protocol."""
 
 
 class _Rule(NamedTuple):
-    """Which error a failure is: the first rule whose conditions all hold decides."""
+    """One kind of failure; the first rule whose conditions all hold decides."""
 
     error: type[ClientError]
     sentence: str
@@ -65,7 +65,7 @@ class _Rule(NamedTuple):
     about: type[Operation[Any]] = Operation
 
 
-_HEADERS_TOO_LARGE = "the headers of the request are larger than the server takes: shorten the token or the headers"
+_HEADERS_TOO_LARGE = "the headers of the request are larger than the server accepts: shorten the token or the headers"
 
 # The phrases are Triton's own: of its schedulers, its model repository manager and its two front ends.
 _RULES = (
@@ -76,7 +76,7 @@ _RULES = (
     ),
     _Rule(
         DeadlineExceeded,
-        "the request waited longer in the server's queue than it may ({reason})",
+        "the request exceeded its time limit in the server's queue ({reason})",
         phrases=("request timeout expired",),
     ),
     _Rule(
@@ -93,7 +93,7 @@ _RULES = (
     ),
     _Rule(
         InvalidInput,
-        "the server decides by itself what it loads ({reason}); start it with explicit model control",
+        "the server does not take load and unload requests ({reason}); start it with explicit model control",
         phrases=("explicit model load / unload is not allowed",),
     ),
     _Rule(
@@ -113,7 +113,7 @@ _RULES = (
     ),
     _Rule(
         InvalidInput,
-        "the request is larger than the server, or a proxy before it, takes ({reason})",
+        "the request is larger than the server, or a proxy in front of it, accepts ({reason})",
         codes=("RESOURCE_EXHAUSTED",),
         phrases=("larger than max",),
     ),
@@ -148,9 +148,9 @@ def error_from_answer(code: str, text: str, operation: Operation[Any], url: str)
 
     Args:
         code: the name of a gRPC status code.
-        text: the server's words.
-        operation: what it was asked.
-        url: the server's, as the caller wrote it.
+        text: the server's message.
+        operation: the failed operation.
+        url: the server's URL, as the caller wrote it.
     """
     words = text.lower()
     rule = next(
@@ -200,9 +200,9 @@ def streams_need_grpc(operation: Operation[Any], url: str) -> InvalidInput:
 
 
 def malformed_answer(operation: Operation[Any], url: str, reason: object) -> ProtocolError:
-    """The error for an answer that cannot be read."""
+    """The error for an answer that is malformed or does not belong to the request."""
     subject, why = _subject(operation), _one_line(str(reason))
-    return ProtocolError(f"{subject} at {url}: the answer is not one of the Open Inference Protocol ({why})")
+    return ProtocolError(f"{subject} at {url}: the answer does not follow the Open Inference Protocol ({why})")
 
 
 def _subject(operation: Operation[Any]) -> str:

@@ -1,4 +1,4 @@
-"""How a request says that a tensor lies in shared memory (the system shared memory extension): both wires alike."""
+"""The parameters of tensors in shared memory (the system shared memory extension), for both protocols."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class GrpcAioTransport:
                 raise client_closed(self._url) from error
             raise error_from_rpc(error, operation, self._url, deadline) from error
         except (grpc.aio.UsageError, asyncio.CancelledError) as error:
-            # grpc cancels what is under way on a channel that is closed.
+            # grpc cancels calls in flight when their channel is closed.
             if self._closed and not _is_being_cancelled():
                 raise client_closed(self._url) from error
             raise
@@ -134,6 +134,6 @@ class GrpcAioTransport:
 
 def _is_being_cancelled() -> bool:
     task = asyncio.current_task()
-    # Python 3.10 cannot tell; there a cancelled task ends in ClientClosed where the client was closed as well.
+    # Unknown in Python 3.10: there a cancelled task ends in ClientClosed if the client was closed, too.
     cancelling = getattr(task, "cancelling", None)
     return bool(cancelling is not None and cancelling())

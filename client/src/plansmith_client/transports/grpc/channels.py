@@ -43,7 +43,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.keepalive_time_ms", 330_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
-    # Gateways forget connections that are silent for 350 s, and servers take no pings where no call is under way: a
+    # Gateways forget connections that are silent for 350 s, and servers refuse pings without a call in flight: a
     # connection that is idle for so long, or up to twice as long, is closed, and the next call opens another.
     ("grpc.client_idle_timeout_ms", 170_000),
     # Channels with equal options would share one connection.
@@ -139,7 +139,7 @@ def error_from_status(code: grpc.StatusCode, details: str, operation: Operation[
 
 
 def read_response(reply: Any, operation: Infer, url: str) -> InferResult | None:
-    """The result in one response of a stream; None where it only says that the stream has ended.
+    """The result in one response of a stream; None if it only marks the end of the stream.
 
     Raises:
         ClientError: the response carries an error, or cannot be read.
@@ -153,7 +153,7 @@ def read_response(reply: Any, operation: Infer, url: str) -> InferResult | None:
 
 
 def _error_in_stream(text: str, operation: Infer, url: str) -> ClientError:
-    # Words alone came, without a code.
+    # Only a message was sent, without a code.
     words = text.lower()
     code = "NOT_FOUND" if "unknown model" in words or "is not found" in words else "UNKNOWN"
     return error_from_answer("INVALID_ARGUMENT" if "unexpected" in words else code, text, operation, url)

@@ -10,7 +10,7 @@ __all__ = ["document_from_message"]
 
 
 def document_from_message(message: Any) -> dict[str, Any]:
-    """The fields by their names in the .proto file, integers as integers; message fields that are not set are left out.
+    """The fields by their names in the .proto file, integers as integers; unset message fields are omitted.
 
     protobuf's own JSON writes 64-bit integers as strings; Triton's HTTP port does not.
     """

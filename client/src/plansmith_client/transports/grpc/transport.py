@@ -95,7 +95,7 @@ class GrpcTransport:
         return answer
 
     def stream(self, operation: Infer, deadline: Deadline) -> Iterator[InferResult]:
-        """Send the request on a stream of its own and give its responses; see `Transport.stream`."""
+        """Send the request on a stream of its own and yield its responses; see `Transport.stream`."""
         request = stream_request(operation)
         metadata = call_metadata(self._connection, NO_HEADERS)
         try:
@@ -117,7 +117,7 @@ class GrpcTransport:
             responses.cancel()
 
     def reopen(self) -> None:
-        """Open channels anew; see `Transport.reopen`."""
+        """Open new channels; see `Transport.reopen`."""
         self._open()
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ class Rpc:
     Attributes:
         method: the method of the service.
         request: makes the message from the operation.
-        answer: reads the reply; raises ProtocolError, or one of Python's errors, where the reply is malformed.
+        answer: reads the reply; raises ProtocolError, or one of Python's errors, if the reply is malformed.
     """
 
     method: str
@@ -133,7 +133,7 @@ def _infer_result(reply: Any) -> InferResult:
 
 
 def stream_request(operation: Infer) -> Any:
-    """The message that opens a stream; the server is asked to say when the last response has been."""
+    """The message that opens a stream; the server is asked to mark the last response."""
     request = _infer_request(operation)
     request.parameters["triton_enable_empty_final_response"].bool_param = True
     return request
