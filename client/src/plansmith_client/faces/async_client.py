@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.calling.breaker import BreakerPolicy
@@ -131,8 +132,30 @@ class AsyncClient:
         """Seconds that a call may take in total, unless it has a timeout of its own."""
         return self._core.timeout
 
-    async def is_live(self) -> bool:
+    def with_options(self, *, timeout: float) -> Self:
+        """The same client with another default for `timeout`, on the same connections; closing one closes both.
+
+        Args:
+            timeout: seconds that a call may take in total, unless it has a timeout of its own.
+
+        Raises:
+            InvalidInput: the timeout is not valid.
+
+        Example:
+            ```python
+            patient = client.with_options(timeout=300)
+            ```
+        """
+        other = copy.copy(self)
+        other._core = self._core.with_timeout(timeout)  # noqa: SLF001 - another client
+        other._models = {}  # noqa: SLF001
+        return other
+
+    async def is_live(self, *, timeout: float | None = None) -> bool:
         """Whether a server answers; False if none can be reached within the timeout.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             AccessDenied: the server refuses to answer.
@@ -143,12 +166,16 @@ class AsyncClient:
             if not await client.is_live(): ...
             ```
         """
-        return await self._driver.run(self._core.ask_any(IsServerLive(), self._core.deadline()))
+        return await self._driver.run(self._core.caller.is_any(IsServerLive(), self._core.deadline(timeout)))
 
-    async def is_ready(self) -> bool:
+    async def is_ready(self, *, all_servers: bool = False, timeout: float | None = None) -> bool:
         """Whether a server and all its models are ready; False if none can be reached within the timeout.
 
         Triton started with `--strict-readiness=0` counts itself ready with models that are not.
+
+        Args:
+            all_servers: whether every server has to be ready, or one of them is enough.
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             AccessDenied: the server refuses to answer.
@@ -159,7 +186,9 @@ class AsyncClient:
             if await client.is_ready(): ...
             ```
         """
-        return await self._driver.run(self._core.ask_any(IsServerReady(), self._core.deadline()))
+        caller, deadline = self._core.caller, self._core.deadline(timeout)
+        ready = caller.is_every if all_servers else caller.is_any
+        return await self._driver.run(ready(IsServerReady(), deadline))
 
     async def wait_until_ready(self, *, timeout: float | None = None) -> None:
         """Wait until a server is ready, asking again and again.
@@ -180,8 +209,11 @@ class AsyncClient:
         """
         await self._driver.run(self._core.wait_until_ready(self._core.deadline(timeout)))
 
-    async def server_metadata(self) -> ServerMetadata:
+    async def server_metadata(self, *, timeout: float | None = None) -> ServerMetadata:
         """The server's name, version, and the extensions of the protocol that it speaks.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ServerUnavailable: nothing answers.
@@ -194,10 +226,13 @@ class AsyncClient:
             print((await client.server_metadata()).version)
             ```
         """
-        return await self._driver.run(self._core.server_metadata(self._core.deadline()))
+        return await self._driver.run(self._core.server_metadata(self._core.deadline(timeout)))
 
-    async def models(self) -> tuple[ModelStatus, ...]:
+    async def models(self, *, timeout: float | None = None) -> tuple[ModelStatus, ...]:
         """Every version of every model in the server's repository, loaded or not.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ServerUnavailable: nothing answers.
@@ -211,7 +246,7 @@ class AsyncClient:
                 print(model.name, model.version, model.state)
             ```
         """
-        return await self._driver.run(self._core.models(self._core.deadline()))
+        return await self._driver.run(self._core.models(self._core.deadline(timeout)))
 
     def model(self, name: str, version: str = "", *, fallback: str = "") -> AsyncModel:
         """A model of the server. Nothing is sent: whether it exists shows with its first use.
@@ -238,8 +273,11 @@ class AsyncClient:
             return known
         return self._models.setdefault((name, version, fallback), AsyncModel(self._core, core, self._driver))
 
-    async def statistics(self) -> tuple[ModelStatistics, ...]:
+    async def statistics(self, *, timeout: float | None = None) -> tuple[ModelStatistics, ...]:
         """The server's statistics of each version of each model; with several servers, those of one.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ProtocolError: the server has no such extension.
@@ -253,7 +291,7 @@ class AsyncClient:
                 print(statistics.name, statistics.inferences, statistics.compute_infer.mean)
             ```
         """
-        return await self._driver.run(self._core.statistics("", "", self._core.deadline()))
+        return await self._driver.run(self._core.statistics("", "", self._core.deadline(timeout)))
 
     async def load_model(
         self, name: str, *, config: Mapping[str, Any] | str | None = None, timeout: float | None = None
@@ -298,11 +336,12 @@ class AsyncClient:
         """
         await self._driver.run(self._core.unload(name, self._core.deadline(timeout), dependents=dependents))
 
-    async def trace_settings(self, model: str = "", **changes: Any) -> dict[str, Any]:
+    async def trace_settings(self, model: str = "", *, timeout: float | None = None, **changes: Any) -> dict[str, Any]:
         """Change trace settings and give all of them, each a list of strings.
 
         Args:
             model: the model whose settings are changed; empty for the server's own.
+            timeout: seconds that the call may take in total; the client's by default.
             changes: new values; None goes back to the default.
 
         Raises:
@@ -313,12 +352,13 @@ class AsyncClient:
             (await client.trace_settings())["trace_rate"]
             ```
         """
-        return await self._driver.run(self._core.trace_settings(model, changes, self._core.deadline()))
+        return await self._driver.run(self._core.trace_settings(model, changes, self._core.deadline(timeout)))
 
-    async def log_settings(self, **changes: bool | int | str) -> dict[str, Any]:
+    async def log_settings(self, *, timeout: float | None = None, **changes: bool | int | str) -> dict[str, Any]:
         """Change the server's log settings and give all of them.
 
         Args:
+            timeout: seconds that the call may take in total; the client's by default.
             changes: new values, such as `log_verbose_level=1`.
 
         Raises:
@@ -329,7 +369,7 @@ class AsyncClient:
             await client.log_settings(log_verbose_level=0)
             ```
         """
-        return await self._driver.run(self._core.log_settings(changes, self._core.deadline()))
+        return await self._driver.run(self._core.log_settings(changes, self._core.deadline(timeout)))
 
     async def close(self) -> None:
         """End the connections and give shared memory back; may be called again.

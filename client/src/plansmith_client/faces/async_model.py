@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.calling.model_core import Wish
+from plansmith_client.calling.model_core import InferOptions
 from plansmith_client.faces.async_sequences import AsyncModelSequence
 from plansmith_client.faces.async_streaming import responses
 from plansmith_client.faces.batched import AsyncBatchedModel
+from plansmith_client.inputs.validation import output_names
 from plansmith_client.mapping.batches import MapOptions
 from plansmith_client.mapping.runs import AsyncMapRun
 from plansmith_client.transports.deadlines import Deadline
@@ -78,8 +79,11 @@ class AsyncModel:
         """
         return self._driver.run(self._core.read_metadata(self._deadline()))
 
-    async def is_ready(self) -> bool:
+    async def is_ready(self, *, timeout: float | None = None) -> bool:
         """Whether the model is ready; also False if it does not exist or no server can be reached in time.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             AccessDenied: the server refuses to answer.
@@ -90,10 +94,35 @@ class AsyncModel:
             if await client.model("digits").is_ready(): ...
             ```
         """
-        return await self._driver.run(self._core.is_ready(self._deadline()))
+        return await self._driver.run(self._core.is_ready(self._deadline(timeout)))
 
-    async def __call__(self, *positional: ArrayLike, **named: ArrayLike) -> InferResult:
+    async def wait_until_ready(self, *, timeout: float | None = None) -> None:
+        """Wait until the model is ready, asking again and again.
+
+        Args:
+            timeout: seconds; the client's by default.
+
+        Raises:
+            DeadlineExceeded: it was not ready before the timeout.
+            AccessDenied: the server refuses to answer.
+            ProtocolError: what answers is not an inference server.
+
+        Example:
+            ```python
+            await client.model("digits").wait_until_ready(timeout=60)
+            ```
+        """
+        await self._driver.run(self._core.wait_until_ready(self._deadline(timeout)))
+
+    async def __call__(
+        self, /, *positional: ArrayLike, timeout: float | None = None, **named: ArrayLike
+    ) -> InferResult:
         """Run the model once: `infer` with the inputs by position, by name, or both.
+
+        Args:
+            positional: inputs by position.
+            timeout: seconds that the call may take in total; the client's by default.
+            named: inputs by name. Pass an input that is itself called `timeout` by position.
 
         Raises:
             InvalidInput: the inputs do not match the metadata; nothing was sent.
@@ -104,7 +133,7 @@ class AsyncModel:
             (await client.model("digits")(images)).array
             ```
         """
-        return await self._driver.run(self._core.call(positional, named, self._deadline()))
+        return await self._driver.run(self._core.call(positional, named, self._deadline(timeout)))
 
     async def infer(
         self,
@@ -147,11 +176,12 @@ class AsyncModel:
             await client.model("add").infer({"a": a, "b": b}, outputs=["sum"], timeout=0.5)
             ```
         """
-        wish = Wish(outputs, request_id, parameters)
-        return await self._driver.run(self._core.infer(inputs, wish, self._deadline(timeout)))
+        options = InferOptions(outputs, request_id, parameters)
+        return await self._driver.run(self._core.infer(inputs, options, self._deadline(timeout)))
 
     async def classify(
         self,
+        /,
         *positional: ArrayLike,
         top: int = 1,
         output: str | None = None,
@@ -215,8 +245,8 @@ class AsyncModel:
                 print(result["value"])
             ```
         """
-        wish = Wish(outputs, request_id, parameters)
-        return responses(self._core, self._driver, inputs, wish, self._deadline(timeout))
+        options = InferOptions(outputs, request_id, parameters)
+        return responses(self._core, self._driver, inputs, options, self._deadline(timeout))
 
     def sequence(self, sequence_id: int | str | None = None, *, timeout: float | None = None) -> AsyncModelSequence:
         """A sequence of requests to a stateful model, as a context manager.
@@ -285,7 +315,7 @@ class AsyncModel:
             concurrency,
             ordered,
             progress,
-            None if outputs is None else tuple(outputs),
+            output_names(outputs),
             self._timeout(timeout),
             skip,
         )
@@ -318,8 +348,11 @@ class AsyncModel:
             timeout=self._timeout(timeout),
         )
 
-    async def config(self) -> dict[str, Any]:
+    async def config(self, *, timeout: float | None = None) -> dict[str, Any]:
         """The model's whole configuration, by the names of Triton's `model_config.proto`.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ProtocolError: the server has no such extension.
@@ -330,10 +363,13 @@ class AsyncModel:
             (await client.model("digits").config())["dynamic_batching"]
             ```
         """
-        return await self._driver.run(self._client.config(self._core, self._deadline()))
+        return await self._driver.run(self._client.config(self._core, self._deadline(timeout)))
 
-    async def statistics(self) -> tuple[ModelStatistics, ...]:
+    async def statistics(self, *, timeout: float | None = None) -> tuple[ModelStatistics, ...]:
         """The server's statistics of each version of the model.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ProtocolError: the server has no such extension.
@@ -344,7 +380,7 @@ class AsyncModel:
             (await client.model("digits").statistics())[0].queue.mean  # seconds
             ```
         """
-        return await self._driver.run(self._client.statistics(self.name, self.version, self._deadline()))
+        return await self._driver.run(self._client.statistics(self.name, self.version, self._deadline(timeout)))
 
     def __repr__(self) -> str:
         version = f", version {self.version}" if self.version else ""

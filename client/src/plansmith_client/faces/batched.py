@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plansmith_client.calling.model_core import ModelCore, Wish
+from plansmith_client.calling.model_core import InferOptions, ModelCore
 from plansmith_client.errors import ClientError, InferenceFailed, InvalidInput
+from plansmith_client.inputs.validation import has_free_rows, is_whole
 from plansmith_client.protocol.results import InferResult
 from plansmith_client.transports.deadlines import Deadline
 
@@ -65,7 +66,7 @@ class _Groups:
     def __init__(self, core: ModelCore, max_delay: float, max_batch_size: int | None, timeout: float) -> None:
         if not isinstance(max_delay, (int, float)) or isinstance(max_delay, bool) or max_delay < 0:
             raise InvalidInput(f"max_delay={max_delay!r} is not a number of seconds from 0")
-        if max_batch_size is not None and (not isinstance(max_batch_size, int) or max_batch_size < 1):
+        if max_batch_size is not None and (not is_whole(max_batch_size) or max_batch_size < 1):
             raise InvalidInput(f"max_batch_size={max_batch_size!r} is not a number of rows from 1")
         Deadline(timeout)
         self.core = core
@@ -84,14 +85,19 @@ class _Groups:
         self, positional: tuple[ArrayLike, ...], named: Mapping[str, ArrayLike], deadline: Deadline
     ) -> Flow[tuple[Infer, int]]:
         """The request of a call, and the largest batch."""
-        metadata: ModelMetadata = yield from self.core.read_metadata(deadline)
-        if not metadata.max_batch_size:
+        metadata: ModelMetadata = yield from self.core.describe(deadline)
+        largest = metadata.max_batch_size or (self._most if has_free_rows(metadata) else None)
+        if not largest:
             raise InvalidInput(
-                f"Model {self.core.name!r} does not batch (no max_batch_size): call it without batched()"
+                f"Model {self.core.name!r} does not batch: call it without batched()"
+                if not has_free_rows(metadata)
+                else f"Model {self.core.name!r}: the server names no largest batch: pass batched(max_batch_size=)"
             )
         inputs = yield from self.core.bind(positional, named, deadline)
-        most = min(metadata.max_batch_size, self._most or metadata.max_batch_size)
-        return self.core.request(metadata, inputs, Wish()), most
+        if not inputs:
+            raise InvalidInput(f"Model {self.core.name!r}: batched() needs at least one input with rows")
+        most = min(largest, self._most or largest)
+        return self.core.request(metadata, inputs, InferOptions()), most
 
     def join(self, entry: _Entry, most: int, full: Any) -> _Group | None:
         """Put an entry into the group that it fits; returns the group to its first caller, who has to send it."""
@@ -121,7 +127,7 @@ class _Groups:
     def send(self, entries: list[_Entry], deadline: Deadline) -> Flow[None]:
         """Send the entries as one batch, and give each its part of the result."""
         try:
-            whole = yield from self.core.caller.call(_joined(entries), deadline)
+            whole = yield from self.core.ask(_joined(entries), deadline)
             first = 0
             for entry in entries:
                 entry.outcome = _part(whole, first, first + entry.rows)

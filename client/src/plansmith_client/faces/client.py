@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.calling.breaker import BreakerPolicy
@@ -133,8 +134,30 @@ class Client:
         """Seconds that a call may take in total, unless it has a timeout of its own."""
         return self._core.timeout
 
-    def is_live(self) -> bool:
+    def with_options(self, *, timeout: float) -> Self:
+        """The same client with another default for `timeout`, on the same connections; closing one closes both.
+
+        Args:
+            timeout: seconds that a call may take in total, unless it has a timeout of its own.
+
+        Raises:
+            InvalidInput: the timeout is not valid.
+
+        Example:
+            ```python
+            patient = client.with_options(timeout=300)
+            ```
+        """
+        other = copy.copy(self)
+        other._core = self._core.with_timeout(timeout)  # noqa: SLF001 - another client
+        other._models = {}  # noqa: SLF001
+        return other
+
+    def is_live(self, *, timeout: float | None = None) -> bool:
         """Whether a server answers; False if none can be reached within the timeout.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             AccessDenied: the server refuses to answer.
@@ -145,12 +168,16 @@ class Client:
             if not client.is_live(): ...
             ```
         """
-        return self._driver.run(self._core.ask_any(IsServerLive(), self._core.deadline()))
+        return self._driver.run(self._core.caller.is_any(IsServerLive(), self._core.deadline(timeout)))
 
-    def is_ready(self) -> bool:
+    def is_ready(self, *, all_servers: bool = False, timeout: float | None = None) -> bool:
         """Whether a server and all its models are ready; False if none can be reached within the timeout.
 
         Triton started with `--strict-readiness=0` counts itself ready with models that are not.
+
+        Args:
+            all_servers: whether every server has to be ready, or one of them is enough.
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             AccessDenied: the server refuses to answer.
@@ -161,7 +188,9 @@ class Client:
             if client.is_ready(): ...
             ```
         """
-        return self._driver.run(self._core.ask_any(IsServerReady(), self._core.deadline()))
+        caller, deadline = self._core.caller, self._core.deadline(timeout)
+        ready = caller.is_every if all_servers else caller.is_any
+        return self._driver.run(ready(IsServerReady(), deadline))
 
     def wait_until_ready(self, *, timeout: float | None = None) -> None:
         """Wait until a server is ready, asking again and again.
@@ -182,8 +211,11 @@ class Client:
         """
         self._driver.run(self._core.wait_until_ready(self._core.deadline(timeout)))
 
-    def server_metadata(self) -> ServerMetadata:
+    def server_metadata(self, *, timeout: float | None = None) -> ServerMetadata:
         """The server's name, version, and the extensions of the protocol that it speaks.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ServerUnavailable: nothing answers.
@@ -196,10 +228,13 @@ class Client:
             print(client.server_metadata().version)
             ```
         """
-        return self._driver.run(self._core.server_metadata(self._core.deadline()))
+        return self._driver.run(self._core.server_metadata(self._core.deadline(timeout)))
 
-    def models(self) -> tuple[ModelStatus, ...]:
+    def models(self, *, timeout: float | None = None) -> tuple[ModelStatus, ...]:
         """Every version of every model in the server's repository, loaded or not.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ServerUnavailable: nothing answers.
@@ -213,7 +248,7 @@ class Client:
                 print(model.name, model.version, model.state)
             ```
         """
-        return self._driver.run(self._core.models(self._core.deadline()))
+        return self._driver.run(self._core.models(self._core.deadline(timeout)))
 
     def model(self, name: str, version: str = "", *, fallback: str = "") -> Model:
         """A model of the server. Nothing is sent: whether it exists shows with its first use.
@@ -240,8 +275,11 @@ class Client:
             return known
         return self._models.setdefault((name, version, fallback), Model(self._core, core, self._driver))
 
-    def statistics(self) -> tuple[ModelStatistics, ...]:
+    def statistics(self, *, timeout: float | None = None) -> tuple[ModelStatistics, ...]:
         """The server's statistics of each version of each model; with several servers, those of one.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ProtocolError: the server has no such extension.
@@ -255,7 +293,7 @@ class Client:
                 print(statistics.name, statistics.inferences, statistics.compute_infer.mean)
             ```
         """
-        return self._driver.run(self._core.statistics("", "", self._core.deadline()))
+        return self._driver.run(self._core.statistics("", "", self._core.deadline(timeout)))
 
     def load_model(
         self, name: str, *, config: Mapping[str, Any] | str | None = None, timeout: float | None = None
@@ -300,11 +338,12 @@ class Client:
         """
         self._driver.run(self._core.unload(name, self._core.deadline(timeout), dependents=dependents))
 
-    def trace_settings(self, model: str = "", **changes: Any) -> dict[str, Any]:
+    def trace_settings(self, model: str = "", *, timeout: float | None = None, **changes: Any) -> dict[str, Any]:
         """Change trace settings and give all of them, each a list of strings.
 
         Args:
             model: the model whose settings are changed; empty for the server's own.
+            timeout: seconds that the call may take in total; the client's by default.
             changes: new values; None goes back to the default.
 
         Raises:
@@ -315,12 +354,13 @@ class Client:
             client.trace_settings()["trace_rate"]
             ```
         """
-        return self._driver.run(self._core.trace_settings(model, changes, self._core.deadline()))
+        return self._driver.run(self._core.trace_settings(model, changes, self._core.deadline(timeout)))
 
-    def log_settings(self, **changes: bool | int | str) -> dict[str, Any]:
+    def log_settings(self, *, timeout: float | None = None, **changes: bool | int | str) -> dict[str, Any]:
         """Change the server's log settings and give all of them.
 
         Args:
+            timeout: seconds that the call may take in total; the client's by default.
             changes: new values, such as `log_verbose_level=1`.
 
         Raises:
@@ -331,7 +371,7 @@ class Client:
             client.log_settings(log_verbose_level=0)
             ```
         """
-        return self._driver.run(self._core.log_settings(changes, self._core.deadline()))
+        return self._driver.run(self._core.log_settings(changes, self._core.deadline(timeout)))
 
     def close(self) -> None:
         """End the connections and give shared memory back; may be called again.

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.calling.model_core import Wish
+from plansmith_client.calling.model_core import InferOptions
 from plansmith_client.faces.batched import BatchedModel
 from plansmith_client.faces.sequences import ModelSequence
 from plansmith_client.faces.streaming import responses
+from plansmith_client.inputs.validation import output_names
 from plansmith_client.mapping.batches import MapOptions
 from plansmith_client.mapping.runs import MapRun
 from plansmith_client.transports.deadlines import Deadline
@@ -79,8 +80,11 @@ class Model:
         """
         return self._driver.run(self._core.read_metadata(self._deadline()))
 
-    def is_ready(self) -> bool:
+    def is_ready(self, *, timeout: float | None = None) -> bool:
         """Whether the model is ready; also False if it does not exist or no server can be reached in time.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             AccessDenied: the server refuses to answer.
@@ -91,10 +95,33 @@ class Model:
             if client.model("digits").is_ready(): ...
             ```
         """
-        return self._driver.run(self._core.is_ready(self._deadline()))
+        return self._driver.run(self._core.is_ready(self._deadline(timeout)))
 
-    def __call__(self, *positional: ArrayLike, **named: ArrayLike) -> InferResult:
+    def wait_until_ready(self, *, timeout: float | None = None) -> None:
+        """Wait until the model is ready, asking again and again.
+
+        Args:
+            timeout: seconds; the client's by default.
+
+        Raises:
+            DeadlineExceeded: it was not ready before the timeout.
+            AccessDenied: the server refuses to answer.
+            ProtocolError: what answers is not an inference server.
+
+        Example:
+            ```python
+            client.model("digits").wait_until_ready(timeout=60)
+            ```
+        """
+        self._driver.run(self._core.wait_until_ready(self._deadline(timeout)))
+
+    def __call__(self, /, *positional: ArrayLike, timeout: float | None = None, **named: ArrayLike) -> InferResult:
         """Run the model once: `infer` with the inputs by position, by name, or both.
+
+        Args:
+            positional: inputs by position.
+            timeout: seconds that the call may take in total; the client's by default.
+            named: inputs by name. Pass an input that is itself called `timeout` by position.
 
         Raises:
             InvalidInput: the inputs do not match the metadata; nothing was sent.
@@ -105,7 +132,7 @@ class Model:
             client.model("digits")(images).array
             ```
         """
-        return self._driver.run(self._core.call(positional, named, self._deadline()))
+        return self._driver.run(self._core.call(positional, named, self._deadline(timeout)))
 
     def infer(
         self,
@@ -148,11 +175,12 @@ class Model:
             client.model("add").infer({"a": a, "b": b}, outputs=["sum"], timeout=0.5)
             ```
         """
-        wish = Wish(outputs, request_id, parameters)
-        return self._driver.run(self._core.infer(inputs, wish, self._deadline(timeout)))
+        options = InferOptions(outputs, request_id, parameters)
+        return self._driver.run(self._core.infer(inputs, options, self._deadline(timeout)))
 
     def classify(
         self,
+        /,
         *positional: ArrayLike,
         top: int = 1,
         output: str | None = None,
@@ -216,8 +244,8 @@ class Model:
                 print(result["value"])
             ```
         """
-        wish = Wish(outputs, request_id, parameters)
-        return responses(self._core, self._driver, inputs, wish, self._deadline(timeout))
+        options = InferOptions(outputs, request_id, parameters)
+        return responses(self._core, self._driver, inputs, options, self._deadline(timeout))
 
     def sequence(self, sequence_id: int | str | None = None, *, timeout: float | None = None) -> ModelSequence:
         """A sequence of requests to a stateful model, as a context manager.
@@ -286,7 +314,7 @@ class Model:
             concurrency,
             ordered,
             progress,
-            None if outputs is None else tuple(outputs),
+            output_names(outputs),
             self._timeout(timeout),
             skip,
         )
@@ -319,8 +347,11 @@ class Model:
             timeout=self._timeout(timeout),
         )
 
-    def config(self) -> dict[str, Any]:
+    def config(self, *, timeout: float | None = None) -> dict[str, Any]:
         """The model's whole configuration, by the names of Triton's `model_config.proto`.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ProtocolError: the server has no such extension.
@@ -331,10 +362,13 @@ class Model:
             client.model("digits").config()["dynamic_batching"]
             ```
         """
-        return self._driver.run(self._client.config(self._core, self._deadline()))
+        return self._driver.run(self._client.config(self._core, self._deadline(timeout)))
 
-    def statistics(self) -> tuple[ModelStatistics, ...]:
+    def statistics(self, *, timeout: float | None = None) -> tuple[ModelStatistics, ...]:
         """The server's statistics of each version of the model.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ProtocolError: the server has no such extension.
@@ -345,7 +379,7 @@ class Model:
             client.model("digits").statistics()[0].queue.mean  # seconds
             ```
         """
-        return self._driver.run(self._client.statistics(self.name, self.version, self._deadline()))
+        return self._driver.run(self._client.statistics(self.name, self.version, self._deadline(timeout)))
 
     def __repr__(self) -> str:
         version = f", version {self.version}" if self.version else ""

@@ -100,8 +100,10 @@ def items_of(piece: Piece, *, batches: bool) -> Iterator[MappedItem]:
         yield MappedItem(index, dict(zip(names, values, strict=True)))
 
 
-def join_pieces(pieces: list[Piece]) -> InferResult:
+def join_pieces(pieces: list[Piece], *, batches: bool) -> InferResult:
     """One result of all items in the order of their indices.
+
+    Items that are whole requests are joined by the rows that came back.
 
     Raises:
         ClientError: the error of the first item that failed.
@@ -113,4 +115,8 @@ def join_pieces(pieces: list[Piece]) -> InferResult:
     results = [piece.outcome for piece in pieces if not isinstance(piece.outcome, ClientError)]
     if not results:
         raise InvalidInput("Nothing was mapped: there were no items")
-    return join_results(results, [len(piece.indices) for piece in pieces])
+    if batches:
+        return join_results(results, [len(piece.indices) for piece in pieces])
+    return join_results(
+        results, [next((len(array) for array in result.values() if array.ndim), 1) for result in results]
+    )

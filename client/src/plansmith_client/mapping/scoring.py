@@ -79,7 +79,7 @@ def _are_rows(request: Infer, indices: tuple[int, ...] | range) -> bool:
 def _patiently(core: ModelCore, request: Infer, deadline: Deadline, pace: Pace) -> Flow[InferResult]:
     for attempt in itertools.count():
         try:
-            result: InferResult = yield from core.caller.call(request, deadline)
+            result: InferResult = yield from core.ask(request, deadline)
         except ServerOverloaded:  # noqa: PERF203 - what the loop is for
             pace.slower()
             pause, remaining = _BACKOFF.pause(min(attempt, 16)), deadline.remaining()

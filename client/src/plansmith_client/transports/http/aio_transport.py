@@ -92,7 +92,12 @@ class HttpAioTransport:
         request = prepare_request(operation, self._connection, headers, binary=binary)
         return answer_from_response(await self._send(request, operation, deadline), operation, self._url)
 
-    async def stream(self, operation: Infer, deadline: Deadline) -> AsyncIterator[InferResult]:  # noqa: ARG002
+    async def stream(
+        self,
+        operation: Infer,
+        deadline: Deadline,  # noqa: ARG002
+        headers: Mapping[str, str] = NO_HEADERS,  # noqa: ARG002
+    ) -> AsyncIterator[InferResult]:
         """Refused: the protocol streams over gRPC only; see `Transport.stream`."""
         raise streams_need_grpc(operation, self._url)
         yield  # makes this a generator, as the seam has it

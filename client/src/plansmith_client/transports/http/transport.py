@@ -72,7 +72,12 @@ class HttpTransport:
         request = prepare_request(operation, self._connection, headers, binary=binary)
         return answer_from_response(self._send(request, operation, deadline), operation, self._url)
 
-    def stream(self, operation: Infer, deadline: Deadline) -> Iterator[InferResult]:  # noqa: ARG002
+    def stream(
+        self,
+        operation: Infer,
+        deadline: Deadline,  # noqa: ARG002
+        headers: Mapping[str, str] = NO_HEADERS,  # noqa: ARG002
+    ) -> Iterator[InferResult]:
         """Refused: the protocol streams over gRPC only; see `Transport.stream`."""
         raise streams_need_grpc(operation, self._url)
         yield  # makes this a generator, as the seam has it
