@@ -51,7 +51,7 @@ SENTENCES = (
     are not used.
 """,
     ),
-    ("forms, or the URL is HTTP and aiohttp is not installed.", "forms."),
+    ("not valid, or the URL is HTTP and aiohttp is not installed.", "not valid."),
     ("The client for an event loop.", "The client for code that blocks."),
     (", for an event loop.", "."),
     ("await it with arrays.", "call it with arrays."),
@@ -61,11 +61,11 @@ SENTENCES = (
     (
         """\
         Closing the iterator with `aclose()` cancels the request. Streams go over gRPC only; each call has a stream of
-        its own, so that any number can be under way at once.
+        its own, so that any number can be in flight at once.
 """,
         """\
         Closing the iterator, or leaving the loop and dropping it, cancels the request. Streams go over gRPC only; each
-        call has a stream of its own, so that any number can be under way at once.
+        call has a stream of its own, so that any number can be in flight at once.
 """,
     ),
     (
@@ -121,7 +121,7 @@ def blocking(source: str, name: str, target: Path) -> str:
     for pattern, replacement in RULES:
         source = pattern.sub(replacement, source)
     source = f"# Written by client/unasync.py from {name}: edit that file, and run `make unasync`.\n{source}"
-    # Sorted anew and without what only the asynchronous module imports.
+    # Sorted again, and without what only the asynchronous module imports.
     source = _ruff(source, target, "check", "--select", "F401,I001", "--fix", "--quiet")
     return _ruff(source, target, "format", "--quiet")
 

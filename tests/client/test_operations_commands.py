@@ -172,9 +172,9 @@ def test_pixels_are_scaled_shifted_and_divided_for_each_channel(picture):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("every_type", "--input", "uint8=broken.png"), "not a whole picture"),
+        (("every_type", "--input", "uint8=broken.png"), "not a complete image"),
         (("every_type", "--input", "uint8=truncated.png"), "cannot be read"),
-        (("every_type", "--input", "uint8=bomb.bmp"), "not a whole picture"),
+        (("every_type", "--input", "uint8=bomb.bmp"), "not a complete image"),
         (("every_type", "--input", "fp32=words.txt"), "expected BYTES"),
         (("every_type", "--input", "string=empty.txt"), "has no lines"),
         (("every_type", "--input", "nope=words.txt"), "that the model does not have"),
@@ -229,7 +229,7 @@ def test_pillow_would_hand_postscript_to_ghostscript(ghostscript, tmp_path):
 def test_postscript_called_a_picture_is_refused_and_not_run(ghostscript, tmp_path, suffix):
     path = tmp_path / f"picture{suffix}"
     path.write_bytes(POSTSCRIPT)
-    with pytest.raises(InvalidInput, match=r"not a whole picture of a known format: save it as one of BMP, .*PNG"):
+    with pytest.raises(InvalidInput, match=r"not a complete image in a known format: save it as one of BMP, .*PNG"):
         array_from_image(path, TensorSpec("image", "FP32", (-1, 3, 6, 4)), ImagePreparation())
     assert not ghostscript.exists()
 
@@ -247,7 +247,7 @@ def test_the_command_refuses_postscript_in_one_sentence(server, ghostscript, tmp
         cwd=tmp_path,
     )
     assert done.returncode == 2
-    assert "not a whole picture of a known format" in done.stderr
+    assert "not a complete image in a known format" in done.stderr
     assert "Traceback" not in done.stderr
     assert not ghostscript.exists()
 

@@ -1,11 +1,11 @@
-"""The `plansmith` command: joins the sub-commands that the installed distributions bring.
+"""The `plansmith` command: joins the sub-commands that the installed distributions provide.
 
 A sub-command is an entry point of the group `plansmith.commands`: a function with typer's annotations, or a
 `typer.Typer` with sub-commands of its own. Only the one that is called is imported, so that `plansmith infer` never
 pays for onnxruntime or a server.
 
-A failure that a user can act on is an exception with an integer attribute `exit_code`; it is shown as one sentence.
-Exit codes: 0 done, 1 the work failed, 2 the command line or the input was wrong, 3 a check was not met, 130 Ctrl-C.
+A failure that a user can act on is an exception with an integer attribute `exit_code`, and is shown as one sentence.
+Exit codes: 0 done, 1 the work failed, 2 the command line or the input was wrong, 3 a check failed, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EXIT_USAGE = 2
 
 
 class KnownCommand(NamedTuple):
-    """A sub-command of plansmith itself: the distribution that brings it, and its line in `plansmith --help`."""
+    """A sub-command of plansmith itself: the distribution that provides it, and its line in `plansmith --help`."""
 
     distribution: str
     summary: str
@@ -39,7 +39,7 @@ KNOWN_COMMANDS = {
     "check": KnownCommand("plansmith-build", "Find out what each engine says to an ONNX file."),
     "inspect": KnownCommand("plansmith-build", "Show what a model repository holds."),
     "verify": KnownCommand("plansmith-build", "Check the files and configurations of a model repository."),
-    "rollback": KnownCommand("plansmith-build", "Publish an old version of a model anew."),
+    "rollback": KnownCommand("plansmith-build", "Publish an old version of a model again."),
     "prune": KnownCommand("plansmith-build", "Remove old versions of a model."),
     "export": KnownCommand("plansmith-build", "Write a PyTorch, scikit-learn or Keras model as ONNX, and check it."),
     "serve": KnownCommand("plansmith-server", "Serve a model repository with Triton."),
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _command(called=words[0] if words else "")(args=words, prog_name="plansmith")
     except BrokenPipeError:
-        # The reader of a pipe left (`plansmith models | head`): Python must not report that a second time at exit.
+        # The reader of the pipe has gone (`plansmith models | head`): keep Python from reporting that again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
     except Exception as error:
@@ -142,13 +142,13 @@ def _add(application: typer.Typer, name: str, target: Any) -> None:
     if isinstance(target, typer.Typer):
         application.add_typer(target, name=name)
     else:
-        # A placeholder accepts any words: it is about to say why it cannot use them.
+        # A placeholder accepts any arguments: all it does is say which distribution to install.
         anything = {"allow_extra_args": True, "ignore_unknown_options": True} if target.__name__ == "refuse" else {}
         application.command(name, context_settings=anything)(target)
 
 
 def _placeholder(name: str) -> Callable[..., None]:
-    """What stands for a sub-command that is only listed, or whose distribution is not installed."""
+    """Stands in for a sub-command that is only listed, or whose distribution is not installed."""
     known = KNOWN_COMMANDS.get(name)
 
     def refuse(ctx: typer.Context) -> None:
@@ -158,7 +158,7 @@ def _placeholder(name: str) -> Callable[..., None]:
     import typer  # noqa: PLC0415
 
     refuse.__annotations__["ctx"] = typer.Context
-    refuse.__doc__ = known.summary if known else f"Brought by another distribution: plansmith {name} --help."
+    refuse.__doc__ = known.summary if known else f"Provided by another distribution: plansmith {name} --help."
     return refuse
 
 

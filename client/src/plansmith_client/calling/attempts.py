@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from plansmith_client.calling.flows import Pause, Send
+from plansmith_client.calling.flows import AnyOf, FirstOf, Pause, Send, Together
 from plansmith_client.errors import (
     ClientClosed,
     ClientError,
     DeadlineExceeded,
+    InvalidInput,
     ModelNotFound,
     ModelNotReady,
+    ServerOverloaded,
     ServerUnavailable,
 )
 from plansmith_client.inputs.device_tensors import on_host
 from plansmith_client.protocol.operations import Infer, IsServerLive
-from plansmith_client.transports.connections import NO_HEADERS
+from plansmith_client.transports.connections import NO_HEADERS, checked_headers
 from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator
+    from typing import Any
 
     from plansmith_client.calling.flows import Flow
     from plansmith_client.calling.observers import Observer
@@ -34,6 +40,9 @@ __all__ = ["Caller"]
 
 # A server whose circuit is open is asked whether it is live before it is sent a request.
 _PROBE_SECONDS = 1.0
+# Enough doublings to reach the longest pause between retries.
+_LATE = 16
+_LOG = logging.getLogger("plansmith_client")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +61,94 @@ class Caller:
     budget: RetryBudget
     observers: tuple[Observer, ...] = ()
 
-    def call(self, operation: Operation[Answer_co], deadline: Deadline) -> Flow[Answer_co]:
+    def call(
+        self, operation: Operation[Answer_co], deadline: Deadline, *, hedge_after: float | None = None
+    ) -> Flow[Answer_co]:
         """Send the operation and return the answer.
+
+        Args:
+            operation: what to ask.
+            deadline: when to give up.
+            hedge_after: seconds after which a second server is asked, too, if there is one; None for never.
 
         Raises:
             ServerUnavailable: no server could be reached, retries included.
             ClientError: the server that was reached answered with this error.
         """
-        if not self.observers:
+        hedged = hedge_after is not None and operation.repeatable and len(self.servers.all()) > 1
+        if not self.observers and not hedged:
             answer: Answer_co = yield from self._attempts(operation, deadline, NO_HEADERS)
             return answer
-        with ExitStack() as stack:
-            headers: dict[str, str] = {}
-            for observer in self.observers:
-                headers.update(stack.enter_context(observer.observe(operation)))
-            answer = yield from self._attempts(operation, deadline, headers)
+        with self.observing(operation) as headers:
+            if hedge_after is None or not hedged:
+                answer = yield from self._attempts(operation, deadline, headers)
+            else:
+                asked: set[Server] = set()
+                answer = yield FirstOf(
+                    self._attempts(operation, deadline, headers, asked),
+                    lambda: self._attempts(operation, deadline, headers, avoid=frozenset(asked)),
+                    hedge_after,
+                )
             return answer
 
     def call_one(self, server: Server, operation: Operation[Answer_co], deadline: Deadline) -> Flow[Answer_co]:
         """Send the operation to this server, without retries."""
-        answer: Answer_co = yield Send(server.transport, operation, deadline, NO_HEADERS)
-        return answer
+        with self.observing(operation) as headers:
+            answer: Answer_co = yield Send(server.transport, operation, deadline, headers)
+            self.servers.succeeded(server)
+            return answer
+
+    def call_all(self, operation: Operation[Answer_co], deadline: Deadline) -> Flow[list[Answer_co]]:
+        """Send the operation to every server, without retries: each has its own repository state."""
+        with self.observing(operation) as headers:
+            servers = yield from self._every_server(deadline)
+            flows = [_send(server, operation, deadline, headers) for server in servers]
+            answers: list[Answer_co] = yield Together(flows, len(flows))
+            return answers
+
+    def is_any(self, question: Operation[bool], deadline: Deadline) -> Flow[bool]:
+        """Whether any server says yes, without retries; servers whose circuit is open are asked, too.
+
+        The first yes is the answer. A server that cannot be reached, or lacks the model, says no.
+        """
+        with self.observing(question) as headers:
+            servers = yield from self._every_server(deadline)
+            answer: bool = yield AnyOf([self._says_yes(server, question, deadline, headers) for server in servers])
+            return answer
+
+    def is_every(self, question: Operation[bool], deadline: Deadline) -> Flow[bool]:
+        """Whether all servers say yes; see `is_any`."""
+        with self.observing(question) as headers:
+            servers = yield from self._every_server(deadline)
+            flows = [self._says_yes(server, question, deadline, headers) for server in servers]
+            answers: list[bool] = yield Together(flows, len(flows))
+            return all(answers)
+
+    @contextmanager
+    def observing(self, operation: Operation[Any]) -> Iterator[Mapping[str, str]]:
+        """A context in which the observers watch the operation; gives the headers to send with it.
+
+        Raises:
+            InvalidInput: an observer gives headers that cannot be sent.
+        """
+        if not self.observers:
+            yield NO_HEADERS
+            return
+        with ExitStack() as stack:
+            headers: dict[str, str] = {}
+            for observer in self.observers:
+                given = stack.enter_context(observer.observe(operation))
+                if not isinstance(given, Mapping):
+                    raise InvalidInput(
+                        f"{type(observer).__name__}.observe must give a mapping of headers, got {given!r}"
+                    )
+                headers.update(checked_headers(given))
+            try:
+                yield headers
+            except GeneratorExit:
+                # The caller has left a stream early, which is not an error.
+                stack.close()
+                raise
 
     def pick(self, deadline: Deadline) -> Flow[Server]:
         """A server for requests that have to go to the same one.
@@ -82,7 +158,7 @@ class Caller:
         """
         servers = self.servers
         tried: set[Server] | tuple[()] = ()
-        yield from servers.look_up()
+        yield from servers.look_up(deadline)
         while (server := servers.choose(tried)) is not None:
             try:
                 if not server.breaker.is_closed:
@@ -97,23 +173,33 @@ class Caller:
             tried = {server, *tried}
         raise servers.unavailable()
 
-    def _attempts(  # noqa: C901, PLR0912 - one clause for each way an attempt can end
-        self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str]
+    def _attempts(  # noqa: C901, PLR0912, PLR0915 - one clause for each way an attempt can end
+        self,
+        operation: Operation[Answer_co],
+        deadline: Deadline,
+        headers: Mapping[str, str],
+        asked: set[Server] | None = None,
+        avoid: Collection[Server] = (),
     ) -> Flow[Answer_co]:
         servers, retried = self.servers, 0
-        tried: set[Server] | tuple[()] = ()
+        tried: Collection[Server] = avoid
         failure: ClientError | None = None
-        if servers.resolves:
-            yield from servers.look_up()
+        failed_at = 0.0
         while True:
+            if servers.resolves:
+                yield from servers.look_up(deadline)
             server = servers.choose(tried)
             if server is None:
                 if failure is None:
-                    raise servers.unavailable()
-                yield from self._pause(failure, retried, deadline)
+                    failure = servers.unavailable()
+                if not failed_at:
+                    failed_at = time.monotonic()
+                yield from self._pause(failure, retried, failed_at, deadline)
                 retried += 1
-                tried = ()
+                tried = avoid
                 continue
+            if asked is not None:
+                asked.add(server)
             try:
                 if not server.breaker.is_closed:
                     yield from self._probe(server, deadline)
@@ -159,13 +245,46 @@ class Caller:
         if not live:
             raise ServerUnavailable(f"The server at {server.address.url} says that it is not live: see its log")
 
-    def _pause(self, failure: ClientError, retried: int, deadline: Deadline) -> Flow[None]:
-        if not isinstance(failure, ServerUnavailable) or retried >= self.retries.attempts or not self.budget.take():
+    def _pause(self, failure: ClientError, retried: int, failed_at: float, deadline: Deadline) -> Flow[None]:
+        policy = self.retries
+        if not isinstance(failure, ServerUnavailable) or not policy.attempts:
             raise failure
-        pause, remaining = self.retries.pause(retried), deadline.remaining()
+        if retried < policy.attempts and self.budget.take():
+            pause = policy.pause(retried)
+        elif self.servers.has_answered and time.monotonic() - failed_at < policy.restart:
+            # Slowly: meanwhile the circuit opens, and what is sent is a probe.
+            pause = policy.pause(_LATE)
+        else:
+            raise failure
+        remaining = deadline.remaining()
         if remaining is not None and pause >= remaining:
             raise failure
+        _LOG.info("Retry in %.2g s: %s", pause, failure)
         yield Pause(pause)
+
+    def _every_server(self, deadline: Deadline) -> Flow[tuple[Server, ...]]:
+        yield from self.servers.look_up(deadline)
+        servers = self.servers.all()
+        if not servers:
+            raise self.servers.unavailable()
+        return servers
+
+    def _says_yes(
+        self, server: Server, question: Operation[bool], deadline: Deadline, headers: Mapping[str, str]
+    ) -> Flow[bool]:
+        try:
+            answer = yield from _send(server, question, deadline, headers)
+        except (ModelNotFound, ModelNotReady, ServerUnavailable, ServerOverloaded, DeadlineExceeded):
+            return False
+        self.servers.succeeded(server)
+        return answer
+
+
+def _send(
+    server: Server, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str]
+) -> Flow[Answer_co]:
+    answer: Answer_co = yield Send(server.transport, operation, deadline, headers)
+    return answer
 
 
 def _send_from_memory(

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.calling.attempts import Caller
 from plansmith_client.calling.breaker import BreakerPolicy
 from plansmith_client.calling.connection_options import connection_from
-from plansmith_client.calling.flows import Pause, Together
 from plansmith_client.calling.model_core import ModelCore
 from plansmith_client.calling.retries import RetryBudget, RetryPolicy
 from plansmith_client.calling.servers import Servers
+from plansmith_client.calling.waiting import wait_until
 from plansmith_client.errors import (
-    ClientError,
-    DeadlineExceeded,
     InvalidInput,
     ModelNotFound,
-    ServerOverloaded,
-    ServerUnavailable,
 )
 from plansmith_client.inputs.validation import check_text
 from plansmith_client.protocol.operations import (
@@ -43,15 +40,12 @@ if TYPE_CHECKING:
 
     from plansmith_client.calling.client_options import ClientOptions
     from plansmith_client.calling.flows import Flow
-    from plansmith_client.calling.servers import Server
     from plansmith_client.protocol.metadata import ModelStatus, ServerMetadata
-    from plansmith_client.protocol.operations import Operation
     from plansmith_client.protocol.statistics import ModelStatistics
     from plansmith_client.transports.connections import Connection
 
 __all__ = ["ClientCore", "open_core"]
 
-_POLL_SECONDS = 0.1
 _PARTS_AT_ONCE = 4
 
 
@@ -78,6 +72,18 @@ class ClientCore:
         """The deadline of a call that begins now."""
         return Deadline(self.timeout if timeout is None else timeout)
 
+    def with_timeout(self, timeout: float) -> ClientCore:
+        """The same servers with another default timeout; what is known about models is copied.
+
+        Raises:
+            InvalidInput: the timeout is not valid.
+        """
+        Deadline(timeout)
+        cores = {key: copy.copy(core) for key, core in self.cores.items()}
+        for core in cores.values():
+            core.timeout = timeout
+        return replace(self, timeout=timeout, cores=cores)
+
     def model(self, name: str, version: str, fallback: str) -> ModelCore:
         """The model; the same one for the same arguments, so that its metadata is read once."""
         if not check_text("model name", name):
@@ -103,30 +109,9 @@ class ClientCore:
         )
         return self.cores.setdefault((name, version, fallback), core)
 
-    def ask_any(self, question: Operation[bool], deadline: Deadline) -> Flow[bool]:
-        """Whether any server says yes; servers whose circuit is open are asked, too."""
-        yield from self.caller.servers.look_up()
-        answers = yield Together(
-            [self._ask(server, question, deadline) for server in self._servers()], len(self._servers())
-        )
-        return any(answers)
-
     def wait_until_ready(self, deadline: Deadline) -> Flow[None]:
         """Return when a server is ready."""
-        not_ready = DeadlineExceeded(f"The server at {self.url} was not ready within {deadline.timeout:g} s")
-        failure: ClientError = not_ready
-        try:
-            while True:
-                try:
-                    if (yield from self._is_ready(deadline)):
-                        return
-                    failure = not_ready
-                except (ServerUnavailable, ServerOverloaded) as error:
-                    failure = error
-                remaining = deadline.remaining()
-                yield Pause(_POLL_SECONDS if remaining is None else min(_POLL_SECONDS, remaining))
-        except DeadlineExceeded as passed:
-            raise failure from passed
+        yield from wait_until(self._is_ready, f"The server at {self.url}", deadline)
 
     def server_metadata(self, deadline: Deadline) -> Flow[ServerMetadata]:
         """The metadata of a server."""
@@ -146,9 +131,12 @@ class ClientCore:
 
     def load(self, name: str, config: Mapping[str, Any] | str | None, deadline: Deadline) -> Flow[None]:
         """Load a model on every server."""
-        document = config if isinstance(config, str) else json.dumps(config) if config else ""
         try:
-            yield from self._everywhere(LoadModel(check_text("model name", name), "", document), deadline)
+            document = config if isinstance(config, str) else json.dumps(config) if config else ""
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidInput(f"Model {name!r}: config cannot be written as JSON: {error}") from error
+        try:
+            yield from self.caller.call_all(LoadModel(check_text("model name", name), "", document), deadline)
         except ModelNotFound as error:
             # Triton sends the same message for a missing model and for a configuration that it cannot read.
             if any(model.name == name for model in (yield from self.models(deadline))):
@@ -160,52 +148,30 @@ class ClientCore:
 
     def unload(self, name: str, deadline: Deadline, *, dependents: bool) -> Flow[None]:
         """Unload a model on every server."""
-        yield from self._everywhere(UnloadModel(check_text("model name", name), "", dependents), deadline)
+        yield from self.caller.call_all(UnloadModel(check_text("model name", name), "", dependents), deadline)
         self._forget(name)
 
     def trace_settings(self, model: str, changes: Mapping[str, Any], deadline: Deadline) -> Flow[dict[str, Any]]:
         """Change the trace settings of every server, or of one model if it is named, and return them."""
-        results = yield from self._everywhere(TraceSettings(model, "", dict(changes)), deadline)
+        results = yield from self.caller.call_all(
+            TraceSettings(check_text("model name", model), "", _checked_settings(changes)), deadline
+        )
         settings: dict[str, Any] = results[0]
         return settings
 
     def log_settings(self, changes: Mapping[str, Any], deadline: Deadline) -> Flow[dict[str, Any]]:
         """Change the log settings of every server and return them."""
-        results = yield from self._everywhere(LogSettings(dict(changes)), deadline)
+        results = yield from self.caller.call_all(LogSettings(_checked_settings(changes)), deadline)
         settings: dict[str, Any] = results[0]
         return settings
 
-    def _servers(self) -> tuple[Server, ...]:
-        servers = self.caller.servers.all()
-        if not servers:
-            raise self.caller.servers.unavailable()
-        return servers
-
-    def _ask(self, server: Server, question: Operation[bool], deadline: Deadline) -> Flow[bool]:
-        try:
-            answer = yield from self.caller.call_one(server, question, deadline)
-        except (ServerUnavailable, ServerOverloaded, DeadlineExceeded):
-            return False
-        self.caller.servers.succeeded(server)
-        return answer
-
     def _is_ready(self, deadline: Deadline) -> Flow[bool]:
-        yield from self.caller.servers.look_up()
-        servers = self._servers()
-        if len(servers) > 1:
-            return (yield from self.ask_any(IsServerReady(), deadline))
-        ready = yield from self.caller.call_one(servers[0], IsServerReady(), deadline)
-        self.caller.servers.succeeded(servers[0])
-        return ready
-
-    def _everywhere(self, operation: Operation[Any], deadline: Deadline) -> Flow[list[Any]]:
-        """Send the operation to every server: each has its own repository state."""
-        yield from self.caller.servers.look_up()
-        servers = self._servers()
-        results: list[Any] = yield Together(
-            [self.caller.call_one(server, operation, deadline) for server in servers], len(servers)
-        )
-        return results
+        yield from self.caller.servers.look_up(deadline)
+        servers = self.caller.servers.all()
+        if len(servers) != 1:
+            return (yield from self.caller.is_any(IsServerReady(), deadline))
+        # Of a single server the error says more than a no.
+        return (yield from self.caller.call_one(servers[0], IsServerReady(), deadline))
 
     def _forget(self, name: str) -> None:
         for core in self.cores.values():
@@ -239,12 +205,22 @@ def open_core(
         shared_memory=options.shared_memory,
     )
     retries = options.retries
-    policy = retries if isinstance(retries, RetryPolicy) else RetryPolicy(attempts=retries)
+    policy = retries if isinstance(retries, RetryPolicy) else RetryPolicy(attempts=retries, restart=0.0)
     caller = Caller(servers, policy, RetryBudget(), tuple(options.observers))
     url = ", ".join(map(str, given))
     core = ClientCore(caller, url, options.timeout, options.metadata_max_age, options.hedge_after)
     _OPEN_SERVERS.add(servers)
     return core
+
+
+def _checked_settings(changes: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in changes.items():
+        for part in value if isinstance(value, (list, tuple)) else (value,):
+            if not (part is None or isinstance(part, (bool, str)) or (isinstance(part, int) and 0 <= part < 2**32)):
+                raise InvalidInput(
+                    f"The setting {name!r} must be a bool, a string or an integer from 0 to 2**32 - 1, got {value!r}"
+                )
+    return dict(changes)
 
 
 _NEVER_OPENS = BreakerPolicy(failures=2**63)

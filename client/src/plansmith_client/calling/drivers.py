@@ -6,12 +6,13 @@ import asyncio
 import concurrent.futures
 import contextlib
 import contextvars
+import queue
 import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.calling.flows import FirstOf, Pause, Resolve, Send, Together
+from plansmith_client.calling.flows import AnyOf, FirstOf, Pause, Resolve, Send, Together
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -55,6 +56,8 @@ class SyncDriver:
             return self._together(step)
         if isinstance(step, FirstOf):
             return self._first_of(step)
+        if isinstance(step, AnyOf):
+            return self._any_of(step)
         raise TypeError(f"{step!r} is not a step of a flow")
 
     def _together(self, step: Together) -> list[Any]:
@@ -84,6 +87,22 @@ class SyncDriver:
             if future.done() and future.exception() is None:
                 return future.result()
         return first.future.result()
+
+    def _any_of(self, step: AnyOf) -> bool:
+        if len(step.flows) == 1:
+            return self.run(step.flows[0])
+        ended: queue.SimpleQueue[concurrent.futures.Future[bool]] = queue.SimpleQueue()
+        for flow in step.flows:
+            _Background(self, flow).future.add_done_callback(ended.put)
+        failure: BaseException | None = None
+        for _ in step.flows:
+            future = ended.get()
+            if future.exception() is None and future.result():
+                return True
+            failure = failure or future.exception()
+        if failure is not None:
+            raise failure
+        return False
 
 
 class _Background:
@@ -140,6 +159,8 @@ class AsyncDriver:
             return await self._together(step)
         if isinstance(step, FirstOf):
             return await self._first_of(step)
+        if isinstance(step, AnyOf):
+            return await self._any_of(step)
         raise TypeError(f"{step!r} is not a step of a flow")
 
     async def _together(self, step: Together) -> list[Any]:
@@ -165,6 +186,20 @@ class AsyncDriver:
                     if task.exception() is None:
                         return task.result()
             return first.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _any_of(self, step: AnyOf) -> bool:
+        tasks = [asyncio.ensure_future(self.run(flow)) for flow in step.flows]
+        try:
+            for ended in asyncio.as_completed(tasks):
+                with contextlib.suppress(Exception):
+                    if await ended:
+                        return True
+            # No yes: the first error counts.
+            return any([await task for task in tasks])
         finally:
             for task in tasks:
                 task.cancel()

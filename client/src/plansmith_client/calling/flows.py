@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from plansmith_client.protocol.operations import Operation
     from plansmith_client.transports.deadlines import Deadline
 
-__all__ = ["FirstOf", "Flow", "Pause", "Resolve", "Send", "Step", "Together"]
+__all__ = ["AnyOf", "FirstOf", "Flow", "Pause", "Resolve", "Send", "Step", "Together"]
 
 
 class Send(NamedTuple):
@@ -75,7 +75,17 @@ class FirstOf:
     after: float
 
 
-Step = Send | Pause | Resolve | Together | FirstOf
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """Drive flows concurrently; results in True as soon as one does, in False if none does.
+
+    If none results in True and some failed, the first error is thrown.
+    """
+
+    flows: Sequence[Flow[bool]]
+
+
+Step = Send | Pause | Resolve | Together | FirstOf | AnyOf
 Result = TypeVar("Result")
 Flow = Generator[Step, Any, Result]
 """Yields steps, is sent their results, and returns a result."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from plansmith_client.calling.flows import FirstOf, Together
+from plansmith_client.calling.flows import Together
+from plansmith_client.calling.waiting import wait_until
 from plansmith_client.errors import (
     AccessDenied,
     ClientError,
-    DeadlineExceeded,
     InferenceFailed,
     InvalidInput,
     ModelNotFound,
@@ -26,7 +28,8 @@ from plansmith_client.protocol.operations import Infer, IsModelReady, ListModels
 from plansmith_client.protocol.splitting import join_results, split_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import TypeVar
 
     from numpy.typing import ArrayLike
 
@@ -38,14 +41,16 @@ if TYPE_CHECKING:
     from plansmith_client.protocol.results import InferResult
     from plansmith_client.transports.deadlines import Deadline
 
-__all__ = ["ModelCore", "Wish"]
+    Answer = TypeVar("Answer")
+
+__all__ = ["InferOptions", "ModelCore"]
 
 # Errors after which the fallback may still answer: not invalid input, nor a passed deadline.
 _FALL_BACK_ON = (ServerUnavailable, ServerOverloaded, ModelNotReady, ModelNotFound, InferenceFailed)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class InferOptions:
     """The options of one inference; see `Model.infer`."""
 
     outputs: Iterable[str] | None = None
@@ -54,7 +59,8 @@ class Wish:
     classes: int = 0
 
 
-_NOTHING_MORE = Wish()
+_NO_OPTIONS = InferOptions()
+_LOG = logging.getLogger("plansmith_client")
 
 
 @dataclass(slots=True, eq=False)
@@ -96,11 +102,11 @@ class ModelCore:
 
     def is_ready(self, deadline: Deadline) -> Flow[bool]:
         """Whether the model is ready; also False if it does not exist or no server can be reached."""
-        try:
-            ready = yield from self.caller.call(IsModelReady(self.name, self.version), deadline)
-        except (ModelNotFound, ModelNotReady, ServerUnavailable, ServerOverloaded, DeadlineExceeded):
-            return False
-        return ready
+        return self.caller.is_any(IsModelReady(self.name, self.version), deadline)
+
+    def wait_until_ready(self, deadline: Deadline) -> Flow[None]:
+        """Return when the model is ready."""
+        yield from wait_until(self.is_ready, f"Model {self.name!r} at {self.url}", deadline)
 
     def bind(
         self, positional: Sequence[ArrayLike], named: Mapping[str, ArrayLike], deadline: Deadline
@@ -108,7 +114,7 @@ class ModelCore:
         """The inputs by name."""
         if not positional:
             return named
-        metadata = yield from self.read_metadata(deadline)
+        metadata = yield from self.describe(deadline)
         return bind_inputs(metadata, positional, named)
 
     def call(
@@ -116,19 +122,34 @@ class ModelCore:
     ) -> Flow[InferResult]:
         """One inference with inputs by position, by name, or both."""
         inputs = (yield from self.bind(positional, named, deadline)) if positional else named
-        return (yield from self.infer(inputs, _NOTHING_MORE, deadline))
+        return (yield from self.infer(inputs, _NO_OPTIONS, deadline))
 
-    def infer(self, inputs: Mapping[str, ArrayLike], wish: Wish, deadline: Deadline) -> Flow[InferResult]:
+    def infer(self, inputs: Mapping[str, ArrayLike], options: InferOptions, deadline: Deadline) -> Flow[InferResult]:
         """One inference; in several requests if the batch is larger than `max_batch_size`."""
-        try:
-            return (yield from self._infer(inputs, wish, deadline))
-        except _FALL_BACK_ON as error:
-            if self.fallback is None:
-                raise
-            try:
-                return (yield from self.fallback.infer(inputs, wish, deadline))
-            except ClientError as second:
-                raise second from error
+        return self._or_fallback(
+            self._infer(inputs, options, deadline), lambda fallback: fallback.infer(inputs, options, deadline)
+        )
+
+    def ask(self, operation: Infer, deadline: Deadline) -> Flow[InferResult]:
+        """Send a request that `request` has checked: with the fallback, hedging and renewed metadata of `infer`."""
+
+        def of_fallback(fallback: ModelCore) -> Flow[InferResult]:
+            inputs = {tensor.name: tensor.array for tensor in on_host(operation).inputs}
+            options = InferOptions(operation.outputs, operation.request_id, operation.parameters, operation.classes)
+            return fallback.infer(inputs, options, deadline)
+
+        return self._or_fallback(self._ask(operation, None, deadline), of_fallback)
+
+    def describe(self, deadline: Deadline) -> Flow[ModelMetadata]:
+        """The metadata by which inputs are checked: of the fallback while this model cannot be used."""
+        return self._or_fallback(self.read_metadata(deadline), lambda fallback: fallback.describe(deadline))
+
+    def refused(self, error: ClientError, deadline: Deadline) -> Flow[ClientError]:
+        """The error to raise for a checked request that the server refused: the model may have changed."""
+        self.forget()
+        if isinstance(error, (ModelNotFound, ModelNotReady)):
+            return (yield from self._explained(error, deadline))
+        return error
 
     def classify(
         self,
@@ -141,40 +162,51 @@ class ModelCore:
         """The largest values of one output for each row, with their labels."""
         if isinstance(top, bool) or not isinstance(top, int) or top < 1:
             raise InvalidInput(f"Model {self.name!r}: top must be a whole number of classes from 1, got {top!r}")
-        metadata = yield from self.read_metadata(deadline)
+        metadata = yield from self.describe(deadline)
         names = [spec.name for spec in metadata.outputs]
+        if output is None and not names:
+            raise InvalidInput(f"Model {self.name!r}: the server declares no outputs: name one with output=")
         if output is None and len(names) != 1:
             raise InvalidInput(f"Model {self.name!r} has several outputs: choose one with output= ({', '.join(names)})")
         chosen = names[0] if output is None else output
         inputs = bind_inputs(metadata, positional, named)
-        result = yield from self.infer(inputs, Wish(outputs=(chosen,), classes=top), deadline)
+        result = yield from self.infer(inputs, InferOptions(outputs=(chosen,), classes=top), deadline)
+        if chosen not in result:
+            raise ProtocolError(
+                f"Model {self.name!r}: the answer has no output {chosen!r}, only {', '.join(map(repr, result))}"
+            )
         return classes_from_result(result, chosen)
 
-    def request(self, metadata: ModelMetadata, inputs: Mapping[str, ArrayLike], wish: Wish) -> Infer:
+    def request(self, metadata: ModelMetadata, inputs: Mapping[str, ArrayLike], options: InferOptions) -> Infer:
         """The checked request, of any batch size, with all inputs in host memory.
 
         Raises:
             InvalidInput: the inputs or options do not match the metadata.
         """
-        return on_host(self._checked(metadata, inputs, wish))
+        return on_host(self._checked(metadata, inputs, options))
 
-    def _checked(self, metadata: ModelMetadata, inputs: Mapping[str, ArrayLike], wish: Wish) -> Infer:
+    def _checked(self, metadata: ModelMetadata, inputs: Mapping[str, ArrayLike], options: InferOptions) -> Infer:
+        if not isinstance(inputs, Mapping):
+            raise InvalidInput(
+                f"Model {self.name!r}: inputs must be a mapping of names and arrays, got a {type(inputs).__name__}: "
+                "call the model itself, model(array), to pass inputs by position"
+            )
         tensors = check_inputs(metadata, inputs)
         return Infer(
             self.name,
             self.version,
             tensors,
-            check_outputs(metadata, wish.outputs),
-            check_text("request_id", wish.request_id),
-            check_parameters(metadata, wish.parameters),
-            wish.classes,
+            check_outputs(metadata, options.outputs),
+            check_text("request_id", options.request_id),
+            check_parameters(metadata, options.parameters),
+            options.classes,
             any(tensor.device is not None for tensor in tensors),
         )
 
-    def stream_request(self, inputs: Mapping[str, ArrayLike], wish: Wish, deadline: Deadline) -> Flow[Infer]:
+    def stream_request(self, inputs: Mapping[str, ArrayLike], options: InferOptions, deadline: Deadline) -> Flow[Infer]:
         """The checked request of a stream, which cannot be split."""
         metadata = yield from self.read_metadata(deadline)
-        operation = self.request(metadata, inputs, wish)
+        operation = self.request(metadata, inputs, options)
         largest = metadata.max_batch_size
         if largest and operation.inputs and operation.inputs[0].array.shape[0] > largest:
             raise InvalidInput(
@@ -183,7 +215,7 @@ class ModelCore:
             )
         return operation
 
-    def noticed(self, result: InferResult) -> None:
+    def check_version(self, result: InferResult) -> None:
         """Forget the metadata if a model version answered that it does not describe."""
         known = self._metadata
         if known is not None and not self.version and known.versions and result.model_version not in known.versions:
@@ -193,7 +225,7 @@ class ModelCore:
         """Forget the metadata, so that the next use reads it again."""
         self._metadata = None
 
-    def explained(self, error: ModelNotFound | ModelNotReady, deadline: Deadline) -> Flow[ClientError]:
+    def _explained(self, error: ModelNotFound | ModelNotReady, deadline: Deadline) -> Flow[ClientError]:
         """The error with what the repository's index says about a model that did not answer."""
         try:
             models = yield from self.caller.call(ListModels(), deadline)
@@ -201,26 +233,39 @@ class ModelCore:
             return error
         return _explanation(self, error, models)
 
-    def _infer(self, inputs: Mapping[str, ArrayLike], wish: Wish, deadline: Deadline) -> Flow[InferResult]:
+    def _infer(self, inputs: Mapping[str, ArrayLike], options: InferOptions, deadline: Deadline) -> Flow[InferResult]:
         metadata = yield from self.read_metadata(deadline)
-        operation = self._checked(metadata, inputs, wish)
+        operation = self._checked(metadata, inputs, options)
         if metadata.decoupled:
             raise InvalidInput(
                 f"Model {self.name!r} is decoupled: it answers with any number of responses; use model.stream(...)"
             )
-        largest = metadata.max_batch_size
+        return (yield from self._ask(operation, metadata.max_batch_size, deadline))
+
+    def _ask(self, operation: Infer, largest: int | None, deadline: Deadline) -> Flow[InferResult]:
         try:
             if largest and operation.inputs and operation.inputs[0].array.shape[0] > largest:
                 return (yield from self._infer_in_parts(operation, largest, deadline))
             result: InferResult = yield from self._send(operation, deadline)
-        except (InvalidInput, ModelNotFound, ModelNotReady) as error:
-            # The server refuses what the metadata allows: the model may have changed.
+        except InvalidInput:
             self.forget()
-            if isinstance(error, InvalidInput):
-                raise
-            raise (yield from self.explained(error, deadline)) from error
-        self.noticed(result)
+            raise
+        except (ModelNotFound, ModelNotReady) as error:
+            raise (yield from self.refused(error, deadline)) from error
+        self.check_version(result)
         return result
+
+    def _or_fallback(self, flow: Flow[Answer], of_fallback: Callable[[ModelCore], Flow[Answer]]) -> Flow[Answer]:
+        try:
+            return (yield from flow)
+        except _FALL_BACK_ON as error:
+            if self.fallback is None:
+                raise
+            _LOG.info("Model %r cannot answer, asking %r: %s", self.name, self.fallback.name, error)
+            try:
+                return (yield from of_fallback(self.fallback))
+            except ClientError as second:
+                raise second from error
 
     def _infer_in_parts(self, operation: Infer, largest: int, deadline: Deadline) -> Flow[InferResult]:
         if not operation.repeatable:
@@ -234,18 +279,13 @@ class ModelCore:
         return join_results(results, [part.inputs[0].array.shape[0] for part in parts])
 
     def _send(self, operation: Infer, deadline: Deadline) -> Flow[InferResult]:
-        if self.hedge_after is None or not operation.repeatable or len(self.caller.servers.all()) == 1:
-            return (yield from self.caller.call(operation, deadline))
-        result: InferResult = yield FirstOf(
-            self.caller.call(operation, deadline), lambda: self.caller.call(operation, deadline), self.hedge_after
-        )
-        return result
+        return self.caller.call(operation, deadline, hedge_after=self.hedge_after)
 
     def _fetch_metadata(self, deadline: Deadline) -> Flow[ModelMetadata]:
         try:
             metadata = yield from self.caller.call(ReadModelMetadata(self.name, self.version), deadline)
         except (ModelNotFound, ModelNotReady) as error:
-            raise (yield from self.explained(error, deadline)) from error
+            raise (yield from self._explained(error, deadline)) from error
         try:
             config = yield from self.caller.call(ReadModelConfig(self.name, self.version), deadline)
         except (ProtocolError, AccessDenied, InvalidInput, ModelNotFound):

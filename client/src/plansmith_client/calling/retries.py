@@ -23,9 +23,11 @@ class RetryPolicy:
         attempts: retries after the first attempt; 0 for none.
         backoff: seconds before the first retry, doubled with each, less a random part of up to half.
         longest_backoff: the limit of the doubling, in seconds.
+        restart: seconds for which retries go on beyond `attempts`, `longest_backoff` apart, if a server has answered
+            before: it may be restarting. 0 for no more than `attempts`; unused if that is 0.
 
     Raises:
-        InvalidInput: `attempts` is below 0, `backoff` is not above 0, or it is above `longest_backoff`.
+        InvalidInput: `attempts` or `restart` is below 0, `backoff` is not above 0, or it is above `longest_backoff`.
 
     Example:
         ```python
@@ -36,12 +38,18 @@ class RetryPolicy:
     attempts: int = 3
     backoff: float = 0.1
     longest_backoff: float = 2.0
+    restart: float = 15.0
 
     def __post_init__(self) -> None:
-        if not is_whole(self.attempts) or self.attempts < 0 or not 0 < self.backoff <= self.longest_backoff:
+        if (
+            not is_whole(self.attempts)
+            or self.attempts < 0
+            or not 0 < self.backoff <= self.longest_backoff
+            or not self.restart >= 0
+        ):
             raise InvalidInput(
-                f"{self} is not a valid retry policy: attempts must be a whole number from 0, and "
-                "0 < backoff <= longest_backoff"
+                f"{self} is not a valid retry policy: attempts must be a whole number from 0, "
+                "0 < backoff <= longest_backoff, and restart must be a number of seconds from 0"
             )
 
     def pause(self, attempt: int) -> float:

@@ -6,7 +6,7 @@ import secrets
 import warnings
 from typing import TYPE_CHECKING
 
-from plansmith_client.calling.model_core import ModelCore, Wish
+from plansmith_client.calling.model_core import InferOptions, ModelCore
 from plansmith_client.errors import ClientError, InvalidInput, ServerUnavailable
 from plansmith_client.transports.deadlines import Deadline
 
@@ -52,20 +52,21 @@ class SequenceCore:
         inputs = yield from core.bind(positional, named, deadline)
         metadata = yield from core.read_metadata(deadline)
         parameters = {"sequence_id": self.id, "sequence_start": not self.is_started, "sequence_end": last}
-        operation = core.request(metadata, inputs, Wish(parameters=parameters))
+        operation = core.request(metadata, inputs, InferOptions(parameters=parameters))
         if self._server is None:
             self._server = yield from core.caller.pick(deadline)
         try:
             result = yield from core.caller.call_one(self._server, operation, deadline)
         except InvalidInput:
+            core.forget()
             raise
         except ClientError as error:
             self.is_ended = True
             if isinstance(error, ServerUnavailable):
                 core.caller.servers.failed(self._server, error)
-            raise
+            raise (yield from core.refused(error, deadline)) from error.__cause__
         self.is_started, self.is_ended = True, last
-        core.noticed(result)
+        core.check_version(result)
         return result
 
     def leave(self, *, failed: bool) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from plansmith_client.calling.breaker import Breaker, BreakerPolicy
-from plansmith_client.calling.flows import Resolve
+from plansmith_client.calling.flows import Pause, Resolve
 from plansmith_client.calling.shared_memory_sending import SharedMemory
 from plansmith_client.errors import ClientClosed, ServerUnavailable
 from plansmith_client.shared_memory.policy import SharedMemoryPolicy
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from plansmith_client.calling.flows import Flow
     from plansmith_client.transports.addresses import Address
     from plansmith_client.transports.connections import Connection
+    from plansmith_client.transports.deadlines import Deadline
 
 __all__ = ["Balance", "Server", "Servers"]
 
@@ -27,6 +30,9 @@ Balance = Literal["round_robin", "least_outstanding"]
 
 # The addresses of a name may change: containers come and go.
 _LOOK_UP_SECONDS = 30.0
+_LOOK_UP_AGAIN_SECONDS = 1.0
+_WAIT_FOR_LOOK_UP_SECONDS = 0.005
+_LOG = logging.getLogger("plansmith_client")
 
 
 class Server:
@@ -76,7 +82,10 @@ class Servers:
         self._breaker = breaker
         self._resolve = resolve
         self._shared_memory = SharedMemoryPolicy() if shared_memory is True else shared_memory
-        self._looked_up_at: float | None = None
+        self.has_answered = False
+        self._look_up_at = -math.inf if resolve else math.inf
+        self._looking_up = False
+        self._look_ups = 0
         self._next = 0
         self._lock = threading.Lock()
         self._closed = False
@@ -94,19 +103,37 @@ class Servers:
         """Every server; empty until names have been looked up."""
         return self._servers
 
-    def look_up(self) -> Flow[None]:
-        """Look host names up, if `resolve` is set and it is time."""
-        now = time.monotonic()
-        if not self._resolve or (self._looked_up_at is not None and now - self._looked_up_at < _LOOK_UP_SECONDS):
+    def look_up(self, deadline: Deadline) -> Flow[None]:
+        """Look host names up, if `resolve` is set and it is time: once for all calls that wait for the addresses.
+
+        Raises:
+            DeadlineExceeded: another call's lookup took too long.
+        """
+        with self._lock:
+            if time.monotonic() < self._look_up_at or (self._looking_up and self._servers):
+                return
+            first, seen = not self._looking_up, self._look_ups
+            self._looking_up = True
+        if not first:
+            while self._look_ups == seen:
+                deadline.remaining()
+                yield Pause(_WAIT_FOR_LOOK_UP_SECONDS)
             return
-        self._looked_up_at = now
-        found: dict[tuple[str, int], tuple[Address, Connection]] = {}
-        for address in self._addresses:
-            for host in (yield Resolve(address.host, address.port)):
-                named = replace(self._connection, server_name=self._connection.server_name or address.host)
-                url = address.url if host == address.host else f"{address.url} ({host})"
-                found.setdefault((host, address.port), (replace(address, host=host, url=url), named))
-        self._replace(found)
+        try:
+            found: dict[tuple[str, int], tuple[Address, Connection]] = {}
+            complete = True
+            for address in self._addresses:
+                hosts = yield Resolve(address.host, address.port)
+                complete = complete and bool(hosts)
+                for host in hosts:
+                    named = replace(self._connection, server_name=self._connection.server_name or address.host)
+                    url = address.url if host == address.host else f"{address.url} ({host})"
+                    found.setdefault((host, address.port), (replace(address, host=host, url=url), named))
+            self._replace(found, complete=complete)
+        finally:
+            with self._lock:
+                self._looking_up = False
+                self._look_ups += 1
 
     @property
     def resolves(self) -> bool:
@@ -114,7 +141,7 @@ class Servers:
         return self._resolve
 
     def choose(self, tried: Collection[Server]) -> Server | None:
-        """The server to ask next; None if all have been tried or their circuits are open.
+        """The server to ask next; None if all have been tried.
 
         It counts as asked: `release` has to follow.
 
@@ -134,7 +161,7 @@ class Servers:
                 # One request at a time probes the server; meanwhile the others go to another one.
                 chosen = due[0]
                 chosen.breaker.probing()
-            elif not usable and fresh and len(self._servers) > 1:
+            elif not usable and fresh:
                 # All circuits are open: the server whose cooldown ends first may be back, which beats an error.
                 chosen = min(fresh, key=lambda server: server.breaker.wait())
             elif not usable:
@@ -155,16 +182,22 @@ class Servers:
 
     def succeeded(self, server: Server) -> None:
         """The server answered, if only with an error."""
+        self.has_answered = True
         # The common case takes no lock.
         if server.breaker.has_failures:
             with self._lock:
+                if not server.breaker.is_closed:
+                    _LOG.info("Circuit closed: %s answers again", server.address.url)
                 server.breaker.succeeded()
 
     def failed(self, server: Server, error: ServerUnavailable) -> None:
         """The server could not be reached, or its connection broke."""
         with self._lock:
             server.last_failure = error
+            was_closed = server.breaker.is_closed
             server.breaker.failed()
+            if was_closed and not server.breaker.is_closed:
+                _LOG.warning("Circuit open for %.2g s: %s", server.breaker.wait(), error)
 
     def timed_out(self, server: Server) -> None:
         """No answer came in time: counted as a failure only while another server could answer instead."""
@@ -185,6 +218,7 @@ class Servers:
     def reopen(self) -> None:
         """Forget all connections and locks: after a fork they belong to the parent."""
         self._lock = threading.Lock()
+        self._looking_up = False
         for server in self._servers:
             server.outstanding = 0
             server.transport.reopen()
@@ -204,14 +238,21 @@ class Servers:
             shared_memory = SharedMemory(transport, self._shared_memory)
         return Server(address, transport, self._breaker, shared_memory)
 
-    def _replace(self, found: dict[tuple[str, int], tuple[Address, Connection]]) -> None:
-        if not found:
-            return
+    def _replace(self, found: dict[tuple[str, int], tuple[Address, Connection]], *, complete: bool) -> None:
         with self._lock:
+            if found or self._servers:
+                self._look_up_at = time.monotonic() + (_LOOK_UP_SECONDS if complete else _LOOK_UP_AGAIN_SECONDS)
             known = {(server.address.host, server.address.port): server for server in self._servers}
-            self._servers = tuple(
+            servers = tuple(
                 known.pop(key) if key in known else self._open(address, connection)
                 for key, (address, connection) in found.items()
             )
+            if not complete:
+                # A name server that fails for a moment has not moved the servers.
+                self._servers = (*servers, *known.values())
+                return
+            if self._servers and set(servers) != set(self._servers):
+                _LOG.info("The servers are now %s", ", ".join(server.address.url for server in servers))
+            self._servers = servers
             # Requests may be in flight on a removed server: it is closed with the client.
             self._retired.extend(known.values())

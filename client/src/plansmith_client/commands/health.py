@@ -19,7 +19,7 @@ _POLL_SECONDS = 0.2
 
 
 def health(
-    model: Annotated[str | None, typer.Argument(help="A model; by default the server with all its models.")] = None,
+    model: Annotated[str | None, typer.Argument(help="A model; by default the whole server.")] = None,
     url: UrlOption = "localhost:8001",
     wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait until it is ready.")] = 0.0,
     timeout: TimeoutOption = 5.0,
@@ -62,7 +62,7 @@ def _unreachable(client: Client) -> ClientError | None:
 def _why_not(client: Client, model: str | None) -> str:
     try:
         if model:
-            client.model(model).metadata  # noqa: B018 - its error says why
+            client.model(model).metadata  # noqa: B018 - its error gives the reason
             return ""
         waiting = [status for status in client.models() if status.state not in ("READY", "")]
     except ClientError as error:

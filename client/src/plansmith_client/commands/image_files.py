@@ -1,4 +1,4 @@
-"""Pictures and text as inputs of a model, in the layout that its metadata declares."""
+"""Images and text as inputs of a model, in the layout that its metadata declares."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["IMAGE_SUFFIXES", "ImagePreparation", "array_from_image", "array_from
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# Larger ones are taken for an attack: a small file can hold a picture that fills the memory.
+# Larger images are refused: a small file can decompress to one that fills the memory.
 _MOST_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePreparation:
-    """What is done with the pixels: `(pixel * scale - mean) / std`, a value for each channel or one for all.
+    """How pixels are scaled: `(pixel * scale - mean) / std`, with one value for each channel or one for all.
 
     Attributes:
         scale: None for 1/255 where the model takes fractions, and 1 where it takes integers.
@@ -37,16 +37,16 @@ class ImagePreparation:
 
 
 def array_from_image(path: Path, spec: TensorSpec, preparation: ImagePreparation) -> np.ndarray[Any, Any]:
-    """A picture as a batch of one, resized to what the model takes.
+    """An image as a batch of one, resized to what the model takes.
 
     Args:
         path: a file in one of `IMAGE_FORMATS`, whatever its name.
         spec: of the input: [batch, channels, height, width], [batch, height, width, channels] or
             [batch, height, width]; the batch may be missing. BYTES takes the file as it is.
-        preparation: what is done with the pixels.
+        preparation: how pixels are scaled.
 
     Raises:
-        InvalidInput: the file is no picture, Pillow is not installed, or the input is of no such shape.
+        InvalidInput: the file is not an image, Pillow is not installed, or the input does not have the shape of one.
     """
     if spec.datatype == "BYTES":
         return np.array([path.read_bytes()], object).reshape((1,) * len(spec.shape))
@@ -68,7 +68,7 @@ def array_from_image(path: Path, spec: TensorSpec, preparation: ImagePreparation
 
 
 def _layout(path: Path, spec: TensorSpec) -> tuple[tuple[int, int], int, bool | None]:
-    """Height and width, channels, and whether these come first; None where there is no dimension for them."""
+    """(height, width), channels, and whether channels come first; None if there is no channel dimension."""
     inner = spec.shape[-3:] if len(spec.shape) > 2 else spec.shape  # noqa: PLR2004
     height_and_width: tuple[int, ...]
     if len(inner) == 3 and inner[0] in _MODES:  # noqa: PLR2004
@@ -78,29 +78,31 @@ def _layout(path: Path, spec: TensorSpec) -> tuple[tuple[int, int], int, bool | 
     elif len(spec.shape) in (2, 3):
         channels, height_and_width, first = 1, spec.shape[-2:], None
     else:
-        raise InvalidInput(f"{path} is a picture, and input {spec.name!r} {spec} is not of the shape of one")
+        raise InvalidInput(f"{path} is an image, but input {spec.name!r} {spec} does not have the shape of one")
     height, width = height_and_width
     return (height, width), channels, first
 
 
 def _pixels(path: Path, sizes: tuple[int, int], channels: int) -> np.ndarray[Any, Any]:
     try:
-        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - heavy, and only for pictures
+        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - heavy, and only for images
     except ImportError as error:
         raise MissingDependency(
-            f"{path} is a picture, and needs the package pillow: pip install 'plansmith-client[cli]'"
+            f"Reading {path} needs the package pillow: pip install 'plansmith-client[cli]'"
         ) from error
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             if image.width * image.height > _MOST_PIXELS:
-                raise InvalidInput(f"{path} has {image.width} x {image.height} pixels: more than {_MOST_PIXELS}")
+                raise InvalidInput(
+                    f"{path} has {image.width} x {image.height} pixels, more than {_MOST_PIXELS}: scale it down first"
+                )
             wanted = image.convert(_MODES[channels])
     except UnidentifiedImageError as error:
         raise InvalidInput(
-            f"{path} is not a whole picture of a known format: save it as one of {', '.join(IMAGE_FORMATS)}"
+            f"{path} is not a complete image in a known format: save it as one of {', '.join(IMAGE_FORMATS)}"
         ) from error
     except (Image.DecompressionBombError, *DECODER_ERRORS) as error:
-        raise InvalidInput(f"{path} is not a whole picture: {error}") from error
+        raise InvalidInput(f"{path} is not a complete image: {error}") from error
     height, width = (size if size > 0 else own for size, own in zip(sizes, (wanted.height, wanted.width), strict=True))
     if (wanted.width, wanted.height) != (width, height):
         wanted = wanted.resize((width, height), Image.Resampling.BILINEAR)
@@ -114,8 +116,8 @@ def array_from_text(path: Path, spec: TensorSpec) -> np.ndarray[Any, Any]:
         InvalidInput: the input is not BYTES, or the file is empty.
     """
     if spec.datatype != "BYTES":
-        raise InvalidInput(f"{path} is text, which input {spec.name!r} {spec} does not take: expected BYTES")
+        raise InvalidInput(f"{path} is text, which only BYTES inputs take: input {spec.name!r} is {spec}")
     lines = path.read_bytes().splitlines()
     if not lines:
-        raise InvalidInput(f"{path} has no lines")
+        raise InvalidInput(f"{path} is empty: write one line for each item")
     return np.array([*lines, None], object)[:-1].reshape((len(lines),) + (1,) * (len(spec.shape) - 1))

@@ -45,15 +45,15 @@ def infer(
     batch: Annotated[int | None, typer.Option("--batch", help="Items in a random request; 1 by default.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed makes the same random values.")] = 0,
     image_scale: Annotated[
-        float | None, typer.Option("--image-scale", help="Factor of pixels; 1/255 by default for fractions.")
+        float | None, typer.Option("--image-scale", help="Factor for pixels; by default 1/255 for inputs of fractions.")
     ] = None,
-    image_mean: Annotated[str, typer.Option("--image-mean", help="Subtracted then, as in 0.485,0.456,0.406.")] = "0",
-    image_std: Annotated[str, typer.Option("--image-std", help="Divided by then, as in 0.229,0.224,0.225.")] = "1",
+    image_mean: Annotated[str, typer.Option("--image-mean", help="Then subtracted, as in 0.485,0.456,0.406.")] = "0",
+    image_std: Annotated[str, typer.Option("--image-std", help="Then divided by, as in 0.229,0.224,0.225.")] = "1",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the outputs to .npy, .npz or .json.")
     ] = None,
     model_version: Annotated[
-        str, typer.Option("--model-version", help="A version; the server's choice if not given.")
+        str, typer.Option("--model-version", help="A version; by default the server's choice.")
     ] = "",
     url: UrlOption = "localhost:8001",
     timeout: TimeoutOption = 30.0,
@@ -63,7 +63,7 @@ def infer(
     if random == bool(inputs):
         raise InvalidInput("Give either --input FILE (once for each input) or --random")
     if batch is not None and not random:
-        raise InvalidInput("--batch is for --random: the files of --input have a batch of their own")
+        raise InvalidInput("--batch is only for --random: the batch of --input is that of its files")
     if output is not None:
         check_output_file(output)
     preparation = ImagePreparation(image_scale, _numbers("mean", image_mean), _numbers("std", image_std))
@@ -92,7 +92,7 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
     except ValueError as error:
         raise InvalidInput(f"--image-{name} {text!r} is not a number, or numbers with commas between") from error
     if not all(map(math.isfinite, values)) or (name == "std" and 0 in values):
-        raise InvalidInput(f"--image-{name} {text!r} has a value that cannot be used")
+        raise InvalidInput(f"--image-{name} {text!r} has a value that is not finite, or a standard deviation of 0")
     return values
 
 

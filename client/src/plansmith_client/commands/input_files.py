@@ -1,4 +1,4 @@
-"""Inputs of a model from files: .npy, .npz, .json, pictures and text.
+"""Inputs of a model from files: .npy, .npz, .json, images and text.
 
 Nothing in a file is ever executed: pickled arrays are refused.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["read_inputs"]
 
 _SUFFIXES = (".npy", ".npz", ".json", ".txt", *IMAGE_SUFFIXES)
-# What numpy and zipfile raise for files that are damaged, or made to look like theirs.
+# What numpy and zipfile raise for files that are damaged or not really in their format.
 _DAMAGED = (
     *(ValueError, TypeError, KeyError, SyntaxError, EOFError, OverflowError, MemoryError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
@@ -44,17 +44,17 @@ def read_inputs(
     """The inputs that the words of `--input` stand for.
 
     Args:
-        words: each `FILE` or `NAME=FILE`. A file with names in it (.npz, a JSON object) brings all of its inputs; a
-            file without (.npy, a JSON list, a picture, text) needs a NAME, unless the model has a single input.
-            Several pictures for one input make one batch.
+        words: each `FILE` or `NAME=FILE`. A file with names in it (.npz, a JSON object) gives all of its inputs; a
+            file without (.npy, a JSON list, an image, text) needs a NAME, unless the model has a single input.
+            Several images for one input make one batch.
         specs: the model's inputs.
-        preparation: what is done with the pixels of pictures.
+        preparation: how the pixels of images are scaled.
 
     Raises:
-        InvalidInput: a file cannot be read, is of no such format, or brings an input that another one brought.
+        InvalidInput: a file cannot be read, has another format, or holds an input that an earlier file held.
     """
     inputs: dict[str, Any] = {}
-    pictures: set[str] = set()
+    images: set[str] = set()
     for word in words:
         name, path = _name_and_path(word)
         is_image = path.suffix.lower() in IMAGE_SUFFIXES
@@ -64,19 +64,19 @@ def read_inputs(
         else:
             content = _named(name, path, _read(path), specs)
         for key, value in content.items():
-            if key in inputs and is_image and key in pictures:
+            if key in inputs and is_image and key in images:
                 inputs[key] = np.concatenate([inputs[key], value])
             elif key in inputs:
-                raise InvalidInput(f"Input {key!r} is given twice, the second time by {path}")
+                raise InvalidInput(f"Input {key!r} is given twice, the second time by {path}: give each input once")
             else:
                 inputs[key] = value
             if is_image:
-                pictures.add(key)
+                images.add(key)
     return inputs
 
 
 def _spec(name: str, path: Path, specs: Sequence[TensorSpec]) -> TensorSpec:
-    """The input that a file without names in it is for."""
+    """The input that a file without names belongs to."""
     wanted = next(iter(_named(name, path, None, specs)))
     found = next((spec for spec in specs if spec.name == wanted), None)
     if found is None:
@@ -117,7 +117,7 @@ def _named(name: str, path: Path, content: Any, specs: Sequence[TensorSpec]) -> 
 def _read(path: Path) -> Any:
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
-        raise InvalidInput(f"{path} is of no known kind: expected a file that ends in {', '.join(_SUFFIXES)}")
+        raise InvalidInput(f"{path} does not end in one of {', '.join(_SUFFIXES)}: convert it to one of these formats")
     try:
         return _read_json(path) if suffix == ".json" else _read_numpy(path)
     except OSError as error:
@@ -128,14 +128,14 @@ def _read_json(path: Path) -> Any:
     try:
         content = json.loads(path.read_bytes(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{path} cannot be used as JSON: {error}") from error
+        raise InvalidInput(f"{path} is not valid JSON: {error}") from error
     return content
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique = dict(pairs)
     if len(unique) != len(pairs):
-        raise ValueError("a name stands in it twice")
+        raise ValueError("a name occurs twice in one object")
     return unique
 
 
@@ -149,10 +149,10 @@ def _read_numpy(path: Path) -> Any:
     except _DAMAGED as error:
         if "pickle" in str(error).lower():
             raise InvalidInput(
-                f"{path} is no numpy file, or holds Python objects, which are not read because that could run code: "
-                "save arrays of numbers, bool or fixed-size strings"
+                f"{path} is not a numpy file, or holds Python objects, which are never read because that could run "
+                "code: save arrays of numbers, bool or fixed-size strings"
             ) from error
-        raise InvalidInput(f"{path} is not a whole {path.suffix} file: {error}") from error
+        raise InvalidInput(f"{path} is not a complete {path.suffix} file: {error}") from error
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise InvalidInput(f"{path} is not a whole {path.suffix} file: it has parts that are no arrays")
+        raise InvalidInput(f"{path} is not a complete {path.suffix} file: some of its members are not arrays")
     return arrays

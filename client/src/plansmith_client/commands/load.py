@@ -15,21 +15,22 @@ from plansmith_client.faces.client import Client
 __all__ = ["load", "unload"]
 
 _ModelArgument = Annotated[str, typer.Argument(help="The model's name.")]
-# Models are large: more than an inference is given.
+# Models are large, so this is longer than for an inference.
 _LoadTimeout = Annotated[float, typer.Option("--timeout", help="Seconds that it may take.")]
 
 
 def load(
     model: _ModelArgument,
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="A configuration to take instead, as JSON.")
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="A configuration to use instead of the repository's, as JSON."),
     ] = None,
     url: UrlOption = "localhost:8001",
     timeout: _LoadTimeout = 300.0,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Load a model, or load it anew. The server has to be started with --control explicit."""
+    """Load or reload a model. The server has to be started with --control explicit."""
     document = _read(config)
     with Client(url, timeout=timeout) as client:
         client.load_model(model, config=document)
@@ -45,10 +46,10 @@ def unload(
     url: UrlOption = "localhost:8001",
     timeout: _LoadTimeout = 300.0,
     *,
-    dependents: Annotated[bool, typer.Option("--dependents", help="The models of an ensemble too.")] = False,
+    dependents: Annotated[bool, typer.Option("--dependents", help="Unload the models of an ensemble too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Unload a model; requests under way are finished first. The server has to be started with --control explicit."""
+    """Unload a model; requests in flight are finished first. The server has to be started with --control explicit."""
     with Client(url, timeout=timeout) as client:
         client.unload_model(model, dependents=dependents)
     typer.echo(json.dumps({"url": url, "model": model}) if as_json else f"{model} is unloaded at {url}")
@@ -63,5 +64,5 @@ def _read(config: Path | None) -> str | None:
     except OSError as error:
         raise InvalidInput(f"{config} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{config} is not JSON ({error}): the model's configuration as JSON is expected") from error
+        raise InvalidInput(f"{config} is not JSON ({error}): write the configuration as a JSON object") from error
     return text

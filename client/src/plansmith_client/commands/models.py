@@ -1,4 +1,4 @@
-"""`plansmith models`: what a server has."""
+"""`plansmith models`: the models of a server."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _metadata(client: Client, status: ModelStatus) -> ModelMetadata | None:
         version = status.version if status.version.isdecimal() else ""
         return client.model(status.name, version).metadata
     except (InvalidInput, ModelNotFound, ModelNotReady):
-        # It went away between the two questions.
+        # It was unloaded between the two requests.
         return None
 
 

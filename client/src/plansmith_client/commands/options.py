@@ -17,5 +17,5 @@ UrlOption = Annotated[
         show_envvar=True,
     ),
 ]
-TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds that a call may take in all.")]
+TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds that a call may take in total.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]

@@ -29,15 +29,16 @@ def check_output_file(path: Path) -> None:
         InvalidInput: the name has none of the known endings, or its folder does not exist.
     """
     if path.suffix.lower() not in _SUFFIXES:
-        raise InvalidInput(f"{path} is of no known kind: expected a file that ends in {', '.join(_SUFFIXES)}")
+        raise InvalidInput(f"{path} does not end in one of {', '.join(_SUFFIXES)}: choose one of these formats")
     if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InvalidInput(f"{path} cannot be written: it is a folder, or is to be in one that does not exist")
+        raise InvalidInput(f"{path} cannot be written: it is a folder, or its folder does not exist")
 
 
 def write_output_file(path: Path, result: InferResult) -> None:
     """Write the outputs: one array as .npy, arrays by name as .npz, lists by name as .json.
 
-    numpy's files know neither BF16, written as float32 without loss, nor BYTES, written as fixed-size strings.
+    numpy's files have neither BF16, which is written as float32 without loss, nor BYTES, which is written as
+    fixed-size strings.
 
     Raises:
         InvalidInput: several outputs for .npy, BYTES that end in a zero byte for .npy or .npz, or no permission.
@@ -50,7 +51,7 @@ def write_output_file(path: Path, result: InferResult) -> None:
     else:
         arrays = {name: _plain(array, path) for name, array in result.items()}
     try:
-        # Through an open file, since numpy would change the name of one that ends in .NPY.
+        # An open file, because numpy appends .npy to a name that ends in .NPY.
         with path.open("wb") as file:
             if suffix == ".json":
                 file.write(content.encode() + b"\n")

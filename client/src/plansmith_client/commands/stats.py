@@ -1,4 +1,4 @@
-"""`plansmith stats`: what a server has counted of its models, once or as a live table."""
+"""`plansmith stats`: a server's statistics of its models, once or as a live table."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def stats(
     model: Annotated[str | None, typer.Argument(help="A model; by default all of them.")] = None,
     url: UrlOption = "localhost:8001",
     timeout: TimeoutOption = 10.0,
-    interval: Annotated[float, typer.Option("--interval", min=0.1, help="Seconds between two looks.")] = 1.0,
+    interval: Annotated[float, typer.Option("--interval", min=0.1, help="Seconds between two measurements.")] = 1.0,
     *,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep looking, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep measuring until Ctrl-C.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a server has counted of its models: rates over an interval, or totals with --json."""
+    """Show a server's statistics of its models: rates over an interval, or totals with --json."""
     with Client(url, timeout=timeout) as client:
         read = client.model(model).statistics if model else client.statistics
         if as_json:
             if watch:
-                raise InvalidInput("--json gives one document: leave out --watch, and ask again for another")
+                raise InvalidInput("--json prints one document: leave out --watch, and run it again for another")
             entries = [_as_json(statistics) for statistics in read()]
             typer.echo(json.dumps({"url": url, "models": entries}))
         elif watch:
@@ -63,7 +63,7 @@ def _watch(read: Any, interval: float) -> None:
             try:
                 after, ended = _by_version(read()), time.monotonic()
             except ClientError as error:
-                # A server that restarts is what somebody may be watching for.
+                # The server may be restarting, and that may be why somebody watches it.
                 live.update(Group(shown, Text(str(error), style="yellow")), refresh=True)
                 continue
             shown = _table(before, after, ended - started)
@@ -87,7 +87,7 @@ def _table(
     for key, now in sorted(after.items()):
         then = before.get(key)
         if then is None or then.inferences > now.inferences:
-            # It was loaded meanwhile, and counts from zero.
+            # It was loaded in the meantime and counts from zero.
             then = replace(now, inferences=0, executions=0, success=_NOTHING, queue=_NOTHING, compute_infer=_NOTHING)
         requests = now.success.count - then.success.count
         rows = now.inferences - then.inferences

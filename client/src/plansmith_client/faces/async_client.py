@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.calling.breaker import BreakerPolicy
@@ -40,13 +41,13 @@ class AsyncClient:
     Args:
         url: `host:port` or `grpc://host:port` for gRPC, `grpcs://host:port` for gRPC over TLS, `http://host:port` or
             `https://host:port` for HTTP; or a sequence of them, for servers of the same models.
-        timeout: seconds that a call may take in all: connecting, reading the metadata, further attempts and other
-            servers included; each call can have its own. `math.inf` for no deadline.
+        timeout: seconds that a call may take in total, with connecting, reading the metadata, retries and other
+            servers; each call can have its own. `math.inf` for no deadline.
         token: a bearer token, or a function that gives one for each call; by default that of the environment variable
             PLANSMITH_TOKEN, or of the file that PLANSMITH_TOKEN_FILE names.
         headers: headers of every call, such as the keys of Triton's restricted protocols; added to those of
             PLANSMITH_HEADERS, a JSON object.
-        ca_file: the authorities to trust, PEM; by default those of PLANSMITH_CA_FILE, or the system's.
+        ca_file: the certificate authorities to trust, PEM; by default those of PLANSMITH_CA_FILE, or the system's.
         certificate_file: the client's own certificate for mutual TLS, PEM; by default PLANSMITH_CERTIFICATE_FILE.
         key_file: its private key; by default PLANSMITH_KEY_FILE.
         server_name: the name in the server's certificate, where it is not the URL's host.
@@ -54,16 +55,16 @@ class AsyncClient:
         compression: `"gzip"` or `"deflate"` for requests, and for answers where the server can.
         channels: gRPC connections to each server.
         balance: how to choose among several servers: `"round_robin"` or `"least_outstanding"`.
-        resolve: take each address that a host name stands for as a server of its own.
-        retries: further attempts after an outage, or a `RetryPolicy`; 0 for none.
-        breaker: when a server that does not answer is left alone for a while; None for never.
+        resolve: treat each address of a host name as a server of its own.
+        retries: how often a request is sent again after an outage, or a `RetryPolicy`; 0 for never.
+        breaker: the circuit breaker of each server, which stops requests to one that does not answer; None for none.
         hedge_after: seconds after which an unanswered inference is sent to a second server too; None for never.
         metadata_max_age: seconds after which a model's metadata is read again.
         shared_memory: whether, or from which size on, inputs go to a server on this host through shared memory.
-        observers: who is told of each operation, such as `plansmith_client.metrics.ClientMetrics`.
+        observers: called around each operation, such as `plansmith_client.metrics.ClientMetrics`.
 
     Raises:
-        InvalidInput: an argument is not of these forms, or the URL is HTTP and aiohttp is not installed.
+        InvalidInput: an argument is not valid, or the URL is HTTP and aiohttp is not installed.
 
     Example:
         ```python
@@ -128,50 +129,78 @@ class AsyncClient:
 
     @property
     def timeout(self) -> float:
-        """Seconds that a call may take in all, unless it is given a timeout of its own."""
+        """Seconds that a call may take in total, unless it has a timeout of its own."""
         return self._core.timeout
 
-    async def is_live(self) -> bool:
-        """Whether a server answers; False where none can be reached within the timeout.
+    def with_options(self, *, timeout: float) -> Self:
+        """The same client with another default for `timeout`, on the same connections; closing one closes both.
+
+        Args:
+            timeout: seconds that a call may take in total, unless it has a timeout of its own.
 
         Raises:
-            AccessDenied: the server refuses to tell.
-            ProtocolError: something else than an inference server answers.
+            InvalidInput: the timeout is not valid.
+
+        Example:
+            ```python
+            patient = client.with_options(timeout=300)
+            ```
+        """
+        other = copy.copy(self)
+        other._core = self._core.with_timeout(timeout)  # noqa: SLF001 - another client
+        other._models = {}  # noqa: SLF001
+        return other
+
+    async def is_live(self, *, timeout: float | None = None) -> bool:
+        """Whether a server answers; False if none can be reached within the timeout.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
+
+        Raises:
+            AccessDenied: the server refuses to answer.
+            ProtocolError: what answers is not an inference server.
 
         Example:
             ```python
             if not await client.is_live(): ...
             ```
         """
-        return await self._driver.run(self._core.ask_any(IsServerLive(), self._core.deadline()))
+        return await self._driver.run(self._core.caller.is_any(IsServerLive(), self._core.deadline(timeout)))
 
-    async def is_ready(self) -> bool:
-        """Whether a server and all its models are ready; False where none can be reached within the timeout.
+    async def is_ready(self, *, all_servers: bool = False, timeout: float | None = None) -> bool:
+        """Whether a server and all its models are ready; False if none can be reached within the timeout.
 
         Triton started with `--strict-readiness=0` counts itself ready with models that are not.
 
+        Args:
+            all_servers: whether every server has to be ready, or one of them is enough.
+            timeout: seconds that the call may take in total; the client's by default.
+
         Raises:
-            AccessDenied: the server refuses to tell.
-            ProtocolError: something else than an inference server answers.
+            AccessDenied: the server refuses to answer.
+            ProtocolError: what answers is not an inference server.
 
         Example:
             ```python
             if await client.is_ready(): ...
             ```
         """
-        return await self._driver.run(self._core.ask_any(IsServerReady(), self._core.deadline()))
+        caller, deadline = self._core.caller, self._core.deadline(timeout)
+        ready = caller.is_every if all_servers else caller.is_any
+        return await self._driver.run(ready(IsServerReady(), deadline))
 
     async def wait_until_ready(self, *, timeout: float | None = None) -> None:
-        """Return when a server is ready, asking again and again.
+        """Wait until a server is ready, asking again and again.
 
         Args:
             timeout: seconds; the client's by default.
 
         Raises:
-            ServerUnavailable: it could not be reached until the timeout.
-            DeadlineExceeded: it answered, but was not ready until the timeout.
-            AccessDenied: the server refuses to tell.
-            ProtocolError: something else than an inference server answers.
+            ServerUnavailable: it could not be reached before the timeout.
+            DeadlineExceeded: it answered, but was not ready before the timeout.
+            AccessDenied: the server refuses to answer.
+            ProtocolError: what answers is not an inference server.
 
         Example:
             ```python
@@ -180,30 +209,36 @@ class AsyncClient:
         """
         await self._driver.run(self._core.wait_until_ready(self._core.deadline(timeout)))
 
-    async def server_metadata(self) -> ServerMetadata:
+    async def server_metadata(self, *, timeout: float | None = None) -> ServerMetadata:
         """The server's name, version, and the extensions of the protocol that it speaks.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ServerUnavailable: nothing answers.
             DeadlineExceeded: the answer took longer than the timeout.
-            AccessDenied: the server refuses to tell.
-            ProtocolError: something else than an inference server answers.
+            AccessDenied: the server refuses to answer.
+            ProtocolError: what answers is not an inference server.
 
         Example:
             ```python
             print((await client.server_metadata()).version)
             ```
         """
-        return await self._driver.run(self._core.server_metadata(self._core.deadline()))
+        return await self._driver.run(self._core.server_metadata(self._core.deadline(timeout)))
 
-    async def models(self) -> tuple[ModelStatus, ...]:
+    async def models(self, *, timeout: float | None = None) -> tuple[ModelStatus, ...]:
         """Every version of every model in the server's repository, loaded or not.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ServerUnavailable: nothing answers.
             DeadlineExceeded: the answer took longer than the timeout.
-            AccessDenied: the server keeps its index to itself.
-            ProtocolError: the server has no index (it is an extension of the protocol), or is no inference server.
+            AccessDenied: the server does not show its index.
+            ProtocolError: the server has no index (an extension of the protocol), or is not an inference server.
 
         Example:
             ```python
@@ -211,7 +246,7 @@ class AsyncClient:
                 print(model.name, model.version, model.state)
             ```
         """
-        return await self._driver.run(self._core.models(self._core.deadline()))
+        return await self._driver.run(self._core.models(self._core.deadline(timeout)))
 
     def model(self, name: str, version: str = "", *, fallback: str = "") -> AsyncModel:
         """A model of the server. Nothing is sent: whether it exists shows with its first use.
@@ -221,7 +256,7 @@ class AsyncClient:
         Args:
             name: the model's name.
             version: a number, as in `"3"`; empty leaves the choice to the server, which takes the newest.
-            fallback: the name of another model with the same inputs, which is asked where this one is overloaded,
+            fallback: the name of another model with the same inputs, which is asked if this one is overloaded,
                 fails, is not loaded or cannot be reached; `InferResult.model_name` tells which one answered.
 
         Raises:
@@ -238,14 +273,17 @@ class AsyncClient:
             return known
         return self._models.setdefault((name, version, fallback), AsyncModel(self._core, core, self._driver))
 
-    async def statistics(self) -> tuple[ModelStatistics, ...]:
-        """What the server has counted of each version of each model; of several servers, one.
+    async def statistics(self, *, timeout: float | None = None) -> tuple[ModelStatistics, ...]:
+        """The server's statistics of each version of each model; with several servers, those of one.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ProtocolError: the server has no such extension.
             ServerUnavailable: nothing answers.
             DeadlineExceeded: the answer took longer than the timeout.
-            AccessDenied: the server refuses to tell.
+            AccessDenied: the server refuses to answer.
 
         Example:
             ```python
@@ -253,16 +291,16 @@ class AsyncClient:
                 print(statistics.name, statistics.inferences, statistics.compute_infer.mean)
             ```
         """
-        return await self._driver.run(self._core.statistics("", "", self._core.deadline()))
+        return await self._driver.run(self._core.statistics("", "", self._core.deadline(timeout)))
 
     async def load_model(
         self, name: str, *, config: Mapping[str, Any] | str | None = None, timeout: float | None = None
     ) -> None:
-        """Load a model, or load it anew, on every server of the client.
+        """Load or reload a model on every server of the client.
 
         Args:
             name: the model's name.
-            config: a configuration to take in place of the repository's, as JSON or what becomes it.
+            config: a configuration to use instead of the repository's, as JSON text or as a mapping.
             timeout: seconds; the client's by default, which large models may exceed.
 
         Raises:
@@ -280,7 +318,7 @@ class AsyncClient:
     async def unload_model(self, name: str, *, dependents: bool = False, timeout: float | None = None) -> None:
         """Unload a model on every server of the client.
 
-        A server finishes what is under way first, and may still do so when this returns.
+        A server first finishes the requests in flight, and may still do so when this returns.
 
         Args:
             name: the model's name.
@@ -298,11 +336,12 @@ class AsyncClient:
         """
         await self._driver.run(self._core.unload(name, self._core.deadline(timeout), dependents=dependents))
 
-    async def trace_settings(self, model: str = "", **changes: Any) -> dict[str, Any]:
+    async def trace_settings(self, model: str = "", *, timeout: float | None = None, **changes: Any) -> dict[str, Any]:
         """Change trace settings and give all of them, each a list of strings.
 
         Args:
-            model: the model whose settings are meant; the server's where it is empty.
+            model: the model whose settings are changed; empty for the server's own.
+            timeout: seconds that the call may take in total; the client's by default.
             changes: new values; None goes back to the default.
 
         Raises:
@@ -313,12 +352,13 @@ class AsyncClient:
             (await client.trace_settings())["trace_rate"]
             ```
         """
-        return await self._driver.run(self._core.trace_settings(model, changes, self._core.deadline()))
+        return await self._driver.run(self._core.trace_settings(model, changes, self._core.deadline(timeout)))
 
-    async def log_settings(self, **changes: bool | int | str) -> dict[str, Any]:
+    async def log_settings(self, *, timeout: float | None = None, **changes: bool | int | str) -> dict[str, Any]:
         """Change the server's log settings and give all of them.
 
         Args:
+            timeout: seconds that the call may take in total; the client's by default.
             changes: new values, such as `log_verbose_level=1`.
 
         Raises:
@@ -329,12 +369,12 @@ class AsyncClient:
             await client.log_settings(log_verbose_level=0)
             ```
         """
-        return await self._driver.run(self._core.log_settings(changes, self._core.deadline()))
+        return await self._driver.run(self._core.log_settings(changes, self._core.deadline(timeout)))
 
     async def close(self) -> None:
         """End the connections and give shared memory back; may be called again.
 
-        Later calls raise ClientClosed, and so may those under way.
+        Later calls raise ClientClosed, and so may those in flight.
 
         Example:
             ```python

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.calling.model_core import Wish
+from plansmith_client.calling.model_core import InferOptions
 from plansmith_client.faces.async_sequences import AsyncModelSequence
 from plansmith_client.faces.async_streaming import responses
 from plansmith_client.faces.batched import AsyncBatchedModel
+from plansmith_client.inputs.validation import output_names
 from plansmith_client.mapping.batches import MapOptions
 from plansmith_client.mapping.runs import AsyncMapRun
 from plansmith_client.transports.deadlines import Deadline
@@ -65,11 +66,11 @@ class AsyncModel:
 
         Raises:
             ModelNotFound: the server has no such model or version.
-            ModelNotReady: it has, but the model is not loaded.
+            ModelNotReady: it exists but is not loaded.
             ServerUnavailable: nothing answers.
             DeadlineExceeded: the answer took longer than the client's timeout.
-            AccessDenied: the server refuses to tell.
-            ProtocolError: something else than an inference server answers.
+            AccessDenied: the server refuses to answer.
+            ProtocolError: what answers is not an inference server.
 
         Example:
             ```python
@@ -78,22 +79,50 @@ class AsyncModel:
         """
         return self._driver.run(self._core.read_metadata(self._deadline()))
 
-    async def is_ready(self) -> bool:
-        """Whether the model is ready; False too where it does not exist or no server can be reached in time.
+    async def is_ready(self, *, timeout: float | None = None) -> bool:
+        """Whether the model is ready; also False if it does not exist or no server can be reached in time.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
-            AccessDenied: the server refuses to tell.
-            ProtocolError: something else than an inference server answers.
+            AccessDenied: the server refuses to answer.
+            ProtocolError: what answers is not an inference server.
 
         Example:
             ```python
             if await client.model("digits").is_ready(): ...
             ```
         """
-        return await self._driver.run(self._core.is_ready(self._deadline()))
+        return await self._driver.run(self._core.is_ready(self._deadline(timeout)))
 
-    async def __call__(self, *positional: ArrayLike, **named: ArrayLike) -> InferResult:
+    async def wait_until_ready(self, *, timeout: float | None = None) -> None:
+        """Wait until the model is ready, asking again and again.
+
+        Args:
+            timeout: seconds; the client's by default.
+
+        Raises:
+            DeadlineExceeded: it was not ready before the timeout.
+            AccessDenied: the server refuses to answer.
+            ProtocolError: what answers is not an inference server.
+
+        Example:
+            ```python
+            await client.model("digits").wait_until_ready(timeout=60)
+            ```
+        """
+        await self._driver.run(self._core.wait_until_ready(self._deadline(timeout)))
+
+    async def __call__(
+        self, /, *positional: ArrayLike, timeout: float | None = None, **named: ArrayLike
+    ) -> InferResult:
         """Run the model once: `infer` with the inputs by position, by name, or both.
+
+        Args:
+            positional: inputs by position.
+            timeout: seconds that the call may take in total; the client's by default.
+            named: inputs by name. Pass an input that is itself called `timeout` by position.
 
         Raises:
             InvalidInput: the inputs do not match the metadata; nothing was sent.
@@ -104,7 +133,7 @@ class AsyncModel:
             (await client.model("digits")(images)).array
             ```
         """
-        return await self._driver.run(self._core.call(positional, named, self._deadline()))
+        return await self._driver.run(self._core.call(positional, named, self._deadline(timeout)))
 
     async def infer(
         self,
@@ -120,12 +149,12 @@ class AsyncModel:
         A batch larger than the model's largest is sent in several requests at once, whose outputs are joined.
 
         Args:
-            inputs: by name, anything that numpy takes for an array; which dtypes are taken for which datatype is
-                written in `plansmith_client.inputs.conversion`. Shapes include the batch dimension.
+            inputs: by name, anything that numpy converts to an array; `plansmith_client.inputs.conversion` says which
+                dtypes are accepted for which datatype. Shapes include the batch dimension.
             outputs: the outputs to compute and send; by default all of them.
             request_id: an identifier that the server gives back and writes to its log.
             parameters: parameters of the request, such as Triton's `priority`.
-            timeout: seconds that the call may take in all; the client's by default.
+            timeout: seconds that the call may take in total; the client's by default.
 
         Returns:
             The outputs by name.
@@ -134,7 +163,7 @@ class AsyncModel:
             InvalidInput: names, dtypes, shapes or batch do not match the metadata, and nothing was sent; or the server
                 itself refuses the request.
             ModelNotFound: the server has no such model or version.
-            ModelNotReady: it has, but the model is not loaded.
+            ModelNotReady: it exists but is not loaded.
             InferenceFailed: the model failed on this request.
             ServerOverloaded: the server's queue is full.
             ServerUnavailable: nothing answers, or the connection broke.
@@ -147,11 +176,12 @@ class AsyncModel:
             await client.model("add").infer({"a": a, "b": b}, outputs=["sum"], timeout=0.5)
             ```
         """
-        wish = Wish(outputs, request_id, parameters)
-        return await self._driver.run(self._core.infer(inputs, wish, self._deadline(timeout)))
+        options = InferOptions(outputs, request_id, parameters)
+        return await self._driver.run(self._core.infer(inputs, options, self._deadline(timeout)))
 
     async def classify(
         self,
+        /,
         *positional: ArrayLike,
         top: int = 1,
         output: str | None = None,
@@ -164,14 +194,14 @@ class AsyncModel:
             positional: inputs by position.
             top: classes for each row.
             output: the output to pick from; may be left out where there is only one.
-            timeout: seconds that the call may take in all; the client's by default.
+            timeout: seconds that the call may take in total; the client's by default.
             named: inputs by name. An input that is called like one of the arguments goes by position.
 
         Returns:
             For each row its classes, the largest value first.
 
         Raises:
-            InvalidInput: `top` or `output` is not what it should be, or the inputs do not match the metadata.
+            InvalidInput: `top` or `output` is not valid, or the inputs do not match the metadata.
             ProtocolError: the server does not know the extension.
             ClientError: any other of the errors that `infer` lists.
 
@@ -196,14 +226,14 @@ class AsyncModel:
         """Send one request and give its responses as they come: for decoupled models, which send any number.
 
         Closing the iterator with `aclose()` cancels the request. Streams go over gRPC only; each call has a stream of
-        its own, so that any number can be under way at once.
+        its own, so that any number can be in flight at once.
 
         Args:
             inputs: as for `infer`.
             outputs: as for `infer`.
             request_id: as for `infer`.
             parameters: as for `infer`.
-            timeout: seconds until the last response has to be there; the client's by default, `math.inf` for none.
+            timeout: seconds until the last response has to have arrived; the client's by default, `math.inf` for none.
 
         Raises:
             InvalidInput: as for `infer`, or the client speaks HTTP.
@@ -215,8 +245,8 @@ class AsyncModel:
                 print(result["value"])
             ```
         """
-        wish = Wish(outputs, request_id, parameters)
-        return responses(self._core, self._driver, inputs, wish, self._deadline(timeout))
+        options = InferOptions(outputs, request_id, parameters)
+        return responses(self._core, self._driver, inputs, options, self._deadline(timeout))
 
     def sequence(self, sequence_id: int | str | None = None, *, timeout: float | None = None) -> AsyncModelSequence:
         """A sequence of requests to a stateful model, as a context manager.
@@ -226,7 +256,7 @@ class AsyncModel:
             timeout: seconds that each step may take; the client's by default.
 
         Raises:
-            InvalidInput: the identifier or the timeout is not of these forms.
+            InvalidInput: the identifier or the timeout is not valid.
 
         Example:
             ```python
@@ -249,7 +279,7 @@ class AsyncModel:
         timeout: float | None = None,
         skip: int | Collection[int] = 0,
     ) -> AsyncMapRun:
-        """Run the model on any number of items, in batches, with several requests under way at once.
+        """Run the model on any number of items, in batches, with several requests in flight.
 
         Memory is bounded: the source is read as fast as results are taken. An item that fails is reported in its place
         and the others go on; a batch that fails is halved until only the item at fault does. Where the server's queue
@@ -260,19 +290,19 @@ class AsyncModel:
                 item an array without the batch dimension, a tuple of them in the order of the inputs, or a mapping by
                 name. Of a model that does not batch, each item is a whole request.
             batch_size: items in a request; `"auto"` is the model's largest batch, or less where items are large.
-            concurrency: requests under way at once.
+            concurrency: requests in flight at once.
             ordered: whether results come in the order of the items, or as they are done.
-            progress: True for a bar on standard error; or a function of (items done, items in all or None).
+            progress: True for a bar on standard error; or a function of (items done, total or None).
             outputs: as for `infer`.
             timeout: seconds that each batch may take; the client's by default.
-            skip: items that an earlier run has done: the first so many, or a collection of their indices.
+            skip: items that an earlier run has done: how many from the start, or a collection of indices.
 
         Returns:
-            What to iterate over for `MappedItem`s, or to `collect()`.
+            Iterate over it for `MappedItem`s, or call `collect()`.
 
         Raises:
-            InvalidInput: an argument is not of these forms.
-            ClientError: on iterating, where the metadata cannot be read. What happens to items is in the items.
+            InvalidInput: an argument is not valid.
+            ClientError: on iterating, if the metadata cannot be read. Errors of single items are in the items.
 
         Example:
             ```python
@@ -285,7 +315,7 @@ class AsyncModel:
             concurrency,
             ordered,
             progress,
-            None if outputs is None else tuple(outputs),
+            output_names(outputs),
             self._timeout(timeout),
             skip,
         )
@@ -294,15 +324,15 @@ class AsyncModel:
     def batched(
         self, *, max_delay: float = 0.002, max_batch_size: int | None = None, timeout: float | None = None
     ) -> AsyncBatchedModel:
-        """The model for many tasks that each have a few rows: their calls are sent together.
+        """The model for many tasks that each have a few rows: their calls are sent as one batch.
 
         Args:
             max_delay: seconds that the first caller of a batch waits for others.
             max_batch_size: rows in a batch; the model's largest by default.
-            timeout: seconds that a call may take in all; the client's by default.
+            timeout: seconds that a call may take in total; the client's by default.
 
         Raises:
-            InvalidInput: an argument is not of these forms.
+            InvalidInput: an argument is not valid.
 
         Example:
             ```python
@@ -318,8 +348,11 @@ class AsyncModel:
             timeout=self._timeout(timeout),
         )
 
-    async def config(self) -> dict[str, Any]:
+    async def config(self, *, timeout: float | None = None) -> dict[str, Any]:
         """The model's whole configuration, by the names of Triton's `model_config.proto`.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ProtocolError: the server has no such extension.
@@ -330,10 +363,13 @@ class AsyncModel:
             (await client.model("digits").config())["dynamic_batching"]
             ```
         """
-        return await self._driver.run(self._client.config(self._core, self._deadline()))
+        return await self._driver.run(self._client.config(self._core, self._deadline(timeout)))
 
-    async def statistics(self) -> tuple[ModelStatistics, ...]:
-        """What the server has counted of each version of the model.
+    async def statistics(self, *, timeout: float | None = None) -> tuple[ModelStatistics, ...]:
+        """The server's statistics of each version of the model.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ProtocolError: the server has no such extension.
@@ -344,7 +380,7 @@ class AsyncModel:
             (await client.model("digits").statistics())[0].queue.mean  # seconds
             ```
         """
-        return await self._driver.run(self._client.statistics(self.name, self.version, self._deadline()))
+        return await self._driver.run(self._client.statistics(self.name, self.version, self._deadline(timeout)))
 
     def __repr__(self) -> str:
         version = f", version {self.version}" if self.version else ""

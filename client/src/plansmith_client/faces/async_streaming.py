@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plansmith_client.calling.stream_servers import StreamServers
-from plansmith_client.errors import ClientError
+from plansmith_client.errors import ClientError, InvalidInput, ModelNotFound, ModelNotReady
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from plansmith_client.calling.drivers import AsyncDriver
-    from plansmith_client.calling.model_core import ModelCore, Wish
+    from plansmith_client.calling.model_core import InferOptions, ModelCore
     from plansmith_client.protocol.results import InferResult
     from plansmith_client.transports.deadlines import Deadline
 
@@ -21,27 +21,34 @@ __all__ = ["responses"]
 
 
 async def responses(
-    core: ModelCore, driver: AsyncDriver, inputs: Mapping[str, ArrayLike], wish: Wish, deadline: Deadline
+    core: ModelCore, driver: AsyncDriver, inputs: Mapping[str, ArrayLike], options: InferOptions, deadline: Deadline
 ) -> AsyncIterator[InferResult]:
     """The responses of a model; the next server is asked as long as no response has come."""
-    operation = await driver.run(core.stream_request(inputs, wish, deadline))
+    operation = await driver.run(core.stream_request(inputs, options, deadline))
     servers = core.caller.servers
-    await driver.run(servers.look_up())
-    candidates = StreamServers(servers)
-    while True:
-        server = candidates.choose()
-        begun = False
-        stream = server.transport.stream(operation, deadline)
-        try:
-            async for result in stream:
-                begun = True
-                yield result
-        except ClientError as error:
-            if not candidates.may_begin_again(server, error, begun=begun):
+    with core.caller.observing(operation) as headers:
+        await driver.run(servers.look_up(deadline))
+        candidates = StreamServers(servers)
+        while True:
+            server = candidates.choose()
+            begun = False
+            stream = server.transport.stream(operation, deadline, headers)
+            try:
+                async for result in stream:
+                    begun = True
+                    core.check_version(result)
+                    yield result
+            except ClientError as error:
+                if candidates.may_begin_again(server, error, begun=begun):
+                    continue
+                if isinstance(error, (ModelNotFound, ModelNotReady)):
+                    raise await driver.run(core.refused(error, deadline)) from error
+                if isinstance(error, InvalidInput):
+                    core.forget()
                 raise
-        else:
-            servers.succeeded(server)
-            return
-        finally:
-            servers.release(server)
-            await stream.aclose()
+            else:
+                servers.succeeded(server)
+                return
+            finally:
+                servers.release(server)
+                await stream.aclose()

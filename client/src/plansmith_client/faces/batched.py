@@ -1,7 +1,6 @@
 """Single calls of many callers in one process, sent as batches: `Model.batched` and `AsyncModel.batched`.
 
-No thread waits in the background: the first caller of a batch waits for more, sends what there is, and hands out the
-rows.
+There is no background thread: the first caller of a batch waits for others, sends the batch, and hands out the rows.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plansmith_client.calling.model_core import ModelCore, Wish
+from plansmith_client.calling.model_core import InferOptions, ModelCore
 from plansmith_client.errors import ClientError, InferenceFailed, InvalidInput
+from plansmith_client.inputs.validation import has_free_rows, is_whole
 from plansmith_client.protocol.results import InferResult
 from plansmith_client.transports.deadlines import Deadline
 
@@ -36,7 +36,7 @@ __all__ = ["AsyncBatchedModel", "BatchedModel"]
 
 @dataclass(eq=False)
 class _Entry:
-    """One caller's request and what comes of it."""
+    """One caller's request and its outcome."""
 
     request: Infer
     arrived: Any
@@ -66,7 +66,7 @@ class _Groups:
     def __init__(self, core: ModelCore, max_delay: float, max_batch_size: int | None, timeout: float) -> None:
         if not isinstance(max_delay, (int, float)) or isinstance(max_delay, bool) or max_delay < 0:
             raise InvalidInput(f"max_delay={max_delay!r} is not a number of seconds from 0")
-        if max_batch_size is not None and (not isinstance(max_batch_size, int) or max_batch_size < 1):
+        if max_batch_size is not None and (not is_whole(max_batch_size) or max_batch_size < 1):
             raise InvalidInput(f"max_batch_size={max_batch_size!r} is not a number of rows from 1")
         Deadline(timeout)
         self.core = core
@@ -77,7 +77,7 @@ class _Groups:
         _OPEN_GROUPS.add(self)
 
     def reopen(self) -> None:
-        """Begin anew: for the child of a fork, where nobody sends what the parent's threads were gathering."""
+        """Start afresh in the child of a fork, where nobody sends what the parent's threads were gathering."""
         self._groups: dict[Any, _Group] = {}
         self.lock = threading.Lock()
 
@@ -85,17 +85,22 @@ class _Groups:
         self, positional: tuple[ArrayLike, ...], named: Mapping[str, ArrayLike], deadline: Deadline
     ) -> Flow[tuple[Infer, int]]:
         """The request of a call, and the largest batch."""
-        metadata: ModelMetadata = yield from self.core.read_metadata(deadline)
-        if not metadata.max_batch_size:
+        metadata: ModelMetadata = yield from self.core.describe(deadline)
+        largest = metadata.max_batch_size or (self._most if has_free_rows(metadata) else None)
+        if not largest:
             raise InvalidInput(
-                f"Model {self.core.name!r} does not batch (no max_batch_size): call it without batched()"
+                f"Model {self.core.name!r} does not batch: call it without batched()"
+                if not has_free_rows(metadata)
+                else f"Model {self.core.name!r}: the server names no largest batch: pass batched(max_batch_size=)"
             )
         inputs = yield from self.core.bind(positional, named, deadline)
-        most = min(metadata.max_batch_size, self._most or metadata.max_batch_size)
-        return self.core.request(metadata, inputs, Wish()), most
+        if not inputs:
+            raise InvalidInput(f"Model {self.core.name!r}: batched() needs at least one input with rows")
+        most = min(largest, self._most or largest)
+        return self.core.request(metadata, inputs, InferOptions()), most
 
     def join(self, entry: _Entry, most: int, full: Any) -> _Group | None:
-        """Put an entry into the group that it fits; gives the group to the first caller of it, who has to send it."""
+        """Put an entry into the group that it fits; returns the group to its first caller, who has to send it."""
         key = tuple((tensor.name, tensor.array.shape[1:]) for tensor in entry.request.inputs)
         with self.lock:
             group = self._groups.get(key)
@@ -120,9 +125,9 @@ class _Groups:
             return group.entries
 
     def send(self, entries: list[_Entry], deadline: Deadline) -> Flow[None]:
-        """Send the entries as one batch, and give each its part of what comes of it."""
+        """Send the entries as one batch, and give each its part of the result."""
         try:
-            whole = yield from self.core.caller.call(_joined(entries), deadline)
+            whole = yield from self.core.ask(_joined(entries), deadline)
             first = 0
             for entry in entries:
                 entry.outcome = _part(whole, first, first + entry.rows)
@@ -170,11 +175,11 @@ def _part(whole: InferResult, first: int, last: int) -> InferResult:
     )
 
 
-def _given(entry: _Entry) -> InferResult:
+def _outcome(entry: _Entry) -> InferResult:
     if isinstance(entry.outcome, InferResult):
         return entry.outcome
     # An error may go to several callers: each gets its own, so that tracebacks do not mix.
-    error = entry.outcome or InferenceFailed("The batch that the request was in was abandoned by who sent it")
+    error = entry.outcome or InferenceFailed("The caller that gathered this batch was interrupted: call again")
     raise type(error)(*error.args) from error
 
 
@@ -202,7 +207,7 @@ class BatchedModel:
             named: inputs by name.
 
         Raises:
-            ClientError: as `Model.__call__`; for what is wrong with another caller's rows, only that caller's call.
+            ClientError: as `Model.__call__`; an error in another caller's rows fails only that caller's call.
 
         Example:
             ```python
@@ -221,13 +226,13 @@ class BatchedModel:
                 group.full.wait(groups.max_delay)
                 self._driver.run(groups.send(groups.closed(group), deadline))
             finally:
-                # Whatever ends the wait, such as Ctrl-C: who joined must not wait for a batch that nobody sends.
+                # Even after Ctrl-C: other callers must not wait for a batch that nobody sends.
                 for waiting in groups.closed(group):
                     waiting.arrived.set()
         else:
             entry.arrived.wait(deadline.remaining())
             deadline.remaining()
-        return _given(entry)
+        return _outcome(entry)
 
 
 class AsyncBatchedModel:
@@ -251,7 +256,7 @@ class AsyncBatchedModel:
         """Run the model on a few rows, together with those of other tasks; see `BatchedModel.__call__`.
 
         Raises:
-            ClientError: as `Model.__call__`; for what is wrong with another caller's rows, only that caller's call.
+            ClientError: as `Model.__call__`; an error in another caller's rows fails only that caller's call.
 
         Example:
             ```python
@@ -274,7 +279,7 @@ class AsyncBatchedModel:
             await asyncio.wait_for(entry.arrived.wait(), deadline.remaining())
         except asyncio.TimeoutError:
             deadline.remaining()
-        return _given(entry)
+        return _outcome(entry)
 
     async def _gather(self, group: _Group, deadline: Deadline) -> None:
         groups = self._groups

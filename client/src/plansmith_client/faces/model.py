@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.calling.model_core import Wish
+from plansmith_client.calling.model_core import InferOptions
 from plansmith_client.faces.batched import BatchedModel
 from plansmith_client.faces.sequences import ModelSequence
 from plansmith_client.faces.streaming import responses
+from plansmith_client.inputs.validation import output_names
 from plansmith_client.mapping.batches import MapOptions
 from plansmith_client.mapping.runs import MapRun
 from plansmith_client.transports.deadlines import Deadline
@@ -66,11 +67,11 @@ class Model:
 
         Raises:
             ModelNotFound: the server has no such model or version.
-            ModelNotReady: it has, but the model is not loaded.
+            ModelNotReady: it exists but is not loaded.
             ServerUnavailable: nothing answers.
             DeadlineExceeded: the answer took longer than the client's timeout.
-            AccessDenied: the server refuses to tell.
-            ProtocolError: something else than an inference server answers.
+            AccessDenied: the server refuses to answer.
+            ProtocolError: what answers is not an inference server.
 
         Example:
             ```python
@@ -79,22 +80,48 @@ class Model:
         """
         return self._driver.run(self._core.read_metadata(self._deadline()))
 
-    def is_ready(self) -> bool:
-        """Whether the model is ready; False too where it does not exist or no server can be reached in time.
+    def is_ready(self, *, timeout: float | None = None) -> bool:
+        """Whether the model is ready; also False if it does not exist or no server can be reached in time.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
-            AccessDenied: the server refuses to tell.
-            ProtocolError: something else than an inference server answers.
+            AccessDenied: the server refuses to answer.
+            ProtocolError: what answers is not an inference server.
 
         Example:
             ```python
             if client.model("digits").is_ready(): ...
             ```
         """
-        return self._driver.run(self._core.is_ready(self._deadline()))
+        return self._driver.run(self._core.is_ready(self._deadline(timeout)))
 
-    def __call__(self, *positional: ArrayLike, **named: ArrayLike) -> InferResult:
+    def wait_until_ready(self, *, timeout: float | None = None) -> None:
+        """Wait until the model is ready, asking again and again.
+
+        Args:
+            timeout: seconds; the client's by default.
+
+        Raises:
+            DeadlineExceeded: it was not ready before the timeout.
+            AccessDenied: the server refuses to answer.
+            ProtocolError: what answers is not an inference server.
+
+        Example:
+            ```python
+            client.model("digits").wait_until_ready(timeout=60)
+            ```
+        """
+        self._driver.run(self._core.wait_until_ready(self._deadline(timeout)))
+
+    def __call__(self, /, *positional: ArrayLike, timeout: float | None = None, **named: ArrayLike) -> InferResult:
         """Run the model once: `infer` with the inputs by position, by name, or both.
+
+        Args:
+            positional: inputs by position.
+            timeout: seconds that the call may take in total; the client's by default.
+            named: inputs by name. Pass an input that is itself called `timeout` by position.
 
         Raises:
             InvalidInput: the inputs do not match the metadata; nothing was sent.
@@ -105,7 +132,7 @@ class Model:
             client.model("digits")(images).array
             ```
         """
-        return self._driver.run(self._core.call(positional, named, self._deadline()))
+        return self._driver.run(self._core.call(positional, named, self._deadline(timeout)))
 
     def infer(
         self,
@@ -121,12 +148,12 @@ class Model:
         A batch larger than the model's largest is sent in several requests at once, whose outputs are joined.
 
         Args:
-            inputs: by name, anything that numpy takes for an array; which dtypes are taken for which datatype is
-                written in `plansmith_client.inputs.conversion`. Shapes include the batch dimension.
+            inputs: by name, anything that numpy converts to an array; `plansmith_client.inputs.conversion` says which
+                dtypes are accepted for which datatype. Shapes include the batch dimension.
             outputs: the outputs to compute and send; by default all of them.
             request_id: an identifier that the server gives back and writes to its log.
             parameters: parameters of the request, such as Triton's `priority`.
-            timeout: seconds that the call may take in all; the client's by default.
+            timeout: seconds that the call may take in total; the client's by default.
 
         Returns:
             The outputs by name.
@@ -135,7 +162,7 @@ class Model:
             InvalidInput: names, dtypes, shapes or batch do not match the metadata, and nothing was sent; or the server
                 itself refuses the request.
             ModelNotFound: the server has no such model or version.
-            ModelNotReady: it has, but the model is not loaded.
+            ModelNotReady: it exists but is not loaded.
             InferenceFailed: the model failed on this request.
             ServerOverloaded: the server's queue is full.
             ServerUnavailable: nothing answers, or the connection broke.
@@ -148,11 +175,12 @@ class Model:
             client.model("add").infer({"a": a, "b": b}, outputs=["sum"], timeout=0.5)
             ```
         """
-        wish = Wish(outputs, request_id, parameters)
-        return self._driver.run(self._core.infer(inputs, wish, self._deadline(timeout)))
+        options = InferOptions(outputs, request_id, parameters)
+        return self._driver.run(self._core.infer(inputs, options, self._deadline(timeout)))
 
     def classify(
         self,
+        /,
         *positional: ArrayLike,
         top: int = 1,
         output: str | None = None,
@@ -165,14 +193,14 @@ class Model:
             positional: inputs by position.
             top: classes for each row.
             output: the output to pick from; may be left out where there is only one.
-            timeout: seconds that the call may take in all; the client's by default.
+            timeout: seconds that the call may take in total; the client's by default.
             named: inputs by name. An input that is called like one of the arguments goes by position.
 
         Returns:
             For each row its classes, the largest value first.
 
         Raises:
-            InvalidInput: `top` or `output` is not what it should be, or the inputs do not match the metadata.
+            InvalidInput: `top` or `output` is not valid, or the inputs do not match the metadata.
             ProtocolError: the server does not know the extension.
             ClientError: any other of the errors that `infer` lists.
 
@@ -197,14 +225,14 @@ class Model:
         """Send one request and give its responses as they come: for decoupled models, which send any number.
 
         Closing the iterator, or leaving the loop and dropping it, cancels the request. Streams go over gRPC only; each
-        call has a stream of its own, so that any number can be under way at once.
+        call has a stream of its own, so that any number can be in flight at once.
 
         Args:
             inputs: as for `infer`.
             outputs: as for `infer`.
             request_id: as for `infer`.
             parameters: as for `infer`.
-            timeout: seconds until the last response has to be there; the client's by default, `math.inf` for none.
+            timeout: seconds until the last response has to have arrived; the client's by default, `math.inf` for none.
 
         Raises:
             InvalidInput: as for `infer`, or the client speaks HTTP.
@@ -216,8 +244,8 @@ class Model:
                 print(result["value"])
             ```
         """
-        wish = Wish(outputs, request_id, parameters)
-        return responses(self._core, self._driver, inputs, wish, self._deadline(timeout))
+        options = InferOptions(outputs, request_id, parameters)
+        return responses(self._core, self._driver, inputs, options, self._deadline(timeout))
 
     def sequence(self, sequence_id: int | str | None = None, *, timeout: float | None = None) -> ModelSequence:
         """A sequence of requests to a stateful model, as a context manager.
@@ -227,7 +255,7 @@ class Model:
             timeout: seconds that each step may take; the client's by default.
 
         Raises:
-            InvalidInput: the identifier or the timeout is not of these forms.
+            InvalidInput: the identifier or the timeout is not valid.
 
         Example:
             ```python
@@ -250,7 +278,7 @@ class Model:
         timeout: float | None = None,
         skip: int | Collection[int] = 0,
     ) -> MapRun:
-        """Run the model on any number of items, in batches, with several requests under way at once.
+        """Run the model on any number of items, in batches, with several requests in flight.
 
         Memory is bounded: the source is read as fast as results are taken. An item that fails is reported in its place
         and the others go on; a batch that fails is halved until only the item at fault does. Where the server's queue
@@ -261,19 +289,19 @@ class Model:
                 the batch dimension, a tuple of them in the order of the inputs, or a mapping by name. Of a model that
                 does not batch, each item is a whole request.
             batch_size: items in a request; `"auto"` is the model's largest batch, or less where items are large.
-            concurrency: requests under way at once.
+            concurrency: requests in flight at once.
             ordered: whether results come in the order of the items, or as they are done.
-            progress: True for a bar on standard error; or a function of (items done, items in all or None).
+            progress: True for a bar on standard error; or a function of (items done, total or None).
             outputs: as for `infer`.
             timeout: seconds that each batch may take; the client's by default.
-            skip: items that an earlier run has done: the first so many, or a collection of their indices.
+            skip: items that an earlier run has done: how many from the start, or a collection of indices.
 
         Returns:
-            What to iterate over for `MappedItem`s, or to `collect()`.
+            Iterate over it for `MappedItem`s, or call `collect()`.
 
         Raises:
-            InvalidInput: an argument is not of these forms.
-            ClientError: on iterating, where the metadata cannot be read. What happens to items is in the items.
+            InvalidInput: an argument is not valid.
+            ClientError: on iterating, if the metadata cannot be read. Errors of single items are in the items.
 
         Example:
             ```python
@@ -286,7 +314,7 @@ class Model:
             concurrency,
             ordered,
             progress,
-            None if outputs is None else tuple(outputs),
+            output_names(outputs),
             self._timeout(timeout),
             skip,
         )
@@ -295,15 +323,15 @@ class Model:
     def batched(
         self, *, max_delay: float = 0.002, max_batch_size: int | None = None, timeout: float | None = None
     ) -> BatchedModel:
-        """The model for many threads that each have a few rows: their calls are sent together.
+        """The model for many threads that each have a few rows: their calls are sent as one batch.
 
         Args:
             max_delay: seconds that the first caller of a batch waits for others.
             max_batch_size: rows in a batch; the model's largest by default.
-            timeout: seconds that a call may take in all; the client's by default.
+            timeout: seconds that a call may take in total; the client's by default.
 
         Raises:
-            InvalidInput: an argument is not of these forms.
+            InvalidInput: an argument is not valid.
 
         Example:
             ```python
@@ -319,8 +347,11 @@ class Model:
             timeout=self._timeout(timeout),
         )
 
-    def config(self) -> dict[str, Any]:
+    def config(self, *, timeout: float | None = None) -> dict[str, Any]:
         """The model's whole configuration, by the names of Triton's `model_config.proto`.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ProtocolError: the server has no such extension.
@@ -331,10 +362,13 @@ class Model:
             client.model("digits").config()["dynamic_batching"]
             ```
         """
-        return self._driver.run(self._client.config(self._core, self._deadline()))
+        return self._driver.run(self._client.config(self._core, self._deadline(timeout)))
 
-    def statistics(self) -> tuple[ModelStatistics, ...]:
-        """What the server has counted of each version of the model.
+    def statistics(self, *, timeout: float | None = None) -> tuple[ModelStatistics, ...]:
+        """The server's statistics of each version of the model.
+
+        Args:
+            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ProtocolError: the server has no such extension.
@@ -345,7 +379,7 @@ class Model:
             client.model("digits").statistics()[0].queue.mean  # seconds
             ```
         """
-        return self._driver.run(self._client.statistics(self.name, self.version, self._deadline()))
+        return self._driver.run(self._client.statistics(self.name, self.version, self._deadline(timeout)))
 
     def __repr__(self) -> str:
         version = f", version {self.version}" if self.version else ""

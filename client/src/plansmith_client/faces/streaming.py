@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plansmith_client.calling.stream_servers import StreamServers
-from plansmith_client.errors import ClientError
+from plansmith_client.errors import ClientError, InvalidInput, ModelNotFound, ModelNotReady
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from plansmith_client.calling.drivers import SyncDriver
-    from plansmith_client.calling.model_core import ModelCore, Wish
+    from plansmith_client.calling.model_core import InferOptions, ModelCore
     from plansmith_client.protocol.results import InferResult
     from plansmith_client.transports.deadlines import Deadline
 
@@ -22,27 +22,34 @@ __all__ = ["responses"]
 
 
 def responses(
-    core: ModelCore, driver: SyncDriver, inputs: Mapping[str, ArrayLike], wish: Wish, deadline: Deadline
+    core: ModelCore, driver: SyncDriver, inputs: Mapping[str, ArrayLike], options: InferOptions, deadline: Deadline
 ) -> Iterator[InferResult]:
     """The responses of a model; the next server is asked as long as no response has come."""
-    operation = driver.run(core.stream_request(inputs, wish, deadline))
+    operation = driver.run(core.stream_request(inputs, options, deadline))
     servers = core.caller.servers
-    driver.run(servers.look_up())
-    candidates = StreamServers(servers)
-    while True:
-        server = candidates.choose()
-        begun = False
-        stream = server.transport.stream(operation, deadline)
-        try:
-            for result in stream:
-                begun = True
-                yield result
-        except ClientError as error:
-            if not candidates.may_begin_again(server, error, begun=begun):
+    with core.caller.observing(operation) as headers:
+        driver.run(servers.look_up(deadline))
+        candidates = StreamServers(servers)
+        while True:
+            server = candidates.choose()
+            begun = False
+            stream = server.transport.stream(operation, deadline, headers)
+            try:
+                for result in stream:
+                    begun = True
+                    core.check_version(result)
+                    yield result
+            except ClientError as error:
+                if candidates.may_begin_again(server, error, begun=begun):
+                    continue
+                if isinstance(error, (ModelNotFound, ModelNotReady)):
+                    raise driver.run(core.refused(error, deadline)) from error
+                if isinstance(error, InvalidInput):
+                    core.forget()
                 raise
-        else:
-            servers.succeeded(server)
-            return
-        finally:
-            servers.release(server)
-            stream.close()
+            else:
+                servers.succeeded(server)
+                return
+            finally:
+                servers.release(server)
+                stream.close()

@@ -1,15 +1,15 @@
-"""What a caller may pass for a tensor of some datatype.
+"""Which values are accepted for a tensor of a datatype.
 
-An array or an integer is taken only where every value of it is kept; what is rounded are fractions in Python numbers,
-and float32 for BF16.
+An array or an integer is accepted only if no value of it changes. Only Python floats, and float32 for BF16, are
+rounded.
 
-- An array (anything with a dtype of its own: numpy, or with `__array__` or `__dlpack__`) is taken where its dtype is
-  the declared one, or where the declared one holds every value of it: int32 for INT64, uint8 for FP32, float32 for
-  FP64. It is refused otherwise: float64 for FP32, int64 for INT32, int64 for FP64 (2**53 + 1 is no float64).
+- An array (anything with a dtype of its own: numpy, or with `__array__` or `__dlpack__`) is accepted if its dtype is
+  the declared one, or if the declared one holds every value of it: int32 for INT64, uint8 for FP32, float32 for
+  FP64. Any other is refused: float64 for FP32, int64 for INT32, int64 for FP64 (2**53 + 1 is not a float64).
 - Python numbers, alone or in lists, have no dtype: they take the declared one. An `int` must fit it exactly (2**24 + 1
-  is no FP32); a `float` is rounded to the nearest value of FP64, FP32, FP16 or BF16, as every literal is, and must be
-  whole for the datatypes of integers; what would overflow is refused.
-- BF16 has no dtype in numpy itself, so float32 arrays are taken for it, rounded to the nearest value, ties to even.
+  is not an FP32); a `float` is rounded to the nearest value of FP64, FP32, FP16 or BF16, as every literal is, and must
+  be whole for integer datatypes; a value that would overflow is refused.
+- numpy itself has no BF16, so float32 arrays are accepted for it, rounded to the nearest value, ties to even.
 - BYTES takes `bytes`, `str` (sent as UTF-8) and numpy's string arrays.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UnfitValueError", "array_from_value"]
 
-# The integers up to 2**bits are all values of a floating datatype with so many bits of significand.
+# A floating datatype with this many bits of significand holds every integer up to 2**bits.
 _SIGNIFICAND_BITS = {"BF16": 8, "FP16": 11, "FP32": 24, "FP64": 53}
 _LONGEST_SHOWN = 10**100
 _HOLDS_FLOATS = {
@@ -43,7 +43,7 @@ class UnfitValueError(ValueError):
 
 
 def array_from_value(value: ArrayLike, datatype: str) -> np.ndarray[Any, Any]:
-    """The array of `datatype` that `value` stands for, by the rule of this module.
+    """`value` as an array of `datatype`, by the rules of this module.
 
     Args:
         value: an array, a Python number or string, or nested lists of them.
@@ -73,7 +73,7 @@ def array_from_value(value: ArrayLike, datatype: str) -> np.ndarray[Any, Any]:
             return _rounded(array, dtype, datatype)
         raise UnfitValueError(
             f"is {array.dtype.name}, which {datatype} cannot hold without loss; "
-            f"if that is meant, convert it first: .astype({_spelling(datatype, dtype)})"
+            f"convert it first if you accept the loss: .astype({_spelling(datatype, dtype)})"
         )
     return array.astype(dtype)
 
@@ -88,8 +88,8 @@ def _array(value: Any) -> np.ndarray[Any, Any]:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError, BufferError, OverflowError, CudaError) as error:
         if isinstance(value, (list, tuple)):
-            raise UnfitValueError("is a list whose parts differ in length or kind, which is not an array") from error
-        raise UnfitValueError(f"is a {type(value).__name__} that numpy cannot take: {error}") from error
+            raise UnfitValueError("is a list whose elements differ in length or type, which is not an array") from error
+        raise UnfitValueError(f"is a {type(value).__name__} that numpy cannot convert: {error}") from error
 
 
 def _is_python(value: Any) -> bool:
@@ -113,13 +113,13 @@ def _literal(value: Any, array: np.ndarray[Any, Any], datatype: str, dtype: np.d
     if bits is not None:
         return _float_literal(value, array, datatype, dtype, 2**bits)
     if array.dtype.kind == "f" and datatype in ("INT64", "UINT64"):
-        # Integers of both ends of the range in one list: numpy went through float64 and lost digits.
+        # Integers of both ends of the range in one list: numpy converted them to float64 and lost digits.
         array = np.asarray(value, dtype=object)
     if array.dtype == object:
         lowest, highest = (0, 1) if dtype == np.bool_ else (np.iinfo(dtype).min, np.iinfo(dtype).max)
         for number in array.reshape(-1).tolist():
             if not (lowest <= number <= highest and number == int(number)):
-                # Python refuses to write integers of thousands of digits.
+                # Python refuses to print integers of thousands of digits.
                 shown = number if abs(number) < _LONGEST_SHOWN else "an integer of many digits"
                 raise UnfitValueError(f"holds {shown}, which {datatype} cannot hold")
     with np.errstate(invalid="ignore"):
@@ -139,7 +139,7 @@ def _float_literal(
         raise UnfitValueError(f"holds an integer that is beyond the range of {datatype}") from error
     converted = _rounded(floats, dtype, datatype)
     if (np.abs(floats) >= exact_up_to).any():
-        # As they were written: numpy may have taken integers through float64 already.
+        # The numbers as written: numpy may have converted integers to float64 already.
         given = np.asarray(value, dtype=object).reshape(-1).tolist()
         for number, kept in zip(given, converted.astype(np.float64).reshape(-1).tolist(), strict=True):
             if isinstance(number, (int, np.integer)) and int(number) != kept:

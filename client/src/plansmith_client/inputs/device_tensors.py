@@ -1,4 +1,4 @@
-"""Inputs that lie on a GPU: taken as they are, and brought to the host where the server cannot read them there."""
+"""Inputs in GPU memory: used where they are, or copied to the host if the server cannot read them there."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["device_array_from", "on_host", "placeholder"]
 
 
 def device_array_from(value: Any) -> DeviceArray | None:
-    """The array that a value keeps on a GPU, contiguously; None for all else.
+    """The contiguous array that a value keeps on a GPU; None for any other value.
 
     Raises:
-        InvalidInput: the value describes itself wrongly.
+        InvalidInput: the value's `__cuda_array_interface__` is wrong.
     """
     if type(value) is np.ndarray or not hasattr(type(value), "__cuda_array_interface__"):
         return None

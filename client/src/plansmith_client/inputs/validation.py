@@ -1,7 +1,8 @@
-"""The checks of a request against the model's metadata, before a byte of it is sent."""
+"""Checks a request against the model's metadata before a byte of it is sent."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +14,23 @@ from plansmith_client.protocol.operations import ParameterValue, Tensor
 from plansmith_client.tensors import datatype_from_numpy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike
 
     from plansmith_client.protocol.metadata import ModelMetadata
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["bind_inputs", "check_inputs", "check_outputs", "check_parameters", "check_text", "is_whole"]
+__all__ = [
+    "bind_inputs",
+    "check_inputs",
+    "check_outputs",
+    "check_parameters",
+    "check_text",
+    "has_free_rows",
+    "is_whole",
+    "output_names",
+]
 
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 
@@ -33,6 +43,8 @@ def bind_inputs(
     Raises:
         InvalidInput: there are more of them than inputs, or one of them is given by name as well.
     """
+    if positional and not metadata.inputs:
+        raise InvalidInput(f"Model {metadata.name!r}: the server does not declare its inputs: pass them by name")
     if len(positional) > len(metadata.inputs):
         raise InvalidInput(
             f"Model {metadata.name!r}: given {len(positional)} inputs, expected at most {len(metadata.inputs)}: "
@@ -47,6 +59,14 @@ def bind_inputs(
                 f"Model {metadata.name!r}, input {name!r}: given twice, by position and by name; expected once"
             )
     return {**bound, **named}
+
+
+def has_free_rows(metadata: ModelMetadata) -> bool:
+    """Whether every input takes any number of rows, though the server does not say that it batches.
+
+    So it is with Triton's `max_batch_size: 0` and shapes such as [-1, 4], and with servers that have no such setting.
+    """
+    return not metadata.max_batch_size and all(spec.shape[:1] == (-1,) for spec in metadata.inputs)
 
 
 def check_inputs(metadata: ModelMetadata, inputs: Mapping[str, ArrayLike]) -> tuple[Tensor, ...]:
@@ -88,11 +108,11 @@ def check_outputs(metadata: ModelMetadata, outputs: Iterable[str] | None) -> tup
     """The outputs to ask for; None for all of them.
 
     Raises:
-        InvalidInput: a name is unknown or stands twice, or there is none.
+        InvalidInput: a name is unknown or occurs twice, or there are no names.
     """
-    if outputs is None:
+    names = output_names(outputs)
+    if names is None:
         return None
-    names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     known = {spec.name for spec in metadata.outputs}
     for name in names:
         if known and name not in known:
@@ -105,14 +125,30 @@ def check_outputs(metadata: ModelMetadata, outputs: Iterable[str] | None) -> tup
     return names
 
 
+def output_names(outputs: Iterable[str] | None) -> tuple[str, ...] | None:
+    """The names of outputs, one alone included; None for all outputs.
+
+    Raises:
+        InvalidInput: it is neither a string nor an iterable of strings.
+    """
+    if outputs is None:
+        return None
+    names = (outputs,) if isinstance(outputs, str) or not isinstance(outputs, Iterable) else tuple(outputs)
+    for name in names:
+        check_text("output name", name)
+    return names
+
+
 def check_parameters(
     metadata: ModelMetadata, parameters: Mapping[str, ParameterValue] | None
 ) -> dict[str, ParameterValue]:
     """The request's parameters.
 
     Raises:
-        InvalidInput: a name is no string, or a value is not a bool, an integer of 64 bits, a float or a string.
+        InvalidInput: a name is not a string, or a value is not a bool, an integer of 64 bits, a float or a string.
     """
+    if not isinstance(parameters, (Mapping, type(None))):
+        raise InvalidInput(f"Model {metadata.name!r}: parameters must be a mapping, got {parameters!r}")
     checked = dict(parameters or {})
     for name, value in checked.items():
         check_text("parameter", name)
@@ -132,7 +168,7 @@ def check_text(what: str, text: Any) -> str:
     """The same text, if it is one that can be sent.
 
     Raises:
-        InvalidInput: it is no string, or not valid Unicode.
+        InvalidInput: it is not a string, or not valid Unicode.
     """
     if not isinstance(text, str):
         raise InvalidInput(f"The {what} {text!r} is not a string")

@@ -1,27 +1,29 @@
-"""What `map` sends: the items of a source in batches."""
+"""The requests of `map`: the items of a source, in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plansmith_client.calling.model_core import ModelCore, Wish
+from plansmith_client.calling.model_core import InferOptions, ModelCore
 from plansmith_client.errors import ClientError, InvalidInput
-from plansmith_client.inputs.validation import bind_inputs, is_whole
+from plansmith_client.inputs.validation import bind_inputs, has_free_rows, is_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from plansmith_client.protocol.metadata import ModelMetadata
     from plansmith_client.protocol.operations import Infer
 
-__all__ = ["Batch", "MapOptions", "make_batcher"]
+__all__ = ["Batch", "MapOptions", "items_are_rows", "make_batcher"]
 
-# More in one request gains nothing, and takes memory at both ends.
+# Larger requests are no faster and take memory at both ends.
 _LARGEST_REQUEST = 8 * 2**20
+# Rows in a request to a model that takes any number and names no largest batch.
+_UNDECLARED_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,16 @@ class MapOptions:
             raise InvalidInput(f"batch_size={self.batch_size!r} is neither 'auto' nor a number of items from 1")
         if not _is_count(self.concurrency):
             raise InvalidInput(f"concurrency={self.concurrency!r} is not a number of requests from 1")
+        if is_whole(self.skip) and self.skip >= 0:  # type: ignore[operator]
+            return
+        if isinstance(self.skip, (bool, int, float, str, bytes)) or not isinstance(self.skip, Collection):
+            raise InvalidInput(
+                f"skip must be a number of items from 0, or a collection of their indices, got {self.skip!r}"
+            )
+        if not all(is_whole(index) for index in self.skip):
+            raise InvalidInput("skip must hold the indices of items, and holds something that is not a whole number")
+        # Asked once for each item: of a list that would take the square of its length.
+        object.__setattr__(self, "skip", frozenset(self.skip))
 
     def skips(self, index: int) -> bool:
         """Whether an item has been done by an earlier run."""
@@ -53,7 +65,7 @@ def _is_count(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Items that travel together: their indices, and the request, or the error of an item that makes none."""
+    """Items of one request: their indices, and the request, or the error of an item that is not valid."""
 
     indices: tuple[int, ...] | range
     request: Infer | ClientError
@@ -62,7 +74,7 @@ class Batch:
 def make_batcher(
     core: ModelCore, metadata: ModelMetadata, source: Any, options: MapOptions
 ) -> tuple[Callable[[Iterable[Any]], Iterator[Batch]], Iterable[Any], int | None]:
-    """What makes batches of parts of the source, those parts, and the number of items where it is known.
+    """A function that makes batches of parts of the source, those parts, and the number of items if known.
 
     An array, or arrays by name, is cut into slices; anything else is gone through item by item.
 
@@ -70,26 +82,54 @@ def make_batcher(
         InvalidInput: arrays of different lengths, or a batch size that the model does not take.
     """
     largest = metadata.max_batch_size or 0
-    if not largest and options.batch_size not in ("auto", 1):
-        raise InvalidInput(f"Model {core.name!r} does not batch: each item is one request; leave out batch_size=")
+    if not largest and options.batch_size not in ("auto", 1) and not has_free_rows(metadata):
+        raise InvalidInput(
+            f"Model {core.name!r}: the model does not batch and has inputs with a fixed first dimension: each item "
+            "is one request, leave out batch_size="
+        )
     if largest and isinstance(options.batch_size, int) and options.batch_size > largest:
         raise InvalidInput(f"Model {core.name!r}: batch_size={options.batch_size} is above max_batch_size {largest}")
-    arrays = _arrays(metadata, source) if largest else None
+    rows = items_are_rows(metadata, source, options)
+    arrays = _arrays(metadata, source) if rows else None
     if arrays is None:
         total = len(source) if hasattr(source, "__len__") else None
-        return (lambda items: _from_items(core, metadata, items, options)), enumerate(source), total
+        if not hasattr(source, "__iter__"):
+            raise InvalidInput(f"Model {core.name!r}: map needs an array or an iterable of items, got {source!r}")
+        return (lambda items: _from_items(core, metadata, items, options, rows=rows)), enumerate(source), total
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise InvalidInput(f"Model {core.name!r}: the arrays have different numbers of rows: {lengths}")
     total = next(iter(lengths.values()))
-    size = _batch_size(options, largest, sum(array.nbytes for array in arrays.values()) // max(total, 1))
+    size = _batch_size(
+        options, largest or _UNDECLARED_BATCH, sum(array.nbytes for array in arrays.values()) // max(total, 1)
+    )
     runs = _runs(total, size, options)
     return (lambda parts: _from_arrays(core, metadata, arrays, parts, options)), runs, total
+
+
+def items_are_rows(metadata: ModelMetadata, source: Any, options: MapOptions) -> bool:
+    """Whether items are rows that may share a request, rather than whole requests.
+
+    Of a model that does not say that it batches, they are where the first dimension is free and `batch_size` or an
+    array with the dimensions of the input says so.
+    """
+    if metadata.max_batch_size:
+        return True
+    if not has_free_rows(metadata):
+        return False
+    if isinstance(options.batch_size, int):
+        return True
+    arrays = (_arrays(metadata, source) if metadata.inputs else None) or {}
+    ranks = {spec.name: len(spec.shape) for spec in metadata.inputs}
+    return bool(arrays) and all(array.ndim == ranks.get(name) for name, array in arrays.items())
 
 
 def _arrays(metadata: ModelMetadata, source: Any) -> dict[str, np.ndarray[Any, Any]] | None:
     if isinstance(source, Mapping):
         return {name: np.asarray(value) for name, value in source.items()}
+    if not isinstance(source, np.ndarray) and hasattr(source, "__array__"):
+        # Tensors and data frames: iterating over a frame would give the names of its columns.
+        source = np.asarray(source)
     if isinstance(source, np.ndarray) and source.ndim:
         bound = bind_inputs(metadata, (source,), {})
         return {name: np.asarray(value) for name, value in bound.items()}
@@ -103,7 +143,7 @@ def _batch_size(options: MapOptions, largest: int, row_bytes: int) -> int:
 
 
 def _runs(total: int, size: int, options: MapOptions) -> Iterator[range]:
-    """The rows to do, in runs of at most `size` that leave out what is skipped."""
+    """The rows to do, in runs of at most `size` rows, without those to skip."""
     first = min(options.skip, total) if isinstance(options.skip, int) else 0
     while first < total:
         last = min(first + size, total)
@@ -124,13 +164,13 @@ def _from_arrays(
     runs: Iterable[range],
     options: MapOptions,
 ) -> Iterator[Batch]:
-    wish = Wish(outputs=options.outputs)
+    wanted = InferOptions(outputs=options.outputs)
     for run in runs:
         inputs = {name: array[run.start : run.stop] for name, array in arrays.items()}
         try:
-            request = core.request(metadata, inputs, wish)
+            request = core.request(metadata, inputs, wanted)
         except InvalidInput as error:
-            yield from _one_by_one(core, metadata, run, inputs, wish, error)
+            yield from _one_by_one(core, metadata, run, inputs, wanted, error)
         else:
             yield Batch(run, request)
 
@@ -140,7 +180,7 @@ def _one_by_one(  # noqa: PLR0917
     metadata: ModelMetadata,
     run: range,
     inputs: Mapping[str, np.ndarray[Any, Any]],
-    wish: Wish,
+    wanted: InferOptions,
     error: InvalidInput,
 ) -> Iterator[Batch]:
     # Of an array of objects or strings single rows may be wrong; of numbers all are.
@@ -150,7 +190,7 @@ def _one_by_one(  # noqa: PLR0917
     for row, index in enumerate(run):
         try:
             request: Infer | ClientError = core.request(
-                metadata, {name: array[row : row + 1] for name, array in inputs.items()}, wish
+                metadata, {name: array[row : row + 1] for name, array in inputs.items()}, wanted
             )
         except InvalidInput as own:
             request = own
@@ -158,23 +198,23 @@ def _one_by_one(  # noqa: PLR0917
 
 
 def _from_items(
-    core: ModelCore, metadata: ModelMetadata, items: Iterable[tuple[int, Any]], options: MapOptions
+    core: ModelCore, metadata: ModelMetadata, items: Iterable[tuple[int, Any]], options: MapOptions, *, rows: bool
 ) -> Iterator[Batch]:
-    largest = metadata.max_batch_size or 0
+    largest = metadata.max_batch_size or _UNDECLARED_BATCH
     waiting: list[tuple[int, Infer]] = []
-    wish = Wish(outputs=options.outputs)
+    wanted = InferOptions(outputs=options.outputs)
     for index, item in items:
         if options.skips(index):
             continue
         try:
-            request = _item_request(core, metadata, item, wish, batches=bool(largest))
+            request = _item_request(core, metadata, item, wanted, batches=rows)
         except InvalidInput as error:
             if options.ordered and waiting:
                 yield _joined(waiting)
                 waiting = []
             yield Batch((index,), error)
             continue
-        if not largest:
+        if not rows:
             yield Batch((index,), request)
             continue
         row_bytes = sum(tensor.array.nbytes for tensor in request.inputs)
@@ -189,14 +229,14 @@ def _from_items(
         yield _joined(waiting)
 
 
-def _item_request(core: ModelCore, metadata: ModelMetadata, item: Any, wish: Wish, *, batches: bool) -> Infer:
+def _item_request(core: ModelCore, metadata: ModelMetadata, item: Any, wanted: InferOptions, *, batches: bool) -> Infer:
     if isinstance(item, Mapping):
         named = dict(item)
     else:
         named = bind_inputs(metadata, item if isinstance(item, tuple) else (item,), {})
     if batches:
         named = {name: _as_row(value) for name, value in named.items()}
-    return core.request(metadata, named, wish)
+    return core.request(metadata, named, wanted)
 
 
 def _as_row(value: Any) -> Any:

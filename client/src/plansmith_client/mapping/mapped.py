@@ -1,4 +1,4 @@
-"""What comes of mapped items: one by one, or joined."""
+"""The results of `map`: item by item, or joined."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["MappedItem", "Piece", "items_of", "join_pieces"]
 
 
 class MappedItem(Mapping[str, "np.ndarray[Any, Any]"]):
-    """What came of one item: its outputs by name, without the batch dimension, or its error.
+    """The result of one item: its outputs by name, without the batch dimension, or its error.
 
     Attributes:
         index: the item's place in what was mapped, counted from 0.
-        error: why there are no outputs; None where there are.
+        error: why there are no outputs; None if there are.
 
     Example:
         ```python
@@ -79,7 +79,7 @@ class MappedItem(Mapping[str, "np.ndarray[Any, Any]"]):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What came of some items of a batch: one result for all of them, or one error."""
+    """The result of some items of a batch: one result for all of them, or one error."""
 
     indices: tuple[int, ...] | range
     outcome: InferResult | ClientError
@@ -100,11 +100,13 @@ def items_of(piece: Piece, *, batches: bool) -> Iterator[MappedItem]:
         yield MappedItem(index, dict(zip(names, values, strict=True)))
 
 
-def join_pieces(pieces: list[Piece]) -> InferResult:
+def join_pieces(pieces: list[Piece], *, batches: bool) -> InferResult:
     """One result of all items in the order of their indices.
 
+    Items that are whole requests are joined by the rows that came back.
+
     Raises:
-        ClientError: the first item that failed did so with it.
+        ClientError: the error of the first item that failed.
     """
     pieces = sorted(pieces, key=lambda piece: piece.indices[0])
     for piece in pieces:
@@ -113,4 +115,8 @@ def join_pieces(pieces: list[Piece]) -> InferResult:
     results = [piece.outcome for piece in pieces if not isinstance(piece.outcome, ClientError)]
     if not results:
         raise InvalidInput("Nothing was mapped: there were no items")
-    return join_results(results, [len(piece.indices) for piece in pieces])
+    if batches:
+        return join_results(results, [len(piece.indices) for piece in pieces])
+    return join_results(
+        results, [next((len(array) for array in result.values() if array.ndim), 1) for result in results]
+    )

@@ -1,4 +1,4 @@
-"""How far a long job is."""
+"""Progress of a long job."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ __all__ = ["progress_of"]
 
 @contextlib.contextmanager
 def progress_of(
-    wish: bool | Callable[[int, int | None], None],  # noqa: FBT001 - what a caller of `map` passes
+    progress: bool | Callable[[int, int | None], None],  # noqa: FBT001 - what a caller of `map` passes
     total: int | None,
     name: str,
 ) -> Iterator[Callable[[int], None]]:
-    """A function that is told of items done.
+    """A function to call with the number of items done.
 
     Args:
-        wish: True for a bar on standard error, a function of (items done, items in all or None), or False for nothing.
+        progress: True for a bar on standard error, a function of (items done, total or None), or False for neither.
         total: the number of items, where it is known.
         name: what the bar is called.
 
     Raises:
-        InvalidInput: a bar is wished for and rich is not installed.
+        InvalidInput: a bar is wanted and rich is not installed.
     """
     done = 0
-    if wish is False:
+    if progress is False:
         yield lambda _: None
-    elif callable(wish):
-        tell = wish
+    elif callable(progress):
+        report = progress
 
         def advance(items: int) -> None:
             nonlocal done
             done += items
-            tell(done, total)
+            report(done, total)
 
         yield advance
     else:
         try:
-            from rich.console import Console  # noqa: PLC0415 - heavy, and only for those who want a bar
+            from rich.console import Console  # noqa: PLC0415 - heavy, and only needed for a bar
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
         except ImportError as error:
             raise MissingDependency(

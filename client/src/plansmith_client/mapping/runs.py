@@ -1,4 +1,4 @@
-"""`Model.map` and `AsyncModel.map`: many rows through one model, as many requests at once as are asked for."""
+"""`Model.map` and `AsyncModel.map`: many rows through one model, with several requests in flight."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.mapping.batches import make_batcher
+from plansmith_client.mapping.batches import items_are_rows, make_batcher
 from plansmith_client.mapping.mapped import MappedItem, Piece, items_of, join_pieces
 from plansmith_client.mapping.progress import progress_of
 from plansmith_client.mapping.scoring import Pace, score
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncMapRun", "MapRun"]
 
-# A batch that is done while an earlier one is not waits for it: so many may, for each request under way.
+# A batch that is done before an earlier one waits for it; at most this many wait for each request in flight.
 _READ_AHEAD = 4
 
 
@@ -44,9 +44,9 @@ class MapRun:
         self._options = options
 
     def __iter__(self) -> Iterator[MappedItem]:
-        metadata = self._driver.run(self._core.read_metadata(Deadline(self._options.timeout)))
+        metadata = self._driver.run(self._core.describe(Deadline(self._options.timeout)))
         for piece in self._pieces():
-            yield from items_of(piece, batches=bool(metadata.max_batch_size))
+            yield from items_of(piece, batches=items_are_rows(metadata, self._source, self._options))
 
     def collect(self) -> InferResult:
         """All rows in one result.
@@ -56,18 +56,20 @@ class MapRun:
 
         Raises:
             ClientError: the error of the first item that failed.
-            InvalidInput: there were no items, or the items' outputs do not fit together.
+            InvalidInput: there were no items, or the items' outputs have different shapes.
 
         Example:
             ```python
             client.model("digits").map(images).collect()
             ```
         """
-        return join_pieces(list(self._pieces()))
+        metadata = self._driver.run(self._core.describe(Deadline(self._options.timeout)))
+        rows = items_are_rows(metadata, self._source, self._options)
+        return join_pieces(list(self._pieces()), batches=rows)
 
     def _pieces(self) -> Iterator[Piece]:
         options, core = self._options, self._core
-        metadata = self._driver.run(core.read_metadata(Deadline(options.timeout)))
+        metadata = self._driver.run(core.describe(Deadline(options.timeout)))
         make_batches, source, total = make_batcher(core, metadata, self._source, options)
         pace = Pace(options.concurrency)
         running: deque[concurrent.futures.Future[list[Piece]]] = deque()
@@ -113,9 +115,9 @@ class AsyncMapRun:
         self._options = options
 
     async def __aiter__(self) -> AsyncIterator[MappedItem]:
-        metadata = await self._driver.run(self._core.read_metadata(Deadline(self._options.timeout)))
+        metadata = await self._driver.run(self._core.describe(Deadline(self._options.timeout)))
         async for piece in self._pieces():
-            for item in items_of(piece, batches=bool(metadata.max_batch_size)):
+            for item in items_of(piece, batches=items_are_rows(metadata, self._source, self._options)):
                 yield item
 
     async def collect(self) -> InferResult:
@@ -126,14 +128,16 @@ class AsyncMapRun:
 
         Raises:
             ClientError: the error of the first item that failed.
-            InvalidInput: there were no items, or the items' outputs do not fit together.
+            InvalidInput: there were no items, or the items' outputs have different shapes.
 
         Example:
             ```python
             (await client.model("digits").map(images).collect())["probabilities"]
             ```
         """
-        return join_pieces([piece async for piece in self._pieces()])
+        metadata = await self._driver.run(self._core.describe(Deadline(self._options.timeout)))
+        rows = items_are_rows(metadata, self._source, self._options)
+        return join_pieces([piece async for piece in self._pieces()], batches=rows)
 
     async def _pieces(self) -> AsyncIterator[Piece]:
         options, core = self._options, self._core
@@ -165,7 +169,7 @@ class AsyncMapRun:
                 await asyncio.gather(*running, return_exceptions=True)
 
     async def _batches(self) -> AsyncIterator[Batch]:
-        metadata = await self._driver.run(self._core.read_metadata(Deadline(self._options.timeout)))
+        metadata = await self._driver.run(self._core.describe(Deadline(self._options.timeout)))
         if not isinstance(self._source, AsyncIterable):
             make_batches, source, _ = make_batcher(self._core, metadata, self._source, self._options)
             for batch in make_batches(source):
@@ -193,7 +197,7 @@ def _taken(
     *,
     ordered: bool,
 ) -> list[Piece]:
-    """The pieces that can be given now: from the front up to the first that is not done, or all that are done."""
+    """The pieces that are due: from the front up to the first unfinished one, or all that are done."""
     if ordered:
         done = []
         while running and running[0].done():

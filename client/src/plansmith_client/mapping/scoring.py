@@ -1,4 +1,4 @@
-"""How `map` asks: patiently where a server is overloaded, and in halves where a batch fails."""
+"""How `map` sends: it waits while a server is overloaded, and halves a batch that fails."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BACKOFF = RetryPolicy(backoff=0.02, longest_backoff=1.0)
 
 
 class Pace:
-    """How many requests may be under way: halved when a server is overloaded, one more when as many are answered."""
+    """How many requests may be in flight: halved when a server is overloaded, one more after as many answers."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -34,7 +34,7 @@ class Pace:
 
     @property
     def limit(self) -> int:
-        """Requests under way at most."""
+        """The most requests in flight."""
         return int(self._limit)
 
     def slower(self) -> None:
@@ -49,8 +49,8 @@ class Pace:
 def score(core: ModelCore, batch: Batch, deadline: Deadline, pace: Pace) -> Flow[list[Piece]]:
     """Score a batch.
 
-    Where it fails for what is in it, it is halved until what fails stands alone. Where the server is overloaded it
-    waits and sends again, since a job of many rows is what can wait.
+    A batch that fails because of its content is halved until the failing item is alone. While the server is
+    overloaded, the batch waits and is sent again, because a job of many rows can wait.
     """
     if isinstance(batch.request, ClientError):
         return [Piece(batch.indices, batch.request)]
@@ -72,14 +72,14 @@ def score(core: ModelCore, batch: Batch, deadline: Deadline, pace: Pace) -> Flow
 
 
 def _are_rows(request: Infer, indices: tuple[int, ...] | range) -> bool:
-    """Whether the rows of the request are its items; of a model that does not batch the whole request is one."""
+    """Whether the rows of the request are its items; without batching the whole request is one item."""
     return len(indices) > 1 or all(tensor.array.shape[:1] == (1,) for tensor in request.inputs)
 
 
 def _patiently(core: ModelCore, request: Infer, deadline: Deadline, pace: Pace) -> Flow[InferResult]:
     for attempt in itertools.count():
         try:
-            result: InferResult = yield from core.caller.call(request, deadline)
+            result: InferResult = yield from core.ask(request, deadline)
         except ServerOverloaded:  # noqa: PERF203 - what the loop is for
             pace.slower()
             pause, remaining = _BACKOFF.pause(min(attempt, 16)), deadline.remaining()

@@ -27,7 +27,7 @@ class Transport(Protocol):
         """
         ...
 
-    def stream(self, operation: Infer, deadline: Deadline) -> Iterator[InferResult]:
+    def stream(self, operation: Infer, deadline: Deadline, headers: Mapping[str, str] = ...) -> Iterator[InferResult]:
         """Send the request and yield its responses as they arrive; closing the iterator cancels the request.
 
         Raises:
@@ -54,7 +54,9 @@ class AsyncTransport(Protocol):
         """Send the operation and return its answer; see `Transport.call`."""
         ...
 
-    def stream(self, operation: Infer, deadline: Deadline) -> AsyncIterator[InferResult]:
+    def stream(
+        self, operation: Infer, deadline: Deadline, headers: Mapping[str, str] = ...
+    ) -> AsyncIterator[InferResult]:
         """Send the request and yield its responses as they arrive; see `Transport.stream`."""
         ...
 

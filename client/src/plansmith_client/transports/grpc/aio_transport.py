@@ -101,10 +101,12 @@ class GrpcAioTransport:
             raise malformed_answer(operation, self._url, error) from error
         return answer
 
-    async def stream(self, operation: Infer, deadline: Deadline) -> AsyncIterator[InferResult]:
+    async def stream(
+        self, operation: Infer, deadline: Deadline, headers: Mapping[str, str] = NO_HEADERS
+    ) -> AsyncIterator[InferResult]:
         """Send the request on a stream of its own and give its responses; see `Transport.stream`."""
         request = stream_request(operation)
-        metadata = call_metadata(self._connection, NO_HEADERS)
+        metadata = call_metadata(self._connection, headers)
         responses = self._stub().ModelStreamInfer(
             iter((request,)), timeout=deadline.remaining(), metadata=metadata, compression=self._compression
         )

@@ -94,10 +94,12 @@ class GrpcTransport:
             raise malformed_answer(operation, self._url, error) from error
         return answer
 
-    def stream(self, operation: Infer, deadline: Deadline) -> Iterator[InferResult]:
+    def stream(
+        self, operation: Infer, deadline: Deadline, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Iterator[InferResult]:
         """Send the request on a stream of its own and yield its responses; see `Transport.stream`."""
         request = stream_request(operation)
-        metadata = call_metadata(self._connection, NO_HEADERS)
+        metadata = call_metadata(self._connection, headers)
         try:
             responses = self._stub().ModelStreamInfer(
                 iter((request,)), timeout=deadline.remaining(), metadata=metadata, compression=self._compression

@@ -61,7 +61,12 @@ class HttpAioTransport:
             answer: Answer_co = end.value
             return answer
 
-    async def stream(self, operation: Infer, deadline: Deadline) -> AsyncIterator[InferResult]:  # noqa: ARG002
+    async def stream(
+        self,
+        operation: Infer,
+        deadline: Deadline,  # noqa: ARG002
+        headers: Mapping[str, str] = NO_HEADERS,  # noqa: ARG002
+    ) -> AsyncIterator[InferResult]:
         """Refused: the protocol streams over gRPC only; see `Transport.stream`."""
         raise streams_need_grpc(operation, self._calls.address.url)
         yield  # makes this a generator, as the seam has it

@@ -61,7 +61,12 @@ class HttpTransport:
             answer: Answer_co = end.value
             return answer
 
-    def stream(self, operation: Infer, deadline: Deadline) -> Iterator[InferResult]:  # noqa: ARG002
+    def stream(
+        self,
+        operation: Infer,
+        deadline: Deadline,  # noqa: ARG002
+        headers: Mapping[str, str] = NO_HEADERS,  # noqa: ARG002
+    ) -> Iterator[InferResult]:
         """Refused: the protocol streams over gRPC only; see `Transport.stream`."""
         raise streams_need_grpc(operation, self._calls.address.url)
         yield  # makes this a generator, as the seam has it
