@@ -49,8 +49,8 @@ _RULES: Mapping[str, str] = {
     ),
     r"ScopeType::kUNDEFINED": ("it cannot place an If or Loop of the graph: export the model without control flow"),
     r"reshape changes volume to multiple of original non-zero volume": (
-        "a Reshape to fixed sizes fits other sizes of the input only: fix those dimensions of the model, or name them in "
-        "--profile"
+        "a Reshape to fixed sizes fits other sizes of the input only: fix those dimensions of the model, or name them "
+        "in --profile"
     ),
     r"equal ranks when condition": (
         "the branches of an If give different numbers of dimensions, and TensorRT wants one: make the branches agree, "
