@@ -201,7 +201,8 @@ def _engine(found: dict[str, Any], precision: str) -> str:
     engine = found.get(precision, {})
     if "bytes" in engine:
         return f"{_number(engine['bytes'] / 1e6)} MB, {_number(engine['seconds'])} s"
-    return "refused" if "refused" in found or engine else "-"
+    said = engine.get("said", found.get("refused", ""))
+    return "refused" if said.startswith("TensorRT does not take") else "not made" if said else "-"
 
 
 def _comparison(model: str) -> Comparison:

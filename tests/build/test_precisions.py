@@ -234,6 +234,27 @@ def test_whichever_nodes_stay_in_fp32_every_node_gets_inputs_of_one_type(convert
     assert [value.type.tensor_type.elem_type for value in converted.graph.output] == [TensorProto.FLOAT]
 
 
+@pytest.mark.parametrize("convert", [to_float16, to_bfloat16])
+def test_a_model_that_makes_numbers_of_its_mask_by_itself_is_converted_whole(convert):
+    # As every text encoder does.
+    model = onnx.parser.parse_model(
+        f"{HEADER} m (float[N, 4] x, int64[N, 4] mask) => (float[N, 4] y, float[N, 4] kept) "
+        "{ kept = Cast <to = 1> (mask) free = Sub (one, kept) bias = Mul (free, low) y = Add (x, bias) }"
+    )
+    for name, value in {"one": 1.0, "low": -10_000.0}.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.float32([value]), name))
+    opset = BFLOAT16_OPSET if convert is to_bfloat16 else QUANTIZATION_OPSET
+    converted = convert(prepare(detach(model), opset=opset))
+    onnx.checker.check_model(converted, full_check=True)
+    assert [value.type.tensor_type.elem_type for value in converted.graph.output] == [TensorProto.FLOAT] * 2
+    if convert is to_float16:
+        session = onnxruntime.InferenceSession(converted.SerializeToString(), providers=["CPUExecutionProvider"])
+        x, mask = np.ones((1, 4), np.float32), np.array([[1, 1, 0, 0]])
+        y, kept = session.run(None, {"x": x, "mask": mask})
+        np.testing.assert_allclose(y, [[1, 1, -10_000, -10_000]], rtol=1e-3)
+        assert kept.tolist() == mask.tolist()
+
+
 def test_an_output_whose_node_stays_in_fp32_is_not_rounded_on_its_way_out():
     # 100,000 is more than FP16 can hold.
     model = onnx.parser.parse_model(

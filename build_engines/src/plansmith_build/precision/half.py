@@ -57,6 +57,7 @@ def to_float16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.Mo
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     _unshare_weights(copy, keep=keep)
+    _part_outputs(copy)
     try:
         # It prints and warns of each weight that it rounds to the smallest or largest number: the verification judges.
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
@@ -70,6 +71,7 @@ def to_float16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.Mo
             )
     except Exception as error:
         raise ConversionFailed(f"the FP16 converter failed: {type(error).__name__}: {_said(error)}") from error
+    _narrow_casts(converted, model)
     _restore_outputs(converted, model)
     return _checked(converted, "FP16")
 
@@ -169,6 +171,34 @@ def _types(model: onnx.ModelProto) -> set[int]:
     """The types of everything that is declared or held as a weight."""
     values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
     return {value.type.tensor_type.elem_type for value in values} | {tensor.data_type for tensor in tensors_of(model)}
+
+
+def _part_outputs(model: onnx.ModelProto) -> None:
+    """Let no node read an output of the graph, in place: outputs keep their types, and what is inside does not."""
+    read = {name for node in nodes_of(model) for name in node.input}
+    for value in model.graph.output:
+        if value.name not in read:
+            continue
+        inner = f"{value.name}/inner"
+        for node in nodes_of(model):
+            for names in (node.input, node.output):
+                for position, name in enumerate(names):
+                    if name == value.name:
+                        names[position] = inner
+        copy = onnx.helper.make_node("Identity", [inner], [value.name], name=f"{value.name}/outer")
+        model.graph.node.append(copy)
+
+
+def _narrow_casts(converted: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Let the model's own casts to FP32 give 16 bits, in place.
+
+    The converter takes it that they do, and leaves them as they are: the nodes behind them get inputs of two types.
+    """
+    own = {node.name for node in nodes_of(model) if node.op_type == "Cast" and node.name}
+    for node in nodes_of(converted):
+        for attribute in node.attribute:
+            if node.name in own and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.FLOAT16
 
 
 def _restore_outputs(converted: onnx.ModelProto, model: onnx.ModelProto) -> None:

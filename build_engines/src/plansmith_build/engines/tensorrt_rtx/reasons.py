@@ -47,6 +47,11 @@ _RULES: Mapping[str, str] = {
     r"convertDtype": (
         "a tensor has a type that TensorRT does not have: it takes FP32, FP16, BF16, INT64, INT32, INT8, UINT8 and BOOL"
     ),
+    r"ScopeType::kUNDEFINED": ("it cannot place an If or Loop of the graph: export the model without control flow"),
+    r"reshape changes volume to multiple of original non-zero volume": (
+        "a Reshape to fixed sizes fits other sizes of the input only: fix those dimensions of the model, or name them "
+        "in --profile"
+    ),
     r"equal ranks when condition": (
         "the branches of an If give different numbers of dimensions, and TensorRT wants one: make the branches agree, "
         "or make the condition a constant"
@@ -65,7 +70,9 @@ _RULES: Mapping[str, str] = {
 }
 _PLACE = re.compile(r"\s*(?:In \w+ at )?/_src/\S+:\d+\)*|\s*In \w+$")
 # How the libraries begin a message, and what they say of a machine without a driver, which is no fault of the graph.
-_HEAD = re.compile(r"^(?:\w+::\w+: |\[[^\]]*\]:? ?)?Error Code \d+: (?:API Usage Error|Internal Error|Myelin) ?")
+_HEAD = re.compile(
+    r"^(?:\w+::\w+: |\[[^\]]*\]:? ?)?Error Code \d+: (?:API Usage Error|Internal Error|Shape Error|Myelin) ?"
+)
 _NO_GPU = re.compile(r"[Cc]uda ?Runtime|catchCudaError|CUDA driver|CUDA initialization")
 _IN_MESSAGE = re.compile(r"(?:I\w+Layer (?P<layer>[^\s:]+):|operation '(?P<operation>[^']+)')")
 LONGEST = 240
