@@ -172,7 +172,10 @@ def test_the_user_names_the_metric_of_one_output_or_of_all_that_it_fits():
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        (["accuracy"], "'accuracy' is not top1, top5, decision, relative-error, cosine or module:function"),
+        (
+            ["accuracy"],
+            "'accuracy' is not a metric: write one of top1, top5, decision, relative-error, cosine",
+        ),
         (["b=top1"], "the model has no such output, only a, count"),
         (["count=top1"], "--metric count=top1 does not fit output 'count', int64"),
         (["top1", "top5"], "given twice for 'all outputs'"),

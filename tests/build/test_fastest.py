@@ -238,7 +238,7 @@ def test_random_data_is_called_random(plansmith, repository, tmp_path):
         (["--target", "openvino"], "--target needs data to judge by"),
         (["--max-drop", "1%"], "--max-drop needs data to judge by"),
         (["--data", "random", "--max-drop", "0.5"], "is 0.5% meant or 50%?"),
-        (["--data", "random", "--metric", "mAP"], "'mAP' is not top1, top5"),
+        (["--data", "random", "--metric", "mAP"], "'mAP' is not a metric: write one of top1, top5"),
         (
             ["--data", "random", "--max-drop", "lots"],
             "--max-drop must be a percentage or a fraction below 1, such as 0.5% or 0.005, got 'lots'",
