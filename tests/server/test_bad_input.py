@@ -104,6 +104,13 @@ def test_what_triton_would_wait_for_is_refused(place, make, kind, plansmith, unl
     assert f"{path} is {kind}, which Triton would wait for or read without end" in said
 
 
+@pytest.mark.parametrize("target", ["nothing", "other"])
+def test_a_link_to_nothing_or_to_itself_is_refused(target, plansmith, unloadable):
+    (unloadable / "other").symlink_to(target)
+    said = sentence(plansmith("serve", "-r", unloadable, *FREE_PORT_WORDS, expect=2))
+    assert f"{unloadable / 'other'} is a link to nothing, at which Triton gives up" in said
+
+
 @pytest.mark.parametrize(
     ("folder", "message"),
     [

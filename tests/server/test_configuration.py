@@ -177,7 +177,10 @@ def test_control_inputs_of_a_sequence_are_not_inputs_of_a_request(signature_of):
     assert [tensor["name"] for tensor in complete(config, signature)["input"]] == ["x"]
 
 
-@pytest.mark.parametrize(("name", "message"), [("../secret.onnx", "points outside"), ("/etc/passwd", "points outside")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("../secret.onnx", "points outside"), ("/etc/passwd", "points outside"), ("a" * 300, "cannot be used")],
+)
 def test_a_model_file_outside_its_version_is_not_read(name, message, tmp_path):
     with pytest.raises(ModelError, match=message):
         find_model_file(tmp_path, name)

@@ -68,7 +68,11 @@ def read_repository(folder: Path) -> tuple[ModelFolder, ...]:
                 f"the model repository {folder} is a file: --repository takes the folder that holds a folder for each"
                 " model"
             )
-        return tuple(_read_model(path) for path in sorted(folder.iterdir()) if path.is_dir())
+        entries = sorted(folder.iterdir())
+        dangling = next((path for path in entries if not path.exists()), None)
+        if dangling is not None:
+            raise InvalidRepository(f"{dangling} is a link to nothing, at which Triton gives up: remove it")
+        return tuple(_read_model(path) for path in entries if path.is_dir())
     except PermissionError as error:
         raise InvalidRepository(
             f"no permission to read {error.filename}: give this user read access to the whole model repository"
