@@ -102,7 +102,7 @@ def test_inputs_complete_outputs_and_outputs_inputs(key, dims, max_batch_size, s
 
 def test_batching_that_nobody_asked_for_is_said_once(signature_of, caplog):
     signature = signature_of("float[batch, 3] x", "float[batch, 3] y")
-    with caplog.at_level(logging.WARNING, "plansmith_server"):
+    with caplog.at_level(logging.INFO, "plansmith_server"):
         complete({"name": "m"}, signature)
         complete({"name": "m", "max_batch_size": 8}, signature)
     assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
