@@ -88,6 +88,42 @@ def test_a_model_folder_that_triton_cannot_start(name, plansmith, unloadable):
     assert f"the model folder {name!r} in {unloadable} has a name that Triton cannot serve: rename it" in said
 
 
+@pytest.mark.parametrize(
+    "place", ["config.pbtxt", "configs/cpu.pbtxt", "labels.txt", "1/model.py", "1/model.onnx/data"]
+)
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [(os.mkfifo, "a FIFO"), (lambda path: path.symlink_to("/dev/zero"), "a device")],
+    ids=["FIFO", "device"],
+)
+def test_what_triton_would_wait_for_is_refused(place, make, kind, plansmith, unloadable):
+    path = unloadable / "other" / place
+    path.parent.mkdir(parents=True)
+    make(path)
+    said = sentence(plansmith("serve", "-r", unloadable, *FREE_PORT_WORDS, expect=2))
+    assert f"{path} is {kind}, which Triton would wait for or read without end" in said
+
+
+@pytest.mark.parametrize("target", ["nothing", "other"])
+def test_a_link_to_nothing_or_to_itself_is_refused(target, plansmith, unloadable):
+    (unloadable / "other").symlink_to(target)
+    said = sentence(plansmith("serve", "-r", unloadable, *FREE_PORT_WORDS, expect=2))
+    assert f"{unloadable / 'other'} is a link to nothing, at which Triton gives up" in said
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("config.pbtxt", "is a folder, and Triton reads it as a configuration"),
+        ("9" * 20, "is not a version: use a number up to 9223372036854775807"),
+    ],
+)
+def test_a_folder_that_would_end_triton_is_refused(folder, message, plansmith, unloadable):
+    (unloadable / "other" / folder).mkdir(parents=True)
+    said = sentence(plansmith("serve", "-r", unloadable, *FREE_PORT_WORDS, expect=2))
+    assert f"{unloadable / 'other' / folder} {message}" in said
+
+
 @pytest.mark.parametrize("option", ["--http-port", "--grpc-port", "--metrics-port"])
 def test_a_port_in_use(option, plansmith, unloadable):
     with socket.create_server(("127.0.0.1", 0)) as taken:

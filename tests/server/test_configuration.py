@@ -102,7 +102,7 @@ def test_inputs_complete_outputs_and_outputs_inputs(key, dims, max_batch_size, s
 
 def test_batching_that_nobody_asked_for_is_said_once(signature_of, caplog):
     signature = signature_of("float[batch, 3] x", "float[batch, 3] y")
-    with caplog.at_level(logging.WARNING, "plansmith_server"):
+    with caplog.at_level(logging.INFO, "plansmith_server"):
         complete({"name": "m"}, signature)
         complete({"name": "m", "max_batch_size": 8}, signature)
     assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
@@ -177,7 +177,10 @@ def test_control_inputs_of_a_sequence_are_not_inputs_of_a_request(signature_of):
     assert [tensor["name"] for tensor in complete(config, signature)["input"]] == ["x"]
 
 
-@pytest.mark.parametrize(("name", "message"), [("../secret.onnx", "points outside"), ("/etc/passwd", "points outside")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("../secret.onnx", "points outside"), ("/etc/passwd", "points outside"), ("a" * 300, "cannot be used")],
+)
 def test_a_model_file_outside_its_version_is_not_read(name, message, tmp_path):
     with pytest.raises(ModelError, match=message):
         find_model_file(tmp_path, name)

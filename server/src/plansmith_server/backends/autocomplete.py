@@ -56,7 +56,7 @@ def complete(config: Mapping[str, Any], signature: Signature, *, fixed_batch_all
         )
     if max_batch_size == 0 and signature.is_batched and not _count_the_batch(config, signature):
         max_batch_size = DEFAULT_MAX_BATCH_SIZE
-        logger.warning(
+        logger.info(
             "model %r: batching is turned on with max_batch_size %d, because its outputs have one row for each row of"
             " the inputs; write max_batch_size in config.pbtxt for another size",
             config.get("name"),

@@ -24,9 +24,12 @@ def find_model_file(folder: Path, name: str, default: str = "model.onnx") -> Pat
     wanted = Path(name or default)
     if wanted.is_absolute() or ".." in wanted.parts:
         raise ModelError(f"default_model_filename {name!r} points outside the version's folder: name a file in it")
-    for path in (folder / wanted, folder / wanted / default, folder / default):
-        if path.is_file():
-            return path
+    try:
+        for path in (folder / wanted, folder / wanted / default, folder / default):
+            if path.is_file():
+                return path
+    except OSError as error:
+        raise ModelError(f"default_model_filename {name[:80]!r} cannot be used ({error.strerror})") from error
     raise ModelError(
         f"there is no {wanted} in version {folder.name}: copy the model there, or set default_model_filename"
     )
