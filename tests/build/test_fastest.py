@@ -141,7 +141,8 @@ def test_a_graph_for_tensorrt_is_verified_and_configured_without_a_gpu(plansmith
     )
     found = candidates(json.loads(done.stdout), target="tensorrt")
     assert {entry["precision"] for entry in found} == {"fp32", "fp16", "bf16", "int8"}
-    assert {entry["status"] for entry in found} == {"chosen", "verified, not measured"}
+    assert {entry["status"] for entry in found} == {"verified, not measured"}
+    assert [entry["precision"] for entry in found if entry["config"] == "configs/gpu.pbtxt"] == ["fp16"]
     config = config_of(repository / "stripes/configs/gpu.pbtxt")
     assert (config.backend, config.default_model_filename) == ("onnxruntime", "model.fp16.onnx")
     (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
