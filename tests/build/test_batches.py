@@ -170,7 +170,7 @@ def test_the_user_may_say_which_dimension_is_the_batch(built):
     sequence, _ = KINDS["a_sequence"]
     assert built(sequence, batch_axis=BatchAxis.FIRST)[1].max_batch_size == 32
     rows, _ = KINDS["rows"]
-    result, config = built(rows, batch_axis=BatchAxis.NONE)
+    result, config = built(rows, batch_axis=BatchAxis.NONE, replace=True)
     assert config.max_batch_size == 0
     assert list(config.input[0].dims) == [-1, 3]
     assert "--batch-axis none" in result.manifest.batching.reason

@@ -100,7 +100,7 @@ def test_class_sub_folders_are_labels_in_sorted_order_or_by_a_list(tmp_path):
     given = ["dog", "cat", "emu", "ant"]
     assert load_dataset(folder, PICTURES, preprocessing=PIXELS, class_names=given).labels.tolist() == [3, 3, 1, 1, 0, 0]
     (tmp_path / "data" / "labels.txt").write_text("dog\ncat\n")
-    refused(folder, "data/ant is named as no class", error=InvalidLabels)
+    refused(folder, "data/ant has the name of none of the classes", error=InvalidLabels)
     (tmp_path / "data" / "labels.txt").write_text("dog\ncat\nant\n")
     assert load_dataset(folder, PICTURES, preprocessing=PIXELS).labels.tolist() == [2, 2, 1, 1, 0, 0]
 
@@ -164,7 +164,7 @@ def test_folders_that_are_no_folders_of_images(tmp_path):
     refused(tmp_path / "notes", "neither images nor .npy files: it has .txt")
     picture(tmp_path / "mixed" / "a.png")
     picture(tmp_path / "mixed" / "cat" / "a.png")
-    refused(tmp_path / "mixed", "images beside its sub-folders, such as a.png")
+    refused(tmp_path / "mixed", "images next to its sub-folders, such as a.png")
     picture(tmp_path / "deep" / "cat" / "black" / "a.png")
     refused(tmp_path / "deep", "deep/cat/black is a folder in the folder of a class")
     (tmp_path / "hollow" / "cat").mkdir(parents=True)

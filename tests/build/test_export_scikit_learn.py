@@ -187,6 +187,19 @@ def test_a_file_that_computes_something_else_is_never_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_trees_that_were_fitted_on_float64_are_refused_with_the_way_out(tmp_path):
+    # Neighbours that float32 does not tell apart, in two classes.
+    features = np.repeat(1.0 + np.arange(64)[:, None] * 1e-9, 4, axis=1)
+    classes = np.arange(64) % 2
+    forest = HistGradientBoostingClassifier(min_samples_leaf=1, max_iter=5).fit(features, classes)
+    with pytest.raises(VerificationFailed, match=r"float64.*features.astype\(numpy.float32\)"):
+        export_scikit_learn(forest, tmp_path / "m.onnx", example=features)
+    assert not list(tmp_path.iterdir())
+    rounded = FEATURES.astype(np.float32)
+    again = HistGradientBoostingClassifier(max_iter=5).fit(rounded, CLASSES)
+    export_scikit_learn(again, tmp_path / "m.onnx", example=rounded)
+
+
 def test_the_output_is_a_file_in_a_folder_that_is_there(tmp_path):
     model = LinearRegression().fit(FEATURES, NUMBERS)
     for path, sentence in (

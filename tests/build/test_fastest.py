@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from build_models import HEADER, snapshot
+from build_models import HEADER, snapshot, write
 from google.protobuf import text_format
 from light_models import light_model_names, light_model_path
 from onnx import numpy_helper
+from PIL import Image
 from stripes_models import stripes, write_data, write_stripes_classifier
 from tritonclient.grpc import model_config_pb2
 
@@ -141,6 +142,7 @@ def test_a_graph_for_tensorrt_is_verified_compiled_and_configured_without_a_gpu(
     found = candidates(json.loads(done.stdout), target="tensorrt")
     assert {entry["precision"] for entry in found} == {"fp32", "fp16", "bf16", "int8", "int8-fp16"}
     assert {entry["status"] for entry in found} == {"compiled, not measured"}
+    assert [entry["precision"] for entry in found if entry["config"] == "configs/gpu.pbtxt"] == ["fp16"]
     config = config_of(repository / "stripes/configs/gpu.pbtxt")
     assert (config.backend, config.default_model_filename) == ("onnxruntime", "model.fp16.onnx")
     (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
@@ -356,3 +358,23 @@ def test_an_unusual_model_is_searched_too_and_what_cannot_take_it_says_why(name,
     for entry in candidates(result, device="cpu"):
         assert entry["rows_per_second"] or entry["reason"]
     assert "0 errors" in plansmith("verify", repository).stdout
+
+
+def test_class_folders_become_labels_and_the_manifest_says_how_images_became_rows(plansmith, tmp_path, repository):
+    for number, name in enumerate(("ant", "bee", "cat")):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for shade in range(8):
+            colour = [10 * shade] * 3
+            colour[number] = 255 - shade
+            Image.new("RGB", (8, 8), tuple(colour)).save(tmp_path / "pictures" / name / f"{shade}.png")
+    model = write(
+        tmp_path / "colours.onnx",
+        "m (float[N, 3, 8, 8] x) => (float[N, 3] y) { p = GlobalAveragePool (x) y = Flatten (p) }",
+    )
+    words = ("build", model, "--repository", repository, "--data", tmp_path / "pictures", "--preprocess", "scale=1/255")
+    said = plansmith(*words, "--target", "onnxruntime", "--precision", "fp32", "--no-serve", "--json").stdout
+    manifest = json.loads(said)["manifest"]
+    assert manifest["search"]["preprocessing"]["scale"] == pytest.approx([1 / 255])
+    assert manifest["search"]["fp32"]["top1"] == 1.0
+    assert (repository / "colours" / "labels.txt").read_text() == "ant\nbee\ncat\n"
+    assert 'label_filename: "labels.txt"' in (repository / "colours" / "config.pbtxt").read_text()

@@ -41,7 +41,10 @@ def adder(tmp_path, repository):
 
 
 def rebuild(tmp_path: Path, repository: Path):
-    return build(write(tmp_path / "model.onnx", OTHER), BuildOptions(repository=repository, name="model", serve=False))
+    return build(
+        write(tmp_path / "model.onnx", OTHER),
+        BuildOptions(repository=repository, name="model", replace=True, serve=False),
+    )
 
 
 def served(model: Path) -> dict[int, bool]:

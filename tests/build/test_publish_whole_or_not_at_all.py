@@ -18,7 +18,7 @@ import onnxruntime
 import pytest
 from build_models import ADD, snapshot, write
 
-from plansmith_build import BuildOptions, build
+from plansmith_build import BuildOptions, InvalidOption, build
 from plansmith_build.repository import filesystem, publishing
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.inspection import inspect_model
@@ -239,3 +239,33 @@ def test_ctrl_c_leaves_nothing_half_done(adder, repository):
         assert builder.returncode == 130
         assert snapshot(repository) == before
     assert not list(repository.parent.glob(".*.plansmith"))
+
+
+def test_a_model_with_other_inputs_or_outputs_is_another_model_unless_it_is_said(adder, repository, tmp_path):
+    build(adder, BuildOptions(repository=repository, serve=False))
+    before = snapshot(repository)
+    others = {
+        "m (float[N, 4] a) => (float[N, 4] sum) { sum = Relu (a) }": "input 'b' is gone",
+        "m (float[N, 4] a, float[N, 4] b, float[N, 4] c) => (float[N, 4] sum) { sum = Sum (a, b, c) }": "'c' is new",
+        "m (double[N, 4] a, double[N, 4] b) => (double[N, 4] sum) { sum = Add (a, b) }": "'a' was FP32 and is FP64",
+        "m (float[N, 5] a, float[N, 5] b) => (float[N, 5] sum) { sum = Add (a, b) }": r"was \[-1, 4\] and is \[-1, 5\]",
+        "m (float[N, 4] a, float[N, 4] b) => (float[N, 4] total) { total = Add (a, b) }": "output 'sum' is gone",
+    }
+    for number, (text, change) in enumerate(others.items()):
+        other = write(tmp_path / f"{number}.onnx", text)
+        with pytest.raises(InvalidOption, match=f"{change}.*--name.*--replace"):
+            build(other, BuildOptions(repository=repository, name="adder", serve=False))
+        assert snapshot(repository) == before
+    result = build(other, BuildOptions(repository=repository, name="adder", replace=True, serve=False))
+    assert result.version == 2
+
+
+def test_a_model_that_answers_more_or_takes_any_number_of_rows_is_the_next_version(repository, tmp_path):
+    texts = [
+        "m (float[1, 4] a) => (float[1, 4] sum) { sum = Relu (a) }",
+        "m (float[N, 4] a) => (float[N, 4] sum, float[N, 4] b) { sum = Relu (a) b = Neg (a) }",
+        "m (float[2, 4] a) => (float[2, 4] sum, float[2, 4] b) { sum = Relu (a) b = Neg (a) }",
+    ]
+    for number, text in enumerate(texts, start=1):
+        path = write(tmp_path / "m.onnx", text)
+        assert build(path, BuildOptions(repository=repository, serve=False)).version == number

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 from plansmith_build import BuildOptions, VerificationFailed, build, building, releasing, serving
 from plansmith_build.search.search import SearchOptions
-from plansmith_build.search.targets import Precision, Target
+from plansmith_build.search.targets import Device, Precision, Target
 
 ADD = "m (float[N, 4] x) => (float[N, 4] y) { y = Add (x, x) }"
 # One of each: numbers and text by the row, by themselves, and truth values.
@@ -110,22 +110,22 @@ def test_a_candidate_that_triton_refuses_is_a_line_and_another_one_is_published(
     configure = releasing.candidate_config
     refused = []
 
-    def without_the_file(portable, candidate):
+    def for_an_unknown_backend(portable, candidate):
         config = configure(portable, candidate)
-        if not refused or candidate.pairing in refused:
+        if candidate.pairing.device is Device.CPU and candidate.pairing in (refused or [candidate.pairing]):
             refused.append(candidate.pairing)
-            config.default_model_filename = "nowhere.onnx"
+            config.backend = "nowhere"
         return config
 
-    monkeypatch.setattr(releasing, "candidate_config", without_the_file)
+    monkeypatch.setattr(releasing, "candidate_config", for_an_unknown_backend)
     model, search = network
     manifest = build(model, BuildOptions(repository=repository, search=search)).manifest
     lost = next(c for c in manifest.search.candidates if c.precision == refused[0].precision and c.device == "cpu")
     assert lost.status == "failed"
-    assert "nowhere.onnx" in lost.reason
+    assert "nowhere" in lost.reason
     assert {*manifest.server_trial.served, *manifest.server_trial.skipped} == set(manifest.configs)
     for text in manifest.configs.values():
-        assert "nowhere.onnx" not in text
+        assert "nowhere" not in text
 
 
 def test_no_serve_publishes_untried_and_says_so(adder, repository, plansmith):

@@ -22,8 +22,9 @@ from plansmith_build.progress import BuildStep, silent
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.signatures import signature_of
 from plansmith_build.releasing import Built, portable_config, release_of, source_of
+from plansmith_build.repository.compatibility import changes_for_clients
 from plansmith_build.repository.filesystem import explain_os_error
-from plansmith_build.repository.labels import read_labels
+from plansmith_build.repository.labels import class_outputs, read_labels
 from plansmith_build.repository.model_repository import CONFIG, LABELS, ModelRepository, name_from_file, valid_name
 from plansmith_build.repository.publishing import publish
 from plansmith_build.repository.signing import signer
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from plansmith_build.reading.loading import OnnxFile
     from plansmith_build.reading.signatures import Signature
     from plansmith_build.repository.manifest import Manifest
+    from plansmith_build.repository.model_repository import RepositoryModel
     from plansmith_build.search.search import SearchOptions, SearchResult
 
 __all__ = ["BuildOptions", "BuildResult", "build"]
@@ -60,6 +62,7 @@ class BuildOptions:
         staging: the folder to stage in, by default the repository's parent. It must be outside the repository and
             on the same file system.
         search: how to look for a faster version; None to build the portable one alone.
+        replace: whether the version may follow one with other inputs or outputs.
         serve: whether a Triton of this machine has to serve the version before it is published, and times the fastest
             candidates. There is none where plansmith-server is not installed or the model is very large.
         sign_key: a private key (PEM) to sign the version with.
@@ -76,6 +79,7 @@ class BuildOptions:
     seed: int = 0
     staging: Path | None = None
     search: SearchOptions | None = None
+    replace: bool = False
     serve: bool = True
     sign_key: Path | None = None
 
@@ -111,7 +115,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
 
     Raises:
         InvalidModel: the file is not an ONNX model, is damaged, or holds what ONNX Runtime or Triton cannot serve.
-        InvalidOption: an option cannot be used.
+        InvalidOption: an option cannot be used, or the version would follow one with other inputs or outputs.
         VerificationFailed: the model cannot be run, the result does not compute what the file computes, Triton does
             not serve it, or no candidate is inside the accuracy budget.
         PublishFailed: the version could not be written: the disk is full, or permissions or the file system forbid it.
@@ -133,6 +137,8 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     signature = signature_of(file.network.model, weights=listed_weights(file.network.model))
     progress(BuildStep(step, f"{nodes} nodes, {file.size / 1e6:,.1f} MB"))
 
+    if not options.replace:
+        _require_same_clients(repository.model(name), signature)
     reference = _run_original(file, signature, options, progress)
 
     with staging_folder(repository.path, options.staging) as staging:
@@ -160,7 +166,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
             labels=labels,
         )
         if options.search is not None:
-            built = _search(built, options, repository, staging, progress)
+            built = _with_names_of_classes(_search(built, options, repository, staging, progress), repository)
         built = _tried(built, options, repository, staging, progress)
         step = f"Publishing in {options.repository}"
         progress(BuildStep(step))
@@ -191,6 +197,15 @@ def _run_original(file: OnnxFile, signature: Signature, options: BuildOptions, p
             reference = run(given=read(search.data, preprocessing=search.preprocessing))
     progress(BuildStep(step, f"{len(reference.samples)} samples"))
     return reference
+
+
+def _require_same_clients(model: RepositoryModel, signature: Signature) -> None:
+    changes = changes_for_clients(model, signature)
+    if changes:
+        raise InvalidOption(
+            f"{model.name!r} version {model.versions[-1]} in {model.path.parent} is another model to its clients: "
+            f"{'; '.join(changes)}; publish under another name with --name, or as the next version with --replace"
+        )
 
 
 def _search(
@@ -238,6 +253,19 @@ def _searched(
         serve=options.serve,
         progress=progress,
     )
+
+
+def _with_names_of_classes(built: Built, repository: ModelRepository) -> Built:
+    """The same with the names of class folders as its labels, where it has none and an output has as many numbers."""
+    names = built.search.calibration.class_names if built.search is not None else ()
+    if not names or _labels(built, repository) is not None:
+        return built
+    labels = "".join(f"{name}\n" for name in names).encode()
+    if labels.decode().splitlines() != list(names):
+        # A line end in the name of a folder.
+        return built
+    fits = class_outputs(labels, built.reference.answers[0], batched=built.portable.batched)
+    return replace(built, labels=labels) if fits else built
 
 
 def _tried(

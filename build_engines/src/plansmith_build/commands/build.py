@@ -63,6 +63,12 @@ def build(
         Path, typer.Option(help="Model repository to publish into; made if it does not exist.", show_default=True)
     ] = Path("model_repository"),
     name: Annotated[str | None, typer.Option(help="Name of the model.", show_default="the file's")] = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Publish the next version even if its inputs or outputs are not those of the last."
+        ),
+    ] = False,
     labels: Annotated[
         Path | None, typer.Option(help="Text file with one class name a line, in the order of the outputs.")
     ] = None,
@@ -222,6 +228,14 @@ def build(
     With --data, candidates in several precisions and engines are made, judged by what they lose on that data, and
     timed; the fastest inside the budget becomes configs/cpu.pbtxt or configs/gpu.pbtxt, which `plansmith serve` picks
     by the hardware it finds.
+
+    A Triton of this machine then has to load every configuration that can run here, and to answer as was judged.
+
+    For example:
+
+        plansmith build resnet50.onnx
+        plansmith build resnet50.onnx --data held_out.npz --max-drop 0.5%
+        plansmith build resnet50.onnx --data pictures --preprocess imagenet --precision int8
     """
     chosen = {
         "--validation-data": validation_data,
@@ -287,6 +301,7 @@ def build(
         seed=seed,
         staging=staging,
         search=search,
+        replace=replace,
         serve=not no_serve,
         sign_key=sign_key,
     )

@@ -42,6 +42,12 @@ def inspect(
 
     Works on any repository, also one that plansmith did not write. Files that are not what the manifest says they were
     when they were published are marked.
+
+    For example:
+
+        plansmith inspect
+        plansmith inspect resnet50 --version 2
+        plansmith inspect resnet50.onnx
     """
     console = Console(highlight=False)
     if model is not None and (model.endswith(".onnx") or "/" in model):

@@ -32,6 +32,10 @@ def prune(
     """Remove old versions of models, except those that a configuration serves.
 
     A version vanishes from the repository in one step. Its number is never given again.
+
+    For example:
+
+        plansmith prune resnet50 --keep 2 --dry-run
     """
     if bool(models) == every:
         raise InvalidOption("name the models to prune, or give --all")

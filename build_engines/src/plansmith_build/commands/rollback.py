@@ -34,6 +34,10 @@ def rollback(
     """Publish an old version of a model again, with the configurations and labels that it had.
 
     It gets the next number: a number is never used twice, so a server or a client that saw one knows what it is.
+
+    For example:
+
+        plansmith rollback resnet50 2
     """
     published = roll_back(
         ModelRepository.at(repository),

@@ -35,6 +35,10 @@ def verify(
 
     One line a finding, with what to do about it. Exits with 3 where something is wrong, with 0 where there are
     warnings only.
+
+    For example:
+
+        plansmith verify model_repository
     """
     where = ModelRepository.at(repository)
     findings = list(lint_repository(where, models or ()))

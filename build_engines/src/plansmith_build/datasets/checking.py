@@ -80,7 +80,7 @@ def check_data(
         labels = None if labels is None else labels[chosen]
     inputs = {spec.name: _values(raw, spec, inputs[spec.name], chosen, layout) for spec in specs}
     sha256 = raw.sha256 if raw.sha256 is not None else _sha256_of_arrays(inputs, labels)
-    return Dataset(inputs, labels, source, sha256, raw.kind, layout.batched)
+    return Dataset(inputs, labels, source, sha256, raw.kind, layout.batched, raw.class_names)
 
 
 def _shaped(raw: RawData, layout: Layout, spec: TensorSpec) -> np.ndarray[Any, np.dtype[Any]]:

@@ -35,6 +35,7 @@ class Dataset:
             order in which they were read; of the arrays themselves where there is no file. A part of a dataset keeps
             that of the whole.
         kind: where it came from.
+        class_names: the classes by number, where the source names them; else empty.
         batched: whether N is the model's own first dimension, so that a batch of any size can be cut from it.
     """
 
@@ -44,6 +45,7 @@ class Dataset:
     sha256: str
     kind: Kind
     batched: bool
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))

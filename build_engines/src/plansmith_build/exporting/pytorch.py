@@ -96,7 +96,8 @@ def export_pytorch(
             shapes = None
             if not program and (dynamic_batch or dynamic_axes):
                 axes = dynamic_axes or {}
-                flat = _dynamic_shapes(tensors, keywords, batch=dynamic_batch, further=axes)
+                parameters = keywords or _parameters_of(module, len(tensors))
+                flat = _dynamic_shapes(tensors, parameters, batch=dynamic_batch, further=axes)
                 shapes = dict(zip(keywords, flat, strict=True)) if keywords else _as_passed(module, flat)
                 if dynamic_batch:
                     # torch.export takes a dimension of one row for one that is always one.
@@ -109,10 +110,10 @@ def export_pytorch(
                 shapes=shapes,
                 opset=opset,
                 input_names=input_names,
-                output_names=outputs,
+                outputs=len(outputs),
                 external=_bytes_of(module) > EXTERNAL_BYTES if external_data is None else external_data,
             )
-            names = finish_file(made, batch=dynamic_batch and not program, opset=opset)
+            names = finish_file(made, outputs, batch=dynamic_batch and not program, opset=opset)
             if len(names) != len(tensors):
                 raise ExportFailed(
                     f"the module has {len(tensors)} inputs and the exported graph {len(names)} ({', '.join(names)}): "
@@ -187,13 +188,12 @@ def _rows_of(tensors: Sequence[Any]) -> int:
 
 def _dynamic_shapes(
     tensors: Sequence[Any],
-    keywords: Sequence[str],
+    names: Sequence[str],
     *,
     batch: bool,
     further: Mapping[str | int, Sequence[int]],
 ) -> list[dict[int, Any]]:
     torch = require("torch")
-    names = list(keywords)
     for key in further:
         if key not in (names if isinstance(key, str) else range(len(tensors))):
             known = ", ".join(names) if names else f"numbers from 0 to {len(tensors) - 1}"
@@ -209,6 +209,13 @@ def _dynamic_shapes(
             )
         shapes.append(dict.fromkeys(sorted(axes), torch.export.Dim.DYNAMIC))
     return shapes
+
+
+def _parameters_of(module: Any, count: int) -> tuple[str, ...]:
+    """The names of forward's first parameters; none where one parameter takes several tensors."""
+    parameters = list(inspect.signature(module.forward).parameters.values())[:count]
+    several = any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
+    return () if several else tuple(parameter.name for parameter in parameters)
 
 
 def _as_passed(module: Any, shapes: list[dict[int, Any]]) -> tuple[Any, ...]:

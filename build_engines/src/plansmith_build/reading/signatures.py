@@ -123,6 +123,9 @@ def correct_output_shapes(model: onnx.ModelProto, seen: Mapping[str, Collection[
             for axis, dimension in enumerate(shape.dim):
                 if dimension.dim_value > 0 and any(found[axis] != dimension.dim_value for found in shapes):
                     dimension.Clear()
+                elif dimension.HasField("dim_value") and dimension.dim_value <= 0:
+                    # No configuration can say a length of 0: it is left open in the graph as well.
+                    dimension.Clear()
         if _dimensions(shape) != before:
             corrected.append(
                 f"declared output {value.name!r} as {list(_dimensions(shape))}, as it was seen to be, instead of "

@@ -11,7 +11,7 @@ import sys
 from datetime import datetime  # noqa: TC003 - pydantic reads the annotation
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -224,6 +224,9 @@ class SearchRecord(_Record):
     warnings: tuple[str, ...] = Field(default=(), description="why verdicts may say less than they seem to")
     calibration: DataRecord
     validation: DataRecord
+    preprocessing: dict[str, Any] | None = Field(
+        default=None, description="how images became rows, as --preprocess takes it; null for data without images"
+    )
     fp32: AccuracyRecord = Field(description="the FP32 model on the validation rows; its labels' accuracy is the base")
     measured: str = Field(description="how speeds were taken")
     cores: int

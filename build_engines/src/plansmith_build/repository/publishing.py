@@ -210,19 +210,21 @@ def _write_configs(live: RepositoryModel, folder: Path, version: int, configs: M
         )
     there = RepositoryModel(folder).configurations
     ours = live.history.config_sha256s
-    notes, left = [], []
-    for name, path in there.items():
-        written_by_us = hashlib.sha256(path.read_bytes()).hexdigest() in ours
-        if not written_by_us and name in configs:
-            kept = f"{name}.before-{version}"
-            _set_aside(path, folder / kept)
-            notes.append(f"{name} was written by hand: the old text is kept as {kept}")
-        elif not written_by_us:
-            left.append(name)
-        elif name not in configs:
-            path.unlink()
-    if left:
+    by_hand = [name for name, path in there.items() if hashlib.sha256(path.read_bytes()).hexdigest() not in ours]
+    notes = []
+    for name in (name for name in by_hand if name in configs):
+        kept = f"{name}.before-{version}"
+        _set_aside(there[name], folder / kept)
+        notes.append(f"{name} was written by hand: the old text is kept as {kept}")
+    if left := [name for name in by_hand if name not in configs]:
         notes.append(f"{', '.join(left)}: written by hand and not changed: check that they still fit the new version")
+    if dropped := [name for name in there if name not in by_hand and name not in configs]:
+        for name in dropped:
+            there[name].unlink()
+        notes.append(
+            f"{', '.join(dropped)} removed: made for the version before, and this one has no replacement; "
+            "`plansmith rollback` brings the whole version back"
+        )
     if alternatives.is_dir() and not any(alternatives.iterdir()):
         alternatives.rmdir()
     for name, text in configs.items():

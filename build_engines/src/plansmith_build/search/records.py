@@ -35,6 +35,7 @@ def search_record(result: SearchResult) -> SearchRecord:
         warnings=result.warnings,
         calibration=_data(result.calibration),
         validation=_data(result.validation),
+        preprocessing=result.preprocessing.model_dump(mode="json", exclude_none=True) if result.preprocessing else None,
         fp32=_accuracy(result.judge.accuracy, result),
         measured=result.timing,
         cores=cores(),

@@ -108,6 +108,7 @@ class SearchResult:
         judge: the validation rows and the FP32 model's accuracy on them.
         calibration: the calibration data.
         validation: the validation data.
+        preprocessing: how images became rows, where the data is images.
         timing: how candidates were timed, in a sentence.
         request: what each candidate that runs here was asked; see `Candidate.answer`.
     """
@@ -118,6 +119,7 @@ class SearchResult:
     judge: Judge
     calibration: Dataset
     validation: Dataset
+    preprocessing: Preprocessing | None
     timing: str
     request: Arrays
 
@@ -216,6 +218,7 @@ def search(
         judge=final,
         calibration=calibration,
         validation=validation,
+        preprocessing=options.preprocessing,
         timing=timed,
         request=request,
     )
