@@ -126,7 +126,7 @@ def test_only_loads_that_both_have_are_compared_and_what_else_differs_is_said():
     assert any("--rounds 5" in note for note in found.notes)
     nothing = difference(result(measurement([5] * 6, concurrency=2)), result(measurement([5] * 6)))
     assert nothing.changes == []
-    assert "share no load" in nothing.notes[-1]
+    assert "have no load in common" in nothing.notes[-1]
 
 
 @pytest.fixture(scope="module")

@@ -302,7 +302,7 @@ def test_a_damaged_histogram_is_refused(closed, tmp_path):
     [
         ("report.pdf", "must end with"),
         ("report", "must end with"),
-        ("nowhere/report.md", "no folder"),
+        ("nowhere/report.md", "does not exist"),
         ("a.md", "folder"),
     ],
 )

@@ -27,11 +27,13 @@ _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%?")
 
 def diff(
     before: Annotated[Path, typer.Argument(metavar="BEFORE.json", help="A result of `plansmith bench --output`.")],
-    after: Annotated[Path, typer.Argument(metavar="AFTER.json", help="Another one, of the same loads.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER.json", help="A second result, of the same loads.")],
     *,
     fail_if_slower: Annotated[
         str | None,
-        typer.Option("--fail-if-slower", metavar="PERCENT", help="Exit with 3 where it got worse by more, such as 5%."),
+        typer.Option(
+            "--fail-if-slower", metavar="PERCENT", help="Exit with 3 if it got worse by more than this, such as 5%."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,7 +63,7 @@ def diff(
 def _share(text: str) -> float:
     found = _PERCENT.fullmatch(text.strip())
     if found is None:
-        raise LoadTestMisconfigured(f"--fail-if-slower {text!r} must be a number of per cent, such as 5%")
+        raise LoadTestMisconfigured(f"--fail-if-slower must be a percentage such as 5%, got {text!r}")
     return float(found[1]) / 100
 
 

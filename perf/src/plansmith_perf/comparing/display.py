@@ -27,7 +27,7 @@ PAIRS = (
         for how in ("gRPC, threads", "gRPC, asyncio", "HTTP, threads")
     ),
 )
-"""Peers whose ratio to each other says more than that to the baseline."""
+"""Peers that are best compared with each other, and not with the baseline."""
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -54,7 +54,7 @@ def show_comparison(comparison: Comparison) -> None:
 
 
 def _lines(comparison: Comparison) -> list[str]:
-    """What there is to know besides: the pairs that belong together, reasons and notes."""
+    """The lines below the table: pairs that belong together, reasons and notes."""
     lines = [line] if (line := _too_few(comparison)) else []
     for one, other in PAIRS:
         ratio = _ratio(comparison, one, other)

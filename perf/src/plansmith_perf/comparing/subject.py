@@ -117,7 +117,7 @@ def open_subject(
         repository: the folder.
         name: the model's.
         samples: file of real inputs, or None for random values.
-        distinct_inputs: at most so many different requests.
+        distinct_inputs: the most different requests to make.
         batch_size: rows a request.
         seed: of random values.
         tolerance: see `plansmith_perf.load.requests.check_answer`.

@@ -35,7 +35,7 @@ def make_requests(
         samples: .npz, .npy or .json; the first dimension of each array counts samples. None: random values.
         golden: the right outputs in a file of the same kinds, row by row as in `samples`. None: what the idle server
             answers.
-        count: at most so many different requests.
+        count: the most different requests to make.
         batch_size: samples a request; 1 for a model that does not batch.
         seed: of random values.
         tolerance: see `check_answer`.
@@ -47,7 +47,7 @@ def make_requests(
     """
     metadata = model.metadata
     if not metadata.max_batch_size and batch_size != 1:
-        raise LoadTestMisconfigured(f"model {model.name!r} does not batch: --batch-size must be 1, not {batch_size}")
+        raise LoadTestMisconfigured(f"model {model.name!r} does not batch: --batch-size must be 1, got {batch_size}")
     if metadata.max_batch_size and batch_size > metadata.max_batch_size:
         raise LoadTestMisconfigured(
             f"--batch-size {batch_size} is more than model {model.name!r} takes at once, {metadata.max_batch_size}"

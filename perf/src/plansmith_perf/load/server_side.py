@@ -45,7 +45,7 @@ def read_counters(url: str, model: str, version: str) -> Counters | None:
 
 
 def server_side(before: Counters | None, after: Counters | None) -> ServerSide | None:
-    """What happened between two readings; None where one is missing, or the model was loaded anew between them."""
+    """What happened between two readings; None where one is missing, or the model was reloaded between them."""
     if before is None or after is None:
         return None
     change = {field.name: getattr(after, field.name) - getattr(before, field.name) for field in fields(Counters)}

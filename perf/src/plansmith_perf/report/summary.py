@@ -60,8 +60,8 @@ def summarize(documents: Mapping[str, Document]) -> Summary:
     different = differences(documents)
     if different:
         warnings.append(
-            f"The results differ in {_and(different)}: compare them with that in mind, or measure anew with all else "
-            "alike."
+            f"The results differ in {_and(different)}: compare them with that in mind, or measure again with "
+            "everything else alike."
         )
     return Summary(tuple(answers), tuple(warnings), tuple(notes))
 
@@ -107,7 +107,7 @@ def _locust_answers(result: LoadTestResult, slo: SloOutcome) -> list[str]:
 
 
 def _at_most(load: ClosedLoop | OpenLoop) -> str:
-    """The load of a run whose shape may have been less at times."""
+    """The load of a run that may have been lower at times."""
     if isinstance(load, ClosedLoop):
         return f"with at most {load_name(load)}"
     arrivals = f"{load_name(load)} arrivals"
