@@ -254,3 +254,27 @@ def test_a_server_that_dies_leaves_a_partial_result(tmp_path):
     assert not measured.complete
     assert measured.latency.count > 0
     assert "Traceback" not in said
+
+
+@pytest.fixture(scope="module")
+def unusual(tmp_path_factory):
+    """A server of a model that takes sequences and of one that answers any number of times."""
+    repository = tmp_path_factory.mktemp("unusual")
+    for name in ("accumulate", "repeat"):
+        shutil.copytree(MODELS.with_name("models_client") / name, repository / name)
+    with serve(repository) as running:
+        yield running
+
+
+@pytest.mark.parametrize("protocol", ["grpc_url", "http_url"])
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [("accumulate", "'accumulate' takes sequences"), ("repeat", "'repeat' is decoupled")],
+)
+def test_models_of_sequences_and_streams_are_refused_with_what_can_measure_them(
+    plansmith, unusual, protocol, model, sentence
+):
+    said = plansmith("bench", model, "--url", getattr(unusual, protocol), *SHORT, "-c", "1", expect=2).stderr
+    assert sentence in said
+    assert "perf_analyzer" in said
+    assert "--samples" not in said

@@ -11,6 +11,7 @@ from plansmith_client.commands.input_files import read_inputs
 from plansmith_client.inputs.conversion import UnfitValueError, array_from_value
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.requests import CheckedRequest, check_answer, checked_requests
+from plansmith_perf.load.server_side import takes_sequences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,9 +21,33 @@ if TYPE_CHECKING:
 
     from plansmith_client import Model, TensorSpec
 
-__all__ = ["make_requests"]
+__all__ = ["check_loadable", "make_requests"]
 
 Arrays = dict[str, "NDArray[Any]"]
+
+
+def check_loadable(url: str, model: Model) -> None:
+    """Refuse models that a load of single requests with single answers cannot measure.
+
+    Args:
+        url: of the server, as for `plansmith_client.Client`.
+        model: of that server.
+
+    Raises:
+        LoadTestMisconfigured: the model takes sequences, or is decoupled.
+    """
+    if takes_sequences(url, model.name, model.version):
+        raise LoadTestMisconfigured(
+            f"model {model.name!r} takes sequences (sequence_batching), and load tests here send single requests "
+            "only: use perf_analyzer with its option --sequence-length, or measure sequences in a program of your own "
+            "with model.sequence()"
+        )
+    if model.metadata.decoupled:
+        raise LoadTestMisconfigured(
+            f"model {model.name!r} is decoupled: it answers a request with any number of responses, and plansmith's "
+            "load tests expect exactly one. Use perf_analyzer with --streaming, or measure streams in your own program "
+            "with model.stream()"
+        )
 
 
 def make_requests(
