@@ -80,7 +80,10 @@ def _load_answers(result: LoadTestResult) -> list[str]:
     if best is None or not best.throughput:
         return [*sentences, f"{result.model} gave no right answer."]
     if result.slo is None:
-        sentences.append(f"{result.model} answered at most {as_rate(best.throughput)} requests/s, {_at(best)}.")
+        # An open loop shows what was asked for, and not what the server could do.
+        most = "at most " if isinstance(best.load, ClosedLoop) else ""
+        doubt = " (not stable)" if best.stability is not None and not best.stability.stable else ""
+        sentences.append(f"{result.model} answered {most}{as_rate(best.throughput)} requests/s{doubt}, {_at(best)}.")
         enough = _enough(result, best)
         if enough is not None:
             sentences.append(
