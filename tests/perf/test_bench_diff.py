@@ -188,8 +188,11 @@ def test_rounds_measure_every_load_in_turn(measured):
     ("words", "said"),
     [
         (("diff", "none.json", "none.json"), "none.json cannot be read"),
-        (("diff", "one.json", "bad.json"), "no result of a load test"),
-        (("diff", "one.json", "one.json", "--fail-if-slower", "much"), "--fail-if-slower 'much'"),
+        (("diff", "one.json", "bad.json"), "is not a result of a load test"),
+        (
+            ("diff", "one.json", "one.json", "--fail-if-slower", "much"),
+            "--fail-if-slower must be a percentage such as 5%, got 'much'",
+        ),
         (("digits", "--slo", "p99=1s", "--rounds", "2"), "either --slo or --rounds"),
     ],
 )
