@@ -1,6 +1,6 @@
 """`plansmith bench`: measure a served model, compare results and peers, report them.
 
-`plansmith bench MODEL` is short for `plansmith bench run MODEL`; a model that is called like a command needs the long
+`plansmith bench MODEL` is short for `plansmith bench run MODEL`; a model with the name of a command needs the long
 form.
 """
 
@@ -20,7 +20,7 @@ COMMANDS = ("run", "compare", "diff", "report")
 
 
 class _ModelOrCommand(TyperGroup):
-    """Imports the command that is called only; a first word that is none of them belongs to `run`.
+    """Imports only the command that is called; a first word that is not a command is the model of `run`.
 
     The contexts are Any: whether they are click's or those of typer's own copy depends on typer's version.
     """
