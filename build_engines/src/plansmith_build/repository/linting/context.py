@@ -47,12 +47,12 @@ class ConfigContext:
 
     @cached_property
     def backend(self) -> str:
-        """The backend, whether it is named as such or as a platform; empty where neither is."""
+        """The backend, named by `backend` or by `platform`; empty where neither is set."""
         return backend_of(self.config)
 
     @cached_property
     def served_versions(self) -> tuple[int, ...]:
-        """The versions that a server would load, of those that are there."""
+        """The existing versions that a server would load."""
         there = self.model.versions
         policy = self.config.version_policy
         match policy.WhichOneof("policy_choice"):
@@ -63,7 +63,7 @@ class ConfigContext:
         return there[-(policy.latest.num_versions or 1) :]
 
     def files_of(self, version: int) -> list[tuple[str, Path]]:
-        """The model files that the configuration means in a version: what says so, and where."""
+        """The model files of a version: the field that names each, and its path."""
         return model_files(self.config, self.model.path / str(version))
 
 
@@ -73,7 +73,7 @@ def backend_of(config: Any) -> str:
 
 
 def model_files(config: Any, folder: Path) -> list[tuple[str, Path]]:
-    """The model files that a configuration means in a version's folder."""
+    """The model files that a configuration names in a version's folder."""
     named = [("cc_model_filenames", name) for name in config.cc_model_filenames.values()]
     if config.default_model_filename:
         named.insert(0, ("default_model_filename", config.default_model_filename))

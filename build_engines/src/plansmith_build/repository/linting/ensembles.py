@@ -1,4 +1,4 @@
-"""Ensembles: their steps beside the models that they use.
+"""Ensembles: their steps against the models that they use.
 
 What a server refuses is in triton-inference-server/core, src/ensemble_scheduler/ensemble_utils.cc.
 """
@@ -27,14 +27,22 @@ def check_ensemble(context: ConfigContext) -> Iterator[Finding]:
     config = context.config
     if context.backend != "ensemble":
         if config.HasField("ensemble_scheduling"):
-            yield error(context.path, "ensemble_scheduling of a model that is none", 'write platform: "ensemble"')
+            yield error(
+                context.path,
+                "ensemble_scheduling is set for a model that is not an ensemble",
+                'write platform: "ensemble"',
+            )
         return
     if not config.ensemble_scheduling.step:
-        yield error(context.path, "an ensemble without steps", "add ensemble_scheduling")
+        yield error(context.path, "the ensemble has no steps", "add ensemble_scheduling")
         return
     for field in ("optimization", "model_warmup"):
         if config.HasField(field) if field == "optimization" else len(config.model_warmup):
-            yield error(context.path, f"an ensemble has no {field}", f"remove {field}, or write it for its models")
+            yield error(
+                context.path,
+                f"an ensemble cannot have {field}",
+                f"remove {field}, or set it for the models of its steps",
+            )
     for step in config.ensemble_scheduling.step:
         yield from _check_step(context, step)
     yield from _check_tensors(context)
@@ -49,13 +57,15 @@ def _check_tensors(context: ConfigContext) -> Iterator[Finding]:
             if name not in made:
                 yield error(
                     context.path,
-                    f"the ensemble's tensor {name!r}, read by {step.model_name!r}, is made by no step",
+                    f"the ensemble's tensor {name!r}, read by {step.model_name!r}, is not the output of any step",
                     "correct input_map or output_map",
                 )
     for tensor in config.output:
         if tensor.name not in made:
             yield error(
-                context.path, f"the ensemble's output {tensor.name!r} is made by no step", "add it to output_map"
+                context.path,
+                f"the ensemble's output {tensor.name!r} is not the output of any step",
+                "add it to output_map",
             )
 
 
@@ -63,14 +73,14 @@ def _check_step(context: ConfigContext, step: Any) -> Iterator[Finding]:
     """The names that the maps have for a model's own tensors, and how many rows it takes."""
     if step.model_name not in context.siblings:
         yield error(
-            context.path, f"the ensemble uses the model {step.model_name!r}, which is not there", "add the model"
+            context.path, f"the ensemble uses the model {step.model_name!r}, which does not exist", "add the model"
         )
         return
     try:
         text = (context.model.path.parent / step.model_name / CONFIG).read_text(encoding="utf-8")
         model = config_from_text(text)
     except (InvalidModel, OSError, UnicodeDecodeError):
-        # Said of that model itself, or completed by the server.
+        # Reported for that model itself, or completed by the server.
         return
     for field, role, names, tensors in (
         ("input_map", "input", step.input_map, model.input),
@@ -81,14 +91,14 @@ def _check_step(context: ConfigContext, step: Any) -> Iterator[Finding]:
             if known and name not in known:
                 yield error(
                     context.path,
-                    f"{field} names {name!r}, and the model {step.model_name!r} has no such {role}",
+                    f"{field} names {name!r}, but the model {step.model_name!r} has no such {role}",
                     f"its {role}s are {', '.join(known)}: name one of them",
                 )
     for tensor in model.input:
         if not tensor.optional and tensor.name not in step.input_map:
             yield error(
                 context.path,
-                f"nothing is given to the input {tensor.name!r} of the model {step.model_name!r}",
+                f"the input {tensor.name!r} of the model {step.model_name!r} is not mapped",
                 "add it to input_map",
             )
     if model.max_batch_size < context.config.max_batch_size and (model.input or model.max_batch_size):

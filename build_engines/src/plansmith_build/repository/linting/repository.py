@@ -38,24 +38,24 @@ _CONFIG_CHECKS = (
 
 
 def lint_repository(repository: ModelRepository, models: Collection[str] = ()) -> tuple[Finding, ...]:
-    """Everything that is wrong, model by model.
+    """All findings, model by model.
 
     Args:
-        repository: an existing one.
+        repository: an existing repository.
         models: the models to look at; empty for all.
 
     Raises:
         ModelNotFound: there is no such model, or no such repository.
     """
     if not repository.path.is_dir():
-        raise ModelNotFound(f"there is no repository {repository.path}: name a folder that is one")
+        raise ModelNotFound(f"there is no repository {repository.path}: name an existing folder")
     names = list(models) or list(repository.names())
     found: list[Finding] = []
     for name in names:
         found += _lint_model(repository, repository.existing_model(name))
     if not models:
         found += _stray_folders(repository)
-    # Two configurations may name the same file, and one file be wrong for both in the same words.
+    # Two configurations may name the same file; its findings appear once.
     return tuple(dict.fromkeys(found))
 
 
@@ -64,8 +64,8 @@ def _lint_model(repository: ModelRepository, model: RepositoryModel) -> Iterator
     if CONFIG not in configurations:
         yield warning(
             model.name,
-            "there is no config.pbtxt, so the server makes one from the model file",
-            "write what it made: plansmith build does",
+            "there is no config.pbtxt, so the server derives one from the model file",
+            "write one: plansmith build does",
         )
     for name, path in configurations.items():
         where = f"{model.name}/{name}"
@@ -84,7 +84,7 @@ def _lint_model(repository: ModelRepository, model: RepositoryModel) -> Iterator
             yield from check(context)
     for entry in sorted(model.path.iterdir()):
         if entry.is_dir() and entry.name.isdecimal() and entry.name.startswith("0"):
-            yield warning(f"{model.name}/{entry.name}", "the server takes no version that begins with 0", "rename it")
+            yield warning(f"{model.name}/{entry.name}", "the server ignores versions that begin with 0", "rename it")
     yield from check_hashes(model)
     yield from check_content(repository.path, model.path)
 
@@ -95,6 +95,6 @@ def _stray_folders(repository: ModelRepository) -> Iterator[Finding]:
         if not model.configurations and not model.versions:
             yield error(
                 name,
-                "the server takes this folder for a model, and it has neither configuration nor version",
+                "the server takes this folder for a model, but it has neither a configuration nor a version",
                 "move it out of the repository",
             )

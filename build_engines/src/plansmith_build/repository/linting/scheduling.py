@@ -49,7 +49,7 @@ def _check_instances(context: ConfigContext) -> Iterator[Finding]:
     is_cpu_choice = context.path.endswith("configs/cpu.pbtxt")
     for group in context.config.instance_group:
         if context.backend == "ensemble":
-            yield error(context.path, "an ensemble has no instances", "remove instance_group")
+            yield error(context.path, "an ensemble cannot have instance groups", "remove instance_group")
             return
         if group.kind == group_kinds.KIND_GPU and is_cpu_choice:
             yield error(
@@ -58,7 +58,7 @@ def _check_instances(context: ConfigContext) -> Iterator[Finding]:
                 "write kind: KIND_CPU, or name the file gpu.pbtxt",
             )
         if context.backend == "tensorrt" and group.kind == group_kinds.KIND_CPU:
-            yield error(context.path, "a TensorRT plan runs on no CPU", "write kind: KIND_GPU")
+            yield error(context.path, "a TensorRT plan cannot run on a CPU", "write kind: KIND_GPU")
         if group.kind == group_kinds.KIND_CPU and group.gpus:
             yield error(context.path, "instances on the CPU name GPUs", "remove gpus, or write kind: KIND_GPU")
         if group.count < 0:
