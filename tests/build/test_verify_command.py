@@ -99,7 +99,7 @@ WRONG = {
     "datatype": (RIGHT.replace("TYPE_FP32", "TYPE_INT64"), "write data_type: TYPE_FP32", True),
     "unknown_input": (RIGHT.replace('"x"', '"z"'), "the model has no input 'z'", True),
     "unknown_output": (RIGHT.replace('"y"', '"z"'), "the model has no output 'z'", True),
-    "scalar_with_an_empty_reshape": (scaled("dims: 1 reshape { }"), "write dims: [1] without reshape", True),
+    "scalar_with_an_empty_reshape": (scaled("dims: 1 reshape { }"), "without reshape", True),
     "scalar_output_with_an_empty_reshape": (
         scaled("dims: 1", output="dims: 1 reshape { }"),
         "write dims: [1] without reshape",

@@ -102,10 +102,10 @@ _PARAMETERS: Mapping[str, Mapping[str, re.Pattern[str]]] = {
     "openvino": {
         "INFERENCE_NUM_THREADS": _NUMBER,
         "COMPILATION_NUM_THREADS": _NUMBER,
-        "NUM_STREAMS": re.compile(r"[0-9]+|AUTO|NUMA"),
+        "NUM_STREAMS": re.compile(r"[0-9]+|AUTO|NUMA", re.IGNORECASE),
         "PERFORMANCE_HINT": re.compile(r"LATENCY|THROUGHPUT|CUMULATIVE_THROUGHPUT", re.IGNORECASE),
         "HINT_BF16": re.compile(r"yes", re.IGNORECASE),
-        "INFERENCE_PRECISION_HINT": re.compile(r"f32|f16|bf16"),
+        "INFERENCE_PRECISION_HINT": re.compile(r"f32|f16|bf16", re.IGNORECASE),
         "CPU_EXTENSION_PATH": _TEXT,
         "SKIP_OV_DYNAMIC_BATCHSIZE": re.compile(r"yes|no", re.IGNORECASE),
         "ENABLE_BATCH_PADDING": re.compile(r"yes|no", re.IGNORECASE),

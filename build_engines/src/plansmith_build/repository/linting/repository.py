@@ -6,16 +6,22 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, ModelNotFound
 from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.linting.backends import check_backend
 from plansmith_build.repository.linting.context import ConfigContext
+from plansmith_build.repository.linting.declarations import check_declarations
 from plansmith_build.repository.linting.ensembles import check_ensemble
 from plansmith_build.repository.linting.files import check_files
 from plansmith_build.repository.linting.findings import error, warning
 from plansmith_build.repository.linting.hashes import check_hashes
+from plansmith_build.repository.linting.newer_fields import check_newer_fields
 from plansmith_build.repository.linting.parameters import check_parameters
 from plansmith_build.repository.linting.profiles import check_profiles
 from plansmith_build.repository.linting.safety import check_content, check_safety
 from plansmith_build.repository.linting.scheduling import check_scheduling
+from plansmith_build.repository.linting.sequences import check_sequences
+from plansmith_build.repository.linting.steps import check_steps
 from plansmith_build.repository.linting.tensors import check_tensors
+from plansmith_build.repository.linting.warmup import check_warmup
 from plansmith_build.repository.model_repository import CONFIG, RepositoryModel
 
 if TYPE_CHECKING:
@@ -27,8 +33,14 @@ if TYPE_CHECKING:
 __all__ = ["lint_repository"]
 
 _CONFIG_CHECKS = (
+    check_backend,
+    check_declarations,
     check_scheduling,
+    check_sequences,
+    check_warmup,
+    check_newer_fields,
     check_ensemble,
+    check_steps,
     check_files,
     check_tensors,
     check_parameters,
@@ -78,8 +90,6 @@ def _lint_model(repository: ModelRepository, model: RepositoryModel) -> Iterator
             yield error(where, "it is not UTF-8 text", "save it as UTF-8")
             continue
         context = ConfigContext(model, where, config, frozenset(repository.names()))
-        if not context.backend and CONFIG in configurations:
-            yield error(where, "neither backend nor platform says what runs the model", 'write backend: "onnxruntime"')
         for check in _CONFIG_CHECKS:
             yield from check(context)
     for entry in sorted(model.path.iterdir()):
