@@ -71,7 +71,7 @@ def test_a_configuration_cannot_lead_past_the_signatures(plansmith, repository, 
     config.write_text(config.read_text() + "version_policy { specific { versions: 1 } }\n")
     done = plansmith("verify", repository, "--public-key", keys / "own.pub", expect=3)
     assert "adder/1 is not signed" in done.stdout
-    assert "adder/config.pbtxt: error: it is not what was signed with version 2" in done.stdout
+    assert "adder/config.pbtxt: error: it differs from what was signed with version 2" in done.stdout
 
 
 def test_a_rollback_is_signed_again(plansmith, repository, tmp_path, keys):
@@ -223,11 +223,11 @@ def take_another_models_version(model):
         (copy_as_the_newest, "is the manifest of 'adder' version 1, not of 'adder' version 3"),
         (exchange_two, "is the manifest of 'adder' version 1, not of 'adder' version 2"),
         (take_another_models_version, "is the manifest of 'another' version 2, not of 'adder' version 2"),
-        (remove_the_newest, "adder/2: error: it was published last and is gone"),
-        (empty_the_history, "adder/2: error: history.json does not tell of it"),
+        (remove_the_newest, "adder/2: error: it was published last and is missing"),
+        (empty_the_history, "adder/2: error: history.json does not list it"),
         (garble_the_history, "adder/history.json: error: it cannot be read"),
-        (add_a_backend_library, "libtriton_onnxruntime.so: error: it is not what was signed with version 2"),
-        (add_a_configuration, "adder/configs/cpu.pbtxt: error: it is not what was signed with version 2"),
+        (add_a_backend_library, "libtriton_onnxruntime.so: error: it differs from what was signed with version 2"),
+        (add_a_configuration, "adder/configs/cpu.pbtxt: error: it differs from what was signed with version 2"),
     ],
 )
 def test_an_old_version_and_what_lies_beside_the_versions_never_pass(plansmith, two_signed, keys, tamper, said):
@@ -248,7 +248,7 @@ def test_labels_that_were_exchanged_are_not_what_was_signed(plansmith, repositor
     assert "0 errors" in plansmith("verify", repository, "--public-key", keys / "own.pub").stdout
     (repository / "stripes/labels.txt").write_text("b\na\nc\nd\n")
     done = plansmith("verify", repository, "--public-key", keys / "own.pub", expect=3)
-    assert "stripes/labels.txt: error: it is not what was signed with version 1" in done.stdout
+    assert "stripes/labels.txt: error: it differs from what was signed with version 1" in done.stdout
 
 
 def test_a_users_own_file_beside_the_versions_is_named(plansmith, two_signed, keys):
