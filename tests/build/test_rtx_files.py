@@ -75,7 +75,7 @@ def test_a_repository_with_engines_is_verified_and_a_damaged_one_found(built, pl
         'parameters { key: "cuda_grpah" value { string_value: "1" } }'
     )
     said = plansmith("verify", copy, expect=3).stdout
-    assert "it is not an engine of TensorRT for RTX" in said
+    assert "this is not an engine of TensorRT for RTX" in said
     assert "did you mean 'cuda_graph'?" in said
 
 
