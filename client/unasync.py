@@ -41,8 +41,8 @@ SENTENCES = (
     (
         """\
     For the tasks of an event loop, of one loop at a time: in another one the client opens connections of its own.
-    Nothing is connected before the first call; `await close()`, or leaving the `async with` block, ends it. Proxies named
-    in the environment are not used.
+    Nothing is connected before the first call; `await close()`, or leaving the `async with` block, ends it. Proxies
+    named in the environment are not used.
 """,
         """\
     Safe to use from many threads at once, and in the child of a fork, which gets connections of its own; over gRPC only

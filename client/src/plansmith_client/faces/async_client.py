@@ -34,8 +34,8 @@ class AsyncClient:
     """A client of one or several servers of the Open Inference Protocol, over gRPC or HTTP with the same behaviour.
 
     For the tasks of an event loop, of one loop at a time: in another one the client opens connections of its own.
-    Nothing is connected before the first call; `await close()`, or leaving the `async with` block, ends it. Proxies named
-    in the environment are not used.
+    Nothing is connected before the first call; `await close()`, or leaving the `async with` block, ends it. Proxies
+    named in the environment are not used.
 
     Args:
         url: `host:port` or `grpc://host:port` for gRPC, `grpcs://host:port` for gRPC over TLS, `http://host:port` or

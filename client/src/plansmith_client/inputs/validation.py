@@ -56,8 +56,8 @@ def check_inputs(metadata: ModelMetadata, inputs: Mapping[str, ArrayLike]) -> tu
 
     Raises:
         InvalidInput: a name is unknown or missing, a dtype does not fit by the rule of
-            `plansmith_client.inputs.conversion`, a shape does not match, or batch dimensions differ or are 0. A batch larger than max_batch_size is not
-            refused: it is sent in parts.
+            `plansmith_client.inputs.conversion`, a shape does not match, or batch dimensions differ or are 0. A
+            batch larger than max_batch_size is not refused: it is sent in parts.
     """
     if not metadata.inputs:
         return tuple(_undeclared(metadata, name, value) for name, value in inputs.items())
