@@ -102,7 +102,6 @@ HEAVY = {
     "google",
     "gevent",
     "geventhttpclient",
-    "aiohttp",
     "typer",
     "rich",
     "ml_dtypes",
@@ -118,7 +117,7 @@ def test_importing_the_package_loads_numpy_and_little_else():
 def test_a_grpc_client_loads_what_it_needs_and_never_gevent():
     loaded = loaded_by("from plansmith_client import Client\nwith Client('localhost:1') as c: c.is_live()")
     assert {"grpc", "tritonclient"} <= loaded
-    assert loaded & {"gevent", "geventhttpclient", "aiohttp", "typer", "rich"} == set()
+    assert loaded & {"gevent", "geventhttpclient", "typer", "rich"} == set()
 
 
 def test_an_http_client_loads_neither_grpc_nor_tritonclient():

@@ -64,10 +64,6 @@ for name in ("telemetry", "metrics"):
         __import__(f"plansmith_client.{name}")
     except ImportError as error:
         print(error)
-try:
-    plansmith_client.AsyncClient(sys.argv[2])
-except plansmith_client.InvalidInput as error:
-    print(error)
 """
     asked = subprocess.run(
         [environment / "python", "-W", "error", "-c", program, committed_server.grpc_url, committed_server.http_url],
@@ -75,11 +71,11 @@ except plansmith_client.InvalidInput as error:
         capture_output=True,
         text=True,
     )
-    where, *shapes, tracing, metrics, aio = asked.stdout.splitlines()
+    where, *shapes, tracing, metrics = asked.stdout.splitlines()
     assert "site-packages" in where
     assert shapes == ["(2, 10)", "(2, 10)"]
     # What is missing is named with the extra that brings it.
-    for sentence, extra in ((tracing, "opentelemetry"), (metrics, "prometheus"), (aio, "aio")):
+    for sentence, extra in ((tracing, "opentelemetry"), (metrics, "prometheus")):
         assert f"pip install 'plansmith-client[{extra}]'" in sentence
     command = subprocess.run([environment / "plansmith", "models"], check=False, capture_output=True, text=True)
     assert command.returncode == 2

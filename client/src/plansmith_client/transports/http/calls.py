@@ -55,6 +55,7 @@ class HttpCalls:
     Attributes:
         ssl_context: for TLS; None for `http`.
         is_closed: whether the transport has been closed.
+        speaks_binary: whether the server has the binary tensor data extension; None until it has been asked.
 
     Raises:
         InvalidInput: a certificate cannot be read.
@@ -65,7 +66,7 @@ class HttpCalls:
         self.connection = connection or Connection()
         self.ssl_context = trusting_context(self.connection) if address.scheme == "https" else None
         self.is_closed = False
-        self._binary: bool | None = None
+        self.speaks_binary: bool | None = None
 
     def call(
         self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str]
@@ -73,10 +74,10 @@ class HttpCalls:
         """Send the operation and return its answer; see `Transport.call`."""
         binary = True
         if isinstance(operation, Infer):
-            if self._binary is None:
+            if self.speaks_binary is None:
                 metadata = yield from self.call(ReadServerMetadata(), deadline, NO_HEADERS)
-                self._binary = "binary_tensor_data" in metadata.extensions
-            binary = self._binary
+                self.speaks_binary = "binary_tensor_data" in metadata.extensions
+            binary = self.speaks_binary
         request = prepare_request(operation, self.connection, headers, binary=binary)
         response = yield from self._send(request, operation, deadline)
         return answer_from_response(response, operation, self.address.url)
