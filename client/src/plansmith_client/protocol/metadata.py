@@ -52,7 +52,15 @@ class ModelStatus:
 
     @property
     def short_reason(self) -> str:
-        """`reason` in one line, without the lines of source code that Triton's Python backend puts behind it."""
+        """`reason` in one line, without the lines of source code that Triton's Python backend puts behind it.
+
+        Example:
+            ```python
+            with Client("localhost:8001") as client:
+                for status in client.models():
+                    print(status.name, status.state, status.short_reason)
+            ```
+        """
         return " ".join(self.reason.partition(_SOURCE_PLACES)[0].split())
 
 
