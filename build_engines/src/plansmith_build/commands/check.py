@@ -47,7 +47,7 @@ def check(
     *,
     target: Annotated[
         list[_Engine] | None,
-        typer.Option(help="Ask this engine; may be repeated. [default: all, and a refusal is no failure]"),
+        typer.Option(help="Ask this engine; may be repeated. [default: all; then a refusal does not fail the command]"),
     ] = None,
     precision: Annotated[
         list[_Precision] | None,

@@ -84,7 +84,7 @@ def to_bfloat16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.M
         keep: names of nodes that compute in FP32.
 
     Raises:
-        ConversionFailed: the converter failed, the model has FP16 of its own, or what came of it is no valid model.
+        ConversionFailed: the converter failed, the model has FP16 of its own, or the result is not a valid model.
     """
     if TensorProto.FLOAT16 in _types(model):
         raise ConversionFailed("the model has FP16 of its own, which BF16 cannot hold: use --precision fp16")
@@ -151,7 +151,7 @@ def _checked(converted: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """The same with shapes, once the specification has nothing against it.
 
     Raises:
-        ConversionFailed: it is no valid model: a node gets inputs of two types, for example.
+        ConversionFailed: it is not a valid model: a node gets inputs of two types, for example.
     """
     # What the converter left in FP32 for want of a shape is declared by types that no longer hold.
     del converted.graph.value_info[:]
@@ -159,7 +159,7 @@ def _checked(converted: onnx.ModelProto, name: str) -> onnx.ModelProto:
         inferred = infer_shapes(converted, strict_mode=False)
         onnx.checker.check_model(inferred, full_check=True)
     except Exception as error:
-        raise ConversionFailed(f"the graph in {name} is no valid model: {_said(error)}") from error
+        raise ConversionFailed(f"the graph in {name} is not a valid model: {_said(error)}") from error
     return inferred
 
 

@@ -29,7 +29,7 @@ def quantize_one_branch(model: onnx.ModelProto, ranges: Any, *, layers: Collecti
 
     Args:
         model: with the inputs of its layers quantized.
-        ranges: onnxruntime's TensorsData; a branch that has none is left alone.
+        ranges: onnxruntime's TensorsData; a branch without one is not quantized.
         layers: the names of the quantized layers.
     """
     weights = {tensor.name for tensor in model.graph.initializer}

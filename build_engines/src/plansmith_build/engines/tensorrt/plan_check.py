@@ -44,7 +44,7 @@ def plan_version(path: str | os.PathLike[str]) -> str | None:
 
 
 def engine_version(path: str | os.PathLike[str]) -> str | None:
-    """The version of TensorRT for RTX that compiled an engine, such as "1.7.1.116", or None where it is no engine.
+    """The version of TensorRT for RTX that compiled an engine, such as "1.7.1.116", or None if it is not an engine.
 
     Raises:
         OSError: it cannot be read.

@@ -54,7 +54,7 @@ def compile_engine(
     Args:
         model: the ONNX file; its weight file is found beside it.
         path: where the engine is written.
-        profile: the shapes that it is to take; those of inputs without dynamic dimensions are left out of account.
+        profile: the shapes that it is to take; those of inputs without dynamic dimensions are ignored.
         capabilities: the compute capabilities to compile for, as `parse_capabilities` gives them.
 
     Raises:

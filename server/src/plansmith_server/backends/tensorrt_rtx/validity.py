@@ -30,7 +30,7 @@ _PROBLEMS = {
 
 
 def engine_version(header: bytes) -> str:
-    """The library version in an engine's first bytes, such as `"1.7.1.116"`; empty where it is no engine."""
+    """The library version in an engine's first bytes, such as `"1.7.1.116"`; empty if it is not an engine."""
     if header[:4] != MAGIC or len(header) < VERSION_AT.stop:
         return ""
     return ".".join(str(byte) for byte in header[VERSION_AT])
