@@ -224,7 +224,7 @@ def test_fewer_rows_can_be_asked_for_and_are_a_fair_sample(npz):
     # One row in a hundred, as in the whole: not half of them.
     assert 1 <= np.count_nonzero(dataset.labels) <= 15
     np.testing.assert_array_equal(labels[dataset.inputs["images"][:, 0, 0].astype(int)], dataset.labels)
-    refused(path, IMAGES, "at most 0 rows", max_rows=0)
+    refused(path, IMAGES, "at least 1, got 0", max_rows=0)
 
 
 def test_only_the_rows_that_are_asked_for_are_converted_and_looked_at(npz):

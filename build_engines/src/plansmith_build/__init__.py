@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from plansmith_build.errors import (
     BudgetNotMet,
     BuildError,
+    InputsNeeded,
     InvalidModel,
     InvalidOption,
     ModelNotFound,
@@ -30,6 +31,7 @@ __all__ = [
     "BuildOptions",
     "BuildResult",
     "BuildStep",
+    "InputsNeeded",
     "InvalidModel",
     "InvalidOption",
     "ModelNotFound",
