@@ -1,14 +1,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unasync lint format lock bench results clean
+.PHONY: help setup demo test unasync lint format lock bench gpu results clean
 
 # Python 3.11 or 3.12, whichever is found first; PYTHON=... overrides.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	"$$p" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 MEMBERS := client build_engines server perf
 # All but pytorch: see CONTRIBUTING.md.
-EXTRAS := aio bfloat16 cli cuda keras opentelemetry openvino prometheus signing sklearn tensorrt
+EXTRAS := bfloat16 cli cuda keras opentelemetry openvino prometheus rtx signing sklearn tensorrt
 # Where this is set, each of the many programs that are started would compile all its imports anew.
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
@@ -52,6 +52,9 @@ format: $(STAMP) ## Rewrite the sources in the house style
 
 bench: $(STAMP) ## Measure the committed models, served and in process: out/bench/report.html
 	@$(BIN)/python perf/benchmarks/committed_models.py
+
+gpu: $(STAMP) ## Measure on this machine's NVIDIA GPU in ten minutes; DRY_RUN=1 tries the steps on the CPU
+	@$(BIN)/python perf/gpu/gpu_check.py $(if $(DRY_RUN),--dry-run) $(if $(MODELS),--models $(MODELS))
 
 results: $(STAMP) ## Repeat every published measurement, and rewrite the tables: an hour, nothing else running
 	@$(BIN)/python perf/benchmarks/backend_overhead.py --output perf/results

@@ -40,9 +40,9 @@ RULES = [
 SENTENCES = (
     (
         """\
-    For the tasks of an event loop, of one loop at a time: in another one the client opens connections of its own. Over
-    HTTP it needs aiohttp (`pip install 'plansmith-client[aio]'`). Nothing is connected before the first call;
-    `await close()`, or leaving the `async with` block, ends it. Proxies named in the environment are not used.
+    For the tasks of an event loop, of one loop at a time: in another one the client opens connections of its own.
+    Nothing is connected before the first call; `await close()`, or leaving the `async with` block, ends it. Proxies
+    named in the environment are not used.
 """,
         """\
     Safe to use from many threads at once, and in the child of a fork, which gets connections of its own; over gRPC only
@@ -51,7 +51,6 @@ SENTENCES = (
     are not used.
 """,
     ),
-    ("not valid, or the URL is HTTP and aiohttp is not installed.", "not valid."),
     ("The client for an event loop.", "The client for code that blocks."),
     (", for an event loop.", "."),
     ("await it with arrays.", "call it with arrays."),

@@ -41,7 +41,7 @@ console = Console()
 
 
 def main(output: Path) -> None:
-    """Run the demonstration and leave its picture and its model repository in `output`."""
+    """Run the demonstration and write its picture and its model repository to `output`."""
     started = time.perf_counter()
     with step("Training a classifier on scikit-learn's digits"):
         train(output)

@@ -1,4 +1,4 @@
-"""What plansmith's `onnxruntime` backend costs beside a hand-written Python backend for one model.
+"""What plansmith's `onnxruntime` backend costs compared with a hand-written Python backend for one model.
 
 Both serve the same MLP (64-128-10, dynamic batching, one instance) in the same server, and perf_analyzer asks them in
 turn, round by round. The result is the ratio of their throughput; only ratios carry over to another machine.

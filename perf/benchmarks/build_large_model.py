@@ -22,7 +22,7 @@ MATRIX_BYTES = WIDTH * WIDTH * 4
 
 
 def write_large_model(path: Path, *, layers: int, seed: int = 0) -> int:
-    """Write a model of so many matrices with its weights beside it; gives its size in bytes.
+    """Write a model of `count` matrices with its weights in a file next to it; returns its size in bytes.
 
     One matrix is drawn and written again and again, each time turned by some rows, so that making it is quick.
     """

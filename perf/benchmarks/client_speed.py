@@ -1,10 +1,10 @@
-"""What the SDK costs and gains beside tritonclient and PyTriton's ModelClient, against one real server.
+"""What the SDK costs and gains compared with tritonclient and PyTriton's ModelClient, against one real server.
 
 Four comparisons, each in turn, round by round, in one run; only ratios carry over to another machine:
 
-- one small call: `Model.__call__` with validation, a deadline and the retry policy, beside a bare `infer`;
-- bulk scoring: `Model.map` over many rows, beside a loop of single calls;
-- one request of 19 MB: automatic shared memory (the data copied in each time), beside the same request as it is;
+- one small call: `Model.__call__` with validation, a deadline and the retry policy, against a bare `infer`;
+- bulk scoring: `Model.map` over many rows, against a loop of single calls;
+- one request of 19 MB: automatic shared memory (the data copied in each time), against the same request without it;
 - importing the package and connecting, in a new process.
 """
 
@@ -193,7 +193,7 @@ def add(measured: dict[str, dict[str, list[float]]], comparison: str, name: str,
 
 
 def show(measured: dict[str, dict[str, list[float]]]) -> None:
-    """Each contestant beside plansmith over the same protocol: medians, and the median of the rounds' ratios."""
+    """Each contestant against plansmith over the same protocol: medians, and the median of the rounds' ratios."""
     for comparison, figures in measured.items():
         table = Table("client", "median", "plansmith, same protocol", "ratio, median of pairs", title=comparison)
         for name, values in figures.items():
@@ -204,7 +204,7 @@ def show(measured: dict[str, dict[str, list[float]]]) -> None:
                 name, *(f"{statistics.median(v):,.3g}" for v in (values, ours)), f"{statistics.median(ratios):.2f}"
             )
         Console().print(table)
-    Console().print("A ratio above 1: plansmith is faster, so many times.")
+    Console().print("A ratio above 1 means that plansmith is that many times faster.")
 
 
 def main(rounds: int, rows: int, output: Path) -> None:

@@ -41,7 +41,7 @@ SOURCE = "https://docs.pytorch.org/docs/stable/generated/torch.autograd.grad_mod
 
 def export_and_build(network: str, folder: Path) -> None:
     """Put the network into `folder`/model_repository, by the commands that a user has."""
-    # The module that has the network lies beside this file.
+    # The module with the network is next to this file.
     place = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     for words in (
         ("export", f"torch_network:{network}", "--output", f"{network}.onnx"),

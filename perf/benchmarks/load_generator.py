@@ -1,4 +1,4 @@
-"""How much load `plansmith bench` can make, beside NVIDIA's perf_analyzer in C++.
+"""How much load `plansmith bench` can make, compared with NVIDIA's perf_analyzer in C++.
 
 Both ask the same MLP (64-128-10) of one server over gRPC with 32 requests in flight, in turn, round by round; plansmith
 also compares each answer. Client and server share the machine, so what either leaves the server is in its figure.

@@ -1,4 +1,4 @@
-"""The peers beside plansmith on the two models of the speed table: an MLP with 32 clients, and ResNet-50 with 8.
+"""The peers against plansmith on the two models of the speed table: an MLP with 32 clients, and ResNet-50 with 8.
 
 `python perf/benchmarks/peers_table.py [--output FOLDER] [--only mlp] [--short]` builds both with `plansmith build`, the
 ResNet-50 for the fastest precision within 0.5 % of accuracy, tunes both (`plansmith tune`), and writes `mlp.json` and

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "perf" / "results"
-PAGES = ("README.md", "docs/comparison.md", "docs/tuning.md", "docs/reading-a-load-test.md")
+PAGES = ("README.md", "docs/comparison.md", "docs/tuning.md", "docs/reading-a-load-test.md", "docs/tensorrt.md")
 BASELINE = "FastAPI + ONNX Runtime"
 SERVERS = (BASELINE, "LitServe", "MLServer", "BentoML", "PyTriton", "Triton, default configuration")
 
@@ -35,7 +35,7 @@ Row = tuple[str, ...]
 def summary() -> list[Row]:
     """The README's table."""
     return [
-        ("what", "plansmith", "beside it", "ratio"),
+        ("what", "plansmith", "compared with", "ratio"),
         *_served(
             "resnet50", "ResNet-50 as built, tuned and served, 8 clients, requests/s", "plansmith's engine in process"
         ),
@@ -71,20 +71,29 @@ def peers(model: str) -> list[Row]:
 
 def tuning() -> list[Row]:
     """What tuning gained, and what the search found."""
-    rows: list[Row] = [("what", "tuned", "beside it", "ratio, median of pairs")]
+    rows: list[Row] = [("what", "tuned", "compared with", "ratio, median of pairs")]
     for model in ("mlp", "resnet50"):
         rows += _tuned(model, model)
     search = _read("tune_search")
     quarter, everything = (TuningRecord.model_validate(search["searches"][name]) for name in ("quarter", "exhaustive"))
     rates = {name: statistics.median(values) for name, values in search["figures"].items()}
-    words = f"{len(quarter.trials) - 1} trials, beside all {len(everything.trials) - 1}, on the MLP, requests/s"
+    words = f"{len(quarter.trials) - 1} trials, against all {len(everything.trials) - 1}, on the MLP, requests/s"
     ratio = _paired(search["figures"]["quarter"], search["figures"]["exhaustive"])
     return [*rows, (words, _number(rates["quarter"]), _number(rates["exhaustive"]), f"{ratio:.2f}")]
 
 
 def generator() -> list[Row]:
-    """The load generator beside perf_analyzer."""
-    return [("what", "plansmith", "beside it", "ratio"), _load_generator()]
+    """The load generator against perf_analyzer."""
+    return [("what", "plansmith", "compared with", "ratio"), _load_generator()]
+
+
+def compiled_engines() -> list[Row]:
+    """What TensorRT for RTX compiled, by model and precision."""
+    precisions = ("fp32", "fp16", "bf16", "int8", "int8-fp16")
+    rows: list[Row] = [("model", *precisions)]
+    for model, found in _read("compiled_engines")["models"].items():
+        rows.append((f"`{model}`", *(_engine(found, precision) for precision in precisions)))
+    return rows
 
 
 TABLES: dict[str, Callable[[], list[Row]]] = {
@@ -94,14 +103,15 @@ TABLES: dict[str, Callable[[], list[Row]]] = {
     "frameworks": lambda: peers("frameworks"),
     "tuning": tuning,
     "load generator": generator,
+    "compiled engines": compiled_engines,
 }
 
 
-def _served(model: str, words: str, *beside: str) -> list[Row]:
+def _served(model: str, words: str, *more: str) -> list[Row]:
     comparison = _comparison(model)
     names = {peer.name: peer for peer in comparison.peers}
     rows = []
-    for ours, name in (*(("plansmith", name) for name in (*SERVERS, *beside)), ("plansmith, gRPC", BASELINE)):
+    for ours, name in (*(("plansmith", name) for name in (*SERVERS, *more)), ("plansmith, gRPC", BASELINE)):
         ratio = paired_ratio(comparison, ours, name)
         if ratio is not None:
             mine, theirs = names[ours], names[name]
@@ -162,8 +172,8 @@ def _client() -> list[Row]:
             ours, theirs = figures[kind][f"plansmith {protocol}"], figures[kind][other.format(protocol)]
             ratio = _paired(ours, theirs) if kind.endswith("/s") else _paired(theirs, ours)
             medians = [_number(statistics.median(values)) for values in (ours, theirs)]
-            beside = f"{medians[1]}, " + ("a loop of tritonclient" if "loop" in other else "tritonclient")
-            rows.append((words.format(protocol), medians[0], beside, f"{ratio:.2f}"))
+            other_figure = f"{medians[1]}, " + ("a loop of tritonclient" if "loop" in other else "tritonclient")
+            rows.append((words.format(protocol), medians[0], other_figure, f"{ratio:.2f}"))
     return rows
 
 
@@ -185,6 +195,14 @@ def _backend() -> list[Row]:
         )
         for concurrency, measured in _read("backend_overhead")["figures"].items()
     ]
+
+
+def _engine(found: dict[str, Any], precision: str) -> str:
+    engine = found.get(precision, {})
+    if "bytes" in engine:
+        return f"{_number(engine['bytes'] / 1e6)} MB, {_number(engine['seconds'])} s"
+    said = engine.get("said", found.get("refused", ""))
+    return "refused" if said.startswith("TensorRT does not take") else "not made" if said else "-"
 
 
 def _comparison(model: str) -> Comparison:

@@ -1,7 +1,7 @@
-"""What tuning gains: the tuned configuration beside Triton's defaults, inside the same SLO.
+"""What tuning gains: the tuned configuration against Triton's defaults, inside the same SLO.
 
 The MLP (64-128-10) and ResNet-50 are built, and their config.pbtxt is stripped to what Triton needs: one instance, no
-dynamic batching, ONNX Runtime in FP32. `plansmith tune` then searches, and measures its winner beside that in turn.
+dynamic batching, ONNX Runtime in FP32. `plansmith tune` then searches, and measures its winner against that, in turn.
 """
 
 from __future__ import annotations

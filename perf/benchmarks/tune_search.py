@@ -1,4 +1,4 @@
-"""What a quarter of the trials finds: `plansmith tune` beside an exhaustive search of the same space.
+"""What a quarter of the trials finds: `plansmith tune` against an exhaustive search of the same space.
 
 Both tune the MLP (64-128-10). What each publishes is then served, and the two servers are asked in turn, each with the
 number of requests in flight that its search found best.

@@ -7,13 +7,17 @@ and what is `wrong`. Which class a variable is of, its name says: see CLASSES.
 from __future__ import annotations
 
 import ast
+import importlib
 import json
+import os
 import re
 import sys
 from pathlib import Path
 
-import tensorrt_bindings as trt
 from cuda.bindings import runtime as cuda
+
+# Those of TensorRT for RTX are nearly the same.
+trt = importlib.import_module(os.environ.get("TENSORRT_BINDINGS", "tensorrt_bindings"))
 
 CLASSES = {
     "builder": trt.Builder,
@@ -31,6 +35,8 @@ CLASSES = {
     "serialization": trt.ISerializationConfig,
     "tensor": trt.ITensor,
 }
+if hasattr(trt, "IRuntimeCache"):
+    CLASSES |= {"runtime_cache": trt.IRuntimeCache, "runtime_config": trt.IRuntimeConfig}
 MODULES = {"trt": trt, "cuda": cuda}
 
 

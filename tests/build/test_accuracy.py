@@ -101,7 +101,7 @@ def test_labels_for_a_model_that_does_not_classify_are_refused():
 
 
 def test_a_label_that_is_no_class_is_refused_by_its_row():
-    with pytest.raises(InvalidOption, match="label 3 of row 1 is no class of output 'scores', which has 3"):
+    with pytest.raises(InvalidOption, match="label 3 of row 1 is not a class of output 'scores', which has 3"):
         classifier_output({"scores": SCORES}, np.array([0, 3, 1, 2]))
 
 
@@ -121,7 +121,7 @@ def test_what_is_no_budget_is_refused(text):
 
 
 def test_a_budget_that_may_be_a_percentage_or_a_fraction_is_asked_back():
-    with pytest.raises(InvalidOption, match=r"--max-drop 0.5: is 0.5% meant or 50%\? Write it with the sign"):
+    with pytest.raises(InvalidOption, match=r"--max-drop 0.5: is 0.5% meant or 50%\? Write it with a percent sign"):
         parse_drop("0.5")
 
 
@@ -172,7 +172,10 @@ def test_the_user_names_the_metric_of_one_output_or_of_all_that_it_fits():
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        (["accuracy"], "'accuracy' is not top1, top5, decision, relative-error, cosine or module:function"),
+        (
+            ["accuracy"],
+            "'accuracy' is not a metric: write one of top1, top5, decision, relative-error, cosine",
+        ),
         (["b=top1"], "the model has no such output, only a, count"),
         (["count=top1"], "--metric count=top1 does not fit output 'count', int64"),
         (["top1", "top5"], "given twice for 'all outputs'"),

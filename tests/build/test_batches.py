@@ -74,12 +74,12 @@ KINDS = {
     "a_sequence": ("m (float[T] x) => (float[T] y) { y = Relu (x) }", "every input is a sequence [T]"),
     "always_the_same": (
         "m (float[N, 3] x) => (float[M0, 3] y) <int64[2] s = {-1, 3}> { z = Sub (x, x) y = Reshape (z, s) }",
-        "could not be told from each other",
+        "could not be told apart",
     ),
     "always_the_same_in_as_many_rows": ("m (float[N, 3] x) => (float[N, 3] y) { y = Sub (x, x) }", ""),
     "nothing_ever": (
         "m (float[N, 3] x) => (float[N, 0] y) <int64[1] o = {0}, int64[1] i = {1}> { y = Slice (x, o, o, i) }",
-        "was empty on every input",
+        "was empty for every input",
     ),
     "rows_normalized_together": (
         "m (float[N, 2] x) => (float[N, 2] y) { y = Softmax <axis = 0> (x) }",
@@ -170,7 +170,7 @@ def test_the_user_may_say_which_dimension_is_the_batch(built):
     sequence, _ = KINDS["a_sequence"]
     assert built(sequence, batch_axis=BatchAxis.FIRST)[1].max_batch_size == 32
     rows, _ = KINDS["rows"]
-    result, config = built(rows, batch_axis=BatchAxis.NONE)
+    result, config = built(rows, batch_axis=BatchAxis.NONE, replace=True)
     assert config.max_batch_size == 0
     assert list(config.input[0].dims) == [-1, 3]
     assert "--batch-axis none" in result.manifest.batching.reason
@@ -220,9 +220,7 @@ def test_a_batch_that_the_users_data_refutes_is_not_taken(built, tmp_path):
     rows[::5] *= 1e4
     rows[::5] = np.abs(rows[::5])
     np.savez(tmp_path / "rows.npz", x=rows)
-    search = SearchOptions(
-        str(tmp_path / "rows.npz"), targets=(Target.ONNXRUNTIME,), precisions=(Precision.FP32,), serve=False
-    )
+    search = SearchOptions(str(tmp_path / "rows.npz"), targets=(Target.ONNXRUNTIME,), precisions=(Precision.FP32,))
     result, config = built(text, search=search)
     assert config.max_batch_size == 0
     assert result.manifest.batching.reason.startswith("on rows.npz, with ")
@@ -232,7 +230,7 @@ def test_a_batch_that_the_users_data_refutes_is_not_taken(built, tmp_path):
 def test_text_that_is_not_ascii_is_taken_from_data(built, tmp_path):
     text = "m (string[N, 1] x) => (string[N, 1] y) { y = Identity (x) }"
     np.savez(tmp_path / "rows.npz", x=np.array([["naïve"], ["日本語"], ["plain"], ["Größe"]]))
-    search = SearchOptions(str(tmp_path / "rows.npz"), targets=(Target.ONNXRUNTIME,), serve=False)
+    search = SearchOptions(str(tmp_path / "rows.npz"), targets=(Target.ONNXRUNTIME,))
     result, _ = built(text, search=search)
     assert result.manifest.search is not None
 
@@ -262,7 +260,6 @@ def test_candidates_are_made_of_a_file_that_lists_an_unknown_domain(built, domai
         targets=(Target.ONNXRUNTIME,),
         precisions=(Precision.FP32, Precision.INT8),
         max_drop=0.2,
-        serve=False,
     )
     result, _ = built(model, search=search)
     assert any(c.precision == "int8" and c.drop is not None for c in result.manifest.search.candidates)
@@ -277,7 +274,7 @@ def test_a_candidate_that_cannot_be_made_is_a_line_and_never_the_end_of_a_build(
         return make(variants, pairing)
 
     monkeypatch.setattr(GraphVariants, "graph_for", stumbles)
-    search = SearchOptions("random:8", targets=(Target.ONNXRUNTIME,), serve=False)
+    search = SearchOptions("random:8", targets=(Target.ONNXRUNTIME,))
     result, _ = built(KINDS["rows"][0], search=search)
     reasons = {(c.precision, c.device): c.reason for c in result.manifest.search.candidates}
     assert reasons["int8", "cpu"] == "it could not be made: KeyError: 'tensor 7'"

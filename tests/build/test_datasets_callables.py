@@ -151,7 +151,7 @@ def test_what_a_function_gives_is_checked_as_a_file_is():
         load_dataset("calibration_data:ragged", IMAGES)
     with pytest.raises(DataFunctionFailed, match="is not a mapping, and the model has the inputs 'a', 'b'"):
         load_dataset("calibration_data:unnamed", PAIR)
-    with pytest.raises(InvalidLabels, match="labels both beside the inputs and among them"):
+    with pytest.raises(InvalidLabels, match="returns labels twice, among the inputs and next to them"):
         load_dataset("calibration_data:twice", IMAGES)
     with pytest.raises(InvalidData, match=re.escape("sample 0 of calibration_data:own_objects is object []")):
         load_dataset("calibration_data:own_objects", IMAGES)

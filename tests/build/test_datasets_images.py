@@ -100,7 +100,7 @@ def test_class_sub_folders_are_labels_in_sorted_order_or_by_a_list(tmp_path):
     given = ["dog", "cat", "emu", "ant"]
     assert load_dataset(folder, PICTURES, preprocessing=PIXELS, class_names=given).labels.tolist() == [3, 3, 1, 1, 0, 0]
     (tmp_path / "data" / "labels.txt").write_text("dog\ncat\n")
-    refused(folder, "data/ant is named as no class", error=InvalidLabels)
+    refused(folder, "data/ant has the name of none of the classes", error=InvalidLabels)
     (tmp_path / "data" / "labels.txt").write_text("dog\ncat\nant\n")
     assert load_dataset(folder, PICTURES, preprocessing=PIXELS).labels.tolist() == [2, 2, 1, 1, 0, 0]
 
@@ -130,9 +130,9 @@ def test_fewer_images_than_there_are_keep_their_own_labels(tmp_path):
 def test_broken_and_hostile_images_are_named(tmp_path):
     good = picture(tmp_path / "good" / "a.jpg", quality=95).read_bytes()
     for name, content, sentence in (
-        ("text", b"not an image", "b.jpg is no image that can be read"),
+        ("text", b"not an image", "b.jpg is not an image that can be read"),
         ("truncated", good[: len(good) // 2], "b.jpg cannot be read as an image: .*(?i:truncated)"),
-        ("empty", b"", "b.jpg is no image"),
+        ("empty", b"", "b.jpg is not an image"),
     ):
         picture(tmp_path / name / "a.png")
         (tmp_path / name / "b.jpg").write_bytes(content)
@@ -164,7 +164,7 @@ def test_folders_that_are_no_folders_of_images(tmp_path):
     refused(tmp_path / "notes", "neither images nor .npy files: it has .txt")
     picture(tmp_path / "mixed" / "a.png")
     picture(tmp_path / "mixed" / "cat" / "a.png")
-    refused(tmp_path / "mixed", "images beside its sub-folders, such as a.png")
+    refused(tmp_path / "mixed", "images next to its sub-folders, such as a.png")
     picture(tmp_path / "deep" / "cat" / "black" / "a.png")
     refused(tmp_path / "deep", "deep/cat/black is a folder in the folder of a class")
     (tmp_path / "hollow" / "cat").mkdir(parents=True)
@@ -217,7 +217,7 @@ def test_a_preset_can_be_changed_and_keeps_its_margin():
         ("size=224,size=3", "'size' is given twice"),
         ("size=big", "size='big'"),
         ("size=0", "size='0'"),
-        ("size=224,224", "'224' is no field=value pair"),
+        ("size=224,224", "'224' is not a field=value pair"),
         ("mean=0.5:0.5", "mean has 2 numbers for 3 channels"),
         ("mean=nan", "mean='nan'"),
         ("std=0", "std has a 0 to divide by"),

@@ -196,7 +196,7 @@ def test_an_optional_input_needs_no_data(npz):
         (LABELS[:5], r"the labels are \[5\] for 6 rows, wanted \[6\]"),
         (np.eye(3)[LABELS], r"the labels are \[6, 3\], wanted one number a row: .*argmax"),
         (LABELS - 1, "the label of row 0 is -1, and classes are counted from 0"),
-        (LABELS + 0.5, "the label of row 0 is 0.5, which is no whole number"),
+        (LABELS + 0.5, "the label of row 0 is 0.5, which is not a whole number"),
         (np.array([0, np.nan, 1, 2, 1, 0]), "the label of row 1 is nan"),
         (LABELS + 8, "the label of row 2 is 10, and there are 10 classes, 0 to 9"),
         (np.array(list("abcabc")), "the labels are names such as 'a'.*--labels"),
@@ -272,7 +272,7 @@ def test_what_is_no_whole_npz_file_is_refused(npz, tmp_path):
     refused(str(tmp_path / "none.npz"), IMAGES, "is empty")
     with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    refused(str(tmp_path / "other.npz"), IMAGES, "'readme.txt', which is no array")
+    refused(str(tmp_path / "other.npz"), IMAGES, "'readme.txt', which is not an array")
     refused(str(tmp_path / "nosuch.npz"), IMAGES, "nosuch.npz does not exist: name a .npz file")
 
 

@@ -125,7 +125,7 @@ except UnsuitableModel as error:
 def test_what_is_no_built_model_is_refused(tmp_path):
     with pytest.raises(UnsuitableModel, match="does not know its inputs yet: begin it with keras"):
         export_keras(keras.Sequential([layers.Dense(3)]), tmp_path / "m.onnx")
-    with pytest.raises(UnsuitableModel, match="a int is no Keras model"):
+    with pytest.raises(UnsuitableModel, match="a int is not a Keras model"):
         export_keras(3, tmp_path / "m.onnx")
     with pytest.raises(UnsuitableModel, match="has 1 inputs, and 2 examples"):
         export_keras(sequential(), tmp_path / "m.onnx", example_inputs=[np.ones((2, 4)), np.ones((2, 4))])

@@ -96,6 +96,27 @@ def test_an_exported_file_can_be_built(exported, plansmith, repository):
     assert "up to 32 rows" in done.stdout
 
 
+class NamedLikeOperators(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(50, 4)
+        self.linear = torch.nn.Linear(4, 3)
+
+    def forward(self, ids):
+        mean = self.embedding(ids).mean(1)
+        return {"mean": self.linear(mean), "embedding": mean, "softmax": torch.softmax(mean, 1), "linear": mean + 1}
+
+
+def test_outputs_are_called_what_the_module_calls_them_also_when_operators_are_called_so(tmp_path):
+    module, ids = NamedLikeOperators(), torch.arange(10).reshape(2, 5)
+    result = export_pytorch(module, ids, tmp_path / "m.onnx", dynamic_axes={"ids": [1]})
+    assert [spec.name for spec in result.outputs] == ["mean", "embedding", "softmax", "linear"]
+    longer = torch.arange(21).reshape(3, 7)
+    given = run(result.path, ids=longer.numpy())
+    for name, wanted in module(longer).items():
+        np.testing.assert_allclose(given[name], wanted.detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
 def test_dictionaries_name_the_inputs_and_the_outputs(tmp_path):
     examples = {"mask": torch.tensor([[1.0, 1, 1, 0, 1]]), "ids": torch.tensor([[1, 2, 49, 3, 4]])}
     axes = {"ids": [1], "mask": [1]}
@@ -319,3 +340,31 @@ def test_a_function_gives_the_module_and_its_examples(tmp_path, plansmith):
     assert "input FP32 [-1, 3]" in plansmith("export", "mine:model", cwd=tmp_path).stdout
     assert (tmp_path / "model.onnx").exists()
     assert "needs example inputs" in plansmith("export", "mine:lonely", cwd=tmp_path, expect=2).stderr
+
+
+TEXTS = """
+import torch
+
+class Sentence(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(50, 4)
+
+    def forward(self, input_ids):
+        return self.embedding(input_ids).mean(1)
+
+def sentence():
+    return Sentence(), torch.zeros(1, 16, dtype=torch.int64)
+"""
+
+
+def test_a_length_that_the_example_fixed_is_said_and_is_made_any_by_the_command(plansmith, tmp_path):
+    (tmp_path / "texts.py").write_text(TEXTS)
+    fixed = plansmith("export", "texts:sentence", cwd=tmp_path).stdout
+    assert "input_ids INT64 [-1, 16]: only that length is taken; --dynamic-axes input_ids=1 makes it any" in fixed
+    free = plansmith("export", "texts:sentence", "--dynamic-axes", "input_ids=1", cwd=tmp_path).stdout
+    assert "input_ids INT64 [-1, -1]" in free
+    assert "only that length" not in free
+    assert run(tmp_path / "sentence.onnx", input_ids=np.zeros((2, 7), np.int64))["output"].shape == (2, 4)
+    wrong = plansmith("export", "texts:sentence", "--dynamic-axes", "input_ids", cwd=tmp_path, expect=2).stderr
+    assert "--dynamic-axes must be INPUT=AXIS[,AXIS], such as input_ids=1, got 'input_ids'" in wrong

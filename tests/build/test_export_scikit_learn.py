@@ -147,8 +147,8 @@ class OwnClassifier(ClassifierMixin, BaseEstimator):
     ("estimator", "error", "sentence"),
     [
         (LogisticRegression(), UnsuitableModel, "the LogisticRegression is not fitted: call its fit first"),
-        (LogisticRegression, UnsuitableModel, "is no scikit-learn estimator"),
-        ("model", UnsuitableModel, "a str is no scikit-learn estimator"),
+        (LogisticRegression, UnsuitableModel, "is not a scikit-learn estimator"),
+        ("model", UnsuitableModel, "a str is not a scikit-learn estimator"),
         (OwnClassifier().fit(FEATURES, CLASSES), ExportFailed, "skl2onnx cannot convert the OwnClassifier"),
         (OneHotEncoder().fit(NAMES[:, np.newaxis]), ExportFailed, "skl2onnx cannot convert the OneHotEncoder"),
     ],
@@ -185,6 +185,19 @@ def test_a_file_that_computes_something_else_is_never_written(tmp_path):
         export_scikit_learn(model, tmp_path / "m.onnx", example=rows)
     assert caught.value.exit_code == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trees_that_were_fitted_on_float64_are_refused_with_the_way_out(tmp_path):
+    # Neighbours that float32 does not tell apart, in two classes.
+    features = np.repeat(1.0 + np.arange(64)[:, None] * 1e-9, 4, axis=1)
+    classes = np.arange(64) % 2
+    forest = HistGradientBoostingClassifier(min_samples_leaf=1, max_iter=5).fit(features, classes)
+    with pytest.raises(VerificationFailed, match=r"float64.*features.astype\(numpy.float32\)"):
+        export_scikit_learn(forest, tmp_path / "m.onnx", example=features)
+    assert not list(tmp_path.iterdir())
+    rounded = FEATURES.astype(np.float32)
+    again = HistGradientBoostingClassifier(max_iter=5).fit(rounded, CLASSES)
+    export_scikit_learn(again, tmp_path / "m.onnx", example=rounded)
 
 
 def test_the_output_is_a_file_in_a_folder_that_is_there(tmp_path):

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from build_models import HEADER, snapshot
+from build_models import HEADER, snapshot, write
 from google.protobuf import text_format
 from light_models import light_model_names, light_model_path
 from onnx import numpy_helper
+from PIL import Image
 from stripes_models import stripes, write_data, write_stripes_classifier
 from tritonclient.grpc import model_config_pb2
 
@@ -132,15 +133,16 @@ def test_nodes_that_int8_breaks_stay_in_fp32_and_the_manifest_names_them(plansmi
         assert reads[name] != ["DequantizeLinear"]
 
 
-def test_a_graph_for_tensorrt_is_verified_and_configured_without_a_gpu(plansmith, repository, tmp_path):
+def test_a_graph_for_tensorrt_is_verified_compiled_and_configured_without_a_gpu(plansmith, repository, tmp_path):
     model = write_stripes_classifier(tmp_path / "stripes.onnx")
     done = plansmith(
         *("build", model, "--data", write_data(tmp_path / "data.npz"), "--repository", repository),
         *("--target", "tensorrt", "--no-serve", "--json"),
     )
     found = candidates(json.loads(done.stdout), target="tensorrt")
-    assert {entry["precision"] for entry in found} == {"fp32", "fp16", "bf16", "int8"}
-    assert {entry["status"] for entry in found} == {"chosen", "verified, not measured"}
+    assert {entry["precision"] for entry in found} == {"fp32", "fp16", "bf16", "int8", "int8-fp16"}
+    assert {entry["status"] for entry in found} == {"compiled, not measured"}
+    assert [entry["precision"] for entry in found if entry["config"] == "configs/gpu.pbtxt"] == ["fp16"]
     config = config_of(repository / "stripes/configs/gpu.pbtxt")
     assert (config.backend, config.default_model_filename) == ("onnxruntime", "model.fp16.onnx")
     (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
@@ -167,7 +169,7 @@ def test_a_budget_that_nothing_meets_publishes_nothing_and_says_how_close_it_cam
     )
     assert "no candidate can be used, so nothing was published" in done.stderr
     assert "onnxruntime int8 (CPU): is off by" in done.stderr
-    assert "(output 'y' by relative-error), and 5.00% is allowed" in done.stderr
+    assert "(output 'y' by relative-error); 5.00% is allowed" in done.stderr
     assert snapshot(tmp_path) == before
 
 
@@ -238,8 +240,11 @@ def test_random_data_is_called_random(plansmith, repository, tmp_path):
         (["--target", "openvino"], "--target needs data to judge by"),
         (["--max-drop", "1%"], "--max-drop needs data to judge by"),
         (["--data", "random", "--max-drop", "0.5"], "is 0.5% meant or 50%?"),
-        (["--data", "random", "--metric", "mAP"], "'mAP' is not top1, top5"),
-        (["--data", "random", "--max-drop", "lots"], "--max-drop 'lots' is no drop of accuracy"),
+        (["--data", "random", "--metric", "mAP"], "'mAP' is not a metric: write one of top1, top5"),
+        (
+            ["--data", "random", "--max-drop", "lots"],
+            "--max-drop must be a percentage or a fraction below 1, such as 0.5% or 0.005, got 'lots'",
+        ),
         (["--data", "random", "--sparsity", "3:4"], "--sparsity '3:4' is unknown"),
         (["--data", "missing.npz"], "missing.npz"),
     ],
@@ -353,3 +358,23 @@ def test_an_unusual_model_is_searched_too_and_what_cannot_take_it_says_why(name,
     for entry in candidates(result, device="cpu"):
         assert entry["rows_per_second"] or entry["reason"]
     assert "0 errors" in plansmith("verify", repository).stdout
+
+
+def test_class_folders_become_labels_and_the_manifest_says_how_images_became_rows(plansmith, tmp_path, repository):
+    for number, name in enumerate(("ant", "bee", "cat")):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for shade in range(8):
+            colour = [10 * shade] * 3
+            colour[number] = 255 - shade
+            Image.new("RGB", (8, 8), tuple(colour)).save(tmp_path / "pictures" / name / f"{shade}.png")
+    model = write(
+        tmp_path / "colours.onnx",
+        "m (float[N, 3, 8, 8] x) => (float[N, 3] y) { p = GlobalAveragePool (x) y = Flatten (p) }",
+    )
+    words = ("build", model, "--repository", repository, "--data", tmp_path / "pictures", "--preprocess", "scale=1/255")
+    said = plansmith(*words, "--target", "onnxruntime", "--precision", "fp32", "--no-serve", "--json").stdout
+    manifest = json.loads(said)["manifest"]
+    assert manifest["search"]["preprocessing"]["scale"] == pytest.approx([1 / 255])
+    assert manifest["search"]["fp32"]["top1"] == 1.0
+    assert (repository / "colours" / "labels.txt").read_text() == "ant\nbee\ncat\n"
+    assert 'label_filename: "labels.txt"' in (repository / "colours" / "config.pbtxt").read_text()

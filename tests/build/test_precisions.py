@@ -26,7 +26,7 @@ from plansmith_build.precision.quantization import quantizable_nodes, quantize
 from plansmith_build.precision.schemes import TENSORRT, x86_scheme
 from plansmith_build.precision.sensitivity import fewest_to_keep, noisiest_first
 from plansmith_build.precision.sparsity import parse_sparsity, prunable_nodes, prune
-from plansmith_build.precision.variants import Jury, bfloat16_variant, float16_variant, int8_variant
+from plansmith_build.precision.variants import Judges, bfloat16_variant, float16_variant, int8_variant
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.networks import detach
 from plansmith_build.reading.signatures import signature_of
@@ -55,7 +55,7 @@ def batches(rows, *, seed):
     return [{"images": images[start : start + 8]} for start in range(0, rows, 8)]
 
 
-def jury_for(model, requests, *, optimized=True):
+def judges_for(model, requests, *, optimized=True):
     signature = signature_of(model)
     judges = [
         Judge.of(
@@ -67,7 +67,7 @@ def jury_for(model, requests, *, optimized=True):
         )
         for part in (requests[::2], requests[1::2])
     ]
-    return Jury(signature, *judges, Budget(), optimized=optimized)
+    return Judges(signature, *judges, Budget(), optimized=optimized)
 
 
 def types_of_weights(model):
@@ -115,25 +115,82 @@ def overflowing():
 def test_a_node_that_overflows_in_fp16_stays_in_fp32(overflowing):
     model, requests = overflowing
     model = prepare(detach(model), opset=QUANTIZATION_OPSET)
-    jury = jury_for(model, requests, optimized=False)
-    assert jury.estimate(rounded(model, HalfType.FLOAT16)) == (np.inf, np.inf)
-    variant = float16_variant(model, jury)
+    judges = judges_for(model, requests, optimized=False)
+    assert judges.estimate(rounded(model, HalfType.FLOAT16)) == (np.inf, np.inf)
+    variant = float16_variant(model, judges)
     assert "node_0" in variant.kept
     assert "node_2" not in variant.kept
-    assert jury.accepts(variant.accuracy)
+    assert judges.accepts(variant.accuracy)
     assert types_of_weights(variant.model)["w"] == TensorProto.FLOAT16
 
 
 def test_what_the_cpu_computes_in_fp16_hides_no_overflow_on_a_gpu(overflowing, tmp_path):
     model, requests = overflowing
-    jury = jury_for(model, requests)
+    judges = judges_for(model, requests)
     path = tmp_path / "model.onnx"
-    graphs = GraphVariants(GraphFile(path, (path,)), detach(model), jury, tmp_path)
+    graphs = GraphVariants(GraphFile(path, (path,)), detach(model), judges, tmp_path)
     cpu, gpu = (
         graphs.graph_for(Pairing(Target.ONNXRUNTIME, device, Precision.FP16)) for device in (Device.CPU, Device.GPU)
     )
     assert "node_0" in gpu.kept
     assert cpu.path != gpu.path
+
+
+HALF_NUMBERS = {
+    "convolution": "(float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) { y = Conv <pads = [1, 1, 1, 1]> (x, w) }",
+    "resize_and_sum": """(float[N, 3, 8, 8] x) => (float[N, 4, 16, 16] y)
+        <float[4] scales = {1.0, 1.0, 2.0, 2.0}, int64 axis = {1}> {
+        c = Conv <pads = [1, 1, 1, 1]> (x, w) r = Resize (c, , scales) y = CumSum (r, axis)
+    }""",
+    "best": """(float[N, 3, 8, 8] x) => (float[N, 2, 8, 8] y, int64[N, 2, 8, 8] i) <int64[1] k = {2}> {
+        c = Conv <pads = [1, 1, 1, 1]> (x, w) y, i = TopK <axis = 1> (c, k)
+    }""",
+    "branch": """(float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) <float zero = {0.0}> {
+        c = Conv <pads = [1, 1, 1, 1]> (x, w) m = ReduceMean <keepdims = 0> (c) b = Greater (m, zero)
+        y = If (b) <
+            then_branch = yes () => (float[N, 4, 8, 8] t) { t = Relu (c) },
+            else_branch = no () => (float[N, 4, 8, 8] e) { e = Sigmoid (c) }
+        >
+    }""",
+    "loop": """(float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) <int64 rounds = {3}, bool on = {1}> {
+        c = Conv <pads = [1, 1, 1, 1]> (x, w)
+        y = Loop (rounds, on, c) <body = step (int64 i, bool go, float[N, 4, 8, 8] v)
+            => (bool stay, float[N, 4, 8, 8] n) { stay = Identity (go) n = Relu (v) }>
+    }""",
+}
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16, Precision.INT8])
+@pytest.mark.parametrize("name", HALF_NUMBERS)
+def test_every_graph_for_a_gpu_is_valid_and_takes_and_gives_what_the_file_does_or_is_refused(tmp_path, name, precision):
+    model = onnx.parser.parse_model(f"{HEADER} m {HALF_NUMBERS[name]}")
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(4, 3, 3, 3)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    requests = [{"x": rng.normal(size=(2, 3, 8, 8)).astype(np.float32)} for _ in range(8)]
+    signature = signature_of(model)
+    judges = [
+        Judge.of(Session(model.SerializeToString(), signature, optimized=True), part, None, batched=True)
+        for part in (requests[::2], requests[1::2])
+    ]
+    path = tmp_path / "model.onnx"
+    graphs = GraphVariants(
+        GraphFile(path, (path,)),
+        detach(model),
+        Judges(signature, *judges, Budget(max_error=0.5, max_drop=0.9)),
+        tmp_path,
+    )
+    try:
+        made = graphs.graph_for(Pairing(Target.TENSORRT, Device.GPU, precision))
+    except ConversionFailed:
+        # Better no candidate than a file that no engine loads; a plain network has all of them.
+        assert name != "convolution"
+        return
+    written = onnx.load(made.path)
+    onnx.checker.check_model(written, full_check=True)
+    given = signature_of(written)
+    for before, after in zip((*signature.inputs, *signature.outputs), (*given.inputs, *given.outputs), strict=True):
+        assert (before.name, before.datatype, len(before.shape)) == (after.name, after.datatype, len(after.shape))
 
 
 def test_what_joins_into_an_output_stays_in_floating_point():
@@ -156,6 +213,60 @@ def test_what_joins_into_an_output_stays_in_floating_point():
     assert "make_joined" not in found
 
 
+@pytest.mark.parametrize("convert", [to_float16, to_bfloat16])
+@pytest.mark.parametrize("seed", range(6))
+def test_whichever_nodes_stay_in_fp32_every_node_gets_inputs_of_one_type(convert, seed, tmp_path):
+    # Four of the layers read one weight, and three one offset.
+    model = onnx.parser.parse_model(
+        f"{HEADER} m (float[N, 8] x) => (float[N, 8] y) {{ a = Gemm (x, w, b) r = Relu (a) c = Gemm (r, w, b) "
+        "d = Add (c, b) e = MatMul (d, w) f = Relu (e) y = MatMul (f, w) }"
+    )
+    rng = np.random.default_rng(seed)
+    for name, shape in {"w": (8, 8), "b": (8,)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name))
+    onnx.save(model, tmp_path / "shared.onnx")
+    opset = BFLOAT16_OPSET if convert is to_bfloat16 else QUANTIZATION_OPSET
+    prepared = prepare(load_onnx(tmp_path / "shared.onnx").network, opset=opset)
+    names = [node.name for node in prepared.graph.node]
+    keep = [name for name in names if rng.random() < 0.5]
+    converted = convert(prepared, keep=keep)
+    onnx.checker.check_model(converted, full_check=True)
+    assert [value.type.tensor_type.elem_type for value in converted.graph.output] == [TensorProto.FLOAT]
+
+
+@pytest.mark.parametrize("convert", [to_float16, to_bfloat16])
+def test_a_model_that_makes_numbers_of_its_mask_by_itself_is_converted_whole(convert):
+    # As every text encoder does.
+    model = onnx.parser.parse_model(
+        f"{HEADER} m (float[N, 4] x, int64[N, 4] mask) => (float[N, 4] y, float[N, 4] kept) "
+        "{ kept = Cast <to = 1> (mask) free = Sub (one, kept) bias = Mul (free, low) y = Add (x, bias) }"
+    )
+    for name, value in {"one": 1.0, "low": -10_000.0}.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.float32([value]), name))
+    opset = BFLOAT16_OPSET if convert is to_bfloat16 else QUANTIZATION_OPSET
+    converted = convert(prepare(detach(model), opset=opset))
+    onnx.checker.check_model(converted, full_check=True)
+    assert [value.type.tensor_type.elem_type for value in converted.graph.output] == [TensorProto.FLOAT] * 2
+    if convert is to_float16:
+        session = onnxruntime.InferenceSession(converted.SerializeToString(), providers=["CPUExecutionProvider"])
+        x, mask = np.ones((1, 4), np.float32), np.array([[1, 1, 0, 0]])
+        y, kept = session.run(None, {"x": x, "mask": mask})
+        np.testing.assert_allclose(y, [[1, 1, -10_000, -10_000]], rtol=1e-3)
+        assert kept.tolist() == mask.tolist()
+
+
+def test_an_output_whose_node_stays_in_fp32_is_not_rounded_on_its_way_out():
+    # 100,000 is more than FP16 can hold.
+    model = onnx.parser.parse_model(
+        f"{HEADER} m (float[N, 4] x) => (float[N, 4] y) {{ r = Relu (x) y = Mul (r, scale) }}"
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.float32([100_000]), "scale"))
+    prepared = prepare(detach(model), opset=QUANTIZATION_OPSET)
+    converted = to_float16(prepared, keep=[prepared.graph.node[-1].name])
+    session = onnxruntime.InferenceSession(converted.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert session.run(None, {"x": np.ones((1, 4), np.float32)})[0].tolist() == [[100_000] * 4]
+
+
 def test_bf16_is_valid_onnx_and_computes_what_was_judged_in_its_place(tmp_path):
     path = write_stripes_classifier(tmp_path / "stripes.onnx")
     prepared = prepare(load_onnx(path).network, opset=BFLOAT16_OPSET)
@@ -174,7 +285,7 @@ def test_bf16_is_valid_onnx_and_computes_what_was_judged_in_its_place(tmp_path):
 def test_bf16_inside_the_budget_keeps_nothing(tmp_path):
     path = write_stripes_classifier(tmp_path / "stripes.onnx")
     prepared = prepare(load_onnx(path).network, opset=BFLOAT16_OPSET)
-    variant = bfloat16_variant(prepared, jury_for(prepared, batches(64, seed=2), optimized=False))
+    variant = bfloat16_variant(prepared, judges_for(prepared, batches(64, seed=2), optimized=False))
     assert variant.kept == ()
     assert TensorProto.BFLOAT16 in types_of_weights(variant.model).values()
 
@@ -230,17 +341,17 @@ def test_int8_for_tensorrt_leaves_narrow_matrices_alone(classifier):
 
 def test_a_model_without_weights_to_quantize_says_so():
     model = onnx.parser.parse_model(f"{HEADER} m (float[N, 4] a) => (float[N, 4] b) {{ b = Relu (a) }}")
-    judge = jury_for(model, [{"a": np.zeros((1, 4), np.float32)}, {"a": np.ones((1, 4), np.float32)}])
+    judge = judges_for(model, [{"a": np.zeros((1, 4), np.float32)}, {"a": np.ones((1, 4), np.float32)}])
     with pytest.raises(ConversionFailed, match="no Conv, Gemm or MatMul has constant weights"):
         int8_variant(model, X86, judge, [CalibrationMethod.MINMAX])
 
 
 def test_the_nodes_that_int8_breaks_are_found_and_left_out(fragile):
-    jury = jury_for(fragile, batches(64, seed=2))
-    ranges = calibrate(fragile, jury.search.requests, CalibrationMethod.MINMAX, X86)
-    assert not jury.accepts(jury.verdict(quantize(fragile, ranges, X86)))
-    variant = int8_variant(fragile, X86, jury, list(CalibrationMethod))
-    assert jury.accepts(variant.accuracy)
+    judges = judges_for(fragile, batches(64, seed=2))
+    ranges = calibrate(fragile, judges.search.requests, CalibrationMethod.MINMAX, X86)
+    assert not judges.accepts(judges.verdict(quantize(fragile, ranges, X86)))
+    variant = int8_variant(fragile, X86, judges, list(CalibrationMethod))
+    assert judges.accepts(variant.accuracy)
     assert set(variant.kept) & {"middle", "last"}
     assert "first" not in variant.kept
     assert "calibration" in variant.layout

@@ -1,4 +1,7 @@
-"""Where a file system cannot exchange two folders, every state between the old version and the new one is right."""
+"""Where a file system cannot exchange two folders, every state between the old version and the new one is right.
+
+The builds here start no Triton: there are many of them, and what is tried on one is the subject of test_trial.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from pathlib import Path
 import pytest
 from build_models import ADD, HEADER, snapshot, write
 
-from plansmith_build import BuildOptions, build, filesystem, publishing
+from plansmith_build import BuildOptions, build
 from plansmith_build.errors import PublishFailed
+from plansmith_build.repository import filesystem, publishing
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.inspection import inspect_file
 
@@ -32,12 +36,15 @@ def no_exchange(monkeypatch):
 @pytest.fixture
 def adder(tmp_path, repository):
     """The folder of a model with one version."""
-    build(write(tmp_path / "model.onnx", ADD), BuildOptions(repository=repository, name="model"))
+    build(write(tmp_path / "model.onnx", ADD), BuildOptions(repository=repository, name="model", serve=False))
     return repository / "model"
 
 
 def rebuild(tmp_path: Path, repository: Path):
-    return build(write(tmp_path / "model.onnx", OTHER), BuildOptions(repository=repository, name="model"))
+    return build(
+        write(tmp_path / "model.onnx", OTHER),
+        BuildOptions(repository=repository, name="model", replace=True, serve=False),
+    )
 
 
 def served(model: Path) -> dict[int, bool]:
@@ -108,7 +115,7 @@ def test_a_step_that_fails_leaves_the_old_version_as_it_was(adder, repository, t
 )
 def test_while_a_version_is_moved_in_the_server_keeps_what_it_has(adder, tmp_path, monkeypatch, policy, pinned):
     repository = adder.parent
-    build(tmp_path / "model.onnx", BuildOptions(repository=repository, name="model"))
+    build(tmp_path / "model.onnx", BuildOptions(repository=repository, name="model", serve=False))
     config = adder / "config.pbtxt"
     config.write_text(config.read_text() + policy)
     seen = []

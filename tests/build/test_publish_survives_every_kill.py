@@ -1,4 +1,7 @@
-"""A builder is killed before each single thing that it does to the file system, one after the other."""
+"""A builder is killed before each single thing that it does to the file system, one after the other.
+
+The builds here start no Triton: there are many of them, and what is tried on one is the subject of test_trial.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +99,7 @@ print(killed)
 @pytest.mark.parametrize("way", ["exchange", "in order"])
 def test_a_builder_killed_before_any_of_its_operations_leaves_a_whole_repository(way, repository, tmp_path):
     adder = write(tmp_path / "adder.onnx", ADD)
-    build(adder, BuildOptions(repository=repository))
+    build(adder, BuildOptions(repository=repository, serve=False))
     (repository / "adder" / "notes.md").write_text("mine")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, tmp_path, way], check=False, capture_output=True, text=True, timeout=240
@@ -107,5 +110,5 @@ def test_a_builder_killed_before_any_of_its_operations_leaves_a_whole_repository
     for version in model.versions:
         onnxruntime.InferenceSession(model.path / str(version) / "model.onnx", providers=["CPUExecutionProvider"])
     assert (repository / "adder" / "notes.md").read_text() == "mine"
-    build(adder, BuildOptions(repository=repository))
+    build(adder, BuildOptions(repository=repository, serve=False))
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")], "the next builder left litter"

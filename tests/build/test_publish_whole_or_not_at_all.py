@@ -1,4 +1,7 @@
-"""A version is in the repository whole or not at all, whoever else builds, and however a build ends."""
+"""A version is in the repository whole or not at all, whoever else builds, and however a build ends.
+
+The builds here start no Triton: there are many of them, and what is tried on one is the subject of test_trial.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,14 @@ import onnxruntime
 import pytest
 from build_models import ADD, snapshot, write
 
-from plansmith_build import BuildOptions, build, filesystem, publishing
+from plansmith_build import BuildOptions, InvalidOption, build
+from plansmith_build.repository import filesystem, publishing
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.inspection import inspect_model
 from plansmith_build.repository.model_repository import ModelRepository
 
 COMMAND = Path(sys.executable).with_name("plansmith")
+BUILD = (COMMAND, "build", "--no-serve")
 
 
 @pytest.fixture
@@ -44,28 +49,28 @@ def assert_whole(repository: Path) -> int:
 
 def test_version_numbers_only_grow_even_when_a_version_is_removed(adder, repository):
     for expected in (1, 2):
-        assert build(adder, BuildOptions(repository=repository)).version == expected
+        assert build(adder, BuildOptions(repository=repository, serve=False)).version == expected
     for path in (repository / "adder" / "2").iterdir():
         path.unlink()
     (repository / "adder" / "2").rmdir()
-    assert build(adder, BuildOptions(repository=repository)).version == 3
+    assert build(adder, BuildOptions(repository=repository, serve=False)).version == 3
 
 
 def test_an_older_version_stays_the_same_file(adder, repository):
-    first = build(adder, BuildOptions(repository=repository)).path / "model.onnx"
+    first = build(adder, BuildOptions(repository=repository, serve=False)).path / "model.onnx"
     before = first.stat()
-    build(adder, BuildOptions(repository=repository))
+    build(adder, BuildOptions(repository=repository, serve=False))
     assert (first.stat().st_ino, first.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_what_a_user_put_into_the_model_folder_is_kept(adder, repository):
-    build(adder, BuildOptions(repository=repository))
+    build(adder, BuildOptions(repository=repository, serve=False))
     model = repository / "adder"
     (model / "configs").mkdir()
     (model / "configs" / "mine.pbtxt").write_text('name: "adder"')
     (model / "notes.md").write_text("mine")
     (model / "config.pbtxt").write_text('name: "adder" backend: "onnxruntime" max_batch_size: 3')
-    result = build(adder, BuildOptions(repository=repository))
+    result = build(adder, BuildOptions(repository=repository, serve=False))
     assert (model / "configs" / "mine.pbtxt").read_text() == 'name: "adder"'
     assert (model / "notes.md").read_text() == "mine"
     assert "max_batch_size: 3" in (model / "config.pbtxt.before-2").read_text()
@@ -73,7 +78,7 @@ def test_what_a_user_put_into_the_model_folder_is_kept(adder, repository):
 
 
 def test_a_configuration_that_a_user_wrote_is_kept_where_there_are_no_hard_links(adder, repository, monkeypatch):
-    build(adder, BuildOptions(repository=repository))
+    build(adder, BuildOptions(repository=repository, serve=False))
     (repository / "adder/config.pbtxt").write_text('name: "adder" backend: "onnxruntime" max_batch_size: 3')
 
     def no_hard_links(*_, **__):
@@ -81,7 +86,7 @@ def test_a_configuration_that_a_user_wrote_is_kept_where_there_are_no_hard_links
 
     # What vfat and many network file systems answer.
     monkeypatch.setattr(os, "link", no_hard_links)
-    build(adder, BuildOptions(repository=repository))
+    build(adder, BuildOptions(repository=repository, serve=False))
     assert "max_batch_size: 3" in (repository / "adder/config.pbtxt.before-2").read_text()
     assert assert_whole(repository) == 2
 
@@ -96,7 +101,7 @@ def overlaid(layer: Path, above: Path, *words) -> subprocess.CompletedProcess[st
 
 
 def test_a_model_in_the_layer_of_an_image_is_rebuilt_and_pruned(adder, repository, tmp_path):
-    build(adder, BuildOptions(repository=repository))
+    build(adder, BuildOptions(repository=repository, serve=False))
     for name in ("upper", "work"):
         (tmp_path / "above" / name).mkdir(parents=True)
     layer = repository.parent / "layer"
@@ -121,7 +126,7 @@ def test_a_model_in_the_layer_of_an_image_is_rebuilt_and_pruned(adder, repositor
 def test_files_can_be_read_by_the_user_of_a_container(adder, repository):
     old = os.umask(0o022)
     try:
-        build(adder, BuildOptions(repository=repository))
+        build(adder, BuildOptions(repository=repository, serve=False))
     finally:
         os.umask(old)
     for path in (repository / "adder").rglob("*"):
@@ -130,9 +135,11 @@ def test_files_can_be_read_by_the_user_of_a_container(adder, repository):
 
 
 def test_a_reader_sees_complete_models_only(adder, repository):
-    build(adder, BuildOptions(repository=repository))
+    build(adder, BuildOptions(repository=repository, serve=False))
     builder = subprocess.Popen(
-        [COMMAND, "build", adder, "--repository", repository], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*BUILD, adder, "--repository", repository],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     seen = set()
     while builder.poll() is None:
@@ -147,7 +154,7 @@ def test_a_reader_sees_complete_models_only(adder, repository):
 
 
 def test_a_reader_of_the_folder_that_is_replaced_may_finish(adder, repository, monkeypatch):
-    build(adder, BuildOptions(repository=repository))
+    build(adder, BuildOptions(repository=repository, serve=False))
     opened = os.open(repository / "adder", os.O_RDONLY)
     read, sleep = [], time.sleep
 
@@ -157,7 +164,7 @@ def test_a_reader_of_the_folder_that_is_replaced_may_finish(adder, repository, m
         sleep(seconds)
 
     monkeypatch.setattr(time, "sleep", look_and_sleep)
-    build(adder, BuildOptions(repository=repository))
+    build(adder, BuildOptions(repository=repository, serve=False))
     assert read[0] == {"1"}
     assert not list(os.scandir(opened))
     os.close(opened)
@@ -169,8 +176,8 @@ def test_where_folders_cannot_be_exchanged_files_are_moved_in_a_safe_order(adder
 
     # What NFS and some overlay file systems answer; this machine's does exchange.
     monkeypatch.setattr(publishing, "rename_exchange", unsupported)
-    build(adder, BuildOptions(repository=repository, max_batch_size=4))
-    result = build(adder, BuildOptions(repository=repository, max_batch_size=16))
+    build(adder, BuildOptions(repository=repository, max_batch_size=4, serve=False))
+    result = build(adder, BuildOptions(repository=repository, max_batch_size=16, serve=False))
     assert result.version == 2
     assert config_from_text((repository / "adder" / "config.pbtxt").read_text()).max_batch_size == 16
     assert assert_whole(repository) == 2
@@ -179,7 +186,7 @@ def test_where_folders_cannot_be_exchanged_files_are_moved_in_a_safe_order(adder
 def test_eight_builders_at_once_publish_eight_whole_versions(adder, repository):
     builders = [
         subprocess.Popen(
-            [COMMAND, "build", adder, "--repository", repository, "--json"],
+            [*BUILD, adder, "--repository", repository, "--json"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
@@ -193,14 +200,16 @@ def test_eight_builders_at_once_publish_eight_whole_versions(adder, repository):
 
 
 def test_a_builder_killed_at_any_instant_leaves_a_whole_repository_and_the_next_sweeps(adder, repository):
-    build(adder, BuildOptions(repository=repository))
+    build(adder, BuildOptions(repository=repository, serve=False))
     started = time.monotonic()
-    subprocess.run([COMMAND, "build", adder, "--repository", repository], check=True, capture_output=True)
+    subprocess.run([*BUILD, adder, "--repository", repository], check=True, capture_output=True)
     whole = time.monotonic() - started
     instants = random.Random(0)
     for _ in range(15):
         builder = subprocess.Popen(
-            [COMMAND, "build", adder, "--repository", repository], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*BUILD, adder, "--repository", repository],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         # Most of a build is loading libraries; what matters happens towards its end.
         time.sleep(whole * instants.uniform(0.5, 1.0))
@@ -208,15 +217,18 @@ def test_a_builder_killed_at_any_instant_leaves_a_whole_repository_and_the_next_
         builder.wait()
         assert_whole(repository)
     before = assert_whole(repository)
-    assert build(adder, BuildOptions(repository=repository)).version == before + 1
+    assert build(adder, BuildOptions(repository=repository, serve=False)).version == before + 1
     assert not list(repository.parent.glob(".*.plansmith"))
 
 
 def test_ctrl_c_leaves_nothing_half_done(adder, repository):
-    build(adder, BuildOptions(repository=repository))
+    build(adder, BuildOptions(repository=repository, serve=False))
     before = snapshot(repository)
     builder = subprocess.Popen(
-        [COMMAND, "build", adder, "--repository", repository], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*BUILD, adder, "--repository", repository],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     # The first words of progress: the build has begun.
     builder.stderr.readline()
@@ -227,3 +239,33 @@ def test_ctrl_c_leaves_nothing_half_done(adder, repository):
         assert builder.returncode == 130
         assert snapshot(repository) == before
     assert not list(repository.parent.glob(".*.plansmith"))
+
+
+def test_a_model_with_other_inputs_or_outputs_is_another_model_unless_it_is_said(adder, repository, tmp_path):
+    build(adder, BuildOptions(repository=repository, serve=False))
+    before = snapshot(repository)
+    others = {
+        "m (float[N, 4] a) => (float[N, 4] sum) { sum = Relu (a) }": "input 'b' is gone",
+        "m (float[N, 4] a, float[N, 4] b, float[N, 4] c) => (float[N, 4] sum) { sum = Sum (a, b, c) }": "'c' is new",
+        "m (double[N, 4] a, double[N, 4] b) => (double[N, 4] sum) { sum = Add (a, b) }": "'a' was FP32 and is FP64",
+        "m (float[N, 5] a, float[N, 5] b) => (float[N, 5] sum) { sum = Add (a, b) }": r"was \[-1, 4\] and is \[-1, 5\]",
+        "m (float[N, 4] a, float[N, 4] b) => (float[N, 4] total) { total = Add (a, b) }": "output 'sum' is gone",
+    }
+    for number, (text, change) in enumerate(others.items()):
+        other = write(tmp_path / f"{number}.onnx", text)
+        with pytest.raises(InvalidOption, match=f"{change}.*--name.*--replace"):
+            build(other, BuildOptions(repository=repository, name="adder", serve=False))
+        assert snapshot(repository) == before
+    result = build(other, BuildOptions(repository=repository, name="adder", replace=True, serve=False))
+    assert result.version == 2
+
+
+def test_a_model_that_answers_more_or_takes_any_number_of_rows_is_the_next_version(repository, tmp_path):
+    texts = [
+        "m (float[1, 4] a) => (float[1, 4] sum) { sum = Relu (a) }",
+        "m (float[N, 4] a) => (float[N, 4] sum, float[N, 4] b) { sum = Relu (a) b = Neg (a) }",
+        "m (float[2, 4] a) => (float[2, 4] sum, float[2, 4] b) { sum = Relu (a) b = Neg (a) }",
+    ]
+    for number, text in enumerate(texts, start=1):
+        path = write(tmp_path / "m.onnx", text)
+        assert build(path, BuildOptions(repository=repository, serve=False)).version == number

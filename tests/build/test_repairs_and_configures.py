@@ -65,7 +65,7 @@ def test_without_batches_the_first_dimension_is_one_like_the_others(built):
     assert config.max_batch_size == 0
     assert not config.HasField("dynamic_batching")
     assert list(config.input[0].dims) == [-1, 4]
-    assert result.manifest.batching.reason == "batches were not asked for"
+    assert result.manifest.batching.reason == "--max-batch-size 0 asks for none"
 
 
 def test_weights_listed_as_inputs_and_an_old_ir_version_are_repaired(tmp_path, repository):
@@ -77,7 +77,7 @@ def test_weights_listed_as_inputs_and_an_old_ir_version_are_repaired(tmp_path, r
     result, config, session = opened(build(tmp_path / "old.onnx", BuildOptions(repository=repository)))
     assert [tensor.name for tensor in config.input] == ["x"]
     assert [value.name for value in session.get_inputs()] == ["x"]
-    assert "took 1 weight off the list of inputs" in result.manifest.graph.repairs
+    assert "removed 1 weight from the list of inputs" in result.manifest.graph.repairs
     assert "raised the IR version from 3 to 4" in result.manifest.graph.repairs
     np.testing.assert_allclose(session.run(None, {"x": np.float32([[1, 1], [2, 0]])})[0], [[4, 6], [2, 4]])
 

@@ -1,4 +1,7 @@
-"""Old versions come back under a new number, or go; what is served is never touched."""
+"""Old versions come back under a new number, or go; what is served is never touched.
+
+The builds here start no Triton: there are many of them, and what is tried on one is the subject of test_trial.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def three_versions(tmp_path, repository):
     """The adder with batches of up to 1, 2 and 3 rows."""
     adder = write(tmp_path / "adder.onnx", ADD)
     for size in (1, 2, 3):
-        build(adder, BuildOptions(repository=repository, max_batch_size=size))
+        build(adder, BuildOptions(repository=repository, max_batch_size=size, serve=False))
     return ModelRepository.at(repository)
 
 
@@ -47,7 +50,7 @@ def test_named_configurations_and_labels_come_back_too(plansmith, repository, tm
     )
     before = (repository / "stripes/configs/cpu.pbtxt").read_text()
     (tmp_path / "others.txt").write_text("e\nf\ng\nh\n")
-    plansmith("build", model, "--repository", repository, "--labels", tmp_path / "others.txt")
+    plansmith("build", model, "--repository", repository, "--labels", tmp_path / "others.txt", "--no-serve")
     assert not (repository / "stripes/configs").exists()
     done = plansmith("rollback", "stripes", "1", "--repository", repository, "--json")
     assert json.loads(done.stdout)["version"] == 3
@@ -83,7 +86,7 @@ def test_a_version_whose_manifest_has_no_configuration_takes_the_present_one_onl
     old_manifest(repository, 1)
     with pytest.raises(InvalidModel, match="is not for version 1"):
         roll_back(three_versions, "adder", 1)
-    build(tmp_path / "adder.onnx", BuildOptions(repository=repository, max_batch_size=1))
+    build(tmp_path / "adder.onnx", BuildOptions(repository=repository, max_batch_size=1, serve=False))
     assert roll_back(three_versions, "adder", 1).version == 5
 
 
@@ -123,7 +126,7 @@ def test_the_newest_versions_stay_and_their_numbers_are_never_given_again(
     assert (repository / "adder/1").is_dir()
     assert plansmith("prune", "--all", "--keep", "1", "--repository", repository).stdout == "adder: removed 1, 2\n"
     assert three_versions.existing_model("adder").versions == (3,)
-    assert build(tmp_path / "adder.onnx", BuildOptions(repository=repository)).version == 4
+    assert build(tmp_path / "adder.onnx", BuildOptions(repository=repository, serve=False)).version == 4
     assert sorted(path.name for path in repository.parent.iterdir()) == ["adder.onnx", "model_repository"]
 
 

@@ -37,7 +37,7 @@ def keys(tmp_path_factory):
 
 def build(plansmith, repository, tmp_path, key, **options):
     adder = write(tmp_path / "adder.onnx", ADD)
-    return plansmith("build", adder, "--repository", repository, "--sign-key", key, **options)
+    return plansmith("build", adder, "--repository", repository, "--no-serve", "--sign-key", key, **options)
 
 
 def test_a_signed_version_verifies_by_its_owners_key_only(plansmith, repository, tmp_path, keys):
@@ -58,23 +58,23 @@ def test_a_file_that_was_changed_breaks_the_signature(plansmith, repository, tmp
 
 
 def test_a_version_without_a_signature_is_named(plansmith, repository, tmp_path, keys):
-    plansmith("build", write(tmp_path / "adder.onnx", ADD), "--repository", repository)
+    plansmith("build", write(tmp_path / "adder.onnx", ADD), "--repository", repository, "--no-serve")
     done = plansmith("verify", repository, "--public-key", keys / "own.pub", expect=3)
     assert "adder/1 is not signed: publish it with --sign-key" in done.stdout
 
 
 def test_a_configuration_cannot_lead_past_the_signatures(plansmith, repository, tmp_path, keys):
-    plansmith("build", write(tmp_path / "adder.onnx", ADD), "--repository", repository)
+    plansmith("build", write(tmp_path / "adder.onnx", ADD), "--repository", repository, "--no-serve")
     build(plansmith, repository, tmp_path, keys / "own.pem")
     assert "0 errors" in plansmith("verify", repository, "--public-key", keys / "own.pub").stdout
     config = repository / "adder/config.pbtxt"
     config.write_text(config.read_text() + "version_policy { specific { versions: 1 } }\n")
     done = plansmith("verify", repository, "--public-key", keys / "own.pub", expect=3)
     assert "adder/1 is not signed" in done.stdout
-    assert "adder/config.pbtxt: error: it is not what was signed with version 2" in done.stdout
+    assert "adder/config.pbtxt: error: it differs from what was signed with version 2" in done.stdout
 
 
-def test_a_rollback_is_signed_anew(plansmith, repository, tmp_path, keys):
+def test_a_rollback_is_signed_again(plansmith, repository, tmp_path, keys):
     build(plansmith, repository, tmp_path, keys / "own.pem")
     build(plansmith, repository, tmp_path, keys / "own.pem")
     plansmith("rollback", "adder", "1", "--repository", repository, *signed_by(keys))
@@ -171,7 +171,7 @@ def test_a_rollback_by_the_wrong_key_or_of_a_strangers_version_is_refused(plansm
 
 def test_what_was_never_signed_can_be_signed_by_a_rollback(plansmith, repository, tmp_path, keys):
     for _ in range(2):
-        plansmith("build", write(tmp_path / "adder.onnx", ADD), "--repository", repository)
+        plansmith("build", write(tmp_path / "adder.onnx", ADD), "--repository", repository, "--no-serve")
     plansmith("rollback", "adder", "1", "--repository", repository, "--sign-key", keys / "own.pem")
     assert "0 errors" in plansmith("verify", repository, "--public-key", keys / "own.pub").stdout
 
@@ -223,11 +223,11 @@ def take_another_models_version(model):
         (copy_as_the_newest, "is the manifest of 'adder' version 1, not of 'adder' version 3"),
         (exchange_two, "is the manifest of 'adder' version 1, not of 'adder' version 2"),
         (take_another_models_version, "is the manifest of 'another' version 2, not of 'adder' version 2"),
-        (remove_the_newest, "adder/2: error: it was published last and is gone"),
-        (empty_the_history, "adder/2: error: history.json does not tell of it"),
+        (remove_the_newest, "adder/2: error: it was published last and is missing"),
+        (empty_the_history, "adder/2: error: history.json does not list it"),
         (garble_the_history, "adder/history.json: error: it cannot be read"),
-        (add_a_backend_library, "libtriton_onnxruntime.so: error: it is not what was signed with version 2"),
-        (add_a_configuration, "adder/configs/cpu.pbtxt: error: it is not what was signed with version 2"),
+        (add_a_backend_library, "libtriton_onnxruntime.so: error: it differs from what was signed with version 2"),
+        (add_a_configuration, "adder/configs/cpu.pbtxt: error: it differs from what was signed with version 2"),
     ],
 )
 def test_an_old_version_and_what_lies_beside_the_versions_never_pass(plansmith, two_signed, keys, tamper, said):
@@ -242,13 +242,13 @@ def test_labels_that_were_exchanged_are_not_what_was_signed(plansmith, repositor
     (tmp_path / "labels.txt").write_text("a\nb\nc\nd\n")
     model = write_stripes_classifier(tmp_path / "stripes.onnx")
     plansmith(
-        *("build", model, "--repository", repository, "--labels", tmp_path / "labels.txt"),
+        *("build", model, "--repository", repository, "--labels", tmp_path / "labels.txt", "--no-serve"),
         *("--sign-key", keys / "own.pem"),
     )
     assert "0 errors" in plansmith("verify", repository, "--public-key", keys / "own.pub").stdout
     (repository / "stripes/labels.txt").write_text("b\na\nc\nd\n")
     done = plansmith("verify", repository, "--public-key", keys / "own.pub", expect=3)
-    assert "stripes/labels.txt: error: it is not what was signed with version 1" in done.stdout
+    assert "stripes/labels.txt: error: it differs from what was signed with version 1" in done.stdout
 
 
 def test_a_users_own_file_beside_the_versions_is_named(plansmith, two_signed, keys):

@@ -1,4 +1,7 @@
-"""What lies beside a repository under the name of the staging folder is not removed unless a builder made it."""
+"""What lies beside a repository under the name of the staging folder is not removed unless a builder made it.
+
+The builds here start no Triton: there are many of them, and what is tried on one is the subject of test_trial.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ BASE = ".model_repository.plansmith"
 def two_versions(tmp_path, repository):
     adder = write(tmp_path / "adder.onnx", ADD)
     for _ in range(2):
-        build(adder, BuildOptions(repository=repository))
+        build(adder, BuildOptions(repository=repository, serve=False))
     return repository
 
 
@@ -37,7 +40,7 @@ def precious(tmp_path):
 
 
 COMMANDS = {
-    "build": lambda tmp_path: ("build", tmp_path / "adder.onnx"),
+    "build": lambda tmp_path: ("build", tmp_path / "adder.onnx", "--no-serve"),
     "rollback": lambda _: ("rollback", "adder", "1"),
     "prune": lambda _: ("prune", "adder", "--keep", "1"),
 }
@@ -128,7 +131,7 @@ def test_a_leftover_too_deep_to_remove_does_not_keep_others_from_building(two_ve
     (tmp_path / BASE).mkdir()
     (tmp_path / "leftover").rename(tmp_path / BASE / "build-abcdefgh")
     try:
-        assert build(tmp_path / "adder.onnx", BuildOptions(repository=two_versions)).version == 3
+        assert build(tmp_path / "adder.onnx", BuildOptions(repository=two_versions, serve=False)).version == 3
     finally:
         # Too deep for pytest as well.
         subprocess.run(["rm", "-r", tmp_path / BASE], check=True)
@@ -143,9 +146,9 @@ def test_another_users_folder_is_refused(two_versions, precious, tmp_path, mode)
     os.chown(tmp_path / BASE, 12345, 12345)
     before = snapshot(tmp_path / BASE)
     with pytest.raises(PublishFailed, match="belongs to another user: remove it, or name another folder"):
-        build(tmp_path / "adder.onnx", BuildOptions(repository=two_versions))
+        build(tmp_path / "adder.onnx", BuildOptions(repository=two_versions, serve=False))
     assert snapshot(tmp_path / BASE) == before
     assert ModelRepository.at(two_versions).existing_model("adder").versions == (1, 2)
     (tmp_path / "scratch").mkdir()
-    build(tmp_path / "adder.onnx", BuildOptions(repository=two_versions, staging=tmp_path / "scratch"))
+    build(tmp_path / "adder.onnx", BuildOptions(repository=two_versions, staging=tmp_path / "scratch", serve=False))
     assert not list((tmp_path / "scratch").iterdir())

@@ -53,12 +53,12 @@ def test_a_profile_of_ones_own_is_used():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("images:1x3x8x8", "is no optimization profile"),
+        ("images:1x3x8x8", "is not an optimization profile"),
         ("images:1x3x8x8,2x3x8,4x3x8x8", "different numbers of dimensions"),
         ("images:4x3x8x8,2x3x8x8,8x3x8x8", "do not grow"),
-        ("images:1xx8x8,2x3x8x8,8x3x8x8", "is no shape"),
+        ("images:1xx8x8,2x3x8x8,8x3x8x8", "is not a shape"),
         ("pictures:1x3x8x8,2x3x8x8,16x3x8x8", "the model has the inputs images"),
-        ("images:1x4x8x8,2x4x8x8,16x4x8x8", "is no shape of input 'images'"),
+        ("images:1x4x8x8,2x4x8x8,16x4x8x8", "does not fit input 'images'"),
         ("images:1x3x8x8,2x3x8x8,8x3x8x8", "takes 1 to 8 rows of 'images', and the server will send 1 to 16"),
         ("", "is empty"),
     ],

@@ -11,10 +11,12 @@ import pytest
 from build_models import ADD, HEADER, write, write_external
 from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
-from plansmith_build import BuildOptions, build, loading, networks
+from plansmith_build import BuildOptions, build
 from plansmith_build.errors import InvalidModel, VerificationFailed
+from plansmith_build.reading import loading, networks
 from plansmith_build.repository.config import config_from_text
 
 X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])
@@ -176,9 +178,27 @@ def test_indexes_are_tried_small_enough_for_the_table_that_they_point_into(built
 
 def test_a_model_that_runs_on_no_random_input_is_not_published(built, repository):
     model = model_of([helper.make_node("Reshape", ["x", "shape"], ["y"])], [X], [Y], {"shape": np.int64([7, 11])})
-    with pytest.raises(VerificationFailed, match="reports an error on every kind of random input"):
+    with pytest.raises(VerificationFailed, match="reports an error for every kind of random input"):
         built(model)
     assert list(repository.iterdir()) == []
+
+
+def test_nan_is_a_value_where_trees_read_it_and_nowhere_else(plansmith, tmp_path, repository):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(64, 4)).astype(np.float32)
+    rows[rng.random(rows.shape) < 0.2] = np.nan
+    classes = (np.nan_to_num(rows).sum(axis=1) > 0).astype(np.int64)
+    trees = HistGradientBoostingClassifier(max_iter=5, min_samples_leaf=2).fit(rows, classes)
+    onnx.save(to_onnx(trees, rows[:1], options={"zipmap": False}, target_opset=17), tmp_path / "trees.onnx")
+    write(tmp_path / "linear.onnx", "m (float[N, 4] X) => (float[N, 4] y) { y = Relu (X) }")
+    np.savez(tmp_path / "data.npz", X=rows, labels=classes)
+    data = ["--data", tmp_path / "data.npz", "--repository", repository, "--target", "onnxruntime", "--no-serve"]
+    plansmith("build", tmp_path / "trees.onnx", *data, "--samples", tmp_path / "data.npz")
+    refused = plansmith("build", tmp_path / "linear.onnx", *data, expect=2)
+    assert "holds nan" in refused.stderr
+    session = onnxruntime.InferenceSession(repository / "trees" / "1" / "model.onnx")
+    label, _ = session.run(None, {"X": rows})
+    np.testing.assert_array_equal(np.reshape(label, -1), trees.predict(rows))
 
 
 def test_random_outputs_are_compared_by_shape_and_that_is_said(built):

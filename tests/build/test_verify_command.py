@@ -99,7 +99,7 @@ WRONG = {
     "datatype": (RIGHT.replace("TYPE_FP32", "TYPE_INT64"), "write data_type: TYPE_FP32", True),
     "unknown_input": (RIGHT.replace('"x"', '"z"'), "the model has no input 'z'", True),
     "unknown_output": (RIGHT.replace('"y"', '"z"'), "the model has no output 'z'", True),
-    "scalar_with_an_empty_reshape": (scaled("dims: 1 reshape { }"), "write dims: [1] without reshape", True),
+    "scalar_with_an_empty_reshape": (scaled("dims: 1 reshape { }"), "without reshape", True),
     "scalar_output_with_an_empty_reshape": (
         scaled("dims: 1", output="dims: 1 reshape { }"),
         "write dims: [1] without reshape",
@@ -113,13 +113,17 @@ WRONG = {
     "one_number_a_row_as_a_column": (rows("dims: 1"), "write dims: [1] reshape { shape: [] }", True),
     "negative_batch": (RIGHT.replace("8", "-1"), "max_batch_size is -1", True),
     "missing_file": (f'{RIGHT} default_model_filename: "other.onnx"', "version 1 has no other.onnx", False),
-    "leaving_file": (f'{RIGHT} default_model_filename: "../../secret.onnx"', "leaves the version's folder", True),
+    "leaving_file": (
+        f'{RIGHT} default_model_filename: "../../secret.onnx"',
+        "points outside the version's folder",
+        True,
+    ),
     "missing_labels": (
         RIGHT.replace("dims: 4 }", 'dims: 4 label_filename: "labels.txt" }').replace(
             'name: "x" data_type: TYPE_FP32 dims: 4 label_filename: "labels.txt"',
             'name: "x" data_type: TYPE_FP32 dims: 4',
         ),
-        "is not there: 'labels.txt'",
+        "does not exist: 'labels.txt'",
         False,
     ),
     "missing_version": (f"{RIGHT} version_policy {{ specific {{ versions: 7 }} }}", "names version 7", True),
@@ -128,8 +132,8 @@ WRONG = {
         "did you mean 'trt_engine_cache_enable'?",
         False,
     ),
-    "accelerator_value": (accelerated({"precision_mode": "INT4"}), "cannot be 'INT4'", False),
-    "accelerator_name": (accelerated({}, name="tensorflow"), "there is no gpu_execution_accelerator", False),
+    "accelerator_value": (accelerated({"precision_mode": "INT4"}), "'INT4' is not a valid value", False),
+    "accelerator_name": (accelerated({}, name="tensorflow"), "'tensorflow' is not a gpu_execution_accelerator", False),
     "accelerator_on_the_cpu": (accelerated({}, name="tensorrt", side="cpu"), "name one of openvino", True),
     "half_a_profile": (accelerated({"trt_profile_min_shapes": "x:1x4"}), "the profile has no", False),
     "narrow_profile": (
@@ -139,7 +143,7 @@ WRONG = {
     ),
     "profile_of_another_input": (
         accelerated({key: value.replace("x:", "z:") for key, value in PROFILE.items()}),
-        "the profile is for an input 'z'",
+        "the profile names an input 'z', which the model does not have",
         False,
     ),
     "profile_of_other_dims": (
@@ -147,21 +151,25 @@ WRONG = {
         "do not fit dims [4]",
         False,
     ),
-    "cuda_value": (accelerated({"cudnn_conv_algo_search": "1"}, name="cuda"), "cannot be '1'", False),
+    "cuda_value": (accelerated({"cudnn_conv_algo_search": "1"}, name="cuda"), "'1' is not a valid value", False),
     "priority": (f"{RIGHT} dynamic_batching {{ priority_levels: 2 }}", "is not one of the priority_levels", True),
     "step_input": (ensemble(given="z"), "input_map names 'z'", True),
-    "step_without_input": (ensemble(given="z"), "nothing is given to the input 'x'", True),
+    "step_without_input": (ensemble(given="z"), "the input 'x' of the model 'plain' is not mapped", True),
     "step_output": (ensemble(made="z"), "output_map names 'z'", True),
     "large_ensemble": (ensemble(size=16), "max_batch_size is 16, and the model 'plain' takes 8", True),
-    "ensemble_with_instances": (ensemble(more="instance_group { count: 1 }"), "an ensemble has no instances", True),
+    "ensemble_with_instances": (
+        ensemble(more="instance_group { count: 1 }"),
+        "an ensemble cannot have instance groups",
+        True,
+    ),
     "ensemble_with_optimization": (
         ensemble(more="optimization { priority: PRIORITY_MAX }"),
-        "an ensemble has no optimization",
+        "an ensemble cannot have optimization",
         True,
     ),
     "thread_value": (
         f'{RIGHT} parameters {{ key: "intra_op_thread_count" value {{ string_value: "many" }} }}',
-        "cannot be 'many'",
+        "'many' is not a valid value",
         True,
     ),
     "preferred_batch": (
@@ -171,12 +179,12 @@ WRONG = {
     ),
     "plan_on_the_cpu": (
         f'platform: "tensorrt_plan" max_batch_size: 8 {INPUT} {OUTPUT} instance_group {{ kind: KIND_CPU }}',
-        "a TensorRT plan runs on no CPU",
+        "a TensorRT plan cannot run on a CPU",
         True,
     ),
     "ensemble": (
         f'platform: "ensemble" max_batch_size: 8 {INPUT} {OUTPUT} {NOBODY}',
-        "uses the model 'nobody', which is not there",
+        "uses the model 'nobody', which does not exist",
         True,
     ),
 }
@@ -254,7 +262,7 @@ def test_a_wrong_configuration_is_an_error_with_the_way_out(served, name):
 
 
 @pytest.mark.parametrize("name", WARNED)
-def test_what_may_be_meant_so_is_a_warning(repository, name):
+def test_what_may_be_intended_is_a_warning(repository, name):
     text, said = WARNED[name]
     put(repository, name, text)
     (finding,) = findings(repository)
@@ -273,7 +281,7 @@ def test_batches_for_a_graph_that_takes_a_fixed_number_are_an_error_whatever_the
 def test_an_ensemble_without_a_version_folder_is_an_error(served):
     repository, loaded = served
     (finding,) = findings(repository, WITHOUT_VERSION)
-    assert (finding.severity, finding.fix) == (Severity.ERROR, "make an empty folder 1")
+    assert (finding.severity, finding.fix) == (Severity.ERROR, "create an empty folder named 1")
     assert not loaded[WITHOUT_VERSION]
 
 
@@ -302,7 +310,7 @@ def test_a_configuration_for_a_gpu_machine_is_checked_like_every_other(repositor
     assert "on the GPU in the configuration for CPUs" in said["m/configs/cpu.pbtxt"]
 
 
-def test_plans_that_are_none_or_not_there_are_named(repository):
+def test_files_that_are_not_plans_and_missing_plans_are_named(repository):
     model = put(repository, "m", RIGHT)
     (model / "1" / "model.sm_90.plan").write_bytes(b"not a plan at all, but long enough to be one")
     (model / "config.pbtxt").write_text(
@@ -312,7 +320,7 @@ def test_plans_that_are_none_or_not_there_are_named(repository):
     )
     messages = [finding.message for finding in findings(repository)]
     assert "version 1 has no model.sm_86.plan" in messages
-    assert "it is no TensorRT plan" in messages
+    assert "this is not a TensorRT plan" in messages
 
 
 def test_dangerous_content_is_pointed_at(repository, tmp_path):
@@ -326,10 +334,10 @@ def test_dangerous_content_is_pointed_at(repository, tmp_path):
     put(repository, "code", 'backend: "python"')
     (repository / "code" / "1" / "model.py").write_text("")
     said = {finding.path: finding.message for finding in findings(repository)}
-    assert "pickled" in said["m/1/weights.pkl"]
+    assert "loading a pickle may run code" in said["m/1/weights.pkl"]
     assert "which is code" in said["m/1/custom.so"]
-    assert said["m/1/link"] == "a link out of the repository"
-    assert said["m/config.pbtxt"] == said["open"] == "everyone may write to it"
+    assert said["m/1/link"] == "the link points outside the repository"
+    assert said["m/config.pbtxt"] == said["open"] == "every user may write to it"
     assert "Python code" in said["code/config.pbtxt"]
 
 
@@ -350,11 +358,11 @@ def test_folders_that_a_server_would_take_for_models_are_named(repository):
     (repository / "m" / "01").mkdir()
     said = {finding.path: finding.message for finding in findings(repository)}
     assert "takes this folder for a model" in said["backup"]
-    assert "begins with 0" in said["m/01"]
+    assert "begin with 0" in said["m/01"]
 
 
 def test_a_changed_file_is_found_by_its_hash_and_told_from_a_changed_configuration(plansmith, repository, tmp_path):
-    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository)
+    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository, "--no-serve")
     assert "1 model checked: 0 errors, 0 warnings" in plansmith("verify", repository).stdout
     config = repository / "linear" / "config.pbtxt"
     config.write_text(config.read_text() + "# mine\n")
@@ -364,11 +372,13 @@ def test_a_changed_file_is_found_by_its_hash_and_told_from_a_changed_configurati
     write(model, LINEAR.replace("Relu", "Neg"))
     (model.parent / "extra.bin").write_bytes(b"x")
     done = plansmith("verify", repository, expect=3)
-    assert "linear/1/model.onnx: error: it is not what was published" in done.stdout
-    assert "linear/1/extra.bin: warning: it was not published" in done.stdout
+    assert "linear/1/model.onnx: error: it differs from what was published" in done.stdout
+    assert "linear/1/extra.bin: warning: it was never published" in done.stdout
     model.unlink()
     done = plansmith("verify", repository, "--json", expect=3)
-    assert any("it was published and is gone" in finding["message"] for finding in json.loads(done.stdout)["findings"])
+    assert any(
+        "it was published and is missing" in finding["message"] for finding in json.loads(done.stdout)["findings"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -380,27 +390,27 @@ def test_a_changed_file_is_found_by_its_hash_and_told_from_a_changed_configurati
     ],
 )
 def test_a_file_that_was_not_published_and_would_be_loaded_is_an_error(plansmith, repository, tmp_path, file, config):
-    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository)
+    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository, "--no-serve")
     path = repository / "linear/config.pbtxt"
     path.write_text(path.read_text() + config)
     write(repository / "linear/1" / file, LINEAR)
     done = plansmith("verify", repository, expect=3)
-    assert f"linear/1/{file}: error: it was not published, and a server would load it" in done.stdout
+    assert f"linear/1/{file}: error: it was never published, and a server would load it" in done.stdout
 
 
 def test_only_a_versions_own_manifest_and_signature_may_be_there_unpublished(plansmith, repository, tmp_path):
-    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository)
+    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository, "--no-serve")
     for name in ("manifest.json", "model.sig"):
         (repository / "linear/1/more").mkdir(exist_ok=True)
         (repository / "linear/1/more" / name).write_text("{}")
-        assert f"linear/1/more/{name}: warning: it was not published" in plansmith("verify", repository).stdout
+        assert f"linear/1/more/{name}: warning: it was never published" in plansmith("verify", repository).stdout
     (repository / "linear/1/manifest.json").unlink()
     done = plansmith("verify", repository, expect=3)
-    assert "linear/1/manifest.json: error: it was published and is gone" in done.stdout
+    assert "linear/1/manifest.json: error: it was published and is missing" in done.stdout
 
 
 def test_a_configuration_that_a_server_would_pick_and_nobody_published_is_named(plansmith, repository, tmp_path):
-    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository)
+    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository, "--no-serve")
     (repository / "linear/configs").mkdir()
     shutil.copy(repository / "linear/config.pbtxt", repository / "linear/configs/cpu.pbtxt")
     done = plansmith("verify", repository)
@@ -408,7 +418,7 @@ def test_a_configuration_that_a_server_would_pick_and_nobody_published_is_named(
 
 
 def test_a_manifest_cannot_make_it_read_outside_the_model(plansmith, repository, tmp_path):
-    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository)
+    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository, "--no-serve")
     path = repository / "linear/1/manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"][0]["path"] = "1/../../../secret"

@@ -68,7 +68,7 @@ FRAMES = {
 @pytest.mark.parametrize("frame", FRAMES)
 def test_answers_are_read_however_they_are_framed(answering, frame):
     answer, close = FRAMES[frame]
-    with Client(answering(answer, close=close)["url"], timeout=10) as client:
+    with Client(answering(answer, close=close)["url"], timeout=10, compression="gzip") as client:
         for _ in range(3):
             assert client.server_metadata().name == "a"
 

@@ -229,7 +229,7 @@ def test_a_server_that_accepts_and_never_reads_is_left_at_the_deadline(serve):
     for url in (address, f"http://{address}"):
         transport = open_transport(Address.parse(url))
         if url.startswith("http"):
-            transport._binary = True
+            transport._calls.speaks_binary = True
         with contextlib.closing(transport), pytest.raises(DeadlineExceeded):
             transport.call(Infer("m", "", (large,), None, "", {}), Deadline(0.5))
 
@@ -367,7 +367,7 @@ OUTPUT = {"name": "y", "datatype": "FP32", "shape": [2], "parameters": {"binary_
 )
 def test_a_malformed_inference_is_a_protocol_error(serve, reply):
     transport = open_transport(Address.parse(f"http://{serve(reply)}"))
-    transport._binary = True
+    transport._calls.speaks_binary = True
     with contextlib.closing(transport), pytest.raises(ProtocolError, match="'m'"):
         transport.call(Infer("m", "", (), None, "", {}), Deadline(5))
 

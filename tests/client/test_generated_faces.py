@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FACES = Path("client", "src", "plansmith_client")
+FACES = Path("client", "src", "plansmith_client", "faces")
 
 
 def unasync(root, *words):

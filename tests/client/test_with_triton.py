@@ -140,7 +140,7 @@ def test_a_result_of_several_outputs_is_no_single_array(client):
     result = client.model("add")([[1]], [[2]])
     with pytest.raises(InvalidInput, match=r"2 outputs.*'sum'"):
         _ = result.array
-    with pytest.raises(InvalidInput, match="take one by its name"):
+    with pytest.raises(InvalidInput, match="select one by name"):
         np.asarray(result)
 
 

@@ -127,7 +127,7 @@ def test_different_outcomes_without_end_do_not_fill_the_memory():
 def test_a_file_that_is_no_result_is_refused_in_a_sentence(tmp_path, content):
     file = tmp_path / "result.json"
     file.write_bytes(content)
-    with pytest.raises(LoadTestMisconfigured, match="no result of a load test"):
+    with pytest.raises(LoadTestMisconfigured, match="is not a result of a load test"):
         read_result(file)
 
 

@@ -169,19 +169,19 @@ def test_the_table_says_when_a_run_is_too_short_for_its_percentiles(plansmith, c
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("-c", "0"), "--concurrency '0'"),
-        (("-c", "1,two"), "--concurrency '1,two'"),
-        (("--rate", "-3"), "--rate '-3'"),
-        (("--rate", "nan"), "--rate 'nan'"),
+        (("-c", "0"), "--concurrency must be whole numbers above 0, separated by commas, got '0'"),
+        (("-c", "1,two"), "got '1,two'"),
+        (("--rate", "-3"), "--rate must be numbers above 0, separated by commas, got '-3'"),
+        (("--rate", "nan"), "got 'nan'"),
         (("--percentiles", "100"), "below 100"),
-        (("--seconds", "0"), "--seconds 0"),
+        (("--seconds", "0"), "--seconds must be above 0 and finite, got 0"),
         (("--golden", "answers.npz"), "--samples"),
         (("--batch-size", "100000"), "--batch-size 100000"),
-        (("--output", "nowhere/result.json"), "no folder"),
-        (("--output", "."), "that is a folder"),
+        (("--output", "nowhere/result.json"), "does not exist"),
+        (("--output", "."), "this is a folder"),
         (("--output", "/proc/result.json", "-c", "1", "--seconds", "0.2", "--warmup", "0"), "cannot be written"),
-        (("--tolerance", "nan"), "--tolerance nan"),
-        (("--tolerance", "-1"), "--tolerance -1"),
+        (("--tolerance", "nan"), "--tolerance must be 0 or more and finite, got nan"),
+        (("--tolerance", "-1"), "finite, got -1"),
         (("--rate", "1e10"), "--rate 1e+10 for 6 s is a schedule of"),
         (("--rate", "5", "-c", "5"), "give one of them"),
         (("--slo", "p99=50ms", "-c", "5"), "give one of them"),
@@ -254,3 +254,27 @@ def test_a_server_that_dies_leaves_a_partial_result(tmp_path):
     assert not measured.complete
     assert measured.latency.count > 0
     assert "Traceback" not in said
+
+
+@pytest.fixture(scope="module")
+def unusual(tmp_path_factory):
+    """A server of a model that takes sequences and of one that answers any number of times."""
+    repository = tmp_path_factory.mktemp("unusual")
+    for name in ("accumulate", "repeat"):
+        shutil.copytree(MODELS.with_name("models_client") / name, repository / name)
+    with serve(repository) as running:
+        yield running
+
+
+@pytest.mark.parametrize("protocol", ["grpc_url", "http_url"])
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [("accumulate", "'accumulate' takes sequences"), ("repeat", "'repeat' is decoupled")],
+)
+def test_models_of_sequences_and_streams_are_refused_with_what_can_measure_them(
+    plansmith, unusual, protocol, model, sentence
+):
+    said = plansmith("bench", model, "--url", getattr(unusual, protocol), *SHORT, "-c", "1", expect=2).stderr
+    assert sentence in said
+    assert "perf_analyzer" in said
+    assert "--samples" not in said

@@ -126,7 +126,7 @@ def test_only_loads_that_both_have_are_compared_and_what_else_differs_is_said():
     assert any("--rounds 5" in note for note in found.notes)
     nothing = difference(result(measurement([5] * 6, concurrency=2)), result(measurement([5] * 6)))
     assert nothing.changes == []
-    assert "share no load" in nothing.notes[-1]
+    assert "have no load in common" in nothing.notes[-1]
 
 
 @pytest.fixture(scope="module")
@@ -188,8 +188,11 @@ def test_rounds_measure_every_load_in_turn(measured):
     ("words", "said"),
     [
         (("diff", "none.json", "none.json"), "none.json cannot be read"),
-        (("diff", "one.json", "bad.json"), "no result of a load test"),
-        (("diff", "one.json", "one.json", "--fail-if-slower", "much"), "--fail-if-slower 'much'"),
+        (("diff", "one.json", "bad.json"), "is not a result of a load test"),
+        (
+            ("diff", "one.json", "one.json", "--fail-if-slower", "much"),
+            "--fail-if-slower must be a percentage such as 5%, got 'much'",
+        ),
         (("digits", "--slo", "p99=1s", "--rounds", "2"), "either --slo or --rounds"),
     ],
 )

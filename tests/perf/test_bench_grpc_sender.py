@@ -24,7 +24,6 @@ from nginx_proxy import make_certificates
 from tritonclient.grpc import service_pb2
 
 from plansmith_client.transports.addresses import Address
-from plansmith_perf.load.aio_sender import AioSender
 from plansmith_perf.load.encoded_requests import EncodedRequest
 from plansmith_perf.load.grpc_sender import GrpcSender
 from plansmith_perf.load.http2 import Http2Connection
@@ -76,15 +75,15 @@ class Answering:
 
 
 @asynccontextmanager
-async def sender_for(port: int, kind, *, scheme: str = "grpc", seconds: float = 5.0):
-    sender = kind(Address.parse(f"{scheme}://127.0.0.1:{port}"), timeout=seconds, tolerance=1e-3)
+async def sender_for(port: int, *, scheme: str = "grpc", seconds: float = 5.0):
+    sender = GrpcSender(Address.parse(f"{scheme}://127.0.0.1:{port}"), timeout=seconds, tolerance=1e-3)
     try:
         yield sender
     finally:
         await sender.close()
 
 
-def outcomes(kind, answer, *, options=(), requests=(), seconds=5.0, together=False):
+def outcomes(answer, *, options=(), requests=(), seconds=5.0, together=False):
     """What the sender says of each request, and the server's notes."""
     served = Answering(answer)
 
@@ -92,7 +91,7 @@ def outcomes(kind, answer, *, options=(), requests=(), seconds=5.0, together=Fal
         server, port = served.server(options)
         await server.start()
         try:
-            async with sender_for(port, kind, seconds=seconds) as sender:
+            async with sender_for(port, seconds=seconds) as sender:
                 if together:
                     return [said for _, said in await asyncio.gather(*map(sender.send, requests))]
                 return [(await sender.send(each))[1] for each in requests]
@@ -100,12 +99,6 @@ def outcomes(kind, answer, *, options=(), requests=(), seconds=5.0, together=Fal
             await server.stop(None)
 
     return asyncio.run(run()), served
-
-
-@pytest.fixture(params=[GrpcSender, AioSender])
-def kind(request):
-    """Each of the senders."""
-    return request.param
 
 
 async def right(number, body, context):
@@ -122,8 +115,8 @@ async def right(number, body, context):
         (("grpc.http2.max_frame_size", 16777215),),
     ],
 )
-def test_many_requests_in_flight_are_answered_over_one_connection_whatever_the_server_limits(kind, options):
-    said, served = outcomes(kind, right, options=options, requests=[request() for _ in range(100)], together=True)
+def test_many_requests_in_flight_are_answered_over_one_connection_whatever_the_server_limits(options):
+    said, served = outcomes(right, options=options, requests=[request() for _ in range(100)], together=True)
     assert said == [""] * 100
     assert len(served.peers) == 1
 
@@ -134,89 +127,74 @@ def test_connections_are_added_where_the_server_limits_the_requests_on_each():
         return RIGHT
 
     options = (("grpc.max_concurrent_streams", 2),)
-    said, served = outcomes(GrpcSender, slow, options=options, requests=[request() for _ in range(6)], together=True)
+    said, served = outcomes(slow, options=options, requests=[request() for _ in range(6)], together=True)
     assert said == [""] * 6
     assert len(served.peers) == 3
 
 
-def test_with_grpc_aio_each_hundred_requests_in_flight_have_a_connection():
-    async def slow(number, body, context):
-        await asyncio.sleep(0.5)
-        return RIGHT
-
-    said, served = outcomes(AioSender, slow, requests=[request() for _ in range(201)], together=True, seconds=30)
-    assert said == [""] * 201
-    assert len(served.peers) == 3
-
-
-def test_large_messages_go_both_ways_as_the_windows_of_both_allow(kind):
+def test_large_messages_go_both_ways_as_the_windows_of_both_allow():
     async def echo(number, body, context):
         await asyncio.sleep(0.05)
         return body
 
     requests = [request(message(LARGE + number), LARGE + number) for number in range(6)]
-    said, _ = outcomes(kind, echo, requests=requests * 2, together=True, seconds=30)
+    said, _ = outcomes(echo, requests=requests * 2, together=True, seconds=30)
     assert said == [""] * 12
 
 
-def test_a_wrong_answer_is_told_also_after_right_ones(kind):
+def test_a_wrong_answer_is_told_also_after_right_ones():
     async def wrong_once(number, body, context):
         return message(VALUES + 1) if number == 2 else RIGHT
 
     one = request()
-    said, _ = outcomes(kind, wrong_once, requests=[one] * 3)
+    said, _ = outcomes(wrong_once, requests=[one] * 3)
     assert [bool(outcome) for outcome in said] == [False, True, False]
     assert said[1].startswith("WRONG ANSWER: output 'y' is off by")
 
 
-def test_an_answer_that_is_no_message_is_wrong(kind):
+def test_an_answer_that_is_no_message_is_wrong():
     async def nonsense(number, body, context):
         return b"\xff\xff\xff"
 
-    assert outcomes(kind, nonsense, requests=[request()])[0][0].startswith("WRONG ANSWER: ")
+    assert outcomes(nonsense, requests=[request()])[0][0].startswith("WRONG ANSWER: ")
 
 
-def test_a_status_is_told_by_name_and_the_next_request_goes_on(kind):
+def test_a_status_is_told_by_name_and_the_next_request_goes_on():
     async def full_once(number, body, context):
         if number == 1:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is 100 % full: später")
         return RIGHT
 
-    said, served = outcomes(kind, full_once, requests=[request()] * 2)
+    said, served = outcomes(full_once, requests=[request()] * 2)
     assert said == ["RESOURCE_EXHAUSTED: the queue is 100 % full: später", ""]
     assert len(served.peers) == 1
 
 
-def test_silence_ends_at_the_deadline_which_the_server_was_told_and_the_connection_goes_on(kind):
+def test_silence_ends_at_the_deadline_which_the_server_was_told_and_the_connection_goes_on():
     async def silent_once(number, body, context):
         if number == 1:
             await asyncio.sleep(60)
         return RIGHT
 
-    said, served = outcomes(kind, silent_once, requests=[request()] * 2, seconds=0.5)
+    said, served = outcomes(silent_once, requests=[request()] * 2, seconds=0.5)
     assert said[0].startswith("DEADLINE_EXCEEDED: no answer within")
     assert said[1] == ""
     assert len(served.peers) == 1
     assert all(0 < remaining < 0.6 for remaining in served.remaining)
 
 
-def test_a_server_that_went_away_is_an_error_until_it_is_back(kind):
+def test_a_server_that_went_away_is_an_error_until_it_is_back():
     async def run():
         served = Answering(right)
         server, port = served.server()
         await server.start()
-        async with sender_for(port, kind) as sender:
+        async with sender_for(port) as sender:
             said = [(await sender.send(request()))[1]]
             await server.stop(None)
             said.append((await sender.send(request()))[1])
             again, _ = served.server(port=port)
             await again.start()
             said.append((await sender.send(request()))[1])
-            # gRPC waits a moment before it connects again; the own sender does not.
-            for _ in range(0 if kind is GrpcSender else 100):
-                if said[-1]:
-                    await asyncio.sleep(0.1)
-                    said[-1] = (await sender.send(request()))[1]
             await again.stop(None)
         return said
 
@@ -225,14 +203,14 @@ def test_a_server_that_went_away_is_an_error_until_it_is_back(kind):
     assert gone.startswith("UNAVAILABLE: ")
 
 
-def test_requests_under_way_when_the_server_stops_fail_at_once(kind):
+def test_requests_under_way_when_the_server_stops_fail_at_once():
     async def run():
         async def silent(number, body, context):
             await asyncio.sleep(60)
 
         server, port = Answering(silent).server()
         await server.start()
-        async with sender_for(port, kind, seconds=50) as sender:
+        async with sender_for(port, seconds=50) as sender:
             asked = asyncio.gather(*(sender.send(request()) for _ in range(3)))
             await asyncio.sleep(0.3)
             await server.stop(None)
@@ -241,7 +219,7 @@ def test_requests_under_way_when_the_server_stops_fail_at_once(kind):
     assert all(said.startswith(("UNAVAILABLE: ", "CANCELLED")) for said in asyncio.run(run()))
 
 
-def test_requests_that_wait_for_a_connection_all_end_at_their_own_deadline(kind):
+def test_requests_that_wait_for_a_connection_all_end_at_their_own_deadline():
     async def run():
         async def silent(reader, writer):
             begun.append(asyncio.current_task())
@@ -250,7 +228,7 @@ def test_requests_that_wait_for_a_connection_all_end_at_their_own_deadline(kind)
 
         begun: list[asyncio.Task] = []
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
-        async with sender_for(server.sockets[0].getsockname()[1], kind, seconds=0.5) as sender:
+        async with sender_for(server.sockets[0].getsockname()[1], seconds=0.5) as sender:
             # One after the other they would take ten seconds.
             said = await asyncio.wait_for(asyncio.gather(*(sender.send(request()) for _ in range(20))), 5)
         server.close()
@@ -261,9 +239,9 @@ def test_requests_that_wait_for_a_connection_all_end_at_their_own_deadline(kind)
     assert said.startswith("DEADLINE_EXCEEDED")
 
 
-def test_nobody_at_the_address_is_an_error(kind):
+def test_nobody_at_the_address_is_an_error():
     async def run():
-        async with sender_for(1, kind) as sender:
+        async with sender_for(1) as sender:
             return (await sender.send(request()))[1]
 
     said = asyncio.run(run())
@@ -271,7 +249,7 @@ def test_nobody_at_the_address_is_an_error(kind):
     assert "refused" in said.lower() or "Connect call failed" in said
 
 
-def test_over_tls_the_certificate_must_be_trusted(kind, tmp_path, monkeypatch):
+def test_over_tls_the_certificate_must_be_trusted(tmp_path, monkeypatch):
     make_certificates(tmp_path)
     pair = (tmp_path / "server.key").read_bytes(), (tmp_path / "server.pem").read_bytes()
 
@@ -279,10 +257,10 @@ def test_over_tls_the_certificate_must_be_trusted(kind, tmp_path, monkeypatch):
         served = Answering(right)
         server, port = served.server(credentials=grpc.ssl_server_credentials([pair]))
         await server.start()
-        async with sender_for(port, kind, scheme="grpcs") as sender:
+        async with sender_for(port, scheme="grpcs") as sender:
             _, untrusted = await sender.send(request())
         monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(tmp_path / "ca.pem"))
-        async with sender_for(port, kind, scheme="grpcs") as sender:
+        async with sender_for(port, scheme="grpcs") as sender:
             trusted = [(await sender.send(request()))[1] for _ in range(3)]
         await server.stop(None)
         return untrusted, trusted
@@ -317,7 +295,7 @@ def replying(reply, *, seconds=2.0, settings=({},)):
 
         received: list[Frame] = []
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        async with sender_for(server.sockets[0].getsockname()[1], GrpcSender, seconds=seconds) as sender:
+        async with sender_for(server.sockets[0].getsockname()[1], seconds=seconds) as sender:
             _, said = await sender.send(request())
             await asyncio.sleep(0.05)
         server.close()
@@ -375,7 +353,7 @@ def test_a_server_that_goes_away_is_let_go_once_it_has_answered():
 
         let_go = []
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        async with sender_for(server.sockets[0].getsockname()[1], GrpcSender) as sender:
+        async with sender_for(server.sockets[0].getsockname()[1]) as sender:
             said = [(await sender.send(request()))[1] for _ in range(3)]
             await asyncio.sleep(0.1)
         server.close()
@@ -440,7 +418,7 @@ def bare(kind, flags, stream, payload=b""):
         (lambda stream: [bare(HeadersFrame.type, 0, stream), bare(0xBE, 0, stream)], "the server sent headers without"),
         (
             lambda stream: only_headers(stream, Encoder().encode([(":status", "502")])),
-            "the answer is none of gRPC, HTTP status 502",
+            "the answer is not gRPC, HTTP status 502",
         ),
     ],
 )

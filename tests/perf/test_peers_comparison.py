@@ -246,7 +246,7 @@ def test_pytriton_runs_in_an_environment_of_its_own_with_a_triton_of_its_own():
     assert not any(Path(path).is_relative_to(sys.prefix) for path in loaded)
 
 
-@pytest.mark.parametrize(("output", "sentence"), [("nowhere/peers.json", "no folder"), (".", "that is a folder")])
+@pytest.mark.parametrize(("output", "sentence"), [("nowhere/peers.json", "does not exist"), (".", "this is a folder")])
 def test_a_result_that_cannot_be_written_is_said_before_anything_is_measured(plansmith, tmp_path, output, sentence):
     done = plansmith(
         *("bench", "compare", "no-such-model", "--peers", "plansmith", "--output", output), expect=2, cwd=tmp_path

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path("perf/benchmarks/published_tables.py")
-PAGES = ("README.md", "docs/comparison.md", "docs/tuning.md", "docs/reading-a-load-test.md")
+PAGES = ("README.md", "docs/comparison.md", "docs/tuning.md", "docs/reading-a-load-test.md", "docs/tensorrt.md")
 
 
 def check(root: Path) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,7 @@ from plansmith_perf.report import name_documents, summarize, write_report
 from plansmith_perf.report.blocks import Figure
 from plansmith_perf.report.csv_rows import COLUMNS
 from plansmith_perf.report.sections import sections_of
-from plansmith_perf.results.documents import ClosedLoop, Measurement, OpenLoop, SloOutcome
+from plansmith_perf.results.documents import ClosedLoop, Measurement, OpenLoop, SloOutcome, Stability
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +179,19 @@ def test_markdown_keeps_hostile_names_as_text(closed, tmp_path):
     assert not [line for line in text.splitlines() if line.startswith("|") and line.replace("\\|", "").count("|") < 3]
 
 
+def test_the_first_sentence_says_not_stable_and_calls_no_open_loop_a_maximum(closed, opened):
+    shaken = Stability(stable=False, throughput=[1.0, 9.0], spread=0.8)
+    unstable = [one.model_copy(update={"stability": shaken}) for one in closed.measurements]
+    first = summarize({"closed": closed.model_copy(update={"measurements": unstable})}).answers[0]
+    assert first.startswith("digits answered at most ")
+    assert "requests/s (not stable), with" in first
+    steady = [one.model_copy(update={"stability": None}) for one in opened.measurements]
+    said = summarize({"open": opened.model_copy(update={"measurements": steady})}).answers[0]
+    assert said.startswith("digits answered ")
+    assert "at most" not in said
+    assert "not stable" not in said
+
+
 def test_an_address_in_markdown_cannot_end_its_link(closed, tmp_path):
     comparison = compare(closed)
     address = "https://example.org/a>)\n\n# Owned\r\n| x | `y` <b> \u2028 [z](w)"
@@ -302,7 +315,7 @@ def test_a_damaged_histogram_is_refused(closed, tmp_path):
     [
         ("report.pdf", "must end with"),
         ("report", "must end with"),
-        ("nowhere/report.md", "no folder"),
+        ("nowhere/report.md", "does not exist"),
         ("a.md", "folder"),
     ],
 )

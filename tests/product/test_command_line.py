@@ -9,6 +9,8 @@ from pathlib import Path
 
 from plansmith_client.cli import KNOWN_COMMANDS
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_help_lists_every_command_with_a_line(plansmith):
     listing = plansmith("--help").stdout
@@ -25,6 +27,38 @@ def test_every_command_of_an_installed_distribution_is_listed_and_explains_its_o
     for name in ("run", "compare", "diff", "report"):
         assert name in plansmith("bench", "--help").stdout
         assert "--json" in plansmith("bench", name, "--help").stdout
+
+
+def test_help_is_in_plain_words_and_names_every_default(plansmith):
+    shown = {
+        words: plansmith(*words, "-h").stdout
+        for words in [*((name,) for name in KNOWN_COMMANDS), *(("bench", name) for name in ("run", "compare", "diff"))]
+    }
+    for words, text in shown.items():
+        assert "<bool>" not in text, words
+        assert "-h" in text, words
+    defaults = {
+        ("build",): ["the file's", "0.5%", "5% of a relative error, 0.5% of a cosine", "all", "labels", "auto"],
+        ("export",): ["the model's name.onnx", "the exporter's choice"],
+        ("inspect",): ["all models", "the newest"],
+        ("prune",): ["the repository's parent"],
+        ("rollback",): ["the repository's parent"],
+        ("tune",): ["24, or all with --exhaustive", "in the user's cache folder"],
+        ("bench", "run"): ["1,2,4,8,16,32"],
+    }
+    for words, texts in defaults.items():
+        for text in texts:
+            assert f"[default: ({text})]" in shown[words], words
+
+
+def test_no_default_is_written_as_markup_that_help_swallows():
+    sources = [
+        path
+        for folder in ("client", "server", "build_engines", "perf")
+        for path in (ROOT / folder / "src").rglob("*.py")
+    ]
+    assert len(sources) > 100
+    assert not [path for path in sources if "[default:" in path.read_text()]
 
 
 def test_help_imports_no_distribution():

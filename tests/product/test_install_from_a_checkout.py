@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -61,10 +64,6 @@ for name in ("telemetry", "metrics"):
         __import__(f"plansmith_client.{name}")
     except ImportError as error:
         print(error)
-try:
-    plansmith_client.AsyncClient(sys.argv[2])
-except plansmith_client.InvalidInput as error:
-    print(error)
 """
     asked = subprocess.run(
         [environment / "python", "-W", "error", "-c", program, committed_server.grpc_url, committed_server.http_url],
@@ -72,11 +71,11 @@ except plansmith_client.InvalidInput as error:
         capture_output=True,
         text=True,
     )
-    where, *shapes, tracing, metrics, aio = asked.stdout.splitlines()
+    where, *shapes, tracing, metrics = asked.stdout.splitlines()
     assert "site-packages" in where
     assert shapes == ["(2, 10)", "(2, 10)"]
     # What is missing is named with the extra that brings it.
-    for sentence, extra in ((tracing, "opentelemetry"), (metrics, "prometheus"), (aio, "aio")):
+    for sentence, extra in ((tracing, "opentelemetry"), (metrics, "prometheus")):
         assert f"pip install 'plansmith-client[{extra}]'" in sentence
     command = subprocess.run([environment / "plansmith", "models"], check=False, capture_output=True, text=True)
     assert command.returncode == 2
@@ -112,3 +111,23 @@ print((answer.argmax(axis=1) == held_out["labels"][:32]).mean())
         [environment / "python", "-c", program], check=True, capture_output=True, text=True, cwd=tmp_path
     )
     assert float(answered.stdout.splitlines()[-1]) > 0.9
+
+
+def test_released_wheels_name_their_siblings_by_the_version_that_all_share(tmp_path):
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"),
+            *("--wheel-dir", tmp_path, ROOT / "build_engines", ROOT / "perf"),
+        ],
+        check=True,
+        env={**os.environ, "PLANSMITH_RELEASE": "1"},
+    )
+    wheels = sorted(tmp_path.glob("*.whl"))
+    assert len(wheels) == 2
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+            metadata = message_from_bytes(archive.read(name))
+        siblings = [line for line in metadata.get_all("Requires-Dist") if line.startswith("plansmith-")]
+        assert siblings
+        assert all(line.endswith(f"=={metadata['Version']}") for line in siblings), siblings

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 import onnx
 import onnx.parser
+import openvino
 import pytest
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
@@ -20,7 +25,6 @@ from plansmith_server import ServerOptions, TritonServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 BACKENDS = ("onnxruntime", "openvino")
 # Values that a wrong width, sign or rounding would change. OpenVINO's CPU computes INT64 as INT32: small ones there.
@@ -123,6 +127,23 @@ two_for_one (float[batch, 2] x) => (float[M0, 1] y)
   y = Reshape (x, column)
 }
 """
+IS_KNOWN = """
+<ir_version: 10, opset_import: ["" : 21]>
+is_known (string[batch, 1] x) => (bool[batch, 1] y)
+<string[1] known = {"known"}>
+{
+  y = Equal (x, known)
+}
+"""
+# As tf2onnx and torch.onnx with lists of dynamic axes write them.
+OTHER_NAME = """
+<ir_version: 10, opset_import: ["" : 21]>
+other_name (float[unk__6, 16] var_0) => (float[unk__7, 16] var_1, float[unk__8, 16] var_2)
+{
+  var_1 = Abs (var_0)
+  var_2 = Neg (var_0)
+}
+"""
 SQUARE = """
 <ir_version: 10, opset_import: ["" : 21]>
 square (float[n, n] x) => (float[n, n] y)
@@ -219,6 +240,7 @@ PAIR_INPUTS = (
     ' output { name: "total" data_type: TYPE_FP32 dims: 3 }'
 )
 
+TEXT_SEQUENCE_ID = 'name: "a" control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_STRING }'
 # What must not load: the configuration, the model, and what the reason says.
 REFUSED = {
     "no_such_backend": ('backend: "tensorrt"', PAIR, "backend 'tensorrt' is not part of this server"),
@@ -226,12 +248,17 @@ REFUSED = {
     "no_such_accelerator": (
         'backend: "onnxruntime" optimization { execution_accelerators { cpu_execution_accelerator { name: "warp" } } }',
         PAIR,
-        "unknown execution accelerator 'warp'",
+        "unknown CPU accelerator 'warp'",
     ),
     "execution_mode_7": (
         'backend: "onnxruntime" parameters { key: "execution_mode" value: { string_value: "7" } }',
         PAIR,
-        "'execution_mode' has to be 0 (sequential) or 1 (parallel), and is 7",
+        "'execution_mode' must be 0 (sequential) or 1 (parallel), got 7",
+    ),
+    "text_sequence_id": (
+        f'backend: "onnxruntime" max_batch_size: 2 sequence_batching {{ control_input {{ {TEXT_SEQUENCE_ID} }} }}',
+        PAIR,
+        "a sequence id as TYPE_STRING (CONTROL_SEQUENCE_CORRID) is not supported by this server's backends",
     ),
     "wrong_type": (
         f'backend: "onnxruntime" max_batch_size: 2 {PAIR_INPUTS}'.replace("TYPE_FP32", "TYPE_INT32", 1),
@@ -251,23 +278,23 @@ REFUSED = {
     "forgotten_input": (
         'backend: "onnxruntime" max_batch_size: 2 input { name: "a" data_type: TYPE_FP32 dims: 3 }',
         PAIR,
-        "the model has an input 'b', which the configuration leaves out",
+        "the model has an input 'b', which the configuration omits",
     ),
     "batch_not_free": (
         'backend: "onnxruntime" max_batch_size: 8',
         FIXED_BATCH,
-        "max_batch_size is 8, and the first dimension of the model's inputs and outputs is fixed",
+        "max_batch_size is 8, but the first dimension of the model's inputs and outputs is fixed",
     ),
     "gone": ('backend: "onnxruntime" default_model_filename: "net.onnx"', "", "there is no net.onnx in version 1"),
     "openvino_threads": (
         'backend: "openvino" parameters { key: "INFERENCE_NUM_THREADS" value: { string_value: "many" } }',
         PAIR,
-        "'INFERENCE_NUM_THREADS' has to be a whole number from 0 on, and is 'many'",
+        "'INFERENCE_NUM_THREADS' must be a whole number of at least 0, got 'many'",
     ),
     "openvino_hint": (
         'backend: "openvino" parameters { key: "PERFORMANCE_HINT" value: { string_value: "FASTER" } }',
         PAIR,
-        "'PERFORMANCE_HINT' has to be LATENCY or THROUGHPUT or CUMULATIVE_THROUGHPUT, and is 'FASTER'",
+        "'PERFORMANCE_HINT' must be LATENCY or THROUGHPUT or CUMULATIVE_THROUGHPUT, got 'FASTER'",
     ),
 }
 
@@ -332,6 +359,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
             add_model(folder, f"{backend}_{name}", model, f"{alone} {TOGETHER} {tensors}")
     add_model(folder, "bare", PAIR)
     add_model(folder, "square", SQUARE)
+    add_model(folder, "bare_other_name", OTHER_NAME)
+    add_model(folder, "onnxruntime_is_known", IS_KNOWN, f'backend: "onnxruntime" {ONE_INSTANCE} {TOGETHER}')
     add_model(
         folder, "partial", PAIR, f'backend: "onnxruntime" {ONE_INSTANCE} max_batch_size: 2 output {{ name: "total" }}'
     )
@@ -339,12 +368,14 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_model(folder, "optional", OPTIONAL, f'backend: "onnxruntime" {ONE_INSTANCE} {inputs}')
     for name, config in STOCK.items():
         add_model(folder, name, PAIR, config)
-    openvino = f'backend: "openvino" {ONE_INSTANCE} max_batch_size: 4'
-    add_model(folder, "openvino_freed_batch", FIXED_BATCH, openvino)
+    freed = f'backend: "openvino" {ONE_INSTANCE} max_batch_size: 4'
+    add_model(folder, "openvino_freed_batch", FIXED_BATCH, freed)
     full = 'parameters { key: "INFERENCE_PRECISION_HINT" value: { string_value: "f32" } }'
-    add_model(folder, "openvino_full_precision", product_model(), f"{openvino} {full}")
+    add_model(folder, "openvino_full_precision", product_model(), f"{freed} {full}")
     whole = 'parameters { key: "SKIP_OV_DYNAMIC_BATCHSIZE" value: { string_value: "YES" } }'
-    add_model(folder, "openvino_whole_batches", FIXED_BATCH, f"{openvino} {whole}")
+    add_model(folder, "openvino_whole_batches", FIXED_BATCH, f"{freed} {whole}")
+    layout = add_model(folder, "openvino_layout", "", 'backend: "openvino"')
+    openvino_ir_with_layout(layout / "model.xml")
     add_model(folder, "openvino_text", identity(["BYTES"]), 'backend: "openvino"')
     add_model(folder, "text_and_bfloat16", identity(["BYTES", "BF16"]), f'backend: "onnxruntime" {ONE_INSTANCE}')
     for name, (config, model, _) in REFUSED.items():
@@ -364,6 +395,15 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (inside / "weights.bin").write_bytes(np.array([5, 7], np.float32).tobytes())
     return folder
+
+
+def openvino_ir_with_layout(path: Path) -> None:
+    x = openvino.opset13.parameter([1, 4], np.float32, name="x")
+    x.set_layout(openvino.Layout("[N,C]"))
+    y = openvino.opset13.abs(x)
+    x.output(0).set_names({"x"})
+    y.output(0).set_names({"y"})
+    openvino.save_model(openvino.Model([y], [x], "layout"), path, compress_to_fp16=False)
 
 
 def model_with_weights_at(location: str) -> onnx.ModelProto:
@@ -554,7 +594,7 @@ def test_requests_never_get_what_was_found_in_another(backend, model, grpc, serv
     rows = [np.array([row], np.float32) for row in ([7, 8, 0], [0, 0, 0], [9, 0, 0], [0, 0, 0])] * 4
     for row, answer in zip(rows, ask_together(grpc, f"{backend}_{model}", [({"x": r}, ()) for r in rows]), strict=True):
         np.testing.assert_array_equal(answer.as_numpy("y").ravel(), row[row > 0.5])
-    assert f"model '{backend}_{model}': requests are computed one by one, because " in server.log_path.read_text()
+    assert f"model '{backend}_{model}': requests are computed one at a time, because " in server.log_path.read_text()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -564,13 +604,21 @@ def test_an_answer_without_the_rows_of_its_requests_is_not_cut_up(backend, grpc,
     for row, answer in zip(rows, answers, strict=True):
         np.testing.assert_array_equal(answer.as_numpy("y"), row.T)
     log = server.log_path.read_text()
-    assert f"model '{backend}_two_for_one': requests are computed one by one, because output 'y' had " in log
+    assert f"model '{backend}_two_for_one': requests are computed one at a time, because output 'y' had " in log
 
 
-def test_text_that_is_not_utf8_is_refused_for_that_request(grpc):
+def test_text_that_is_not_utf8_cannot_be_an_answer(grpc):
     arrays = {**rows_of("onnxruntime_text", slice(1)), "in_BYTES": np.array([[b"\xff\xfe", b"a"]], np.object_)}
-    with pytest.raises(InferenceServerException, match="'in_BYTES' holds text that is not UTF-8"):
+    with pytest.raises(InferenceServerException, match="an output is text that is not UTF-8"):
         ask(grpc, "onnxruntime_text", arrays)
+
+
+def test_text_that_is_not_utf8_reaches_the_model_as_it_is(grpc):
+    """Also among requests of one batch with other text."""
+    texts = [b"\xff\xfe", b"known", b"\xff\xfe", "gr\u00fcn".encode(), b"known"] * 3
+    requests = [({"x": np.array([[text]], np.object_)}, ()) for text in texts]
+    for text, answer in zip(texts, ask_together(grpc, "onnxruntime_is_known", requests), strict=True):
+        assert answer.as_numpy("y").item() is (text == b"known")
 
 
 def test_an_optional_input_may_be_left_out(grpc):
@@ -587,6 +635,23 @@ def test_a_missing_config_is_completed_from_the_model(grpc):
     assert config.HasField("dynamic_batching")
     tensors = [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in (*config.input, *config.output)]
     assert tensors == [(name, 11, [3]) for name in ("a", "b", "total", "difference")]
+
+
+def test_a_model_whose_outputs_name_the_batch_otherwise_is_batched(grpc, server):
+    config = grpc.get_model_config("bare_other_name").config
+    assert config.max_batch_size == 4
+    assert config.HasField("dynamic_batching")
+    assert [list(tensor.dims) for tensor in (*config.input, *config.output)] == [[16]] * 3
+    assert "model 'bare_other_name': batching is turned on with max_batch_size 4" in server.log_path.read_text()
+    sent = np.arange(48, dtype=np.float32).reshape(3, 16)
+    np.testing.assert_array_equal(ask(grpc, "bare_other_name", {"var_0": sent}).as_numpy("var_2"), -sent)
+
+
+def test_an_openvino_model_whose_layout_has_a_batch_is_batched(grpc):
+    config = grpc.get_model_config("openvino_layout").config
+    assert (config.max_batch_size, list(config.input[0].dims), list(config.output[0].dims)) == (4, [4], [4])
+    sent = np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.testing.assert_array_equal(ask(grpc, "openvino_layout", {"x": sent}).as_numpy("y"), np.abs(sent))
 
 
 def test_a_partial_config_is_completed_and_what_it_says_is_kept(grpc):
@@ -612,8 +677,8 @@ def test_a_stock_config_of_the_container_serves_unchanged(name, grpc, server):
 
 def test_the_log_says_which_accelerator_is_not_used(server):
     log = server.log_path.read_text()
-    assert "model 'stock_tensorrt': the accelerator tensorrt waits for a GPU; the CPU computes" in log
-    assert "model 'stock_cuda': the accelerator openvino is not part of this ONNX Runtime" in log
+    assert "model 'stock_tensorrt': the accelerator tensorrt needs a GPU; the CPU is used" in log
+    assert "model 'stock_cuda': this ONNX Runtime has no OpenVINO provider" in log
 
 
 def test_each_instance_is_a_process_of_its_own(server):
@@ -639,7 +704,7 @@ def test_openvino_computes_in_full_precision_when_told_so(grpc, server):
 def test_openvino_takes_whole_batches_only_when_told_so(grpc):
     whole = np.ones((4, 3), np.float32)
     np.testing.assert_array_equal(ask(grpc, "openvino_whole_batches", {"x": whole}).as_numpy("y"), 2 * whole)
-    with pytest.raises(InferenceServerException, match="expected a batch of exactly 4 rows, and this one has 3"):
+    with pytest.raises(InferenceServerException, match="expected a batch of exactly 4 rows, got 3"):
         ask(grpc, "openvino_whole_batches", {"x": whole[:3]})
 
 
@@ -651,9 +716,24 @@ def test_a_model_that_cannot_be_served_is_refused_with_the_reason(name, server):
     assert "\n" not in models[name].reason
 
 
+@pytest.mark.parametrize("command", ["models", "health"])
+def test_commands_show_the_reason_without_lines_of_source_code(command, server):
+    plansmith = Path(sys.executable).with_name("plansmith")
+    environment = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1"}
+    outcome = subprocess.run(
+        [plansmith, command, "--url", server.grpc_url], capture_output=True, text=True, check=False, env=environment
+    )
+    shown = outcome.stdout + outcome.stderr
+    assert "'execution_mode' must be 0 (sequential) or 1 (parallel), got 7" in shown
+    assert ".py(" not in shown
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
-    {"openvino_text": "is text, which OpenVINO cannot serve", "text_and_bfloat16": "has text and bfloat16"}.items(),
+    {
+        "openvino_text": "is text, which OpenVINO cannot serve",
+        "text_and_bfloat16": "has both text and bfloat16",
+    }.items(),
 )
 def test_types_that_a_runtime_cannot_serve_are_refused(name, reason, server):
     models = {model.name: model for model in server.models()}

@@ -88,6 +88,42 @@ def test_a_model_folder_that_triton_cannot_start(name, plansmith, unloadable):
     assert f"the model folder {name!r} in {unloadable} has a name that Triton cannot serve: rename it" in said
 
 
+@pytest.mark.parametrize(
+    "place", ["config.pbtxt", "configs/cpu.pbtxt", "labels.txt", "1/model.py", "1/model.onnx/data"]
+)
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [(os.mkfifo, "a FIFO"), (lambda path: path.symlink_to("/dev/zero"), "a device")],
+    ids=["FIFO", "device"],
+)
+def test_what_triton_would_wait_for_is_refused(place, make, kind, plansmith, unloadable):
+    path = unloadable / "other" / place
+    path.parent.mkdir(parents=True)
+    make(path)
+    said = sentence(plansmith("serve", "-r", unloadable, *FREE_PORT_WORDS, expect=2))
+    assert f"{path} is {kind}, which Triton would wait for or read without end" in said
+
+
+@pytest.mark.parametrize("target", ["nothing", "other"])
+def test_a_link_to_nothing_or_to_itself_is_refused(target, plansmith, unloadable):
+    (unloadable / "other").symlink_to(target)
+    said = sentence(plansmith("serve", "-r", unloadable, *FREE_PORT_WORDS, expect=2))
+    assert f"{unloadable / 'other'} is a link to nothing, at which Triton gives up" in said
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("config.pbtxt", "is a folder, and Triton reads it as a configuration"),
+        ("9" * 20, "is not a version: use a number up to 9223372036854775807"),
+    ],
+)
+def test_a_folder_that_would_end_triton_is_refused(folder, message, plansmith, unloadable):
+    (unloadable / "other" / folder).mkdir(parents=True)
+    said = sentence(plansmith("serve", "-r", unloadable, *FREE_PORT_WORDS, expect=2))
+    assert f"{unloadable / 'other' / folder} {message}" in said
+
+
 @pytest.mark.parametrize("option", ["--http-port", "--grpc-port", "--metrics-port"])
 def test_a_port_in_use(option, plansmith, unloadable):
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -144,14 +180,14 @@ def test_a_log_file_that_cannot_be_written(plansmith, unloadable, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"http_port": 70000}, "--http-port 70000 is no port"),
+        ({"http_port": 70000}, "--http-port 70000 is not a port"),
         ({"http_port": 8001}, "--http-port and --grpc-port are both 8001"),
-        ({"config_name": "../cpu"}, "--config-name '../cpu' cannot be a file's name"),
-        ({"control": "sometimes"}, "--control 'sometimes' is none of none, explicit, poll"),
-        ({"triton_arguments": ("--allow-http=false",)}, "--allow-http=false cannot be used: whether the models are"),
+        ({"config_name": "../cpu"}, "--config-name '../cpu' is not valid"),
+        ({"control": "sometimes"}, "--control 'sometimes' is not one of none, explicit, poll"),
+        ({"triton_arguments": ("--allow-http=false",)}, "--allow-http=false cannot be used: serve asks over HTTP"),
         ({"triton_arguments": ("--allow-http", "0")}, "--allow-http=false cannot be used"),
-        ({"models": ("a",)}, "--model chooses what is loaded, so it needs --control explicit"),
-        ({"control": "poll", "poll_seconds": 0}, "--poll 0 is too often"),
+        ({"models": ("a",)}, "--model needs --control explicit"),
+        ({"control": "poll", "poll_seconds": 0}, "--poll 0 must be at least 1 second"),
     ],
 )
 def test_options_that_make_no_sense(options, message, repository):
@@ -162,10 +198,10 @@ def test_options_that_make_no_sense(options, message, repository):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--log-level", "loud"), "'loud' is none of debug, info, warning, error"),
-        (("--control", "sometimes"), "'sometimes' is none of none, explicit, poll"),
-        (("--control", "none", "--poll", "2"), "--poll goes with --control poll, not none"),
-        (("--control", "poll", "--model", "a"), "--model goes with --control explicit, not poll"),
+        (("--log-level", "loud"), "'loud' is not a log level: use debug, info, warning, error"),
+        (("--control", "sometimes"), "'sometimes' is not a control mode: none, explicit or poll"),
+        (("--control", "none", "--poll", "2"), "--poll needs --control poll, not none"),
+        (("--control", "poll", "--model", "a"), "--model needs --control explicit, not poll"),
     ],
 )
 def test_words_that_make_no_sense(words, message, plansmith, repository):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnx.parser
@@ -15,11 +15,14 @@ from plansmith_server.backends import threads
 from plansmith_server.backends.autocomplete import complete, is_complete
 from plansmith_server.backends.config import ModelConfig
 from plansmith_server.backends.model_file import find_model_file
+from plansmith_server.backends.onnx_signature import read_onnx_signature
 from plansmith_server.backends.onnxruntime.providers import TENSORRT_KEYS, choose_providers
 from plansmith_server.backends.onnxruntime.settings import SessionSettings
 from plansmith_server.backends.openvino.settings import OpenVinoSettings
-from plansmith_server.backends.signature import Signature, read_onnx_signature
 from plansmith_server.launcher.logs import Level, clean_reason, parse_line
+
+if TYPE_CHECKING:
+    from plansmith_server.backends.signature import Signature
 
 GPU_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
 CPU_ONLY = ("CPUExecutionProvider",)
@@ -64,6 +67,49 @@ def test_a_model_batches_if_everything_has_the_same_free_first_dimension(inputs,
     assert signature_of(inputs, outputs).is_batched is batched
 
 
+@pytest.mark.parametrize(
+    ("graph", "batched"),
+    [
+        ("(float[unk__6, 4] x) => (float[unk__7, 4] y) { y = Relu (x) }", True),
+        ("(float[rows, 4] x) => (float[results, 4] y) { y = Relu (x) }", True),
+        ("(float[?, 2, 2] x) => (float[?, 4] y) <int64[2] s = {-1, 4}> { y = Reshape (x, s) }", True),
+        ("(float[?, 4] x) => (float[?, 2] y) <int64[2] s = {-1, 2}> { y = Reshape (x, s) }", False),
+        ("(float[a0, 4] x, float[b0, 4] z) => (float[c0, 4] y) { y = Add (x, z) }", True),
+        ("(float[?, 4] x, int64[?] z) => (float[?, 4] y) { y = Gather (x, z) }", False),
+        ("(float[a0, 4] x, float[b0, 4] z) => (float[c0, 4] y) { y = Concat <axis = 0> (x, z) }", False),
+        ("(float[n, 4] x) => (float[?, ?] y) { t = Transpose <perm = [1, 0]> (x) y = MatMul (x, t) }", False),
+        ("(float[?] x) => (int64[?, 1] y) { t = NonZero (x) y = Transpose <perm = [1, 0]> (t) }", False),
+        ("(float[n, m] x) => (float[k, m] y) { s = Shape (x) y = Reshape (x, s) }", True),
+    ],
+)
+def test_a_model_batches_where_its_graph_keeps_rows_whatever_the_names(graph, batched, tmp_path):
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> g {graph}')
+    onnx.save(model, tmp_path / "model.onnx")
+    assert read_onnx_signature(tmp_path / "model.onnx").is_batched is batched
+
+
+@pytest.mark.parametrize("key", ["input", "output"])
+@pytest.mark.parametrize(("dims", "max_batch_size"), [([3], 4), ([-1, 3], 0)])
+def test_inputs_complete_outputs_and_outputs_inputs(key, dims, max_batch_size, signature_of):
+    """Whether the batch is counted is told by the dims that are there."""
+    signature = signature_of("float[batch, 3] x", "float[batch, 3] y")
+    name, missing = ("x", "output") if key == "input" else ("y", "input")
+    completed = complete({"name": "m", key: [{"name": name, "data_type": "TYPE_FP32", "dims": dims}]}, signature)
+    assert completed["max_batch_size"] == max_batch_size
+    assert completed[missing][0]["dims"] == dims
+    assert ("dynamic_batching" in completed) is bool(max_batch_size)
+
+
+def test_batching_that_nobody_asked_for_is_said_once(signature_of, caplog):
+    signature = signature_of("float[batch, 3] x", "float[batch, 3] y")
+    with caplog.at_level(logging.INFO, "plansmith_server"):
+        complete({"name": "m"}, signature)
+        complete({"name": "m", "max_batch_size": 8}, signature)
+    assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
+        "model 'm': batching is turned on with max_batch_size 4"
+    ]
+
+
 def test_an_output_without_a_shape_gets_the_inferred_one(tmp_path):
     model = onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["" : 21]> g (float[b, 3] x) => (float[b, 3] y) { y = Abs (x) }'
@@ -73,7 +119,7 @@ def test_an_output_without_a_shape_gets_the_inferred_one(tmp_path):
     assert read_onnx_signature(tmp_path / "model.onnx").outputs[0].shape == ("b", 3)
 
 
-def test_a_shape_that_nobody_knows_has_to_be_written_down(tmp_path):
+def test_a_shape_that_nobody_knows_must_be_configured(tmp_path):
     text = (
         '<ir_version: 10, opset_import: ["" : 21]> g (float[a, b] x, int64[n] s) => (float[a] y) { y = Reshape (x, s) }'
     )
@@ -81,7 +127,7 @@ def test_a_shape_that_nobody_knows_has_to_be_written_down(tmp_path):
     model.graph.output[0].type.tensor_type.ClearField("shape")
     onnx.save(model, tmp_path / "model.onnx")
     signature = read_onnx_signature(tmp_path / "model.onnx")
-    with pytest.raises(ModelError, match="does not tell the number of dimensions of 'y': write its dims"):
+    with pytest.raises(ModelError, match="does not declare the number of dimensions of 'y': write its dims"):
         complete({"name": "m"}, signature)
     given = {"name": "m", "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [-1]}]}
     assert complete(given, signature)["output"] == given["output"]
@@ -131,7 +177,10 @@ def test_control_inputs_of_a_sequence_are_not_inputs_of_a_request(signature_of):
     assert [tensor["name"] for tensor in complete(config, signature)["input"]] == ["x"]
 
 
-@pytest.mark.parametrize(("name", "message"), [("../secret.onnx", "leads out"), ("/etc/passwd", "leads out")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("../secret.onnx", "points outside"), ("/etc/passwd", "points outside"), ("a" * 300, "cannot be used")],
+)
 def test_a_model_file_outside_its_version_is_not_read(name, message, tmp_path):
     with pytest.raises(ModelError, match=message):
         find_model_file(tmp_path, name)
@@ -198,7 +247,7 @@ def test_accelerators_that_are_not_installed_are_left_out_with_a_warning(caplog)
     with caplog.at_level(logging.WARNING, "plansmith_server"):
         assert choose_providers(config, "GPU", 0, CPU_ONLY) == [("CPUExecutionProvider", {})]
     warned = " ".join(record.getMessage() for record in caplog.records)
-    assert all(what in warned for what in ("no TensorRT provider", "no CUDA provider", "the accelerator openvino"))
+    assert all(what in warned for what in ("no TensorRT provider", "no CUDA provider", "no OpenVINO provider"))
 
 
 def test_the_openvino_accelerator_is_used_where_it_is_installed():
@@ -210,14 +259,17 @@ def test_the_openvino_accelerator_is_used_where_it_is_installed():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (accelerated({"name": "warp"}), "unknown execution accelerator 'warp': on a GPU"),
-        (accelerated(cpu=({"name": "warp"},)), "unknown execution accelerator 'warp': on the CPU"),
+        (accelerated({"name": "warp"}), "unknown GPU accelerator 'warp': use tensorrt"),
+        (accelerated(cpu=({"name": "warp"},)), "unknown CPU accelerator 'warp': use openvino"),
         (accelerated({"name": "tensorrt", "parameters": {"trt_fp16": "1"}}), "tensorrt has no parameter 'trt_fp16'"),
-        (accelerated({"name": "tensorrt", "parameters": {"precision_mode": "FP8"}}), "precision_mode 'FP8' is none of"),
-        (accelerated({"name": "tensorrt", "parameters": {"trt_sparsity_enable": "maybe"}}), "has to be 1 or 0"),
-        (accelerated({"name": "tensorrt", "parameters": {"trt_dla_core": "x"}}), "has to be a whole number"),
-        (accelerated({"name": "cuda", "parameters": {"do_copy_in_default_stream": "2"}}), "has to be 1 or 0"),
-        (accelerated(cudnn_conv_algo_search="3"), "'cudnn_conv_algo_search' has to be 0 to 2, and is 3"),
+        (
+            accelerated({"name": "tensorrt", "parameters": {"precision_mode": "FP8"}}),
+            "precision_mode 'FP8' is not valid",
+        ),
+        (accelerated({"name": "tensorrt", "parameters": {"trt_sparsity_enable": "maybe"}}), "must be 1 or 0"),
+        (accelerated({"name": "tensorrt", "parameters": {"trt_dla_core": "x"}}), "must be a whole number"),
+        (accelerated({"name": "cuda", "parameters": {"do_copy_in_default_stream": "2"}}), "must be 1 or 0"),
+        (accelerated(cudnn_conv_algo_search="3"), "'cudnn_conv_algo_search' must be from 0 to 2, got 3"),
     ],
 )
 def test_what_the_native_backend_refuses_on_a_gpu_is_refused(config, message):
@@ -225,11 +277,17 @@ def test_what_the_native_backend_refuses_on_a_gpu_is_refused(config, message):
         choose_providers(config, "GPU", 0, GPU_PROVIDERS)
 
 
-def test_a_key_that_a_gpu_would_refuse_is_warned_about_on_the_cpu(caplog):
-    config = accelerated({"name": "tensorrt", "parameters": {"trt_fp16": "1"}})
+@pytest.mark.parametrize(
+    ("accelerator", "reason"),
+    [
+        ({"name": "tensorrt", "parameters": {"trt_fp16": "1"}}, "the accelerator tensorrt has no parameter 'trt_fp16'"),
+        ({"name": "warp"}, "unknown GPU accelerator 'warp': use tensorrt or cuda"),
+    ],
+)
+def test_what_a_gpu_would_refuse_is_warned_about_on_the_cpu(accelerator, reason, caplog):
     with caplog.at_level(logging.WARNING, "plansmith_server"):
-        choose_providers(config, "CPU", 0, CPU_ONLY)
-    assert "model 'm' will not load on a GPU: the accelerator tensorrt has no parameter 'trt_fp16'" in caplog.text
+        choose_providers(accelerated(accelerator), "CPU", 0, CPU_ONLY)
+    assert f"model 'm' will not load on a GPU: {reason}" in caplog.text
 
 
 @pytest.mark.parametrize("key", TENSORRT_KEYS)
@@ -269,9 +327,9 @@ def test_session_parameters_are_those_of_the_native_backend():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"intra_op_thread_count": "all"}, "'intra_op_thread_count' has to be a whole number"),
-        ({"execution_mode": "2"}, "'execution_mode' has to be 0"),
-        ({"enable_mem_arena": "yes"}, "'enable_mem_arena' has to be 1 or 0"),
+        ({"intra_op_thread_count": "all"}, "'intra_op_thread_count' must be a whole number"),
+        ({"execution_mode": "2"}, "'execution_mode' must be 0"),
+        ({"enable_mem_arena": "yes"}, "'enable_mem_arena' must be 1 or 0"),
     ],
 )
 def test_session_parameters_that_make_no_sense_are_refused(parameters, message):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from serving import FREE_PORTS, SLEEPER_CONFIG, add_python
 
-from plansmith_server import PortInUse, ServerOptions, TritonServer, supervisor
+from plansmith_server import PortInUse, ServerOptions, TritonServer
+from plansmith_server.launcher import supervisor
 from plansmith_server.launcher.ports import find_free
 
 if TYPE_CHECKING:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plansmith_build.errors import InvalidOption
+import numpy as np
+
+from plansmith_build.datasets.random_data import rows_from_text
+from plansmith_build.datasets.samples import read_samples
+from plansmith_build.errors import InputsNeeded, InvalidOption, VerificationFailed
 from plansmith_build.portable.batch_obstacles import BatchAxis
 from plansmith_build.portable.portable_model import Batching, make_portable, node_count, without_batches
 from plansmith_build.portable.reference import run_reference
@@ -16,16 +22,21 @@ from plansmith_build.progress import BuildStep, silent
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.signatures import signature_of
 from plansmith_build.releasing import Built, portable_config, release_of, source_of
+from plansmith_build.repository.compatibility import changes_for_clients
 from plansmith_build.repository.filesystem import explain_os_error
-from plansmith_build.repository.labels import read_labels
-from plansmith_build.repository.model_repository import LABELS, ModelRepository, name_from_file, valid_name
+from plansmith_build.repository.labels import class_outputs, read_labels
+from plansmith_build.repository.model_repository import CONFIG, LABELS, ModelRepository, name_from_file, valid_name
 from plansmith_build.repository.publishing import publish
 from plansmith_build.repository.signing import signer
 from plansmith_build.repository.staging import staging_folder
 
 if TYPE_CHECKING:
+    from plansmith_build.portable.reference import Reference
     from plansmith_build.progress import Progress
+    from plansmith_build.reading.loading import OnnxFile
+    from plansmith_build.reading.signatures import Signature
     from plansmith_build.repository.manifest import Manifest
+    from plansmith_build.repository.model_repository import RepositoryModel
     from plansmith_build.search.search import SearchOptions, SearchResult
 
 __all__ = ["BuildOptions", "BuildResult", "build"]
@@ -38,17 +49,22 @@ class BuildOptions:
     """How to build.
 
     Attributes:
-        repository: the model repository to publish into; made if need be.
+        repository: the model repository to publish into; created if it does not exist.
         name: the model's name; by default made from the file's.
         labels: a text file with one class name a line; by default the model's labels.txt stays as it is.
         max_batch_size: the largest batch that the server may make, where the graph allows batches; 0 for none.
         optimize: whether the graph may be optimised.
-        dynamic_batch: whether a fixed number of rows may be made any number.
-        batch_axis: which dimension of every input and output is that of a batch.
+        dynamic_batch: whether a fixed batch size may be changed into any batch size.
+        batch_axis: which dimension of every input and output is the batch dimension.
+        samples: where inputs for the verification come from, as `datasets.load_dataset` reads them; None for random
+            ones, or for rows of the search's data if the model runs on no random ones.
         seed: makes the random inputs of the verification repeatable.
         staging: the folder to stage in, by default the repository's parent. It must be outside the repository and
             on the same file system.
         search: how to look for a faster version; None to build the portable one alone.
+        replace: whether the version may follow one with other inputs or outputs.
+        serve: whether a Triton of this machine has to serve the version before it is published, and times the fastest
+            candidates. There is none where plansmith-server is not installed or the model is very large.
         sign_key: a private key (PEM) to sign the version with.
     """
 
@@ -59,9 +75,12 @@ class BuildOptions:
     optimize: bool = True
     dynamic_batch: bool = True
     batch_axis: BatchAxis = BatchAxis.AUTO
+    samples: str | None = None
     seed: int = 0
     staging: Path | None = None
     search: SearchOptions | None = None
+    replace: bool = False
+    serve: bool = True
     sign_key: Path | None = None
 
 
@@ -84,6 +103,8 @@ class BuildResult:
     notes: tuple[str, ...] = ()
 
 
+# Overflows and NaN are judged as answers; numpy's warnings of them would only disturb the progress display.
+@np.errstate(all="ignore")
 def build(model: Path | str, options: BuildOptions, progress: Progress = silent) -> BuildResult:
     """Build a verified version from an ONNX file and publish it.
 
@@ -93,17 +114,19 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
         progress: called when a step begins and when it ends.
 
     Raises:
-        InvalidModel: the file is no ONNX model, is damaged, or holds what ONNX Runtime or Triton cannot serve.
-        InvalidOption: an option cannot be used.
-        VerificationFailed: the model cannot be run, the result does not compute what the file computes, or no
-            candidate is inside the accuracy budget.
-        PublishFailed: the disk, its permissions or its file system did not let the version be written.
+        InvalidModel: the file is not an ONNX model, is damaged, or holds what ONNX Runtime or Triton cannot serve.
+        InvalidOption: an option cannot be used, or the version would follow one with other inputs or outputs.
+        VerificationFailed: the model cannot be run, the result does not compute what the file computes, Triton does
+            not serve it, or no candidate is inside the accuracy budget.
+        PublishFailed: the version could not be written: the disk is full, or permissions or the file system forbid it.
     """
     path = Path(model)
     repository = ModelRepository.at(options.repository)
     name = valid_name(options.name) if options.name is not None else name_from_file(path)
     if not 0 <= options.max_batch_size < 2**31:
-        raise InvalidOption(f"a batch of {options.max_batch_size} cannot be: give a number from 0 (no batches) up")
+        raise InvalidOption(
+            f"--max-batch-size must be from 0 (no batches) to {2**31 - 1}, got {options.max_batch_size}"
+        )
     labels = read_labels(options.labels) if options.labels is not None else None
     sign = signer(options.sign_key) if options.sign_key is not None else None
 
@@ -114,10 +137,9 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     signature = signature_of(file.network.model, weights=listed_weights(file.network.model))
     progress(BuildStep(step, f"{nodes} nodes, {file.size / 1e6:,.1f} MB"))
 
-    step = "Running the original on random inputs"
-    progress(BuildStep(step))
-    reference = run_reference(file, signature, seed=options.seed, axis=options.batch_axis)
-    progress(BuildStep(step, f"{len(reference.samples)} samples"))
+    if not options.replace:
+        _require_same_clients(repository.model(name), signature)
+    reference = _run_original(file, signature, options, progress)
 
     with staging_folder(repository.path, options.staging) as staging:
         try:
@@ -144,7 +166,8 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
             labels=labels,
         )
         if options.search is not None:
-            built = _search(built, options.search, repository, staging, optimized=options.optimize, progress=progress)
+            built = _with_names_of_classes(_search(built, options, repository, staging, progress), repository)
+        built = _tried(built, options, repository, staging, progress)
         step = f"Publishing in {options.repository}"
         progress(BuildStep(step))
         release = replace(release_of(built, labels_path=options.labels), sign=sign)
@@ -153,14 +176,40 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     return BuildResult(name, published.version, published.path, published.manifest, published.notes)
 
 
+def _run_original(file: OnnxFile, signature: Signature, options: BuildOptions, progress: Progress) -> Reference:
+    """The original's answers: to the user's samples, to random inputs, or to rows of the user's data, in this order."""
+    step = "Running the original on random inputs"
+    run = partial(run_reference, file, signature, seed=options.seed, axis=options.batch_axis)
+    read = partial(read_samples, signature=signature, axis=options.batch_axis, seed=options.seed)
+    if options.samples is not None:
+        step = f"Running the original on {options.samples}"
+        progress(BuildStep(step))
+        reference = run(given=read(options.samples, preprocessing=None))
+    else:
+        progress(BuildStep(step))
+        try:
+            reference = run()
+        except InputsNeeded:
+            search = options.search
+            if search is None or rows_from_text(search.data) is not None:
+                raise
+            step = f"Running the original on {search.data}"
+            reference = run(given=read(search.data, preprocessing=search.preprocessing))
+    progress(BuildStep(step, f"{len(reference.samples)} samples"))
+    return reference
+
+
+def _require_same_clients(model: RepositoryModel, signature: Signature) -> None:
+    changes = changes_for_clients(model, signature)
+    if changes:
+        raise InvalidOption(
+            f"{model.name!r} version {model.versions[-1]} in {model.path.parent} is another model to its clients: "
+            f"{'; '.join(changes)}; publish under another name with --name, or as the next version with --replace"
+        )
+
+
 def _search(
-    built: Built,
-    options: SearchOptions,
-    repository: ModelRepository,
-    staging: Path,
-    *,
-    optimized: bool,
-    progress: Progress,
+    built: Built, options: BuildOptions, repository: ModelRepository, staging: Path, progress: Progress
 ) -> Built:
     """The same with candidates tried and chosen from; without batches, where the data refutes them."""
     folder = staging / "candidates"
@@ -178,7 +227,7 @@ def _search(
                 replace(built.portable.repaired, batching_reason=str(error)),
                 built.reference,
                 unbatched,
-                optimized=optimized,
+                optimized=options.optimize,
                 progress=progress,
             )
             built = replace(built, portable=portable, verified=verified)
@@ -188,18 +237,80 @@ def _search(
 
 
 def _searched(
-    built: Built, options: SearchOptions, repository: ModelRepository, folder: Path, progress: Progress
+    built: Built, options: BuildOptions, repository: ModelRepository, folder: Path, progress: Progress
 ) -> SearchResult:
     from plansmith_build.search.search import search  # noqa: PLC0415 - quantizers and calibrators, only where they are used
 
-    present = repository.model(built.name).path / LABELS
-    labels = built.labels or (present.read_bytes() if present.is_file() else None)
+    assert options.search is not None  # noqa: S101 - `build` has asked
+    labels = _labels(built, repository)
     return search(
         built.portable,
         portable_config(built, None),
-        options,
+        options.search,
         folder,
         class_names=labels.decode().splitlines() if labels is not None else None,
         seed=built.seed,
+        serve=options.serve,
         progress=progress,
     )
+
+
+def _with_names_of_classes(built: Built, repository: ModelRepository) -> Built:
+    """The same with the names of class folders as its labels, where it has none and an output has as many numbers."""
+    names = built.search.calibration.class_names if built.search is not None else ()
+    if not names or _labels(built, repository) is not None:
+        return built
+    labels = "".join(f"{name}\n" for name in names).encode()
+    if labels.decode().splitlines() != list(names):
+        # A line end in the name of a folder.
+        return built
+    fits = class_outputs(labels, built.reference.answers[0], batched=built.portable.batched)
+    return replace(built, labels=labels) if fits else built
+
+
+def _tried(
+    built: Built, options: BuildOptions, repository: ModelRepository, staging: Path, progress: Progress
+) -> Built:
+    """The same with what a server made of it; without the candidates that it did not serve as they were judged.
+
+    Raises:
+        VerificationFailed: the server does not serve the portable version.
+        BudgetNotMet: no candidate is left.
+    """
+    from plansmith_build.trial import try_on_triton  # noqa: PLC0415 - the client, with all its transports
+
+    labels = _labels(built, repository)
+    step = "Trying the version on a Triton"
+    progress(BuildStep(step))
+    folder = staging / "trial"
+    while True:
+        release = release_of(built, labels_path=options.labels)
+        try:
+            outcome = try_on_triton(built, release, labels, folder, serve=options.serve)
+        except OSError as error:
+            raise explain_os_error(error, f"write a repository to try the version in {folder}") from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        if CONFIG in outcome.refused:
+            raise VerificationFailed(
+                f"Triton does not serve what was built, so nothing was published: {outcome.refused[CONFIG]}; "
+                "--no-serve publishes without trying it"
+            )
+        progress(BuildStep(step, outcome.record.in_words()))
+        if not outcome.refused or built.search is None:
+            return replace(built, trial=outcome.record)
+        from plansmith_build.search.selection import without  # noqa: PLC0415 - as in `_searched`
+
+        for path, reason in outcome.refused.items():
+            progress(BuildStep(f"Trying {path} on a Triton", f"not used: {reason}"))
+        names = {
+            path.removeprefix("configs/").removesuffix(".pbtxt"): reason for path, reason in outcome.refused.items()
+        }
+        search = replace(built.search, selection=without(built.search.selection, names))
+        built = replace(built, search=search)
+
+
+def _labels(built: Built, repository: ModelRepository) -> bytes | None:
+    """The content of labels.txt as it will be."""
+    present = repository.model(built.name).path / LABELS
+    return built.labels or (present.read_bytes() if present.is_file() else None)

@@ -11,6 +11,7 @@ import onnx
 from plansmith_build.errors import InvalidOption
 from plansmith_build.portable.portable_model import node_count
 from plansmith_build.reading.graphs import tensors_of
+from plansmith_build.reading.number_formats import stored_format
 from plansmith_build.reading.signatures import signature_of
 from plansmith_build.repository.config import model_config, text_from_config
 from plansmith_build.repository.labels import class_outputs
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from plansmith_build.portable.reference import Reference
     from plansmith_build.portable.verification import Verified
     from plansmith_build.reading.loading import OnnxFile
+    from plansmith_build.repository.manifest import ServerTrial
     from plansmith_build.search.search import SearchResult
 
 __all__ = ["Built", "portable_config", "release_of", "source_of"]
@@ -56,8 +58,9 @@ class Built:
         reference: the file's answers.
         max_batch_size: the largest batch that was asked for.
         seed: of the random inputs.
-        labels: the new content of labels.txt, None to keep what is there.
+        labels: the new content of labels.txt, None to keep the present one.
         search: the candidates and the chosen ones, where there was a search.
+        trial: what a server made of it, where it was tried.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Built:
     seed: int
     labels: bytes | None
     search: SearchResult | None = None
+    trial: ServerTrial | None = None
 
 
 def source_of(file: OnnxFile) -> Source:
@@ -111,7 +115,7 @@ def release_of(built: Built, *, labels_path: Path | None) -> Release:
         labels_path: where the labels came from, for the error's text.
 
     Raises:
-        InvalidOption: there are labels, and no output has as many numbers a row.
+        InvalidOption: there are labels, and no output has that many numbers per row.
     """
     portable = built.portable
     if built.labels is not None and not class_outputs(
@@ -119,8 +123,8 @@ def release_of(built: Built, *, labels_path: Path | None) -> Release:
     ):
         counts = ", ".join(f"{key} {list(array.shape)}" for key, array in built.reference.answers[0].items())
         raise InvalidOption(
-            f"the labels {labels_path} are {len(built.labels.decode().splitlines())}, and no output has as many "
-            f"numbers a row: {counts}"
+            f"{labels_path} has {len(built.labels.decode().splitlines())} labels, and no output has that many "
+            f"numbers per row: {counts}. Give one label per class, one a line"
         )
     named = built.search.selection.named if built.search is not None else {}
     files = {file.name: file for file in portable.files}
@@ -154,6 +158,7 @@ def _manifest(built: Built, version: int, files: tuple[PublishedFile, ...]) -> M
             repairs=portable.repairs,
             optimized=portable.optimized,
             optimization=portable.optimization,
+            format=stored_format(portable.network.model),
             ir_version=portable.network.model.ir_version,
             opsets=_opsets(portable.network.model),
         ),
@@ -166,6 +171,7 @@ def _manifest(built: Built, version: int, files: tuple[PublishedFile, ...]) -> M
         inputs=tuple(map(Tensor.from_spec, signature.inputs)),
         outputs=tuple(map(Tensor.from_spec, signature.outputs)),
         verification=_verification(built),
+        server_trial=built.trial,
         environment=this_environment(),
         search=search_record(built.search) if built.search is not None else None,
         files=files,
@@ -180,6 +186,7 @@ def _verification(built: Built) -> Verification:
     return Verification(
         reference=built.reference.engine,
         candidate=built.verified.engine,
+        inputs=built.reference.inputs,
         seed=built.seed,
         samples=built.verified.samples,
         rows_together=built.verified.rows_together,
@@ -191,6 +198,7 @@ def _verification(built: Built) -> Verification:
                 max_relative_error=output.max_relative_error,
                 tolerance=output.tolerance,
                 values_compared=output.values_compared,
+                finite=output.name not in built.reference.without_numbers,
             )
             for output in built.verified.outputs
         ),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import typer
 
-__all__ = ["main"]
+__all__ = ["hide_types_of_flags", "main"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -36,6 +36,7 @@ class KnownCommand(NamedTuple):
 # Kept here so that `plansmith --help` neither imports a distribution nor hides the ones that are not installed.
 KNOWN_COMMANDS = {
     "build": KnownCommand("plansmith-build", "Build a verified version from an ONNX file and publish it."),
+    "check": KnownCommand("plansmith-build", "Find out what each engine says to an ONNX file."),
     "inspect": KnownCommand("plansmith-build", "Show what a model repository holds."),
     "verify": KnownCommand("plansmith-build", "Check the files and configurations of a model repository."),
     "rollback": KnownCommand("plansmith-build", "Publish an old version of a model again."),
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ImportError:
         _fail("the plansmith command needs typer and rich: pip install 'plansmith-client[cli]'", EXIT_USAGE)
     try:
-        _application(called=words[0] if words else "")(args=words, prog_name="plansmith")
+        _command(called=words[0] if words else "")(args=words, prog_name="plansmith")
     except BrokenPipeError:
         # The reader of the pipe has gone (`plansmith models | head`): keep Python from reporting that again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,6 +82,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error), code)
 
 
+def _command(called: str) -> Any:
+    """The application, without the type `<bool>` that typer shows after a flag."""
+    import typer  # noqa: PLC0415
+
+    command = typer.main.get_command(_application(called))
+    hide_types_of_flags(command, typer.Context(command, **command.context_settings))
+    return command
+
+
+def hide_types_of_flags(command: Any, context: typer.Context) -> None:
+    """Show a flag without the type `<bool>` in the help of a command and of its sub-commands.
+
+    Args:
+        command: typer's.
+        context: of the command itself, or of what it belongs to.
+    """
+    for parameter in (*command.params, command.get_help_option(context)):
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    for name, inner in getattr(command, "commands", {}).items():
+        hide_types_of_flags(inner, type(context)(inner, parent=context, info_name=name, **inner.context_settings))
+
+
 def _application(called: str) -> typer.Typer:
     """All sub-commands by name and summary, `called` with its real options."""
     import typer  # noqa: PLC0415
@@ -90,6 +114,8 @@ def _application(called: str) -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
         no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode="markdown",
         help="From an ONNX file to a served, verified, load-tested Triton model.",
     )
 

@@ -13,7 +13,7 @@
     ├── InferenceFailed      the model itself failed on this request
     └── ProtocolError        the answer does not follow the Open Inference Protocol
 
-No exception of grpc, aiohttp, the socket module or json escapes: it becomes the `__cause__` of one of these. All of
+No exception of grpc, httptools, the socket module or json escapes: it becomes the `__cause__` of one of these. All of
 them can be pickled, to cross process boundaries. `exit_code` is the exit status of the `plansmith` command.
 """
 

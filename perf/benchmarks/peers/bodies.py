@@ -91,7 +91,7 @@ def decode_body(
         body: as it came.
 
     Raises:
-        WrongAnswer: it is no such body.
+        WrongAnswer: the body cannot be read.
     """
     try:
         if body_format == "raw":

@@ -41,7 +41,7 @@ class PeerProcess:
     Args:
         command: program and arguments.
         folder: its working directory, and where its log goes.
-        variables: for its environment, besides the present ones.
+        variables: added to the present environment.
 
     Raises:
         PeerFailed: it cannot be started.

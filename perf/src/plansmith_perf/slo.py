@@ -55,7 +55,7 @@ class Slo:
         """
         found = _FORM.fullmatch(text)
         if found is None or not 0 < float(found["percentile"]) < 100 or not float(found["limit"]):  # noqa: PLR2004
-            raise LoadTestMisconfigured(f"the SLO {text!r} must be of the form p99=50ms; the units are us, ms and s")
+            raise LoadTestMisconfigured(f"the SLO must look like p99=50ms, with the unit us, ms or s, got {text!r}")
         return cls(text, float(found["percentile"]), float(found["limit"]) * _MICROSECONDS[found["unit"]])
 
     def has_enough(self, measured: Measurement) -> bool:
@@ -69,16 +69,16 @@ class Slo:
     def why_missed(self, measured: Measurement) -> str:
         """What a measurement lacks to keep the limit; "" where it is kept."""
         if measured.latency is None:
-            return "no request was answered as it should"
+            return "no request was answered correctly"
         if not measured.complete:
-            return "the measurement was broken off"
+            return "the measurement was interrupted"
         if measured.error_rate > _ERRORS_ALLOWED:
             return f"{measured.error_rate:.2%} of the requests failed"
         if overload := _overload(measured):
             return overload
         found = measured.latency.percentiles.get(f"{self.percentile:g}")
         if found is None:
-            return f"the load generator could not tell p{self.percentile:g}"
+            return f"the load generator did not report p{self.percentile:g}"
         return f"p{self.percentile:g} is {found / 1000:,.3f} ms" if found > self.limit else ""
 
 

@@ -3,11 +3,11 @@
 ```
 ServerError               exit code 1
 ├── InvalidOptions        2  a port, a host, a name or a combination of options that cannot be used
-│   ├── InvalidRepository 2  the model repository is missing, no folder, unreadable, empty, or holds an unusable name
+│   ├── InvalidRepository 2  the model repository is missing, not a folder, unreadable, empty, or has an unusable name
 │   └── PortInUse         2  another process listens on a port that was asked for
-├── TritonUnavailable     1  the wheel, libpython, glibc or bash that Triton needs is missing or does not fit
-├── StartFailed           1  Triton ended, hung or answered nothing while it started
-├── NoModelLoaded         1  Triton runs, and not one model (or, with `strict`, not every model) could be loaded
+├── TritonUnavailable     1  the wheel, libpython, glibc or bash that Triton needs is missing or too old
+├── StartFailed           1  Triton ended, hung or did not answer while it started
+├── NoModelLoaded         1  Triton runs, but no model (or, with `strict`, not every model) could be loaded
 └── ModelError            1  a model's configuration or file cannot be served; raised inside Triton by the backends
     └── RequestError      1  one request cannot be answered; the others of its batch can
 ```

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from plansmith_build.commands.build_display import current_step, result_as_json, show_result
 from plansmith_build.engines.tensorrt.options import HardwareCompatibility, PlanOptions, default_timing_cache
+from plansmith_build.engines.tensorrt_rtx.capabilities import parse_capabilities
 from plansmith_build.errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["build"]
 
 _PLANS = "TensorRT plans (need a GPU and TensorRT)"
+_RTX = "Compiled without a GPU, by TensorRT for RTX (needs the extra rtx)"
 _SEARCH = "The fastest version that is accurate enough (needs --data)"
 
 
@@ -29,6 +31,7 @@ class _Target(StrEnum):
     ONNXRUNTIME = "onnxruntime"
     OPENVINO = "openvino"
     TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
 
 
 class _Precision(StrEnum):
@@ -37,6 +40,7 @@ class _Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+    INT8_FP16 = "int8-fp16"
 
 
 class _BatchAxis(StrEnum):
@@ -56,14 +60,20 @@ def build(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.")],
     *,
     repository: Annotated[
-        Path, typer.Option(help="Model repository to publish into; made if need be.", show_default=True)
+        Path, typer.Option(help="Model repository to publish into; made if it does not exist.", show_default=True)
     ] = Path("model_repository"),
-    name: Annotated[str | None, typer.Option(help="Name of the model. [default: the file's]")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model.", show_default="the file's")] = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Publish the next version even if its inputs or outputs are not those of the last."
+        ),
+    ] = False,
     labels: Annotated[
         Path | None, typer.Option(help="Text file with one class name a line, in the order of the outputs.")
     ] = None,
     max_batch_size: Annotated[
-        int, typer.Option(min=0, max=2**31 - 1, help="Largest batch the server may make; 0 for no batches.")
+        int, typer.Option(min=0, max=2**31 - 1, help="Largest batch that the server may make; 0 for no batches.")
     ] = 32,
     no_optimize: Annotated[bool, typer.Option("--no-optimize", help="Leave the graph's nodes as they are.")] = False,
     no_dynamic_batch: Annotated[
@@ -71,16 +81,32 @@ def build(
     ] = False,
     batch_axis: Annotated[
         _BatchAxis,
-        typer.Option(help="Whether the first dimension of everything is a batch's: `none` or `0` says so by hand."),
+        typer.Option(
+            help="Dimension that is the batch in every input and output: found by itself, `none`, or `0` for the first."
+        ),
     ] = _BatchAxis.AUTO,
-    seed: Annotated[int, typer.Option(min=0, help="Makes random inputs and the parting of data repeatable.")] = 0,
+    samples: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Verify on inputs of your own instead of random ones: what --data takes, such as a .npz file with an "
+            "array per input.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Makes the random inputs and the split of the data repeatable.")] = 0,
     staging: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to make the version in, outside the repository and on the same file system. "
-            "[default: the repository's parent]"
+            help="Folder to make the version in, outside the repository and on the same file system.",
+            show_default="the repository's parent",
         ),
     ] = None,
+    no_serve: Annotated[
+        bool,
+        typer.Option(
+            "--no-serve", help="Start no Triton: publish without trying the version on one, time in process only."
+        ),
+    ] = False,
     sign_key: Annotated[Path | None, typer.Option(help="Sign the version with this private key (PEM).")] = None,
     data: Annotated[
         str | None,
@@ -100,28 +126,30 @@ def build(
         ),
     ] = None,
     labels_key: Annotated[
-        str | None, typer.Option(rich_help_panel=_SEARCH, help="Name of the labels in the data. [default: labels]")
+        str | None, typer.Option(rich_help_panel=_SEARCH, help="Name of the labels in the data.", show_default="labels")
     ] = None,
     target: Annotated[
         list[_Target] | None,
-        typer.Option(rich_help_panel=_SEARCH, help="What to build for; may be repeated. [default: auto]"),
+        typer.Option(rich_help_panel=_SEARCH, help="Engine to build for; may be repeated.", show_default="auto"),
     ] = None,
     precision: Annotated[
         list[_Precision] | None,
-        typer.Option(rich_help_panel=_SEARCH, help="What to compute in; may be repeated. [default: auto]"),
+        typer.Option(rich_help_panel=_SEARCH, help="What to compute in; may be repeated.", show_default="auto"),
     ] = None,
     max_drop: Annotated[
         str | None,
         typer.Option(
             rich_help_panel=_SEARCH,
-            help="The share of right answers (classes, decisions, whole numbers) that may be lost. [default: 0.5%]",
+            help="The share of right answers (classes, decisions, whole numbers) that may be lost.",
+            show_default="0.5%",
         ),
     ] = None,
     max_error: Annotated[
         str | None,
         typer.Option(
             rich_help_panel=_SEARCH,
-            help="The largest error of all other answers. [default: 5% of a relative error, 0.5% of a cosine]",
+            help="The largest error of all other answers.",
+            show_default="5% of a relative error, 0.5% of a cosine",
         ),
     ] = None,
     metric: Annotated[
@@ -130,7 +158,8 @@ def build(
             metavar="[OUTPUT=]METRIC",
             rich_help_panel=_SEARCH,
             help="What an output is judged by: top1, top5, decision, relative-error, cosine or module:function; may be "
-            "repeated. [default: by what the output is]",
+            "repeated.",
+            show_default="by what the output is",
         ),
     ] = None,
     prove: Annotated[
@@ -152,27 +181,25 @@ def build(
         str | None,
         typer.Option(rich_help_panel=_SEARCH, help="Prune weights: `2:4`, or a fraction by magnitude such as 30%."),
     ] = None,
-    no_serve: Annotated[
-        bool,
-        typer.Option("--no-serve", rich_help_panel=_SEARCH, help="Time candidates in process only, not as served."),
-    ] = False,
     profile: Annotated[
         str | None,
         typer.Option(
             rich_help_panel=_PLANS,
-            help="name:min,opt,max shapes, such as images:1x3x224x224,8x3x224x224,32x3x224x224. [default: from the "
-            "data and --max-batch-size]",
+            help="name:min,opt,max shapes, such as images:1x3x224x224,8x3x224x224,32x3x224x224.",
+            show_default="from the data and --max-batch-size",
         ),
     ] = None,
     optimization_level: Annotated[
         int, typer.Option(min=0, max=5, rich_help_panel=_PLANS, help="0 is quick to build, 5 quick to run.")
     ] = 3,
     workspace: Annotated[
-        int | None, typer.Option(min=1, rich_help_panel=_PLANS, help="MiB that kernels may use. [default: all]")
+        int | None, typer.Option(min=1, rich_help_panel=_PLANS, help="MiB that kernels may use.", show_default="all")
     ] = None,
     timing_cache: Annotated[
         Path | None,
-        typer.Option(rich_help_panel=_PLANS, help="Kernel timings, kept and reused. [default: in the user's cache]"),
+        typer.Option(
+            rich_help_panel=_PLANS, help="Kernel timings, kept and reused.", show_default="in the user's cache"
+        ),
     ] = None,
     hardware_compatibility: Annotated[
         HardwareCompatibility, typer.Option(rich_help_panel=_PLANS, help="Other GPUs that plans are to run on.")
@@ -184,6 +211,13 @@ def build(
         bool,
         typer.Option("--strip-weights", rich_help_panel=_PLANS, help="Keep plans without weights as well, to refit."),
     ] = False,
+    compute_capability: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_RTX,
+            help="What TensorRT for RTX compiles for, such as 8.6,8.9,12.0. [default: Ampere and later]",
+        ),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
     """Build a verified version from an ONNX file and publish it in a model repository.
@@ -194,6 +228,14 @@ def build(
     With --data, candidates in several precisions and engines are made, judged by what they lose on that data, and
     timed; the fastest inside the budget becomes configs/cpu.pbtxt or configs/gpu.pbtxt, which `plansmith serve` picks
     by the hardware it finds.
+
+    A Triton of this machine then has to load every configuration that can run here, and to answer as was judged.
+
+    For example:
+
+        plansmith build resnet50.onnx
+        plansmith build resnet50.onnx --data held_out.npz --max-drop 0.5%
+        plansmith build resnet50.onnx --data pictures --preprocess imagenet --precision int8
     """
     chosen = {
         "--validation-data": validation_data,
@@ -207,6 +249,7 @@ def build(
         "--prove": prove,
         "--sparsity": sparsity,
         "--profile": profile,
+        "--compute-capability": compute_capability,
     }
     given = [option for option, value in chosen.items() if value]
     if data is None and given:
@@ -243,8 +286,8 @@ def build(
                 version_compatible=version_compatible,
                 strip_weights=strip_weights,
                 profile=profile or "",
+                compute_capabilities=parse_capabilities(compute_capability),
             ),
-            serve=not no_serve,
         )
     options = BuildOptions(
         repository=repository,
@@ -254,9 +297,12 @@ def build(
         optimize=not no_optimize,
         dynamic_batch=not no_dynamic_batch,
         batch_axis=BatchAxis(batch_axis.value),
+        samples=samples,
         seed=seed,
         staging=staging,
         search=search,
+        replace=replace,
+        serve=not no_serve,
         sign_key=sign_key,
     )
     # What it is doing goes to standard error, so that standard output holds the result alone.
@@ -293,7 +339,6 @@ def _search_options(
     validation_rows: int,
     sparsity: str | None,
     plan: PlanOptions,
-    serve: bool,
 ) -> SearchOptions:
     from plansmith_build.datasets import read_preprocessing  # noqa: PLC0415
     from plansmith_build.judging.budget import parse_drop, parse_error  # noqa: PLC0415 - as above
@@ -322,5 +367,4 @@ def _search_options(
         validation_rows=validation_rows,
         sparsity=parse_sparsity(sparsity) if sparsity is not None else None,
         plan=plan,
-        serve=serve,
     )

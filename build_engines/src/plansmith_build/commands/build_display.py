@@ -19,11 +19,17 @@ if TYPE_CHECKING:
 
 __all__ = ["candidates_table", "current_step", "result_as_json", "show_result"]
 
-_STYLES = {"chosen": "bold green", "kept": "green", "slower": "", "verified, not measured": "cyan"}
+_STYLES = {
+    "chosen": "bold green",
+    "kept": "green",
+    "slower": "",
+    "verified, not measured": "cyan",
+    "compiled, not measured": "cyan",
+}
 
 
 def current_step(step: BuildStep) -> Table:
-    """What stands beside the spinner: what is being done, and a bar where it is known how far."""
+    """The line next to the spinner: what is being done, and a bar where the progress is known."""
     line = Table.grid(padding=(0, 1))
     line.add_row(
         escape(step.title), *([ProgressBar(total=1, completed=step.done, width=30)] if step.done is not None else [])
@@ -64,10 +70,13 @@ def show_result(result: BuildResult, repository: Path) -> None:
         f"up to {batching.max_batch_size} rows" if batching.max_batch_size else f"none: {escape(batching.reason)}",
     )
     graph = manifest.graph
-    table.add_row("graph", f"{graph.nodes_before} -> {graph.nodes_after} nodes, {escape(graph.optimization)}")
+    nodes = f"{graph.nodes_before} -> {graph.nodes_after} nodes"
+    table.add_row("graph", f"{nodes}, {graph.format}, {escape(graph.optimization)}")
     if graph.repairs:
         table.add_row("repaired", escape("\n".join(graph.repairs)))
     table.add_row("verified", escape(_verification(manifest.verification)))
+    if manifest.server_trial is not None:
+        table.add_row("tried", escape(manifest.server_trial.in_words()))
     if manifest.search is not None:
         table.add_row("accuracy", escape(_accuracy(manifest.search)))
         for warning in manifest.search.warnings:
@@ -94,12 +103,14 @@ def candidates_table(search: SearchRecord) -> Table:
     for heading in ("loses", "at most"):
         table.add_column(heading, justify="right")
     table.add_column("judged by", overflow="fold")
-    for heading in ("rows/s", "x FP32", "served"):
+    # Nothing is measured where there is only the compiler: three empty columns would squeeze its words.
+    measured = any(candidate.rows_per_second is not None for candidate in search.candidates)
+    for heading in ("rows/s", "x FP32", "served") if measured else ():
         table.add_column(heading, justify="right")
     table.add_column("", overflow="fold")
     for candidate in search.candidates:
         if candidate.status != "not possible here":
-            _add_candidate(table, candidate, labelled=labelled)
+            _add_candidate(table, candidate, labelled=labelled, measured=measured)
     for (target, device, reason), precisions in _impossible(search).items():
         table.add_row(
             target,
@@ -112,7 +123,7 @@ def candidates_table(search: SearchRecord) -> Table:
     return table
 
 
-def _add_candidate(table: Table, candidate: CandidateRecord, *, labelled: bool) -> None:
+def _add_candidate(table: Table, candidate: CandidateRecord, *, labelled: bool, measured: bool) -> None:
     remarks = [candidate.status, candidate.reason]
     if candidate.kept_in_fp32:
         remarks.append(f"{len(candidate.kept_in_fp32)} nodes left in FP32")
@@ -122,16 +133,19 @@ def _add_candidate(table: Table, candidate: CandidateRecord, *, labelled: bool) 
         candidate.precision,
         *([_top1(candidate)] if labelled else []),
         *_judgement(candidate),
-        _number(candidate.rows_per_second),
-        f"{candidate.ratio_to_fp32:.2f}" if candidate.ratio_to_fp32 is not None else "",
-        _number(candidate.served_rows_per_second),
+        *(_speeds(candidate) if measured else ()),
         escape(": ".join(filter(None, remarks))),
         style=_STYLES.get(candidate.status, "dim"),
     )
 
 
+def _speeds(candidate: CandidateRecord) -> tuple[str, str, str]:
+    ratio = f"{candidate.ratio_to_fp32:.2f}" if candidate.ratio_to_fp32 is not None else ""
+    return _number(candidate.rows_per_second), ratio, _number(candidate.served_rows_per_second)
+
+
 def _impossible(search: SearchRecord) -> dict[tuple[str, str, str], list[str]]:
-    """The precisions that one obstacle stands before, by target, device and obstacle."""
+    """The precisions that one obstacle rules out, by target, device and obstacle."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for candidate in search.candidates:
         if candidate.status == "not possible here":
@@ -186,9 +200,18 @@ def _served_by(candidate: CandidateRecord) -> str:
 
 def _verification(verification: Verification) -> str:
     rows = f", {verification.rows_together} rows as one batch" if verification.rows_together else ""
-    where = f"on {verification.samples} random samples{rows}"
-    compared = [output for output in verification.outputs if output.values_compared]
+    inputs = "random samples" if verification.inputs == "random" else "of your samples"
+    where = f"on {verification.samples} {inputs}{rows}"
+    unknown = [output.name for output in verification.outputs if not output.finite]
+    note = (
+        f"; not the values of {', '.join(unknown)}, NaN or infinite on every input that was tried: give inputs of your "
+        "own with --samples"
+        if unknown
+        else ""
+    )
+    compared = [output for output in verification.outputs if output.values_compared and output.finite]
     if not compared:
-        return f"shapes only {where}: the model gives other values each time"
+        reason = "" if unknown else ": the model gives other values each time"
+        return f"shapes only {where}{reason}{note}"
     worst = max(compared, key=lambda output: output.max_relative_error)
-    return f"relative error {worst.max_relative_error:.2g} ({worst.tolerance:g} allowed) {where}"
+    return f"relative error {worst.max_relative_error:.2g} ({worst.tolerance:.2g} allowed) {where}{note}"

@@ -12,9 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from plansmith_build.errors import InvalidOption
+
 if TYPE_CHECKING:
     from plansmith_build.exporting import ExportResult
     from plansmith_build.exporting.sources import LoadedModel
+    from plansmith_client.tensors import TensorSpec
 
 __all__ = ["export"]
 
@@ -29,14 +32,23 @@ def export(
     ],
     *,
     output: Annotated[
-        Path | None, typer.Option(help="File to write, replaced if it is there. [default: the model's name.onnx]")
+        Path | None, typer.Option(help="File to write, replaced if it is there.", show_default="the model's name.onnx")
     ] = None,
     opset: Annotated[
-        int | None, typer.Option(min=1, help="Operator set of the standard domain. [default: the exporter's choice]")
+        int | None,
+        typer.Option(min=1, help="Operator set of the standard domain.", show_default="the exporter's choice"),
     ] = None,
     no_dynamic_batch: Annotated[
         bool, typer.Option("--no-dynamic-batch", help="Leave the number of rows as it is in the example inputs.")
     ] = False,
+    dynamic_axes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT=AXIS[,AXIS]",
+            help="PyTorch: dimensions besides the first that may have any size, such as input_ids=1 for the length "
+            "of a text; may be repeated.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Makes the random inputs of the check repeatable.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
@@ -44,31 +56,60 @@ def export(
 
     A PyTorch function returns (module, example_inputs); a scikit-learn one a fitted estimator, or (estimator, rows); a
     Keras one a model. Pickles are refused, because loading one runs what is in it.
+
+    For example:
+
+        plansmith export my_models:classifier --output classifier.onnx
+        plansmith export my_models:sentence_encoder --dynamic-axes input_ids=1
     """
     from plansmith_build.exporting.sources import load_model  # noqa: PLC0415 - ONNX Runtime, not for `--help`
 
+    axes = _axes(dynamic_axes or [])
     display = Console(stderr=True, highlight=False, soft_wrap=True)
     with display.status(escape(f"Loading {model}")) as status:
         loaded = load_model(model)
         status.update(escape(f"Exporting the {loaded.framework} model {loaded.name}"))
         target = output if output is not None else Path(f"{loaded.name}.onnx")
-        result = _exported(loaded, target, opset=opset, dynamic_batch=not no_dynamic_batch, seed=seed)
+        result = _exported(loaded, target, opset=opset, dynamic_batch=not no_dynamic_batch, axes=axes, seed=seed)
     if as_json:
         typer.echo(_json(loaded, result))
     else:
         _show(loaded, result)
 
 
-def _exported(loaded: LoadedModel, target: Path, *, opset: int | None, dynamic_batch: bool, seed: int) -> ExportResult:
+def _axes(texts: list[str]) -> dict[str | int, list[int]]:
+    """`input_ids=1` and `image=2,3` as axes by input."""
+    axes: dict[str | int, list[int]] = {}
+    for text in texts:
+        name, _, numbers = text.rpartition("=")
+        if not name or not all(number.strip().isdecimal() for number in numbers.split(",")):
+            raise InvalidOption(f"--dynamic-axes must be INPUT=AXIS[,AXIS], such as input_ids=1, got {text!r}")
+        axes.setdefault(name, []).extend(map(int, numbers.split(",")))
+    return axes
+
+
+def _exported(
+    loaded: LoadedModel,
+    target: Path,
+    *,
+    opset: int | None,
+    dynamic_batch: bool,
+    axes: dict[str | int, list[int]],
+    seed: int,
+) -> ExportResult:
     from plansmith_build import exporting  # noqa: PLC0415 - as above
 
+    if axes and loaded.framework != "pytorch":
+        raise InvalidOption(
+            f"--dynamic-axes is for PyTorch models, and this is a {loaded.framework} one, which says itself what varies"
+        )
     if loaded.framework == "scikit-learn":
         chosen = {} if opset is None else {"opset": opset}
         return exporting.export_scikit_learn(loaded.model, target, example=loaded.examples, seed=seed, **chosen)
     options: dict[str, Any] = {"opset": opset, "dynamic_batch": dynamic_batch, "seed": seed}
     if loaded.framework == "keras":
         return exporting.export_keras(loaded.model, target, example_inputs=loaded.examples, **options)
-    return exporting.export_pytorch(loaded.model, loaded.examples, target, **options)
+    return exporting.export_pytorch(loaded.model, loaded.examples, target, dynamic_axes=axes, **options)
 
 
 def _json(loaded: LoadedModel, result: ExportResult) -> str:
@@ -99,6 +140,17 @@ def _json(loaded: LoadedModel, result: ExportResult) -> str:
     )
 
 
+def _fixed_lengths(loaded: LoadedModel, result: ExportResult) -> list[TensorSpec]:
+    """Whole numbers in rows of a fixed length, which are mostly texts that the example happened to give that length."""
+    if loaded.framework != "pytorch":
+        return []
+    return [
+        spec
+        for spec in result.inputs
+        if spec.datatype in {"INT32", "INT64"} and len(spec.shape) == 2 and spec.shape[1] > 1  # noqa: PLR2004
+    ]
+
+
 def _show(loaded: LoadedModel, result: ExportResult) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
@@ -113,9 +165,14 @@ def _show(loaded: LoadedModel, result: ExportResult) -> None:
         "verified",
         escape(
             f"relative error {worst.max_relative_error:.2g} ({worst.tolerance:g} allowed) "
-            f"beside {loaded.framework} on {result.samples} sample{'' if result.samples == 1 else 's'}"
+            f"against {loaded.framework} on {result.samples} sample{'' if result.samples == 1 else 's'}"
         ),
     )
+    for spec in _fixed_lengths(loaded, result):
+        table.add_row(
+            "note",
+            escape(f"{spec.name} {spec}: only that length is taken; --dynamic-axes {spec.name}=1 makes it any"),
+        )
     table.add_row("with", escape(", ".join(f"{package} {number}" for package, number in result.versions.items())))
     console = Console(highlight=False)
     console.print(table)

@@ -30,18 +30,24 @@ def inspect(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL|FILE.onnx]", help="A model of the repository, or an ONNX file. [default: all models]"
+            metavar="[MODEL|FILE.onnx]", help="A model of the repository, or an ONNX file.", show_default="all models"
         ),
     ] = None,
     *,
     repository: Annotated[Path, typer.Option(help="Model repository to look into.")] = Path("model_repository"),
-    version: Annotated[int | None, typer.Option(min=1, help="Version of the model. [default: the newest]")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="Version of the model.", show_default="the newest")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
     """Show what a model repository holds: its models, or one model's configuration, manifest and files.
 
     Works on any repository, also one that plansmith did not write. Files that are not what the manifest says they were
     when they were published are marked.
+
+    For example:
+
+        plansmith inspect
+        plansmith inspect resnet50 --version 2
+        plansmith inspect resnet50.onnx
     """
     console = Console(highlight=False)
     if model is not None and (model.endswith(".onnx") or "/" in model):
@@ -157,6 +163,9 @@ def _add_manifest(facts: Table, manifest: Manifest) -> None:
             "\n".join([*lines, f"{verification.candidate}, on {verification.samples} {verification.inputs} samples"])
         ),
     )
+
+    if manifest.server_trial is not None:
+        facts.add_row("tried", escape(manifest.server_trial.in_words()))
 
 
 def _show_file(console: Console, report: OnnxReport) -> None:

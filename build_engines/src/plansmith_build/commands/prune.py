@@ -25,13 +25,17 @@ def prune(
     repository: Annotated[Path, typer.Option(help="The model repository.")] = Path("model_repository"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
     staging: Annotated[
-        Path | None, typer.Option(help="Folder to move versions to first. [default: the repository's parent]")
+        Path | None, typer.Option(help="Folder to move versions to first.", show_default="the repository's parent")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
     """Remove old versions of models, except those that a configuration serves.
 
     A version vanishes from the repository in one step. Its number is never given again.
+
+    For example:
+
+        plansmith prune resnet50 --keep 2 --dry-run
     """
     if bool(models) == every:
         raise InvalidOption("name the models to prune, or give --all")

@@ -26,12 +26,18 @@ def rollback(
         Path | None,
         typer.Option(help="Verify the old version's signature by this key (PEM) first; needed to sign it again."),
     ] = None,
-    staging: Annotated[Path | None, typer.Option(help="Folder to stage in. [default: the repository's parent]")] = None,
+    staging: Annotated[
+        Path | None, typer.Option(help="Folder to stage in.", show_default="the repository's parent")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
-    """Publish an old version of a model anew, with the configurations and labels that it had.
+    """Publish an old version of a model again, with the configurations and labels that it had.
 
     It gets the next number: a number is never used twice, so a server or a client that saw one knows what it is.
+
+    For example:
+
+        plansmith rollback resnet50 2
     """
     published = roll_back(
         ModelRepository.at(repository),
@@ -56,6 +62,6 @@ def rollback(
         )
         return
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"version {version} of {model} is published anew as version {published.version}")
+    console.print(f"version {version} of {model} is published again as version {published.version}")
     for note in published.notes:
         console.print(f"note: {note}")

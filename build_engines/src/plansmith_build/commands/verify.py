@@ -33,8 +33,12 @@ def verify(
 ) -> None:
     """Check every file's SHA-256, every configuration and every model of a repository, whoever wrote it.
 
-    One line a finding, with what to do about it. Exits with 3 where something is wrong, with 0 where there are
-    warnings only.
+    Prints one line for each finding, with what to do about it. Exits with 3 if there are errors, with 0 if there are
+    only warnings.
+
+    For example:
+
+        plansmith verify model_repository
     """
     where = ModelRepository.at(repository)
     findings = list(lint_repository(where, models or ()))

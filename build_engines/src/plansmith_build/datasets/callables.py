@@ -72,7 +72,7 @@ def read_callable(source: str, layout: Layout, *, labels_key: str | None, limit:
         limit: how many samples to take of an iterable at most; None for all.
 
     Raises:
-        DataFunctionFailed: the function cannot be found or fails, or returns what is no data.
+        DataFunctionFailed: the function cannot be found or fails, or returns something that is not data.
         InvalidData: its samples do not fit the model's inputs, or each other.
         InvalidLabels: it is not clear which array holds the labels.
     """
@@ -94,7 +94,7 @@ def read_callable(source: str, layout: Layout, *, labels_key: str | None, limit:
         )
     if labels is not None:
         if found is not None:
-            raise InvalidLabels(f"{where} has labels both beside the inputs and among them: return them once")
+            raise InvalidLabels(f"{where} returns labels twice, among the inputs and next to them: return them once")
         found = _array(labels, f"the labels of {where}")
     return RawData(arrays, found, None, "callable", where)
 
@@ -200,7 +200,7 @@ def _collected(
             labels.append(np.atleast_1d(found))
     known = {spec.name: spec for spec in layout.inputs}
     arrays = {
-        # What the model does not take is refused later, beside what it does.
+        # An input that the model does not have is refused later, in a message that lists those that it has.
         name: layout.stack(known[name], arrays) if name in known else arrays[0][1]
         for name, arrays in parts.items()
     }
@@ -224,7 +224,9 @@ def _array(value: Any, where: str) -> np.ndarray[Any, np.dtype[Any]]:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         said = " ".join(str(error).split())[:200]
-        raise DataFunctionFailed(f"{where} is a {type(value).__name__} that is no array: {said}") from error
+        raise DataFunctionFailed(
+            f"{where} is a {type(value).__name__}, which cannot be made an array: {said}"
+        ) from error
 
 
 def _is_pair(sample: Any) -> bool:

@@ -19,7 +19,7 @@ from plansmith_client.tensors import numpy_dtype_from_datatype
 
 __all__ = ["UnfitArray", "cast"]
 
-# The whole numbers up to 2**bits are all values of a floating type with so many bits of significand.
+# The whole numbers up to 2**bits are all values of a floating type whose significand has that many bits.
 _SIGNIFICAND_BITS = {"BF16": 8, "FP16": 11, "FP32": 24, "FP64": 53}
 
 

@@ -49,7 +49,8 @@ def check_data(
         seed: which ones.
 
     Raises:
-        InvalidData: an input is missing or unknown, has another shape or dtype, no rows or NaN.
+        InvalidData: an input is missing or unknown, has another shape or dtype, no rows, or NaN where
+            that does not stand for a missing value.
         InvalidLabels: the labels do not fit.
     """
     known = {spec.name for spec in layout.inputs}
@@ -77,9 +78,9 @@ def check_data(
     if max_rows is not None and max_rows < rows:
         chosen = random_rows(rows, max_rows, seed)
         labels = None if labels is None else labels[chosen]
-    inputs = {spec.name: _values(raw, spec, inputs[spec.name], chosen) for spec in specs}
+    inputs = {spec.name: _values(raw, spec, inputs[spec.name], chosen, layout) for spec in specs}
     sha256 = raw.sha256 if raw.sha256 is not None else _sha256_of_arrays(inputs, labels)
-    return Dataset(inputs, labels, source, sha256, raw.kind, layout.batched)
+    return Dataset(inputs, labels, source, sha256, raw.kind, layout.batched, raw.class_names)
 
 
 def _shaped(raw: RawData, layout: Layout, spec: TensorSpec) -> np.ndarray[Any, np.dtype[Any]]:
@@ -98,6 +99,7 @@ def _values(
     spec: TensorSpec,
     array: np.ndarray[Any, np.dtype[Any]],
     chosen: np.ndarray[Any, np.dtype[np.int64]] | None,
+    layout: Layout,
 ) -> np.ndarray[Any, np.dtype[Any]]:
     if chosen is not None:
         array = array[chosen]
@@ -111,7 +113,7 @@ def _values(
         array = cast(array, spec.datatype)
     except UnfitArray as error:
         raise InvalidData(f"{raw.where}, input {spec.name!r}: the array {error}") from error
-    _check_finite(raw, spec, array, chosen)
+    _check_finite(raw, spec, array, chosen, with_missing=spec.name in layout.with_missing_values)
     return array
 
 
@@ -120,15 +122,18 @@ def _check_finite(
     spec: TensorSpec,
     array: np.ndarray[Any, np.dtype[Any]],
     chosen: np.ndarray[Any, np.dtype[np.int64]] | None,
+    *,
+    with_missing: bool,
 ) -> None:
     if array.dtype.kind != "f" and spec.datatype != "BF16":
         return
     # A part at a time: the array may be a mapped file that is larger than the memory.
     step = max(1, _SCAN_BYTES // max(1, array[:1].nbytes))
     for start in range(0, len(array), step):
-        finite = np.isfinite(array[start : start + step])
-        if not finite.all():
-            row, *element = (int(index) for index in np.argwhere(~finite)[0])
+        part = array[start : start + step]
+        usable = ~np.isinf(part) if with_missing else np.isfinite(part)
+        if not usable.all():
+            row, *element = (int(index) for index in np.argwhere(~usable)[0])
             value = array[(start + row, *element)]
             number = start + row if chosen is None else int(chosen[start + row])
             raise InvalidData(

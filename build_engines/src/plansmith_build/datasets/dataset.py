@@ -24,7 +24,8 @@ class Dataset:
     """Data for a model: N rows for each of its inputs.
 
     Attributes:
-        inputs: for each input by name an array [N, ...] of the input's own dtype, without NaN and infinities; BYTES as
+        inputs: for each input by name an array [N, ...] of the input's own dtype, without infinities, and
+            without NaN unless it stands for a missing value; BYTES as
             objects of type `bytes`. What follows N is the shape of a row where `batched`, and else the whole shape of
             the input: N samples are stacked. An optional input is there where data was given for it. The arrays may
             be read-only views of a file.
@@ -34,6 +35,7 @@ class Dataset:
             order in which they were read; of the arrays themselves where there is no file. A part of a dataset keeps
             that of the whole.
         kind: where it came from.
+        class_names: the classes by number, where the source names them; else empty.
         batched: whether N is the model's own first dimension, so that a batch of any size can be cut from it.
     """
 
@@ -43,6 +45,7 @@ class Dataset:
     sha256: str
     kind: Kind
     batched: bool
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -78,7 +81,7 @@ class Batches(Sequence["Arrays"]):
 
     def __init__(self, dataset: Dataset, size: int) -> None:
         if size < 1:
-            raise ValueError(f"a batch of {size} rows cannot be")
+            raise ValueError(f"a batch must have at least 1 row, got {size}")
         self._dataset = dataset
         self._size = size if dataset.batched else 1
 

@@ -32,4 +32,4 @@ class TooFewRows(InvalidData):
 
 
 class DataFunctionFailed(InvalidData):
-    """The user's function cannot be found, raised an exception or gave something that is no data."""
+    """The user's function cannot be found, raised an exception or returned something that is not data."""

@@ -1,7 +1,7 @@
 """A folder of images, with its class sub-folders where it has some.
 
-Images beside each other are rows without labels. Images in sub-folders are labelled by them: class 0 is the first
-sub-folder by name, or the first line of `labels.txt` (beside the sub-folders, or given) where there is such a list.
+Images directly in the folder are rows without labels. Images in sub-folders are labelled by them: class 0 is the first
+sub-folder by name, or the first line of `labels.txt` (next to the sub-folders, or given) where there is such a list.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def read_image_folder(
     """
     from plansmith_build.datasets.images import read_image  # noqa: PLC0415 - Pillow, for those who have images
 
-    files, labels = _files(folder, class_names)
+    files, labels, classes = _files(folder, class_names)
     if len(layout.inputs) != 1:
         raise InvalidData(
             f"{folder} holds images, and the model has {len(layout.inputs)} inputs: give the data as .npz"
@@ -94,12 +94,13 @@ def read_image_folder(
     rows[0] = first
     for index, file in enumerate(files[1:], start=1):
         rows[index] = read_image(file, preprocessing, size, spec.datatype)
-    return RawData({spec.name: rows}, labels, sha256_of_files(folder, files), "images", str(folder))
+    return RawData({spec.name: rows}, labels, sha256_of_files(folder, files), "images", str(folder), classes)
 
 
 def _files(
     folder: Path, class_names: Sequence[str] | None
-) -> tuple[list[Path], np.ndarray[Any, np.dtype[np.int64]] | None]:
+) -> tuple[list[Path], np.ndarray[Any, np.dtype[np.int64]] | None, tuple[str, ...]]:
+    """The images, the class of each and the names of the classes, where there are any."""
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
     subfolders = sorted(path for path in entries if path.is_dir())
     images = _images(folder)
@@ -108,16 +109,18 @@ def _files(
             others = sorted({path.suffix or path.name for path in entries})
             found = f"it has {', '.join(others[:5])}" if others else "it is empty"
             raise InvalidData(f"{folder} has neither images nor .npy files: {found}")
-        return images, None
+        return images, None, ()
     if images:
         raise InvalidData(
-            f"{folder} has images beside its sub-folders, such as {images[0].name}: "
+            f"{folder} has images next to its sub-folders, such as {images[0].name}: "
             "put each into the sub-folder of its class, or all into one folder"
         )
-    classes = _classes(folder, [path.name for path in subfolders], class_names)
+    named = {path.name for path in subfolders}
+    classes = _classes(folder, sorted(named), class_names)
     files: list[Path] = []
     labels: list[int] = []
-    for name, number in classes.items():
+    numbers = {name: number for number, name in enumerate(classes)}
+    for name, number in ((name, numbers[name]) for name in sorted(named)):
         deeper = [path for path in (folder / name).iterdir() if path.is_dir() and not path.name.startswith(".")]
         if deeper:
             raise InvalidData(f"{deeper[0]} is a folder in the folder of a class: put its images into {folder / name}")
@@ -125,28 +128,29 @@ def _files(
         files += of_class
         labels += [number] * len(of_class)
     if not files:
-        raise InvalidData(f"{folder} has no images in its sub-folders {', '.join(classes)}")
-    return files, np.array(labels, dtype=np.int64)
+        raise InvalidData(f"{folder} has no images in its sub-folders {', '.join(sorted(named))}")
+    return files, np.array(labels, dtype=np.int64), classes
 
 
-def _classes(folder: Path, names: Sequence[str], class_names: Sequence[str] | None) -> dict[str, int]:
-    """The number of each sub-folder's class."""
+def _classes(folder: Path, names: Sequence[str], class_names: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of all classes in the order of their numbers; not every class need have a sub-folder."""
     own = folder / "labels.txt"
     if class_names is None and own.is_file():
         class_names = read_labels(own).decode().splitlines()
     if class_names is not None:
-        numbers = {name: number for number, name in enumerate(class_names)}
         for name in names:
-            if name not in numbers:
-                raise InvalidLabels(f"the sub-folder {folder / name} is named as no class: rename it as in labels.txt")
-        return {name: numbers[name] for name in names}
+            if name not in class_names:
+                raise InvalidLabels(
+                    f"the sub-folder {folder / name} has the name of none of the classes: rename it as in labels.txt"
+                )
+        return tuple(class_names)
     if sorted(names) != sorted(names, key=natural_key):
         raise InvalidLabels(
             f"the sub-folders of {folder} are in another order by number than by text "
             f"({', '.join(sorted(names)[:4])}, ...), so which class each is cannot be told: "
             "list them in the order of the model's classes in labels.txt"
         )
-    return {name: number for number, name in enumerate(sorted(names))}
+    return tuple(sorted(names))
 
 
 def _images(folder: Path) -> list[Path]:
@@ -175,7 +179,7 @@ def _size(spec: TensorSpec, preprocessing: Preprocessing) -> tuple[int, int]:
     if preprocessing.resize is not None and preprocessing.resize < min(height, width):
         raise InvalidPreprocessing(
             f"the preprocessing resizes images to {preprocessing.resize}, and input {spec.name!r} takes "
-            f"{height}x{width}: choose a larger resize, or leave it out"
+            f"{height}x{width}: choose a larger resize, or none"
         )
     return height, width
 

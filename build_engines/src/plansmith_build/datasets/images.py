@@ -47,7 +47,7 @@ def read_image(
         [C, H, W], [H, W, C] or [H, W], by the preprocessing's layout.
 
     Raises:
-        InvalidData: it is no image, is damaged, too large, or too deep in colour.
+        InvalidData: it is not an image, is damaged, too large, or has too many bits per colour.
     """
     pixels = np.asarray(_resized(_decode(path, gray=preprocessing.channels == "GRAY"), preprocessing, size))
     if preprocessing.channels == "GRAY":
@@ -74,10 +74,10 @@ def _decode(path: Path, *, gray: bool) -> Image.Image:
                     )
                 return ImageOps.exif_transpose(image).convert("L" if gray else "RGB")
     except UnidentifiedImageError as error:
-        raise InvalidData(f"{path} is no image that can be read: remove it, or save it as PNG or JPEG") from error
+        raise InvalidData(f"{path} is not an image that can be read: remove it, or save it as PNG or JPEG") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InvalidData(
-            f"{path} would decode to more than {Image.MAX_IMAGE_PIXELS:,} pixels, which is no photograph but a "
+            f"{path} would decode to more than {Image.MAX_IMAGE_PIXELS:,} pixels, which is not a photograph but a "
             "decompression bomb, or should be made smaller first"
         ) from error
     except OSError as error:

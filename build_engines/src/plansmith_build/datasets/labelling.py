@@ -35,7 +35,7 @@ def check_labels(
         int64 [rows].
 
     Raises:
-        InvalidLabels: there are more or fewer than rows, or one of them is no class.
+        InvalidLabels: there are not as many as rows, or one of them is not a class.
     """
     if labels.ndim == 2 and labels.shape[1] == 1:  # noqa: PLR2004 - a column, as data frames give it
         labels = labels[:, 0]
@@ -61,12 +61,12 @@ def _numbers(
     if kind in "SU" or (kind == "O" and all(isinstance(label, (str, bytes)) for label in labels)):
         return _from_names(labels, where, class_names)
     if kind == "f":
-        _refuse(where, labels, ~(np.isfinite(labels) & (labels == np.floor(labels))), "which is no whole number")
-        _refuse(where, labels, np.abs(labels) >= 2.0**53, "which is no class")
+        _refuse(where, labels, ~(np.isfinite(labels) & (labels == np.floor(labels))), "which is not a whole number")
+        _refuse(where, labels, np.abs(labels) >= 2.0**53, "which is not a class")
     elif kind not in "iub":
         raise InvalidLabels(f"{where}: the labels are {labels.dtype}, wanted whole numbers from 0 up")
     if kind == "u":
-        _refuse(where, labels, labels > np.iinfo(np.int64).max, "which is no class")
+        _refuse(where, labels, labels > np.iinfo(np.int64).max, "which is not a class")
     return labels.astype(np.int64)
 
 

@@ -25,10 +25,12 @@ class Layout:
     Attributes:
         inputs: the model's inputs that data can be given for.
         batched: whether the first dimension of every input holds rows. If not, whole inputs are stacked.
+        with_missing_values: the inputs in which NaN stands for a missing value.
     """
 
     inputs: tuple[TensorSpec, ...]
     batched: bool
+    with_missing_values: frozenset[str] = frozenset()
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -105,11 +107,11 @@ def layout_of(signature: Signature, *, batched: bool | None) -> Layout:
         first = leading_rows_of(inputs)
         # An optional input without rows keeps its default: one value for all rows is nothing that a batch can hold.
         inputs = tuple(spec for spec in inputs if not spec.optional or spec.shape[:1] == (first,))
-    return Layout(inputs, batched)
+    return Layout(inputs, batched, signature.with_missing_values)
 
 
 def leading_rows_of(inputs: Iterable[TensorSpec]) -> int | None:
-    """The first dimension that all inputs that must be given have in common, None if there is no such."""
+    """The first dimension that all inputs that must be given have in common, None if they have none."""
     required = [spec for spec in inputs if not spec.optional]
     if any(not spec.shape for spec in required):
         return None

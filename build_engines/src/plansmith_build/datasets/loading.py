@@ -62,7 +62,7 @@ def load_dataset(
 
     Raises:
         InvalidData: there is no such data, it cannot be read, or an input is missing, unknown, of another shape or
-            dtype, or has NaN or infinities.
+            dtype, has infinities, or NaN that does not stand for a missing value.
         InvalidLabels: the labels do not fit the rows or the classes.
         InvalidPreprocessing: there are images and no preprocessing, or one that does not give what the model takes.
         DataFunctionFailed: the user's function fails or gives something else than data.
@@ -74,7 +74,7 @@ def load_dataset(
         ```
     """
     if max_rows is not None and max_rows < 1:
-        raise InvalidData(f"at most {max_rows} rows are no data: give a number from 1 up")
+        raise InvalidData(f"the number of rows must be at least 1, got {max_rows}")
     layout = layout_of(signature, batched=batched)
     random_rows = rows_from_text(source)
     if random_rows is not None:

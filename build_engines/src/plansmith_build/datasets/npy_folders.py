@@ -6,7 +6,7 @@ One of these:
 - for a model with one input, one file per sample, or per chunk of rows: `000.npy`, `001.npy`, ...;
 - for a model with several, a sub-folder per input with one file per sample: `images/000.npy`, `mask/000.npy`, ...
 
-and beside them the labels as `labels.npy`, `label.npy` or `y.npy`. Files are taken in the order of their names, the
+and next to them the labels as `labels.npy`, `label.npy` or `y.npy`. Files are taken in the order of their names, the
 numbers in them by value: `2.npy` comes before `10.npy`. Where an input's name cannot be a file's, as with `a/b`, each
 character of `/\:` is written as `_`.
 """
@@ -53,7 +53,7 @@ def read_npy_folder(folder: Path, layout: Layout, *, labels_key: str | None) -> 
     """The arrays of a folder, put together by input.
 
     Raises:
-        InvalidData: a file cannot be read, or the files are none of what the module describes.
+        InvalidData: a file cannot be read, or the folder has none of the layouts that the module describes.
         InvalidLabels: it is not clear which file holds the labels.
     """
     names = {_file_name(spec.name): spec for spec in layout.inputs}

@@ -86,7 +86,7 @@ def _check_names(path: Path, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise InvalidData(f"{path} has two arrays of the name {name!r}: save it anew with each name once")
+            raise InvalidData(f"{path} has two arrays of the name {name!r}: save it again with each name once")
         seen.add(name)
 
 
@@ -97,7 +97,7 @@ def _array_name(member: zipfile.ZipInfo) -> str:
 def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray[Any, np.dtype[Any]]:
     where = f"{_array_name(member)!r} of {path}"
     if member.is_dir() or not member.filename.endswith(".npy"):
-        raise InvalidData(f"{path} holds {member.filename!r}, which is no array: save it with numpy.savez")
+        raise InvalidData(f"{path} holds {member.filename!r}, which is not an array: save it with numpy.savez")
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & _ENCRYPTED:
         with archive.open(member) as stream:
             # The whole stream is read, so that its checksum is.

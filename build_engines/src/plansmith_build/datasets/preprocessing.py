@@ -140,7 +140,7 @@ def read_preprocessing(text: str) -> Preprocessing:
             or .json file whose fields may include `preset`.
 
     Raises:
-        InvalidPreprocessing: it cannot be read, has a field that is none, or a value that cannot be.
+        InvalidPreprocessing: it cannot be read, or it has an unknown field or a value outside the field's range.
     """
     if text.lower().endswith(_FILE_SUFFIXES):
         fields = _read_file(Path(text))
@@ -184,7 +184,7 @@ def _read_text(text: str) -> dict[str, Any]:
             key, value = "preset", part
         elif not separator or not key:
             raise InvalidPreprocessing(
-                f"the preprocessing {text!r}: {part!r} is no field=value pair; write size=224,resize=256,... or "
+                f"the preprocessing {text!r}: {part!r} is not a field=value pair; write size=224,resize=256,... or "
                 f"begin with a preset: {', '.join(PRESETS)}"
             )
         if key.strip() in fields:

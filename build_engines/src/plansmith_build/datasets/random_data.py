@@ -8,7 +8,7 @@ import numpy as np
 
 from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.raw_data import RawData
-from plansmith_build.portable.sampling import leading_rows, random_sample
+from plansmith_build.portable.sampling import InputKind, leading_rows, random_sample
 
 if TYPE_CHECKING:
     from plansmith_build.datasets.layout import Layout
@@ -24,7 +24,7 @@ def rows_from_text(source: str) -> int | None:
     """How many random rows are asked for by `random` or `random:N`, None where something else is.
 
     Raises:
-        InvalidData: N is no number from 1 up.
+        InvalidData: N is not a number from 1 up.
     """
     word, separator, count = source.partition(":")
     if word != "random":
@@ -32,7 +32,9 @@ def rows_from_text(source: str) -> int | None:
     if not separator:
         return RANDOM_ROWS
     if not count.isdecimal() or int(count) < 1:
-        raise InvalidData(f"the data {source!r} cannot be: write random, or random:N with N rows, such as random:256")
+        raise InvalidData(
+            f"{source!r} is not a valid number of random rows: write random, or random:N such as random:256"
+        )
     return int(count)
 
 
@@ -54,9 +56,7 @@ def random_data(
     stacked = {spec.name: spec for spec in layout.inputs if spec.name in names}
     one = 1 if leading_rows(signature) == -1 else None
     samples = [
-        random_sample(
-            signature, rows=one, size=dynamic_size, with_optional=False, integers_below=integers_below, rng=rng
-        )
+        random_sample(signature, InputKind(one, dynamic_size, integers_below, {}), with_optional=False, rng=rng)
         for _ in range(rows)
     ]
     arrays = {

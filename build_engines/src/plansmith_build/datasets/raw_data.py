@@ -34,6 +34,7 @@ class RawData:
         sha256: of the files, None where there are none.
         kind: of source.
         where: what to call the source in an error, as the user wrote it.
+        class_names: the classes by number, where the source names them; else empty.
     """
 
     arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]]
@@ -41,6 +42,7 @@ class RawData:
     sha256: str | None
     kind: Kind
     where: str
+    class_names: tuple[str, ...] = ()
 
 
 def check_memory(size: int, where: str, way_out: str) -> None:

@@ -18,10 +18,10 @@ __all__ = ["split", "without_rows_of"]
 
 
 def split(dataset: Dataset, *, fraction: float = 0.5, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Part a dataset into two that share no row.
+    """Split a dataset into two that share no row.
 
     Rows that are equal in every input always go to the same side, so that nothing is validated with what it was
-    calibrated on. Each class is parted in the same proportion, as far as whole rows allow.
+    calibrated on. Each class is split in the same proportion, to within one row.
 
     Args:
         dataset: at least two different rows.

@@ -3,7 +3,7 @@
 BuildError                     of plansmith_build.errors
 ├── ExportFailed               the framework's exporter could not turn this model into ONNX
 └── InvalidOption
-    └── UnsuitableModel        there is no such model, or it is nothing that can be exported
+    └── UnsuitableModel        there is no such model, or it is not something that can be exported
         ├── UnsafeModelFile    the file can only be loaded by running what is in it
         └── MissingPackage     the framework, or its exporter, is not installed
 """
@@ -20,7 +20,7 @@ class ExportFailed(BuildError):
 
 
 class UnsuitableModel(InvalidOption):
-    """There is no such model, or it is nothing that can be exported."""
+    """There is no such model, or it is not something that can be exported."""
 
 
 class UnsafeModelFile(UnsuitableModel):

@@ -25,7 +25,7 @@ def require(module: str, framework: str = "PyTorch") -> Any:
 
     Args:
         module: `"torch"`, `"torch.export"`, ...
-        framework: `"PyTorch"`, `"Keras"` or `"scikit-learn"`: whose models need it.
+        framework: `"PyTorch"`, `"Keras"` or `"scikit-learn"`, the framework that needs it.
 
     Raises:
         MissingPackage: it is not installed; the sentence has the pip command.

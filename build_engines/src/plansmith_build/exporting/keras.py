@@ -75,7 +75,7 @@ def export_keras(
 
     Raises:
         MissingPackage: keras, torch or onnxscript is not installed.
-        UnsuitableModel: it is no built Keras model, or Keras runs on another backend.
+        UnsuitableModel: it is not a built Keras model, or Keras runs on another backend.
         ExportFailed: torch cannot turn the model into ONNX.
         VerificationFailed: the file does not compute what the model computes.
 
@@ -87,7 +87,7 @@ def export_keras(
     keras = require_keras()
     torch = require("torch")
     if not isinstance(model, keras.Model):
-        raise UnsuitableModel(f"a {type(model).__name__} is no Keras model: give a keras.Model")
+        raise UnsuitableModel(f"a {type(model).__name__} is not a Keras model: give a keras.Model")
     specs = _inputs(keras, model)
     if example_inputs is None:
         examples = [_example(spec) for spec in specs]
@@ -99,7 +99,7 @@ def export_keras(
     structure = getattr(model, "_inputs_struct", None)
 
     class Flat(torch.nn.Module):  # type: ignore[misc, name-defined]
-        """The model with its inputs beside each other, whatever structure it takes them in."""
+        """The model with a flat list of inputs, whatever structure it takes them in."""
 
         def __init__(self) -> None:
             super().__init__()

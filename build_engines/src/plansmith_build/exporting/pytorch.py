@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["EXTERNAL_BYTES", "export_pytorch"]
 
 EXTERNAL_BYTES = 3 * 2**29
-"""Weights of more bytes than this (1.5 GiB) are written to a file beside the model: ONNX files end at 2 GiB."""
+"""Weights of more bytes than this (1.5 GiB) are written to a file next to the model: ONNX files end at 2 GiB."""
 
 _ROWS = 3
 _PACKAGES = ("torch", "onnxscript")
@@ -65,7 +65,7 @@ def export_pytorch(
 
     Raises:
         MissingPackage: torch or onnxscript is not installed.
-        UnsuitableModel: it is no module, or the examples do not fit it.
+        UnsuitableModel: it is not a module, or the examples do not fit it.
         InvalidOption: the path or an axis cannot be used.
         ExportFailed: torch cannot turn the module into ONNX.
         VerificationFailed: the file does not compute what the module computes.
@@ -96,7 +96,8 @@ def export_pytorch(
             shapes = None
             if not program and (dynamic_batch or dynamic_axes):
                 axes = dynamic_axes or {}
-                flat = _dynamic_shapes(tensors, keywords, batch=dynamic_batch, further=axes)
+                parameters = keywords or _parameters_of(module, len(tensors))
+                flat = _dynamic_shapes(tensors, parameters, batch=dynamic_batch, further=axes)
                 shapes = dict(zip(keywords, flat, strict=True)) if keywords else _as_passed(module, flat)
                 if dynamic_batch:
                     # torch.export takes a dimension of one row for one that is always one.
@@ -109,14 +110,14 @@ def export_pytorch(
                 shapes=shapes,
                 opset=opset,
                 input_names=input_names,
-                output_names=outputs,
+                outputs=len(outputs),
                 external=_bytes_of(module) > EXTERNAL_BYTES if external_data is None else external_data,
             )
-            names = finish_file(made, batch=dynamic_batch and not program, opset=opset)
+            names = finish_file(made, outputs, batch=dynamic_batch and not program, opset=opset)
             if len(names) != len(tensors):
                 raise ExportFailed(
                     f"the module has {len(tensors)} inputs and the exported graph {len(names)} ({', '.join(names)}): "
-                    "what the graph does not need is no input, so take it out of forward"
+                    "the exported graph has no input for it: remove it from forward"
                 )
             rows = (1, _ROWS) if shapes is not None and dynamic_batch else (None,)
             candidates = [tensors, *(tensors_like(tensors, count, seed + number) for number, count in enumerate(rows))]
@@ -165,7 +166,7 @@ def _run(module: Any, tensors: Sequence[Any], keywords: Sequence[str]) -> Any:
 
 
 def _output_names(names: Iterable[str], taken: set[str], *, given: bool) -> list[str]:
-    """Names that no input has: in a graph each stands for one tensor."""
+    """Names that no input has: in a graph every name is that of one tensor."""
     for name in names:
         if given and name in taken:
             raise InvalidOption(
@@ -179,7 +180,7 @@ def _rows_of(tensors: Sequence[Any]) -> int:
     if len(rows) != 1 or 0 in rows:
         sizes = ", ".join(str(list(tensor.shape)) for tensor in tensors)
         raise InvalidOption(
-            f"the example inputs are {sizes}, which is no batch of as many rows each: "
+            f"the example inputs are {sizes}, which do not all have the same number of rows: "
             "give as many of each, or export without a dynamic batch"
         )
     return rows.pop()
@@ -187,13 +188,12 @@ def _rows_of(tensors: Sequence[Any]) -> int:
 
 def _dynamic_shapes(
     tensors: Sequence[Any],
-    keywords: Sequence[str],
+    names: Sequence[str],
     *,
     batch: bool,
     further: Mapping[str | int, Sequence[int]],
 ) -> list[dict[int, Any]]:
     torch = require("torch")
-    names = list(keywords)
     for key in further:
         if key not in (names if isinstance(key, str) else range(len(tensors))):
             known = ", ".join(names) if names else f"numbers from 0 to {len(tensors) - 1}"
@@ -203,9 +203,19 @@ def _dynamic_shapes(
         asked = further.get(number, further.get(names[number], ()) if names else ())
         axes = {*asked, *([0] if batch and tensor.ndim else [])}
         if any(not 0 <= axis < tensor.ndim for axis in axes):
-            raise InvalidOption(f"input {number} has {tensor.ndim} dimensions, so its axes {sorted(axes)} cannot be")
+            raise InvalidOption(
+                f"input {number} has {tensor.ndim} dimensions: its dynamic axes must be from 0 to {tensor.ndim - 1}, "
+                f"got {sorted(axes)}"
+            )
         shapes.append(dict.fromkeys(sorted(axes), torch.export.Dim.DYNAMIC))
     return shapes
+
+
+def _parameters_of(module: Any, count: int) -> tuple[str, ...]:
+    """The names of forward's first parameters; none where one parameter takes several tensors."""
+    parameters = list(inspect.signature(module.forward).parameters.values())[:count]
+    several = any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
+    return () if several else tuple(parameter.name for parameter in parameters)
 
 
 def _as_passed(module: Any, shapes: list[dict[int, Any]]) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ class ExportResult:
 
     Attributes:
         path: the .onnx file.
-        weights: the file beside it that holds the weights, None where they are in the .onnx file itself.
+        weights: the file next to it that holds the weights, None where they are in the .onnx file itself.
         inputs: what the model takes, -1 where a dimension may have any size.
         outputs: what it gives.
         opsets: operator set version by domain; the standard domain is `ai.onnx`.

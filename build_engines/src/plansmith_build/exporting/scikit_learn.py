@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from plansmith_build.errors import VerificationFailed
 from plansmith_build.exporting.errors import ExportFailed, UnsuitableModel
 from plansmith_build.exporting.estimator_answers import answers_of
 from plansmith_build.exporting.frameworks import quiet, require
@@ -26,6 +27,10 @@ DEFAULT_OPSET = 18
 # ONNX Runtime implements version 3 of the operators for classical models in every release that is in use.
 _ML_OPSET = 3
 _ROWS = 64
+_TREES = (
+    "Its trees were fitted on float64, and the ONNX graph compares in float32, where rows fall on the other side of a "
+    "split: fit it on `features.astype(numpy.float32)` and export again"
+)
 _PACKAGES = ("scikit-learn", "skl2onnx")
 
 
@@ -48,7 +53,7 @@ def export_scikit_learn(
 
     Raises:
         MissingPackage: scikit-learn or skl2onnx is not installed.
-        UnsuitableModel: it is no fitted estimator, or the example does not fit it.
+        UnsuitableModel: it is not a fitted estimator, or the example does not fit it.
         ExportFailed: skl2onnx has no converter for it.
         VerificationFailed: the file does not compute what the estimator computes.
 
@@ -67,7 +72,12 @@ def export_scikit_learn(
         onnx.save(model, made)
         answers = answers_of(estimator, table, model)
         samples = [(table.inputs, answers), (_first_row(table.inputs), _first_row(answers))]
-        return export_file(made, target, samples, packages=_PACKAGES, names="the estimator")
+        try:
+            return export_file(made, target, samples, packages=_PACKAGES, names="the estimator")
+        except VerificationFailed as error:
+            if any(node.op_type.startswith("TreeEnsemble") for node in model.graph.node):
+                raise VerificationFailed(f"{error}. {_TREES}") from error
+            raise
 
 
 def _first_row(arrays: Arrays) -> Arrays:
@@ -76,7 +86,7 @@ def _first_row(arrays: Arrays) -> Arrays:
 
 def _check_estimator(base: Any, estimator: Any) -> None:
     if not hasattr(estimator, "fit") or isinstance(estimator, type):
-        raise UnsuitableModel(f"a {type(estimator).__name__} is no scikit-learn estimator: give a fitted one")
+        raise UnsuitableModel(f"a {type(estimator).__name__} is not a scikit-learn estimator: give a fitted one")
     try:
         require("sklearn.utils.validation", "scikit-learn").check_is_fitted(estimator)
     except Exception as error:

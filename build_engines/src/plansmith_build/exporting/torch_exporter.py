@@ -9,6 +9,7 @@ import onnx
 
 from plansmith_build.exporting.errors import ExportFailed
 from plansmith_build.exporting.frameworks import require
+from plansmith_build.reading.graphs import direct_subgraphs, nodes_of, tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["finish_file", "first_lines", "write_file"]
 
+_OUTPUT = "plansmith_output_"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -28,7 +30,7 @@ def write_file(
     shapes: Any,
     opset: int | None,
     input_names: Sequence[str] | None,
-    output_names: Sequence[str],
+    outputs: int,
     external: bool,
 ) -> None:
     """Export a module to a file.
@@ -37,11 +39,11 @@ def write_file(
         module: in evaluation mode, or a program.
         tensors: the examples, in the order of the parameters.
         keywords: the names by which they are passed; empty where they are passed by position.
-        made: the file to write; weights that are external go to a file beside it.
+        made: the file to write; weights that are external go to a file next to it.
         shapes: what `torch.onnx.export` takes as `dynamic_shapes`.
         opset: operator set of the standard domain, None for the exporter's choice.
         input_names: None for the names of the parameters.
-        output_names: in the order of the outputs.
+        outputs: how many there are; `finish_file` gives them their names.
         external: whether the weights go to a file of their own.
 
     Raises:
@@ -59,7 +61,8 @@ def write_file(
             dynamic_shapes=shapes,
             opset_version=opset,
             input_names=list(input_names) if input_names is not None else None,
-            output_names=list(output_names),
+            # Names that no operator has: torch.onnx names values after operators and would take one of them twice.
+            output_names=[f"{_OUTPUT}{number}" for number in range(outputs)],
             verbose=False,
         )
         written.save(made, external_data=external)
@@ -69,8 +72,14 @@ def write_file(
         ) from error
 
 
-def finish_file(made: Path, *, batch: bool, opset: int | None) -> list[str]:
-    """Call the batch dimension so, and tell the names of the inputs.
+def finish_file(made: Path, output_names: Sequence[str], *, batch: bool, opset: int | None) -> list[str]:
+    """Give the outputs their names, call the batch dimension `batch`, and tell the names of the inputs.
+
+    Args:
+        made: the file that `write_file` wrote.
+        output_names: in the order of the outputs.
+        batch: whether the first dimension of the inputs is that of a batch.
+        opset: the operator set that was asked for, None for any.
 
     Raises:
         ExportFailed: the file is of another operator set than was asked for.
@@ -90,8 +99,23 @@ def finish_file(made: Path, *, batch: bool, opset: int | None) -> list[str]:
         } - {""}
         if len(symbols) == 1:
             _rename_symbol(model, symbols.pop(), "batch")
-            onnx.save(model, made)
+    _rename_outputs(model, output_names)
+    onnx.save(model, made)
     return [value.name for value in model.graph.input]
+
+
+def _rename_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Give the outputs these names; a value inside the graph that has one of them makes way."""
+    renamed = {value.name: name for value, name in zip(model.graph.output, names, strict=True)}
+    renamed |= {name: f"{_OUTPUT}{name}" for name in names if name not in renamed}
+    for node in nodes_of(model):
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    graphs = [model.graph, *(graph for node in nodes_of(model) for graph in direct_subgraphs(node))]
+    values = [value for graph in graphs for value in (*graph.output, *graph.value_info)]
+    named: Sequence[Any] = [*values, *tensors_of(model)]
+    for value in named:
+        value.name = renamed.get(value.name, value.name)
 
 
 def _rename_symbol(model: onnx.ModelProto, old: str, new: str) -> None:

@@ -29,7 +29,7 @@ def array_from_tensor(tensor: Any) -> np.ndarray[Any, np.dtype[Any]]:
 
 
 def with_rows(tensors: Sequence[Any], rows: int) -> tuple[Any, ...]:
-    """The tensors with so many rows, the first ones repeated as often as need be."""
+    """The tensors with the given number of rows, the first rows repeated as often as necessary."""
     torch = require("torch")
     return tuple(
         torch.cat([tensor] * -(-rows // tensor.shape[0]))[:rows].contiguous() if tensor.ndim else tensor

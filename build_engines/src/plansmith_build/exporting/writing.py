@@ -1,4 +1,4 @@
-"""An exported file is written beside its place, checked there, and renamed in: whole or not at all."""
+"""Write an exported file next to its destination, check it there and rename it into place: whole or not at all."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def export_file(
     """Check a staged file against the framework's answers and put it in its place.
 
     Args:
-        made: the staged file, with its weights beside it if they are too large for it.
+        made: the staged file, with its weights next to it if they are too large for it.
         target: where it belongs; what is there is replaced.
         samples: inputs and the framework's answers.
-        packages: whose versions the result names.
+        packages: those whose versions the result names.
         names: what answered the samples, in words.
 
     Raises:
-        ExportFailed: the file is no model that can be built from.
+        ExportFailed: the file is not a model that can be built from.
         VerificationFailed: ONNX Runtime does not run it, or it computes something else.
     """
     try:

@@ -32,15 +32,15 @@ __all__ = ["Accuracy", "OutputAgreement", "classifier_output", "measure_accuracy
 
 @dataclass(frozen=True)
 class OutputAgreement:
-    """One output beside the FP32 model's.
+    """One output compared with the FP32 model's.
 
     Attributes:
         name: the output.
         measure: what judges it.
         value: by that measure, 0 for no fault: the share that is wrong or the error; of a user's function, minus its
             score.
-        bound: what is lost at most, with 95 % confidence; None where that was not asked for, or of one row.
-        top1_agreement: the fraction with the same greatest element; None for what is neither
+        bound: upper bound of the loss with 95 % confidence; None where it was not asked for or there is one row.
+        top1_agreement: the fraction with the same greatest element; None for outputs that are neither
             [rows, values] nor judged by classes.
         cosine: the mean cosine similarity of the rows; None for what is not floating point.
         signal_to_noise_db: the power of the reference to that of the difference; infinite where they are equal, None
@@ -63,7 +63,7 @@ class OutputAgreement:
         """How much worse than the FP32 model's own, 0 for as good."""
         if not self.measure.is_score:
             return self.value
-        # A score that is not a number is no answer that could be accepted.
+        # A score that is not a number cannot be accepted.
         loss = self.value - reference.value
         return math.inf if math.isnan(loss) else max(0.0, loss)
 
@@ -74,10 +74,11 @@ class Accuracy:
 
     Attributes:
         rows: on how many rows.
-        top1: the fraction of the rows whose label has the highest score, or is what was decided; None without labels.
+        top1: the fraction of the rows whose label has the highest score, or whose decision is right; None without
+            labels.
         top5: the fraction of the rows whose label is among the five highest scores; None without labels or where the
             output has no scores.
-        outputs: each output beside the FP32 model's.
+        outputs: each output compared with the FP32 model's.
     """
 
     rows: int
@@ -116,11 +117,11 @@ def measure_accuracy(
         answers: the candidate's, likewise.
         labels: INT64 [rows].
         measures: what each output is measured by; None chooses by the reference.
-        bounded: whether to say also how much may be lost at most.
+        bounded: whether to compute an upper bound of the loss as well.
 
     Raises:
-        VerificationFailed: an output is missing, has another shape or dtype, or holds what is no number where the
-            reference has one.
+        VerificationFailed: an output is missing, has another shape or dtype, or holds NaN or an infinity where the
+            reference has a number.
         DataFunctionFailed: a function of the user's failed.
     """
     if measures is None:

@@ -1,4 +1,4 @@
-"""What may be lost, and whether a candidate is inside it."""
+"""The accuracy budget: how much may be lost, and whether a candidate stays within it."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ class Budget:
         by = f"output {output.name!r} by {output.measure}"
         if loss <= allowed:
             bound = f"{output.bound:.2%}" if output.bound is not None else "anything"
-            return f"{verb} {loss:.2%}, but up to {bound} cannot be ruled out ({by}), and {allowed:.2%} is allowed"
-        return f"{verb} {loss:.2%} ({by}), and {allowed:.2%} is allowed"
+            return f"{verb} {loss:.2%}, but as much as {bound} cannot be ruled out ({by}); {allowed:.2%} is allowed"
+        return f"{verb} {loss:.2%} ({by}); {allowed:.2%} is allowed"
 
     def unprovable(self, reference: Accuracy) -> tuple[str, ...]:
-        """What so few rows cannot prove even of a candidate that loses nothing, a sentence for each measure."""
+        """A sentence for each measure by which there are too few rows to prove even that nothing is lost."""
         sentences = {}
         for output in reference.outputs:
             measure = output.measure
@@ -100,14 +100,16 @@ def parse_drop(text: str, *, option: str = "--max-drop") -> float:
         option: what to call it in an error.
 
     Raises:
-        InvalidOption: it is neither a percentage nor a fraction below 1, or it may be either.
+        InvalidOption: it is neither a percentage nor a fraction below 1, or could be read as both.
     """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", text)
     value = float(match[1]) / (100 if match[2] else 1) if match else math.nan
     if not 0 <= value < 1:
-        raise InvalidOption(f"{option} {text!r} is no drop of accuracy: write 0.5% or 0.005")
+        raise InvalidOption(f"{option} must be a percentage or a fraction below 1, such as 0.5% or 0.005, got {text!r}")
     if match and not match[2] and value >= _AMBIGUOUS:
-        raise InvalidOption(f"{option} {text.strip()}: is {match[1]}% meant or {value:.0%}? Write it with the sign")
+        raise InvalidOption(
+            f"{option} {text.strip()}: is {match[1]}% meant or {value:.0%}? Write it with a percent sign"
+        )
     return value
 
 

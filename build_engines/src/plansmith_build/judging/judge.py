@@ -24,15 +24,15 @@ __all__ = ["Judge", "answers_of"]
 
 @dataclass(frozen=True)
 class Judge:
-    """What candidates are held against.
+    """Validation rows with the FP32 model's answers to them, which candidates are compared with.
 
     Attributes:
         requests: the inputs, as the model takes them.
         batched: whether the first dimension of each request is that of its rows; else each request is one row.
         answers: the FP32 model's, all rows stacked, by output name.
         labels: INT64 [rows], or None.
-        measures: what each output is measured by.
-        bounded: whether to say also how much may be lost at most, with 95 % confidence.
+        measures: the measure of each output.
+        bounded: whether to compute an upper bound of the loss as well, with 95 % confidence.
         accuracy: the FP32 model's own.
     """
 
@@ -108,8 +108,8 @@ def answers_of(runtime: Runtime, requests: Sequence[Arrays], *, batched: bool) -
         shapes = sorted({answer[name].shape[int(batched) :] for answer in answers})
         if len(shapes) > 1:
             raise VerificationFailed(
-                f"output {name!r} has another shape from row to row, such as {list(shapes[0])} and {list(shapes[-1])}, "
-                "so that its rows cannot be compared: export the model without the step that selects (non-maximum "
+                f"output {name!r} changes its shape from row to row, such as {list(shapes[0])} and {list(shapes[-1])}, "
+                "so its rows cannot be compared: export the model without the step that selects (non-maximum "
                 "suppression, for example), or build it without --data"
             )
     return {name: join([answer[name] for answer in answers]) for name in answers[0]}

@@ -1,9 +1,9 @@
-"""What a candidate loses on one output, and how much it may lose at most with 95 % confidence.
+"""What a candidate loses on one output, and the upper bound of that loss with 95 % confidence.
 
 Shares are counted row by row. Errors are the root mean square of the difference, relative to that of the reference
 about its mean: a scale, an offset, a sign and an order all show. Outputs that hold different things side by side are
-taken apart (the columns of `[rows, columns]`, both the second and the last dimension of what has more), and the worst
-slice counts.
+judged slice by slice (the columns of `[rows, columns]`; both the second and the last dimension of what has more), and
+the worst slice counts.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ CONFIDENCE = 0.95
 _GROUPS = 20
 # Elements that are widened to FP64 at once.
 _CHUNK = 2**22
-# Slices of a scale of their own, such as a price beside an age; more of them are features of one kind.
+# Up to this many slices may have scales of their own, such as a price and an age; more are features of one kind.
 _NAMED_SLICES = 16
 _LEAST_VALUES = 8
 # What varies by less than this part of its size is a constant.
 _CONSTANT = 1e-5
-# A slice that hardly varies is held against its neighbours: a dead feature, a class that no row has.
+# A slice that hardly varies is scaled by its neighbours: a dead feature, a class that no row has.
 _FEATURE_FLOOR, _PROBABILITY_FLOOR = 0.1, 0.3
 
 

@@ -1,4 +1,4 @@
-"""What an output is measured by: chosen from what it is, unless the user says."""
+"""The measure of each output: chosen by what the output is, unless the user names one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Measure", "Metric", "choose_measures", "class_scores", "classifier_o
 _FLOATING = {"FP16", "BF16", "FP32", "FP64"}
 # How far the probabilities of a row may be from a sum of 1: FP16 and BF16 round.
 _SUM_TOLERANCE = 1e-2
-# A class that nearly every row has says nothing of what the others would lose.
+# Where nearly every row has one class, agreement on it says nothing about the other classes.
 _LEAST_OTHERS = 0.05
 
 
@@ -43,7 +43,7 @@ class Metric(StrEnum):
 
 @dataclass(frozen=True)
 class Measure:
-    """What one output is judged by.
+    """The measure that judges one output.
 
     Attributes:
         metric: the kind.
@@ -82,9 +82,11 @@ def parse_metrics(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         output, _, metric = text.rpartition("=")
         if metric not in known and not is_callable_source(metric):
-            raise InvalidOption(f"--metric {text!r}: {metric!r} is not {', '.join(known)} or module:function")
+            raise InvalidOption(
+                f"--metric {text!r}: {metric!r} is not a metric: write one of {', '.join(known)} or module:function"
+            )
         if output in chosen:
-            raise InvalidOption(f"--metric is given twice for {output or 'all outputs'!r}")
+            raise InvalidOption(f"--metric was given twice for {output or 'all outputs'!r}")
         chosen[output] = metric
     return chosen
 
@@ -97,7 +99,7 @@ def choose_measures(
     sigmoids: Collection[str] = (),
     classes: int | None = None,
 ) -> dict[str, Measure]:
-    """What each output is measured by.
+    """Choose the measure of each output.
 
     Args:
         answers: the FP32 model's, all rows stacked, by output name.
@@ -164,7 +166,7 @@ def classifier_output(answers: Arrays, labels: Array, *, sigmoids: Collection[st
     if int(labels.max(initial=0)) >= classes:
         row = int(labels.argmax())
         raise InvalidOption(
-            f"label {int(labels[row])} of row {row} is no class of output {name!r}, which has {classes}: "
+            f"label {int(labels[row])} of row {row} is not a class of output {name!r}, which has {classes}: "
             "labels are counted from 0"
         )
     return name
@@ -230,7 +232,7 @@ def _are_probabilities(scores: Array) -> bool:
     """Whether each row adds up to 1, itself or as logarithms."""
     values = scores.astype(np.float64)
     if (values < 0).any():
-        # More than 1 is no logarithm of a probability, however much more.
+        # A logarithm of a probability is never positive: cap the others, so that exp does not overflow.
         values = np.exp(np.minimum(values, 1))
     return bool((values <= 1 + _SUM_TOLERANCE).all() and (np.abs(values.sum(axis=-1) - 1) < _SUM_TOLERANCE).all())
 

@@ -1,4 +1,4 @@
-"""What a graph itself says against batches: its inputs, its outputs and its operators, before anything is run."""
+"""Why a graph cannot take batches, read off its inputs, outputs and operators before anything is run."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ _BATCH_NAME = re.compile(r"n|b|rows?|.*batch.*", re.IGNORECASE)
 
 
 class BatchAxis(StrEnum):
-    """Which dimension of every input and output is that of a batch.
+    """Which dimension of every input and output is the batch dimension.
 
-    AUTO: the first, where nothing speaks against it. NONE: none is. FIRST: the first, whatever its name; what the
-    model computes is verified all the same.
+    AUTO: the first, unless the graph says otherwise. NONE: the model takes no batches. FIRST: the first, whatever its
+    name; whether each row is then answered as if it were alone is still verified.
     """
 
     AUTO = "auto"
@@ -61,14 +61,14 @@ class BatchAxis(StrEnum):
 
 
 def obstacle_in_inputs(signature: Signature, axis: BatchAxis = BatchAxis.AUTO) -> str:
-    """Why the first dimension of the inputs cannot be that of a batch, or an empty string.
+    """Why the first dimension of the inputs cannot be a batch dimension, or an empty string.
 
     Args:
         signature: the graph's.
         axis: what the user says.
     """
     if axis is BatchAxis.NONE:
-        return "the model has no batch dimension, as was said with --batch-axis none"
+        return "--batch-axis none says that the model has no batch dimension"
     for spec in signature.inputs:
         if spec.optional:
             return f"input {spec.name!r} has a default, which does not grow with the batch"
@@ -93,7 +93,7 @@ def obstacle_in_graph(model: onnx.ModelProto, signature: Signature, axis: BatchA
     if quantizer:
         return (
             f"{quantizer} takes its scale from all rows of a batch, so that the answer to a row would depend on the "
-            "rows beside it"
+            "other rows of the batch"
         )
     rows = signature.inputs[0].shape[0]
     symbol = next((names[0] for names in signature.symbols.values() if _says_something(names[0])), "")
@@ -117,7 +117,7 @@ def obstacle_in_graph(model: onnx.ModelProto, signature: Signature, axis: BatchA
             inputs = repr(symbol) if symbol else str(rows)
             return (
                 f"output {value.name!r} has {first.dim_param!r} rows for {inputs} in the input: where that is the same "
-                "number, say so with --batch-axis 0"
+                "number, give --batch-axis 0"
             )
     return ""
 
@@ -134,20 +134,20 @@ def _obstacle_in_names(signature: Signature) -> str:
     names = {name: symbols[0] for name, symbols in signature.symbols.items() if _says_something(symbols[0])}
     if len(set(names.values())) > 1:
         said = ", ".join(f"{name!r} {symbol!r}" for name, symbol in names.items())
-        return f"the first dimensions of the inputs have different names: {said}; if they are one, say --batch-axis 0"
+        return f"the first dimensions of the inputs have different names: {said}; if they are one, give --batch-axis 0"
     for name, symbols in signature.symbols.items():
         for axis, symbol in enumerate(symbols[1:], start=1):
             if symbol and symbol in names.values():
                 return f"dimension {symbol!r} of the rows is dimension {axis} of input {name!r} as well"
     for spec in signature.inputs:
         if len(spec.shape) == 1 and spec.shape[0] > 1:
-            return f"input {spec.name!r} is a vector of {spec.shape[0]} elements, which are no rows of a batch"
+            return f"input {spec.name!r} is a vector of {spec.shape[0]} elements, which are not the rows of a batch"
     if all(spec.shape == (-1,) for spec in signature.inputs):
         symbol = next(iter(names.values()), "")
         if not _BATCH_NAME.fullmatch(symbol):
             return (
                 f"every input is a sequence [{symbol or 'any length'}], such as sound or tokens, and has no dimension "
-                "for a batch; if its elements are rows, say --batch-axis 0"
+                "for a batch; if its elements are rows, give --batch-axis 0"
             )
     return ""
 
@@ -157,7 +157,7 @@ def _says_something(symbol: str) -> bool:
 
 
 def outputs_with_rows(model: onnx.ModelProto) -> frozenset[str]:
-    """The outputs whose first dimension is the inputs', as the definitions of the operators have it."""
+    """The outputs whose first dimension is the inputs' first dimension, by the definitions of the operators."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]

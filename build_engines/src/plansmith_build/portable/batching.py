@@ -1,7 +1,7 @@
 """Making a graph that was exported for a fixed number of rows take any number.
 
-What is written here is only a proposal: whether the new graph computes, row by row, what the old one computes is for
-the verification to say.
+What is written here is only a proposal: verification decides whether the new graph computes, row by
+row, what the old one computes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def make_batch_dynamic(model: onnx.ModelProto, *, rows: int) -> tuple[onnx.Model
 
     The first dimension of every input and output gets a name instead of a number; a Reshape whose constant target
     begins with the number of rows (or with a multiple that comes from merging it with the dimension after it) is
-    given a target that works it out; the shapes in between are inferred anew.
+    given a target that works it out; the shapes in between are inferred again.
 
     Args:
         model: a graph without an obstacle to batches.

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["OptimizationFailed", "obstacle_to_optimization", "optimize"]
 
 # A constant that a node computes is written out only where it is small: light-weight models build hundreds of
-# megabytes of weights from a few bytes, and a file should not grow by that.
+# megabytes of weights from a few bytes, and the file should not grow by that much.
 LARGEST_FOLDED_BYTES = 64 * 2**10
-# The optimiser holds weights several times over, and has use for the values of the small ones only: beyond this much,
-# the largest are kept from it.
+# The optimiser holds several copies of the weights and needs the values of the small ones only: beyond this total,
+# the largest are not given to it.
 GIVEN_BYTES = 256 * 2**20
 
 
@@ -58,7 +58,7 @@ def optimize(network: Network) -> Network:
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
     try:
-        # It prints what it finds strange; the verification is who judges.
+        # It prints what it finds strange; whether the result is right is decided by verification.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             held_back = _largest_weights(network)
             source = _with_inputs(attach(network, leave=held_back), held_back)

@@ -35,18 +35,18 @@ __all__ = ["Batching", "PortableModel", "make_portable", "node_count", "without_
 MODEL = "model.onnx"
 
 
-# Where candidates are written: with a free first dimension, optimised, and neither.
+# Folders of the graphs that are tried: with a free first dimension, optimised, and neither.
 _FOLDERS = ("batched", "optimized", "repaired")
 
 
 @dataclass(frozen=True)
 class Batching:
-    """What is wanted of batches.
+    """Which batches the user wants.
 
     Attributes:
-        wanted: whether there may be any.
-        axis: which dimension they are.
-        dynamic: whether a fixed number of rows may be made any number.
+        wanted: whether the model may take batches at all.
+        axis: the batch dimension.
+        dynamic: whether a fixed batch size may be changed into any batch size.
     """
 
     wanted: bool = True
@@ -60,9 +60,9 @@ class PortableModel:
 
     Attributes:
         network: the graph and its weights.
-        repairs: what was put right, a sentence each.
-        batched: whether the first dimension is that of a batch of any size.
-        made_dynamic: whether that is our doing.
+        repairs: what was repaired, a sentence each.
+        batched: whether the first dimension is a batch dimension of any size.
+        made_dynamic: whether the build freed it.
         reshapes_rewritten: how many Reshape nodes were changed for it.
         batching_reason: why it takes no batches, empty where it does.
         optimized: whether the optimiser's graph is used.
@@ -94,13 +94,13 @@ def make_portable(
     optimized: bool,
     progress: Progress,
 ) -> tuple[PortableModel, Verified]:
-    """Repair, free the batch dimension and optimise, as far as the result stays that of the original.
+    """Repair, free the batch dimension and optimise; each change is kept only if the answers stay the original's.
 
     Args:
         file: the original.
         reference: its answers.
         folder: where candidates are written.
-        batching: what is wanted of batches.
+        batching: which batches the user wants.
         optimized: whether the graph may be optimised.
         progress: told about each step.
 
@@ -109,8 +109,8 @@ def make_portable(
 
     Raises:
         InvalidModel: the graph cannot be repaired.
-        VerificationFailed: not even the repaired graph computes what the original does.
-        OSError: the disk did not take a candidate.
+        VerificationFailed: even the repaired graph does not compute what the original computes.
+        OSError: a candidate could not be written.
     """
     repaired = _repaired(file, reference, progress)
     candidate = _batched(repaired, reference, folder, batching, progress)
@@ -118,7 +118,7 @@ def make_portable(
         try:
             return _finished(candidate, reference, folder, optimized=optimized, progress=progress)
         except VerificationFailed as error:
-            # What fails may be the batch alone; the model is then right without one.
+            # Perhaps only the batch is wrong: the model is then published without one.
             progress(BuildStep("Looking for a batch dimension", f"none: {error}"))
             candidate = replace(repaired, batching_reason=str(error))
             for made in _FOLDERS:
@@ -139,8 +139,8 @@ def without_batches(
         progress: told about each step.
 
     Raises:
-        VerificationFailed: it does not compute what the original does.
-        OSError: the disk did not take a candidate.
+        VerificationFailed: it does not compute what the original computes.
+        OSError: a candidate could not be written.
     """
     model, repairs = vectors_for_scalars(candidate.network.model)
     if repairs:
@@ -170,7 +170,7 @@ def node_count(model: onnx.ModelProto) -> int:
 
 
 def _repaired(file: OnnxFile, reference: Reference, progress: Progress) -> PortableModel:
-    step = "Repairing what is legal but awkward"
+    step = "Repairing the graph"
     progress(BuildStep(step))
     repaired = repair(file.network)
     repairs = list(repaired.repairs)
@@ -178,7 +178,7 @@ def _repaired(file: OnnxFile, reference: Reference, progress: Progress) -> Porta
         repaired.network.model, {name: array.ndim for name, array in reference.answers[0].items()}
     )
     if completed:
-        repairs.append(f"declared the shape of {', '.join(completed)} as it was seen to be")
+        repairs.append(f"declared the shape of {', '.join(completed)} as observed")
     repairs += correct_output_shapes(repaired.network.model, reference.shapes)
     progress(BuildStep(step, ", ".join(repairs) or "nothing to repair"))
     return PortableModel(repaired.network, repairs=tuple(repairs))
@@ -193,7 +193,7 @@ def _batched(
     obstacle = _obstacle_before_running(candidate, signature, reference, batching)
     if obstacle or reference.rows is None:
         return _unbatched(candidate, obstacle, step, progress)
-    # Networks whose weights are all alike answer everything with the same: there the operators must tell.
+    # Networks with constant weights answer every input alike: then the definitions of the operators decide.
     certain = len(outputs_with_rows(candidate.network.model)) == len(signature.outputs)
     if not reference.obstacle or (reference.obstacle == NOT_TOLD_APART and certain):
         progress(BuildStep(step, "any number of rows, each answered as if it were alone"))
@@ -227,14 +227,14 @@ def _obstacle_before_running(
     candidate: PortableModel, signature: Signature, reference: Reference, batching: Batching
 ) -> str:
     if not batching.wanted:
-        return "batches were not asked for"
+        return "--max-batch-size 0 asks for none"
     obstacle = obstacle_in_inputs(signature, batching.axis) or obstacle_in_graph(
         candidate.network.model, signature, batching.axis
     )
     if not obstacle and reference.rows is None:
-        return "it runs on no input of one row"
+        return "the model does not run on inputs of one row"
     if not obstacle and reference.obstacle and not batching.dynamic:
-        return "the number of rows was left as it is, as asked"
+        return "--no-dynamic-batch keeps the number of rows as it is"
     return obstacle
 
 
@@ -243,7 +243,7 @@ def _optimized(
 ) -> PortableModel:
     step = "Optimising the graph"
     progress(BuildStep(step))
-    reason = obstacle_to_optimization(candidate.network) if wanted else "it was not asked for"
+    reason = obstacle_to_optimization(candidate.network) if wanted else "--no-optimize was given"
     if not reason:
         try:
             proposal = replace(

@@ -1,35 +1,38 @@
-"""What a model must compute: the answers of the original file on random inputs."""
+"""The reference: the answers of the original file to random inputs."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import onnx
 import onnxruntime
 
 from plansmith_build.engines.onnxruntime import Arrays, RunFailed, Session
-from plansmith_build.errors import VerificationFailed
-from plansmith_build.portable.batch_obstacles import BatchAxis, dynamic_quantization
-from plansmith_build.portable.comparison import compare
+from plansmith_build.errors import InputsNeeded, VerificationFailed
+from plansmith_build.portable.batch_obstacles import BatchAxis
+from plansmith_build.portable.comparison import identical
+from plansmith_build.portable.noise import noise_floor
 from plansmith_build.portable.rows import (
     NOT_TOLD_APART,
+    Evidence,
     concatenate,
-    informative,
+    evidence_of,
     obstacle_in_answers,
     obstacle_in_batches,
     told_apart,
+    without_numbers,
 )
-from plansmith_build.portable.sampling import leading_rows, random_sample
+from plansmith_build.portable.sampling import InputKind, input_kinds, leading_rows, random_sample
+from plansmith_build.reading.input_ranges import integer_ranges
 from plansmith_build.reading.networks import attach
 from plansmith_build.reading.operators import explain_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from plansmith_build.reading.loading import OnnxFile
@@ -38,24 +41,15 @@ if TYPE_CHECKING:
 __all__ = ["Reference", "run_reference"]
 
 SAMPLES = 3
-# Sizes for the dimensions that may vary, tried in turn: a sequence, an image, and what is left.
-_SIZES: tuple[int, ...] = (16, 64, 224, 1, 2, 4, 8, 32, 128, 256)
-# Sound has more; tried where an input has no more than one such dimension, so that memory does not matter.
-_LONG_SIZES: tuple[int, ...] = (512, 1024, 4096, 16000)
-# Detectors and other thresholds say nothing on what is too small for them.
+# Detectors and other models with thresholds give no answer to values that are too small.
 _MAGNITUDES = (1.0, 10.0, 100.0)
-# An answer that is quantized on the way jumps by such a step where a rounding falls the other way; where it moves
-# further than the largest of these between ONNX Runtime with and without its optimisations, one of them is wrong.
-_QUANTIZATION_STEP = 0.01
-_LARGEST_NOISE = 0.25
-# Whole numbers are often indexes: any of these are valid ones into what has at least so many elements.
-_INTEGERS_BELOW = (10, 2, 1)
+_NAN = {Evidence.WITHOUT_NUMBERS, Evidence.SOME_NAN}
 _NEWEST_KNOWN_TO_RUNTIME = re.compile(r"Opset \d+ is under development|max supported IR version|is till opset")
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Random inputs, and what the original file answers.
+    """Inputs, and what the original file answers.
 
     Attributes:
         engine: what ran it: `"ONNX Runtime 1.31.1 on the CPU, graph as written"`.
@@ -63,13 +57,15 @@ class Reference:
             rows, last samples have several.
         answers: the outputs of each sample.
         rows: how many rows each sample holds, None where the inputs do not have rows in common.
-        obstacle: why the original file itself was not seen to answer several rows at once as it answers each alone;
-            empty where it was.
-        random_outputs: outputs that differ from run to run, whose values therefore say nothing.
+        obstacle: why the original file itself does not answer several rows together as it answers each alone; empty
+            where it does.
+        random_outputs: outputs that differ from run to run, so their values cannot be compared.
         single_samples: how many of the samples, from the first, are of `rows` rows.
-        noise: the relative error to allow for each output by name, where the file quantizes on the way and its
-            answers are no more exact than that.
-        shapes: the shapes that each output was seen to have, those of several rows at once included.
+        inputs: "random", or "given" for the user's own.
+        without_numbers: outputs that are NaN or infinite everywhere in every answer, so their values verify nothing.
+        noise: the relative error to allow for each output by name, which is what rounding alone does; see
+            `noise_floor`.
+        shapes: the observed shapes of each output, those of several rows together included.
     """
 
     engine: str
@@ -79,6 +75,8 @@ class Reference:
     obstacle: str
     random_outputs: frozenset[str]
     single_samples: int = SAMPLES
+    inputs: Literal["random", "given"] = "random"
+    without_numbers: frozenset[str] = frozenset()
     noise: Mapping[str, float] = field(default_factory=dict)
     shapes: Mapping[str, frozenset[tuple[int, ...]]] = field(default_factory=dict)
 
@@ -93,8 +91,15 @@ class _Runner(Protocol):
     def run(self, inputs: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> Arrays: ...
 
 
-def run_reference(file: OnnxFile, signature: Signature, *, seed: int, axis: BatchAxis = BatchAxis.AUTO) -> Reference:
-    """Run the original file on random inputs.
+def run_reference(
+    file: OnnxFile,
+    signature: Signature,
+    *,
+    seed: int,
+    axis: BatchAxis = BatchAxis.AUTO,
+    given: Sequence[Arrays] | None = None,
+) -> Reference:
+    """Run the original file on random inputs, or on the user's own.
 
     ONNX Runtime runs it exactly as it is written, its own optimisations off, so that a mistake of an optimiser cannot
     hide in both. Where the file's operator set is one that ONNX Runtime does not know, the reference implementation
@@ -104,37 +109,34 @@ def run_reference(file: OnnxFile, signature: Signature, *, seed: int, axis: Batc
         file: the loaded file.
         signature: its inputs and outputs.
         seed: makes the inputs repeatable.
-        axis: what the user says about batches.
+        axis: the batch dimension, if the user named it.
+        given: the user's own inputs, each for one run; None for random ones.
 
     Raises:
         InvalidModel: ONNX Runtime does not load the file.
-        VerificationFailed: the model reports an error on all random inputs that were tried.
+        InputsNeeded: the model reports an error for all random inputs that were tried.
+        VerificationFailed: the model reports an error for one of the user's own inputs.
     """
     runner, engine = _runner(file, signature)
     rows = leading_rows(signature, axis)
-    samples, answers, kind = _run_samples(runner, signature, seed, rows)
+    run = _run_random(runner, signature, file, seed, rows) if given is None else _run_given(runner, given)
+    samples, answers = run.samples, run.answers
     if rows == -1:
-        # What was tried with one row and failed was run as what it is, then: a sequence.
+        # It does not run on one row, so the first dimension was varied like any other: a sequence.
         rows = 1 if len(next(iter(samples[0].values()))) == 1 else None
+    single_samples = len(samples)
     again = runner.run(samples[0])
-    random_outputs = frozenset(name for name in again if not _same(again[name], answers[0][name]))
-    noise = _noise(file, signature, samples, answers)
+    random_outputs = frozenset(name for name in again if not identical(again[name], answers[0][name]))
+    noise = noise_floor(file, signature, runner.run, samples, answers)
 
     free = any(spec.shape[:1] == (-1,) for spec in signature.inputs)
     shapes = [*answers]
     obstacle = "the number of rows is fixed"
     if free and rows is None:
         obstacle = "the first dimension holds no rows"
-        for longer in (kind.size + 1, 2 * kind.size):
+        for kind in _longer(run.kind):
             with contextlib.suppress(RunFailed):
-                sample = random_sample(
-                    signature,
-                    rows=None,
-                    size=longer,
-                    with_optional=False,
-                    integers_below=kind.integers_below,
-                    rng=np.random.default_rng(seed),
-                )
+                sample = random_sample(signature, kind, with_optional=False, rng=np.random.default_rng(seed))
                 answers.append(runner.run(sample))
                 samples.append(sample)
                 shapes.append(answers[-1])
@@ -159,24 +161,12 @@ def run_reference(file: OnnxFile, signature: Signature, *, seed: int, axis: Batc
         rows=rows,
         obstacle=obstacle,
         random_outputs=random_outputs,
+        single_samples=single_samples,
+        inputs="random" if given is None else "given",
+        without_numbers=without_numbers(answers),
         noise=noise,
         shapes={name: frozenset(answer[name].shape for answer in shapes) for name in answers[0]},
     )
-
-
-def _noise(
-    file: OnnxFile, signature: Signature, samples: Sequence[Arrays], answers: Sequence[Arrays]
-) -> dict[str, float]:
-    """How far the answers of a graph that quantizes with scales of its own move by rounding alone, by output."""
-    if not dynamic_quantization(file.network.model):
-        return {}
-    noise = dict.fromkeys(answers[0], _QUANTIZATION_STEP)
-    with contextlib.suppress(RunFailed):
-        optimized = Session(file.path, signature, optimized=True)
-        for sample, answer in zip(samples, answers, strict=True):
-            for result in compare(answer, optimized.run(sample)):
-                noise[result.name] = max(noise[result.name], 2 * result.max_relative_error)
-    return {name: found if found <= _LARGEST_NOISE else 0.0 for name, found in noise.items()}
 
 
 def _with_vectors(arrays: Arrays) -> Arrays:
@@ -201,7 +191,7 @@ def _is_old(model: onnx.ModelProto) -> bool:
 
 
 class _OnnxEvaluator:
-    """The specification itself, as onnx implements it: slow and patient."""
+    """The reference implementation of the onnx package: slow, but it runs every operator set."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - for few models, and heavy
@@ -216,73 +206,73 @@ class _OnnxEvaluator:
         return dict(zip(self._evaluator.output_names, map(np.asarray, outputs), strict=True))
 
 
-def _run_samples(
-    runner: _Runner, signature: Signature, seed: int, rows: int | None
-) -> tuple[list[Arrays], list[Arrays], _Kind]:
-    """Different random inputs, the model's answers and the kind of the inputs.
+@dataclass(frozen=True)
+class _Run:
+    """Inputs and the model's answers; `kind` is that of random inputs, None for the user's own."""
 
-    It is the first kind that the model takes and answers with something, and differently; where there is none, the
-    first that it takes.
-    """
+    samples: list[Arrays]
+    answers: list[Arrays]
+    kind: InputKind | None = None
+
+
+def _run_random(runner: _Runner, signature: Signature, file: OnnxFile, seed: int, rows: int | None) -> _Run:
+    """Different random inputs of the first kind whose answers verify most; see `Evidence`."""
     failure = ""
-    first: tuple[list[Arrays], list[Arrays], _Kind] | None = None
-    for kind in _kinds(signature, rows):
-        for magnitude in _MAGNITUDES:
-            rng = np.random.default_rng(seed)
-            samples: list[Arrays] = []
-            answers: list[Arrays] = []
-            try:
-                for number in range(SAMPLES):
-                    sample = random_sample(
-                        signature,
-                        rows=kind.rows,
-                        size=kind.size,
-                        with_optional=number % 2 == 1,
-                        integers_below=kind.integers_below,
-                        rng=rng,
-                        magnitude=magnitude,
-                    )
-                    answers.append(runner.run(sample))
-                    samples.append(sample)
-            except RunFailed as error:
-                failure = failure or str(error)
-                break
-            if informative(answers):
-                return samples, answers, kind
-            first = first or (samples, answers, kind)
-        if first is not None and all(array.size for answer in first[1] for array in answer.values()):
+    best: tuple[Evidence, _Run] | None = None
+    for kind in input_kinds(signature, rows, integer_ranges(file.network.model)):
+        if best is not None and best[0] in _NAN and not _is_as_large(best[1].kind, kind):
+            # Other values may give numbers, other sizes do not.
+            continue
+        try:
+            for magnitude in _MAGNITUDES:
+                run = _answers_to(runner, signature, kind, seed, magnitude)
+                evidence = evidence_of(run.answers)
+                if best is None or evidence > best[0]:
+                    best = evidence, run
+                if evidence in _NAN or evidence is Evidence.DIFFERENT:
+                    break
+        except RunFailed as error:
+            failure = failure or str(error)
+        if best is not None and best[0] >= Evidence.ALIKE:
             break
-    if first is not None:
-        return first
-    raise VerificationFailed(
-        f"the model reports an error on every kind of random input that was tried, so it cannot be verified: {failure}"
-    )
+    if best is None:
+        raise InputsNeeded(
+            f"the model reports an error for every kind of random input that was tried ({failure.rstrip('.')}), so it "
+            "cannot be verified: give inputs that it takes with --samples FILE, a .npz file with an array per input"
+        )
+    return best[1]
 
 
-class _Kind(NamedTuple):
-    """A kind of random inputs; see `random_sample`."""
-
-    rows: int | None
-    size: int
-    integers_below: int
-
-
-def _kinds(signature: Signature, rows: int | None) -> Iterator[_Kind]:
-    """What to try, in turn: as rows where the inputs may hold some, then as inputs of any size."""
-    varies = any(-1 in spec.shape for spec in signature.inputs)
-    sizes = _SIZES if varies else _SIZES[:1]
-    integers = any(spec.numpy_dtype.kind in "iu" for spec in signature.inputs)
-    below = _INTEGERS_BELOW if integers else _INTEGERS_BELOW[:1]
-    if rows == -1:
-        yield from itertools.starmap(_Kind, itertools.product((1,), sizes, below))
-    if varies and all(spec.shape.count(-1) <= 1 for spec in signature.inputs):
-        sizes += _LONG_SIZES
-    yield from itertools.starmap(_Kind, itertools.product((None,), sizes, below))
+def _answers_to(runner: _Runner, signature: Signature, kind: InputKind, seed: int, magnitude: float) -> _Run:
+    rng = np.random.default_rng(seed)
+    run = _Run([], [], kind)
+    for number in range(SAMPLES):
+        sample = random_sample(signature, kind, with_optional=number % 2 == 1, rng=rng, magnitude=magnitude)
+        run.answers.append(runner.run(sample))
+        run.samples.append(sample)
+    return run
 
 
-def _same(one: np.ndarray[Any, np.dtype[Any]], other: np.ndarray[Any, np.dtype[Any]]) -> bool:
-    if one.shape != other.shape:
-        return False
-    if one.dtype.kind in "fcV":
-        return bool(np.array_equal(one.astype(np.float64), other.astype(np.float64), equal_nan=True))
-    return bool(np.array_equal(one, other))
+def _longer(kind: InputKind | None) -> tuple[InputKind, ...]:
+    return (replace(kind, size=kind.size + 1), replace(kind, size=2 * kind.size)) if kind is not None else ()
+
+
+def _is_as_large(one: InputKind | None, other: InputKind) -> bool:
+    return one is not None and (one.rows, one.size) == (other.rows, other.size)
+
+
+def _run_given(runner: _Runner, samples: Sequence[Arrays]) -> _Run:
+    """The user's own inputs.
+
+    Raises:
+        VerificationFailed: the model reports an error for one of them.
+    """
+    answers = []
+    for number, sample in enumerate(samples):
+        try:
+            answers.append(runner.run(sample))
+        except RunFailed as error:
+            raise VerificationFailed(
+                f"the model reports an error for sample {number} of your inputs: {error}"
+            ) from error
+    return _Run(list(samples), answers)

@@ -1,4 +1,4 @@
-"""What is legal in ONNX but awkward for the tools and servers that come after: put right without changing a result."""
+"""Repairs of what is legal in ONNX but trips up later tools and servers; none of them changes a result."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Repaired:
 
     Attributes:
         network: the network.
-        repairs: one sentence for each thing that was put right.
+        repairs: one sentence for each repair.
     """
 
     network: Network
@@ -62,11 +62,11 @@ def repair(network: Network) -> Repaired:
 
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A model with what can be told about the shapes between its nodes."""
+    """A model with the shapes between its nodes inferred, where they can be."""
     try:
         return shape_inference.infer_shapes(model, data_prop=True)
     except (shape_inference.InferenceError, RuntimeError):
-        # Shapes are a help to readers of the graph; whether it computes is what the verification finds out.
+        # Shapes help readers of the graph; verification finds out whether it computes.
         return model
 
 
@@ -137,7 +137,7 @@ def _unlist_initializers(model: onnx.ModelProto) -> list[str]:
     kept = [value for value in model.graph.input if value.name not in removable]
     del model.graph.input[:]
     model.graph.input.extend(kept)
-    return [f"took {len(removable)} weight{plural(len(removable))} off the list of inputs"]
+    return [f"removed {len(removable)} weight{plural(len(removable))} from the list of inputs"]
 
 
 def _set_ir_version(model: onnx.ModelProto) -> list[str]:

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plansmith_build.engines.onnxruntime import Arrays, RunFailed
-from plansmith_build.portable.comparison import OutputComparison, compare
+from plansmith_build.portable.comparison import OutputComparison, compare, identical
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
 _ROUNDING = 1e-6
-NOT_TOLD_APART = "every input that was tried got the same answer, so that rows could not be told from each other"
+_FLOATING = "fV"
+NOT_TOLD_APART = "every input that was tried got the same answer, so rows could not be told apart"
 
 __all__ = [
     "BatchRefuted",
+    "Evidence",
     "batches_of",
     "concatenate",
-    "informative",
+    "evidence_of",
     "obstacle_in_answers",
     "obstacle_in_batches",
     "told_apart",
+    "without_numbers",
 ]
 
 
 class BatchRefuted(Exception):
-    """A model that was taken for one of batches answers the user's data otherwise; the text says how."""
+    """A model that seemed to take batches does not on the user's data; the text says why."""
 
 
 def concatenate(parts: Sequence[Arrays]) -> Arrays:
@@ -64,19 +68,55 @@ def obstacle_in_answers(answers: Sequence[Arrays], rows: int) -> str:
         if len({array.shape for array in arrays}) > 1:
             return f"output {name!r} has another shape for each row"
         if not arrays[0].size:
-            return f"output {name!r} was empty on every input that was tried, which verifies nothing"
+            return f"output {name!r} was empty for every input that was tried, so nothing was verified"
+        if name in without_numbers(answers):
+            return f"output {name!r} was NaN or infinite for every input that was tried, so nothing was verified"
     return ""
 
 
 def told_apart(answers: Sequence[Arrays]) -> bool:
     """Whether some output tells the samples from each other."""
     first, *others = answers
-    return any(not np.array_equal(first[name], answer[name]) for answer in others for name in first)
+    return any(not identical(first[name], answer[name]) for answer in others for name in first)
 
 
-def informative(answers: Sequence[Arrays]) -> bool:
-    """Whether answers say something: none is empty, and they differ."""
-    return all(array.size for answer in answers for array in answer.values()) and told_apart(answers)
+def without_numbers(answers: Sequence[Arrays]) -> frozenset[str]:
+    """The floating-point outputs that are NaN or infinite everywhere, in every answer."""
+    return frozenset(
+        name
+        for name, array in answers[0].items()
+        if array.dtype.kind in _FLOATING and array.size and not any(_has_number(answer[name]) for answer in answers)
+    )
+
+
+def _has_number(array: np.ndarray[Any, np.dtype[Any]]) -> bool:
+    return bool(np.isfinite(array.astype(np.float64)).any())
+
+
+class Evidence(IntEnum):
+    """How much answers can verify, from nothing to everything.
+
+    EMPTY: one has no elements. WITHOUT_NUMBERS: an output is NaN or infinite everywhere. SOME_NAN: an output is NaN
+    somewhere. ALIKE: every input got the same answer. DIFFERENT: they can be told apart.
+    """
+
+    EMPTY = 0
+    WITHOUT_NUMBERS = 1
+    SOME_NAN = 2
+    ALIKE = 3
+    DIFFERENT = 4
+
+
+def evidence_of(answers: Sequence[Arrays]) -> Evidence:
+    """How much answers can verify."""
+    arrays = [array for answer in answers for array in answer.values()]
+    if not all(array.size for array in arrays):
+        return Evidence.EMPTY
+    if without_numbers(answers):
+        return Evidence.WITHOUT_NUMBERS
+    if any(np.isnan(array.astype(np.float64)).any() for array in arrays if array.dtype.kind in _FLOATING):
+        return Evidence.SOME_NAN
+    return Evidence.DIFFERENT if told_apart(answers) else Evidence.ALIKE
 
 
 def obstacle_in_batches(
@@ -106,17 +146,17 @@ def obstacle_in_batches(
         parts = [answers[index] for index in chosen]
         for result in compare(concatenate(parts), together, ignore=ignore, noise=noise):
             if not result.passed:
-                return f"{rows} {result.in_words()}"
+                return f"{rows} {result.complaint()}"
         for result in _each(parts, together, ignore, noise):
             if not result.passed and result.max_absolute_error > _rounding(together[result.name]):
-                return f"{rows} {result.in_words()}"
+                return f"{rows} {result.complaint()}"
     return ""
 
 
 def _each(
     parts: Sequence[Arrays], together: Arrays, ignore: frozenset[str], noise: Mapping[str, float] | None
 ) -> Iterator[OutputComparison]:
-    """Each sample's part of the answer by itself: what is small is not to hide beside what is large."""
+    """Each sample's part of the answer by itself: small values must not hide behind large ones."""
     start = 0
     for part in parts:
         stop = start + len(next(iter(part.values())))
@@ -126,8 +166,8 @@ def _each(
 
 
 def _rounding(array: np.ndarray[Any, np.dtype[Any]]) -> float:
-    """How far sums of other order may be apart, whatever the size of one row."""
-    if array.dtype.kind not in "fV":
+    """How much rounding sums in another order may cause, whatever the size of one row."""
+    if array.dtype.kind not in _FLOATING:
         return 0.0
     finite = np.nan_to_num(array.astype(np.float64), posinf=0.0, neginf=0.0)
     return max(1.0, float(np.abs(finite).max(initial=0.0))) * _ROUNDING

@@ -32,7 +32,7 @@ class Verified:
         engine: what ran the file.
         samples: how many different inputs were run.
         rows_together: how many rows were also run as one batch and compared row by row, 0 if none.
-        outputs: for each output the comparison that came out worst, all of them within their tolerance.
+        outputs: the worst comparison of each output, all within tolerance.
     """
 
     engine: str
@@ -54,26 +54,26 @@ def verify(path: Path, reference: Reference, signature: Signature, *, batched: b
         reference: the original's inputs and answers.
         signature: the inputs and outputs of the file.
         batched: whether the file must take any number of rows: one alone, and all of the reference's as one batch, in
-            which each row must get the answer that it gets in the original. Else each sample is run as it is.
+            which each row must get the answer that it gets in the original. Otherwise each sample is run as it is.
 
     Raises:
-        VerificationFailed: it cannot be loaded or run, or an output is further off than its tolerance.
+        VerificationFailed: it cannot be loaded or run, or an output differs by more than its tolerance.
     """
     try:
         session = Session(path, signature, optimized=True)
     except RunFailed as error:
-        raise VerificationFailed(f"ONNX Runtime does not load it: {runtime_sentence(str(error))}") from error
+        raise VerificationFailed(f"ONNX Runtime does not load the result: {runtime_sentence(str(error))}") from error
     pairs = list(_rows(reference) if batched else zip(reference.samples, reference.answers, strict=True))
     found: dict[str, list[OutputComparison]] = {}
     for sample, answer in pairs:
-        subject = _rows_in_words(sample) if batched else ""
+        subject = _row_prefix(sample) if batched else ""
         try:
             given = session.run(sample)
         except RunFailed as error:
-            raise VerificationFailed(f"{subject}it does not run: {error}") from error
+            raise VerificationFailed(f"{subject}the result does not run: {error}") from error
         for comparison in compare(answer, given, ignore=reference.random_outputs, noise=reference.noise):
             if not comparison.passed:
-                raise VerificationFailed(f"{subject}{comparison.in_words()}")
+                raise VerificationFailed(f"{subject}{comparison.complaint()}")
             found.setdefault(comparison.name, []).append(comparison)
     return Verified(
         engine=f"ONNX Runtime {onnxruntime.__version__} on the CPU",
@@ -102,6 +102,6 @@ def _row_count(sample: Arrays) -> int:
     return len(next(iter(sample.values())))
 
 
-def _rows_in_words(sample: Arrays) -> str:
+def _row_prefix(sample: Arrays) -> str:
     count = _row_count(sample)
     return f"with {count} row{plural(count)} "

@@ -67,7 +67,7 @@ def calibrate(
         try:
             calibrator = create_calibrator(
                 path,
-                list(scheme.operators),
+                scheme.calibrated,
                 augmented_model_path=str(Path(folder) / "augmented.onnx"),
                 calibrate_method=_METHODS[method],
                 extra_options={"symmetric": scheme.symmetric},

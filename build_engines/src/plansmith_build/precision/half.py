@@ -19,7 +19,7 @@ from onnx.shape_inference import infer_shapes
 from onnxconverter_common import float16
 
 from plansmith_build.precision.errors import ConversionFailed
-from plansmith_build.reading.graphs import nodes_of
+from plansmith_build.reading.graphs import nodes_of, tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -52,10 +52,12 @@ def to_float16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.Mo
         keep: names of nodes that compute in FP32.
 
     Raises:
-        ConversionFailed: the converter failed, or what it gave is no valid model.
+        ConversionFailed: the converter failed.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    _unshare_weights(copy, keep=keep)
+    _part_outputs(copy)
     try:
         # It prints and warns of each weight that it rounds to the smallest or largest number: the verification judges.
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
@@ -67,12 +69,11 @@ def to_float16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.Mo
                 node_block_list=list(keep),
                 check_fp16_ready=False,
             )
-        # What the converter left in FP32 for want of a shape is declared by types that no longer hold.
-        del converted.graph.value_info[:]
-        return infer_shapes(converted, strict_mode=False)
     except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        raise ConversionFailed(f"the FP16 converter failed: {type(error).__name__}: {said}") from error
+        raise ConversionFailed(f"the FP16 converter failed: {type(error).__name__}: {_said(error)}") from error
+    _narrow_casts(converted, model)
+    _restore_outputs(converted, model)
+    return _checked(converted, "FP16")
 
 
 def to_bfloat16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
@@ -83,8 +84,10 @@ def to_bfloat16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.M
         keep: names of nodes that compute in FP32.
 
     Raises:
-        ConversionFailed: the converter failed.
+        ConversionFailed: the converter failed, the model has FP16 of its own, or what came of it is no valid model.
     """
+    if TensorProto.FLOAT16 in _types(model):
+        raise ConversionFailed("the model has FP16 of its own, which BF16 cannot hold: use --precision fp16")
     weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
     converted = to_float16(model, keep=keep)
     for tensor in converted.graph.initializer:
@@ -100,8 +103,7 @@ def to_bfloat16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.M
             elif attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT16:
                 values = numpy_helper.to_array(attribute.t).astype(ml_dtypes.bfloat16)
                 attribute.t.CopyFrom(numpy_helper.from_array(values, attribute.t.name))
-    del converted.graph.value_info[:]
-    return infer_shapes(converted, strict_mode=False)
+    return _checked(converted, "BF16")
 
 
 def rounded(model: onnx.ModelProto, number: HalfType, *, keep: Collection[str] = ()) -> onnx.ModelProto:
@@ -143,6 +145,103 @@ def rounded(model: onnx.ModelProto, number: HalfType, *, keep: Collection[str] =
             copy.graph.node.extend(_round_tensor(name, f"{name}/exact", name, number))
     del copy.graph.value_info[:]
     return copy
+
+
+def _checked(converted: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """The same with shapes, once the specification has nothing against it.
+
+    Raises:
+        ConversionFailed: it is no valid model: a node gets inputs of two types, for example.
+    """
+    # What the converter left in FP32 for want of a shape is declared by types that no longer hold.
+    del converted.graph.value_info[:]
+    try:
+        inferred = infer_shapes(converted, strict_mode=False)
+        onnx.checker.check_model(inferred, full_check=True)
+    except Exception as error:
+        raise ConversionFailed(f"the graph in {name} is no valid model: {_said(error)}") from error
+    return inferred
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _types(model: onnx.ModelProto) -> set[int]:
+    """The types of everything that is declared or held as a weight."""
+    values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
+    return {value.type.tensor_type.elem_type for value in values} | {tensor.data_type for tensor in tensors_of(model)}
+
+
+def _part_outputs(model: onnx.ModelProto) -> None:
+    """Let no node read an output of the graph, in place: outputs keep their types, and what is inside does not."""
+    read = {name for node in nodes_of(model) for name in node.input}
+    for value in model.graph.output:
+        if value.name not in read:
+            continue
+        inner = f"{value.name}/inner"
+        for node in nodes_of(model):
+            for names in (node.input, node.output):
+                for position, name in enumerate(names):
+                    if name == value.name:
+                        names[position] = inner
+        copy = onnx.helper.make_node("Identity", [inner], [value.name], name=f"{value.name}/outer")
+        model.graph.node.append(copy)
+
+
+def _narrow_casts(converted: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Let the model's own casts to FP32 give 16 bits, in place.
+
+    The converter takes it that they do, and leaves them as they are: the nodes behind them get inputs of two types.
+    """
+    own = {node.name for node in nodes_of(model) if node.op_type == "Cast" and node.name}
+    for node in nodes_of(converted):
+        for attribute in node.attribute:
+            if node.name in own and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.FLOAT16
+
+
+def _restore_outputs(converted: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Give outputs the types that they had, in place: the converter narrows those of nodes that stay in FP32."""
+    declared = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
+    for value in converted.graph.output:
+        wanted = declared[value.name]
+        if value.type.tensor_type.elem_type == wanted:
+            continue
+        value.type.tensor_type.elem_type = wanted
+        producer = next(node for node in converted.graph.node if value.name in node.output)
+        narrow = f"{value.name}/half"
+        # A kept node's own numbers, not those that a cast has rounded.
+        source = producer.input[0] if producer.op_type == "Cast" else narrow
+        producer.output[list(producer.output).index(value.name)] = narrow
+        for node in converted.graph.node:
+            for position, name in enumerate(node.input):
+                if name == value.name:
+                    node.input[position] = narrow
+        converted.graph.node.append(
+            onnx.helper.make_node("Cast", [source], [value.name], name=f"{value.name}/to_float", to=wanted)
+        )
+
+
+def _unshare_weights(model: onnx.ModelProto, *, keep: Collection[str]) -> None:
+    """Give nodes that stay in FP32 weights of their own, in place.
+
+    The converter leaves a weight that one of them reads as it is, and the other nodes that read it get the wrong type.
+    """
+    weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    converted = set(convertible_nodes(model)) - set(keep)
+    shared = {name for node in model.graph.node if node.name in converted for name in node.input} & weights.keys()
+    copies: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.name in converted:
+            continue
+        for position, name in enumerate(node.input):
+            if name in shared:
+                if name not in copies:
+                    copies[name] = f"{name}/fp32"
+                    model.graph.initializer.add().CopyFrom(weights[name])
+                    model.graph.initializer[-1].name = copies[name]
+                node.input[position] = copies[name]
 
 
 def _round_array(values: np.ndarray[Any, np.dtype[Any]], number: HalfType) -> np.ndarray[Any, np.dtype[Any]]:

@@ -16,7 +16,7 @@ from plansmith_build.reading.networks import attach
 if TYPE_CHECKING:
     from plansmith_build.reading.networks import Network
 
-__all__ = ["BFLOAT16_OPSET", "QUANTIZATION_OPSET", "prepare"]
+__all__ = ["BFLOAT16_OPSET", "HALF_SCALES_OPSET", "QUANTIZATION_OPSET", "prepare"]
 
 QUANTIZATION_OPSET = 17
 """Per-channel DequantizeLinear needs 13 (https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html); 17 is old enough
@@ -24,6 +24,10 @@ for every runtime of the containers since 2023."""
 
 BFLOAT16_OPSET = 22
 """The first in which Conv and its kin take BFLOAT16 (https://onnx.ai/onnx/operators/onnx__Conv.html)."""
+
+HALF_SCALES_OPSET = 19
+"""The first in which QuantizeLinear and DequantizeLinear take scales of 16 bits
+(https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html)."""
 
 # The tools hold several copies of a model in one protobuf message each.
 LARGEST_BYTES = 2**30

@@ -11,6 +11,7 @@ import onnx
 from onnxruntime.quantization import QDQQuantizer, QuantType
 
 from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.precision.residual_sums import quantize_one_branch
 from plansmith_build.reading.output_kinds import joining_into_outputs
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def quantize(
                 extra_options=scheme.extra_options,
             )
             quantizer.quantize_model()
+            if scheme.inputs_only:
+                quantize_one_branch(quantizer.model.model, ranges, layers=chosen)
             quantizer.model.topological_sort()
     except Exception as error:
         said = " ".join(str(error).split())[:200]

@@ -26,7 +26,9 @@ class QuantizationScheme:
         reduce_range: whether weights use 7 of their 8 bits.
         quantize_bias: whether biases become INT32.
         operators: the types of the nodes that are quantized. Weights are symmetric S8, one scale a channel.
-        smallest_matrix: a MatMul or Gemm with fewer rows or columns in its weights is left alone.
+        smallest_matrix: a MatMul or Gemm with fewer rows or columns in its weights is not quantized.
+        inputs_only: whether only what layers with weights read is quantized, and one branch of each residual sum, so
+            that a layer still fuses with the Relu or Add behind it.
     """
 
     name: str
@@ -36,6 +38,12 @@ class QuantizationScheme:
     quantize_bias: bool
     operators: tuple[str, ...]
     smallest_matrix: int
+    inputs_only: bool = False
+
+    @property
+    def calibrated(self) -> list[str]:
+        """The types of the nodes whose inputs and outputs need ranges."""
+        return [*self.operators, "Add"] if self.inputs_only else list(self.operators)
 
     @property
     def extra_options(self) -> dict[str, Any]:
@@ -46,7 +54,7 @@ class QuantizationScheme:
             "QuantizeBias": self.quantize_bias,
             "MatMulConstBOnly": True,
             # Quantized where the next node wants it; the logits of a classifier are not.
-            "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
+            "OpTypesToExcludeOutputQuantization": list(self.operators) if self.inputs_only else ["Gemm", "MatMul"],
         }
 
 
@@ -56,10 +64,12 @@ TENSORRT = QuantizationScheme(
     symmetric=True,
     reduce_range=False,
     quantize_bias=False,
-    operators=(*_WEIGHTED, "Add"),
+    operators=_WEIGHTED,
     smallest_matrix=16,
+    inputs_only=True,
 )
-"""Zero points of 0, weights per channel, biases in floating point, no narrow matrices:
+"""Zero points of 0, weights per channel, biases in floating point, no narrow matrices, nothing between a layer and the
+Relu or Add that it fuses with:
 https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html"""
 
 

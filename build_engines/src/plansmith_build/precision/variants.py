@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from onnx.shape_inference import infer_shapes
+
 from plansmith_build.engines.onnxruntime import RunFailed, Session
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision import half
@@ -16,6 +18,7 @@ from plansmith_build.precision.half import HalfType
 from plansmith_build.precision.quantization import quantizable_nodes, quantize
 from plansmith_build.precision.sensitivity import fewest_to_keep, noisiest_first
 from plansmith_build.precision.sparsity import prunable_nodes, prune
+from plansmith_build.reading.operators import runtime_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,15 +32,23 @@ if TYPE_CHECKING:
     from plansmith_build.precision.sparsity import Sparsity
     from plansmith_build.reading.signatures import Signature
 
-__all__ = ["Jury", "Variant", "bfloat16_variant", "float16_variant", "int8_variant", "sparse_variant"]
+__all__ = [
+    "Judges",
+    "Variant",
+    "bfloat16_variant",
+    "float16_variant",
+    "int8_float16_variant",
+    "int8_variant",
+    "sparse_variant",
+]
 
 EVALUATIONS = 24
 SECONDS_TO_RANK = 20.0
 # What tells noisy nodes from quiet ones; whether a budget is met takes all rows.
 RANKING_REQUESTS = 3
-# More nodes than this in high precision, and the low one is not worth its file.
+# With more than this share of the nodes in high precision, the low one is not worth its file.
 MOST_KEPT = 0.5
-# How often more is kept after the validation data contradicted the calibration data.
+# How often more nodes are kept in FP32 after the validation data contradicted the calibration data.
 RETRIES = 2
 
 
@@ -61,13 +72,13 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Jury:
-    """Who says whether a graph is accurate enough.
+class Judges:
+    """The judges that say whether a graph is accurate enough.
 
     Attributes:
         signature: what the graph takes and gives.
         search: judges on calibration rows, while nodes are being chosen.
-        final: judges on validation rows, which nothing is chosen by until a choice is made.
+        final: judges on validation rows, which play no part until a choice is made.
         budget: what may be lost.
         optimized: whether graphs are judged as ONNX Runtime rewrites them for the CPU; else exactly as written, which
             is how other engines read them.
@@ -102,7 +113,7 @@ class Jury:
             accuracy = self.search.judge(self._session(model))
         except (RunFailed, VerificationFailed):
             return math.inf, math.inf
-        # The rows that search prove nothing: only what is seen on them counts.
+        # Calibration rows prove nothing: only the loss on them counts, not its bound.
         seen = replace(self.budget, prove=False)
         return seen.use(*seen.worst(accuracy, self.search.accuracy)), accuracy.noise
 
@@ -117,7 +128,7 @@ class Jury:
         return Session(model.SerializeToString(), self.signature, optimized=self.optimized)
 
 
-def float16_variant(prepared: onnx.ModelProto, jury: Jury) -> Variant:
+def float16_variant(prepared: onnx.ModelProto, judges: Judges) -> Variant:
     """The graph in FP16, nodes that overflow or lose too much left in FP32.
 
     For the CPU it is judged itself; for other devices, a graph that rounds as FP16 does is judged in its place.
@@ -126,32 +137,32 @@ def float16_variant(prepared: onnx.ModelProto, jury: Jury) -> Variant:
         ConversionFailed: the converter failed.
     """
     nodes = half.convertible_nodes(prepared)
-    if jury.optimized:
-        return _inside_budget(lambda keep: half.to_float16(prepared, keep=keep), nodes, jury)
-    stand_in = _inside_budget(lambda keep: half.rounded(prepared, HalfType.FLOAT16, keep=keep), nodes, jury)
+    if judges.optimized:
+        return _inside_budget(lambda keep: half.to_float16(prepared, keep=keep), nodes, judges)
+    stand_in = _inside_budget(lambda keep: half.rounded(prepared, HalfType.FLOAT16, keep=keep), nodes, judges)
     return replace(stand_in, model=half.to_float16(prepared, keep=stand_in.kept))
 
 
-def bfloat16_variant(prepared: onnx.ModelProto, jury: Jury) -> Variant:
+def bfloat16_variant(prepared: onnx.ModelProto, judges: Judges) -> Variant:
     """The graph in BF16, nodes that lose too much left in FP32; judged as by `float16_variant` for other devices.
 
     Raises:
         ConversionFailed: the converter failed.
     """
     nodes = half.convertible_nodes(prepared)
-    stand_in = _inside_budget(lambda keep: half.rounded(prepared, HalfType.BFLOAT16, keep=keep), nodes, jury)
+    stand_in = _inside_budget(lambda keep: half.rounded(prepared, HalfType.BFLOAT16, keep=keep), nodes, judges)
     return replace(stand_in, model=half.to_bfloat16(prepared, keep=stand_in.kept))
 
 
 def int8_variant(
-    prepared: onnx.ModelProto, scheme: QuantizationScheme, jury: Jury, methods: Sequence[CalibrationMethod]
+    prepared: onnx.ModelProto, scheme: QuantizationScheme, judges: Judges, methods: Sequence[CalibrationMethod]
 ) -> Variant:
     """The graph in INT8, with the calibration method that serves it best, nodes that lose too much left in FP32.
 
     Args:
         prepared: from `preparation.prepare`.
         scheme: how INT8 is laid out.
-        jury: who judges.
+        judges: judge the graph.
         methods: tried in turn until one is inside the budget.
 
     Raises:
@@ -162,8 +173,8 @@ def int8_variant(
     failure: ConversionFailed | None = None
     for method in methods:
         try:
-            ranges = calibrate(prepared, jury.search.requests, method, scheme)
-            estimate = jury.estimate(quantize(prepared, ranges, scheme))
+            ranges = calibrate(prepared, judges.search.requests, method, scheme)
+            estimate = judges.estimate(quantize(prepared, ranges, scheme))
         except ConversionFailed as error:
             failure = error
             continue
@@ -174,11 +185,33 @@ def int8_variant(
     if best is None:
         raise failure or ConversionFailed("no calibration method was given")
     _, method, ranges = best
-    variant = _inside_budget(lambda keep: quantize(prepared, ranges, scheme, keep=keep), nodes, jury)
+    variant = _inside_budget(lambda keep: quantize(prepared, ranges, scheme, keep=keep), nodes, judges)
     return replace(variant, layout=f"{scheme.name}, {method} calibration")
 
 
-def sparse_variant(prepared: onnx.ModelProto, sparsity: Sparsity, jury: Jury) -> Variant:
+def int8_float16_variant(
+    prepared: onnx.ModelProto, scheme: QuantizationScheme, judges: Judges, methods: Sequence[CalibrationMethod]
+) -> Variant:
+    """The graph in INT8, and in FP16 what is not; judged as by `float16_variant` for other devices.
+
+    Args:
+        prepared: from `preparation.prepare`, of operator set `HALF_SCALES_OPSET` or later.
+        scheme: how INT8 is laid out.
+        judges: who judge.
+        methods: tried in turn until one is inside the budget.
+
+    Raises:
+        ConversionFailed: nothing can be quantized, no method worked, or the FP16 converter failed.
+    """
+    eight = int8_variant(prepared, scheme, judges, methods)
+    if not _is_accepted(eight, judges):
+        # FP16 makes it no better.
+        return replace(eight, model=half.to_float16(eight.model))
+    sixteen = float16_variant(infer_shapes(eight.model), judges)
+    return replace(sixteen, kept=(*eight.kept, *sixteen.kept), layout=f"{eight.layout}, the rest in FP16")
+
+
+def sparse_variant(prepared: onnx.ModelProto, sparsity: Sparsity, judges: Judges) -> Variant:
     """The graph with pruned weights, layers that lose too much left dense.
 
     Raises:
@@ -187,28 +220,28 @@ def sparse_variant(prepared: onnx.ModelProto, sparsity: Sparsity, jury: Jury) ->
     nodes = prunable_nodes(prepared, sparsity)
     if not nodes:
         raise ConversionFailed(f"no layer has weights that can be pruned {sparsity}")
-    return _inside_budget(lambda keep: prune(prepared, sparsity, keep=keep), nodes, jury)
+    return _inside_budget(lambda keep: prune(prepared, sparsity, keep=keep), nodes, judges)
 
 
-def _inside_budget(make: Callable[[frozenset[str]], onnx.ModelProto], nodes: Sequence[str], jury: Jury) -> Variant:
+def _inside_budget(make: Callable[[frozenset[str]], onnx.ModelProto], nodes: Sequence[str], judges: Judges) -> Variant:
     """The graph with as few nodes kept as the budget allows."""
-    whole = _judged(make(frozenset()), frozenset(), nodes, jury)
-    if _is_accepted(whole, jury):
+    whole = _judged(make(frozenset()), frozenset(), nodes, judges)
+    if _is_accepted(whole, judges):
         return whole
     started = time.monotonic()
-    jury.noise(make(frozenset()))
+    judges.noise(make(frozenset()))
     evaluations = int(min(EVALUATIONS, SECONDS_TO_RANK / max(time.monotonic() - started, 1e-3)))
-    groups = noisiest_first(nodes, lambda alone: jury.noise(make(frozenset(nodes) - alone)), evaluations=evaluations)
+    groups = noisiest_first(nodes, lambda alone: judges.noise(make(frozenset(nodes) - alone)), evaluations=evaluations)
     most = max(1, int(len(nodes) * MOST_KEPT)) if len(nodes) > 1 else 0
-    kept = fewest_to_keep(groups, lambda keep: jury.estimate(make(keep))[0] <= 1, most=most)
+    kept = fewest_to_keep(groups, lambda keep: judges.estimate(make(keep))[0] <= 1, most=most)
     closest = whole
     for _ in range(RETRIES):
         if kept is None:
             break
-        variant = _judged(make(kept), kept, nodes, jury)
-        if _is_accepted(variant, jury):
+        variant = _judged(make(kept), kept, nodes, judges)
+        if _is_accepted(variant, judges):
             return variant
-        closest = min(closest, variant, key=lambda entry: _use(entry, jury))
+        closest = min(closest, variant, key=lambda entry: _use(entry, judges))
         kept = _more(groups, kept, most)
     return closest
 
@@ -224,17 +257,17 @@ def _more(groups: Sequence[tuple[str, ...]], kept: frozenset[str], most: int) ->
     return larger if len(kept) < len(larger) <= most else None
 
 
-def _judged(model: onnx.ModelProto, kept: frozenset[str], nodes: Sequence[str], jury: Jury) -> Variant:
+def _judged(model: onnx.ModelProto, kept: frozenset[str], nodes: Sequence[str], judges: Judges) -> Variant:
     variant = Variant(model, tuple(node for node in nodes if node in kept))
     try:
-        return replace(variant, accuracy=jury.verdict(model))
+        return replace(variant, accuracy=judges.verdict(model))
     except (RunFailed, VerificationFailed) as error:
-        return replace(variant, problem=str(error))
+        return replace(variant, problem=runtime_sentence(str(error)))
 
 
-def _is_accepted(variant: Variant, jury: Jury) -> bool:
-    return variant.accuracy is not None and jury.accepts(variant.accuracy)
+def _is_accepted(variant: Variant, judges: Judges) -> bool:
+    return variant.accuracy is not None and judges.accepts(variant.accuracy)
 
 
-def _use(variant: Variant, jury: Jury) -> float:
-    return math.inf if variant.accuracy is None else jury.use(variant.accuracy)
+def _use(variant: Variant, judges: Judges) -> float:
+    return math.inf if variant.accuracy is None else judges.use(variant.accuracy)

@@ -1,1 +1,1 @@
-"""A file nobody vouches for: loading it safely, its external data, operators, networks, graphs and signatures."""
+"""Files from untrusted sources: loading it safely, its external data, operators, networks, graphs and signatures."""

@@ -1,4 +1,4 @@
-"""Weights that a model keeps in files beside it: checked before a byte is read.
+"""Weights that a model keeps in separate files: checked before a byte is read.
 
 A model from outside is hostile input: the `location` of a tensor is a path that its author chose. Only a regular file
 below the model's own folder is accepted, reached without `..`, without an absolute path, without a symbolic link and
@@ -117,7 +117,7 @@ def _check(tensor: onnx.TensorProto, folder: Path) -> ExternalRange:
     what = f"weight {tensor.name!r} is stored in {location!r}"
     parts = PurePosixPath(location).parts
     if not parts or "\0" in location:
-        raise UnsafeExternalData(f"weight {tensor.name!r} names no file to be read from: save the model again")
+        raise UnsafeExternalData(f"weight {tensor.name!r} does not name the file that holds it: save the model again")
     if PurePosixPath(location).is_absolute() or PureWindowsPath(location).drive or "\\" in location:
         raise UnsafeExternalData(
             f"{what}, an absolute path: a model may only point below its own folder; save it with a relative location"
@@ -136,7 +136,7 @@ def _check(tensor: onnx.TensorProto, folder: Path) -> ExternalRange:
     try:
         found = path.lstat()
     except OSError:
-        raise UnsafeExternalData(f"{what}, but {path} does not exist: put the file beside the model") from None
+        raise UnsafeExternalData(f"{what}, but {path} does not exist: put the file into the model's folder") from None
     if not stat.S_ISREG(found.st_mode):
         raise UnsafeExternalData(f"{what}, but {path} is not a regular file: put the weights there")
     if found.st_nlink > 1:
@@ -155,7 +155,7 @@ def _check(tensor: onnx.TensorProto, folder: Path) -> ExternalRange:
 
 
 def _whole_number(text: str, key: str, what: str) -> int:
-    # isdecimal alone would let other scripts' digits through; a minus sign is none of them.
+    # isdecimal alone would accept digits of other scripts; it accepts no minus sign.
     if not (text.isascii() and text.isdecimal() and len(text) < 20):  # noqa: PLR2004 - digits of 2**63
         raise UnsafeExternalData(f"{what}, but its {key} {text[:40]!r} is not a whole number of bytes: save it again")
     return int(text)

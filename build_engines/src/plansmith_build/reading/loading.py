@@ -1,4 +1,4 @@
-"""Reading an ONNX file that nobody vouches for."""
+"""Reading and checking an ONNX file from an untrusted source."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ _OTHER_FORMATS = {
     b"version https://git-lfs": "a Git LFS pointer: fetch the file itself with git lfs pull",
     b"<!DOCTYPE": "a web page: download the file itself",
     b"<html": "a web page: download the file itself",
-    b"ptrt": "a TensorRT plan: build from the ONNX file it was made from",
+    b"ftrt": "a TensorRT plan: build from the ONNX file it was made from",
+    b"vtrt": "an engine of TensorRT for RTX: build from the ONNX file it was made from",
 }
 
 
@@ -121,7 +122,7 @@ def _parse(path: Path, content: bytes) -> onnx.ModelProto:
     if not model.HasField("graph"):
         raise InvalidModel(f"{path} is not an ONNX file, or is truncated: there is no graph in it")
     if not model.opset_import:
-        raise InvalidModel(f"{path} is truncated, or is no ONNX model: it does not say which operator set it uses")
+        raise InvalidModel(f"{path} is truncated, or not an ONNX model: it does not say which operator set it uses")
     return model
 
 

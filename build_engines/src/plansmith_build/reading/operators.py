@@ -58,8 +58,9 @@ def explain_refusal(model: onnx.ModelProto, error: Exception) -> InvalidModel:
 
 
 def runtime_sentence(said: str) -> str:
-    """ONNX Runtime's message without its codes, source files and signatures."""
+    """ONNX Runtime's message without its codes, paths, source files and signatures."""
     said = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(said.split()))
+    said = re.sub(r"^Load model from \S+ failed: ?", "", said)
     return re.sub(r"/\S+\.(?:cc|h):\d+ \S.*?\) (?=[A-Z])", "", said)[:500]
 
 

@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from plansmith_build.errors import InvalidModel
+from plansmith_build.reading.missing_values import inputs_with_missing_values
 from plansmith_client.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ class Signature:
         outputs: in the graph's order.
         symbols: for each input by name, the name of each dimension, "" where it has a number or no name. Dimensions
             of one name have one size.
+        with_missing_values: the inputs in which NaN stands for a missing value.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     symbols: Mapping[str, tuple[str, ...]]
+    with_missing_values: frozenset[str] = frozenset()
 
 
 def signature_of(model: onnx.ModelProto, *, weights: Collection[str] = ()) -> Signature:
@@ -71,7 +74,7 @@ def signature_of(model: onnx.ModelProto, *, weights: Collection[str] = ()) -> Si
     symbols = {
         value.name: tuple(dimension.dim_param for dimension in value.type.tensor_type.shape.dim) for value in listed
     }
-    return Signature(inputs, outputs, symbols)
+    return Signature(inputs, outputs, symbols, inputs_with_missing_values(model))
 
 
 def complete_output_shapes(model: onnx.ModelProto, ranks: Mapping[str, int]) -> tuple[str, ...]:
@@ -120,6 +123,9 @@ def correct_output_shapes(model: onnx.ModelProto, seen: Mapping[str, Collection[
             for axis, dimension in enumerate(shape.dim):
                 if dimension.dim_value > 0 and any(found[axis] != dimension.dim_value for found in shapes):
                     dimension.Clear()
+                elif dimension.HasField("dim_value") and dimension.dim_value <= 0:
+                    # No configuration can say a length of 0: it is left open in the graph as well.
+                    dimension.Clear()
         if _dimensions(shape) != before:
             corrected.append(
                 f"declared output {value.name!r} as {list(_dimensions(shape))}, as it was seen to be, instead of "
@@ -139,8 +145,7 @@ def _spec(value: onnx.ValueInfoProto, role: str, *, optional: bool) -> TensorSpe
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
         raise InvalidModel(
-            f"{role} {value.name!r} is {_kind_in_words(value.type)}, and Triton serves tensors only: "
-            + _way_out(value.type)
+            f"{role} {value.name!r} is {_kind(value.type)}, and Triton serves tensors only: " + _way_out(value.type)
         )
     tensor = value.type.tensor_type
     if not value.name:
@@ -164,11 +169,11 @@ def _spec(value: onnx.ValueInfoProto, role: str, *, optional: bool) -> TensorSpe
     return TensorSpec(value.name, datatype, _dimensions(tensor.shape), optional=optional)
 
 
-def _kind_in_words(value_type: onnx.TypeProto) -> str:
+def _kind(value_type: onnx.TypeProto) -> str:
     match value_type.WhichOneof("value"):
         case "sequence_type":
             inner = value_type.sequence_type.elem_type
-            return f"a sequence of {_kind_in_words(inner).removeprefix('a ')}s"
+            return f"a sequence of {_kind(inner).removeprefix('a ')}s"
         case "map_type":
             return "a map"
         case "optional_type":

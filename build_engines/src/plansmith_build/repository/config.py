@@ -82,7 +82,7 @@ def config_from_text(text: str) -> Any:
     """Parse config.pbtxt.
 
     Raises:
-        InvalidModel: the text is no model configuration; the message gives line and column.
+        InvalidModel: the text is not a model configuration; the message gives line and column.
     """
     try:
         return text_format.Parse(text, model_config_pb2.ModelConfig())

@@ -15,6 +15,7 @@ from plansmith_build.errors import PublishFailed
 __all__ = [
     "ExchangeUnsupported",
     "explain_os_error",
+    "link_or_copy",
     "make_folder",
     "mirror",
     "rename_exchange",
@@ -68,7 +69,7 @@ def rename_new(source: Path, target: Path) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a file that may stand there as a hard link to another's content, which stays as it is."""
+    """Write a file. Where it exists as a hard link, the content that other links see stays as it is."""
     path.unlink(missing_ok=True)
     path.write_bytes(content)
 
@@ -84,7 +85,7 @@ def make_folder(path: Path, like: Path | None = None) -> None:
 
 
 def mirror(source: Path, target: Path) -> None:
-    """Make a folder that holds what another one holds: folders anew, files as hard links, or copies where they must be.
+    """Make a folder with the content of another: new folders, and files as hard links, or as copies where necessary.
 
     Raises:
         OSError: something cannot be read or written.
@@ -96,12 +97,21 @@ def mirror(source: Path, target: Path) -> None:
             mirror(entry, copy)
             shutil.copystat(entry, copy)
             continue
-        try:
-            os.link(entry, copy, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINK:
-                raise
-            shutil.copy2(entry, copy, follow_symlinks=False)
+        link_or_copy(entry, copy)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second place: as a hard link, or as a copy where there can be none.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINK:
+            raise
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def sync_file(path: Path) -> None:

@@ -131,7 +131,7 @@ def inspect_file(path: Path) -> OnnxReport:
     """What an ONNX file holds.
 
     Raises:
-        InvalidModel: it is none, or cannot be served.
+        InvalidModel: it is not an ONNX file, or cannot be served.
     """
     # onnx and ONNX Runtime are loaded for files only: reading a repository needs neither.
     from plansmith_build.portable.repair import listed_weights  # noqa: PLC0415

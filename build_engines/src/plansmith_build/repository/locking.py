@@ -21,7 +21,7 @@ _NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 @contextmanager
 def locked_folder(path: Path) -> Iterator[int]:
-    """Hold the lock of a folder, which is made if need be; wait for it as long as it takes.
+    """Hold the lock of a folder, which is made if it does not exist; wait for it as long as it takes.
 
     Yields:
         A descriptor of the folder.
@@ -42,7 +42,7 @@ def lock_folder(path: Path, *, create: bool, wait: bool, inside: int | None = No
     """Take the lock of a folder.
 
     The lock belongs to the folder that stands at the path when it is granted: another process may have removed, and a
-    third made anew, the one that was there when we began to wait.
+    third made again, the one that was there when we began to wait.
 
     Args:
         path: the folder itself; a link to one is refused.

@@ -11,7 +11,7 @@ import sys
 from datetime import datetime  # noqa: TC003 - pydantic reads the annotation
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,6 +25,7 @@ __all__ = [
     "AgreementRecord",
     "Batching",
     "CandidateRecord",
+    "CompiledRecord",
     "DataRecord",
     "Environment",
     "Graph",
@@ -32,6 +33,7 @@ __all__ = [
     "OutputError",
     "PublishedFile",
     "SearchRecord",
+    "ServerTrial",
     "Source",
     "Tensor",
     "Verification",
@@ -92,6 +94,10 @@ class Graph(_Record):
     repairs: tuple[str, ...] = ()
     optimized: bool
     optimization: str = Field(description="the optimiser and its version, or why it was not used")
+    format: str = Field(
+        default="FP32",
+        description="of the weights: FP32, FP16, BF16, FP64, 'INT8 QDQ', 'INT8 operators', 'dynamic INT8', weight-only",
+    )
     ir_version: int
     opsets: dict[str, int]
 
@@ -108,14 +114,17 @@ class OutputError(_Record):
     )
     tolerance: float = Field(description="greatest relative error allowed")
     values_compared: bool = Field(description="false: the source gives random values, only shapes were compared")
+    finite: bool = Field(
+        default=True, description="false: NaN or infinite everywhere on every input that was tried; verifies nothing"
+    )
 
 
 class Verification(_Record):
-    """The published file beside the source, on the same inputs."""
+    """The published file compared with the source, on the same inputs."""
 
     reference: str = Field(description="what ran the source")
     candidate: str = Field(description="what ran the published file")
-    inputs: Literal["random"] = "random"
+    inputs: Literal["random", "given"] = Field(default="random", description="given: the user's own, or rows of data")
     seed: int
     samples: int = Field(description="different inputs, each run")
     rows_together: int = Field(description="rows that were also run as one batch and compared one by one, or 0")
@@ -123,7 +132,7 @@ class Verification(_Record):
 
 
 class AgreementRecord(_Record):
-    """One output beside the FP32 model's, on the validation rows."""
+    """One output compared with the FP32 model's, on the validation rows."""
 
     name: str
     top1_agreement: float | None = Field(description="fraction of rows with the same greatest element")
@@ -160,6 +169,19 @@ class DataRecord(_Record):
     labelled: bool
 
 
+class CompiledRecord(_Record):
+    """An engine that TensorRT for RTX compiled without a GPU; one runs on the version that compiled it only."""
+
+    compiler: str = Field(description="TensorRT for RTX and its version, all four numbers")
+    compute_capabilities: tuple[str, ...] = Field(description="empty: Ampere and later")
+    profile: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = Field(
+        description="smallest, best and largest shape by input"
+    )
+    tf32: bool = Field(default=False, description="whether FP32 may be rounded to TF32")
+    seconds: float
+    size: int = Field(description="of the engine, in bytes, whether or not it is published")
+
+
 class CandidateRecord(_Record):
     """One way to serve the model: an engine, a device and a precision."""
 
@@ -167,9 +189,10 @@ class CandidateRecord(_Record):
     device: str
     precision: str
     status: str = Field(
-        description="chosen, kept, slower, 'verified, not measured', 'outside the budget', failed, 'not possible here'"
+        description="chosen, kept, slower, 'verified, not measured', 'compiled, not measured', 'outside the budget', "
+        "failed, 'not possible here'; chosen and kept are said of what was measured only"
     )
-    reason: str = Field(description="why, where it is none of the usable ones")
+    reason: str = Field(description="why it cannot be used, where it cannot")
     config: str | None = Field(description="the configuration that serves it, where there is one")
     file: str | None = Field(description="the model file, where a configuration uses it")
     engine: str = Field(description="what ran it")
@@ -186,6 +209,7 @@ class CandidateRecord(_Record):
     served_rows_per_second: float | None = Field(description="on a Triton of this machine")
     instances: int
     threads: int = Field(description="of each instance; 0: as many as there are cores")
+    compiled: CompiledRecord | None = Field(default=None, description="null where TensorRT for RTX did not compile it")
 
 
 class SearchRecord(_Record):
@@ -193,16 +217,38 @@ class SearchRecord(_Record):
 
     max_drop: float = Field(description="what may be lost of shares and scores, 0 to 1")
     max_error: float | None = Field(
-        default=None, description="the greatest error allowed of what is no share; null: the usual one of each measure"
+        default=None,
+        description="the greatest error allowed for measures that are not shares; null: each measure's default",
     )
     prove: bool = Field(default=False, description="whether the 95 % bound had to be inside, not only the loss")
     warnings: tuple[str, ...] = Field(default=(), description="why verdicts may say less than they seem to")
     calibration: DataRecord
     validation: DataRecord
+    preprocessing: dict[str, Any] | None = Field(
+        default=None, description="how images became rows, as --preprocess takes it; null for data without images"
+    )
     fp32: AccuracyRecord = Field(description="the FP32 model on the validation rows; its labels' accuracy is the base")
     measured: str = Field(description="how speeds were taken")
     cores: int
     candidates: tuple[CandidateRecord, ...]
+
+
+class ServerTrial(_Record):
+    """Whether a Triton of the building machine served the version before it was published."""
+
+    triton: str = Field(default="", description="version of the server; empty where none was started")
+    served: tuple[str, ...] = Field(
+        default=(), description="the configurations that it loaded and that answered as they were judged"
+    )
+    skipped: dict[str, str] = Field(default={}, description="the other configurations, and why they were not tried")
+
+    def in_words(self) -> str:
+        """One line for a person."""
+        reasons: dict[str, list[str]] = {}
+        for path, reason in self.skipped.items():
+            reasons.setdefault(reason, []).append(path)
+        served = [f"Triton {self.triton} serves {', '.join(self.served)}"] if self.served else []
+        return "; ".join([*served, *(f"{', '.join(paths)} not tried: {reason}" for reason, paths in reasons.items())])
 
 
 class Environment(_Record):
@@ -239,6 +285,7 @@ class Manifest(_Record):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     verification: Verification
+    server_trial: ServerTrial | None = Field(default=None, description="null in versions built before there was one")
     environment: Environment
     search: SearchRecord | None = Field(default=None, description="null where only the portable model was built")
     files: tuple[PublishedFile, ...]
@@ -247,7 +294,7 @@ class Manifest(_Record):
     )
     labels: str | None = Field(default=None, description="content of labels.txt as published")
     rolled_back_from: int | None = Field(
-        default=None, description="the version that this one publishes anew, None where it was built"
+        default=None, description="the version that this one publishes again, None where it was built"
     )
 
 

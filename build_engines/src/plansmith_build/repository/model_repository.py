@@ -1,4 +1,4 @@
-"""The model repository: what Triton serves, and what plansmith writes down beside it.
+"""The model repository: what Triton serves, and what plansmith records next to it.
 
 <repository>/<model>/config.pbtxt         the portable configuration
 <repository>/<model>/configs/*.pbtxt      further ones, picked by the server's --model-config-name
@@ -173,7 +173,7 @@ class ModelRepository:
             found = next(place for place in [resolved, *resolved.parents] if place.exists())
             if not found.is_dir():
                 what = "is a file" if found == resolved else f"would be below {found}, which is a file"
-                raise InvalidOption(f"the repository {path} {what}: name a folder, which is made if need be")
+                raise InvalidOption(f"the repository {path} {what}: name a folder, which is made if it does not exist")
         except OSError as error:
             raise InvalidOption(f"the repository {path} cannot be used: {error.strerror}") from error
         except RuntimeError as error:  # a loop of symbolic links, before Python 3.13

@@ -55,7 +55,8 @@ __all__ = ["Published", "Release", "publish"]
 
 # What the server's --model-config-name may be, without a surprise on any file system.
 _CONFIG_PATH = re.compile(r"config\.pbtxt|configs/[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}\.pbtxt")
-# Who opened the old folder just before it was exchanged must not find it emptied: Triton would take the model as gone.
+# A reader that opened the old folder just before the exchange may still be listing it: if Triton found it empty, it
+# would unload the model.
 _LAST_READERS_SECONDS = 0.1
 
 
@@ -101,14 +102,14 @@ def publish(repository: ModelRepository, name: str, release: Release, *, staging
     """Publish a version.
 
     Args:
-        repository: where to; made if need be.
+        repository: where to; made if it does not exist.
         name: the model's.
         release: what.
         staging: the builder's own folder, on the same file system.
 
     Raises:
-        InvalidOption: something that is no model folder stands in its place.
-        PublishFailed: the system did not let it be written; the repository is as it was.
+        InvalidOption: the model's path exists and is not a folder.
+        PublishFailed: the system refused to write it; the repository is unchanged.
     """
     new_repository = not repository.path.exists()
     try:
@@ -120,7 +121,7 @@ def publish(repository: ModelRepository, name: str, release: Release, *, staging
     except OSError as error:
         raise explain_os_error(error, f"publish {name!r} in {repository.path}") from error
     finally:
-        # After a failure a repository that was made for nothing goes again; one with a model in it stays.
+        # After a failure a repository that was made for this version is removed; one with a model in it stays.
         if new_repository:
             with contextlib.suppress(OSError):
                 repository.path.rmdir()
@@ -197,7 +198,7 @@ def _checked(configs: Mapping[str, str]) -> dict[str, str]:
 
 
 def _write_configs(live: RepositoryModel, folder: Path, version: int, configs: Mapping[str, str]) -> list[str]:
-    """Replace the configurations that plansmith wrote; what a person wrote is set aside or stays, and is not lost.
+    """Replace the configurations that plansmith wrote; what a person wrote is set aside or stays.
 
     Raises:
         InvalidOption: configs is not a folder of this model's own.
@@ -205,24 +206,24 @@ def _write_configs(live: RepositoryModel, folder: Path, version: int, configs: M
     alternatives = folder / CONFIGS
     if alternatives.is_symlink() or (alternatives.exists() and not alternatives.is_dir()):
         raise InvalidOption(
-            f"{live.path / CONFIGS} is not a folder of the model's own: replace the link or file by a folder"
+            f"{live.path / CONFIGS} is not a folder of the model's own: replace the link or file with a folder"
         )
     there = RepositoryModel(folder).configurations
     ours = live.history.config_sha256s
-    notes, left = [], []
-    for name, path in there.items():
-        written_by_us = hashlib.sha256(path.read_bytes()).hexdigest() in ours
-        if not written_by_us and name in configs:
-            kept = f"{name}.before-{version}"
-            _set_aside(path, folder / kept)
-            notes.append(f"{name} had been written by hand: it is kept as {kept}")
-        elif not written_by_us:
-            left.append(name)
-        elif name not in configs:
-            path.unlink()
-    if left:
+    by_hand = [name for name, path in there.items() if hashlib.sha256(path.read_bytes()).hexdigest() not in ours]
+    notes = []
+    for name in (name for name in by_hand if name in configs):
+        kept = f"{name}.before-{version}"
+        _set_aside(there[name], folder / kept)
+        notes.append(f"{name} was written by hand: the old text is kept as {kept}")
+    if left := [name for name in by_hand if name not in configs]:
+        notes.append(f"{', '.join(left)}: written by hand and not changed: check that they still fit the new version")
+    if dropped := [name for name in there if name not in by_hand and name not in configs]:
+        for name in dropped:
+            there[name].unlink()
         notes.append(
-            f"{', '.join(left)}: written by hand and left as they were; see that they still fit the new version"
+            f"{', '.join(dropped)} removed: made for the version before, and this one has no replacement; "
+            "`plansmith rollback` brings the whole version back"
         )
     if alternatives.is_dir() and not any(alternatives.iterdir()):
         alternatives.rmdir()

@@ -1,4 +1,4 @@
-"""Publishing an old version anew: numbers only grow, so that no server and no client sees one change its meaning."""
+"""Publishing an old version again, under a new number: numbers only grow, so the content of a version never changes."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _check_unchanged(model: RepositoryModel, manifest: Manifest, version: int) -
             raise InvalidModel(f"the manifest of version {version} names a file outside of it: {file.path!r}")
         if not path.is_file() or path.stat().st_size != file.size or sha256_of(path) != file.sha256:
             raise InvalidModel(
-                f"{path} is not what was published as version {version}: it cannot be published anew. "
+                f"{path} is not what was published as version {version}: it cannot be published again. "
                 "Build the model again"
             )
 

@@ -92,7 +92,7 @@ def sign_version(folder: Path, private_key: Path) -> None:
         # AttributeError is how the package meets a key that is not of an elliptic curve.
         raise InvalidOption(
             f"the key {private_key} cannot be used: {error}. It has to be an elliptic-curve key in PEM form, and the "
-            f"password of an encrypted one stands in {PASSWORD_VARIABLE}"
+            f"password of an encrypted one is read from {PASSWORD_VARIABLE}"
         ) from error
 
 

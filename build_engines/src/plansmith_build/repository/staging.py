@@ -1,11 +1,11 @@
-"""The place where a version is made before it is published: beside the repository, never in it.
+"""The place where a version is made before it is published: next to the repository, never in it.
 
 Triton takes every folder in a repository for a model, hidden ones too. So a version is made in
 `<parent>/.<repository name>.plansmith/build-<unique>/work/`, on the same file system, from where one rename puts it
 in place. Each builder marks its own folder with a file and holds a lock on it while it lives. What it leaves behind
 when it is killed has the mark and no lock, and the next builder removes it.
 
-Anyone who may write beside the repository, and whoever made the archive that it came in, can put something under these
+Anyone who may write next to the repository, or who made the archive that it came in, can put something under these
 names. So nothing but what a builder made and marked is ever removed, links are not followed, and another user's folder
 is refused.
 """
@@ -38,15 +38,15 @@ _WORK = "work"
 
 @contextmanager
 def staging_folder(repository: Path, parent: Path | None = None) -> Iterator[Path]:
-    """A folder of one's own, gone with everything in it when the context ends.
+    """A private folder, removed with everything in it when the context ends.
 
     Args:
         repository: the repository's folder, resolved; it need not exist.
-        parent: where to stage instead of beside the repository; made if need be.
+        parent: where to stage instead of next to the repository; made if necessary.
 
     Raises:
         InvalidOption: `parent` is inside the repository, or on another file system.
-        PublishFailed: no folder can be made there, or something else than a folder of this user has its name.
+        PublishFailed: no folder can be made there, or its name is taken by something other than a folder of this user.
     """
     parent = repository.parent if parent is None else parent.resolve()
     if parent.is_relative_to(repository):
@@ -111,11 +111,11 @@ def _sweep(base: int) -> None:
 
 
 def _remove(folder: int, path: Path, *, inside: int | None = None) -> None:
-    """Remove a builder's folder, as far as a builder made it; the mark stays until all else is gone.
+    """Remove what a builder made in its folder; the mark goes last.
 
     Args:
         folder: a descriptor of it.
-        path: where it stands.
+        path: where it is.
         inside: a descriptor of the folder that `path` is relative to.
     """
     with contextlib.suppress(OSError):
@@ -130,7 +130,7 @@ def _remove(folder: int, path: Path, *, inside: int | None = None) -> None:
 
 
 def _check_owner(base: Path, place: int, own: int) -> None:
-    # Not held against the user's number: a file server may give to nobody what root makes.
+    # Not compared with the user's id: a file server may give what root makes to the user nobody.
     if os.fstat(place).st_uid != os.fstat(own).st_uid:
         raise _foreign(base, "belongs to another user")
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from tritonclient.grpc import model_config_pb2
 
-from plansmith_build.engines.tensorrt import plan_config
+from plansmith_build.engines.tensorrt import fix_dims, plan_config, provider_profile
+from plansmith_build.engines.tensorrt_rtx import engine_config
 from plansmith_build.search.targets import Device, Precision, Target
 
 if TYPE_CHECKING:
@@ -22,9 +23,8 @@ def candidate_config(portable: Any, candidate: Candidate) -> Any:
         portable: an `inference.ModelConfig`.
         candidate: what is to be served.
     """
-    if candidate.plans:
-        plans = {capability: path.name for capability, path in candidate.plans.items()}
-        return plan_config(portable, plans=plans, instances=candidate.instances)
+    if candidate.plans or candidate.pairing.target is Target.TENSORRT_RTX:
+        return _compiled_config(portable, candidate)
     config = model_config_pb2.ModelConfig()
     config.CopyFrom(portable)
     pairing, instances, threads = candidate.pairing, candidate.instances, candidate.threads
@@ -35,8 +35,14 @@ def candidate_config(portable: Any, candidate: Candidate) -> Any:
     if pairing.device is Device.GPU:
         config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_GPU, count=instances)
         accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
-        # Q/DQ pairs and casts say what is computed in which precision; the provider only has to be allowed to.
-        accelerators[0].parameters["precision_mode"] = pairing.precision.upper()
+        # Q/DQ pairs and casts say what is computed in which precision; the provider only has to be allowed to. A graph
+        # that is served as it is needs what the portable configuration allows.
+        if pairing.precision is not Precision.FP32:
+            mode = Precision.INT8 if pairing.precision is Precision.INT8_FP16 else pairing.precision
+            accelerators[0].parameters["precision_mode"] = mode.upper()
+        if candidate.compiled is not None:
+            accelerators[0].parameters.update(provider_profile(candidate.compiled.profile))
+            fix_dims(config, candidate.compiled.profile)
         return config
     config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_CPU, count=instances)
     config.ClearField("optimization")
@@ -44,6 +50,18 @@ def candidate_config(portable: Any, candidate: Candidate) -> Any:
         _describe_openvino(config, pairing.precision, instances, threads)
     elif threads:
         config.parameters["intra_op_thread_count"].string_value = str(threads)
+    return config
+
+
+def _compiled_config(portable: Any, candidate: Candidate) -> Any:
+    """The configuration of plans or of an engine, whose shapes are settled."""
+    if candidate.plans:
+        plans = {capability: path.name for capability, path in candidate.plans.items()}
+        config = plan_config(portable, plans=plans, instances=candidate.instances)
+    else:
+        config = engine_config(portable, engine=candidate.files[0].name, instances=candidate.instances)
+    if candidate.profile is not None:
+        fix_dims(config, candidate.profile)
     return config
 
 

@@ -1,4 +1,4 @@
-"""Candidates: one engine, one device and one precision each; made, judged by the budget and timed beside FP32."""
+"""Candidates: one engine, one device and one precision each; made, judged by the budget and timed against FP32."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from plansmith_build.engines.cpu_features import cores
 from plansmith_build.engines.onnxruntime import CPU_PROVIDER, RunFailed, Session
 from plansmith_build.engines.openvino import OpenVinoRuntime
 from plansmith_build.engines.tensorrt import PlanFailed
+from plansmith_build.engines.tensorrt.execution import PlanSession
+from plansmith_build.engines.tensorrt_rtx import EngineFailed
+from plansmith_build.engines.tensorrt_rtx import unavailable_because as no_compiler_because
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.progress import BuildStep
-from plansmith_build.search.plan_candidates import build_plans
+from plansmith_build.reading.operators import runtime_sentence
+from plansmith_build.search.plan_candidates import build_plans, plan_rate
+from plansmith_build.search.rtx_candidates import compile_candidate, compiled_in_words
 from plansmith_build.search.targets import CUDA_PROVIDER, Device, Pairing, Precision, Target, obstacle_to
-from plansmith_build.search.timing import Speed, measure_beside
+from plansmith_build.search.timing import Speed, time_against
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
 
     from plansmith_build.engines import Runtime
     from plansmith_build.engines.onnxruntime import Arrays
+    from plansmith_build.engines.tensorrt import OptimizationProfile
+    from plansmith_build.engines.tensorrt_rtx import CompiledEngine
     from plansmith_build.judging.accuracy import Accuracy, OutputAgreement
     from plansmith_build.progress import Progress
     from plansmith_build.reading.signatures import Signature
@@ -36,12 +43,13 @@ _FP32 = Pairing(Target.ONNXRUNTIME, Device.CPU, Precision.FP32)
 
 
 class Status(StrEnum):
-    """What became of a candidate."""
+    """The result of trying a candidate."""
 
     CHOSEN = "chosen"
     KEPT = "kept"
     SLOWER = "slower"
     UNMEASURED = "verified, not measured"
+    COMPILED = "compiled, not measured"
     OUTSIDE_BUDGET = "outside the budget"
     FAILED = "failed"
     IMPOSSIBLE = "not possible here"
@@ -53,19 +61,22 @@ class Candidate:
 
     Attributes:
         pairing: target, device and precision.
-        status: what became of it.
+        status: the result of trying it.
         reason: why, where it is not among the usable ones.
         graph: the file it is made from; None where there is none.
         accuracy: on the validation rows; None where it was not run.
         judged_by: the output that uses most of what it may lose.
         drop: what that output loses, 0 for nothing.
-        speed: in this process, beside the FP32 model.
+        speed: in this process, against the FP32 model.
         served_rows_per_second: as it is served, where that was measured.
         instances: how many instances serve it.
         threads: of each instance; 0 where the engine takes every core.
         engine: what ran it.
+        answer: what it answers to the request that it is timed with; None where it does not run here.
         plans: TensorRT plans by compute capability.
         stripped_plans: the same without weights, where that was asked for.
+        compiled: what TensorRT for RTX made of the graph; None where it was not compiled by it.
+        profile: the shapes that plans or an engine take; None where there are neither.
     """
 
     pairing: Pairing
@@ -80,17 +91,28 @@ class Candidate:
     instances: int = 1
     threads: int = 0
     engine: str = ""
+    answer: Arrays | None = field(default=None, repr=False, compare=False)
     plans: Mapping[str, Path] = field(default_factory=dict)
     stripped_plans: tuple[Path, ...] = ()
+    compiled: CompiledEngine | None = None
+    profile: OptimizationProfile | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """What a version needs to serve it, the model file first; empty where there is none."""
         graph = self.graph.files if self.graph is not None else ()
+        if self.compiled is not None and self.pairing.target is Target.TENSORRT_RTX:
+            return (self.compiled.path,)
         if not self.plans:
             return graph
         # Plans can be refitted only from the graph that they were stripped of.
         return (*self.plans.values(), *self.stripped_plans, *(graph if self.stripped_plans else ()))
+
+    @property
+    def precision(self) -> str:
+        """What the candidate computes in: that of the file where it is served as it is and is not FP32."""
+        as_it_is = self.pairing.precision is Precision.FP32 and self.graph is not None and self.graph.format
+        return as_it_is.lower() if as_it_is else self.pairing.precision
 
     @property
     def is_usable(self) -> bool:
@@ -124,18 +146,18 @@ def try_candidates(
     unmeasured: bool,
     progress: Progress,
 ) -> tuple[Candidate, ...]:
-    """Make, judge and time each pairing; what fails is a result like any other.
+    """Make, judge and time each pairing; a failure is a result like any other.
 
     Args:
         pairings: what to try.
         graphs: makes the graphs.
         timing: what to time with.
         plans: how TensorRT plans are built.
-        unmeasured: whether graphs for a GPU that is not here are made and judged all the same.
+        unmeasured: whether graphs are also made and judged for a GPU that this machine does not have.
         progress: told about each.
 
     Raises:
-        OSError: the disk did not take a file.
+        OSError: a file could not be written.
     """
     obstacles = {pairing: obstacle_to(pairing, graphs.signature) for pairing in pairings}
     possible = [
@@ -145,7 +167,7 @@ def try_candidates(
     ]
     tried = {pairing: Candidate(pairing, Status.IMPOSSIBLE, obstacle) for pairing, obstacle in obstacles.items()}
     for number, pairing in enumerate(possible, start=1):
-        step = f"Candidate {number} of {len(possible)}: {pairing}"
+        step = f"Candidate {number} of {len(possible)}: {pairing.with_format(graphs.format)}"
         progress(BuildStep(step, done=(number - 1) / len(possible)))
         candidate = _try(pairing, graphs, timing, plans, obstacle=obstacles[pairing], progress=progress)
         progress(BuildStep(step, _outcome(candidate)))
@@ -162,38 +184,70 @@ def _try(
     obstacle: str,
     progress: Progress,
 ) -> Candidate:
-    """One candidate; judged as a graph alone where there is an obstacle to running it here."""
+    """One candidate; whatever goes wrong with it is its result."""
     candidate = Candidate(pairing)
     try:
-        graph = graphs.graph_for(pairing)
-        candidate = replace(candidate, graph=graph)
-        if obstacle:
-            return _judged_as_graph(candidate, graphs, obstacle)
-        runtime: Runtime
-        if pairing.target is Target.TENSORRT:
-            built = build_plans(graph, plans, progress)
-            runtime = built.session
-            candidate = replace(candidate, plans=built.by_capability, stripped_plans=built.stripped)
-        else:
-            runtime = _load(pairing, graph.path, graphs.signature, timing)
-        candidate = replace(candidate, engine=runtime.description)
-        if runtime is timing.reference:
-            # It loses nothing against itself, which no number of rows has to prove.
-            candidate = _at_no_loss(candidate, graphs.jury.final.accuracy)
-        else:
-            candidate = _within_budget(replace(candidate, accuracy=graphs.jury.final.judge(runtime)), graphs)
-        if candidate.is_usable:
-            speed = measure_beside(runtime, timing.reference, timing.request, rows=timing.rows)
-            candidate = replace(candidate, speed=speed)
-    except (ConversionFailed, PlanFailed, RunFailed, VerificationFailed) as error:
-        return replace(candidate, status=Status.FAILED, reason=str(error))
+        candidate = replace(candidate, graph=graphs.graph_for(pairing))
+        if obstacle or pairing.device is Device.RTX:
+            return _without_its_device(candidate, graphs, plans, obstacle)
+        return _judged_and_timed(candidate, graphs, timing, plans, progress)
+    except RunFailed as error:
+        reason = f"{pairing.target} does not run it: {runtime_sentence(str(error))}"
+    except (ConversionFailed, EngineFailed, PlanFailed, VerificationFailed) as error:
+        reason = str(error)
     except OSError:
-        # A full disk is no property of a candidate.
+        # A full disk is not the candidate's fault.
         raise
     except Exception as error:  # noqa: BLE001 - whatever a converter or an engine stumbles over, the others go on
         said = " ".join(str(error).split())[:200]
-        return replace(candidate, status=Status.FAILED, reason=f"it could not be made: {type(error).__name__}: {said}")
-    return candidate
+        reason = f"it could not be made: {type(error).__name__}: {said}"
+    return replace(candidate, status=Status.FAILED, reason=reason)
+
+
+def _without_its_device(candidate: Candidate, graphs: GraphVariants, plans: PlanSettings, obstacle: str) -> Candidate:
+    """Judged as a graph, and shown to NVIDIA's compiler where it is meant for TensorRT."""
+    judged = _judged_as_graph(candidate, graphs, obstacle)
+    if candidate.pairing.target in {Target.TENSORRT, Target.TENSORRT_RTX}:
+        return _compiled(judged, plans)
+    return judged
+
+
+def _judged_and_timed(
+    candidate: Candidate, graphs: GraphVariants, timing: Timing, plans: PlanSettings, progress: Progress
+) -> Candidate:
+    pairing, graph = candidate.pairing, graphs.graph_for(candidate.pairing)
+    runtime: Runtime
+    if pairing.target is Target.TENSORRT:
+        candidate, runtime = _with_plans(candidate, graph, graphs, plans, progress)
+        if not candidate.is_usable:
+            return candidate
+    else:
+        runtime = _load(pairing, graph.path, graphs.signature, timing)
+    candidate = replace(candidate, engine=runtime.description)
+    if runtime is timing.reference:
+        # It loses nothing against itself, which no number of rows has to prove.
+        candidate = _at_no_loss(candidate, graphs.judges.final.accuracy)
+    else:
+        candidate = _within_budget(replace(candidate, accuracy=graphs.judges.final.judge(runtime)), graphs)
+    if not candidate.is_usable:
+        return candidate
+    rate = plan_rate(runtime, plans.profile, timing.request) if isinstance(runtime, PlanSession) else None
+    answer = runtime.run(timing.request)
+    speed = time_against(runtime, timing.reference, timing.request, rows=timing.rows, rate=rate)
+    return replace(candidate, answer=answer, speed=speed)
+
+
+def _with_plans(
+    candidate: Candidate, graph: GraphFile, graphs: GraphVariants, plans: PlanSettings, progress: Progress
+) -> tuple[Candidate, PlanSession]:
+    """The candidate with its plans, and the session to time; plans of other GPUs are judged here, each on its own."""
+    built = build_plans(graph, plans, progress)
+    for session in built.others:
+        candidate = _within_budget(replace(candidate, accuracy=graphs.judges.final.judge(session)), graphs)
+        if not candidate.is_usable:
+            return replace(candidate, reason=f"{session.description}: {candidate.reason}"), built.session
+    kept = replace(candidate, plans=built.by_capability, stripped_plans=built.stripped, profile=plans.profile)
+    return kept, built.session
 
 
 def _judged_as_graph(candidate: Candidate, graphs: GraphVariants, obstacle: str) -> Candidate:
@@ -211,10 +265,25 @@ def _at_no_loss(candidate: Candidate, reference: Accuracy) -> Candidate:
     return replace(candidate, accuracy=exact, judged_by=exact.outputs[0], drop=0.0)
 
 
+def _compiled(candidate: Candidate, plans: PlanSettings) -> Candidate:
+    """The same after NVIDIA's compiler has taken the graph, where that is installed.
+
+    Raises:
+        EngineFailed: it refuses the graph, as TensorRT would on a machine with a GPU.
+    """
+    if candidate.status is not Status.UNMEASURED or candidate.graph is None or no_compiler_because():
+        return candidate
+    # A plan for TensorRT is built on the GPU that runs it: only the answer counts.
+    engine = compile_candidate(candidate.graph.path, plans, keep=candidate.pairing.target is Target.TENSORRT_RTX)
+    return replace(
+        candidate, status=Status.COMPILED, compiled=engine, profile=engine.profile, reason=compiled_in_words(engine)
+    )
+
+
 def _within_budget(candidate: Candidate, graphs: GraphVariants) -> Candidate:
     if candidate.accuracy is None:
         return candidate
-    budget, reference = graphs.jury.budget, graphs.jury.final.accuracy
+    budget, reference = graphs.judges.budget, graphs.judges.final.accuracy
     judged_by, drop = budget.worst(candidate.accuracy, reference)
     judged = replace(candidate, judged_by=judged_by, drop=drop)
     if not budget.accepts(candidate.accuracy, reference):
@@ -224,7 +293,7 @@ def _within_budget(candidate: Candidate, graphs: GraphVariants) -> Candidate:
 
 def _load(pairing: Pairing, path: Path, signature: Signature, timing: Timing) -> Runtime:
     if path == timing.path and pairing == _FP32:
-        # Not twice in memory: it is what all others are held against.
+        # Not loaded twice: all others are compared with it.
         return timing.reference
     if pairing.target is Target.OPENVINO:
         precision = "bf16" if pairing.precision is Precision.BF16 else "f32"

@@ -8,16 +8,22 @@ from typing import TYPE_CHECKING
 import onnx
 
 from plansmith_build.engines.cpu_features import has_vnni
+from plansmith_build.engines.onnxruntime import RunFailed, Session
+from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.errors import ConversionFailed
-from plansmith_build.precision.preparation import BFLOAT16_OPSET, QUANTIZATION_OPSET, prepare
+from plansmith_build.precision.preparation import BFLOAT16_OPSET, HALF_SCALES_OPSET, QUANTIZATION_OPSET, prepare
 from plansmith_build.precision.schemes import TENSORRT, x86_scheme
 from plansmith_build.precision.variants import (
     bfloat16_variant,
     float16_variant,
+    int8_float16_variant,
     int8_variant,
     sparse_variant,
 )
+from plansmith_build.reading.number_formats import stored_format
+from plansmith_build.reading.operators import runtime_sentence
+from plansmith_build.reading.signatures import signature_of
 from plansmith_build.search.targets import Device, Precision
 
 if TYPE_CHECKING:
@@ -25,12 +31,17 @@ if TYPE_CHECKING:
 
     from plansmith_build.judging.accuracy import Accuracy
     from plansmith_build.precision.sparsity import Sparsity
-    from plansmith_build.precision.variants import Jury, Variant
+    from plansmith_build.precision.variants import Judges, Variant
     from plansmith_build.reading.networks import Network
     from plansmith_build.reading.signatures import Signature
     from plansmith_build.search.targets import Pairing
 
 __all__ = ["GraphFile", "GraphVariants"]
+
+# The name of a graph in the precision that the portable one has.
+_PORTABLE = "model.onnx"
+# How ONNX Runtime says that it has a graph, and no arithmetic for its types on this device.
+_NO_KERNEL = ("NOT_IMPLEMENTED", "Could not find an implementation")
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,8 @@ class GraphFile:
         layout: how INT8 is laid out and was calibrated, or how weights were pruned; empty where neither was.
         accuracy: of the graph on ONNX Runtime's CPU provider; None where it does not run there.
         problem: why not.
+        format: what the file's weights are stored in where they are not FP32, such as "FP16" or "INT8 QDQ"; empty for
+            FP32 and for what was made from it.
     """
 
     path: Path
@@ -52,6 +65,7 @@ class GraphFile:
     layout: str = ""
     accuracy: Accuracy | None = None
     problem: str = ""
+    format: str = ""
 
 
 class GraphVariants:
@@ -59,12 +73,13 @@ class GraphVariants:
 
     Attributes:
         signature: what every graph takes and gives.
-        jury: who judges them.
+        judges: judge them.
+        format: as that of the portable graph; see `GraphFile`.
 
     Args:
         portable: the FP32 graph as it is published.
         network: the same in memory.
-        jury: who judges.
+        judges: judge the graphs.
         folder: where graphs are written.
         methods: the calibration methods, tried in turn.
         sparsity: how weights are pruned, if at all.
@@ -74,15 +89,17 @@ class GraphVariants:
         self,
         portable: GraphFile,
         network: Network,
-        jury: Jury,
+        judges: Judges,
         folder: Path,
         *,
         methods: tuple[CalibrationMethod, ...] = tuple(CalibrationMethod),
         sparsity: Sparsity | None = None,
     ) -> None:
-        self.signature: Signature = jury.signature
-        self.jury = jury
-        self._portable = portable
+        self.signature: Signature = judges.signature
+        self.judges = judges
+        stored = stored_format(network.model)
+        self.format = "" if stored == "FP32" else stored
+        self._portable = replace(portable, format=self.format)
         self._network = network
         self._folder = folder
         self._methods = methods
@@ -95,8 +112,8 @@ class GraphVariants:
         """The graph that a pairing is made from.
 
         Raises:
-            ConversionFailed: it cannot be made; told again each time it is asked for.
-            OSError: the disk did not take it.
+            ConversionFailed: it cannot be made; raised again each time it is asked for.
+            OSError: the file could not be written.
         """
         name = _file_name(pairing, sparse=self._sparsity is not None)
         if name not in self._made:
@@ -110,19 +127,28 @@ class GraphVariants:
         return made
 
     def _make(self, name: str, pairing: Pairing) -> GraphFile:
+        if self.format and name != _PORTABLE:
+            raise ConversionFailed(
+                f"the file is {self.format} already: keep it as it is, or build other precisions from the FP32 original"
+            )
         on_cpu = pairing.device is Device.CPU
-        jury = self.jury if on_cpu else replace(self.jury, optimized=False)
+        judges = self.judges if on_cpu else replace(self.judges, optimized=False)
         match pairing.precision:
             case Precision.INT8:
                 scheme = x86_scheme(vnni=has_vnni()) if on_cpu else TENSORRT
-                return self._write(name, int8_variant(self._prepare(QUANTIZATION_OPSET), scheme, jury, self._methods))
+                return self._write(name, int8_variant(self._prepare(QUANTIZATION_OPSET), scheme, judges, self._methods))
+            case Precision.INT8_FP16:
+                prepared = self._prepare(HALF_SCALES_OPSET)
+                return self._write(name, int8_float16_variant(prepared, TENSORRT, judges, self._methods))
             case Precision.FP16:
-                return self._write(name, float16_variant(self._prepare(QUANTIZATION_OPSET), jury))
+                variant = float16_variant(self._prepare(QUANTIZATION_OPSET), judges)
+                return self._write(name, variant, judged_itself=on_cpu)
             case Precision.BF16 if not on_cpu:
-                return self._write(name, bfloat16_variant(self._prepare(BFLOAT16_OPSET), jury))
+                variant = bfloat16_variant(self._prepare(BFLOAT16_OPSET), judges)
+                return self._write(name, variant, judged_itself=False)
         if self._sparsity is None:
             # OpenVINO computes FP32 graphs in BF16 where it is told to.
-            return replace(self._portable, accuracy=self.jury.final.accuracy)
+            return replace(self._portable, accuracy=self.judges.final.accuracy)
         return self._write(name, self._sparse(self._sparsity, QUANTIZATION_OPSET))
 
     def _prepare(self, opset: int) -> onnx.ModelProto:
@@ -134,13 +160,20 @@ class GraphVariants:
 
     def _sparse(self, sparsity: Sparsity, opset: int) -> Variant:
         if opset not in self._pruned:
-            variant = sparse_variant(prepare(self._network, opset=opset), sparsity, self.jury)
+            variant = sparse_variant(prepare(self._network, opset=opset), sparsity, self.judges)
             self._pruned[opset] = replace(variant, layout=f"weights pruned {sparsity}")
         return self._pruned[opset]
 
-    def _write(self, name: str, variant: Variant) -> GraphFile:
+    def _write(self, name: str, variant: Variant, *, judged_itself: bool = True) -> GraphFile:
         path = self._folder / name
         onnx.save(variant.model, path)
+        made, wanted = _interface(signature_of(variant.model)), _interface(self.signature)
+        if made != wanted:
+            raise ConversionFailed(
+                f"the converted graph takes and gives {', '.join(made)} instead of {', '.join(wanted)}"
+            )
+        if not judged_itself and variant.accuracy is not None:
+            self._run_once(path)
         return GraphFile(
             path=path,
             files=(path,),
@@ -150,12 +183,33 @@ class GraphVariants:
             problem=variant.problem,
         )
 
+    def _run_once(self, path: Path) -> None:
+        """Load and run a graph that another was judged in place of, on the CPU as far as that has its kernels.
+
+        Raises:
+            ConversionFailed: it is not a valid graph, does not run, or gives other shapes or types.
+        """
+        try:
+            self.judges.final.first(1).judge(Session(path, self.signature, optimized=False))
+        except (RunFailed, VerificationFailed) as error:
+            said = str(error)
+            # Types and shapes are checked before kernels are looked for.
+            if not any(text in said for text in _NO_KERNEL):
+                raise ConversionFailed(f"the converted graph does not run: {runtime_sentence(said)}") from error
+
+
+def _interface(signature: Signature) -> list[str]:
+    """What a graph takes and gives, but for its sizes: shape inference may know more of them."""
+    return [f"{s.name} {s.datatype} of {len(s.shape)} dimensions" for s in (*signature.inputs, *signature.outputs)]
+
 
 def _file_name(pairing: Pairing, *, sparse: bool) -> str:
     on_cpu = pairing.device is Device.CPU
     match pairing.precision:
         case Precision.INT8:
             words = ["int8"] if on_cpu else ["int8", "tensorrt"]
+        case Precision.INT8_FP16:
+            words = ["int8-fp16", "tensorrt"]
         case Precision.FP16:
             # Judged as its device computes it, which may leave other nodes in FP32: a file for each.
             words = ["fp16", "cpu"] if on_cpu else ["fp16"]

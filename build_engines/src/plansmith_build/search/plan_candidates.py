@@ -5,18 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from plansmith_build.engines.tensorrt import PlanOptions, build_plan, refit_plan
 from plansmith_build.engines.tensorrt.availability import devices_by_compute_capability
 from plansmith_build.engines.tensorrt.execution import PlanSession
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from plansmith_build.engines.onnxruntime import Arrays
     from plansmith_build.engines.tensorrt import OptimizationProfile
     from plansmith_build.progress import Progress
     from plansmith_build.search.graph_variants import GraphFile
 
-__all__ = ["PlanFiles", "PlanSettings", "build_plans"]
+__all__ = ["PlanFiles", "PlanSettings", "build_plans", "plan_rate"]
+
+# Long enough for a clock that ticks in half microseconds, short enough for the slowest plan.
+TIMED_RUNS = 10
 
 
 @dataclass(frozen=True)
@@ -40,11 +47,13 @@ class PlanFiles:
         by_capability: the plan for each compute capability, such as "9.0".
         stripped: the same without weights, where that was asked for.
         session: the first of them, loaded.
+        others: those of the other architectures, each loaded on its own GPU.
     """
 
     by_capability: dict[str, Path]
     stripped: tuple[Path, ...]
     session: PlanSession
+    others: tuple[PlanSession, ...] = ()
 
 
 def build_plans(graph: GraphFile, settings: PlanSettings, progress: Progress) -> PlanFiles:
@@ -63,6 +72,7 @@ def build_plans(graph: GraphFile, settings: PlanSettings, progress: Progress) ->
     plans: dict[str, Path] = {}
     stripped = []
     devices = devices_by_compute_capability()
+    compatible = settings.options.version_compatible
     for capability, device in devices.items():
         path = graph.path.with_name(f"{stem}.sm_{capability.replace('.', '')}.plan")
         without = path.with_suffix(".stripped.plan")
@@ -76,8 +86,36 @@ def build_plans(graph: GraphFile, settings: PlanSettings, progress: Progress) ->
             progress=progress,
         )
         if settings.options.strip_weights:
-            refit_plan(without, graph.path, path, device=device)
+            refit_plan(without, graph.path, path, device=device, version_compatible=compatible)
             stripped.append(without)
         plans[capability] = path
-    first = next(iter(devices))
-    return PlanFiles(plans, tuple(stripped), PlanSession(plans[first], device=devices[first]))
+    first, *others = [
+        PlanSession(plans[capability], device=device, version_compatible=compatible)
+        for capability, device in devices.items()
+    ]
+    return PlanFiles(plans, tuple(stripped), first, tuple(others))
+
+
+def plan_rate(session: PlanSession, profile: OptimizationProfile, request: Arrays) -> Callable[[float], float]:
+    """How to time a plan: in the shapes that its kernels were chosen for, by the GPU's own clock.
+
+    Args:
+        session: the plan.
+        profile: the shapes.
+        request: real data; its rows are repeated.
+
+    Returns:
+        A function that takes the seconds to measure for, and gives rows a second.
+    """
+    best = {}
+    for name, array in request.items():
+        rows = profile.optimum[name][0] if array.ndim and name in profile.optimum else len(array)
+        best[name] = np.ascontiguousarray(np.take(array, np.arange(rows) % len(array), axis=0))
+    rows = len(next(iter(best.values())))
+
+    def rate(seconds: float) -> float:
+        per_run = session.seconds_per_run(best, TIMED_RUNS)
+        runs = max(TIMED_RUNS, int(seconds / max(per_run, 1e-6)))
+        return rows / session.seconds_per_run(best, runs)
+
+    return rate

@@ -10,12 +10,14 @@ from plansmith_build.repository.manifest import (
     AccuracyRecord,
     AgreementRecord,
     CandidateRecord,
+    CompiledRecord,
     DataRecord,
     SearchRecord,
 )
 
 if TYPE_CHECKING:
     from plansmith_build.datasets import Dataset
+    from plansmith_build.engines.tensorrt_rtx import CompiledEngine
     from plansmith_build.judging.accuracy import Accuracy
     from plansmith_build.search.candidates import Candidate
     from plansmith_build.search.search import SearchResult
@@ -33,8 +35,9 @@ def search_record(result: SearchResult) -> SearchRecord:
         warnings=result.warnings,
         calibration=_data(result.calibration),
         validation=_data(result.validation),
+        preprocessing=result.preprocessing.model_dump(mode="json", exclude_none=True) if result.preprocessing else None,
         fp32=_accuracy(result.judge.accuracy, result),
-        measured=result.measured,
+        measured=result.timing,
         cores=cores(),
         candidates=tuple(
             _candidate(candidate, named.get(candidate.pairing), result) for candidate in result.selection.candidates
@@ -86,7 +89,7 @@ def _candidate(candidate: Candidate, name: str | None, result: SearchResult) -> 
     return CandidateRecord(
         target=candidate.pairing.target,
         device=candidate.pairing.device,
-        precision=candidate.pairing.precision,
+        precision=candidate.precision,
         status=candidate.status,
         reason=candidate.reason,
         config=f"configs/{name}.pbtxt" if name is not None else None,
@@ -103,4 +106,18 @@ def _candidate(candidate: Candidate, name: str | None, result: SearchResult) -> 
         served_rows_per_second=candidate.served_rows_per_second,
         instances=candidate.instances,
         threads=candidate.threads,
+        compiled=_compiled(candidate.compiled) if candidate.compiled is not None else None,
+    )
+
+
+def _compiled(engine: CompiledEngine) -> CompiledRecord:
+    profile = engine.profile
+    return CompiledRecord(
+        compiler=f"TensorRT for RTX {engine.version}",
+        compute_capabilities=engine.capabilities,
+        profile={
+            name: (profile.minimum[name], profile.optimum[name], profile.maximum[name]) for name in profile.minimum
+        },
+        seconds=engine.seconds,
+        size=engine.size,
     )

@@ -12,14 +12,14 @@ import numpy as np
 
 from plansmith_build.datasets import load_dataset, split, without_rows_of
 from plansmith_build.engines.onnxruntime import RunFailed, Session
-from plansmith_build.engines.tensorrt import PlanOptions, parse_profile, profile_for
+from plansmith_build.engines.tensorrt import PlanOptions, find_token_range, parse_profile, profile_for
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.judging.budget import DEFAULT_DROP, Budget
 from plansmith_build.judging.judge import Judge
 from plansmith_build.judging.measures import choose_measures
 from plansmith_build.portable.rows import BatchRefuted, obstacle_in_answers, obstacle_in_batches
 from plansmith_build.precision.calibration import CalibrationMethod
-from plansmith_build.precision.variants import Jury
+from plansmith_build.precision.variants import Judges
 from plansmith_build.progress import BuildStep, plural
 from plansmith_build.reading.output_kinds import sigmoid_outputs
 from plansmith_build.reading.signatures import signature_of
@@ -29,7 +29,8 @@ from plansmith_build.search.graph_variants import GraphFile, GraphVariants
 from plansmith_build.search.plan_candidates import PlanSettings
 from plansmith_build.search.selection import finalists, require_usable, select
 from plansmith_build.search.targets import Precision, Target, pairings
-from plansmith_build.search.timing_served import CLIENTS, Entry, ServingFailed, measure_served, obstacle_to_serving
+from plansmith_build.search.timing_served import CLIENTS, ServingFailed, time_served
+from plansmith_build.serving import Entry, obstacle_to_serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,14 +49,12 @@ if TYPE_CHECKING:
 
 __all__ = ["SearchOptions", "SearchResult", "search"]
 
-# Rows of the data that are asked alone and in so many batches.
+# Rows of the data that are run alone and in this many batches.
 PROVEN_ROWS = 64
 PROVEN_BATCHES = 8
 # Large enough for an engine to be fast, small enough to need little memory.
 JUDGED_ROWS = 4
 TIMED_ROWS = 8
-# Each finalist is a process of its own with all the weights.
-LARGEST_SERVED_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class SearchOptions:
         targets: what to build for; empty for everything that can be built here.
         precisions: what to compute in; empty for what each target may gain by.
         max_drop: what may be lost of shares and scores, from 0 to 1.
-        max_error: the greatest error of what is no share; None for the usual one of each metric (see `Budget`).
+        max_error: the greatest error of outputs judged by an error; None for each metric's default (see `Budget`).
         prove: whether the 95 % bound of the loss must be inside, not only the loss on these rows.
         metrics: the metric for an output, or for all under `""`: `top1`, `top5`, `decision`, `relative-error`,
             `cosine` or `module:function`.
@@ -79,7 +78,6 @@ class SearchOptions:
         validation_rows: use no more rows than this for validation.
         sparsity: how weights are pruned, if at all.
         plan: how TensorRT plans are built.
-        serve: whether the fastest are also timed as they are served, by a real server.
     """
 
     data: str
@@ -97,7 +95,6 @@ class SearchOptions:
     validation_rows: int = 512
     sparsity: Sparsity | None = None
     plan: PlanOptions = field(default_factory=PlanOptions)
-    serve: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,9 @@ class SearchResult:
         judge: the validation rows and the FP32 model's accuracy on them.
         calibration: the calibration data.
         validation: the validation data.
-        measured: how candidates were timed, in a sentence.
+        preprocessing: how images became rows, where the data is images.
+        timing: how candidates were timed, in a sentence.
+        request: what each candidate that runs here was asked; see `Candidate.answer`.
     """
 
     selection: Selection
@@ -120,7 +119,9 @@ class SearchResult:
     judge: Judge
     calibration: Dataset
     validation: Dataset
-    measured: str
+    preprocessing: Preprocessing | None
+    timing: str
+    request: Arrays
 
 
 def search(
@@ -131,6 +132,7 @@ def search(
     *,
     class_names: Sequence[str] | None,
     seed: int,
+    serve: bool,
     progress: Progress,
 ) -> SearchResult:
     """Try all candidates for a model that is verified already.
@@ -141,7 +143,8 @@ def search(
         options: what to try.
         folder: where graphs and a repository to be measured can be made.
         class_names: the content of labels.txt, for labels that are names.
-        seed: parts the data the same way each time.
+        seed: makes the split of the data repeatable.
+        serve: whether the fastest are also timed as they are served, by a real server.
         progress: told about each step.
 
     Raises:
@@ -149,7 +152,7 @@ def search(
         BatchRefuted: the model does not answer each row of a batch of the data as if it were alone.
         BudgetNotMet: no candidate is accurate enough.
         VerificationFailed: the FP32 model does not run on the data.
-        OSError: the disk did not take a file.
+        OSError: a file could not be written.
     """
     signature = signature_of(portable.network.model)
     step = f"Loading {options.data}"
@@ -169,53 +172,55 @@ def search(
         classes=len(class_names) if class_names else None,
     )
     final = _judge(reference, validation, choose, bounded=True)
-    jury = Jury(
+    judges = Judges(
         signature,
         # By the same measures, whatever the calibration rows would suggest.
         _judge(reference, calibration, lambda _answers, _labels: final.measures, bounded=False),
         final,
         Budget(options.max_drop, options.max_error, options.prove),
     )
-    progress(BuildStep(step, _in_words(final)))
+    progress(BuildStep(step, _accuracy_text(final)))
 
     graphs = GraphVariants(
         GraphFile(portable.files[0], portable.files),
         portable.network,
-        jury,
+        judges,
         folder,
         methods=options.calibration,
         sparsity=options.sparsity,
     )
     request, rows = _timed_request(validation, int(config.max_batch_size))
     candidates = try_candidates(
-        pairings(options.targets, options.precisions),
+        pairings(options.targets, options.precisions, stored=graphs.format),
         graphs,
         Timing(reference, portable.files[0], request, rows),
-        _plan_settings(signature, config, options, request),
+        _plan_settings(reference, signature, config, options, request),
         unmeasured=bool(options.targets),
         progress=progress,
     )
     require_usable(candidates)
-    measured = f"in one process, {rows} row{plural(rows)} a run, beside the FP32 model on ONNX Runtime"
+    timed = f"in one process, {rows} row{plural(rows)} a run, against the FP32 model on ONNX Runtime"
     served: tuple[Candidate, ...] = ()
-    obstacle = _obstacle_to_serving(portable, options)
+    obstacle = obstacle_to_serving(portable.network.size) if serve else "--no-serve"
     entrants = finalists(candidates)
     if len(entrants) > 1 and not obstacle:
         try:
             served = _serve(entrants, config, validation.batches(1)[0], folder, progress)
-            measured += f"; the fastest also on a Triton of this machine, {CLIENTS} clients over gRPC with one row each"
+            timed += f"; the fastest also on a Triton of this machine, {CLIENTS} clients over gRPC with one row each"
         except ServingFailed as error:
-            measured += f"; not as served: {error}"
+            timed += f"; not as served: {error}"
     elif obstacle:
-        measured += f"; not as served: {obstacle}"
+        timed += f"; not as served: {obstacle}"
     return SearchResult(
         selection=select(candidates, served),
-        budget=jury.budget,
-        warnings=(*jury.budget.unprovable(final.accuracy), *_near_chance(final)),
+        budget=judges.budget,
+        warnings=(*judges.budget.unprovable(final.accuracy), *_near_chance(final), *_stored(graphs.format)),
         judge=final,
         calibration=calibration,
         validation=validation,
-        measured=measured,
+        preprocessing=options.preprocessing,
+        timing=timed,
+        request=request,
     )
 
 
@@ -243,7 +248,7 @@ def _data(
         return calibration, without_rows_of(load(options.validation_data, options.validation_rows), calibration)
     both = options.calibration_rows + options.validation_rows
     data = load(options.data, both)
-    # Half each, as long as there is little; what is more than calibration can use validates.
+    # Half each while there is little data; rows beyond those for calibration are for validation.
     share = min(0.5, options.calibration_rows / len(data))
     return split(data, fraction=share, seed=seed)
 
@@ -297,10 +302,21 @@ def _near_chance(judge: Judge) -> tuple[str, ...]:
     return (warning,)
 
 
-def _in_words(judge: Judge) -> str:
+def _stored(stored: str) -> tuple[str, ...]:
+    """A note on a file that is not FP32, with what to do about it."""
+    if not stored:
+        return ()
+    note = (
+        f"the file is {stored} already: what is called FP32 here is the file as it is; for other precisions, build "
+        "from the FP32 original"
+    )
+    return (note,)
+
+
+def _accuracy_text(judge: Judge) -> str:
     accuracy = judge.accuracy
     if accuracy.top1 is None:
-        return "its answers are what candidates must agree with"
+        return "candidates are compared with its answers"
     top5 = f", top-5 {accuracy.top5:.2%}" if accuracy.top5 is not None else ""
     return f"top-1 accuracy {accuracy.top1:.2%}{top5}"
 
@@ -314,19 +330,14 @@ def _timed_request(data: Dataset, max_batch_size: int) -> tuple[Arrays, int]:
     return dict(data.take(indexes).inputs), rows
 
 
-def _obstacle_to_serving(portable: PortableModel, options: SearchOptions) -> str:
-    if not options.serve:
-        return "it was not asked for"
-    if portable.network.size > LARGEST_SERVED_BYTES:
-        return "the model is so large that several candidates at once may not fit into memory"
-    return obstacle_to_serving()
-
-
-def _plan_settings(signature: Signature, config: Any, options: SearchOptions, request: Arrays) -> PlanSettings:
+def _plan_settings(
+    reference: Session, signature: Signature, config: Any, options: SearchOptions, request: Arrays
+) -> PlanSettings:
     profile = profile_for(
         signature,
         max_batch_size=int(config.max_batch_size),
         observed={name: array.shape for name, array in request.items()},
+        tokens=find_token_range(signature, request, reference.run),
         given=parse_profile(options.plan.profile) if options.plan.profile else None,
     )
     structured = options.sparsity is not None and options.sparsity.structured
@@ -340,7 +351,7 @@ def _serve(
     progress(BuildStep(step))
     entries = [Entry(candidate_config(config, entrant), entrant.files) for entrant in entrants]
     try:
-        rates = measure_served(entries, request, folder, rows=1)
+        rates = time_served(entries, request, folder, rows=1)
     finally:
         shutil.rmtree(folder / "served", ignore_errors=True)
     measured = tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,29 +12,29 @@ from plansmith_build.search.candidates import Candidate, Status
 from plansmith_build.search.targets import Device, Precision, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["Selection", "finalists", "require_usable", "select"]
+__all__ = ["Selection", "finalists", "require_usable", "select", "without"]
 
 # Two candidates this close are equally fast: the more exact one is chosen.
 TIE = 1.05
-# What is not at least this much faster than the portable configuration is not worth a configuration of its own.
+# A candidate gets a configuration of its own only if it is at least this much faster than FP32 on ONNX Runtime.
 WORTH_KEEPING = 1.1
 MOST_KEPT = 3
 # The fastest in process are measured as they are served.
 SERVED = 2
 
-_EXACTNESS = (Precision.FP32, Precision.BF16, Precision.FP16, Precision.INT8)
+_EXACTNESS = (Precision.FP32, Precision.BF16, Precision.FP16, Precision.INT8, Precision.INT8_FP16)
 # Without a GPU to measure on: what every GPU since 2017 computes at twice the speed, and at little risk.
-_UNMEASURED_ORDER = (Precision.FP16, Precision.BF16, Precision.INT8, Precision.FP32)
+_UNMEASURED_ORDER = (Precision.FP16, Precision.BF16, Precision.INT8_FP16, Precision.INT8, Precision.FP32)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What was decided.
+    """The chosen candidates.
 
     Attributes:
-        candidates: all of them, with what became of each.
+        candidates: all of them, with their results.
         named: the candidate behind each configuration, by the configuration's name, such as `cpu`.
     """
 
@@ -42,7 +43,7 @@ class Selection:
 
 
 def require_usable(candidates: Sequence[Candidate]) -> None:
-    """Let the build end where no candidate is inside the budget.
+    """End the build if no candidate is inside the budget.
 
     Raises:
         BudgetNotMet: none is; the message says how close each came.
@@ -93,21 +94,49 @@ def select(candidates: Sequence[Candidate], served: Sequence[Candidate]) -> Sele
             named[_config_name(other)] = other
     final = []
     for candidate in best_layouts:
-        name = next((name for name, chosen in named.items() if chosen is candidate), None)
-        if name in set(Device):
-            final.append(replace(candidate, status=Status.CHOSEN))
-        else:
-            final.append(replace(candidate, status=Status.KEPT) if name else candidate)
+        name = next((name for name, chosen in named.items() if chosen is candidate), "")
+        final.append(replace(candidate, status=_status(candidate, name)))
         if name:
             named[name] = final[-1]
     return Selection(tuple(final), named)
+
+
+def without(selection: Selection, refused: Mapping[str, str]) -> Selection:
+    """Choose again, without what a server did not serve as it was judged.
+
+    Args:
+        selection: what was chosen.
+        refused: why each of them cannot be used, by the name of its configuration.
+
+    Raises:
+        BudgetNotMet: no candidate is left.
+    """
+    failed = {selection.named[name].pairing: reason for name, reason in refused.items()}
+    candidates = tuple(
+        replace(candidate, status=Status.FAILED, reason=failed[candidate.pairing])
+        if candidate.pairing in failed
+        else replace(candidate, status=Status.SLOWER)
+        if candidate.status in {Status.CHOSEN, Status.KEPT}
+        else candidate
+        for candidate in selection.candidates
+    )
+    require_usable(candidates)
+    return select(candidates, ())
+
+
+def _status(candidate: Candidate, name: str) -> Status:
+    """What became of a candidate with this configuration; what was not measured was not chosen for its speed."""
+    if not name or candidate.status in {Status.UNMEASURED, Status.COMPILED}:
+        return candidate.status
+    return Status.CHOSEN if name in set(Device) else Status.KEPT
 
 
 def _config_name(candidate: Candidate) -> str:
     """`openvino_int8`; with the device where a target has two."""
     pairing = candidate.pairing
     both = pairing.target is Target.ONNXRUNTIME and pairing.device is Device.GPU
-    return f"{pairing.target}_{pairing.precision}{'_gpu' if both else ''}"
+    precision = re.sub(r"\W", "_", candidate.precision)
+    return f"{pairing.target}_{precision}{'_gpu' if both else ''}".replace("-", "_")
 
 
 def _with_best_layout(candidate: Candidate, served: Sequence[Candidate]) -> Candidate:
@@ -132,7 +161,7 @@ def _fastest(usable: Sequence[Candidate]) -> Candidate | None:
 
 
 def _likeliest(usable: Sequence[Candidate]) -> Candidate | None:
-    unmeasured = [c for c in usable if c.status is Status.UNMEASURED]
+    unmeasured = [c for c in usable if c.status in {Status.UNMEASURED, Status.COMPILED}]
     return min(unmeasured, key=lambda c: _UNMEASURED_ORDER.index(c.pairing.precision), default=None)
 
 

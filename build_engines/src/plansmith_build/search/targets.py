@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 
+from plansmith_build.engines import tensorrt, tensorrt_rtx
 from plansmith_build.engines.cpu_features import has_fast_bfloat16
 from plansmith_build.engines.openvino import obstacle_to_openvino
-from plansmith_build.engines.tensorrt import unavailable_because
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -28,15 +28,17 @@ class Target(StrEnum):
     ONNXRUNTIME = "onnxruntime"
     OPENVINO = "openvino"
     TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
 
 
 class Precision(StrEnum):
-    """What a candidate computes in, as far as its graph lets it."""
+    """The precision that a candidate computes in, where its graph allows; `int8-fp16` is INT8 with the rest in FP16."""
 
     FP32 = "fp32"
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+    INT8_FP16 = "int8-fp16"
 
 
 class Device(StrEnum):
@@ -44,6 +46,7 @@ class Device(StrEnum):
 
     CPU = "cpu"
     GPU = "gpu"
+    RTX = "rtx"
 
 
 @dataclass(frozen=True)
@@ -55,51 +58,73 @@ class Pairing:
     precision: Precision
 
     def __str__(self) -> str:
-        return f"{self.target} {self.precision} ({self.device.upper()})"
+        return self.with_format("")
+
+    def with_format(self, stored: str) -> str:
+        """In words; `stored` is what a file that is served as it is has instead of FP32, empty for FP32."""
+        precision = stored.lower() if stored and self.precision is Precision.FP32 else self.precision
+        return f"{self.target} {precision} ({self.device.upper()})"
 
 
 def obstacle_to(pairing: Pairing, signature: Signature) -> str:
     """Why a pairing cannot be built and measured here, in one line, or an empty string."""
     match pairing.target, pairing.device:
         case Target.TENSORRT, _:
-            return unavailable_because()
+            return tensorrt.unavailable_because()
+        case Target.TENSORRT_RTX, _:
+            return tensorrt_rtx.unavailable_because()
         case Target.OPENVINO, _:
             return obstacle_to_openvino(signature) or _obstacle_to_openvino_precision(pairing.precision)
         case _, Device.GPU:
             if CUDA_PROVIDER not in onnxruntime.get_available_providers():
                 return "this ONNX Runtime has no CUDA provider, onnxruntime-gpu has"
-        case _ if pairing.precision is Precision.BF16:
-            return "ONNX Runtime's CPU provider does not compute in BF16"
+        case _:
+            return _NOT_IN_ONNX_RUNTIME_ON_A_CPU.get(pairing.precision, "")
     return ""
 
 
-def pairings(targets: Collection[Target], precisions: Collection[Precision]) -> tuple[Pairing, ...]:
+def pairings(
+    targets: Collection[Target], precisions: Collection[Precision], *, stored: str = ""
+) -> tuple[Pairing, ...]:
     """Everything that may be tried.
 
     Args:
-        targets: as asked for; empty for all of them.
+        targets: as asked for; empty for all that can be measured on a machine that has the device.
         precisions: as asked for; empty for those that a device may gain by.
+        stored: what the file has instead of FP32, such as "FP16"; that precision is then the file as it is.
     """
     chosen = []
-    for target in targets or tuple(Target):
+    for target in targets or _MEASURABLE:
         for device in _DEVICES[target]:
             worthwhile = _WORTHWHILE[target, device]
-            chosen += [Pairing(target, device, precision) for precision in precisions or worthwhile]
-    return tuple(chosen)
+            for precision in precisions or worthwhile:
+                as_it_is = precision == stored.lower()
+                chosen.append(Pairing(target, device, Precision.FP32 if as_it_is else precision))
+    return tuple(dict.fromkeys(chosen))
 
 
 _DEVICES = {
     Target.ONNXRUNTIME: (Device.CPU, Device.GPU),
     Target.OPENVINO: (Device.CPU,),
     Target.TENSORRT: (Device.GPU,),
+    Target.TENSORRT_RTX: (Device.RTX,),
 }
+
+_NOT_IN_ONNX_RUNTIME_ON_A_CPU = {
+    Precision.BF16: "ONNX Runtime's CPU provider does not compute in BF16",
+    Precision.INT8_FP16: "a CPU computes FP16 in FP32, so int8 is what it can gain by",
+}
+
+# Engines for RTX GPUs are made where there is none, and on request only.
+_MEASURABLE = (Target.ONNXRUNTIME, Target.OPENVINO, Target.TENSORRT)
 
 _WORTHWHILE = {
     # A CPU computes FP16 in FP32, with casts on top.
     (Target.ONNXRUNTIME, Device.CPU): (Precision.FP32, Precision.INT8),
     (Target.ONNXRUNTIME, Device.GPU): (Precision.FP32, Precision.FP16),
     (Target.OPENVINO, Device.CPU): (Precision.FP32, Precision.BF16, Precision.INT8),
-    (Target.TENSORRT, Device.GPU): (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8),
+    (Target.TENSORRT, Device.GPU): tuple(Precision),
+    (Target.TENSORRT_RTX, Device.RTX): tuple(Precision),
 }
 
 
@@ -108,4 +133,6 @@ def _obstacle_to_openvino_precision(precision: Precision) -> str:
         return "this CPU does not multiply BF16"
     if precision is Precision.FP16:
         return "OpenVINO's CPU plugin computes FP16 graphs in FP32"
+    if precision is Precision.INT8_FP16:
+        return "OpenVINO's CPU plugin computes FP16 in FP32, so int8 is what it can gain by"
     return ""

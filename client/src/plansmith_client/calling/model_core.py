@@ -302,7 +302,7 @@ def _explanation(model: ModelCore, error: ModelNotFound | ModelNotReady, models:
         return InferenceFailed(str(error)) if isinstance(error, ModelNotFound) else error
     if wanted:
         state = wanted[0].state.lower() or "not loaded"
-        reason = " ".join(wanted[0].reason.split())
+        reason = wanted[0].short_reason
         return ModelNotReady(
             f"Model {model.name!r} at {model.url} is {state}{f' ({reason})' if reason else ''}: "
             "load it, or see the server's log"

@@ -69,6 +69,6 @@ def _why_not(client: Client, model: str | None) -> str:
         return str(error)
     return "; ".join(
         f"{status.name} version {status.version} is {status.state.lower()}"
-        + (f" ({' '.join(status.reason.split())})" if status.reason else "")
+        + (f" ({status.short_reason})" if status.reason else "")
         for status in waiting
     )

@@ -73,7 +73,7 @@ def _show(described: Iterable[tuple[ModelStatus, ModelMetadata | None]]) -> None
         inputs, outputs = ("", "") if metadata is None else (_listed(metadata.inputs), _listed(metadata.outputs))
         state = Text(status.state.lower() or "not loaded", style="green" if status.state == _READY else "yellow")
         if status.reason:
-            state.append(f"\n{' '.join(status.reason.split())}", style="")
+            state.append(f"\n{status.short_reason}", style="")
         table.add_row(Text(status.name), Text(status.version), state, Text(inputs), Text(outputs))
     Console().print(table)
 

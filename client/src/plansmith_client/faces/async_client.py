@@ -34,9 +34,9 @@ __all__ = ["AsyncClient"]
 class AsyncClient:
     """A client of one or several servers of the Open Inference Protocol, over gRPC or HTTP with the same behaviour.
 
-    For the tasks of an event loop, of one loop at a time: in another one the client opens connections of its own. Over
-    HTTP it needs aiohttp (`pip install 'plansmith-client[aio]'`). Nothing is connected before the first call;
-    `await close()`, or leaving the `async with` block, ends it. Proxies named in the environment are not used.
+    For the tasks of an event loop, of one loop at a time: in another one the client opens connections of its own.
+    Nothing is connected before the first call; `await close()`, or leaving the `async with` block, ends it. Proxies
+    named in the environment are not used.
 
     Args:
         url: `host:port` or `grpc://host:port` for gRPC, `grpcs://host:port` for gRPC over TLS, `http://host:port` or
@@ -64,7 +64,7 @@ class AsyncClient:
         observers: called around each operation, such as `plansmith_client.metrics.ClientMetrics`.
 
     Raises:
-        InvalidInput: an argument is not valid, or the URL is HTTP and aiohttp is not installed.
+        InvalidInput: an argument is not valid.
 
     Example:
         ```python

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelConfig", "ModelMetadata", "ModelStatus", "ServerMetadata"]
 
+_SOURCE_PLACES = "\n\nAt:\n"
+
 
 @dataclass(frozen=True, slots=True)
 class ServerMetadata:
@@ -47,6 +49,11 @@ class ModelStatus:
     version: str
     state: str
     reason: str
+
+    @property
+    def short_reason(self) -> str:
+        """`reason` in one line, without the lines of source code that Triton's Python backend puts behind it."""
+        return " ".join(self.reason.partition(_SOURCE_PLACES)[0].split())
 
 
 @dataclass(frozen=True, slots=True)

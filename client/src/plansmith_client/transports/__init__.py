@@ -91,7 +91,7 @@ def open_async_transport(address: Address, connection: Connection | None = None)
     """The same for an event loop.
 
     Raises:
-        InvalidInput: a certificate cannot be read, or the URL is HTTP and aiohttp is not installed.
+        InvalidInput: a certificate cannot be read.
     """
     if address.scheme in ("grpc", "grpcs"):
         from plansmith_client.transports.grpc.aio_transport import GrpcAioTransport  # noqa: PLC0415

@@ -38,6 +38,13 @@ class Address:
         """`host:port`, IPv6 in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def authority(self) -> str:
+        """What HTTP's `Host` says: `target`, without the port if it is the scheme's own."""
+        return (
+            self.target.removesuffix(f":{self.port}") if _DEFAULT_PORTS.get(self.scheme) == self.port else self.target
+        )
+
     @classmethod
     def parse(cls, url: str) -> Address:
         """Read `host:port`, `grpc://host:port`, `grpcs://host:port`, `http://host[:port][/path]` or `https://...`.

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["NO_HEADERS", "Compression", "Connection", "checked_headers", "checked_token"]
+__all__ = ["LARGEST_ANSWER", "NO_HEADERS", "Compression", "Connection", "checked_headers", "checked_token"]
+
+LARGEST_ANSWER = 2**31 - 1
+"""The default limit of an answer, in bytes: a message of gRPC cannot be larger."""
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 Compression = Literal["gzip", "deflate"]
@@ -40,6 +43,7 @@ class Connection:
         headers: sent with every call.
         compression: of requests; servers may compress answers with the same.
         channels: gRPC connections to spread calls over.
+        largest_answer: bytes of the largest answer to accept over HTTP, after decompression.
     """
 
     ca_file: Path | None = None
@@ -50,6 +54,7 @@ class Connection:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     compression: Compression | None = None
     channels: int = 1
+    largest_answer: int = LARGEST_ANSWER
 
     def call_headers(self, more: Mapping[str, str]) -> dict[str, str]:
         """The headers of one call, its token among them.

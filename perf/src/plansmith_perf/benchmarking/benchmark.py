@@ -12,7 +12,7 @@ from plansmith_client import Client
 from plansmith_client.transports.addresses import Address
 from plansmith_perf.benchmarking.generators import with_own_workers, with_perf_analyzer
 from plansmith_perf.errors import LoadTestMisconfigured, PerfError
-from plansmith_perf.load.samples import make_requests
+from plansmith_perf.load.samples import check_loadable, make_requests
 from plansmith_perf.results.documents import LoadTestResult
 from plansmith_perf.results.environment import describe_environment
 from plansmith_perf.slo import highest_rate
@@ -55,6 +55,7 @@ def run_benchmark(
     ):
         server = client.server_metadata()
         model = client.model(options.model, options.version)
+        check_loadable(options.url, model)
         requests = make_requests(
             model,
             samples=options.samples,

@@ -26,7 +26,7 @@ class BenchmarkOptions:
         loads: in this order; with an SLO those of its search are measured instead.
         samples: file of real samples, or None for random values.
         golden: file of the right answers to them, or None.
-        distinct_inputs: at most so many different requests.
+        distinct_inputs: the most different requests to send.
         batch_size: rows a request.
         measuring: how each load is measured.
         tool: what makes the load: plansmith itself, or NVIDIA's perf_analyzer.

@@ -1,6 +1,6 @@
 """`plansmith bench`: measure a served model, compare results and peers, report them.
 
-`plansmith bench MODEL` is short for `plansmith bench run MODEL`; a model that is called like a command needs the long
+`plansmith bench MODEL` is short for `plansmith bench run MODEL`; a model with the name of a command needs the long
 form.
 """
 
@@ -12,31 +12,35 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from plansmith_client.cli import hide_types_of_flags
+
 __all__ = ["bench"]
 
 COMMANDS = ("run", "compare", "diff", "report")
 
 
 class _ModelOrCommand(TyperGroup):
-    """Imports the command that is called only; a first word that is none of them belongs to `run`.
+    """Imports only the command that is called; a first word that is not a command is the model of `run`.
 
     The contexts are Any: whether they are click's or those of typer's own copy depends on typer's version.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in COMMANDS and args[0] != "--help":
+        if args and args[0] not in COMMANDS and args[0] not in ctx.help_option_names:
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
-        application = typer.Typer(add_completion=False)
+        application = typer.Typer(add_completion=False, rich_markup_mode="markdown")
         application.command(cmd_name)(getattr(import_module(f"plansmith_perf.commands.bench_{cmd_name}"), cmd_name))
-        return typer.main.get_command(application)
+        command = typer.main.get_command(application)
+        hide_types_of_flags(command, ctx)
+        return command
 
 
 bench = typer.Typer(cls=_ModelOrCommand, no_args_is_help=True)

@@ -38,8 +38,8 @@ def compare(
         str | None,
         typer.Option(
             "--peers",
-            help="Which, with commas between them; or server, client, in-process, all. All if not given, but with "
-            "--configs none of them.",
+            help="Peers to measure, separated by commas; also server, client, in-process, all. Default: all, but with "
+            "--configs none.",
         ),
     ] = None,
     configs: Annotated[
@@ -75,9 +75,9 @@ def compare(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the same model on what else could serve or run it.
+    """Measure the same model in every way that could serve or run it.
 
-    That is plansmith as it serves the model, Triton without its configuration, the client libraries, the runtimes in
+    These are plansmith as it serves the model, Triton without its configuration, the client libraries, the runtimes in
     process, and any configuration of the model that --configs names. All get the same requests, and their answers are
     compared.
     """
@@ -111,7 +111,7 @@ def compare(
     try:
         result = _with_progress(options)
     except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted: nothing was measured, and no server runs any more.", soft_wrap=True)
+        Console(stderr=True).print("Interrupted: nothing was measured; all servers have stopped.", soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     document = result.model_dump_json(indent=2)
     if as_json:
@@ -121,7 +121,7 @@ def compare(
     # After it was shown: what cannot be written after all is not lost.
     write_output(output, document)
     if not result.complete:
-        Console(stderr=True).print("Interrupted: the result is partial, and no server runs any more.", soft_wrap=True)
+        Console(stderr=True).print("Interrupted: the result is partial; all servers have stopped.", soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED)
     if not any(peer.rounds for peer in result.peers):
         raise typer.Exit(EXIT_FAILED)

@@ -7,14 +7,13 @@ from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from plansmith_client.commands.options import JsonOption  # noqa: TC001
 from plansmith_perf.commands.bench_table import name_of
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.results.documents import read_result
+from plansmith_perf.results.terminal_tables import Column, print_table, visible
 
 if TYPE_CHECKING:
     from plansmith_perf.results.differences import Change, Difference
@@ -22,16 +21,19 @@ if TYPE_CHECKING:
 __all__ = ["diff"]
 
 EXIT_MISSED = 3
+_WITHOUT_DECIMALS = 1000
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%?")
 
 
 def diff(
     before: Annotated[Path, typer.Argument(metavar="BEFORE.json", help="A result of `plansmith bench --output`.")],
-    after: Annotated[Path, typer.Argument(metavar="AFTER.json", help="Another one, of the same loads.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER.json", help="A second result, of the same loads.")],
     *,
     fail_if_slower: Annotated[
         str | None,
-        typer.Option("--fail-if-slower", metavar="PERCENT", help="Exit with 3 where it got worse by more, such as 5%."),
+        typer.Option(
+            "--fail-if-slower", metavar="PERCENT", help="Exit with 3 if it got worse by more than this, such as 5%."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,26 +63,30 @@ def diff(
 def _share(text: str) -> float:
     found = _PERCENT.fullmatch(text.strip())
     if found is None:
-        raise LoadTestMisconfigured(f"--fail-if-slower {text!r} must be a number of per cent, such as 5%")
+        raise LoadTestMisconfigured(f"--fail-if-slower must be a percentage such as 5%, got {text!r}")
     return float(found[1]) / 100
 
 
 def _show(found: Difference, before: str, after: str) -> None:
     console = Console()
     if found.changes:
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1), caption_justify="left")
-        table.caption = "latencies in milliseconds; interval of the ratio at 95 %; chance of this by noise alone"
-        table.add_column("load")
-        table.add_column("figure")
-        for heading in (before, after, "ratio", "interval", "chance"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("verdict")
-        for change in found.changes:
-            style = {"better": "green", "worse": "red"}.get(change.verdict, "")
-            table.add_row(*_cells(change), style=style)
-        console.print(table)
+        columns = [
+            *(Column("load", "words"), Column("figure", "words")),
+            *(Column("before"), Column("after"), Column("ratio")),
+            *(Column("interval", spare=1), Column("chance", spare=2)),
+            Column("verdict", "words"),
+        ]
+        styles = [{"better": "green", "worse": "red"}.get(change.verdict, "") for change in found.changes]
+        print_table(
+            console,
+            columns,
+            map(_cells, found.changes),
+            title=f"before: {before}; after: {after}",
+            caption="latencies in milliseconds; interval of the ratio at 95 %; chance of this by noise alone",
+            styles=styles,
+        )
     for note in found.notes:
-        console.print(f"Note: {note}", soft_wrap=True, markup=False, highlight=False)
+        console.print(visible(f"Note: {note}"), soft_wrap=True, markup=False, highlight=False)
 
 
 def _cells(change: Change) -> list[str]:
@@ -99,7 +105,7 @@ def _cells(change: Change) -> list[str]:
 def _number(change: Change, value: float) -> str:
     match change.figure:
         case "answers/s":
-            return f"{value:,.1f}"
+            return f"{value:,.0f}" if value >= _WITHOUT_DECIMALS else f"{value:,.1f}"
         case "errors":
             return f"{value:.2%}"
         case _:

@@ -21,7 +21,7 @@ def report(
         typer.Argument(metavar="RESULT...", help="Files that bench, bench compare, tune --json or Locust wrote."),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Ends with .html, .md or .csv, which is its format.")
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The ending is the format: .html, .md or .csv.")
     ],
     *,
     as_json: JsonOption = False,

@@ -42,7 +42,8 @@ def run(
         typer.Option(
             "--concurrency",
             "-c",
-            help=f"Closed loop: requests in flight, one load for each number. [default: {_CONCURRENCY}]",
+            help="Closed loop: requests in flight, one load for each number.",
+            show_default=str(_CONCURRENCY),
         ),
     ] = None,
     rate: Annotated[
@@ -59,7 +60,8 @@ def run(
         Literal["plansmith", "perf_analyzer"], typer.Option("--tool", help="What makes the load.")
     ] = "plansmith",
     rounds: Annotated[
-        int, typer.Option("--rounds", min=1, help="Measure all loads so often, in turn; 5 let `bench diff` tell noise.")
+        int,
+        typer.Option("--rounds", min=1, help="How often to measure all loads, in turn; 5 let `bench diff` tell noise."),
     ] = 1,
     seconds: Annotated[float, typer.Option("--seconds", help="Length of each measurement.")] = 5.0,
     warmup: Annotated[float, typer.Option("--warmup", help="Seconds of load before each that do not count.")] = 1.0,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, Measurement, OpenLoop, by_load
+from plansmith_perf.results.terminal_tables import Column, print_table, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,20 +24,23 @@ def name_of(load: ClosedLoop | OpenLoop) -> str:
 def show_result(result: LoadTestResult, percentiles: Sequence[float]) -> None:
     """Print a row for each load, with the medians of its rounds, and below them what to know before trusting it."""
     title = f"{result.model} version {result.model_version}, {result.protocol}, batch {result.batch_size}"
-    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
-    table.caption = "latency, queue and compute in milliseconds; server and client: CPU, 100 % is one core"
+    caption = "latency, queue and compute in milliseconds; server and client: CPU, 100 % is one core"
     loads = by_load(result.measurements)
     rounds = max(map(len, loads.values()), default=1)
     if rounds > 1 and result.slo is None:
-        table.caption = f"medians of {rounds} rounds; {table.caption}"
-    table.add_column("load")
-    for heading in ("answers/s", *(f"p{p:g}" for p in percentiles), "queue", "compute", "server", "client", "errors"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        caption = f"medians of {rounds} rounds; {caption}"
+    edges = (min(percentiles), max(percentiles))
+    columns = [
+        Column("load", "name"),
+        Column("answers/s"),
+        *(Column(f"p{p:g}", spare=0 if p == edges[1] else 1 if p == edges[0] else 2) for p in percentiles),
+        *(Column("queue", spare=3), Column("compute", spare=4)),
+        *(Column("server", spare=6), Column("client", spare=5), Column("errors")),
+    ]
     rows = loads.values() if result.slo is None else [[measured] for measured in result.measurements]
-    for measurements in rows:
-        table.add_row(name_of(measurements[0].load), *_cells(measurements, percentiles))
     console = Console()
-    console.print(table)
+    cells = [[name_of(measurements[0].load), *_cells(measurements, percentiles)] for measurements in rows]
+    print_table(console, columns, cells, title=title, caption=caption)
     if result.slo is not None and result.slo.rate is not None:
         console.print(f"{result.slo.slo} is kept up to {result.slo.rate:,.1f} requests/s", soft_wrap=True)
     for measurements in loads.values():
@@ -46,7 +48,7 @@ def show_result(result: LoadTestResult, percentiles: Sequence[float]) -> None:
             where = name_of(measured.load) + (f", round {number}" if len(measurements) > 1 else "")
             messages = [f"{count} x {message}" for message, count in measured.error_messages.items()]
             for line in (*measured.notes, *messages):
-                console.print(f"{where}: {line}", soft_wrap=True, markup=False, highlight=False)
+                console.print(visible(f"{where}: {line}"), soft_wrap=True, markup=False, highlight=False)
 
 
 def _cells(measurements: Sequence[Measurement], percentiles: Sequence[float]) -> list[str]:

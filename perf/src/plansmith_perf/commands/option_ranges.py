@@ -1,4 +1,4 @@
-"""Whether the numbers that a command was given make sense, said before anything is measured."""
+"""Checks the numbers on a command line before anything is measured."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_positive(**options: float) -> None:
     """
     for name, number in options.items():
         if not 0 < number < math.inf:
-            raise LoadTestMisconfigured(f"{_option(name)} {number:g} must be above 0 and finite")
+            raise LoadTestMisconfigured(f"{_option(name)} must be above 0 and finite, got {number:g}")
 
 
 def check_not_negative(**options: float) -> None:
@@ -34,11 +34,11 @@ def check_not_negative(**options: float) -> None:
     """
     for name, number in options.items():
         if not 0 <= number < math.inf:
-            raise LoadTestMisconfigured(f"{_option(name)} {number:g} must be 0 or more, and finite")
+            raise LoadTestMisconfigured(f"{_option(name)} must be 0 or more and finite, got {number:g}")
 
 
 def positive_numbers(option: str, text: str, *, below: float = math.inf) -> list[float]:
-    """Numbers above 0 with commas between them.
+    """Numbers above 0, separated by commas.
 
     Raises:
         LoadTestMisconfigured: names the option.
@@ -49,12 +49,12 @@ def positive_numbers(option: str, text: str, *, below: float = math.inf) -> list
         numbers = []
     if not numbers or not all(0 < number < below for number in numbers):
         limit = "" if below == math.inf else f" and below {below:g}"
-        raise LoadTestMisconfigured(f"{option} {text!r} must be numbers above 0{limit}, with commas between them")
+        raise LoadTestMisconfigured(f"{option} must be numbers above 0{limit}, separated by commas, got {text!r}")
     return numbers
 
 
 def positive_whole_numbers(option: str, text: str) -> list[int]:
-    """Whole numbers above 0 with commas between them.
+    """Whole numbers above 0, separated by commas.
 
     Raises:
         LoadTestMisconfigured: names the option.
@@ -64,7 +64,7 @@ def positive_whole_numbers(option: str, text: str) -> list[int]:
     except ValueError:
         numbers = []
     if not numbers or min(numbers) < 1:
-        raise LoadTestMisconfigured(f"{option} {text!r} must be whole numbers above 0, with commas between them")
+        raise LoadTestMisconfigured(f"{option} must be whole numbers above 0, separated by commas, got {text!r}")
     return numbers
 
 

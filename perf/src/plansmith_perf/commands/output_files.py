@@ -14,24 +14,24 @@ __all__ = ["check_output", "write_output"]
 
 
 def check_output(path: Path | None) -> None:
-    """Whether a file can be written there; None is none.
+    """Check that a file can be written there; None means that no file is asked for.
 
     Raises:
-        LoadTestMisconfigured: it cannot; says why.
+        LoadTestMisconfigured: it cannot be written; the message says why.
     """
     if path is None:
         return
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise LoadTestMisconfigured(f"--output {path}: there is no folder {folder}")
+        raise LoadTestMisconfigured(f"--output {path}: the folder {folder} does not exist")
     if path.is_dir():
-        raise LoadTestMisconfigured(f"--output {path}: that is a folder. Name a file in it")
+        raise LoadTestMisconfigured(f"--output {path}: this is a folder; name a file in it")
     if not os.access(path if path.exists() else folder, os.W_OK):
-        raise LoadTestMisconfigured(f"--output {path}: you may not write there")
+        raise LoadTestMisconfigured(f"--output {path}: you do not have permission to write there")
 
 
 def write_output(path: Path | None, text: str) -> None:
-    """Write a text and a line end; None is nowhere.
+    """Write a text and a line end; nothing where the path is None.
 
     Raises:
         LoadTestMisconfigured: it cannot be written after all.

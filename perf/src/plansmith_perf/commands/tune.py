@@ -28,23 +28,24 @@ EXIT_INTERRUPTED = 130
 def tune(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     *,
-    slo: Annotated[str, typer.Option("--slo", help="What must be kept, such as p99=50ms.")],
+    slo: Annotated[str, typer.Option("--slo", help="The objective to keep, such as p99=50ms.")],
     repository: Annotated[Path, typer.Option("--repository", help="The model repository.")] = Path("model_repository"),
     config_name: Annotated[
         str, typer.Option("--config-name", help="The configuration to tune: configs/NAME.pbtxt.")
     ] = "cpu",
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="Settings to measure. [default: 24, or all with --exhaustive]")
+        int | None,
+        typer.Option("--trials", min=1, help="Settings to measure.", show_default="24, or all with --exhaustive"),
     ] = None,
-    exhaustive: Annotated[bool, typer.Option("--exhaustive", help="Every setting there is, in order.")] = False,
+    exhaustive: Annotated[bool, typer.Option("--exhaustive", help="Measure every setting, in order.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the change and publish nothing.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the trials that the storage has.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue with the trials in the storage.")] = False,
     storage: Annotated[
         Path | None,
-        typer.Option("--storage", metavar="FILE", help="Remembers trials. [default: in the user's cache folder]"),
+        typer.Option("--storage", metavar="FILE", help="Remembers trials.", show_default="in the user's cache folder"),
     ] = None,
     variants: Annotated[
-        str | None, typer.Option("--variants", help="Only those with one of these words in their name.")
+        str | None, typer.Option("--variants", help="Only variants with one of these words in their name.")
     ] = None,
     instances: Annotated[str | None, typer.Option("--instances", help="Numbers of instances to try: 1,2.")] = None,
     threads: Annotated[str | None, typer.Option("--threads", help="Threads of each instance to try: 1,2.")] = None,
@@ -64,10 +65,10 @@ def tune(
     seconds: Annotated[float, typer.Option("--seconds", help="Length of each measurement.")] = 1.0,
     warmup: Annotated[float, typer.Option("--warmup", help="Seconds of load before each that do not count.")] = 0.3,
     most_concurrency: Annotated[
-        int, typer.Option("--max-concurrency", min=1, help="Requests in flight, never more.")
+        int, typer.Option("--max-concurrency", min=1, help="The most requests in flight.")
     ] = 64,
     rounds: Annotated[
-        int, typer.Option("--rounds", min=3, help="Rounds in which the best are put beside what is in use.")
+        int, typer.Option("--rounds", min=3, help="Rounds that compare the best trials with the configuration in use.")
     ] = 5,
     tolerance: Annotated[
         float, typer.Option("--tolerance", help="Greatest difference, relative to an output's greatest value.")
@@ -80,15 +81,17 @@ def tune(
     sign_key: Annotated[Path | None, typer.Option(help="Sign the new version with this private key (PEM).")] = None,
     public_key: Annotated[
         Path | None,
-        typer.Option(help="Verify by this key (PEM) what is signed already; needed to sign it again."),
+        typer.Option(help="Verify existing signatures with this key (PEM); needed to sign them again."),
     ] = None,
-    staging: Annotated[Path | None, typer.Option(help="Folder to stage in. [default: the repository's parent]")] = None,
+    staging: Annotated[
+        Path | None, typer.Option(help="Folder to stage in.", show_default="the repository's parent")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the configuration with the highest throughput inside an SLO, and publish it.
 
-    Each trial is a real server with the model under another configuration, started on free ports beside the
-    repository, which is only read until the best trial has shown in interleaved rounds that it is better.
+    Each trial is a real server with the model under another configuration, started on free ports. The
+    repository is only read until the best trial has shown in interleaved rounds that it is better.
     """
     objective = Slo.parse(slo)
     check_positive(seconds=seconds, timeout=timeout)
@@ -135,7 +138,7 @@ def tune(
         result = _with_progress(options)
     except KeyboardInterrupt:
         Console(stderr=True).print(
-            "Interrupted: nothing was published, and no server runs any more. The same command with --resume goes on.",
+            "Interrupted: nothing was published; all servers have stopped. Add --resume to continue.",
             soft_wrap=True,
         )
         raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -174,7 +177,7 @@ def _numbers(option: str, text: str | None, *, least: int = 0) -> list[int] | No
         numbers = []
     if not numbers or min(numbers) < least:
         raise LoadTestMisconfigured(
-            f"{option} {text!r} must be whole numbers of {least} or more, with commas between them"
+            f"{option} must be whole numbers of {least} or more, separated by commas, got {text!r}"
         )
     return numbers
 

@@ -1,1 +1,1 @@
-"""What else a model could be served or run with, measured beside plansmith: `plansmith bench compare`."""
+"""`plansmith bench compare`: plansmith measured against other ways to serve or run a model."""

@@ -1,4 +1,4 @@
-"""Whether a peer computes the same as the reference, on every request, before any load; and what it must under load."""
+"""Whether a peer gives the reference's answers to every request before the load, and what it must answer under load."""
 
 from __future__ import annotations
 

@@ -24,13 +24,13 @@ def choose_peers(words: str) -> list[Peer]:
     plansmith is always among them.
 
     Raises:
-        LoadTestMisconfigured: there is no such peer.
+        LoadTestMisconfigured: a peer is unknown.
     """
     asked = {word.strip() for word in words.split(",") if word.strip()}
     names = {peer: {peer.key, "all"} | ({peer.kind.replace(" ", "-")} - {OWN}) for peer in PEERS}
     known = sorted(set[str]().union(*names.values()))
     if unknown := sorted(asked - set(known)):
-        raise LoadTestMisconfigured(f"--peers has {unknown[0]!r}; there are: {', '.join(known)}")
+        raise LoadTestMisconfigured(f"--peers: {unknown[0]!r} is not a peer; choose from {', '.join(known)}")
     return [peer for peer in PEERS if asked & names[peer] or peer.key == OWN]
 
 

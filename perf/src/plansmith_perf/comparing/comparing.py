@@ -42,7 +42,7 @@ class ComparisonOptions:
         rounds: how often each is measured.
         measuring: how.
         samples: file of real inputs, or None for random values.
-        distinct_inputs: at most so many different requests are compared.
+        distinct_inputs: the most different requests to compare.
         seed: of random values.
         tolerance: see `plansmith_perf.load.requests.check_answer`.
         notes: to be kept with the result.
@@ -75,12 +75,12 @@ class _Entry:
     rounds: list[Measurement] = field(default_factory=list)
 
     def fail(self, status: PeerStatus, reason: str) -> None:
-        """It takes no further part."""
+        """Take it out of the comparison."""
         self.contestant = None
         self.status, self.reason = status, reason
 
     def result(self) -> PeerResult:
-        """What has become of it."""
+        """Its row of the result."""
         agreement = self.agreement
         difference = agreement.largest_difference if agreement else None
         return PeerResult(
@@ -229,6 +229,6 @@ def _measure(
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong in one line; the name of what is not plansmith's own says whose it is."""
+    """What went wrong in one line; an error from outside plansmith keeps its type's name."""
     known = isinstance(error, (PerfError, ServerError, ClientError, BuildError))
     return one_line(str(error) if known else f"{type(error).__name__}: {error}")

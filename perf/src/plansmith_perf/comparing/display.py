@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from plansmith_perf.comparing.results import median_latency, median_throughput, paired_ratio
 from plansmith_perf.load.analysis import samples_needed
+from plansmith_perf.results.terminal_tables import Column, print_table, visible
 
 if TYPE_CHECKING:
     from plansmith_perf.comparing.results import Comparison, PeerResult
@@ -27,7 +26,7 @@ PAIRS = (
         for how in ("gRPC, threads", "gRPC, asyncio", "HTTP, threads")
     ),
 )
-"""Peers whose ratio to each other says more than that to the baseline."""
+"""Peers that are best compared with each other, and not with the baseline."""
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -37,29 +36,31 @@ def show_comparison(comparison: Comparison) -> None:
         f"{comparison.model} version {comparison.model_version}, {comparison.concurrency} requests in flight, "
         f"{rows} {'row' if rows == 1 else 'rows'} each"
     )
-    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
-    table.caption = (
-        f"medians of the rounds; latency in milliseconds; ratio: median of the rounds' ratios to {comparison.baseline}"
-    )
-    table.add_column("peer")
-    percentiles = [f"p{percentile:g}" for percentile in _PERCENTILES]
-    for heading in ("requests/s", *percentiles, "ratio", "answers", "top-1"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for peer in comparison.peers:
-        table.add_row(*_cells(comparison, peer))
+    columns = [
+        *(Column("peer", "words"), Column("requests/s")),
+        *(Column(f"p{percentile:g}") for percentile in _PERCENTILES),
+        *(Column("ratio"), Column("of", spare=3), Column("answers", spare=1), Column("top-1", spare=2)),
+    ]
     console = Console()
-    console.print(table)
+    print_table(
+        console,
+        columns,
+        [_cells(comparison, peer) for peer in comparison.peers],
+        title=title,
+        caption="medians of the rounds; latency in milliseconds; ratio: median of the rounds' ratios to "
+        + comparison.baseline,
+    )
     for line in _lines(comparison):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        console.print(visible(line), soft_wrap=True, markup=False, highlight=False)
 
 
 def _lines(comparison: Comparison) -> list[str]:
-    """What there is to know besides: the pairs that belong together, reasons and notes."""
+    """The lines below the table: pairs that belong together, reasons and notes."""
     lines = [line] if (line := _too_few(comparison)) else []
     for one, other in PAIRS:
-        ratio = _ratio(comparison, one, other)
+        ratio, rates = _ratio(comparison, one, other)
         if ratio != "-":
-            lines.append(f"{one} to {other}: {ratio}")
+            lines.append(f"{one} to {other}: {ratio} ({rates})")
     for peer in comparison.peers:
         if peer.reason:
             lines.append(f"{peer.name}: {peer.status}: {peer.reason}")
@@ -76,20 +77,20 @@ def _cells(comparison: Comparison, peer: PeerResult) -> list[str]:
         peer.name,
         f"{throughput:,.1f}" if throughput is not None else peer.status,
         *(_latency(peer, percentile) for percentile in _PERCENTILES),
-        _ratio(comparison, peer.name, comparison.baseline),
+        *_ratio(comparison, peer.name, comparison.baseline),
         _answers(peer),
         f"{peer.top1_agreement:.1%}" if peer.top1_agreement is not None else "-",
     ]
 
 
-def _ratio(comparison: Comparison, name: str, baseline: str) -> str:
-    """The ratio with both of its figures."""
+def _ratio(comparison: Comparison, name: str, baseline: str) -> tuple[str, str]:
+    """The ratio, and both of its figures."""
     ratio = paired_ratio(comparison, name, baseline)
     by_name = {peer.name: median_throughput(peer) for peer in comparison.peers}
     mine, theirs = by_name.get(name), by_name.get(baseline)
     if ratio is None or mine is None or theirs is None:
-        return "-"
-    return f"{ratio:.2f} ({mine:,.1f} / {theirs:,.1f})"
+        return "-", "-"
+    return f"{ratio:.2f}", f"{mine:,.1f} / {theirs:,.1f}"
 
 
 def _answers(peer: PeerResult) -> str:

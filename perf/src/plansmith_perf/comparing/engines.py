@@ -148,9 +148,9 @@ def _load_served(spec: EngineSpec) -> Compute:
     document = json.loads(spec.config)
     config = ModelConfig.from_dict(document)
     if document.get("backend") == "openvino":
-        from plansmith_server.backends.openvino.engine import RUNTIME  # noqa: PLC0415
+        from plansmith_server.backends.openvino.runtime import RUNTIME  # noqa: PLC0415
     elif document.get("backend") == "onnxruntime":
-        from plansmith_server.backends.onnxruntime.engine import RUNTIME  # noqa: PLC0415
+        from plansmith_server.backends.onnxruntime.runtime import RUNTIME  # noqa: PLC0415
     else:
         raise PerfError(f"the backend {document.get('backend')!r} runs in a server only")
     file = Path(spec.file)

@@ -106,7 +106,7 @@ class EngineContestant:
         compute: it, loaded in this process for the comparison of answers; given up by `prepare`.
         outputs: their names, in the model's order.
         plan: of the process that a round computes in.
-        engine: what that plan says of what computes, besides what every plan has.
+        engine: the plan's own fields, which say what computes.
         subject: what is compared.
         versions: of the runtime.
         most: requests in flight.

@@ -75,7 +75,7 @@ class Comparison(_Part):
 
 
 def median_throughput(peer: PeerResult) -> float | None:
-    """Right answers per second, the median of the rounds; None where there is none or the answers are wrong."""
+    """Right answers per second, the median of the rounds; None without rounds or where the answers are wrong."""
     if peer.status == "wrong" or not peer.rounds:
         return None
     return statistics.median(measured.throughput for measured in peer.rounds)
@@ -89,7 +89,7 @@ def median_latency(peer: PeerResult, percentile: float) -> float | None:
         percentile: in per cent; one that was measured.
 
     Returns:
-        Microseconds; None where there is no round, the answers are wrong, the percentile was not measured, or a round
+        Microseconds; None without rounds, or where the answers are wrong, the percentile was not measured, or a round
         had too few answers for it (see `plansmith_perf.load.analysis.samples_needed`).
     """
     if peer.status == "wrong" or not peer.rounds:
@@ -130,7 +130,7 @@ def read_comparison(path: Path) -> Comparison:
     """Read the file of a comparison.
 
     Raises:
-        LoadTestMisconfigured: there is no such file, or it is no comparison of this schema version.
+        LoadTestMisconfigured: the file does not exist, or is not a comparison of this schema version.
     """
     try:
         return Comparison.model_validate_json(path.read_bytes())
@@ -140,5 +140,5 @@ def read_comparison(path: Path) -> Comparison:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the document"
         raise LoadTestMisconfigured(
-            f"{path} is no comparison of peers (schema version {SCHEMA_VERSION}): {where}: {first['msg']}"
+            f"{path} is not a comparison of peers (schema version {SCHEMA_VERSION}): {where}: {first['msg']}"
         ) from error

@@ -63,7 +63,7 @@ def open_configuration(subject: Subject, config_name: str, path: str) -> Iterato
 
 @contextmanager
 def default_triton(subject: Subject) -> Iterator[ProtocolContestant]:
-    """Another Triton, whose configuration has nothing but what it must."""
+    """Another Triton, with the smallest configuration that it accepts."""
     repository = subject.new_folder("triton")
     folder = repository / subject.model.name
     folder.mkdir()

@@ -55,7 +55,7 @@ def best_stack(compute: Compute, requests: Sequence[Mapping[str, NDArray[Any]]],
         inputs = stack_requests([requests[number % len(requests)] for number in range(size)])
         try:
             compute(inputs)
-        except Exception:  # noqa: BLE001, S112 - a runtime's own: a size that the model does not take is no choice
+        except Exception:  # noqa: BLE001, S112 - the runtime's own errors: the model does not take this size
             continue
         took = []
         for _ in range(_TRIALS):

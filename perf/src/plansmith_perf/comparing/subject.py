@@ -18,7 +18,7 @@ from plansmith_build.repository.model_repository import CONFIG, MANIFEST, ModelR
 from plansmith_client import Client
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.requests import CheckedRequest
-from plansmith_perf.load.samples import make_requests
+from plansmith_perf.load.samples import check_loadable, make_requests
 from plansmith_perf.tuning.variants import read_configs, variants_of
 from plansmith_server import ServerOptions, TritonServer
 
@@ -117,7 +117,7 @@ def open_subject(
         repository: the folder.
         name: the model's.
         samples: file of real inputs, or None for random values.
-        distinct_inputs: at most so many different requests.
+        distinct_inputs: the most different requests to make.
         batch_size: rows a request.
         seed: of random values.
         tolerance: see `plansmith_perf.load.requests.check_answer`.
@@ -145,6 +145,7 @@ def open_subject(
         served_path = next(state.config for state in server.models() if state.name == name)
         metadata = client.model(name).metadata
         _check_tensors(metadata)
+        check_loadable(server.grpc_url, client.model(name))
         requests = make_requests(
             client.model(name),
             samples=samples,

@@ -1,1 +1,1 @@
-"""Load generation in processes of its own, and what is measured beside it."""
+"""Load generation in processes of its own, and what is measured while it runs."""

@@ -78,5 +78,5 @@ def distribution(nanoseconds: NDArray[np.int64], percentiles: Sequence[float]) -
 
 
 def samples_needed(percentile: float) -> int:
-    """So many answers that ten of them lie beyond the percentile; with fewer it is the luck of a few requests."""
+    """How many answers it takes for ten of them to lie beyond the percentile; with fewer it is the luck of a few."""
     return math.ceil(round(_BEYOND / (1 - percentile / 100), 6))

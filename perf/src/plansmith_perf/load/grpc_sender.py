@@ -1,4 +1,4 @@
-"""Sends encoded requests over gRPC with as little work as can be; see `plansmith_perf.load.http2`.
+"""Sends encoded requests over gRPC with as little work as possible; see `plansmith_perf.load.http2`.
 
 A unary call of gRPC is one HTTP/2 request whose body is the message after five bytes, and whose status comes in the
 trailers: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
@@ -137,7 +137,7 @@ def _fault(answer: Answer) -> str:
     if status:
         return f"{_STATUS_NAMES.get(status, status)}: {unquote(answer.trailers.get('grpc-message', ''))}"
     code = answer.headers.get(":status", "nothing")
-    return f"UNAVAILABLE: the answer is none of gRPC, HTTP status {code}"
+    return f"UNAVAILABLE: the answer is not gRPC, HTTP status {code}"
 
 
 def _decode(body: bytes) -> Mapping[str, NDArray[Any]]:

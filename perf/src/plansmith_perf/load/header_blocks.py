@@ -60,7 +60,7 @@ class BlockDecoder:
         """Headers by name; of several of one name the last.
 
         Raises:
-            hpack.HPACKError: the block is none.
+            hpack.HPACKError: the block is not valid.
         """
         headers = self._known.get(block)
         if headers is None:

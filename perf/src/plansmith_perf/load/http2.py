@@ -1,7 +1,9 @@
-"""One HTTP/2 connection that asks unary questions, with as little work for each as can be.
+"""One HTTP/2 connection that asks unary questions, with as little work for each as possible.
 
 The generator shares the processor with what it measures, and an HTTP/2 library made for every use takes longer for a
-small request than a small model takes to answer it. What is done here for each request is two frames out, three in;
+small request than a small model takes to answer it. `grpc.aio`, given bytes and giving bytes, sent 6,636 requests/s to
+a small model with 32 in flight on two cores, this module 9,288 (nine rounds in turn on a quiet machine, median of the
+rounds' ratios 0.69). That difference is why it exists. What is done here for each request is two frames out, three in;
 header blocks that repeat are not encoded or decoded again, and requests made in one turn of the event loop leave in one
 write. Header compression is hpack's, the rare frames are hyperframe's.
 """

@@ -1,4 +1,4 @@
-"""Sends encoded requests over HTTP/1.1 with as little work as can be.
+"""Sends encoded requests over HTTP/1.1 with as little work as possible.
 
 The generator shares the processor with what it measures, and servers that batch do better the closer together requests
 arrive. An HTTP library takes four times as long for a small request as writing its bytes and reading the answer's; and

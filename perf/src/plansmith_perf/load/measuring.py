@@ -26,7 +26,6 @@ from plansmith_perf.results.documents import ClosedLoop, OpenLoop
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from plansmith_perf.load.senders import GrpcSending
     from plansmith_perf.results.documents import Measurement
 
 __all__ = ["MeasuringOptions", "Target", "default_workers", "measure"]
@@ -68,7 +67,6 @@ class MeasuringOptions:
         tolerance: see `check_answer`.
         percentiles: asked for, in per cent.
         seed: of Poisson arrivals.
-        grpc: what speaks it.
     """
 
     seconds: float
@@ -78,7 +76,6 @@ class MeasuringOptions:
     tolerance: float
     percentiles: Sequence[float]
     seed: int
-    grpc: GrpcSending = "own"
 
 
 def default_workers() -> int:
@@ -179,7 +176,6 @@ def _plans(target: Target, load: ClosedLoop | OpenLoop, options: MeasuringOption
                 requests=str(target.requests),
                 records=str(folder / f"records-{number}.npy"),
                 offset=number,
-                grpc=options.grpc,
             )
         )
     return plans

@@ -51,7 +51,7 @@ class Profile:
         return self.segments[-1].last
 
     def moments(self, expected: NDArray[np.float64]) -> NDArray[np.float64]:
-        """When so many requests are expected to have come, where the level is a rate.
+        """When a given number of requests is expected to have come, where the level is a rate.
 
         Args:
             expected: numbers of requests from 0 on, ascending.

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 MOST_OUTCOMES = 1000
-"""So many different texts are kept; a server may put a number of its own into every error."""
+"""How many different texts are kept; a server may put another number into every error."""
 OTHER_ERROR = f"another error than the first {MOST_OUTCOMES} different ones"
 OTHER_WRONG_ANSWER = f"{WRONG_ANSWER}: another one than the first {MOST_OUTCOMES} different outcomes"
 
@@ -72,7 +72,7 @@ def write_logs(logs: Sequence[RequestLog], records: str) -> None:
 
     Args:
         logs: at least one.
-        records: the .npy file for the table; the outcomes go to the .json file beside it.
+        records: the .npy file for the table; the outcomes go to the .json file next to it.
     """
     names: dict[str, int] = {RIGHT: 0}
     tables = []
@@ -81,7 +81,7 @@ def write_logs(logs: Sequence[RequestLog], records: str) -> None:
         numbers = np.array([_number(outcome, names) for outcome in log.outcomes], dtype=np.int64)
         table[:, 3] = numbers[table[:, 3]]
         tables.append(table)
-    _outcomes_beside(records).write_text(json.dumps(list(names)), encoding="utf-8")
+    _outcomes_path(records).write_text(json.dumps(list(names)), encoding="utf-8")
     np.save(records, np.concatenate(tables), allow_pickle=False)
 
 
@@ -97,7 +97,7 @@ def read_log(records: str) -> tuple[NDArray[np.int64], list[str]]:
     Raises:
         OSError: a file is missing.
     """
-    names: list[str] = json.loads(_outcomes_beside(records).read_text(encoding="utf-8"))
+    names: list[str] = json.loads(_outcomes_path(records).read_text(encoding="utf-8"))
     return np.load(records, allow_pickle=False), names
 
 
@@ -128,5 +128,5 @@ def _number(outcome: str, names: dict[str, int]) -> int:
     return names.setdefault(keep_outcome(outcome, names), len(names))
 
 
-def _outcomes_beside(records: str) -> Path:
+def _outcomes_path(records: str) -> Path:
     return Path(records).with_suffix(".json")

@@ -91,7 +91,7 @@ def relative_difference(given: NDArray[Any], reference: NDArray[Any]) -> float:
     """The greatest difference of two arrays of one shape, relative to the greatest finite magnitude of the second.
 
     Returns:
-        0 where they are equal, infinities and NaN included; infinite where one is no number and the other is.
+        0 where they are equal, infinities and NaN included; infinite where only one of the two is a number.
     """
     given, reference = given.astype(np.float64), reference.astype(np.float64)
     same = (given == reference) | (np.isnan(given) & np.isnan(reference))

@@ -11,6 +11,7 @@ from plansmith_client.commands.input_files import read_inputs
 from plansmith_client.inputs.conversion import UnfitValueError, array_from_value
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.requests import CheckedRequest, check_answer, checked_requests
+from plansmith_perf.load.server_side import takes_sequences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,9 +21,33 @@ if TYPE_CHECKING:
 
     from plansmith_client import Model, TensorSpec
 
-__all__ = ["make_requests"]
+__all__ = ["check_loadable", "make_requests"]
 
 Arrays = dict[str, "NDArray[Any]"]
+
+
+def check_loadable(url: str, model: Model) -> None:
+    """Refuse models that a load of single requests with single answers cannot measure.
+
+    Args:
+        url: of the server, as for `plansmith_client.Client`.
+        model: of that server.
+
+    Raises:
+        LoadTestMisconfigured: the model takes sequences, or is decoupled.
+    """
+    if takes_sequences(url, model.name, model.version):
+        raise LoadTestMisconfigured(
+            f"model {model.name!r} takes sequences (sequence_batching), and load tests here send single requests "
+            "only: use perf_analyzer with its option --sequence-length, or measure sequences in a program of your own "
+            "with model.sequence()"
+        )
+    if model.metadata.decoupled:
+        raise LoadTestMisconfigured(
+            f"model {model.name!r} is decoupled: it answers a request with any number of responses, and plansmith's "
+            "load tests expect exactly one. Use perf_analyzer with --streaming, or measure streams in your own program "
+            "with model.stream()"
+        )
 
 
 def make_requests(
@@ -35,7 +60,7 @@ def make_requests(
         samples: .npz, .npy or .json; the first dimension of each array counts samples. None: random values.
         golden: the right outputs in a file of the same kinds, row by row as in `samples`. None: what the idle server
             answers.
-        count: at most so many different requests.
+        count: the most different requests to make.
         batch_size: samples a request; 1 for a model that does not batch.
         seed: of random values.
         tolerance: see `check_answer`.
@@ -47,7 +72,7 @@ def make_requests(
     """
     metadata = model.metadata
     if not metadata.max_batch_size and batch_size != 1:
-        raise LoadTestMisconfigured(f"model {model.name!r} does not batch: --batch-size must be 1, not {batch_size}")
+        raise LoadTestMisconfigured(f"model {model.name!r} does not batch: --batch-size must be 1, got {batch_size}")
     if metadata.max_batch_size and batch_size > metadata.max_batch_size:
         raise LoadTestMisconfigured(
             f"--batch-size {batch_size} is more than model {model.name!r} takes at once, {metadata.max_batch_size}"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from plansmith_client.protocol.operations import Infer
 from plansmith_client.transports.addresses import Address
 from plansmith_client.transports.http.wire import EXCHANGES, Reply
-from plansmith_perf.load.aio_sender import AioSender
 from plansmith_perf.load.grpc_sender import GrpcSender
 from plansmith_perf.load.http_sender import HttpSender
 
@@ -18,10 +17,7 @@ if TYPE_CHECKING:
 
     from plansmith_perf.load.encoded_requests import EncodedRequest
 
-__all__ = ["GrpcSending", "Sender", "open_sender"]
-
-GrpcSending = Literal["own", "aio"]
-"""What speaks gRPC: the HTTP/2 of this package, or `grpc.aio`."""
+__all__ = ["Sender", "open_sender"]
 
 
 class Sender(Protocol):
@@ -41,7 +37,7 @@ class Sender(Protocol):
         ...
 
 
-def open_sender(url: str, path: str, *, timeout: float, tolerance: float, grpc: GrpcSending = "own") -> Sender:
+def open_sender(url: str, path: str, *, timeout: float, tolerance: float) -> Sender:
     """The sender for a server; call it in a running event loop.
 
     Args:
@@ -49,12 +45,10 @@ def open_sender(url: str, path: str, *, timeout: float, tolerance: float, grpc: 
         path: of the inference endpoint below the server's URL; HTTP only.
         timeout: seconds that a request may take.
         tolerance: see `check_answer`.
-        grpc: what speaks it, where the URL asks for it.
     """
     address = Address.parse(url)
     if address.scheme in ("grpc", "grpcs"):
-        kind = GrpcSender if grpc == "own" else AioSender
-        return kind(address, timeout=timeout, tolerance=tolerance)
+        return GrpcSender(address, timeout=timeout, tolerance=tolerance)
     url = f"{address.scheme}://{address.target}{address.path}{path}"
     return HttpSender(url, _decode, timeout=timeout, tolerance=tolerance)
 

@@ -1,4 +1,4 @@
-"""Triton's own statistics of a model: how long requests queued and computed."""
+"""What Triton tells of a model: how long requests queued and computed, and whether it takes sequences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from plansmith_client.transports.addresses import Address
 from plansmith_client.transports.grpc.transport import CHANNEL_OPTIONS
 from plansmith_perf.results.documents import ServerSide
 
-__all__ = ["Counters", "read_counters", "server_side"]
+__all__ = ["Counters", "read_counters", "server_side", "takes_sequences"]
 
 TIMEOUT_SECONDS = 5.0
 
@@ -39,13 +39,24 @@ def read_counters(url: str, model: str, version: str) -> Counters | None:
     address = Address.parse(url)
     with contextlib.suppress(grpc.RpcError, urllib3.exceptions.HTTPError, ValueError, KeyError):
         if address.scheme in ("grpc", "grpcs"):
-            return _counters(_over_grpc(address, model, version))
-        return _counters(_over_http(address, model, version))
+            return _counters(_over_grpc(address, "ModelStatistics", model, version))
+        return _counters(_over_http(address, "stats", model, version))
     return None
 
 
+def takes_sequences(url: str, model: str, version: str) -> bool:
+    """Whether requests to a model must belong to sequences; False where the server does not tell."""
+    address = Address.parse(url)
+    with contextlib.suppress(grpc.RpcError, urllib3.exceptions.HTTPError, ValueError):
+        if address.scheme in ("grpc", "grpcs"):
+            # Protobuf tells which of the schedulers is set, even where it has no settings.
+            return "sequence_batching" in _over_grpc(address, "ModelConfig", model, version).get("config", {})
+        return "sequence_batching" in _over_http(address, "config", model, version)
+    return False
+
+
 def server_side(before: Counters | None, after: Counters | None) -> ServerSide | None:
-    """What happened between two readings; None where one is missing, or the model was loaded anew between them."""
+    """What happened between two readings; None where one is missing, or the model was reloaded between them."""
     if before is None or after is None:
         return None
     change = {field.name: getattr(after, field.name) - getattr(before, field.name) for field in fields(Counters)}
@@ -56,7 +67,7 @@ def server_side(before: Counters | None, after: Counters | None) -> ServerSide |
     return ServerSide(requests=requests, executions=executions, **means)
 
 
-def _over_grpc(address: Address, model: str, version: str) -> dict[str, Any]:
+def _over_grpc(address: Address, method: str, model: str, version: str) -> dict[str, Any]:
     secure = address.scheme == "grpcs"
     channel = (
         grpc.secure_channel(address.target, grpc.ssl_channel_credentials(), CHANNEL_OPTIONS)
@@ -65,15 +76,15 @@ def _over_grpc(address: Address, model: str, version: str) -> dict[str, Any]:
     )
     with channel:
         stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        request = service_pb2.ModelStatisticsRequest(name=model, version=version)
-        reply = stub.ModelStatistics(request, timeout=TIMEOUT_SECONDS)
+        request = getattr(service_pb2, f"{method}Request")(name=model, version=version)
+        reply = getattr(stub, method)(request, timeout=TIMEOUT_SECONDS)
     return json_format.MessageToDict(reply, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
 
-def _over_http(address: Address, model: str, version: str) -> dict[str, Any]:
+def _over_http(address: Address, what: str, model: str, version: str) -> dict[str, Any]:
     part = f"/versions/{version}" if version else ""
     base = f"{urlsplit(address.url).scheme}://{address.target}{address.path}"
-    url = f"{base}/v2/models/{quote(model, safe='')}{part}/stats"
+    url = f"{base}/v2/models/{quote(model, safe='')}{part}/{what}"
     with urllib3.PoolManager() as pool:
         reply = pool.request("GET", url, timeout=TIMEOUT_SECONDS, retries=False)
     document: dict[str, Any] = json.loads(reply.data)

@@ -36,7 +36,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What must be known of a load beside what happened to its requests.
+    """What is known of a load in addition to what happened to its requests.
 
     Attributes:
         load: that was put on the server.

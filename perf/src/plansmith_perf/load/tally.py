@@ -27,7 +27,7 @@ __all__ = ["Tally"]
 _SLOT = 20_000_000
 _PARTS = 5
 _STABLE_SPREAD = 0.1
-# Standard deviations of a count of independent arrivals: less than that is chance and no drift.
+# Standard deviations of a count of independent arrivals: less than that is chance, not drift.
 _CHANCE = 3.0
 
 
@@ -100,7 +100,7 @@ class Tally:
         return sum(count for outcome, count in self.failures.items() if outcome.startswith(WRONG_ANSWER))
 
     def stability(self, seconds: float) -> Stability | None:
-        """Whether the fifths of a measurement agree within 10 %, or as far as chance allows; None without answers."""
+        """Whether the fifths of a measurement agree within 10 % or within chance; None without answers."""
         counts = _in_parts(self._slots, seconds, _PARTS)
         if seconds <= 0 or not counts.sum():
             return None
@@ -116,7 +116,7 @@ class Tally:
         measurement: at 104 requests a second a server of 100 a second falls behind by 0.04 s each second.
 
         Returns:
-            0 where the middle third does not lie between the others, because that is no growth but chance; None where a
+            0 where the middle third does not lie between the others, because that is chance; None where a
             third has no answers.
         """
         if seconds <= 0:

@@ -36,7 +36,7 @@ def set_timer(descriptor: int, moment: int) -> None:
     """Have it become readable at `moment`, nanoseconds of `time.monotonic_ns`.
 
     Raises:
-        OSError: it is no timer.
+        OSError: the descriptor is not a timer.
     """
     spec = _TimerSpec(_Timespec(0, 0), _Timespec(*divmod(moment, 1_000_000_000)))
     if _libc.timerfd_settime(descriptor, _ABSOLUTE, ctypes.byref(spec), None):

@@ -75,7 +75,7 @@ class UsageMeter:
         for process in self._processes:
             with contextlib.suppress(psutil.Error):
                 times, resident = process.cpu_times(), process.memory_info().rss
-                # One that has ended, and whose parent has not asked how, has none left.
+                # A zombie, which has ended but was not waited for, has no memory left.
                 if resident:
                     memory += resident
                     seconds[process.pid] = times.user + times.system

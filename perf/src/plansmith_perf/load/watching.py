@@ -36,7 +36,7 @@ class Watch:
         """Take the first readings.
 
         Args:
-            server: its processes, as far as they are known.
+            server: those of its processes that are known.
             client: the processes of the load generator.
             counters: reads the server's statistics.
         """

@@ -2,7 +2,7 @@
 
 PLAN is a JSON file, see `WorkerPlan`. The worker connects, says "ready" on stdout, and waits on stdin for the start,
 nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share. The end of stdin stops it early: it sends no
-more and waits a moment for the answers that are under way. What happened to each request goes to files, see
+more and waits a moment for the answers to requests in flight. What happened to each request goes to files, see
 `plansmith_perf.load.recording`.
 """
 
@@ -24,7 +24,7 @@ from plansmith_client.protocol.operations import Infer
 from plansmith_client.transports.grpc.wire import RPCS
 from plansmith_perf.load.encoded_requests import RIGHT, EncodedRequest
 from plansmith_perf.load.recording import RequestLog, write_logs
-from plansmith_perf.load.senders import GrpcSending, Sender, open_sender
+from plansmith_perf.load.senders import Sender, open_sender
 from plansmith_perf.load.timers import PreciseTimer
 
 if TYPE_CHECKING:
@@ -50,10 +50,9 @@ class WorkerPlan(BaseModel):
         concurrency: requests in flight in closed loop; 0 for an open loop.
         due: .npy file of due times in nanoseconds after the start, for an open loop.
         requests: folder with `<i>.request`, `<i>.headers` (JSON) and `<i>.answer` (ModelInferResponse).
-        records: the .npy file to write; the outcomes go to the .json file beside it.
+        records: the .npy file to write; the outcomes go to the .json file next to it.
         offset: which request comes first.
         at_first: requests at once before the load, see `run`.
-        grpc: what speaks it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,7 +74,6 @@ class WorkerPlan(BaseModel):
     records: str
     offset: int
     at_first: int = 1
-    grpc: GrpcSending = "own"
 
 
 async def send(sender: Sender, request: EncodedRequest, due: int | None, log: RequestLog) -> bool:
@@ -200,7 +198,7 @@ def main() -> None:
     plan = WorkerPlan.model_validate_json(Path(sys.argv[1]).read_bytes())
 
     def open_() -> Sender:
-        return open_sender(plan.url, plan.path, timeout=plan.timeout, tolerance=plan.tolerance, grpc=plan.grpc)
+        return open_sender(plan.url, plan.path, timeout=plan.timeout, tolerance=plan.tolerance)
 
     asyncio.run(run(plan, open_))
 

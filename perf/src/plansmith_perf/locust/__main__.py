@@ -1,4 +1,4 @@
-"""`plansmith locust`: Locust with plansmith's locustfile, beside those that -f names, and its options in --help."""
+"""`plansmith locust`: Locust with plansmith's locustfile, those that -f names, and its options in --help."""
 
 from __future__ import annotations
 

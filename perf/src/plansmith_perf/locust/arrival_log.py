@@ -43,7 +43,7 @@ def read_arrival_log(path: Path, *, column: str) -> NDArray[np.float64]:
     except OSError as error:
         raise LoadTestMisconfigured(f"the arrival log {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise LoadTestMisconfigured(f"the arrival log {path} is no text in UTF-8: {error.reason}") from error
+        raise LoadTestMisconfigured(f"the arrival log {path} is not UTF-8 text: {error.reason}") from error
     if not times:
         raise LoadTestMisconfigured(f"the arrival log {path} has no arrivals: it needs a time a line")
     arrivals = np.sort(np.asarray(times, dtype=np.float64))
@@ -89,7 +89,7 @@ def _json_value(path: Path, number: int, text: str, column: str) -> Any:
         raise LoadTestMisconfigured(f"{path} line {number} is no JSON: {error}") from error
     if not isinstance(document, dict) or column not in document:
         raise LoadTestMisconfigured(
-            f"{path} line {number} is no object with {column!r}: name the field of the times with --arrival-column"
+            f"{path} line {number} is not a JSON object with {column!r}: give its field of times with --arrival-column"
         )
     return document[column]
 
@@ -109,6 +109,6 @@ def _seconds(value: Any, where: str) -> float:
         if math.isfinite(seconds):
             return seconds
     raise LoadTestMisconfigured(
-        f"{where}: {str(value)[:60]!r} is no time: write seconds, such as 12.5, or ISO 8601, such as "
+        f"{where}: {str(value)[:60]!r} is not a time: write seconds, such as 12.5, or ISO 8601, such as "
         "2026-01-31T12:00:00.250Z"
     )

@@ -18,7 +18,7 @@ from plansmith_client import Client, ClientError
 from plansmith_perf.errors import LoadTestMisconfigured, PerfError
 from plansmith_perf.load.arrivals import schedule
 from plansmith_perf.load.recording import RequestLog, to_records
-from plansmith_perf.load.samples import make_requests
+from plansmith_perf.load.samples import check_loadable, make_requests
 from plansmith_perf.load.usage import UsageMeter
 from plansmith_perf.locust.arrival_log import read_arrival_log
 from plansmith_perf.locust.pacing import Arrivals
@@ -261,6 +261,7 @@ def _prepare(options: LoadOptions, protocol: str) -> Prepared:
     with Client(url, timeout=options.timeout) as client:
         server = client.server_metadata()
         model = client.model(options.model or _only_model(client), options.model_version)
+        check_loadable(url, model)
         requests = make_requests(
             model,
             samples=options.samples,

@@ -190,9 +190,9 @@ def _check_ranges(given: Mapping[str, Any]) -> None:
     for name in at_least_one:
         _check(given[name] >= 1, name, given[name], "must be 1 or more")
     for name in at_least_zero:
-        _check(0 <= given[name] < math.inf, name, given[name], "must be 0 or more, and finite")
+        _check(0 <= given[name] < math.inf, name, given[name], "must be 0 or more and finite")
     for name in shares:
-        _check(given[name] < 1, name, given[name], "is a share, and must be below 1")
+        _check(given[name] < 1, name, given[name], "is a share and must be below 1")
     for name, choices in CHOICES.items():
         # Locust does not check what its web UI sends.
         _check(given[name] in choices, name, given[name], f"must be one of {', '.join(choices)}")
@@ -204,7 +204,7 @@ def _check_ranges(given: Mapping[str, Any]) -> None:
 def _check(right: bool, name: str, value: float | str, rule: str) -> None:  # noqa: FBT001 - the condition is the point
     if not right:
         shown = value if isinstance(value, str) else f"{value:g}"
-        raise LoadTestMisconfigured(f"--{name.replace('_', '-')} {shown} {rule}")
+        raise LoadTestMisconfigured(f"--{name.replace('_', '-')} {rule}, got {shown}")
 
 
 def _check_together(options: LoadOptions) -> None:
@@ -224,4 +224,4 @@ def _check_together(options: LoadOptions) -> None:
             f"--warmup {options.warmup:g} leaves nothing of --run-time {options.run_time:g}s to measure"
         )
     if options.result is not None and not options.result.absolute().parent.is_dir():
-        raise LoadTestMisconfigured(f"--result {options.result}: there is no folder {options.result.parent}")
+        raise LoadTestMisconfigured(f"--result {options.result}: the folder {options.result.parent} does not exist")

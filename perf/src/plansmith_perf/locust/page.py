@@ -73,7 +73,7 @@ def set_up_page(web_ui: WebUI, environment: Environment, leader: Leader) -> None
 def _why_foreign(own_name: str, proxies: Collection[str]) -> str:
     """Why a request may come from another site's page in the user's browser; "" where it does not.
 
-    A browser says in `Origin` which page sends a request. A site whose name was made to point here sends its own name
+    A browser says in `Origin` which page sends a request. A site that has pointed its name here sends that name
     as `Host`; addresses cannot be made to point elsewhere. Programs send no Origin, and are served.
     """
     host = request.headers.get("Host", "")

@@ -1,4 +1,4 @@
-"""The load's shape as Locust wants it: so many users now, and the end."""
+"""The load's shape as Locust asks for it: how many users now, and the end."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ProfileShape(LoadTestShape):
             return None
         users = self._users
         if self._profile is not None:
-            # A change while the first users are being started would have Locust begin anew.
+            # A change while the first users are being started would make Locust start over.
             users = max(1, round(self._profile.level(elapsed or 0.0)))
         return users, self._spawn_rate
 

@@ -150,7 +150,7 @@ class HttpUser(InferenceUser):
 
 
 def protocols_of(user_classes: Iterable[type[User]], options: LoadOptions) -> list[str]:
-    """The protocols that users of these classes speak, as far as the options let them."""
+    """The protocols that users of these classes speak, of those that the options allow."""
     spoken = {user_class.protocol for user_class in user_classes if issubclass(user_class, InferenceUser)}
     return sorted(spoken if options.protocol == "both" else spoken & {options.protocol})
 

@@ -115,7 +115,7 @@ def read_report(report: Path, export: Path | None, windows: Sequence[Window]) ->
 
     Args:
         report: its CSV file.
-        export: its `--profile-export-file`; None where there is none.
+        export: its `--profile-export-file`; None if it wrote none.
         windows: what it said of them.
 
     Raises:

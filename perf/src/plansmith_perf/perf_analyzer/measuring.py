@@ -83,7 +83,7 @@ def measure_with_perf_analyzer(
         nonlocal watch
         watch = watch or watching([psutil.Process(process)])
         now = time.monotonic_ns()
-        # Its last readings are taken while perf_analyzer, whose processor time is wanted, is still there.
+        # The last readings are taken while perf_analyzer still runs: its processor time is among them.
         watch.look(min(now, end - 1), begin, end)
         progress(min(1.0, (now - start) / 1e9 / total))
 

@@ -95,7 +95,7 @@ class PerfAnalyzer:
     ) -> PerfAnalyzerReport:
         """Put one load on a server.
 
-        A run in which perf_analyzer does not find three windows with answers in a row is no failure: its report says
+        A run in which perf_analyzer does not find three windows with answers in a row has not failed: its report says
         so, and has the throughput and mean latency of each window.
 
         Args:

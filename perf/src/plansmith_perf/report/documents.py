@@ -29,7 +29,7 @@ def read_document(path: Path) -> Document:
     A manifest of a tuned model version is read as the tuning run that it carries.
 
     Raises:
-        LoadTestMisconfigured: there is no such file, or it is none of these.
+        LoadTestMisconfigured: the file does not exist, or is not one of these.
     """
     try:
         found = pydantic_core.from_json(path.read_bytes(), allow_inf_nan=False)
@@ -40,14 +40,16 @@ def read_document(path: Path) -> Document:
             f"{path} is not JSON: {error}. Give a file that --output or --json wrote"
         ) from error
     if not isinstance(found, dict):
-        raise LoadTestMisconfigured(f"{path} is no result: it holds no JSON object. Give a file that --output wrote")
+        raise LoadTestMisconfigured(
+            f"{path} is not a result: it does not hold a JSON object. Give a file that --output wrote"
+        )
     try:
         document = _parse(found)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the document"
         raise LoadTestMisconfigured(
-            f"{path} is no result of a load test, a comparison or a tuning run that this version reads: "
+            f"{path} is not a result of a load test, a comparison or a tuning run that this version reads: "
             f"{where}: {first['msg']}"
         ) from error
     try:

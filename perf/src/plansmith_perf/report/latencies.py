@@ -49,7 +49,7 @@ def check_histogram(distribution: Distribution) -> None:
     try:
         _decode(distribution.histogram)
     except _BROKEN as error:
-        raise LoadTestMisconfigured("a latency's histogram is damaged: it is no HdrHistogram in base64") from error
+        raise LoadTestMisconfigured("a latency's histogram is damaged: it is not an HdrHistogram in base64") from error
 
 
 def latency_at(distribution: Distribution | None, percent: float) -> float | None:

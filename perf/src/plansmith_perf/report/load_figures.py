@@ -75,7 +75,7 @@ def throughput_figure(results: Mapping[str, LoadTestResult]) -> Figure:
 
 
 def percentile_figure(results: Mapping[str, LoadTestResult]) -> Figure:
-    """Latency against the percentile, whose axis gives each further nine the same room."""
+    """Latency against the percentile, on an axis that gives each further nine the same room."""
     data: list[dict[str, Any]] = []
     for number, (name, result) in enumerate(results.items()):
         groups = [group for group in groups_of(result) if any(measured.latency for measured in group)]

@@ -19,7 +19,7 @@ __all__ = ["as_markdown"]
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~>$-])")
 _SPACE = re.compile(r"\s+")
-# What an address may hold besides letters and digits; line breaks, angle brackets, bars and backticks are not in it.
+# What an address may hold in addition to letters and digits: no line breaks, angle brackets, bars or backticks.
 _PLAIN_IN_ADDRESSES = "%:/?#[]@!&'()+,;=~"
 # Sections whose tables stand open; the others are folded.
 _OPEN = ("loads", "comparison", "tuning")

@@ -13,7 +13,7 @@ __all__ = ["DASHES", "SYMBOLS", "axis", "color_of_load", "color_of_series", "lat
 
 # The page defines these colours for each theme, from Okabe and Ito's palette and from cividis.
 _SERIES_COLORS, _LOAD_COLORS = 8, 10
-# Beside the colour, for whoever does not see it.
+# In addition to the colour, for those who do not see it.
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "pentagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 # From here on small values would lie on the axis.

@@ -60,8 +60,8 @@ def summarize(documents: Mapping[str, Document]) -> Summary:
     different = differences(documents)
     if different:
         warnings.append(
-            f"The results differ in {_and(different)}: compare them with that in mind, or measure anew with all else "
-            "alike."
+            f"The results differ in {_and(different)}: compare them with that in mind, or measure again with "
+            "everything else alike."
         )
     return Summary(tuple(answers), tuple(warnings), tuple(notes))
 
@@ -80,7 +80,10 @@ def _load_answers(result: LoadTestResult) -> list[str]:
     if best is None or not best.throughput:
         return [*sentences, f"{result.model} gave no right answer."]
     if result.slo is None:
-        sentences.append(f"{result.model} answered at most {as_rate(best.throughput)} requests/s, {_at(best)}.")
+        # An open loop shows what was asked for, and not what the server could do.
+        most = "at most " if isinstance(best.load, ClosedLoop) else ""
+        doubt = " (not stable)" if best.stability is not None and not best.stability.stable else ""
+        sentences.append(f"{result.model} answered {most}{as_rate(best.throughput)} requests/s{doubt}, {_at(best)}.")
         enough = _enough(result, best)
         if enough is not None:
             sentences.append(
@@ -107,7 +110,7 @@ def _locust_answers(result: LoadTestResult, slo: SloOutcome) -> list[str]:
 
 
 def _at_most(load: ClosedLoop | OpenLoop) -> str:
-    """The load of a run whose shape may have been less at times."""
+    """The load of a run that may have been lower at times."""
     if isinstance(load, ClosedLoop):
         return f"with at most {load_name(load)}"
     arrivals = f"{load_name(load)} arrivals"

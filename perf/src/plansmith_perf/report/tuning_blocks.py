@@ -117,7 +117,7 @@ def rounds_table(record: TuningRecord) -> Table | None:
         in_flight = next(iter(played.values())).concurrency
         rows.append((_trial_name(record, trial), str(in_flight or NOTHING), *cells))
     return Table(
-        caption="The best trials beside the configuration in use, in turn: requests/s in each round",
+        caption="The best trials and the configuration in use, measured in turn: requests/s in each round",
         columns=(Column("trial", "words"), Column("in flight"), *(Column(f"round {number + 1}") for number in rounds)),
         rows=tuple(rows),
         marked=frozenset(number for number, trial in enumerate(finalists) if trial == record.winner),

@@ -22,7 +22,7 @@ def check_report_path(path: Path) -> None:
     """Whether a report can be written there, so that a long run does not end with the discovery that it cannot.
 
     Raises:
-        LoadTestMisconfigured: the ending is unknown, there is no such folder, or it is one itself.
+        LoadTestMisconfigured: the ending is unknown, the folder does not exist, or the path is a folder.
     """
     if path.suffix.lower() not in _FORMATS:
         raise LoadTestMisconfigured(
@@ -31,9 +31,9 @@ def check_report_path(path: Path) -> None:
         )
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise LoadTestMisconfigured(f"The report {path} cannot be written: there is no folder {folder}")
+        raise LoadTestMisconfigured(f"The report {path} cannot be written: the folder {folder} does not exist")
     if path.is_dir():
-        raise LoadTestMisconfigured(f"The report {path} cannot be written: that is a folder. Name a file in it")
+        raise LoadTestMisconfigured(f"The report {path} cannot be written: this is a folder; name a file in it")
 
 
 def write_report(documents: Mapping[str, Document], path: Path) -> None:

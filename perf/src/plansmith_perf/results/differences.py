@@ -49,14 +49,14 @@ class Change(_Part):
     counts: Annotated[tuple[int, int], Field(description="how many of them there were, before and after")]
     before: Annotated[float, Field(description="their mean")]
     after: float
-    ratio: Annotated[float | None, Field(description="after / before; None where that is no number")]
+    ratio: Annotated[float | None, Field(description="after / before; None where it has no value")]
     interval: Annotated[tuple[float, float] | None, Field(description="of the ratio, at 95 %")]
     chance: Annotated[float | None, Field(description="of such a difference by noise alone, adjusted; None: too few")]
     verdict: Literal["better", "worse", "no difference shown", "too little data"]
 
 
 class Difference(_Part):
-    """Two results beside each other."""
+    """Two results compared."""
 
     changes: list[Change]
     not_compared: Annotated[
@@ -220,7 +220,7 @@ def _notes(before: LoadTestResult, after: LoadTestResult, changes: Sequence[Chan
         if doubts:
             notes.append(f"{doubts} of {len(result.measurements)} measurements {when} have notes: read them first")
     if not changes:
-        notes.append("the results share no load: measure both with the same --concurrency or --rate")
+        notes.append("the results have no load in common: measure both with the same --concurrency or --rate")
     elif any(change.of_each == "second" for change in changes):
         notes.append(
             "seconds of one run were compared: what changes from run to run is not in it; measure both with --rounds 5"

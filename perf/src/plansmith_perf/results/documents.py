@@ -186,7 +186,7 @@ def read_result(path: Path) -> LoadTestResult:
     """Read a result file.
 
     Raises:
-        LoadTestMisconfigured: there is no such file, or it is no result of this schema version.
+        LoadTestMisconfigured: the file does not exist, or is not a result of this schema version.
     """
     try:
         return LoadTestResult.model_validate_json(path.read_bytes())
@@ -196,5 +196,5 @@ def read_result(path: Path) -> LoadTestResult:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the document"
         raise LoadTestMisconfigured(
-            f"{path} is no result of a load test (schema version {SCHEMA_VERSION}): {where}: {first['msg']}"
+            f"{path} is not a result of a load test (schema version {SCHEMA_VERSION}): {where}: {first['msg']}"
         ) from error

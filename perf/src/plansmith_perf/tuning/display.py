@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+
+from plansmith_perf.results.terminal_tables import Column, print_table, visible
 
 if TYPE_CHECKING:
     from plansmith_perf.tuning.options import TuningResult
@@ -48,10 +48,10 @@ def show_result(result: TuningResult) -> None:
     """Tables and the change on standard output."""
     console = Console(highlight=False, soft_wrap=True)
     record = result.record
-    console.print(_trials_table(record))
+    _print_trials(record)
     if record.rounds:
-        console.print(_rounds_table(record))
-    console.print(record.verdict, markup=False)
+        _print_rounds(record)
+    console.print(visible(record.verdict), markup=False)
     if result.diff:
         console.print()
         console.print(result.diff.rstrip("\n"), markup=False)
@@ -64,44 +64,60 @@ def show_result(result: TuningResult) -> None:
         console.print("\nNothing was changed: this was a dry run.")
 
 
-def _trials_table(record: TuningRecord) -> Table:
-    title = f"{record.model} version {record.model_version}, {record.slo}: {len(record.trials) - 1} of {record.space}"
-    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("trial", justify="right")
-    table.add_column("setting", min_width=34)
-    for heading in ("requests/s", "in flight", record.slo.partition("=")[0]):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("")
+def _print_trials(record: TuningRecord) -> None:
     # One that took no time is what is in use, which stands above.
     others = [trial for trial in record.trials[1:] if trial.seconds]
     best = sorted(others, key=lambda trial: (trial.status != "measured", -trial.throughput))
-    for trial in [record.trials[0], *best[:_SHOWN]]:
-        table.add_row(
-            str(trial.number) if trial.number else "in use",
+    shown = [record.trials[0], *best[:_SHOWN]]
+    columns = [
+        *(Column("trial"), Column("setting", "words"), Column("requests/s"), Column("in flight", spare=1)),
+        *(Column(f"{record.slo.partition('=')[0]}, ms"), Column("outcome", spare=2)),
+    ]
+    title = f"{record.model} version {record.model_version}, {record.slo}: {len(record.trials) - 1} of {record.space}"
+    rows = [
+        [
+            _name(trial.number),
             str(trial.setting),
             f"{trial.throughput:,.0f}" if trial.throughput else "-",
             str(trial.concurrency or "-"),
-            f"{trial.latency / 1000:,.2f} ms" if trial.latency is not None else "-",
-            "" if trial.status == "measured" else f"{trial.status}: {trial.reason}",
-        )
-    if len(best) > _SHOWN:
-        table.caption = f"the best {_SHOWN} of {len(best)}; --json shows all"
-    return table
+            f"{trial.latency / 1000:,.2f}" if trial.latency is not None else "-",
+            trial.status,
+        ]
+        for trial in shown
+    ]
+    console = Console(highlight=False)
+    print_table(
+        console,
+        columns,
+        rows,
+        title=title,
+        caption=f"the best {_SHOWN} of {len(best)}; --json shows all" if len(best) > _SHOWN else "",
+    )
+    for trial in shown:
+        if trial.reason:
+            line = f"{'in use' if not trial.number else f'trial {trial.number}'}: {trial.status}: {trial.reason}"
+            console.print(visible(line), soft_wrap=True, markup=False)
 
 
-def _rounds_table(record: TuningRecord) -> Table:
-    table = Table(title="Rounds, in turn, requests/s", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("trial", justify="right")
-    table.add_column("in flight", justify="right")
+def _print_rounds(record: TuningRecord) -> None:
     rounds = sorted({played.round for played in record.rounds})
-    for number in rounds:
-        table.add_column(str(number + 1), justify="right")
+    columns = [
+        *(Column("trial"), Column("in flight", spare=1)),
+        *(Column(f"round {number + 1}", spare=number + 2) for number in rounds),
+    ]
+    rows = []
     for trial in dict.fromkeys(played.trial for played in record.rounds):
         by_round = {played.round: played for played in record.rounds if played.trial == trial}
         cells = [
-            f"{found.throughput:,.0f}{'' if found.kept else ' (missed)'}" if (found := by_round.get(number)) else "-"
+            f"{found.throughput:,.0f}{'' if found.kept else '*'}" if (found := by_round.get(number)) else "-"
             for number in rounds
         ]
         in_flight = next(iter(by_round.values())).concurrency
-        table.add_row(str(trial) if trial else "in use", str(in_flight or "-"), *cells)
-    return table
+        rows.append([_name(trial), str(in_flight or "-"), *cells])
+    missed = any(not played.kept for played in record.rounds)
+    caption = "* missed the SLO" if missed else ""
+    print_table(Console(highlight=False), columns, rows, title="Rounds, in turn, requests/s", caption=caption)
+
+
+def _name(trial: int) -> str:
+    return str(trial) if trial else "in use"

@@ -1,4 +1,4 @@
-"""The best trials beside the configuration in use, in interleaved rounds: a search's maximum flatters itself."""
+"""The best trials against the configuration in use, in interleaved rounds: the maximum of a search flatters itself."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Decision:
 
 @dataclass
 class _Player:
-    """A finalist whose server runs.
+    """A finalist with its running server.
 
     Attributes:
         trial: its server.

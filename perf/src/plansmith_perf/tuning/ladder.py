@@ -24,7 +24,7 @@ class Climb:
     """What was found.
 
     Attributes:
-        best: the measurement with the highest throughput inside the SLO; None where there is none.
+        best: the measurement with the highest throughput inside the SLO; None if no measurement kept it.
         lowest: the measurement with the fewest requests in flight.
         hopeless: whether it was given up because it could not reach the throughput to beat.
     """
@@ -98,7 +98,7 @@ class _Rungs:
             return None if concurrency == 1 or self.kept(half) else half
         if concurrency >= self._most or (double in self.measured and not self.kept(double)):
             return None
-        # One doubling without growth is no proof: a batcher may gain only from the next one on.
+        # One doubling without growth proves nothing: a batcher may gain only from the next one on.
         return None if self._is_flat(concurrency) and self._is_flat(half) else min(double, self._most)
 
     def _is_flat(self, concurrency: int) -> bool:

@@ -33,7 +33,7 @@ class TuningOptions:
         storage: the file that remembers trials; None for one in the cache folder.
         resume: go on with the trials in it.
         samples: file of real inputs, or None for random values.
-        distinct_inputs: at most so many different requests.
+        distinct_inputs: the most different requests to send.
         batch_size: rows a request.
         protocol: of the load.
         measuring: how each load is measured; `tolerance` is that of the comparison with the portable configuration.
@@ -95,7 +95,7 @@ class TuningResult:
         record: the evidence.
         met: whether any configuration keeps the SLO.
         diff: of the tuned configuration to the one in use, unified; empty where that stays.
-        published: the new version; None with `dry_run`, or where there is no winner.
+        published: the new version; None with `dry_run`, or without a winner.
         storage: the file that remembers the trials.
     """
 

@@ -1,4 +1,4 @@
-"""Publishing what was found: the version anew, with the tuned configuration and the evidence in its manifest."""
+"""Publishes what was found: a new version with the tuned configuration, and the evidence in its manifest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TunedManifest(Manifest):
 
 
 def check_publishable(model: RepositoryModel, version: int, public_key: Path | None = None) -> None:
-    """Say before the work, and not after it, that a version could not be published anew.
+    """Find out before the work, and not after it, that a version cannot be republished.
 
     Args:
         model: in the user's repository.
@@ -48,7 +48,7 @@ def check_publishable(model: RepositoryModel, version: int, public_key: Path | N
     if not (model.path / str(version) / MANIFEST).is_file():
         raise InvalidModel(
             f"version {version} of {model.name!r} has no manifest, so plansmith has not published it and cannot "
-            "publish it anew: build it with `plansmith build`, or look at the result with --dry-run"
+            "republish it: build it with `plansmith build`, or look at the result with --dry-run"
         )
     own = f"{model.name}/{version}/"
     found = [finding for finding in check_hashes(model) if finding.path.startswith(own)]
@@ -71,7 +71,7 @@ def publish_tuned(
 ) -> Published:
     """Publish the tuned version's files under the next number, with one configuration replaced.
 
-    The other configurations stay as they are; those that a person wrote are left alone.
+    The other configurations stay as they are; those that a person wrote are never changed.
 
     Args:
         repository: of the model.

@@ -44,8 +44,8 @@ class Question:
     Attributes:
         model: in the user's repository.
         version: the newest, which is tuned.
-        manifest: of that version; None where there is none.
-        portable: the configuration whose answers are the right ones, an `inference.ModelConfig`.
+        manifest: of that version; None if it has none.
+        portable: the configuration that gives the right answers, an `inference.ModelConfig`.
         in_use: the one that a server with the tuned configuration's name takes today.
         in_use_path: of that one in the model's folder.
         target: path of the configuration that is tuned.

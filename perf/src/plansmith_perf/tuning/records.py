@@ -55,8 +55,8 @@ class TrialRecord(_Record):
         ),
     ]
     reason: Annotated[str, Field(description="why, where it was not measured in full")]
-    throughput: Annotated[float, Field(description="the highest inside the SLO; 0 where there is none")]
-    concurrency: Annotated[int, Field(description="requests in flight at that throughput; 0 where there is none")]
+    throughput: Annotated[float, Field(description="the highest inside the SLO; 0 if it was never kept")]
+    concurrency: Annotated[int, Field(description="requests in flight at that throughput; 0 if the SLO was never kept")]
     latency: Annotated[
         float | None, Field(description="the SLO's percentile there; where the SLO is missed, at the lowest load")
     ]
@@ -69,7 +69,7 @@ class TrialRecord(_Record):
 
 
 class FinalRound(_Record):
-    """One measurement of the interleaved rounds in which the best trials are put beside the configuration in use."""
+    """One measurement of the interleaved rounds in which the best trials are compared with the configuration in use."""
 
     trial: int
     round: int

@@ -25,7 +25,7 @@ def round_seconds(slo: Slo, rate: float, *, least: float) -> float:
     """The length of a round in seconds.
 
     Args:
-        slo: whose percentile takes so many answers.
+        slo: its percentile decides how many answers it takes.
         rate: answers per second that are expected.
         least: seconds; a round may last as long even where that is more than `LONGEST_ROUND`.
     """

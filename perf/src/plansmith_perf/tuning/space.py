@@ -156,7 +156,9 @@ def search_space(
     chosen = {v.name: v for v in variants if limits.variants is None or any(part in v.name for part in limits.variants)}
     if not chosen:
         names = ", ".join(repr(variant.name) for variant in variants)
-        raise LoadTestMisconfigured(f"no variant of the model has {limits.variants} in its name; there are: {names}")
+        raise LoadTestMisconfigured(
+            f"--variants: no variant of the model has {limits.variants} in its name; choose from {names}"
+        )
     present = [setting_from_config(variant) for variant in chosen.values()]
     own = max(setting.max_batch_size for setting in present)
     if not own and (limits.max_batch_sizes or limits.queue_delays or limits.preferred_batch_sizes):

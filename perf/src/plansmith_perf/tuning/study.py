@@ -27,7 +27,7 @@ _RECORD = "record"
 _IN_USE = "in_use"
 # So many proposals in a row that were measured before: there is hardly anything else left.
 _REPEATS = 100
-# Where the best of the model's own configurations is so many times slower than the limit, no setting will mend it.
+# Where the best of the model's own configurations is this many times slower than the limit, no setting will help.
 _OUT_OF_REACH = 2.0
 
 
@@ -40,7 +40,7 @@ class TuningStudy:
         space: the choices.
         seed: of the sampler.
         trials: how many are measured, those of an earlier run included.
-        resume: go on where an earlier run ended, else begin anew.
+        resume: continue an earlier run, or else start over.
 
     Raises:
         LoadTestMisconfigured: the file cannot be used.

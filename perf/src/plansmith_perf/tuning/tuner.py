@@ -55,7 +55,7 @@ def tune(options: TuningOptions, *, progress: Callable[[TuningProgress], None] =
 
     Raises:
         LoadTestMisconfigured: the model cannot be tuned, or the options do not fit it.
-        plansmith_build.BuildError: there is no such model, or the result cannot be published.
+        plansmith_build.BuildError: the model does not exist, or the result cannot be published.
         plansmith_server.ServerError: the model is not served as it is.
         plansmith_client.ClientError: it does not answer.
         KeyboardInterrupt: Ctrl-C; what was measured is in the storage, the repository is as it was.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["BACKENDS", "Variant", "read_configs", "variants_of"]
 
 BACKENDS = ("onnxruntime", "openvino")
-# What decides how exactly a model computes, and is no matter of speed alone.
+# These decide how exactly a model computes, and not only how fast.
 _PRECISION_KEYS = ("HINT_BF16", "INFERENCE_PRECISION_HINT")
 
 
@@ -48,7 +48,7 @@ def read_configs(model: RepositoryModel) -> dict[str, Any]:
     """The model's configurations by path in its folder.
 
     Raises:
-        LoadTestMisconfigured: there is none that can be tuned; the message says why.
+        LoadTestMisconfigured: the model cannot be tuned; the message says why.
     """
     configs = {}
     for path, file in model.configurations.items():
@@ -76,17 +76,17 @@ def read_configs(model: RepositoryModel) -> dict[str, Any]:
         )
     if not any(_runs_on_cpu(config) for config in configs.values()):
         raise LoadTestMisconfigured(
-            f"{model.name!r} has the backend {backend_of(config) or 'of no name'!r}, and none of its configurations "
+            f"{model.name!r} has the backend {backend_of(config) or 'unnamed'!r}, and none of its configurations "
             f"is for {' or '.join(BACKENDS)} on a CPU: only those can be tuned"
         )
     return configs
 
 
 def variants_of(configs: dict[str, Any], manifest: Manifest | None, *, folder: Path) -> tuple[Variant, ...]:
-    """Every different way in which the configurations compute the model on a CPU, and OpenVINO beside ONNX Runtime.
+    """Every different way in which the configurations compute the model on a CPU, and OpenVINO next to ONNX Runtime.
 
     Args:
-        configs: by path in the model's folder; OpenVINO is put beside config.pbtxt, where that is among them.
+        configs: by path in the model's folder; OpenVINO is added next to config.pbtxt, where that is among them.
         manifest: the version's.
         folder: the version's, for the names of the files.
 
@@ -166,4 +166,5 @@ def _reduced_precision(manifest: Manifest | None) -> frozenset[str]:
     if manifest is None or manifest.search is None:
         return frozenset()
     candidates = manifest.search.candidates
-    return frozenset(c.config for c in candidates if c.config is not None and c.precision != "fp32")
+    exact = {"fp32", manifest.graph.format.lower()}
+    return frozenset(c.config for c in candidates if c.config is not None and c.precision not in exact)

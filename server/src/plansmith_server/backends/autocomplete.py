@@ -1,11 +1,12 @@
 """A missing or partial configuration, completed from the model's signature.
 
-The rules are those of Triton's native ONNX Runtime backend (its `ModelState::AutoCompleteConfig`), and two are
-stricter: a model batches only if `Signature.is_batched`, and tensors that the configuration only names are filled in.
+The rules are those of Triton's native ONNX Runtime backend (its `ModelState::AutoCompleteConfig`), with two
+differences: a model batches only if `Signature.is_batched`, and tensors with only a name are completed.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from plansmith_server.errors import ModelError
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_MAX_BATCH_SIZE", "complete", "is_complete"]
 
-# What the native backend takes for its `default-max-batch-size`.
+logger = logging.getLogger(__name__)
+
+# The native backend's `default-max-batch-size`.
 DEFAULT_MAX_BATCH_SIZE = 4
 SCHEDULERS = ("dynamic_batching", "sequence_batching", "ensemble_scheduling")
 
 
 def is_complete(config: Mapping[str, Any]) -> bool:
-    """Whether the configuration says everything about its inputs and outputs."""
+    """Whether the configuration gives the type and dims of all its inputs and outputs."""
     return all(
         config.get(key) and all(_has_type(tensor) and tensor.get("dims") for tensor in config[key])
         for key in ("input", "output")
@@ -42,19 +45,23 @@ def complete(config: Mapping[str, Any], signature: Signature, *, fixed_batch_all
         `max_batch_size`, `input`, `output`, and `dynamic_batching` where it is turned on.
 
     Raises:
-        ModelError: the configuration names a tensor that the model has not, wants batches of a model that cannot
-            have them, or leaves out a shape that the model does not tell.
+        ModelError: the configuration names a tensor that the model does not have, asks for batching where the model
+            cannot batch, or omits a shape that the model does not declare.
     """
-    given = [tensor for key in ("input", "output") for tensor in config.get(key, ())]
     max_batch_size = int(config.get("max_batch_size", 0))
     if max_batch_size > 0 and not (signature.first_dimensions_are_dynamic or fixed_batch_allowed):
         raise ModelError(
-            f"max_batch_size is {max_batch_size}, and the first dimension of the model's inputs and outputs is fixed:"
+            f"max_batch_size is {max_batch_size}, but the first dimension of the model's inputs and outputs is fixed:"
             " set it to 0, or export the model with a dynamic batch dimension"
         )
-    # Dims that are written down say whether they count the batch dimension; only where none are is there a choice.
-    if max_batch_size == 0 and signature.is_batched and not any(tensor.get("dims") for tensor in given):
+    if max_batch_size == 0 and signature.is_batched and not _count_the_batch(config, signature):
         max_batch_size = DEFAULT_MAX_BATCH_SIZE
+        logger.info(
+            "model %r: batching is turned on with max_batch_size %d, because its outputs have one row for each row of"
+            " the inputs; write max_batch_size in config.pbtxt for another size",
+            config.get("name"),
+            max_batch_size,
+        )
     changes: dict[str, Any] = {
         "max_batch_size": max_batch_size,
         "input": _tensors("input", config, signature.inputs, signature.optional_inputs, max_batch_size),
@@ -63,6 +70,20 @@ def complete(config: Mapping[str, Any], signature: Signature, *, fixed_batch_all
     if max_batch_size > 1 and not any(scheduler in config for scheduler in SCHEDULERS):
         changes["dynamic_batching"] = {}
     return changes
+
+
+def _count_the_batch(config: Mapping[str, Any], signature: Signature) -> bool:
+    """Whether any dims in the configuration have as many dimensions as the model's: these include the batch."""
+    ranks = {
+        tensor.name: len(tensor.shape or ())
+        for tensor in (*signature.inputs, *signature.optional_inputs, *signature.outputs)
+    }
+    return any(
+        len(tensor.get("reshape", {}).get("shape", tensor["dims"])) == ranks.get(tensor["name"])
+        for key in ("input", "output")
+        for tensor in config.get(key, ())
+        if tensor.get("dims")
+    )
 
 
 def _tensors(
@@ -92,7 +113,7 @@ def _tensors(
 def _describe(tensor: TensorInfo, max_batch_size: int) -> dict[str, Any]:
     if tensor.shape is None:
         raise ModelError(
-            f"the model does not tell the number of dimensions of {tensor.name!r}: write its dims in config.pbtxt"
+            f"the model does not declare the number of dimensions of {tensor.name!r}: write its dims in config.pbtxt"
         )
     dims = [dim if isinstance(dim, int) and dim > 0 else -1 for dim in tensor.shape[1 if max_batch_size > 0 else 0 :]]
     described: dict[str, Any] = {"name": tensor.name, "data_type": tensor.data_type, "dims": dims or [1]}

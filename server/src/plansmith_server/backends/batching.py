@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plansmith_server.backends.datatypes import STRING
 from plansmith_server.backends.tensors import make_reader, make_writer
 from plansmith_server.errors import RequestError
 
@@ -32,7 +33,7 @@ class _RowsDoNotFit(Exception):
 class Answering:
     """Answers requests with an engine.
 
-    Everything that is the same for all requests is worked out here once: this is the hot path of the server.
+    Everything that is the same for all requests is computed once, in the constructor: this is the server's hot path.
 
     Args:
         engine: the loaded model.
@@ -57,6 +58,7 @@ class Answering:
         readers = {
             tensor.name: make_reader(tensor.data_type, scalar=shapes.get(tensor.name) == ()) for tensor in config.inputs
         }
+        self._text = tuple(tensor.name for tensor in config.inputs if tensor.data_type == STRING.triton)
         self._readers = {name: reader for name, reader in readers.items() if reader is not None}
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:
@@ -66,17 +68,17 @@ class Answering:
         try:
             return self._answer_together(requests)
         except _RowsDoNotFit as error:
-            # What happened once happens again, and next time the number of rows may fit by chance.
+            # It will happen again, and next time the number of rows may match by chance.
             self._batches = False
             self._say_alone(str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, each request gets a chance of its own
+        except Exception as error:  # noqa: BLE001 - any error: each request is then tried on its own
             logger.debug("model %r: a batch of %d requests failed: %s", self._name, len(requests), error)
         return [self._answer_alone(request) for request in requests]
 
     def _say_alone(self, reason: str) -> None:
         logger.warning(
-            "model %r: requests are computed one by one, because %s: set max_batch_size to 0, or give every output one"
-            " row for each row of the inputs",
+            "model %r: requests are computed one at a time, because %s: set max_batch_size to 0, or give every output"
+            " one row for each row of the inputs",
             self._name,
             reason,
         )
@@ -98,6 +100,8 @@ class Answering:
         feeds = [self._read(request) for request in requests]
         wanted = [self._wanted(request) for request in requests]
         first = feeds[0]
+        if any(len({feed[name].dtype.kind for feed in feeds}) > 1 for name in self._text):
+            raise TypeError("text that is not UTF-8 cannot be joined with other text")
         rows = [len(next(iter(feed.values()))) for feed in feeds]
         total = sum(rows)
         together = {name: np.concatenate([feed[name] for feed in feeds]) for name in first}

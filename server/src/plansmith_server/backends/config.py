@@ -20,7 +20,7 @@ class ConfigTensor:
     Attributes:
         name: of the tensor.
         data_type: such as "TYPE_FP32".
-        shape: what the model gets or gives: `reshape.shape` where there is one, else `dims`; without the batch
+        shape: what the model gets or gives: `reshape.shape` if set, else `dims`; without the batch
             dimension, -1 for any size.
         optional: whether a request may leave it out.
         ragged: whether `allow_ragged_batch` is set.
@@ -58,7 +58,7 @@ class ModelConfig:
         cpu_accelerators: `optimization.execution_accelerators.cpu_execution_accelerator`.
         operation_libraries: `model_operations.op_library_filename`.
         control_inputs: inputs that the sequence batcher adds to each request.
-        unsupported: features that are configured and that no Python-based backend can have.
+        unsupported: configured features that a Python-based backend cannot provide.
     """
 
     name: str
@@ -81,10 +81,13 @@ class ModelConfig:
         optimization = config.get("optimization", {})
         accelerators = optimization.get("execution_accelerators", {})
         sequence = config.get("sequence_batching", {})
+        controls = [kind for tensor in sequence.get("control_input", ()) for kind in tensor.get("control", ())]
         unsupported = {
             "batch_input": config.get("batch_input"),
             "batch_output": config.get("batch_output"),
             "sequence_batching.state": sequence.get("state"),
+            # Triton 2.51 hands it to a Python-based backend with one value too many, and refuses every request.
+            "a sequence id as TYPE_STRING (CONTROL_SEQUENCE_CORRID)": any(map(_is_text_id, controls)),
             "allow_ragged_batch": any(tensor.get("allow_ragged_batch") for tensor in config.get("input", ())),
         }
         return cls(
@@ -108,14 +111,14 @@ def parse_whole_number(key: str, text: str, smallest: int = 0) -> int:
     """The number that parameter `key` holds.
 
     Raises:
-        ModelError: it is none, or less than `smallest`.
+        ModelError: it is not a whole number, or less than `smallest`.
     """
     try:
         number = int(text)
     except ValueError:
         number = smallest - 1
     if number < smallest:
-        raise ModelError(f"parameter {key!r} has to be a whole number from {smallest} on, and is {text!r}")
+        raise ModelError(f"parameter {key!r} must be a whole number of at least {smallest}, got {text!r}")
     return number
 
 
@@ -123,13 +126,13 @@ def parse_switch(key: str, text: str) -> bool:
     """Whether parameter `key` is on: "1" or "true", "0" or "false", as Triton's native backends read it.
 
     Raises:
-        ModelError: it is none of these.
+        ModelError: it is something else.
     """
     switches = {"1": True, "true": True, "0": False, "false": False}
     try:
         return switches[text.lower()]
     except KeyError:
-        raise ModelError(f"parameter {key!r} has to be 1 or 0 (true or false), and is {text!r}") from None
+        raise ModelError(f"parameter {key!r} must be 1 or 0 (true or false), got {text!r}") from None
 
 
 def _tensor(tensor: Mapping[str, Any]) -> ConfigTensor:
@@ -141,6 +144,10 @@ def _tensor(tensor: Mapping[str, Any]) -> ConfigTensor:
         optional=bool(tensor.get("optional", False)),
         ragged=bool(tensor.get("allow_ragged_batch", False)),
     )
+
+
+def _is_text_id(control: Mapping[str, Any]) -> bool:
+    return control.get("kind") == "CONTROL_SEQUENCE_CORRID" and control.get("data_type") == "TYPE_STRING"
 
 
 def _accelerator(entry: Mapping[str, Any]) -> Accelerator:

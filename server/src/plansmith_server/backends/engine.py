@@ -25,7 +25,7 @@ class Instance:
     Attributes:
         config: of the model.
         folder: of the version.
-        kind: "CPU" or "GPU"; KIND_AUTO is settled by Triton.
+        kind: "CPU" or "GPU"; Triton resolves KIND_AUTO before.
         device: the number of the GPU.
     """
 

@@ -35,6 +35,7 @@ class BackendModel:
     @classmethod
     def auto_complete_config(cls, auto_complete_model_config: Any) -> Any:
         """Fill in what the configuration leaves out; called by Triton before the model is loaded."""
+        _log_to(cls.triton.Logger)
         config: dict[str, Any] = auto_complete_model_config.as_dict()
         if not is_complete(config):
             folder = Path(cls.triton.get_model_dir())
@@ -62,7 +63,7 @@ class BackendModel:
         except ModelError:
             raise
         except Exception as error:
-            raise ModelError(f"{self.runtime.name} cannot load it: {error}") from error
+            raise ModelError(f"{self.runtime.name} cannot load the model: {error}") from error
         check(config, self._engine.signature, converts=self.runtime.fixed_batch_allowed)
         self._answer = Answering(self._engine, config, self.triton).answer
 

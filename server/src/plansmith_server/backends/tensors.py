@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plansmith_server.backends.datatypes import BFLOAT16, STRING
-from plansmith_server.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,12 +26,12 @@ _capsule_pointer.restype = ctypes.c_void_p
 _capsule_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 _rename_capsule = ctypes.pythonapi.PyCapsule_SetName
 _rename_capsule.argtypes = [ctypes.py_object, ctypes.c_char_p]
-# A capsule keeps the pointer to its name only.
+# A capsule keeps only a pointer to its name, so this must live on.
 CONSUMED = ctypes.c_char_p(b"used_dltensor")
 
 
 class _Exported:
-    """A DLPack capsule in the shape that numpy takes it in."""
+    """A DLPack capsule in the form that numpy accepts."""
 
     def __init__(self, capsule: Any) -> None:
         self._capsule = capsule
@@ -96,12 +95,13 @@ def make_writer(triton: Any, name: str, data_type: str) -> Callable[[NDArray[Any
 
 
 def _read_text(tensor: Any) -> NDArray[Any]:
-    raw = tensor.as_numpy()
+    raw: NDArray[Any] = tensor.as_numpy()
     text = np.empty(raw.shape, dtype=np.object_)
     try:
         text.reshape(-1)[:] = [item.decode() for item in raw.reshape(-1)]
-    except UnicodeDecodeError as error:
-        raise RequestError(f"input {tensor.name()!r} holds text that is not UTF-8 ({error.reason})") from error
+    except UnicodeDecodeError:
+        # ONNX Runtime takes the bytes of such an array as they are, but for zeros at the end.
+        return raw.astype(np.bytes_)
     return text
 
 

@@ -1,4 +1,4 @@
-"""How many threads an instance of a model gets when its configuration does not say."""
+"""How many threads an instance of a model gets unless its configuration says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a configuration and a model fit, checked when the model is loaded: as strictly as the native backends do."""
+"""Checks at load time that a configuration matches its model, as strictly as the native backends do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check(config: ModelConfig, signature: Signature, *, converts: bool = False) 
         converts: whether the runtime can change the types of tensors and a fixed first dimension.
 
     Raises:
-        ModelError: they do not fit; the message names the tensor and both sides.
+        ModelError: they do not match; the message names the tensor and both sides.
     """
     if config.unsupported:
         raise ModelError(f"{config.unsupported[0]} is not supported by this server's backends: use a Triton container")
@@ -34,13 +34,13 @@ def check(config: ModelConfig, signature: Signature, *, converts: bool = False) 
     for tensor in config.inputs:
         _check_tensor("input", tensor, inputs, config.max_batch_size, converts=converts)
         if tensor.optional and config.max_batch_size > 0:
-            raise ModelError(f"input {tensor.name!r} is optional, which a model with a max_batch_size cannot have")
+            raise ModelError(f"input {tensor.name!r} is optional, which needs max_batch_size 0")
         if tensor.optional and tensor.name not in optional:
-            raise ModelError(f"input {tensor.name!r} is optional in the configuration and required by the model")
+            raise ModelError(f"input {tensor.name!r} is optional in the configuration but required by the model")
     configured = {tensor.name for tensor in config.inputs} | config.control_inputs
     forgotten = [tensor.name for tensor in signature.inputs if tensor.name not in configured]
     if forgotten:
-        raise ModelError(f"the model has an input {forgotten[0]!r}, which the configuration leaves out")
+        raise ModelError(f"the model has an input {forgotten[0]!r}, which the configuration omits")
     for tensor in config.outputs:
         _check_tensor("output", tensor, outputs, config.max_batch_size, converts=converts)
 
@@ -59,7 +59,7 @@ def _check_tensor(
     if not shape:
         # A scalar is configured as dims [1]; a tensor of unknown rank can be anything.
         if shape == () and (max_batch_size > 0 or any(dim != 1 for dim in tensor.shape)):
-            raise ModelError(f"{kind} {name!r} is a scalar in the model: its dims have to be [ 1 ], max_batch_size 0")
+            raise ModelError(f"{kind} {name!r} is a scalar in the model: set its dims to [ 1 ] and max_batch_size to 0")
         return
     configured = ((-1,) if max_batch_size > 0 else ()) + tensor.shape
     model = ((-1,) if converts and max_batch_size > 0 else shape[:1]) + shape[1:]

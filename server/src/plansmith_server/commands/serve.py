@@ -26,9 +26,9 @@ __all__ = ["serve"]
 
 WATCH_SECONDS = 0.2
 SEGMENTATION_FAULT = (
-    "Possible reasons: a gRPC client gave up a request in the moment of its answer, which may end Triton 2.51 so"
-    " (triton-inference-server/server#8034, fixed in newer containers): give requests more time or send them over HTTP;"
-    " an HTTP request with JSON nested by the thousand; a fault in a library of Triton's"
+    "Possible causes: a gRPC client cancelled a request just as it was answered, which can crash Triton 2.51"
+    " (triton-inference-server/server#8034, fixed in newer containers): allow longer timeouts or use HTTP; an HTTP"
+    " request with thousands of nested brackets; a fault in one of Triton's libraries"
 )
 
 
@@ -42,7 +42,7 @@ def serve(
         Path, typer.Option("--repository", "-r", help="The model repository: a folder with one folder for each model.")
     ] = Path("model_repository"),
     host: Annotated[
-        str, typer.Option(help="The address to listen on. Only this machine can reach the default.")
+        str, typer.Option(help="The address to listen on; by default only this machine can reach it.")
     ] = "127.0.0.1",
     http_port: Annotated[int, typer.Option(help="Port for HTTP; 0 takes a free one.")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="Port for gRPC; 0 takes a free one.")] = 8001,
@@ -52,35 +52,37 @@ def serve(
         typer.Option(help="Which configs/NAME.pbtxt models use where they have it: NAME, auto (gpu or cpu), or none."),
     ] = "auto",
     model: Annotated[
-        list[str] | None, typer.Option(help="A model to load, and no others (--control explicit); repeatable.")
+        list[str] | None, typer.Option(help="Load only this model (implies --control explicit); repeatable.")
     ] = None,
     control: Annotated[
         str | None,
-        typer.Option(help="Who loads models: none (all, once), explicit (clients), poll (whoever changes the folder)."),
+        typer.Option(
+            help="How models are loaded: none (all at start), explicit (by clients), poll (on changes in the folder)."
+        ),
     ] = None,
     poll: Annotated[
-        int | None, typer.Option(help="Look for changes in the repository every so many seconds (--control poll).")
+        int | None, typer.Option(help="Seconds between looks for changes in the repository (implies --control poll).")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail unless every model can be loaded.")] = False,
-    start_timeout: Annotated[float, typer.Option(help="Seconds to wait for the models to be loaded.")] = 300.0,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail unless every model loads.")] = False,
+    start_timeout: Annotated[float, typer.Option(help="Seconds to wait for the models to load.")] = 300.0,
     stop_timeout: Annotated[
-        float, typer.Option(help="Seconds that requests in flight have when it is stopped.")
+        float, typer.Option(help="Seconds that requests in flight have to finish when the server stops.")
     ] = 10.0,
     log_level: Annotated[
-        str, typer.Option(help="What is shown of Triton's log: debug, info, warning or error.")
+        str, typer.Option(help="The least severe log lines to show: debug, info, warning or error.")
     ] = "warning",
-    log_file: Annotated[Path | None, typer.Option(help="Where the whole of Triton's log goes.")] = None,
+    log_file: Annotated[Path | None, typer.Option(help="File for Triton's complete log.")] = None,
     open_admin: Annotated[
         bool,
         typer.Option(
             "--open-admin",
-            help="Let everything that reaches the HTTP port, web pages included, use shared memory, logging, trace and"
-            " (--control explicit) load models, which is to run code here.",
+            help="Let everyone who reaches the HTTP port, web pages in a browser here too, use shared memory, logging,"
+            " trace and (with --control explicit) load models, which means running code.",
         ),
     ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document when ready.")] = False,
     triton_arguments: Annotated[
-        list[str] | None, typer.Argument(help="After --, further arguments for tritonserver.", show_default=False)
+        list[str] | None, typer.Argument(help="Arguments for tritonserver, after --.", show_default=False)
     ] = None,
 ) -> None:
     """Serve a model repository with Triton.
@@ -134,9 +136,9 @@ def _announce(server: TritonServer, console: Console, messages: Console, *, json
 def _refuse_early_end(server: TritonServer) -> None:
     code = server.returncode
     if server.failure:
-        raise StartFailed(f"{server.failure}; start it again, with --log-file to keep its log for a look")
+        raise StartFailed(f"{server.failure}; start it again, with --log-file to keep its log")
     hint = f". {SEGMENTATION_FAULT}" if code == -signal.SIGSEGV else ""
-    raise StartFailed(f"Triton ended by itself with {how_it_ended(code)}: --log-file keeps its log for a look{hint}")
+    raise StartFailed(f"Triton ended by itself with {how_it_ended(code)}: use --log-file to keep its log{hint}")
 
 
 def _log_printer(messages: Console, level: Level, status: Status) -> Callable[[LogRecord], None]:
@@ -168,7 +170,7 @@ def _parse_level(text: str) -> Level:
         return Level[text.upper()]
     except KeyError:
         names = ", ".join(level.name.lower() for level in Level)
-        raise typer.BadParameter(f"{text!r} is none of {names}", param_hint="--log-level") from None
+        raise typer.BadParameter(f"{text!r} is not a log level: use {names}", param_hint="--log-level") from None
 
 
 def _settle_control(control: str | None, poll: int | None, models: list[str] | None) -> Control:
@@ -176,8 +178,8 @@ def _settle_control(control: str | None, poll: int | None, models: list[str] | N
     if control is None:
         return implied
     if control not in ("none", "explicit", "poll"):
-        raise typer.BadParameter(f"{control!r} is none of none, explicit, poll", param_hint="--control")
+        raise typer.BadParameter(f"{control!r} is not a control mode: none, explicit or poll", param_hint="--control")
     if implied not in ("none", control):
         option = "--poll" if implied == "poll" else "--model"
-        raise typer.BadParameter(f"{option} goes with --control {implied}, not {control}", param_hint="--control")
+        raise typer.BadParameter(f"{option} needs --control {implied}, not {control}", param_hint="--control")
     return control  # type: ignore[return-value]

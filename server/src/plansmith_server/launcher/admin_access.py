@@ -1,8 +1,9 @@
 """Who may use Triton's administrative APIs over HTTP.
 
 A page in the user's browser reaches 127.0.0.1 too, and Triton checks neither Host nor Origin nor Content-Type. So these
-APIs want a header with a random value. It is no secret from the users of this machine, who can read the command line of
-tritonserver (Triton takes it nowhere else) and reach gRPC, which stays open: browsers cannot speak it.
+APIs require a header with a random value. It is not secret from users of this machine: they can read the command line
+of tritonserver (the only place where Triton accepts it) and reach gRPC, which stays open because browsers cannot speak
+it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class AdminAccess:
 
     Attributes:
         arguments: for tritonserver, besides those that the user gave.
-        headers: with them a request may use every API.
+        headers: a request with these may use every API.
     """
 
     arguments: tuple[str, ...]

@@ -77,6 +77,6 @@ def exposure_warning(address: str) -> str | None:
     if is_loopback(address):
         return None
     return (
-        f"other machines can reach this server on {address}, without any protection. It is made for development and CI:"
-        " serve in production with a current Triton container"
+        f"other machines can reach this server on {address}, without any protection. It is for development and CI:"
+        " in production, use a current Triton container"
     )

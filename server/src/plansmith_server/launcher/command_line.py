@@ -27,16 +27,16 @@ Ports = tuple[int, int, int]
 def make_run_folder(wheel: TritonWheel, plan: ServerPlan) -> Path:
     """Make the temporary folder of one run: `backends`, `work` to run in, and perhaps `repository`.
 
-    Backend processes import from the folder that they run in, before anything else: it has to be empty, and nobody
-    else's. `repository` is a link to the real one where Triton cannot take its path.
+    Backend processes import from their working folder before anything else: it must be empty, and only this user may
+    write to it. `repository` is a link to the real one where Triton cannot take its path.
 
     Raises:
-        StartFailed: there is no place for it.
+        StartFailed: there is no usable temporary folder.
     """
     # Triton hands these paths to a shell unquoted, so a TMPDIR with a space in it cannot be used.
     parent = next((folder for folder in (tempfile.gettempdir(), "/tmp", "/var/tmp") if _usable(folder)), None)  # noqa: S108
     if parent is None:
-        raise StartFailed("there is no temporary folder to write to: set TMPDIR to one without spaces in its path")
+        raise StartFailed("no temporary folder is writable: set TMPDIR to one without spaces in its path")
     try:
         folder = Path(tempfile.mkdtemp(prefix="plansmith-serve-", dir=parent))
         assemble(folder / "backends", wheel)
@@ -66,9 +66,9 @@ def tritonserver_command(
         f"--backend-directory={run_folder / 'backends'}",
         f"--cache-directory={wheel.caches}",
         f"--model-control-mode={options.control}",
-        # A model that cannot be loaded is reported; the others serve.
+        # A model that cannot be loaded is reported; the others are served.
         "--exit-on-error=false",
-        # Triton's own limit must end before ours, or nothing is gained by waiting.
+        # Triton's own limit must end before ours.
         f"--exit-timeout-secs={max(1, math.floor(options.stop_timeout) - 1)}",
         *(f"--{server}-address={plan.address}" for server in ("http", "grpc", "metrics")),
         f"--http-port={http_port}",

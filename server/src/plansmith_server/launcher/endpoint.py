@@ -1,4 +1,4 @@
-"""The few questions that this package asks a running server, over HTTP on loopback."""
+"""The few HTTP calls that this package makes to a running server, on loopback."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Endpoint:
         """The version of Triton that answers.
 
         Raises:
-            StartFailed: there is no answer.
+            StartFailed: the server does not answer.
         """
         return str(self._ask("GET", "/v2")["version"])
 
@@ -74,7 +74,7 @@ class Endpoint:
         """The models of the repository: `name`, and `version`, `state` and `reason` where they apply.
 
         Raises:
-            StartFailed: there is no answer.
+            StartFailed: the server does not answer.
         """
         entries: list[dict[str, Any]] = self._ask("POST", "/v2/repository/index")
         return [{key: str(value) for key, value in entry.items()} for entry in entries]

@@ -1,4 +1,4 @@
-"""Triton's log: its lines read into records, followed as they are written, and shown to people."""
+"""Triton's log: its lines parsed into records, followed as they are written, and made readable."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ NO_GPU = re.compile(
 # A Python-based backend's traceback, which Triton puts behind the message; the log file keeps it.
 TRACEBACK = "\n\nAt:\n"
 TRACEBACK_LINE = re.compile(r"At:|  /\S+\(\d+\): .+")
-# Said at every start on a machine without a GPU, and about nothing that a user could change.
+# Logged at every start on a machine without a GPU; there is nothing that a user could change.
 EXPECTED_WITHOUT_GPU = re.compile(
-    r"pinned memory pool will not be available|CudaDriverHelper has not been initialized"
+    r"pinned memory pool will not be available|unable to create stream for \S+: CUDA driver version is insufficient"
+    r"|CudaDriverHelper has not been initialized"
     r"|DCGM unable to start|Failed to initialize NVML|failed to load all models"
 )
 FOLLOW_SECONDS = 0.05

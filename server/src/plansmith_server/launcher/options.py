@@ -1,4 +1,4 @@
-"""What `plansmith serve` can be told, checked before anything is started."""
+"""The options of `plansmith serve`, checked before anything is started."""
 
 from __future__ import annotations
 
@@ -69,28 +69,30 @@ class ServerOptions:
         ports = {"http": self.http_port, "grpc": self.grpc_port, "metrics": self.metrics_port}
         for name, port in ports.items():
             if not 0 <= port <= LARGEST_PORT:
-                raise InvalidOptions(f"--{name}-port {port} is no port: use 1 to {LARGEST_PORT}, or 0 for a free one")
+                raise InvalidOptions(
+                    f"--{name}-port {port} is not a port: use 1 to {LARGEST_PORT}, or 0 (any free one)"
+                )
             twin = next((other for other, number in ports.items() if other != name and number == port != 0), None)
             if twin:
-                raise InvalidOptions(f"--{name}-port and --{twin}-port are both {port}: each needs a port of its own")
+                raise InvalidOptions(f"--{name}-port and --{twin}-port are both {port}: use different ports")
         if not CONFIG_NAME.fullmatch(self.config_name):
             raise InvalidOptions(
-                f"--config-name {self.config_name!r} cannot be a file's name: it is the NAME of configs/NAME.pbtxt"
+                f"--config-name {self.config_name!r} is not valid: give the NAME of a configs/NAME.pbtxt"
             )
         if self.control not in get_args(Control):
-            raise InvalidOptions(f"--control {self.control!r} is none of {', '.join(get_args(Control))}")
+            raise InvalidOptions(f"--control {self.control!r} is not one of {', '.join(get_args(Control))}")
         if self.models and self.control != "explicit":
-            raise InvalidOptions("--model chooses what is loaded, so it needs --control explicit")
+            raise InvalidOptions("--model needs --control explicit")
         if self.poll_seconds < 1:
-            raise InvalidOptions(f"--poll {self.poll_seconds} is too often: use 1 second or more")
+            raise InvalidOptions(f"--poll {self.poll_seconds} must be at least 1 second")
         if is_off("--allow-http", self.triton_arguments):
             raise InvalidOptions(
-                "--allow-http=false cannot be used: whether the models are loaded is asked over HTTP; leave it out, and"
-                " see that nobody else reaches the HTTP port"
+                "--allow-http=false cannot be used: serve asks over HTTP whether the models are loaded; remove it, and"
+                " restrict who can reach the HTTP port instead"
             )
 
     def plan(self) -> ServerPlan:
-        """Look at the repository, the ports and the machine, and settle what is still open.
+        """Check the repository, the ports and the machine, and resolve what the options leave open.
 
         Raises:
             InvalidRepository: the repository cannot be served.
@@ -101,7 +103,7 @@ class ServerOptions:
         if not folders and self.control == "none":
             raise InvalidRepository(
                 f"there is no model in {self.repository}: build one with `plansmith build MODEL.onnx --repository"
-                f" {self.repository}`, or wait for them with --poll"
+                f" {self.repository}`, or wait for models with --poll"
             )
         missing = sorted(set(self.models) - {folder.name for folder in folders})
         if missing:
@@ -137,7 +139,7 @@ class ServerPlan:
     Attributes:
         options: as given.
         address: the IPv4 address to listen on.
-        config_name: for `--model-config-name`; None where none is wanted.
+        config_name: for `--model-config-name`; None if it is not passed.
         folders: the models of the repository at this moment.
     """
 

@@ -52,7 +52,7 @@ class TritonServer:
         print(server.grpc_url)
     ```
 
-    Leaving the block, the end of this process and even its SIGKILL stop the server and all its backends. A backend
+    Leaving the block, the end of this process and even a SIGKILL of it stop the server and all its backends. A backend
     process that dies stops it as well, because Triton would go on to call its model ready; `failure` then says so.
 
     Args:
@@ -85,7 +85,7 @@ class TritonServer:
             NoModelLoaded: no model could be loaded or, with `strict`, not every one.
         """
         if self._supervisor is not None:
-            raise StartFailed("this server was started before: make another TritonServer")
+            raise StartFailed("this server was started before: create another TritonServer")
         began = time.monotonic()
         self._plan = self.options.plan()
         try:

@@ -1,8 +1,9 @@
-"""What a model repository holds, as far as starting a server needs to know."""
+"""The models of a repository, read before a server is started."""
 
 from __future__ import annotations
 
 import re
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,14 @@ if TYPE_CHECKING:
 __all__ = ["ModelFolder", "is_shell_safe", "read_repository"]
 
 # Triton starts the process of a Python-based backend through `bash -c` with the model's path and name unquoted: a
-# space breaks the start (and the server then waits for ever), and anything else would be run as a command.
+# space breaks the start (the server then waits forever), and other characters would be run as a command.
 SHELL_SAFE = re.compile(r"[A-Za-z0-9_./:,@%+=-]+")
+
+
+LARGEST_VERSION = 2**63 - 1
+# What Triton and the backends read of a model: its own files, and those of its configurations and versions.
+READ = ("*", "configs/*", "[0-9]*/*", "[0-9]*/*/*")
+KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,7 @@ def read_repository(folder: Path) -> tuple[ModelFolder, ...]:
     """The models below `folder`, by name.
 
     Raises:
-        InvalidRepository: it is missing, no folder or unreadable, or a model's name cannot be served.
+        InvalidRepository: it is missing, not a folder or unreadable, or a model's name cannot be served.
     """
     try:
         if not folder.exists():
@@ -61,7 +68,11 @@ def read_repository(folder: Path) -> tuple[ModelFolder, ...]:
                 f"the model repository {folder} is a file: --repository takes the folder that holds a folder for each"
                 " model"
             )
-        return tuple(_read_model(path) for path in sorted(folder.iterdir()) if path.is_dir())
+        entries = sorted(folder.iterdir())
+        dangling = next((path for path in entries if not path.exists()), None)
+        if dangling is not None:
+            raise InvalidRepository(f"{dangling} is a link to nothing, at which Triton gives up: remove it")
+        return tuple(_read_model(path) for path in entries if path.is_dir())
     except PermissionError as error:
         raise InvalidRepository(
             f"no permission to read {error.filename}: give this user read access to the whole model repository"
@@ -74,10 +85,28 @@ def _read_model(folder: Path) -> ModelFolder:
             f"the model folder {folder.name!r} in {folder.parent} has a name that Triton cannot serve: rename it, using"
             " letters, digits, '_', '-' and '.' only"
         )
+    _check_files(folder)
     names = {path.name for path in folder.iterdir()}
-    configs = list((folder / "configs").iterdir()) if "configs" in names else []
+    configs = list((folder / "configs").iterdir()) if (folder / "configs").is_dir() else []
     return ModelFolder(
         name=folder.name,
         has_config="config.pbtxt" in names,
         config_names=tuple(sorted(path.stem for path in configs if path.suffix == ".pbtxt")),
     )
+
+
+def _check_files(folder: Path) -> None:
+    """Raise for what would keep Triton from serving any model: it would wait for it, read without end, or stop."""
+    for path in (path for pattern in READ for path in folder.glob(pattern)):
+        try:
+            kind = stat.S_IFMT(path.stat().st_mode)
+        except OSError:  # a link to nothing or in a circle, which Triton reports for this model alone
+            continue
+        if kind in KINDS:
+            raise InvalidRepository(
+                f"{path} is {KINDS[kind]}, which Triton would wait for or read without end: remove it or use a file"
+            )
+        if path.suffix == ".pbtxt" and kind == stat.S_IFDIR:
+            raise InvalidRepository(f"{path} is a folder, and Triton reads it as a configuration: remove or rename it")
+        if path.parent == folder and path.name.isdecimal() and int(path.name) > LARGEST_VERSION:
+            raise InvalidRepository(f"{path} is not a version: use a number up to {LARGEST_VERSION}")

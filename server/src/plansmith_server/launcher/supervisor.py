@@ -13,9 +13,9 @@ Started by plansmith_server.launcher.process as a process of its own, with the s
 Triton's backends are processes of their own that talk to it through files in /dev/shm. A server that is killed, or
 that stops while a backend hangs, leaves both behind; hence the process group, the subreaper and the list of files.
 
-Triton 2.51 neither replaces a backend process that dies nor tells: the model stays "ready" and each request to it
-fails. Nothing outside can replace the process, unload the model (but in explicit control) or correct the readiness, so
-the server is stopped: then whoever asks for its health, or waits for its end, knows.
+Triton 2.51 neither replaces a backend process that dies nor reports it: the model remains "ready" and each request to
+it fails. Nothing outside can replace the process, unload the model (except in explicit control) or correct the
+readiness, so the server is stopped: health checks and whoever waits for its end then notice.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Server:
         def die_with_supervisor() -> None:
             # Should even this process be killed: the server ends, and its stubs notice that within a second.
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            # What is ignored stays so in a new program, and then nothing stops one that sets up no handlers.
+            # Ignored signals stay ignored in a new program, and one without handlers could then not be stopped.
             for number in IGNORED:
                 signal.signal(number, signal.SIG_DFL)
             if os.getppid() != supervisor:
@@ -160,7 +160,7 @@ def main() -> None:
 
 
 def _read_line() -> bytes:
-    # Byte by byte: a word that follows at once must not stay behind in a buffer.
+    # Byte by byte: a word that follows at once must not be left in a buffer.
     line = b""
     while not line.endswith(b"\n") and (byte := os.read(sys.stdin.fileno(), 1)):
         line += byte

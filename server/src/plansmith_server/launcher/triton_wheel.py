@@ -60,7 +60,7 @@ def find_triton() -> TritonWheel:
     """Find the wheel's files and check that they can run here.
 
     Raises:
-        TritonUnavailable: the package, a library or a program that they need is missing or does not fit.
+        TritonUnavailable: the package, a library or a program that they need is missing or of the wrong version.
     """
     _check_platform()
     spec = find_spec("pytriton")
@@ -136,7 +136,7 @@ def _check_stub(wheel: TritonWheel) -> None:
     library = missing[1] if missing else ""
     if library.startswith("libpython"):
         raise TritonUnavailable(
-            f"Triton's Python backend needs {library}, which this Python is built without: apt-get install"
+            f"Triton's Python backend needs {library}, which this Python was built without: apt-get install"
             f" libpython{PYTHON}, or use a Python that has it (uv python install {PYTHON}, conda)"
         )
     detail = f"{library} is missing" if library else (outcome.stderr.strip() or f"it ends with {outcome.returncode}")

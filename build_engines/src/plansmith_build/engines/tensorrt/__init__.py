@@ -13,6 +13,8 @@ from plansmith_build.engines.tensorrt.options import PlanOptions
 from plansmith_build.engines.tensorrt.plan_check import plan_version
 from plansmith_build.engines.tensorrt.plans import Plan, build_plan, refit_plan
 from plansmith_build.engines.tensorrt.profiles import OptimizationProfile, parse_profile, profile_for
+from plansmith_build.engines.tensorrt.served_shapes import fix_dims, provider_profile
+from plansmith_build.engines.tensorrt.token_axes import find_token_range
 
 __all__ = [
     "OptimizationProfile",
@@ -21,10 +23,13 @@ __all__ = [
     "PlanOptions",
     "PlanVersionMismatch",
     "build_plan",
+    "find_token_range",
+    "fix_dims",
     "parse_profile",
     "plan_config",
     "plan_version",
     "profile_for",
+    "provider_profile",
     "refit_plan",
     "unavailable_because",
 ]

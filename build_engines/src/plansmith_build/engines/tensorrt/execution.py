@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from plansmith_build.engines.onnxruntime import RunFailed
-from plansmith_build.engines.tensorrt.plans import on_device
+from plansmith_build.engines.tensorrt.plans import load_plan, on_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,95 +21,167 @@ __all__ = ["PlanSession"]
 
 
 class PlanSession:
-    """A loaded plan.
+    """A loaded plan; its memory is allocated once and grows where a larger request comes.
 
     Args:
         path: the plan.
         device: the number of the GPU.
+        version_compatible: whether it was built so: it then holds code for the CPU, too, which has to be allowed.
 
     Raises:
         RunFailed: it does not load.
     """
 
-    def __init__(self, path: Path, *, device: int) -> None:
+    def __init__(self, path: Path, *, device: int, version_compatible: bool = False) -> None:
         import tensorrt as trt  # noqa: PLC0415 - gigabytes that only GPU machines have
+        from cuda.bindings import runtime as cuda  # noqa: PLC0415
 
         self.description = f"TensorRT {trt.__version__} on GPU {device}"
         self._device = device
         with on_device(device):
-            self._runtime = runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
-            engine = runtime.deserialize_cuda_engine(path.read_bytes())
+            self._runtime, engine = load_plan(path, version_compatible=version_compatible)
             if engine is None:
                 raise RunFailed("TensorRT does not load the plan")
             context = engine.create_execution_context()
+            self._stream = int(_check(cuda, cuda.cudaStreamCreate()))
         self._engine, self._context = engine, context
+        names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
+        self._outputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
+        self._places: dict[str, _Place] = {}
 
     def run(self, inputs: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> Arrays:
         """The outputs by name.
 
         Raises:
-            RunFailed: TensorRT or CUDA reports an error, or an output's shape depends on the data.
+            RunFailed: a dtype or shape is not the plan's, TensorRT or CUDA reports an error, or an output's shape
+                depends on the data.
         """
+        from cuda.bindings import runtime as cuda  # noqa: PLC0415 - as above
+
+        with on_device(self._device):
+            shapes = self._prepare(inputs)
+            self._enqueue(list(inputs))
+            _check(cuda, cuda.cudaStreamSynchronize(self._stream))
+        return {name: self._places[name].array(shape, self._dtype(name)).copy() for name, shape in shapes.items()}
+
+    def seconds_per_run(self, inputs: Mapping[str, np.ndarray[Any, np.dtype[Any]]], runs: int) -> float:
+        """What a run takes on the GPU, copies there and back included, by the GPU's own clock.
+
+        Raises:
+            RunFailed: as `run`.
+        """
+        from cuda.bindings import runtime as cuda  # noqa: PLC0415 - as above
+
+        with on_device(self._device):
+            self._prepare(inputs)
+            events = [_check(cuda, cuda.cudaEventCreate()) for _ in range(2)]
+            try:
+                _check(cuda, cuda.cudaEventRecord(events[0], self._stream))
+                for _ in range(runs):
+                    self._enqueue(list(inputs))
+                _check(cuda, cuda.cudaEventRecord(events[1], self._stream))
+                _check(cuda, cuda.cudaEventSynchronize(events[1]))
+                milliseconds = _check(cuda, cuda.cudaEventElapsedTime(events[0], events[1]))
+            finally:
+                for event in events:
+                    cuda.cudaEventDestroy(event)
+        return float(milliseconds) / 1000 / runs
+
+    def close(self) -> None:
+        """Give the memory back."""
+        from cuda.bindings import runtime as cuda  # noqa: PLC0415 - as above
+
+        with on_device(self._device):
+            for place in self._places.values():
+                place.free(cuda)
+            self._places.clear()
+            cuda.cudaStreamDestroy(self._stream)
+
+    def _prepare(self, inputs: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> dict[str, tuple[int, ...]]:
+        """Put inputs where they are copied from, and tell the shapes of the outputs."""
         import tensorrt as trt  # noqa: PLC0415 - as above
-        from cuda.bindings import runtime as cuda  # noqa: PLC0415
 
         engine, context = self._engine, self._context
-        outputs: Arrays = {}
-        allocated: list[int] = []
-        with on_device(self._device):
-            try:
-                names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
-                given = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-                for name, array in given.items():
-                    if not context.set_input_shape(name, array.shape):
-                        raise RunFailed(f"{list(array.shape)} of input {name!r} is not within the optimization profile")
-                    if engine.get_tensor_location(name) == trt.TensorLocation.HOST:
-                        context.set_tensor_address(name, array.ctypes.data)
-                        continue
-                    pointer = _allocate(cuda, array.nbytes, allocated)
-                    to_device = cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
-                    _check(cuda, cuda.cudaMemcpy(pointer, array.ctypes.data, array.nbytes, to_device))
-                    context.set_tensor_address(name, pointer)
-                pointers = {}
-                for name in names:
-                    if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT:
-                        shape = tuple(context.get_tensor_shape(name))
-                        if -1 in shape:
-                            raise RunFailed(f"the shape of output {name!r} depends on the data")
-                        outputs[name] = np.empty(shape, dtype=_numpy_type(engine.get_tensor_dtype(name)))
-                        pointers[name] = _allocate(cuda, outputs[name].nbytes, allocated)
-                        context.set_tensor_address(name, pointers[name])
-                stream = _check(cuda, cuda.cudaStreamCreate())
-                try:
-                    done = context.execute_async_v3(int(stream))
-                    _check(cuda, cuda.cudaStreamSynchronize(stream))
-                finally:
-                    cuda.cudaStreamDestroy(stream)
-                if not done:
-                    raise RunFailed("TensorRT could not run the plan; its log on standard error says why")
-                to_host = cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
-                for name, pointer in pointers.items():
-                    array = outputs[name]
-                    _check(cuda, cuda.cudaMemcpy(array.ctypes.data, pointer, array.nbytes, to_host))
-            finally:
-                for pointer in allocated:
-                    cuda.cudaFree(pointer)
-        return outputs
+        for name, array in inputs.items():
+            if array.dtype != self._dtype(name):
+                raise RunFailed(f"input {name!r} is {array.dtype}, and the plan reads {self._dtype(name)}")
+            if not context.set_input_shape(name, array.shape):
+                raise RunFailed(f"{list(array.shape)} of input {name!r} is not within the optimization profile")
+            place = self._place(name, array.nbytes)
+            place.array(array.shape, array.dtype)[...] = array
+            on_host = engine.get_tensor_location(name) == trt.TensorLocation.HOST
+            place.on_host = on_host
+            context.set_tensor_address(name, place.host if on_host else place.device)
+        shapes = {}
+        for name in self._outputs:
+            shape = tuple(context.get_tensor_shape(name))
+            if -1 in shape:
+                raise RunFailed(f"the shape of output {name!r} depends on the data")
+            shapes[name] = shape
+            place = self._place(name, math.prod(shape) * self._dtype(name).itemsize)
+            context.set_tensor_address(name, place.device)
+        return shapes
+
+    def _enqueue(self, inputs: list[str]) -> None:
+        from cuda.bindings import runtime as cuda  # noqa: PLC0415 - as above
+
+        context, stream = self._context, self._stream
+        for name in inputs:
+            place = self._places[name]
+            if not place.on_host:
+                to_device = cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+                _check(cuda, cuda.cudaMemcpyAsync(place.device, place.host, place.used, to_device, stream))
+        if not context.execute_async_v3(stream):
+            raise RunFailed("TensorRT could not run the plan; its log on standard error says why")
+        for name in self._outputs:
+            place = self._places[name]
+            to_host = cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+            _check(cuda, cuda.cudaMemcpyAsync(place.host, place.device, place.used, to_host, stream))
+
+    def _place(self, name: str, size: int) -> _Place:
+        from cuda.bindings import runtime as cuda  # noqa: PLC0415 - as above
+
+        place = self._places.get(name)
+        if place is None or place.size < size:
+            if place is not None:
+                place.free(cuda)
+                del self._places[name]
+            place = self._places[name] = _Place(cuda, max(1, size))
+        place.used = size
+        return place
+
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        import tensorrt as trt  # noqa: PLC0415 - as above
+
+        kind = self._engine.get_tensor_dtype(name)
+        try:
+            return np.dtype(trt.nptype(kind))
+        except TypeError as error:
+            raise RunFailed(f"numpy has no {kind}, so {name!r} cannot be compared: declare it FP32") from error
 
 
-def _numpy_type(kind: Any) -> Any:
-    import tensorrt as trt  # noqa: PLC0415 - as above
+class _Place:
+    """Memory of one tensor on the device, and on the host where copies do not have to wait for the CPU."""
 
-    try:
-        return trt.nptype(kind)
-    except TypeError as error:
-        raise RunFailed(f"numpy has no {kind}, so the output cannot be compared: declare it FP32") from error
+    def __init__(self, cuda: Any, size: int) -> None:
+        self.size, self.used, self.on_host = size, size, False
+        self.device = int(_check(cuda, cuda.cudaMalloc(size)))
+        try:
+            self.host = int(_check(cuda, cuda.cudaMallocHost(size)))
+        except RunFailed:
+            cuda.cudaFree(self.device)
+            raise
 
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
+        """The host's memory as an array; not a copy."""
+        if not math.prod(shape):
+            return np.empty(shape, dtype)
+        content = (ctypes.c_char * (math.prod(shape) * dtype.itemsize)).from_address(self.host)
+        return np.frombuffer(memoryview(content), dtype).reshape(shape)
 
-def _allocate(cuda: Any, size: int, allocated: list[int]) -> int:
-    pointer = int(_check(cuda, cuda.cudaMalloc(max(1, size))))
-    allocated.append(pointer)
-    return pointer
+    def free(self, cuda: Any) -> None:
+        cuda.cudaFree(self.device)
+        cuda.cudaFreeHost(self.host)
 
 
 def _check(cuda: Any, result: tuple[Any, ...]) -> Any:

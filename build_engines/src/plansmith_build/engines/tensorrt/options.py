@@ -29,8 +29,8 @@ class PlanOptions:
     Attributes:
         optimization_level: from 0, quick to build, to 5, quick to run.
         workspace_bytes: the memory that kernels may use at most; None for all of the device's.
-        timing_cache: a file of kernel timings that is read and written, so that the next build is faster; one of
-            another device or version is left out of account and replaced. None to keep none.
+        timing_cache: a file of kernel timings that is read and written, so that the next build is faster. Each kind of
+            GPU and each version of TensorRT has its own, with its name before the file's ending. None to keep none.
         hardware_compatibility: which other architectures the plan is to run on.
         version_compatible: whether later TensorRT versions may run it; the server must be started with
             `--backend-config=tensorrt,version-compatible=true`.
@@ -38,6 +38,7 @@ class PlanOptions:
             for several architectures share one set.
         sparse_weights: whether kernels for weights that are 2:4 sparse may be used.
         profile: the user's own optimization profile, as `parse_profile` reads it; empty to derive it.
+        compute_capabilities: what TensorRT for RTX compiles for; empty for Ampere and later.
 
     Raises:
         InvalidOption: a value is out of range, or two do not go together.
@@ -51,12 +52,15 @@ class PlanOptions:
     strip_weights: bool = False
     sparse_weights: bool = False
     profile: str = ""
+    compute_capabilities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.optimization_level <= HIGHEST_LEVEL:
-            raise InvalidOption(f"optimization level {self.optimization_level} is none: give 0 to {HIGHEST_LEVEL}")
+            raise InvalidOption(
+                f"--optimization-level must be from 0 to {HIGHEST_LEVEL}, got {self.optimization_level}"
+            )
         if self.workspace_bytes is not None and self.workspace_bytes <= 0:
-            raise InvalidOption(f"a workspace of {self.workspace_bytes} bytes cannot be: give a positive number")
+            raise InvalidOption(f"--workspace must be at least 1 MiB, got {self.workspace_bytes} bytes")
 
 
 def default_timing_cache() -> Path:

@@ -7,6 +7,7 @@ file: the names of the variables there say which class each is of.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from plansmith_build.engines.tensorrt.profiles import OptimizationProfile
     from plansmith_build.progress import Progress
 
-__all__ = ["Plan", "build_plan", "on_device", "refit_plan"]
+__all__ = ["Plan", "build_plan", "load_plan", "on_device", "refit_plan"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def build_plan(
     """Compile a graph for the GPU it runs on.
 
     Args:
-        model: the ONNX file; its weight file is found beside it.
+        model: the ONNX file; its weight file is in the same folder.
         path: where the plan is written.
         profile: the shapes that it is to take.
         options: how.
@@ -77,7 +78,7 @@ def build_plan(
     import tensorrt as trt  # noqa: PLC0415 - gigabytes that only GPU machines have
 
     started = time.monotonic()
-    logger = trt.Logger(trt.Logger.ERROR)
+    logger = _logger_with_plugins()
     with on_device(device):
         builder = trt.Builder(logger)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -89,7 +90,8 @@ def build_plan(
         _add_profile(builder, network, config, profile)
         monitor = _monitor(trt, f"Building a TensorRT {trt.__version__} plan for {compute_capability}", progress)
         config.progress_monitor = monitor
-        _load_timing_cache(config, options)
+        timings = timing_cache_of(options, device)
+        _load_timing_cache(config, timings)
         with _until_interrupted(monitor):
             serialized = builder.build_serialized_network(network, config)
         if monitor.interrupted:
@@ -97,7 +99,7 @@ def build_plan(
         if serialized is None:
             raise PlanFailed("TensorRT could not build an engine from the graph; its log on standard error says why")
         path.write_bytes(serialized)
-        _save_timing_cache(config, options, progress)
+        _save_timing_cache(config, timings, progress)
     return Plan(
         path=path,
         tensorrt_version=str(trt.__version__),
@@ -107,7 +109,37 @@ def build_plan(
     )
 
 
-def refit_plan(plan: Path, model: Path, path: Path, *, device: int = 0) -> None:
+def load_plan(path: Path, *, version_compatible: bool = False) -> tuple[Any, Any]:
+    """A plan on the GPU that is current.
+
+    Args:
+        path: the plan.
+        version_compatible: whether it was built so: it then holds code for the CPU, too, which has to be allowed.
+
+    Returns:
+        The runtime, which must live as long, and the engine, or None where TensorRT does not load it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    import tensorrt as trt  # noqa: PLC0415 - as above
+
+    runtime = trt.Runtime(_logger_with_plugins())
+    if version_compatible:
+        runtime.engine_host_code_allowed = True
+    return runtime, runtime.deserialize_cuda_engine(path.read_bytes())
+
+
+def _logger_with_plugins() -> Any:
+    """A logger, after the operators that TensorRT has as plugins are known: without, the parser does not find them."""
+    import tensorrt as trt  # noqa: PLC0415 - as above
+
+    logger = trt.Logger(trt.Logger.ERROR)
+    trt.init_libnvinfer_plugins(logger, "")
+    return logger
+
+
+def refit_plan(plan: Path, model: Path, path: Path, *, device: int = 0, version_compatible: bool = False) -> None:
     """Put the weights of an ONNX file into a plan that was stripped of them.
 
     Args:
@@ -115,6 +147,7 @@ def refit_plan(plan: Path, model: Path, path: Path, *, device: int = 0) -> None:
         model: the ONNX file that it was built from.
         path: where the whole plan is written.
         device: the number of the GPU.
+        version_compatible: whether the plan was built so.
 
     Raises:
         PlanFailed: the plan does not load, or the weights are not its own.
@@ -122,12 +155,11 @@ def refit_plan(plan: Path, model: Path, path: Path, *, device: int = 0) -> None:
     """
     import tensorrt as trt  # noqa: PLC0415 - as above
 
-    logger = trt.Logger(trt.Logger.ERROR)
     with on_device(device):
-        runtime = trt.Runtime(logger)
-        engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+        runtime, engine = load_plan(plan, version_compatible=version_compatible)
         if engine is None:
             raise PlanFailed(f"{plan} does not load: was it built by another TensorRT, or for another GPU?")
+        logger = runtime.logger
         refitter = trt.Refitter(engine, logger)
         parser_refitter = trt.OnnxParserRefitter(refitter, logger)
         if not parser_refitter.refit_from_file(os.fspath(model)) or not refitter.refit_cuda_engine():
@@ -193,11 +225,25 @@ def _parser_errors(parser: Any) -> str:
     return f"TensorRT does not take the graph: {'; '.join(sentences) or 'its parser gives no reason'}"
 
 
-def _load_timing_cache(config: Any, options: PlanOptions) -> None:
+def timing_cache_of(options: PlanOptions, device: int) -> Path | None:
+    """The file for one kind of GPU and one version: timings of another would throw these away."""
+    import tensorrt as trt  # noqa: PLC0415 - as above
+    from cuda.bindings import runtime as cuda  # noqa: PLC0415
+
     if options.timing_cache is None:
+        return None
+    status, properties = cuda.cudaGetDeviceProperties(device)
+    gpu = properties.name.decode() if status == cuda.cudaError_t.cudaSuccess else f"gpu {device}"
+    name = re.sub(r"[^A-Za-z0-9]+", "-", gpu).strip("-").lower()
+    file = options.timing_cache
+    return file.with_name(f"{file.stem}.{name}.{trt.__version__}{file.suffix}")
+
+
+def _load_timing_cache(config: Any, path: Path | None) -> None:
+    if path is None:
         return
     try:
-        content = options.timing_cache.read_bytes()
+        content = path.read_bytes()
     except OSError:
         content = b""
     cache = config.create_timing_cache(content)
@@ -207,16 +253,16 @@ def _load_timing_cache(config: Any, options: PlanOptions) -> None:
         config.set_timing_cache(cache, ignore_mismatch=False)
 
 
-def _save_timing_cache(config: Any, options: PlanOptions, progress: Progress) -> None:
-    if options.timing_cache is None:
+def _save_timing_cache(config: Any, path: Path | None, progress: Progress) -> None:
+    if path is None:
         return
     cache = config.get_timing_cache()
     # Two builders may write at once: each its own file, the last one stays.
-    beside = options.timing_cache.with_name(f"{options.timing_cache.name}.{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        options.timing_cache.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(cache.serialize())
-        beside.replace(options.timing_cache)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(cache.serialize())
+        temporary.replace(path)
     except OSError as error:
         # The plan is there; a cache only makes the next one quicker.
         progress(BuildStep("Timing cache", f"not kept: {error}"))

@@ -6,16 +6,18 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from plansmith_build.engines.tensorrt.token_axes import token_axes
 from plansmith_build.errors import InvalidOption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from plansmith_build.engines.tensorrt.token_axes import TokenRange
     from plansmith_build.reading.signatures import Signature
 
-    Shape = tuple[int, ...]
+__all__ = ["OptimizationProfile", "Shape", "parse_profile", "profile_for"]
 
-__all__ = ["OptimizationProfile", "parse_profile", "profile_for"]
+Shape = tuple[int, ...]
 
 _INPUT = re.compile(r"(?P<name>.+?):(?P<minimum>[0-9x]+),(?P<optimum>[0-9x]+),(?P<maximum>[0-9x]+)")
 
@@ -46,7 +48,7 @@ def parse_profile(text: str) -> OptimizationProfile:
         match = _INPUT.fullmatch(part)
         if match is None:
             raise InvalidOption(
-                f"{part!r} is no optimization profile: write name:min,opt,max, such as "
+                f"{part!r} is not an optimization profile: write name:min,opt,max, such as "
                 "images:1x3x224x224,8x3x224x224,32x3x224x224"
             )
         three = [_shape(match[group], part) for group in ("minimum", "optimum", "maximum")]
@@ -66,17 +68,20 @@ def profile_for(
     *,
     max_batch_size: int,
     observed: Mapping[str, tuple[int, ...]],
+    tokens: TokenRange | None = None,
     given: OptimizationProfile | None = None,
 ) -> OptimizationProfile:
     """The profile for a model: the user's where there is one, else made from the data's shapes.
 
     The first dimension of a model that batches goes from 1 to `max_batch_size`; kernels are chosen for the largest
-    batch, which is what a busy server makes. Every other dimension that varies is as the data has it.
+    batch, which is what a busy server makes. Dimensions that count tokens have a range of their own. Every other
+    dimension that varies is as the data has it.
 
     Args:
         signature: the model's.
         max_batch_size: 0 for a model that does not batch.
         observed: a shape of each input in the data, with its first dimension.
+        tokens: the fewest and most tokens, from `find_token_range`; None to take the data's number.
         given: the user's own.
 
     Raises:
@@ -86,16 +91,25 @@ def profile_for(
     if given is not None:
         _check(given, required, max_batch_size)
         return given
+    counts = token_axes(signature) if tokens is not None else frozenset()
+    sizes = (tokens[0], None, tokens[1]) if tokens is not None else (None, None, None)
     minimum, optimum, maximum = {}, {}, {}
     for name, shape in required.items():
         seen = observed[name]
         fixed = tuple(size if size >= 0 else seen[axis] for axis, size in enumerate(shape))
-        if max_batch_size and shape[:1] == (-1,):
-            minimum[name] = (1, *fixed[1:])
-            optimum[name] = maximum[name] = (max_batch_size, *fixed[1:])
-        else:
-            minimum[name] = optimum[name] = maximum[name] = fixed
+        batched = bool(max_batch_size) and shape[:1] == (-1,)
+        minimum[name], optimum[name], maximum[name] = (
+            _resized(name, fixed, counts, rows if batched else None, size)
+            for rows, size in zip((1, max_batch_size, max_batch_size), sizes, strict=True)
+        )
     return OptimizationProfile(minimum, optimum, maximum)
+
+
+def _resized(
+    name: str, shape: Shape, counts: frozenset[tuple[str, int]], rows: int | None, tokens: int | None
+) -> Shape:
+    resized = tuple(tokens if tokens and (name, axis) in counts else size for axis, size in enumerate(shape))
+    return (rows, *resized[1:]) if rows is not None else resized
 
 
 def _check(profile: OptimizationProfile, required: Mapping[str, tuple[int, ...]], max_batch_size: int) -> None:
@@ -111,7 +125,7 @@ def _check(profile: OptimizationProfile, required: Mapping[str, tuple[int, ...]]
             )
             if not fits:
                 raise InvalidOption(
-                    f"{'x'.join(map(str, three))} is no shape of input {name!r}, which has {list(shape)}"
+                    f"{'x'.join(map(str, three))} does not fit input {name!r}, which has the shape {list(shape)}"
                 )
         if max_batch_size and not profile.minimum[name][0] <= 1 <= max_batch_size <= profile.maximum[name][0]:
             raise InvalidOption(
@@ -124,4 +138,4 @@ def _shape(text: str, part: str) -> Shape:
     try:
         return tuple(int(size) for size in text.split("x"))
     except ValueError:
-        raise InvalidOption(f"{text!r} in {part!r} is no shape: write 1x3x224x224") from None
+        raise InvalidOption(f"{text!r} in {part!r} is not a shape: write 1x3x224x224") from None

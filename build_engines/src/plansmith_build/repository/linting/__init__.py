@@ -1,7 +1,7 @@
-"""Finding what is wrong in a model repository before a server does, also in one that plansmith did not write.
+"""Finding what is wrong in any model repository, whoever wrote it, before a server does.
 
-A configuration for a GPU machine is checked on one without: what a backend would refuse when it loads the model is told
-by tables of the fields and parameters that each backend knows.
+A configuration for a GPU machine is checked on a machine without one: tables list the fields and parameters that each
+backend knows, and so what it would refuse when it loads the model.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from plansmith_build.repository.linting.backends import PLATFORMS, infer_backend
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -17,15 +19,10 @@ __all__ = ["ConfigContext", "backend_of", "model_files"]
 _DEFAULT_FILES = {
     "onnxruntime": "model.onnx",
     "tensorrt": "model.plan",
+    "tensorrt_rtx": "model.engine",
     "openvino": "model.xml",
     "python": "model.py",
     "pytorch": "model.pt",
-}
-_PLATFORMS = {
-    "onnxruntime_onnx": "onnxruntime",
-    "tensorrt_plan": "tensorrt",
-    "pytorch_libtorch": "pytorch",
-    "ensemble": "ensemble",
 }
 
 
@@ -47,12 +44,36 @@ class ConfigContext:
 
     @cached_property
     def backend(self) -> str:
-        """The backend, whether it is named as such or as a platform; empty where neither is."""
-        return backend_of(self.config)
+        """The backend, as named or as the server fills it in from the model file; empty where it cannot tell."""
+        return backend_of(self.completed)
+
+    @cached_property
+    def completed(self) -> Any:
+        """The configuration with the backend that the server fills in."""
+        if self.config.backend or self.config.platform:
+            return self.config
+        folder = self.model.path / str(min(self.model.versions, default=1))
+        files = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+        completed = type(self.config)()
+        completed.CopyFrom(self.config)
+        completed.backend = infer_backend(self.model.name, self.config.default_model_filename, files)
+        return completed
+
+    @cached_property
+    def filled_inputs(self) -> frozenset[str]:
+        """The inputs that no request gives: the sequence batcher and the batcher fill them in."""
+        sequence = self.config.sequence_batching
+        return frozenset(
+            {
+                *(control.name for control in sequence.control_input),
+                *(state.input_name for state in sequence.state),
+                *(name for entry in self.config.batch_input for name in entry.target_name),
+            }
+        )
 
     @cached_property
     def served_versions(self) -> tuple[int, ...]:
-        """The versions that a server would load, of those that are there."""
+        """The existing versions that a server would load: VersionsToLoad in core, src/model_lifecycle.cc."""
         there = self.model.versions
         policy = self.config.version_policy
         match policy.WhichOneof("policy_choice"):
@@ -60,20 +81,24 @@ class ConfigContext:
                 return there
             case "specific":
                 return tuple(version for version in policy.specific.versions if version in there)
-        return there[-(policy.latest.num_versions or 1) :]
+            case "latest":
+                newest = policy.latest.num_versions
+            case _:
+                newest = 1
+        return there[-newest:] if newest else ()
 
     def files_of(self, version: int) -> list[tuple[str, Path]]:
-        """The model files that the configuration means in a version: what says so, and where."""
-        return model_files(self.config, self.model.path / str(version))
+        """The model files of a version: the field that names each, and its path."""
+        return model_files(self.completed, self.model.path / str(version))
 
 
 def backend_of(config: Any) -> str:
     """`onnxruntime` for both `backend: "onnxruntime"` and `platform: "onnxruntime_onnx"`."""
-    return str(config.backend or _PLATFORMS.get(config.platform, config.platform))
+    return str(config.backend or PLATFORMS.get(config.platform, config.platform))
 
 
 def model_files(config: Any, folder: Path) -> list[tuple[str, Path]]:
-    """The model files that a configuration means in a version's folder."""
+    """The model files that a configuration names in a version's folder."""
     named = [("cc_model_filenames", name) for name in config.cc_model_filenames.values()]
     if config.default_model_filename:
         named.insert(0, ("default_model_filename", config.default_model_filename))

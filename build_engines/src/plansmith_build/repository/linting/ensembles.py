@@ -1,20 +1,18 @@
-"""Ensembles: their steps beside the models that they use.
+"""Ensembles: the fields that they cannot have, and the flow of tensors from step to step.
 
-What a server refuses is in triton-inference-server/core, src/ensemble_scheduler/ensemble_utils.cc.
+Rules: BuildEnsembleGraph and ValidateEnsembleSchedulingConfig in triton-inference-server/core,
+src/model_config_utils.cc. The models of the steps are not looked at here.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from plansmith_build.errors import InvalidModel
-from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.linting.findings import error
-from plansmith_build.repository.model_repository import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
     from plansmith_build.repository.linting.context import ConfigContext
     from plansmith_build.repository.linting.findings import Finding
@@ -23,78 +21,83 @@ __all__ = ["check_ensemble"]
 
 
 def check_ensemble(context: ConfigContext) -> Iterator[Finding]:
-    """Steps, the tensors between them, and the fields that an ensemble cannot have."""
+    """Whether every tensor is made once, before it is read, and used."""
     config = context.config
     if context.backend != "ensemble":
         if config.HasField("ensemble_scheduling"):
-            yield error(context.path, "ensemble_scheduling of a model that is none", 'write platform: "ensemble"')
+            yield error(
+                context.path,
+                "ensemble_scheduling is set for a model that is not an ensemble",
+                'write platform: "ensemble"',
+            )
         return
     if not config.ensemble_scheduling.step:
-        yield error(context.path, "an ensemble without steps", "add ensemble_scheduling")
+        yield error(context.path, "the ensemble has no steps", "add ensemble_scheduling")
         return
     for field in ("optimization", "model_warmup"):
         if config.HasField(field) if field == "optimization" else len(config.model_warmup):
-            yield error(context.path, f"an ensemble has no {field}", f"remove {field}, or write it for its models")
-    for step in config.ensemble_scheduling.step:
-        yield from _check_step(context, step)
-    yield from _check_tensors(context)
-
-
-def _check_tensors(context: ConfigContext) -> Iterator[Finding]:
-    config = context.config
-    steps = config.ensemble_scheduling.step
-    made = {tensor.name for tensor in config.input} | {name for step in steps for name in step.output_map.values()}
-    for step in steps:
-        for name in step.input_map.values():
-            if name not in made:
-                yield error(
-                    context.path,
-                    f"the ensemble's tensor {name!r}, read by {step.model_name!r}, is made by no step",
-                    "correct input_map or output_map",
-                )
-    for tensor in config.output:
-        if tensor.name not in made:
-            yield error(
-                context.path, f"the ensemble's output {tensor.name!r} is made by no step", "add it to output_map"
-            )
-
-
-def _check_step(context: ConfigContext, step: Any) -> Iterator[Finding]:
-    """The names that the maps have for a model's own tensors, and how many rows it takes."""
-    if step.model_name not in context.siblings:
-        yield error(
-            context.path, f"the ensemble uses the model {step.model_name!r}, which is not there", "add the model"
-        )
-        return
-    try:
-        text = (context.model.path.parent / step.model_name / CONFIG).read_text(encoding="utf-8")
-        model = config_from_text(text)
-    except (InvalidModel, OSError, UnicodeDecodeError):
-        # Said of that model itself, or completed by the server.
-        return
-    for field, role, names, tensors in (
-        ("input_map", "input", step.input_map, model.input),
-        ("output_map", "output", step.output_map, model.output),
-    ):
-        known = [tensor.name for tensor in tensors]
-        for name in names:
-            if known and name not in known:
-                yield error(
-                    context.path,
-                    f"{field} names {name!r}, and the model {step.model_name!r} has no such {role}",
-                    f"its {role}s are {', '.join(known)}: name one of them",
-                )
-    for tensor in model.input:
-        if not tensor.optional and tensor.name not in step.input_map:
             yield error(
                 context.path,
-                f"nothing is given to the input {tensor.name!r} of the model {step.model_name!r}",
-                "add it to input_map",
+                f"an ensemble cannot have {field}",
+                f"remove {field}, or set it for the models of its steps",
             )
-    if model.max_batch_size < context.config.max_batch_size and (model.input or model.max_batch_size):
+    for number, step in enumerate(config.ensemble_scheduling.step, start=1):
+        for field in ("model_name", "input_map", "output_map"):
+            if not getattr(step, field):
+                yield error(context.path, f"step {number} of the ensemble has no {field}", f"add {field}")
+    yield from _check_flow(context)
+
+
+def _check_flow(context: ConfigContext) -> Iterator[Finding]:
+    config = context.config
+    steps = config.ensemble_scheduling.step
+    inputs = {tensor.name for tensor in config.input}
+    outputs = {tensor.name for tensor in config.output}
+    made = Counter(name for step in steps for name in step.output_map.values())
+    read = {name for step in steps for name in step.input_map.values()}
+    for name, count in made.items():
+        if count > 1:
+            yield error(
+                context.path, f"the ensemble's tensor {name!r} is made {count} times", "give each output another name"
+            )
+    for name in sorted(inputs - read):
         yield error(
             context.path,
-            f"max_batch_size is {context.config.max_batch_size}, and the model {step.model_name!r} takes "
-            f"{model.max_batch_size}",
-            f"write max_batch_size: {model.max_batch_size}, or build that model for larger batches",
+            f"the ensemble's input {name!r} is not read by any step",
+            "add it to an input_map, or remove it",
         )
+    for name in sorted(set(made) - read - outputs):
+        yield error(
+            context.path,
+            f"the ensemble's tensor {name!r} is made and never used",
+            "read it in a step, declare it as an output, or remove it from output_map",
+        )
+    for step in steps:
+        for name in sorted(set(step.input_map.values()) - inputs - set(made)):
+            yield error(
+                context.path,
+                f"the ensemble's tensor {name!r}, read by {step.model_name!r}, is not the output of any step",
+                "correct input_map or output_map",
+            )
+    for name in sorted(outputs - set(made) - inputs):
+        yield error(
+            context.path, f"the ensemble's output {name!r} is not the output of any step", "add it to output_map"
+        )
+    for name in sorted((outputs & set(made)) - _written(context)):
+        yield error(
+            context.path,
+            f"the ensemble's output {name!r} is never written: a step that it depends on waits for a tensor for ever",
+            "order the steps so that each tensor is made before it is read",
+        )
+
+
+def _written(context: ConfigContext) -> set[str]:
+    """The tensors that exist once every step has run that can run."""
+    ready = {tensor.name for tensor in context.config.input}
+    waiting = list(context.config.ensemble_scheduling.step)
+    while True:
+        runnable = [step for step in waiting if ready.issuperset(step.input_map.values())]
+        if not runnable:
+            return ready
+        waiting = [step for step in waiting if step not in runnable]
+        ready.update(name for step in runnable for name in step.output_map.values())

@@ -1,4 +1,4 @@
-"""What a check finds."""
+"""What a check reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        severity: an error keeps a model from loading, or from being what it claims; a warning may be meant so.
+        severity: an error keeps a model from loading, or means that it is not what it claims to be; a warning may be
+            intended.
         path: the file or folder, relative to the repository.
         message: what is wrong.
         fix: what to do.
@@ -36,10 +37,10 @@ class Finding:
 
 
 def error(path: str, message: str, fix: str) -> Finding:
-    """A finding that has to be put right."""
+    """A finding that must be fixed."""
     return Finding(Severity.ERROR, path, message, fix)
 
 
 def warning(path: str, message: str, fix: str) -> Finding:
-    """A finding that may be meant so."""
+    """A finding that may be intended."""
     return Finding(Severity.WARNING, path, message, fix)

@@ -1,4 +1,4 @@
-"""Whether a model is what was published: every file's SHA-256 against its version's manifest, and its history."""
+"""Whether a model is what was published: the SHA-256 of every file against the manifest, and the history."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def check_hashes(model: RepositoryModel) -> Iterator[Finding]:
         where = f"{model.name}/{version}"
         if not (folder / MANIFEST).is_file():
             if version in known:
-                yield error(f"{where}/{MANIFEST}", "it was published and is gone", _rollback(model))
+                yield error(f"{where}/{MANIFEST}", "it was published and is missing", _rollback(model))
             else:
-                yield warning(where, "there is no manifest, so nothing says what its files should be", "build it anew")
+                yield warning(where, "there is no manifest, so its files cannot be checked", "build it again")
             continue
         described.add(version)
         try:
             manifest = model.manifest(version)
         except InvalidModel as problem:
-            yield error(f"{where}/{MANIFEST}", str(problem), "publish the version anew")
+            yield error(f"{where}/{MANIFEST}", str(problem), "publish the version again")
             continue
         yield from _check_version(model, manifest)
     yield from _check_history(model, described)
@@ -62,16 +62,16 @@ def _check_version(model: RepositoryModel, manifest: Manifest) -> Iterator[Findi
         if path.is_file() and path not in recorded:
             where = f"{model.name}/{path.relative_to(model.path)}"
             if path in loaded:
-                yield error(where, "it was not published, and a server would load it", "remove it")
+                yield error(where, "it was never published, and a server would load it", "remove it")
             else:
-                yield warning(where, "it was not published", "remove it")
+                yield warning(where, "it was never published", "remove it")
     if newest:
         for name, path in model.configurations.items():
             if path not in recorded:
                 yield warning(
                     f"{model.name}/{name}",
                     f"it was not published with version {version}",
-                    "remove it, if it is not yours",
+                    "remove it unless it is yours",
                 )
 
 
@@ -83,7 +83,7 @@ def _loaded(model: RepositoryModel, folder: Path) -> set[Path]:
         try:
             config = config_from_text(path.read_text(encoding="utf-8"))
         except (InvalidModel, OSError, UnicodeDecodeError):
-            # An error of its own.
+            # Reported by another check.
             continue
         loaded.update(file for _, file in model_files(config, folder))
         if backend_of(config) == "python":
@@ -92,27 +92,27 @@ def _loaded(model: RepositoryModel, folder: Path) -> set[Path]:
 
 
 def _check_history(model: RepositoryModel, described: set[int]) -> Iterator[Finding]:
-    """Whether history.json tells of the versions that plansmith published, and the last of them is there."""
+    """Whether history.json lists the versions that plansmith published, and the newest still exists."""
     path, where = model.path / HISTORY, f"{model.name}/{HISTORY}"
     if not path.is_file():
         if described:
-            yield warning(where, "it is not there, so the number of a removed version may be given again", "restore it")
+            yield warning(where, "it is missing, so the number of a removed version may be reused", "restore it")
         return
     try:
         history = History.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         yield error(
-            where, "it cannot be read, so the number of a removed version may be given again", "restore it from a copy"
+            where, "it cannot be read, so the number of a removed version may be reused", "restore it from a copy"
         )
         return
     known = {entry.version for entry in history.versions}
     for version in sorted(described - known):
         yield error(
-            f"{model.name}/{version}", "history.json does not tell of it", "restore history.json, or build it again"
+            f"{model.name}/{version}", "history.json does not list it", "restore history.json, or build it again"
         )
     if known and max(known) > max(model.versions, default=0):
         yield error(
-            f"{model.name}/{max(known)}", "it was published last and is gone", "restore it, or build the model again"
+            f"{model.name}/{max(known)}", "it was published last and is missing", "restore it, or build the model again"
         )
 
 
@@ -120,15 +120,15 @@ def _check_file(model: RepositoryModel, file: PublishedFile, *, own: bool) -> It
     path = model.path / file.path
     where = f"{model.name}/{file.path}"
     if not path.resolve().is_relative_to(model.path):
-        yield error(where, "the manifest names a file outside the model", "publish the version anew")
+        yield error(where, "the manifest names a file outside the model", "publish the version again")
     elif not path.is_file():
-        yield error(where, "it was published and is gone", _rollback(model))
+        yield error(where, "it was published and is missing", _rollback(model))
     elif path.stat().st_size != file.size or sha256_of(path) != file.sha256:
         if own:
-            yield error(where, "it is not what was published", _rollback(model))
+            yield error(where, "it differs from what was published", _rollback(model))
         else:
-            yield warning(where, "it was changed after it was published", "build again, if it is not meant so")
+            yield warning(where, "it was changed after it was published", "build again unless the change is intended")
 
 
 def _rollback(model: RepositoryModel) -> str:
-    return f"build it again, or go back: plansmith rollback {model.name} VERSION"
+    return f"build it again, or restore an older version: plansmith rollback {model.name} VERSION"

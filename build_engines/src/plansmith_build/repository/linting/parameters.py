@@ -2,7 +2,7 @@
 
 Sources: the READMEs and model states of triton-inference-server/onnxruntime_backend, tensorrt_backend and
 openvino_backend. An unknown key of the TensorRT accelerator fails the load, on the GPU machine and not before; an
-unknown parameter of a model is left out of account, which is nearly always a misspelling.
+unknown parameter of a model is ignored, and nearly always misspelled.
 """
 
 from __future__ import annotations
@@ -102,22 +102,24 @@ _PARAMETERS: Mapping[str, Mapping[str, re.Pattern[str]]] = {
     "openvino": {
         "INFERENCE_NUM_THREADS": _NUMBER,
         "COMPILATION_NUM_THREADS": _NUMBER,
-        "NUM_STREAMS": re.compile(r"[0-9]+|AUTO|NUMA"),
+        "NUM_STREAMS": re.compile(r"[0-9]+|AUTO|NUMA", re.IGNORECASE),
         "PERFORMANCE_HINT": re.compile(r"LATENCY|THROUGHPUT|CUMULATIVE_THROUGHPUT", re.IGNORECASE),
         "HINT_BF16": re.compile(r"yes", re.IGNORECASE),
-        "INFERENCE_PRECISION_HINT": re.compile(r"f32|f16|bf16"),
+        "INFERENCE_PRECISION_HINT": re.compile(r"f32|f16|bf16", re.IGNORECASE),
         "CPU_EXTENSION_PATH": _TEXT,
         "SKIP_OV_DYNAMIC_BATCHSIZE": re.compile(r"yes|no", re.IGNORECASE),
         "ENABLE_BATCH_PADDING": re.compile(r"yes|no", re.IGNORECASE),
         "RESHAPE_IO_LAYERS": re.compile(r"yes|no", re.IGNORECASE),
         "TARGET_DEVICE": _TEXT,
     },
+    # Of plansmith-server's backend; there is none of this name in the containers.
+    "tensorrt_rtx": {"cuda_graph": _SWITCH, "runtime_cache_folder": _TEXT},
     "tensorrt": {"execution_context_allocation_strategy": re.compile(r"STATIC|ON_PROFILE_CHANGE")},
 }
 
 
 def check_parameters(context: ConfigContext) -> Iterator[Finding]:
-    """Unknown keys and impossible values."""
+    """Unknown keys and invalid values."""
     yield from _check_accelerators(context)
     known = _PARAMETERS.get(context.backend)
     if known is None:
@@ -126,13 +128,13 @@ def check_parameters(context: ConfigContext) -> Iterator[Finding]:
         if key not in known:
             yield warning(
                 context.path,
-                f"backend {context.backend} has no parameter {key!r}, so it is left out of account",
+                f"backend {context.backend} has no parameter {key!r}, so the server ignores it",
                 _suggestion(key, known),
             )
         elif not known[key].fullmatch(value.string_value):
             yield error(
                 context.path,
-                f"parameter {key!r} cannot be {value.string_value!r}",
+                f"{value.string_value!r} is not a valid value of parameter {key!r}",
                 f"see the documentation of the backend {context.backend}",
             )
 
@@ -151,7 +153,7 @@ def _check_accelerators(context: ConfigContext) -> Iterator[Finding]:
             known = _ACCELERATORS.get((kind, accelerator.name))
             if known is None:
                 names = ", ".join(name for where, name in _ACCELERATORS if where == kind)
-                yield error(context.path, f"there is no {kind} {accelerator.name!r}", f"name one of {names}")
+                yield error(context.path, f"{accelerator.name!r} is not a {kind}", f"name one of {names}")
                 continue
             for key, value in accelerator.parameters.items():
                 if key not in known:
@@ -163,7 +165,7 @@ def _check_accelerators(context: ConfigContext) -> Iterator[Finding]:
                 elif not known[key].fullmatch(value):
                     yield error(
                         context.path,
-                        f"parameter {key!r} of the accelerator {accelerator.name} cannot be {value!r}",
+                        f"{value!r} is not a valid value of parameter {key!r} of the accelerator {accelerator.name}",
                         "write 1 or 0" if known[key] is _SWITCH else "see the documentation of the accelerator",
                     )
 

@@ -1,4 +1,4 @@
-"""Optimization profiles of the TensorRT accelerator beside the configuration's own shapes and batch size."""
+"""Optimization profiles of the TensorRT accelerator against the configuration's own shapes and batch size."""
 
 from __future__ import annotations
 
@@ -48,7 +48,11 @@ def _check(
     for name in sorted({*minimum, *optimum, *maximum}):
         three = [shapes.get(name, ()) for shapes in (minimum, optimum, maximum)]
         if dims and name not in dims:
-            yield error(context.path, f"the profile is for an input {name!r}", f"the inputs are {', '.join(dims)}")
+            yield error(
+                context.path,
+                f"the profile names an input {name!r}, which the model does not have",
+                f"the inputs are {', '.join(dims)}",
+            )
             continue
         grows = len({len(shape) for shape in three}) == 1 and all(
             low <= middle <= high for low, middle, high in zip(*three, strict=False)

@@ -6,16 +6,22 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, ModelNotFound
 from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.linting.backends import check_backend
 from plansmith_build.repository.linting.context import ConfigContext
+from plansmith_build.repository.linting.declarations import check_declarations
 from plansmith_build.repository.linting.ensembles import check_ensemble
 from plansmith_build.repository.linting.files import check_files
 from plansmith_build.repository.linting.findings import error, warning
 from plansmith_build.repository.linting.hashes import check_hashes
+from plansmith_build.repository.linting.newer_fields import check_newer_fields
 from plansmith_build.repository.linting.parameters import check_parameters
 from plansmith_build.repository.linting.profiles import check_profiles
 from plansmith_build.repository.linting.safety import check_content, check_safety
 from plansmith_build.repository.linting.scheduling import check_scheduling
+from plansmith_build.repository.linting.sequences import check_sequences
+from plansmith_build.repository.linting.steps import check_steps
 from plansmith_build.repository.linting.tensors import check_tensors
+from plansmith_build.repository.linting.warmup import check_warmup
 from plansmith_build.repository.model_repository import CONFIG, RepositoryModel
 
 if TYPE_CHECKING:
@@ -27,8 +33,14 @@ if TYPE_CHECKING:
 __all__ = ["lint_repository"]
 
 _CONFIG_CHECKS = (
+    check_backend,
+    check_declarations,
     check_scheduling,
+    check_sequences,
+    check_warmup,
+    check_newer_fields,
     check_ensemble,
+    check_steps,
     check_files,
     check_tensors,
     check_parameters,
@@ -38,24 +50,24 @@ _CONFIG_CHECKS = (
 
 
 def lint_repository(repository: ModelRepository, models: Collection[str] = ()) -> tuple[Finding, ...]:
-    """Everything that is wrong, model by model.
+    """All findings, model by model.
 
     Args:
-        repository: an existing one.
+        repository: an existing repository.
         models: the models to look at; empty for all.
 
     Raises:
         ModelNotFound: there is no such model, or no such repository.
     """
     if not repository.path.is_dir():
-        raise ModelNotFound(f"there is no repository {repository.path}: name a folder that is one")
+        raise ModelNotFound(f"there is no repository {repository.path}: name an existing folder")
     names = list(models) or list(repository.names())
     found: list[Finding] = []
     for name in names:
         found += _lint_model(repository, repository.existing_model(name))
     if not models:
         found += _stray_folders(repository)
-    # Two configurations may name the same file, and one file be wrong for both in the same words.
+    # Two configurations may name the same file; its findings appear once.
     return tuple(dict.fromkeys(found))
 
 
@@ -64,8 +76,8 @@ def _lint_model(repository: ModelRepository, model: RepositoryModel) -> Iterator
     if CONFIG not in configurations:
         yield warning(
             model.name,
-            "there is no config.pbtxt, so the server makes one from the model file",
-            "write what it made: plansmith build does",
+            "there is no config.pbtxt, so the server derives one from the model file",
+            "write one: plansmith build does",
         )
     for name, path in configurations.items():
         where = f"{model.name}/{name}"
@@ -78,13 +90,11 @@ def _lint_model(repository: ModelRepository, model: RepositoryModel) -> Iterator
             yield error(where, "it is not UTF-8 text", "save it as UTF-8")
             continue
         context = ConfigContext(model, where, config, frozenset(repository.names()))
-        if not context.backend and CONFIG in configurations:
-            yield error(where, "neither backend nor platform says what runs the model", 'write backend: "onnxruntime"')
         for check in _CONFIG_CHECKS:
             yield from check(context)
     for entry in sorted(model.path.iterdir()):
         if entry.is_dir() and entry.name.isdecimal() and entry.name.startswith("0"):
-            yield warning(f"{model.name}/{entry.name}", "the server takes no version that begins with 0", "rename it")
+            yield warning(f"{model.name}/{entry.name}", "the server ignores versions that begin with 0", "rename it")
     yield from check_hashes(model)
     yield from check_content(repository.path, model.path)
 
@@ -95,6 +105,6 @@ def _stray_folders(repository: ModelRepository) -> Iterator[Finding]:
         if not model.configurations and not model.versions:
             yield error(
                 name,
-                "the server takes this folder for a model, and it has neither configuration nor version",
+                "the server takes this folder for a model, but it has neither a configuration nor a version",
                 "move it out of the repository",
             )

@@ -1,4 +1,4 @@
-"""Content that a server would run or follow: nobody should meet it in production unawares."""
+"""Content that a server would run or follow, so that nobody serves it without knowing."""
 
 from __future__ import annotations
 
@@ -26,36 +26,40 @@ def check_safety(context: ConfigContext) -> Iterator[Finding]:
     config = context.config
     if context.backend == "python":
         yield warning(
-            context.path, "the model is Python code, which the server runs", "read it, and serve only your own"
+            context.path,
+            "the model is Python code, which the server runs",
+            "read it, and serve only code that you trust",
         )
     if "EXECUTION_ENV_PATH" in config.parameters:
-        yield warning(context.path, "the model brings an environment of its own to run in", "serve only your own")
+        yield warning(
+            context.path, "the model brings its own execution environment", "serve only environments that you trust"
+        )
     for library in config.model_operations.op_library_filename:
-        yield warning(context.path, f"the server loads the library {library}", "serve only libraries of your own")
+        yield warning(context.path, f"the server loads the library {library}", "serve only libraries that you trust")
     for key in ("CPU_EXTENSION_PATH", "trt_extra_plugin_lib_paths"):
         if key in config.parameters:
-            yield warning(context.path, f"the server loads a library by {key}", "serve only libraries of your own")
+            yield warning(context.path, f"the server loads a library by {key}", "serve only libraries that you trust")
 
 
 def check_content(repository: Path, model: Path) -> Iterator[Finding]:
-    """Files of a model that are no data: links out of the repository, libraries, pickles, what anyone may write."""
+    """Links out of the repository, libraries, pickles, and files that everyone may write to."""
     for path in (repository, model):
         if path.stat().st_mode & stat.S_IWOTH:
             where = str(path.relative_to(repository.parent)) if path == repository else path.name
-            yield warning(where, "everyone may write to it", f"chmod o-w {where}")
+            yield warning(where, "every user may write to it", f"chmod o-w {where}")
     for folder, folders, names in os.walk(model):
         folders.sort()
         for name in sorted([*names, *folders]):
             path = Path(folder) / name
             where = str(path.relative_to(repository))
             if path.is_symlink() and not path.resolve().is_relative_to(repository):
-                yield error(where, "a link out of the repository", "copy the file here")
+                yield error(where, "the link points outside the repository", "copy the file here")
                 continue
             if path.is_symlink() or not path.exists():
                 continue
             if path.stat().st_mode & stat.S_IWOTH:
-                yield warning(where, "everyone may write to it", f"chmod o-w {where}")
+                yield warning(where, "every user may write to it", f"chmod o-w {where}")
             if path.suffix in _PICKLES:
-                yield warning(where, "loading it may run code that is pickled inside", "export the model to ONNX")
+                yield warning(where, "loading a pickle may run code from it", "export the model to ONNX")
             if name.endswith(_LIBRARIES):
-                yield warning(where, "a shared library, which is code", "serve only libraries of your own")
+                yield warning(where, "a shared library, which is code", "serve only libraries that you trust")

@@ -1,4 +1,7 @@
-"""Names, versions, instances, batching and queues of a configuration."""
+"""Names, versions, instances, batching and queues of a configuration.
+
+Rules: ValidateModelConfig and ValidateInstanceGroup in triton-inference-server/core, src/model_config_utils.cc.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +38,19 @@ def check_scheduling(context: ConfigContext) -> Iterator[Finding]:
 
 def _check_versions(context: ConfigContext) -> Iterator[Finding]:
     policy = context.config.version_policy
+    there = ", ".join(map(str, context.model.versions)) or "none"
     if policy.WhichOneof("policy_choice") == "specific":
-        # The server leaves out the ones that are not there, and refuses the model where none is left.
+        # The server skips the ones that do not exist, and refuses the model where none is left.
         severity = Severity.WARNING if context.served_versions else Severity.ERROR
         for version in policy.specific.versions:
             if version not in context.model.versions:
-                there = ", ".join(map(str, context.model.versions)) or "none"
                 yield Finding(severity, context.path, f"version_policy names version {version}", f"there are: {there}")
+    if context.model.versions and not context.served_versions and not policy.specific.versions:
+        yield error(
+            context.path,
+            "version_policy selects no version",
+            f"write latest {{ num_versions: 1 }}, or specific with versions that exist: there are {there}",
+        )
 
 
 def _check_instances(context: ConfigContext) -> Iterator[Finding]:
@@ -49,7 +58,7 @@ def _check_instances(context: ConfigContext) -> Iterator[Finding]:
     is_cpu_choice = context.path.endswith("configs/cpu.pbtxt")
     for group in context.config.instance_group:
         if context.backend == "ensemble":
-            yield error(context.path, "an ensemble has no instances", "remove instance_group")
+            yield error(context.path, "an ensemble cannot have instance groups", "remove instance_group")
             return
         if group.kind == group_kinds.KIND_GPU and is_cpu_choice:
             yield error(
@@ -58,11 +67,17 @@ def _check_instances(context: ConfigContext) -> Iterator[Finding]:
                 "write kind: KIND_CPU, or name the file gpu.pbtxt",
             )
         if context.backend == "tensorrt" and group.kind == group_kinds.KIND_CPU:
-            yield error(context.path, "a TensorRT plan runs on no CPU", "write kind: KIND_GPU")
+            yield error(context.path, "a TensorRT plan cannot run on a CPU", "write kind: KIND_GPU")
         if group.kind == group_kinds.KIND_CPU and group.gpus:
             yield error(context.path, "instances on the CPU name GPUs", "remove gpus, or write kind: KIND_GPU")
+        if group.kind == group_kinds.KIND_MODEL and group.gpus:
+            yield error(context.path, "instances of KIND_MODEL name GPUs", "remove gpus, or write kind: KIND_GPU")
         if group.count < 0:
-            yield error(context.path, f"an instance group counts {group.count}", "write 1 or more")
+            yield warning(
+                context.path, f"count is {group.count}, which the server takes for its default", "write 1 or more"
+            )
+        if group.profile and context.backend != "tensorrt":
+            yield error(context.path, "an instance group has a profile, which is for TensorRT models", "remove profile")
 
 
 def _check_batching(context: ConfigContext) -> Iterator[Finding]:
@@ -70,9 +85,9 @@ def _check_batching(context: ConfigContext) -> Iterator[Finding]:
     if config.HasField("dynamic_batching"):
         batching = config.dynamic_batching
         if config.max_batch_size < 1:
-            yield error(
+            yield warning(
                 context.path,
-                "dynamic_batching without batches",
+                "dynamic_batching has no effect without max_batch_size",
                 "set max_batch_size, or remove dynamic_batching",
             )
         for size in batching.preferred_batch_size:
@@ -88,25 +103,38 @@ def _check_batching(context: ConfigContext) -> Iterator[Finding]:
                 "preferred_batch_size helps only plans with several optimization profiles",
                 "remove it: batches then grow as large as the queue allows",
             )
-        policies = [batching.default_queue_policy, *batching.priority_queue_policy.values()]
-        for policy in policies:
-            yield from _check_queue(context, policy)
-        if batching.priority_levels and not 1 <= batching.default_priority_level <= batching.priority_levels:
+        yield from _check_priorities(context, batching)
+
+
+def _check_priorities(context: ConfigContext, batching: Any) -> Iterator[Finding]:
+    levels = batching.priority_levels
+    policies = [batching.default_queue_policy, *batching.priority_queue_policy.values()]
+    for policy in policies:
+        yield from _check_queue(context, policy)
+    if levels and not 1 <= batching.default_priority_level <= levels:
+        yield error(
+            context.path,
+            f"default_priority_level {batching.default_priority_level} is not one of the priority_levels",
+            f"write 1 to {levels}",
+        )
+    if levels:
+        for level in sorted(level for level in batching.priority_queue_policy if not 1 <= level <= levels):
             yield error(
                 context.path,
-                f"default_priority_level {batching.default_priority_level} is not one of the priority_levels",
-                f"write 1 to {batching.priority_levels}",
+                f"priority_queue_policy is for level {level}, and priority_levels is {levels}",
+                f"write a key from 1 to {levels}",
             )
-    if (
-        config.HasField("sequence_batching")
-        and not config.sequence_batching.control_input
-        and (not config.sequence_batching.state)
-    ):
-        yield warning(
+    if batching.preserve_ordering and levels > 1:
+        yield error(
             context.path,
-            "sequence_batching without control inputs: the model is not told where sequences begin",
-            "add control_input, where the model has one",
+            f"preserve_ordering needs a single priority level, and priority_levels is {levels}",
+            "remove one of them",
         )
+    delay = model_config_pb2.ModelQueuePolicy.DELAY
+    if batching.preserve_ordering and any(
+        policy.default_timeout_microseconds and policy.timeout_action == delay for policy in policies
+    ):
+        yield error(context.path, "preserve_ordering with timeout_action DELAY", "write timeout_action: REJECT")
 
 
 def _check_queue(context: ConfigContext, policy: Any) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Signatures of what is served, and of the configurations and labels that are served with it."""
+"""Signatures of the served versions, and of the configurations and labels that are served with them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["check_signatures"]
 
 
 def check_signatures(model: RepositoryModel, public_key: Path) -> Iterator[Finding]:
-    """Every version that a configuration serves, the newest one, and what lies beside the versions.
+    """Every version that a configuration serves, the newest version, and the files next to the versions.
 
-    A whole repository that was put back to an earlier state is as it was signed then, and nothing here tells.
+    A repository that was restored as a whole to an earlier state passes: it is as it was signed then.
 
     Raises:
         InvalidOption: the model-signing package is missing, or the key cannot be read.
@@ -34,14 +34,14 @@ def check_signatures(model: RepositoryModel, public_key: Path) -> Iterator[Findi
     try:
         versions = {*newest, *served_versions(model)} & set(model.versions)
     except InvalidModel:
-        # What cannot be read is an error of its own; any version might be served.
+        # A configuration that cannot be read is reported by another check; any version might be served.
         versions = set(model.versions)
     for version in sorted(versions):
         try:
             verify_signature(model.version_path(version), public_key)
             manifest = model.manifest(version)
         except (SignatureInvalid, InvalidModel) as problem:
-            yield error(f"{model.name}/{version}", str(problem), "publish it anew, signed")
+            yield error(f"{model.name}/{version}", str(problem), "publish it again, signed")
         else:
             if version in newest:
                 yield from _check_beside(model, manifest)
@@ -62,8 +62,8 @@ def _check_beside(model: RepositoryModel, manifest: Manifest) -> Iterator[Findin
         if name in signed or name in model.configurations or path.suffix == ".so":
             yield error(
                 where,
-                f"it is not what was signed with version {manifest.version}",
-                "publish the model anew, signed, or remove it",
+                f"it differs from what was signed with version {manifest.version}",
+                "publish the model again, signed, or remove it",
             )
         else:
-            yield warning(where, "no signature covers it", "remove it, if it is not yours")
+            yield warning(where, "no signature covers it", "remove it unless it is yours")

@@ -1,4 +1,4 @@
-"""Inputs, outputs and batching of a configuration beside the ONNX file that it serves."""
+"""Inputs, outputs and batching of a configuration against the ONNX file that it serves."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 from plansmith_build.errors import BuildError
 from plansmith_build.repository.config import specs_from_config
 from plansmith_build.repository.linting.findings import error
+from plansmith_build.repository.linting.graphs import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
-    from plansmith_build.reading.signatures import Signature
     from plansmith_build.repository.linting.context import ConfigContext
     from plansmith_build.repository.linting.findings import Finding
+    from plansmith_build.repository.linting.graphs import GraphTensors
     from plansmith_client.tensors import TensorSpec
 
 __all__ = ["check_tensors"]
@@ -32,31 +33,46 @@ def check_tensors(context: ConfigContext) -> Iterator[Finding]:
 
 
 def _check_file(context: ConfigContext, path: Path) -> Iterator[Finding]:
-    # Reading a graph needs onnx, which a check of hashes alone should not wait for.
-    from plansmith_build.portable.repair import listed_weights  # noqa: PLC0415
-    from plansmith_build.reading.loading import load_onnx  # noqa: PLC0415
-    from plansmith_build.reading.signatures import signature_of  # noqa: PLC0415
-
     try:
-        model = load_onnx(path).network.model
-        signature = signature_of(model, weights=listed_weights(model))
+        graph = read_tensors(path)
     except BuildError as problem:
         where = str(path.relative_to(context.model.path.parent))
         yield error(where, str(problem), "export or build the model again")
         return
     batched = context.config.max_batch_size > 0
-    sides: list[tuple[str, Sequence[Any], tuple[TensorSpec, ...]]] = [
-        ("input", context.config.input, signature.inputs),
-        ("output", context.config.output, signature.outputs),
+    state = context.config.sequence_batching.state
+    filled = {
+        "input": context.filled_inputs,
+        "output": frozenset(entry.output_name for entry in state),
+    }
+    sides: list[tuple[str, Sequence[Any], Mapping[str, TensorSpec]]] = [
+        ("input", context.config.input, graph.inputs),
+        ("output", context.config.output, graph.outputs),
     ]
     for role, configured, specs in sides:
-        graph = {spec.name: spec for spec in specs}
-        yield from _check_names(context, role, {tensor.name for tensor in configured}, graph)
+        yield from _check_names(context, role, {tensor.name for tensor in configured}, specs, filled[role])
         for tensor, spec in zip(configured, _specs(configured, batched=batched), strict=True):
-            if tensor.name in graph and spec is not None:
-                yield from _check_tensor(context, role, tensor, spec, graph[tensor.name])
-    if batched:
-        yield from _check_batching(context, signature)
+            if tensor.name in specs and spec is not None:
+                yield from _check_tensor(
+                    context, role, tensor, spec, specs[tensor.name], has_shape=tensor.name not in graph.shapeless
+                )
+            if role == "input" and tensor.optional:
+                yield from _check_optional(context, tensor, graph)
+    if batched and context.backend != "openvino":
+        yield from _check_batching(context, graph)
+
+
+def _check_optional(context: ConfigContext, tensor: Any, graph: GraphTensors) -> Iterator[Finding]:
+    if context.config.max_batch_size > 0:
+        yield error(
+            context.path,
+            f"input {tensor.name!r} is optional, which a model with a max_batch_size cannot have",
+            "remove optional, or set max_batch_size: 0",
+        )
+    elif tensor.name in graph.inputs and not graph.inputs[tensor.name].optional:
+        yield error(
+            context.path, f"input {tensor.name!r} is optional, and the model has no default for it", "remove optional"
+        )
 
 
 def _specs(configured: Sequence[Any], *, batched: bool) -> list[TensorSpec | None]:
@@ -64,7 +80,7 @@ def _specs(configured: Sequence[Any], *, batched: bool) -> list[TensorSpec | Non
 
 
 def _check_names(
-    context: ConfigContext, role: str, configured: set[str], graph: Mapping[str, TensorSpec]
+    context: ConfigContext, role: str, configured: set[str], graph: Mapping[str, TensorSpec], filled: frozenset[str]
 ) -> Iterator[Finding]:
     if not configured:
         # The server completes it.
@@ -74,34 +90,35 @@ def _check_names(
             context.path, f"the model has no {role} {name!r}", f"its {role}s are {', '.join(graph)}: name one of them"
         )
     if role == "input":
-        for name in sorted(name for name, spec in graph.items() if name not in configured and not spec.optional):
+        given = configured | filled
+        for name in sorted(name for name, spec in graph.items() if name not in given and not spec.optional):
             yield error(context.path, f"the model's input {name!r} is missing", "add it, or leave out all inputs")
 
 
 def _check_tensor(
-    context: ConfigContext, role: str, tensor: Any, spec: TensorSpec, graph: TensorSpec
+    context: ConfigContext, role: str, tensor: Any, spec: TensorSpec, graph: TensorSpec, *, has_shape: bool
 ) -> Iterator[Finding]:
-    if spec.datatype != graph.datatype:
+    # OpenVINO converts types, and a fixed first dimension.
+    converts = context.backend == "openvino"
+    if spec.datatype != graph.datatype and not converts:
         yield error(
             context.path,
             f"{role} {tensor.name!r} is {graph.datatype} in the model and TYPE_{_config_type(spec.datatype)} here",
             f"write data_type: TYPE_{_config_type(graph.datatype)}",
         )
-    batched = context.config.max_batch_size > 0
+    if not has_shape or not tensor.dims:
+        return
+    batched = context.config.max_batch_size > 0 and not getattr(tensor, "allow_ragged_batch", False)
     shape = tuple(tensor.reshape.shape) if tensor.HasField("reshape") else tuple(tensor.dims)
-    if not batched and not shape and tensor.HasField("reshape"):
-        # ValidateIOShape in triton-inference-server/core, src/model_config_utils.cc.
-        yield error(
-            context.path,
-            f"{role} {tensor.name!r} has an empty reshape, which a server takes only with a max_batch_size",
-            f"write {_dims(graph.shape, batched=False)} without reshape",
-        )
+    if not context.config.max_batch_size and not shape:
+        # An empty reshape, which is an error of its own.
         return
     full = (-1, *shape) if batched else shape
     # A dimension that varies in the graph may be fixed in the configuration, of inputs; the reverse is refused, and of
     # outputs both: CompareDimsSupported in onnxruntime_backend, src/onnxruntime_utils.cc.
-    fits = len(full) == len(graph.shape) and all(
-        have == want or (want == -1 and role == "input") for have, want in zip(full, graph.shape, strict=False)
+    wanted = (-1, *graph.shape[1:]) if converts and batched else graph.shape
+    fits = len(full) == len(wanted) and all(
+        have == want or (want == -1 and (role == "input" or converts)) for have, want in zip(full, wanted, strict=True)
     )
     # Without batches, a scalar of the graph is one number for a server, whose tensors have a dimension at least.
     scalar = not batched and not graph.shape and set(shape) <= {1}
@@ -121,9 +138,12 @@ def _dims(shape: tuple[int, ...], *, batched: bool) -> str:
     return "dims: [1] reshape { shape: [] }" if batched else "dims: [1]"
 
 
-def _check_batching(context: ConfigContext, signature: Signature) -> Iterator[Finding]:
-    for spec in (*signature.inputs, *signature.outputs):
-        if spec.shape[:1] != (-1,):
+def _check_batching(context: ConfigContext, graph: GraphTensors) -> Iterator[Finding]:
+    # A ragged input is one long row, and what the batcher computes of it has whatever shape it has.
+    exempt = graph.shapeless | context.filled_inputs
+    exempt |= {tensor.name for tensor in context.config.input if tensor.allow_ragged_batch}
+    for spec in (*graph.inputs.values(), *graph.outputs.values()):
+        if spec.name not in exempt and spec.shape[:1] != (-1,):
             what = "is fixed" if spec.shape else "is missing"
             yield error(
                 context.path,

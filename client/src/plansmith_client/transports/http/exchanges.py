@@ -1,12 +1,17 @@
-"""What the two HTTP transports share: a request ready to send, and the answer or the error in a response."""
+"""What the two HTTP transports share: a request as bytes, and the answer or the error in a response."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import os
+import re
+import socket
+import ssl
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 from plansmith_client._version import USER_AGENT
 from plansmith_client.errors import ClientError, ProtocolError
@@ -23,48 +28,85 @@ from plansmith_client.protocol.operations import (
 )
 from plansmith_client.transports.failures import (
     STATUS_CODES,
+    deadline_exceeded,
     error_from_answer,
     headers_too_large,
     malformed_answer,
     server_unavailable,
 )
+from plansmith_client.transports.http.responses import BrokenAnswerError, InvalidAnswerError, NoHttpError
 from plansmith_client.transports.http.wire import EXCHANGES, Reply, Request, infer_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from plansmith_client.protocol.operations import Answer_co, Operation
+    from plansmith_client.transports.addresses import Address
     from plansmith_client.transports.connections import Connection
+    from plansmith_client.transports.http.responses import Response
 
-__all__ = ["PROBE", "Response", "answer_from_response", "has_large_headers", "prepare_request"]
+__all__ = [
+    "PROBE",
+    "Message",
+    "answer_from_response",
+    "error_from_exception",
+    "has_large_headers",
+    "is_timeout",
+    "message_from_request",
+    "prepare_request",
+]
 
-PROBE = Request("GET", "/v2/health/live", {"User-Agent": USER_AGENT})
+PROBE = Request("GET", "/v2/health/live", {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
 """Any server of the protocol answers it; without what the caller adds to requests."""
 
 _OK = 200
 _HEADERS_TOO_LARGE = 431
 # Triton of 2024 says 400 where it is not ready, later ones 503; other servers 404 for a model that they do not have.
 _NOT_READY = {IsServerLive: (400, 503), IsServerReady: (400, 503), IsModelReady: (400, 404, 503)}
-# The fastest level: the network is what it is to spare, and tensors of floats compress badly anyway.
+# The fastest level: compression is to save time on a slow network, and tensors of floats compress badly anyway.
 _LEVEL = 1
 _EXTENSIONS = (ReadConfigDocument, ReadStatistics, LoadModel, UnloadModel, TraceSettings)
 # Servers and proxies take 8 KiB or more.
 _LARGE_HEADERS = 4 * 1024
-_DELIMITERS = {"content-length", "transfer-encoding"}
+# Of RFC 3986: what may stand in a path as it is, `%` included, since the caller may have quoted it.
+_PATH_CHARACTERS = "/%:@!$&'()*+,;=~"
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
-    """An HTTP response; names of headers in lower case, the body decompressed."""
+class Message:
+    """A request as it travels, and which answers it accepts.
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
+    Attributes:
+        head: the request line and the headers.
+        body: its parts.
+        size: bytes of the body.
+        coding: the content coding that the answer may have; `identity` for none.
+        largest_answer: bytes of the largest body to accept.
+        repeatable: whether it may be sent again if a kept connection breaks before an answer has begun.
+    """
 
-    @property
-    def is_html(self) -> bool:
-        """Whether some other web server answered: an inference server sends JSON, or nothing."""
-        return "html" in self.headers.get("content-type", "")
+    head: bytes
+    body: tuple[bytes | memoryview, ...]
+    size: int
+    coding: str
+    largest_answer: int
+    repeatable: bool
+
+
+def message_from_request(request: Request, address: Address, connection: Connection, *, repeatable: bool) -> Message:
+    """The message that carries a request to the server at `address`."""
+    prefix = quote(address.path, safe=_PATH_CHARACTERS)
+    host = replace(address, host=connection.server_name) if connection.server_name else address
+    lines = [f"{request.method} {prefix}{request.path} HTTP/1.1", f"Host: {host.authority}"]
+    lines += [f"{name}: {value}" for name, value in request.headers.items()]
+    return Message(
+        ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"),
+        request.body,
+        sum(map(len, request.body)),
+        request.headers.get("Accept-Encoding", "identity"),
+        connection.largest_answer,
+        repeatable,
+    )
 
 
 def prepare_request(
@@ -80,8 +122,6 @@ def prepare_request(
     else:
         request = EXCHANGES[type(operation)].request(operation)
     complete = {**request.headers, "User-Agent": USER_AGENT, **connection.call_headers(headers)}
-    if connection.server_name:
-        complete["Host"] = connection.server_name
     body = request.body
     complete["Accept-Encoding"] = connection.compression or "identity"
     if body and connection.compression is not None:
@@ -105,7 +145,7 @@ def answer_from_response(response: Response, operation: Operation[Answer_co], ur
     """The answer in a response.
 
     Raises:
-        ClientError: the response is an error, or not one of the protocol.
+        ClientError: the response is an error, or does not follow the protocol.
     """
     if response.status in _NOT_READY.get(type(operation), ()) and not response.is_html:
         return cast("Answer_co", False)  # noqa: FBT003
@@ -113,9 +153,17 @@ def answer_from_response(response: Response, operation: Operation[Answer_co], ur
         raise _error_from_response(response, operation, url)
     try:
         answer: Answer_co = EXCHANGES[type(operation)].answer(Reply(response.headers, response.body))
-    except (ProtocolError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        if not _DELIMITERS & set(response.headers):
-            # Python's parser takes the end of a connection for the end of the headers.
+    except (
+        ProtocolError,
+        LookupError,
+        TypeError,
+        ArithmeticError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        if not response.has_length:
+            # The end of the connection was taken for the end of the body.
             raise server_unavailable(url, "the connection ended in the middle of the answer") from error
         raise malformed_answer(operation, url, error) from error
     return answer
@@ -129,7 +177,7 @@ def _error_from_response(response: Response, operation: Operation[Any], url: str
     if code is None or (code == "NOT_FOUND" and response.is_html):
         return malformed_answer(operation, url, f"HTTP status {response.status}: {text}")
     if isinstance(operation, _EXTENSIONS) and text.lower() == "not found":
-        # No word of a model: what is not there is the call.
+        # The message does not mention a model: the server does not have this call.
         code = "UNIMPLEMENTED"
     return error_from_answer(code, text, operation, url)
 
@@ -143,3 +191,36 @@ def _error_text(response: Response) -> str:
     if isinstance(parsed, dict):
         text = str(parsed.get("error") or parsed.get("detail") or text)
     return text
+
+
+def is_timeout(error: OSError) -> bool:
+    """Whether the deadline has passed. The system's own timeouts, which have a number, are a broken connection."""
+    return isinstance(error, TimeoutError) and error.errno is None
+
+
+def error_from_exception(error: Exception, operation: Operation[Any], address: Address, timeout: float) -> ClientError:
+    """The error for what a connection raises, of either kind."""
+    url = address.url
+    if isinstance(error, OSError) and is_timeout(error):
+        return deadline_exceeded(operation, url, timeout)
+    if isinstance(error, BrokenAnswerError):
+        return server_unavailable(url, "the connection ended in the middle of the answer")
+    if isinstance(error, NoHttpError):
+        hint = f"what listens there does not speak HTTP ({error}): if it is Triton's gRPC port, leave out "
+        return malformed_answer(operation, url, f"{hint}{address.scheme}://")
+    if isinstance(error, InvalidAnswerError):
+        return malformed_answer(operation, url, error)
+    reason = _reason(error)
+    if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in reason:
+        return server_unavailable(url, reason, "name its authority with ca_file= or SSL_CERT_FILE if you trust it")
+    return server_unavailable(url, reason)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and not isinstance(error, (ssl.SSLError, socket.gaierror)):
+        # asyncio has words of its own, "Connect call failed", and one error for all addresses of a host.
+        numbered = re.search(r"\[Errno (\d+)\]", str(error))
+        number = error.errno or (int(numbered[1]) if numbered else 0)
+        if number > 0:
+            return os.strerror(number)
+    return (isinstance(error, OSError) and error.strerror) or str(error)

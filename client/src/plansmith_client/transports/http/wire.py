@@ -262,20 +262,20 @@ def _statistics_request(operation: ReadStatistics) -> Request:
 
 def _load_request(operation: LoadModel) -> Request:
     parameters = {"config": operation.config} if operation.config else {}
-    return _post(f"/v2/repository/models/{quote(operation.name, safe='')}/load", {"parameters": parameters})
+    return _post(f"/v2/repository/models/{_segment(operation.name)}/load", {"parameters": parameters})
 
 
 def _unload_request(operation: UnloadModel) -> Request:
     body = {"parameters": {"unload_dependents": operation.dependents}}
-    return _post(f"/v2/repository/models/{quote(operation.name, safe='')}/unload", body)
+    return _post(f"/v2/repository/models/{_segment(operation.name)}/unload", body)
 
 
 def _region(name: str, act: str) -> str:
-    return f"/v2/systemsharedmemory/region/{quote(name, safe='')}/{act}"
+    return f"/v2/systemsharedmemory/region/{_segment(name)}/{act}"
 
 
 def _cuda_region(name: str, act: str) -> str:
-    return f"/v2/cudasharedmemory/region/{quote(name, safe='')}/{act}"
+    return f"/v2/cudasharedmemory/region/{_segment(name)}/{act}"
 
 
 def _post(path: str, document: dict[str, Any]) -> Request:
@@ -283,8 +283,15 @@ def _post(path: str, document: dict[str, Any]) -> Request:
 
 
 def _model_path(operation: ModelOperation[Any]) -> str:
-    path = f"/v2/models/{quote(operation.name, safe='')}"
-    return f"{path}/versions/{operation.version}" if operation.version else path
+    path = f"/v2/models/{_segment(operation.name)}"
+    return f"{path}/versions/{_segment(operation.version)}" if operation.version else path
+
+
+def _segment(name: str) -> str:
+    if name in (".", ".."):
+        # Quoted or not, proxies and servers take it for a step in the path.
+        raise InvalidInput(f"{name!r} is not a name that can be sent over HTTP: use the name of a model")
+    return quote(name, safe="")
 
 
 def _get(path: str) -> Callable[[Any], Request]:

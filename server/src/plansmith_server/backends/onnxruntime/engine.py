@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime
 
 from plansmith_server.backends.datatypes import BFLOAT16, STRING
-from plansmith_server.backends.engine import Instance, Runtime
 from plansmith_server.backends.model_file import find_model_file
+from plansmith_server.backends.onnx_signature import read_onnx_signature
 from plansmith_server.backends.onnxruntime.providers import CPU, choose_providers
 from plansmith_server.backends.onnxruntime.settings import SessionSettings
-from plansmith_server.backends.signature import Signature, read_onnx_signature
 from plansmith_server.backends.tensors import bfloat16_bits
-from plansmith_server.errors import ModelError
+from plansmith_server.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["RUNTIME", "OnnxRuntimeEngine"]
+    from plansmith_server.backends.engine import Instance
+
+__all__ = ["OnnxRuntimeEngine"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +51,11 @@ class OnnxRuntimeEngine:
         try:
             session = onnxruntime.InferenceSession(str(path), _session_options(settings), providers=providers)
         except Exception as error:
-            # ONNX Runtime has a class of its own for each status, all below RuntimeError or Exception.
+            # ONNX Runtime has an exception class for each status, without a common base below Exception.
             raise ModelError(f"ONNX Runtime cannot load {path.name}: {error}") from error
         missing = [name for name, _ in providers if name not in session.get_providers()]
         if missing:
-            logger.warning("model %r runs without %s, which did not start", config.name, ", ".join(missing))
+            logger.warning("model %r runs without %s, which failed to start", config.name, ", ".join(missing))
         logger.info(
             "model %r: ONNX Runtime %s, %s, %s",
             config.name,
@@ -69,14 +69,23 @@ class OnnxRuntimeEngine:
         self._bfloat16 = frozenset(tensor.name for tensor in tensors if tensor.data_type == BFLOAT16.triton)
         if self._bfloat16 and any(tensor.data_type == STRING.triton for tensor in tensors):
             raise ModelError(
-                "it has text and bfloat16 among its inputs and outputs, which ONNX Runtime takes apart only"
+                "it has both text and bfloat16 among its inputs and outputs, which ONNX Runtime's Python API cannot mix"
             )
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.generic]]:
-        """Compute `outputs` of `inputs`; bfloat16 as its bits in uint16."""
+        """Compute `outputs` of `inputs`; bfloat16 as its bits in uint16.
+
+        Raises:
+            RequestError: an output is text that is not UTF-8.
+        """
         if self._bfloat16:
             return self._run_with_bfloat16(outputs, inputs)
-        arrays: list[NDArray[np.generic]] = self._session.run(outputs, inputs, self._run_options)
+        try:
+            arrays: list[NDArray[np.generic]] = self._session.run(outputs, inputs, self._run_options)
+        except UnicodeDecodeError as error:
+            raise RequestError(
+                "an output is text that is not UTF-8, which ONNX Runtime's Python interface cannot return"
+            ) from error
         return arrays
 
     def close(self) -> None:
@@ -125,12 +134,3 @@ def _run_options(settings: SessionSettings) -> Any:
     for key, value in settings.run_entries.items():
         options.add_run_config_entry(key, value)
     return options
-
-
-def _read_signature(folder: Path, model_file: str) -> Signature:
-    return read_onnx_signature(find_model_file(folder, model_file))
-
-
-RUNTIME = Runtime(
-    name="ONNX Runtime", read_signature=_read_signature, load=OnnxRuntimeEngine, fixed_batch_allowed=False
-)

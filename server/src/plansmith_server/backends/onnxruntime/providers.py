@@ -1,7 +1,7 @@
 """Execution providers from config.pbtxt, under the names of Triton's native ONNX Runtime backend.
 
 Source: github.com/triton-inference-server/onnxruntime_backend, README.md and `ModelState::LoadModel` in
-src/onnxruntime.cc. Like there, GPU accelerators count for instances on a GPU only, CPU accelerators for all, and a
+src/onnxruntime.cc. As there, GPU accelerators apply to instances on a GPU only, CPU accelerators to all, and a
 parameter that the TensorRT accelerator does not know fails the load.
 """
 
@@ -28,7 +28,7 @@ Kind = Literal["switch", "number", "text"]
 TENSORRT, CUDA, OPENVINO, CPU = (f"{name}ExecutionProvider" for name in ("Tensorrt", "CUDA", "OpenVINO", "CPU"))
 
 PRECISIONS = {"FP32": None, "FP16": "trt_fp16_enable", "BF16": "trt_bf16_enable", "INT8": "trt_int8_enable"}
-# Key in config.pbtxt: key of ONNX Runtime where it is another one, and what the value is.
+# Key in config.pbtxt: key of ONNX Runtime, where they differ.
 TENSORRT_RENAMED = {
     "max_workspace_size_bytes": "trt_max_workspace_size",
     "int8_calibration_table_name": "trt_int8_calibration_table_name",
@@ -79,7 +79,7 @@ CUDA_COPIED = ("gpu_mem_limit", "do_copy_in_default_stream")
 def choose_providers(config: ModelConfig, kind: str, device: int, available: Collection[str]) -> list[Provider]:
     """The providers of a session, best first, with their options.
 
-    What the configuration asks for and this ONNX Runtime has not is left out, and the log says so.
+    Providers that the configuration asks for and this ONNX Runtime lacks are left out, with a warning in the log.
 
     Args:
         config: of the model.
@@ -95,13 +95,13 @@ def choose_providers(config: ModelConfig, kind: str, device: int, available: Col
         _mention_unused(config)
     for accelerator in config.cpu_accelerators:
         if accelerator.name != "openvino":
-            raise ModelError(f"unknown execution accelerator {accelerator.name!r}: on the CPU there is openvino")
+            raise ModelError(f"unknown CPU accelerator {accelerator.name!r}: use openvino")
         if OPENVINO in available:
             chosen.append((OPENVINO, {"device_type": "CPU"}))
         else:
             logger.warning(
-                "model %r: the accelerator openvino is not part of this ONNX Runtime, which computes by itself;"
-                " the backend openvino would use it",
+                "model %r: this ONNX Runtime has no OpenVINO provider, so its CPU provider runs"
+                " the model; the backend openvino uses OpenVINO",
                 config.name,
             )
     return [*chosen, (CPU, {})]
@@ -111,25 +111,20 @@ def _gpu_providers(config: ModelConfig, device: int, available: Collection[str])
     chosen: list[Provider] = []
     cuda: dict[str, str] = {"device_id": str(device)}
     for accelerator in config.gpu_accelerators:
-        if accelerator.name == "tensorrt":
-            options = {**_tensorrt_options(accelerator), "device_id": str(device)}
-            if TENSORRT in available:
-                chosen.append((TENSORRT, options))
-            else:
-                logger.warning("model %r: this ONNX Runtime has no TensorRT provider; it goes without", config.name)
-        elif accelerator.name == "cuda":
-            cuda.update(_cuda_options(accelerator))
+        options = _gpu_options(accelerator)
+        if accelerator.name == "cuda":
+            cuda.update(options)
+        elif TENSORRT in available:
+            chosen.append((TENSORRT, {**options, "device_id": str(device)}))
         else:
-            raise ModelError(
-                f"unknown execution accelerator {accelerator.name!r}: on a GPU there are tensorrt and cuda"
-            )
+            logger.warning("model %r: this ONNX Runtime has no TensorRT provider; it is not used", config.name)
     cuda.update(_older_cuda_options(config.parameters))
     if CUDA in available:
         chosen.append((CUDA, cuda))
     else:
         logger.warning(
-            "model %r: this ONNX Runtime has no CUDA provider, so the CPU computes; pip install onnxruntime-gpu, in"
-            " place of onnxruntime, brings it",
+            "model %r: this ONNX Runtime has no CUDA provider, so the model runs on the CPU; install onnxruntime-gpu"
+            " instead of onnxruntime to have it",
             config.name,
         )
     return chosen
@@ -137,12 +132,19 @@ def _gpu_providers(config: ModelConfig, device: int, available: Collection[str])
 
 def _mention_unused(config: ModelConfig) -> None:
     for accelerator in config.gpu_accelerators:
-        logger.info("model %r: the accelerator %s waits for a GPU; the CPU computes", config.name, accelerator.name)
+        logger.info("model %r: the accelerator %s needs a GPU; the CPU is used", config.name, accelerator.name)
         try:
-            if accelerator.name == "tensorrt":
-                _tensorrt_options(accelerator)
+            _gpu_options(accelerator)
         except ModelError as error:
             logger.warning("model %r will not load on a GPU: %s", config.name, error)
+
+
+def _gpu_options(accelerator: Accelerator) -> dict[str, str]:
+    if accelerator.name == "tensorrt":
+        return _tensorrt_options(accelerator)
+    if accelerator.name == "cuda":
+        return _cuda_options(accelerator)
+    raise ModelError(f"unknown GPU accelerator {accelerator.name!r}: use tensorrt or cuda")
 
 
 def _tensorrt_options(accelerator: Accelerator) -> dict[str, str]:
@@ -150,7 +152,7 @@ def _tensorrt_options(accelerator: Accelerator) -> dict[str, str]:
     for key, value in accelerator.parameters.items():
         if key == "precision_mode":
             if value not in PRECISIONS:
-                raise ModelError(f"precision_mode {value!r} is none of {', '.join(PRECISIONS)}")
+                raise ModelError(f"precision_mode {value!r} is not valid: use {', '.join(PRECISIONS)}")
             switch = PRECISIONS[value]
             if switch is not None:
                 options[switch] = "1"
@@ -180,6 +182,6 @@ def _older_cuda_options(parameters: Mapping[str, str]) -> dict[str, str]:
         if key in parameters:
             number = parse_whole_number(key, parameters[key])
             if number >= len(choices):
-                raise ModelError(f"parameter {key!r} has to be 0 to {len(choices) - 1}, and is {number}")
+                raise ModelError(f"parameter {key!r} must be from 0 to {len(choices) - 1}, got {number}")
             options[key] = choices[number]
     return options

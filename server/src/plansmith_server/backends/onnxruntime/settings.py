@@ -23,13 +23,13 @@ __all__ = ["SessionSettings"]
 
 DEVICE_ALLOCATOR = "session.use_device_allocator_for_initializers"
 ARENA_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
-# `optimization.graph.level` to ONNX Runtime's GraphOptimizationLevel, which has every optimization on otherwise.
+# `optimization.graph.level` to ONNX Runtime's GraphOptimizationLevel, which turns every optimization on by default.
 GRAPH_LEVELS = {-1: "ORT_ENABLE_BASIC", 1: "ORT_ENABLE_EXTENDED", 2: "ORT_DISABLE_ALL"}
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
-    """How a session is made.
+    """How a session is created.
 
     Attributes:
         intra_op_threads: within an operator; 0 leaves it to ONNX Runtime.
@@ -63,13 +63,13 @@ class SessionSettings:
         parameters = config.parameters
         mode = parse_whole_number("execution_mode", parameters.get("execution_mode", "0"))
         if mode > 1:
-            raise ModelError(f"parameter 'execution_mode' has to be 0 (sequential) or 1 (parallel), and is {mode}")
+            raise ModelError(f"parameter 'execution_mode' must be 0 (sequential) or 1 (parallel), got {mode}")
         # As in the native backend, 0 is the default; the default there is every core for each instance.
         threads = _count(parameters, "intra_op_thread_count")
         if threads == 0 and kind == "CPU":
             share = threads_per_instance(config.instance_count)
-            # All cores are what ONNX Runtime takes by itself, and a pool that it sizes by itself is faster for small
-            # networks than one of the same size that it is told to make.
+            # ONNX Runtime uses all cores by default, and for small networks its default pool is faster than an explicit
+            # one of the same size.
             threads = share if share < (os.cpu_count() or 1) else 0
         return cls(
             intra_op_threads=threads,

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino
 
-from plansmith_server.backends.engine import Instance, Runtime
 from plansmith_server.backends.model_file import find_model_file
+from plansmith_server.backends.onnx_signature import read_onnx_signature
 from plansmith_server.backends.openvino.settings import OpenVinoSettings
 from plansmith_server.backends.openvino.tensors import ELEMENT_TYPES, data_type_name, read_output, to_input
-from plansmith_server.backends.signature import Signature, TensorInfo, read_onnx_signature
+from plansmith_server.backends.rows import UNKNOWN_ROWS, Rows, Shape, trace_rows
+from plansmith_server.backends.signature import Signature, TensorInfo
 from plansmith_server.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from plansmith_server.backends.config import ModelConfig
+    from plansmith_server.backends.engine import Instance
 
-__all__ = ["RUNTIME", "OpenVinoEngine"]
+__all__ = ["OpenVinoEngine", "read_signature"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class OpenVinoEngine:
     def __init__(self, instance: Instance) -> None:
         config = instance.config
         if instance.kind != "CPU":
-            raise ModelError("the backend openvino runs on the CPU alone: give the instance_group KIND_CPU")
+            raise ModelError("the backend openvino runs on the CPU only: set KIND_CPU in the instance_group")
         settings = OpenVinoSettings.from_config(config)
         path = find_model_file(instance.folder, config.model_file)
         core = openvino.Core()
@@ -85,7 +87,7 @@ class OpenVinoEngine:
         """Compute `outputs` of `inputs`; bfloat16 as its bits in uint16.
 
         Raises:
-            RequestError: the model takes whole batches only, and this is none.
+            RequestError: the model takes only batches of max_batch_size rows, and this one has another size.
         """
         rows = len(next(iter(inputs.values()))) if self._batch else 0
         if rows != self._batch:
@@ -93,7 +95,7 @@ class OpenVinoEngine:
         request = self._request
         for name, index, data_type in self._inputs:
             request.set_input_tensor(index, to_input(inputs[name], data_type))
-        # Not infer(): it would make an array of every output, wanted or not.
+        # Not infer(): it would create an array for every output, requested or not.
         request.start_async()
         request.wait()
         arrays = []
@@ -109,11 +111,16 @@ class OpenVinoEngine:
     def _fill_up(self, inputs: Mapping[str, NDArray[Any]], rows: int) -> Mapping[str, NDArray[Any]]:
         if not self._pad:
             raise RequestError(
-                f"expected a batch of exactly {self._batch} rows, and this one has {rows}: ENABLE_BATCH_PADDING fills"
-                " it up, and without SKIP_OV_DYNAMIC_BATCHSIZE any number of rows will do"
+                f"expected a batch of exactly {self._batch} rows, got {rows}: set ENABLE_BATCH_PADDING to pad it, or"
+                " remove SKIP_OV_DYNAMIC_BATCHSIZE to allow any number of rows"
             )
         # Repeated rows, because zeros are not a valid input of every model.
         return {name: array[np.minimum(np.arange(self._batch), rows - 1)] for name, array in inputs.items()}
+
+
+def read_signature(folder: Path, model_file: str) -> Signature:
+    """Read what the model in the version folder `folder` takes and gives."""
+    return _read(openvino.Core(), find_model_file(folder, model_file))
 
 
 def _read(core: Any, path: Path) -> Signature:
@@ -124,17 +131,21 @@ def _read(core: Any, path: Path) -> Signature:
         ]
         if unknown:
             raise ModelError(f"{unknown[0].name!r} is text, which OpenVINO cannot serve: use the backend onnxruntime")
-        # OpenVINO takes an initializer for a constant, input or not.
+        # OpenVINO treats every initializer as a constant, even if it is an input.
         return replace(signature, optional_inputs=())
     try:
         model = core.read_model(path)
     except RuntimeError as error:
         raise ModelError(f"OpenVINO cannot read {path.name}: {_last_lines(error)}") from error
-    return Signature(
+    signature = Signature(
         inputs=tuple(_infos(model.inputs)),
         optional_inputs=(),
         outputs=tuple(_infos(model.outputs)),
+        fixed_batch=all(_says_batch(port) for port in model.inputs),
     )
+    if not signature.fixed_batch and not signature.first_dimensions_are_dynamic:
+        return signature
+    return replace(signature, rows=_trace_rows(model))
 
 
 def _infos(ports: Iterable[Any]) -> Iterable[TensorInfo]:
@@ -142,21 +153,53 @@ def _infos(ports: Iterable[Any]) -> Iterable[TensorInfo]:
         name = port.get_any_name()
         data_type = data_type_name(port.get_element_type())
         if data_type is None:
-            raise ModelError(f"{name!r} is of a type that Triton has no name for: {port.get_element_type()}")
-        shape = port.get_partial_shape()
-        dims = None if shape.rank.is_dynamic else tuple(dim.get_length() if dim.is_static else -1 for dim in shape)
-        yield TensorInfo(name=name, data_type=data_type, shape=dims)
+            raise ModelError(f"{name!r} has a type that Triton lacks: {port.get_element_type()}")
+        dims = _dims(port)
+        yield TensorInfo(name=name, data_type=data_type, shape=None if dims is None else tuple(dims))
+
+
+def _says_batch(port: Any) -> bool:
+    """Whether the layout of an input, such as [N,C,H,W], has the batch in front."""
+    layout = openvino.layout_helpers.get_layout(port)
+    return bool(openvino.layout_helpers.has_batch(layout) and openvino.layout_helpers.batch_idx(layout) == 0)
+
+
+def _trace_rows(model: Any) -> Rows:
+    """What OpenVINO's own shape inference says; `model` is changed."""
+    ports = {port.get_any_name(): port for port in model.inputs}
+    shapes = {name: _dims(port) for name, port in ports.items()}
+    if not all(shapes.values()):
+        return UNKNOWN_ROWS
+
+    def infer(batches: Mapping[str, int]) -> list[Shape] | None:
+        try:
+            model.reshape(
+                {
+                    ports[name]: openvino.PartialShape([rows, *(shapes[name] or ())[1:]])
+                    for name, rows in batches.items()
+                }
+            )
+        except RuntimeError:
+            return None
+        return [[dim if dim >= 0 else None for dim in _dims(port) or ()] for port in model.outputs]
+
+    return trace_rows(infer, ports)
+
+
+def _dims(port: Any) -> list[int] | None:
+    """The shape of an input or output, with -1 for any size; None where not even the rank is known."""
+    shape = port.get_partial_shape()
+    return None if shape.rank.is_dynamic else [dim.get_length() if dim.is_static else -1 for dim in shape]
 
 
 def _reshape(model: Any, config: ModelConfig, settings: OpenVinoSettings) -> None:
-    """Free the batch dimension, or fix it, and take the configured dims, as the parameters say."""
+    """Make the batch dimension dynamic or fixed, and set the configured dims, as the parameters say."""
     configured = {tensor.name: tensor.shape for tensor in config.inputs}
     shapes = {}
     for port in model.inputs:
-        shape = port.get_partial_shape()
-        if shape.rank.is_dynamic:
+        dims = _dims(port)
+        if dims is None:
             continue
-        dims = [dim.get_length() if dim.is_static else -1 for dim in shape]
         batched = config.max_batch_size > 0 and bool(dims)
         name = next(iter(port.get_names() & configured.keys()), None)
         if settings.reshape and name is not None:
@@ -182,13 +225,6 @@ def _convert(model: Any, config: ModelConfig, signature: Signature) -> Any:
 
 
 def _last_lines(error: RuntimeError) -> str:
-    """What an error of OpenVINO says, without the places in its source that come first."""
+    """The message of an OpenVINO error, without the source locations that precede it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join([line for line in lines if not line.startswith(("Exception from ", "While "))][-3:]) or str(error)
-
-
-def _read_signature(folder: Path, model_file: str) -> Signature:
-    return _read(openvino.Core(), find_model_file(folder, model_file))
-
-
-RUNTIME = Runtime(name="OpenVINO", read_signature=_read_signature, load=OpenVinoEngine, fixed_batch_allowed=True)

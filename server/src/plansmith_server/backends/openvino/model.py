@@ -3,7 +3,7 @@
 import triton_python_backend_utils as pb_utils
 
 from plansmith_server.backends.model import BackendModel
-from plansmith_server.backends.openvino.engine import RUNTIME
+from plansmith_server.backends.openvino.runtime import RUNTIME
 
 __all__ = ["TritonPythonModel"]
 

@@ -1,7 +1,7 @@
 """Settings from config.pbtxt, under the names of Triton's native OpenVINO backend.
 
 Source: github.com/triton-inference-server/openvino_backend, README.md ("Parameters") and
-`ModelState::ParseParameters` in src/openvino.cc. Like there, unknown parameters are left alone.
+`ModelState::ParseParameters` in src/openvino.cc. As there, unknown parameters are ignored.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class OpenVinoSettings:
         instances = config.instance_count
         properties: dict[str, str | int] = {
             "INFERENCE_NUM_THREADS": _threads(parameters, instances),
-            # Each instance is a process that knows of no other: pinned, the threads of all would share the first cores.
+            # Instances are separate processes: pinned, the threads of all of them would share the first cores.
             "ENABLE_CPU_PINNING": False,
         }
         compilation = _number(parameters, "COMPILATION_NUM_THREADS")
@@ -64,7 +64,7 @@ class OpenVinoSettings:
         if streams in STREAMS:
             properties["NUM_STREAMS"] = streams
         elif streams:
-            # There the instances share one compiled model and its streams; here each is a process of its own.
+            # There, instances share one compiled model and its streams; here, each is a separate process.
             properties["NUM_STREAMS"] = max(1, parse_whole_number("NUM_STREAMS", streams) // instances)
         if "PERFORMANCE_HINT" in parameters:
             properties["PERFORMANCE_HINT"] = _choice(parameters, "PERFORMANCE_HINT", HINTS)
@@ -96,7 +96,7 @@ def _number(parameters: Mapping[str, str], key: str) -> int:
 def _choice(parameters: Mapping[str, str], key: str, choices: tuple[str, ...]) -> str:
     chosen = next((choice for choice in choices if choice.lower() == parameters[key].lower()), None)
     if chosen is None:
-        raise ModelError(f"parameter {key!r} has to be {' or '.join(choices)}, and is {parameters[key]!r}")
+        raise ModelError(f"parameter {key!r} must be {' or '.join(choices)}, got {parameters[key]!r}")
     return chosen
 
 

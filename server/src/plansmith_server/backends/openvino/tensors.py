@@ -34,12 +34,12 @@ ELEMENT_TYPES = {
 
 
 def data_type_name(element_type: Any) -> str | None:
-    """Triton's name of an element type; None for one that it has no name for."""
+    """Triton's name of an element type; None if Triton has no such type."""
     return next((name for name, known in ELEMENT_TYPES.items() if known == element_type), None)
 
 
 def to_input(array: NDArray[Any], data_type: str) -> Any:
-    """An OpenVINO tensor over `array`, which it shares where that is possible.
+    """An OpenVINO tensor over `array`, sharing its memory where possible.
 
     Args:
         array: in the dtype that `datatypes` has for `data_type`.
@@ -60,5 +60,5 @@ def read_output(tensor: Any, data_type: str) -> NDArray[np.generic]:
         data_type: such as "TYPE_FP32".
     """
     array: NDArray[np.generic] = np.array(tensor.data)
-    # OpenVINO shows bfloat16 as float16 of the same bits.
+    # OpenVINO returns bfloat16 as float16 with the same bits.
     return array.view(np.uint16) if data_type == BFLOAT16.triton else array

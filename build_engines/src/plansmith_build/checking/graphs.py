@@ -1,0 +1,77 @@
+"""The graphs that engines are asked about: whole in one precision, whatever that costs in accuracy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+
+from plansmith_build.engines.cpu_features import has_vnni
+from plansmith_build.precision.calibration import CalibrationMethod, calibrate
+from plansmith_build.precision.half import to_bfloat16, to_float16
+from plansmith_build.precision.preparation import BFLOAT16_OPSET, HALF_SCALES_OPSET, QUANTIZATION_OPSET, prepare
+from plansmith_build.precision.quantization import quantize
+from plansmith_build.precision.schemes import TENSORRT, x86_scheme
+from plansmith_build.search.targets import Device, Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from plansmith_build.engines.onnxruntime import Arrays
+    from plansmith_build.reading.networks import Network
+    from plansmith_build.search.targets import Pairing
+
+__all__ = ["PrecisionGraphs"]
+
+
+class PrecisionGraphs:
+    """Makes the graph for a pairing when it is first asked for.
+
+    Args:
+        network: the portable FP32 graph.
+        path: its file.
+        samples: random inputs, which INT8 ranges are taken from.
+        folder: where graphs are written.
+    """
+
+    def __init__(self, network: Network, path: Path, samples: Sequence[Arrays], folder: Path) -> None:
+        self._network, self._path, self._samples, self._folder = network, path, samples, folder
+        self._prepared: dict[int, onnx.ModelProto] = {}
+        self._made: dict[tuple[Precision, bool], Path] = {}
+
+    def path_for(self, pairing: Pairing) -> Path:
+        """The file for a pairing.
+
+        Raises:
+            ConversionFailed: it cannot be made.
+            OSError: the disk did not take it.
+        """
+        on_cpu = pairing.device is Device.CPU
+        # OpenVINO computes FP32 graphs in BF16 where it is told to.
+        if pairing.precision is Precision.FP32 or (pairing.precision is Precision.BF16 and on_cpu):
+            return self._path
+        key = (pairing.precision, on_cpu)
+        if key not in self._made:
+            path = self._folder / f"model.{pairing.precision}.{pairing.device}.onnx"
+            onnx.save(self._make(pairing.precision, on_cpu=on_cpu), path)
+            self._made[key] = path
+        return self._made[key]
+
+    def _make(self, precision: Precision, *, on_cpu: bool) -> onnx.ModelProto:
+        match precision:
+            case Precision.FP16:
+                return to_float16(self._prepare(QUANTIZATION_OPSET))
+            case Precision.BF16:
+                return to_bfloat16(self._prepare(BFLOAT16_OPSET))
+        mixed = precision is Precision.INT8_FP16
+        scheme = x86_scheme(vnni=has_vnni()) if on_cpu else TENSORRT
+        prepared = self._prepare(HALF_SCALES_OPSET if mixed else QUANTIZATION_OPSET)
+        ranges = calibrate(prepared, self._samples, CalibrationMethod.MINMAX, scheme)
+        quantized = quantize(prepared, ranges, scheme)
+        return to_float16(quantized) if mixed else quantized
+
+    def _prepare(self, opset: int) -> onnx.ModelProto:
+        if opset not in self._prepared:
+            self._prepared[opset] = prepare(self._network, opset=opset)
+        return self._prepared[opset]

@@ -1,0 +1,140 @@
+"""`plansmith check`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path  # noqa: TC003 - typer reads the annotation
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
+
+from plansmith_build.commands.build_display import current_step
+from plansmith_build.engines.tensorrt.options import PlanOptions
+from plansmith_build.engines.tensorrt_rtx.capabilities import parse_capabilities
+
+if TYPE_CHECKING:
+    from plansmith_build.checking import Answer, CheckReport
+    from plansmith_build.progress import BuildStep
+
+__all__ = ["check"]
+
+EXIT_REFUSED = 3
+_STYLES = {"yes": "green", "no": "red", "unknown": "dim"}
+
+
+class _Engine(StrEnum):
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
+    TENSORRT = "tensorrt"
+
+
+class _Precision(StrEnum):
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+    INT8_FP16 = "int8-fp16"
+
+
+def check(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.")],
+    *,
+    target: Annotated[
+        list[_Engine] | None,
+        typer.Option(help="Ask this engine; may be repeated. [default: all, and a refusal is no failure]"),
+    ] = None,
+    precision: Annotated[
+        list[_Precision] | None,
+        typer.Option(help="Ask for this precision; may be repeated. [default: what each engine may gain by]"),
+    ] = None,
+    max_batch_size: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Largest batch that would be served; 0 for no batches.")
+    ] = 32,
+    profile: Annotated[
+        str | None, typer.Option(help="name:min,opt,max shapes for TensorRT, as `plansmith build` takes them.")
+    ] = None,
+    compute_capability: Annotated[
+        str,
+        typer.Option(help="What TensorRT for RTX compiles for, such as 8.6,8.9,12.0. [default: Ampere and later]"),
+    ] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Makes the random inputs repeatable.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
+) -> None:
+    """Find out what each engine says to an ONNX file; nothing is published.
+
+    ONNX Runtime and OpenVINO run it on random inputs. TensorRT for RTX, NVIDIA's own compiler, compiles it without a
+    GPU: what it refuses, TensorRT refuses, too. Accuracy is for `plansmith build --data` to judge.
+
+    Exits with 3 where an engine that was asked for by --target takes the model in no precision.
+    """
+    from plansmith_build.checking import CheckOptions  # noqa: PLC0415 - onnx and ONNX Runtime, not for `--help`
+    from plansmith_build.checking import check as check_file  # noqa: PLC0415
+    from plansmith_build.search.targets import Precision, Target  # noqa: PLC0415
+
+    options = CheckOptions(
+        targets=tuple(Target(entry.value) for entry in target or ()),
+        precisions=tuple(Precision(entry.value) for entry in precision or ()),
+        max_batch_size=max_batch_size,
+        plan=PlanOptions(profile=profile or "", compute_capabilities=parse_capabilities(compute_capability)),
+        seed=seed,
+    )
+    display = Console(stderr=True, highlight=False, soft_wrap=True)
+    with display.status("Loading onnx and ONNX Runtime") as status:
+
+        def progress(step: BuildStep) -> None:
+            if not step.outcome:
+                status.update(current_step(step))
+
+        report = check_file(model, options, progress)
+    if as_json:
+        typer.echo(json.dumps(asdict(report), indent=2))
+    else:
+        _show(Console(highlight=False), report)
+    if any(report.refused_by(entry.value) for entry in target or ()):
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def _show(console: Console, report: CheckReport) -> None:
+    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    facts.add_column(style="dim")
+    facts.add_column(overflow="fold")
+    facts.add_row("model", escape(f"{report.file}, {decimal(report.size)}, {report.nodes} nodes, opset {report.opset}"))
+    facts.add_row("inputs", escape("\n".join(report.inputs)))
+    facts.add_row("outputs", escape("\n".join(report.outputs)))
+    batches = f"up to {report.max_batch_size} rows: " if report.max_batch_size else "none: "
+    facts.add_row("batches", escape(batches + report.batching))
+    if report.repairs:
+        facts.add_row("repairs", escape("\n".join(report.repairs)))
+    console.print(facts)
+    console.print()
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("engine", "device", "precision", ""):
+        table.add_column(heading)
+    table.add_column("what it says", overflow="fold")
+    for (engine, device, verdict, said), answers in _alike(report.answers).items():
+        precisions = " ".join(answer.precision for answer in answers)
+        table.add_row(engine, device.upper(), precisions, verdict, escape(said), style=_STYLES[verdict])
+    console.print(table)
+
+
+def _alike(answers: tuple[Answer, ...]) -> dict[tuple[str, str, str, str], list[Answer]]:
+    """Answers by what they say: an obstacle of one engine is often the same in every precision."""
+    found: dict[tuple[str, str, str, str], list[Answer]] = {}
+    for answer in answers:
+        found.setdefault((answer.target, answer.device, answer.verdict, _in_words(answer)), []).append(answer)
+    return found
+
+
+def _in_words(answer: Answer) -> str:
+    words = [answer.said]
+    if answer.size is not None:
+        words.append(f"{decimal(answer.size)} in {answer.seconds or 0:.1f} s")
+    if answer.relative_error is not None:
+        words.append(f"relative error {answer.relative_error:.1g}")
+    return ", ".join(words)

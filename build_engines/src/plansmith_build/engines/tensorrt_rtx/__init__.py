@@ -1,0 +1,24 @@
+"""Engines of TensorRT for RTX: NVIDIA's own parser and compiler, which need no GPU.
+
+They say in seconds what TensorRT will say to a graph on a machine with a GPU, and what they make runs on RTX GPUs.
+Nothing here imports the bindings before they are needed, and only in a process of its own.
+"""
+
+from __future__ import annotations
+
+from plansmith_build.engines.tensorrt_rtx.availability import library_version, unavailable_because
+from plansmith_build.engines.tensorrt_rtx.capabilities import in_words, parse_capabilities
+from plansmith_build.engines.tensorrt_rtx.compilation import CompiledEngine, compile_engine
+from plansmith_build.engines.tensorrt_rtx.engine_config import engine_config
+from plansmith_build.engines.tensorrt_rtx.errors import EngineFailed
+
+__all__ = [
+    "CompiledEngine",
+    "EngineFailed",
+    "compile_engine",
+    "engine_config",
+    "in_words",
+    "library_version",
+    "parse_capabilities",
+    "unavailable_because",
+]

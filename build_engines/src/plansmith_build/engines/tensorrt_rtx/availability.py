@@ -1,0 +1,27 @@
+"""Whether NVIDIA's compiler is installed, and which version of it."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+__all__ = ["library_version", "unavailable_because"]
+
+_DISTRIBUTIONS = ("tensorrt-rtx-cu12-libs", "tensorrt-rtx-cu13-libs")
+
+
+def unavailable_because() -> str:
+    """Why nothing can be compiled here, in one line, or an empty string. It takes no GPU, driver or CUDA."""
+    if find_spec("tensorrt_rtx_bindings") is None or not library_version():
+        return "TensorRT for RTX is not installed: pip install 'plansmith-build[rtx]'"
+    return ""
+
+
+def library_version() -> str:
+    """The version that compiles, such as `"1.7.1.116"`, which is the one that runs the engine; empty without any."""
+    for name in _DISTRIBUTIONS:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return ""

@@ -1,0 +1,61 @@
+"""Whether clients of a model's newest version can call another one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from plansmith_build.errors import InvalidModel, ModelNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from plansmith_build.reading.signatures import Signature
+    from plansmith_build.repository.manifest import Tensor
+    from plansmith_build.repository.model_repository import RepositoryModel
+    from plansmith_client.tensors import TensorSpec
+
+__all__ = ["changes_for_clients"]
+
+
+def changes_for_clients(model: RepositoryModel, signature: Signature) -> tuple[str, ...]:
+    """What clients of the newest version would trip over, a phrase each; nothing where there is no such version.
+
+    More outputs, and more optional inputs, do not count, nor does the size of the first dimension: it may be that of a
+    batch, which a build makes free.
+
+    Args:
+        model: where a version is to be published.
+        signature: of the file that it is to be built from.
+    """
+    try:
+        before = model.manifest(model.versions[-1])
+    except (IndexError, FileNotFoundError, ModelNotFound, InvalidModel):
+        # Without a manifest nobody says what clients of it send.
+        return ()
+    inputs = {spec.name: spec for spec in signature.inputs}
+    outputs = {spec.name: spec for spec in signature.outputs}
+    named = {tensor.name for tensor in before.inputs}
+    return (
+        *_changes("input", before.inputs, inputs),
+        *(f"input {spec.name!r} is new" for spec in signature.inputs if spec.name not in named and not spec.optional),
+        *_changes("output", before.outputs, outputs),
+    )
+
+
+def _changes(role: str, before: tuple[Tensor, ...], after: dict[str, TensorSpec]) -> Iterator[str]:
+    for tensor in before:
+        spec = after.get(tensor.name)
+        if spec is None:
+            yield f"{role} {tensor.name!r} is gone"
+        elif spec.datatype != tensor.datatype:
+            yield f"{role} {tensor.name!r} was {tensor.datatype} and is {spec.datatype}"
+        elif role == "input" and not _same_shape(tensor.shape, spec.shape):
+            yield f"input {tensor.name!r} was {list(tensor.shape)} and is {list(spec.shape)}"
+
+
+def _same_shape(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    # Single numbers are served as vectors of one.
+    one, other = before or (1,), after or (1,)
+    return len(one) == len(other) and all(
+        -1 in (size, new) or size == new for size, new in zip(one[1:], other[1:], strict=True)
+    )

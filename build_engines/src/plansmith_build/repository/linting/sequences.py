@@ -1,0 +1,94 @@
+"""The sequence batcher: its control inputs, and its two strategies.
+
+Rules: GetBooleanSequenceControlProperties, GetTypedSequenceControlProperties and ValidateModelConfig in
+triton-inference-server/core, src/model_config_utils.cc.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from tritonclient.grpc import model_config_pb2
+
+from plansmith_build.repository.linting.findings import error, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from plansmith_build.repository.linting.context import ConfigContext
+    from plansmith_build.repository.linting.findings import Finding
+
+__all__ = ["check_sequences"]
+
+_CONTROL = model_config_pb2.ModelSequenceBatching.Control
+_VALUES = ("int32_false_true", "fp32_false_true", "bool_false_true")
+_ID_TYPES = ("TYPE_UINT64", "TYPE_INT64", "TYPE_UINT32", "TYPE_INT32", "TYPE_STRING")
+
+
+def check_sequences(context: ConfigContext) -> Iterator[Finding]:
+    """Control inputs, preferred batch sizes, slot utilization and the response cache."""
+    config = context.config
+    if not config.HasField("sequence_batching"):
+        return
+    batching = config.sequence_batching
+    if config.response_cache.enable:
+        yield error(context.path, "a model with sequence_batching cannot use the response cache", "disable it")
+    if not batching.control_input and not batching.state:
+        yield warning(
+            context.path,
+            "sequence_batching without control inputs: the model is not told where sequences begin",
+            "add control_input, where the model has one",
+        )
+    yield from _check_controls(context)
+    for size in batching.oldest.preferred_batch_size:
+        if not 0 < size <= config.max_batch_size:
+            yield error(
+                context.path,
+                f"preferred_batch_size {size} of sequence_batching is not within max_batch_size "
+                f"{config.max_batch_size}",
+                "remove it",
+            )
+    if not 0 <= batching.direct.minimum_slot_utilization <= 1:
+        yield error(
+            context.path,
+            f"minimum_slot_utilization must be from 0 to 1, got {batching.direct.minimum_slot_utilization}",
+            "correct it",
+        )
+
+
+def _check_controls(context: ConfigContext) -> Iterator[Finding]:
+    inputs = context.config.sequence_batching.control_input
+    for name, count in Counter(control.name for control in inputs).items():
+        if not name:
+            yield error(context.path, "a control_input has no name", "add name")
+        elif count > 1:
+            yield error(
+                context.path, f"control_input {name!r} is declared {count} times", "give each an input of its own"
+            )
+    controls = [control for entry in inputs for control in entry.control]
+    for kind, count in Counter(control.kind for control in controls).items():
+        if count > 1:
+            yield error(context.path, f"{_CONTROL.Kind.Name(kind)} is given to {count} inputs", "keep one of them")
+    for control in controls:
+        yield from _check_control(context, control)
+
+
+def _check_control(context: ConfigContext, control: Any) -> Iterator[Finding]:
+    kind = _CONTROL.Kind.Name(control.kind)
+    given = [field for field in _VALUES if getattr(control, field)]
+    if control.kind == _CONTROL.CONTROL_SEQUENCE_CORRID:
+        if given:
+            yield error(context.path, f"{kind} cannot have {given[0]}", "remove it, and write data_type")
+        name = model_config_pb2.DataType.Name(control.data_type)
+        if name not in _ID_TYPES:
+            yield error(context.path, f"{kind} has data_type {name}", f"write one of {', '.join(_ID_TYPES)}")
+    elif len(given) != 1:
+        yield error(
+            context.path,
+            f"{kind} has {' and '.join(given) or 'no values'}",
+            f"write exactly one of {', '.join(_VALUES)}",
+        )
+    elif len(getattr(control, given[0])) != 2:  # noqa: PLR2004 - false and true
+        yield error(context.path, f"{given[0]} of {kind} must have two values: false and true", "write two values")

@@ -1,0 +1,212 @@
+"""The steps of an ensemble against the models that they use: versions, names, types, dims and batch sizes.
+
+Rules: ValidateEnsembleConfig, ValidateTensorMapping and ValidateTensorConsistency in triton-inference-server/core,
+src/ensemble_scheduler/ensemble_utils.cc.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tritonclient.grpc import model_config_pb2
+
+from plansmith_build.errors import BuildError
+from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.linting.context import ConfigContext
+from plansmith_build.repository.linting.findings import error
+from plansmith_build.repository.linting.graphs import read_tensors
+from plansmith_build.repository.model_repository import CONFIG, RepositoryModel
+from plansmith_client.tensors import config_type_from_datatype
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from plansmith_build.repository.linting.findings import Finding
+    from plansmith_client.tensors import TensorSpec
+
+__all__ = ["check_steps"]
+
+_ANY_VERSION = -1
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor as one side declares it.
+
+    Attributes:
+        owner: the side, in words.
+        data_type: a number of `inference.DataType`.
+        dims: without the batch dimension; empty where nothing declares them.
+        batch: whether there is a batch dimension; None where the server decides.
+        optional: whether a request may leave it out.
+    """
+
+    owner: str
+    data_type: int
+    dims: tuple[int, ...]
+    batch: bool | None
+    optional: bool = False
+
+    def agrees_in_shape(self, other: _Tensor) -> bool:
+        """Whether one of both shapes, without or with the batch dimension, can be the same."""
+        if self.batch is None or other.batch is None or not self.dims or not other.dims:
+            return True
+        return _compatible(self.dims, other.dims) or _compatible(self.full, other.full)
+
+    @property
+    def full(self) -> tuple[int, ...]:
+        return (-1, *self.dims) if self.batch else self.dims
+
+
+@dataclass(frozen=True)
+class _StepModel:
+    inputs: Mapping[str, _Tensor]
+    outputs: Mapping[str, _Tensor]
+    max_batch_size: int
+
+
+def check_steps(context: ConfigContext) -> Iterator[Finding]:
+    """Whether the models exist, and fit each other and the ensemble."""
+    if context.backend != "ensemble":
+        return
+    config = context.config
+    own = [
+        (tensor.name, _declared("the ensemble", tensor, batch=config.max_batch_size > 0, reshaped=True))
+        for tensor in (*config.input, *config.output)
+    ]
+    tensors: dict[str, _Tensor] = dict(own)
+    for step in config.ensemble_scheduling.step:
+        if step.model_name:
+            yield from _check_step(context, step, tensors)
+
+
+def _check_step(context: ConfigContext, step: Any, tensors: dict[str, _Tensor]) -> Iterator[Finding]:
+    name = step.model_name
+    if name not in context.siblings:
+        yield error(context.path, f"the ensemble uses the model {name!r}, which does not exist", "add the model")
+        return
+    if name == context.model.name:
+        yield error(context.path, "the ensemble uses itself", "name another model in the step")
+        return
+    used = _context_of(context, name)
+    if used is None:
+        # Its configuration cannot be read, which is reported for that model.
+        return
+    if step.model_version not in (_ANY_VERSION, *used.served_versions):
+        served = ", ".join(map(str, used.served_versions)) or "none"
+        yield error(
+            context.path,
+            f"the ensemble uses version {step.model_version} of {name!r}, which is not served",
+            f"write model_version: -1 for the newest, or one of {served}",
+        )
+    model = _step_model(used)
+    if 0 < model.max_batch_size < context.config.max_batch_size:
+        yield error(
+            context.path,
+            f"max_batch_size is {context.config.max_batch_size}, and the model {name!r} takes {model.max_batch_size}",
+            f"write max_batch_size: {model.max_batch_size}, or build that model for larger batches",
+        )
+    yield from _check_maps(context, step, model, tensors)
+    for own, tensor in model.inputs.items():
+        if not tensor.optional and own not in step.input_map:
+            yield error(context.path, f"the input {own!r} of the model {name!r} is not mapped", "add it to input_map")
+
+
+def _check_maps(context: ConfigContext, step: Any, model: _StepModel, tensors: dict[str, _Tensor]) -> Iterator[Finding]:
+    """Every name in the maps, and what it stands for on both sides; tensors that are new are remembered."""
+    name = step.model_name
+    sides = (
+        ("input", "input_map", step.input_map, model.inputs),
+        ("output", "output_map", step.output_map, model.outputs),
+    )
+    for role, field, names, known in sides:
+        for own, outer in sorted(names.items()):
+            if known and own not in known:
+                yield error(
+                    context.path,
+                    f"{field} names {own!r}, but the model {name!r} has no such {role}",
+                    f"its {role}s are {', '.join(known)}: name one of them",
+                )
+            elif known:
+                yield from _check_same(context, outer, tensors.setdefault(outer, known[own]), known[own])
+
+
+def _check_same(context: ConfigContext, name: str, one: _Tensor, other: _Tensor) -> Iterator[Finding]:
+    invalid = model_config_pb2.TYPE_INVALID
+    if one.data_type != other.data_type and invalid not in (one.data_type, other.data_type):
+        have, want = (model_config_pb2.DataType.Name(tensor.data_type) for tensor in (one, other))
+        yield error(
+            context.path,
+            f"the ensemble's tensor {name!r} is {have} for {one.owner} and {want} for {other.owner}",
+            "map tensors of one type to each other",
+        )
+    elif not one.agrees_in_shape(other):
+        yield error(
+            context.path,
+            f"the ensemble's tensor {name!r} has dims {list(one.dims)} for {one.owner} and {list(other.dims)} for "
+            f"{other.owner}",
+            "map tensors of one shape to each other",
+        )
+
+
+def _context_of(context: ConfigContext, name: str) -> ConfigContext | None:
+    model = RepositoryModel(context.model.path.parent / name)
+    path = model.path / CONFIG
+    try:
+        config = config_from_text(path.read_text(encoding="utf-8") if path.is_file() else "")
+    except (BuildError, OSError, UnicodeDecodeError):
+        return None
+    return ConfigContext(model, f"{name}/{CONFIG}", config, context.siblings)
+
+
+def _step_model(used: ConfigContext) -> _StepModel:
+    """What the server knows of a model: its configuration, and for what that leaves out the ONNX file."""
+    config = used.config
+    owner = f"the model {used.model.name!r}"
+    batch = config.max_batch_size > 0
+    sides = [
+        {tensor.name: _declared(owner, tensor, batch=batch) for tensor in side}
+        for side in (config.input, config.output)
+    ]
+    if used.backend in {"onnxruntime", "openvino"} and not all(sides):
+        completed = _from_graph(used, owner)
+        sides = [side or more for side, more in zip(sides, completed, strict=True)]
+        for name in used.filled_inputs:
+            sides[0].pop(name, None)
+    return _StepModel(sides[0], sides[1], config.max_batch_size)
+
+
+def _from_graph(used: ConfigContext, owner: str) -> Sequence[dict[str, _Tensor]]:
+    files = [path for version in used.served_versions[-1:] for _, path in used.files_of(version)]
+    file = next((path for path in files if path.suffix == ".onnx" and path.is_file()), None)
+    if file is None:
+        return {}, {}
+    try:
+        graph = read_tensors(file)
+    except BuildError:
+        return {}, {}
+    # Where max_batch_size is left out, the server chooses it, and with it which dimensions count.
+    batch = True if used.config.max_batch_size > 0 else None
+    return tuple(
+        {name: _from_spec(owner, spec, batch=batch, open_shape=name in graph.shapeless) for name, spec in side.items()}
+        for side in (graph.inputs, graph.outputs)
+    )
+
+
+def _declared(owner: str, tensor: Any, *, batch: bool, reshaped: bool = False) -> _Tensor:
+    dims = tensor.reshape.shape if reshaped and tensor.HasField("reshape") else tensor.dims
+    return _Tensor(owner, tensor.data_type, tuple(dims), batch, getattr(tensor, "optional", False))
+
+
+def _from_spec(owner: str, spec: TensorSpec, *, batch: bool | None, open_shape: bool) -> _Tensor:
+    data_type = model_config_pb2.DataType.Value(config_type_from_datatype(spec.datatype))
+    dims = () if open_shape else spec.shape[1:] if batch else spec.shape
+    return _Tensor(owner, data_type, dims, batch, spec.optional)
+
+
+def _compatible(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return len(one) == len(other) and all(
+        have == want or -1 in (have, want) for have, want in zip(one, other, strict=True)
+    )

@@ -1,0 +1,89 @@
+"""Warm-up samples: the requests that a server sends to a model before it is ready.
+
+Rules: TritonModelInstance::GenerateWarmupData in triton-inference-server/core, src/backend_model_instance.cc, and
+InferenceRequest::Normalize in src/infer_request.cc, which each sample passes like any request.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+from tritonclient.grpc import model_config_pb2
+
+from plansmith_build.repository.linting.findings import error, warning
+from plansmith_client.tensors import datatype_from_config_type, numpy_dtype_from_datatype
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from plansmith_build.repository.linting.context import ConfigContext
+    from plansmith_build.repository.linting.findings import Finding
+
+__all__ = ["check_warmup"]
+
+
+def check_warmup(context: ConfigContext) -> Iterator[Finding]:
+    """Whether each sample is a request that the model takes."""
+    declared = {tensor.name: tensor for tensor in context.config.input}
+    filled = context.filled_inputs
+    for sample in context.config.model_warmup:
+        what = f"warm-up sample {sample.name!r}"
+        if not sample.batch_size:
+            yield warning(context.path, f"{what} has batch_size 0, so the server skips it", "write batch_size: 1")
+            continue
+        if declared:
+            yield from _check_names(context, what, set(sample.inputs), declared, filled)
+        for name, data in sample.inputs.items():
+            yield from _check_input(context, f"input {name!r} of {what}", data, declared.get(name))
+
+
+def _check_names(
+    context: ConfigContext, what: str, given: set[str], declared: Mapping[str, Any], filled: frozenset[str]
+) -> Iterator[Finding]:
+    for name in sorted(given - set(declared) - filled):
+        yield error(
+            context.path, f"{what} has an input {name!r}, which the model does not have", f"name {', '.join(declared)}"
+        )
+    for name in sorted(name for name, tensor in declared.items() if name not in given and not tensor.optional):
+        yield error(context.path, f"{what} does not have the input {name!r}", "add it")
+
+
+def _check_input(context: ConfigContext, what: str, data: Any, declared: Any) -> Iterator[Finding]:
+    dims, kind = list(data.dims), model_config_pb2.DataType.Name(data.data_type)
+    if not data.WhichOneof("input_data_type"):
+        yield error(context.path, f"the {what} has no data", "add zero_data, random_data or input_data_file")
+    if any(dim < 0 for dim in dims):
+        yield error(context.path, f"the {what} has dims {dims}, which must be sizes", "write the size of each")
+        return
+    if declared is not None and declared.data_type not in (data.data_type, model_config_pb2.TYPE_INVALID):
+        wanted = model_config_pb2.DataType.Name(declared.data_type)
+        yield error(context.path, f"the {what} is {kind}, and the model takes {wanted}", f"write data_type: {wanted}")
+    if declared is not None and declared.dims:
+        wanted_dims = list(declared.dims)
+        if len(dims) != len(wanted_dims) or any(
+            want not in (-1, have) for have, want in zip(dims, wanted_dims, strict=True)
+        ):
+            yield error(
+                context.path, f"the {what} has dims {dims}, and the model takes {wanted_dims}", "make them agree"
+            )
+    yield from _check_size(context, what, data, kind)
+
+
+def _check_size(context: ConfigContext, what: str, data: Any, kind: str) -> Iterator[Finding]:
+    if not data.input_data_file or kind in {"TYPE_STRING", "TYPE_INVALID"}:
+        return
+    item = numpy_dtype_from_datatype(datatype_from_config_type(kind)).itemsize if kind != "TYPE_BF16" else 2
+    wanted = prod(data.dims) * item
+    try:
+        size = (context.model.path / "warmup" / data.input_data_file).stat().st_size
+    except (OSError, ValueError):
+        # A file that is missing is reported by another check.
+        return
+    if size < wanted:
+        yield error(
+            context.path,
+            f"the {what} needs {wanted} bytes, and {data.input_data_file} has {size}",
+            "write the whole tensor, row by row, into the file",
+        )

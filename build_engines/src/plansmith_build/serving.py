@@ -1,0 +1,131 @@
+"""A real Triton over what is not published yet: to time candidates, and to try a version before it is published."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from plansmith_build.repository.config import text_from_config
+from plansmith_build.repository.filesystem import link_or_copy, make_folder
+from plansmith_build.repository.model_repository import CONFIG, LABELS
+from plansmith_client import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from typing import Any
+
+    from plansmith_build.engines.onnxruntime import Arrays
+
+__all__ = ["Entry", "Serving", "as_served", "obstacle_to_serving", "serving"]
+
+# Several models of this size at once may not fit into memory, and every one is a process with all its weights.
+LARGEST_BYTES = 2**30
+FIRST_ANSWER_SECONDS = 120.0
+START_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One configuration of a model.
+
+    Attributes:
+        config: an `inference.ModelConfig`; it is served under the entry's own name.
+        files: what its version's folder holds.
+        labels: the content of labels.txt, None where there is none.
+    """
+
+    config: Any
+    files: tuple[Path, ...]
+    labels: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A running server.
+
+    Attributes:
+        client: connected to it.
+        version: Triton's.
+        refused: why the server did not load an entry, by its name.
+    """
+
+    client: Client
+    version: str
+    refused: Mapping[str, str]
+
+
+def obstacle_to_serving(size: int) -> str:
+    """Why a model cannot be served here, or an empty string.
+
+    Args:
+        size: of the model, in bytes.
+    """
+    if find_spec("plansmith_server") is None:
+        return "plansmith-server is not installed"
+    if size > LARGEST_BYTES:
+        return "the model is so large that several copies of it at once may not fit into memory"
+    return ""
+
+
+@contextmanager
+def serving(entries: Mapping[str, Entry], repository: Path) -> Iterator[Serving]:
+    """Serve each entry as a model of its own; the server has stopped when the context ends.
+
+    Args:
+        entries: by the name that each is served under.
+        repository: a folder to make, on the same file system as the entries' files.
+
+    Raises:
+        ServerError: the server does not start, or refuses every entry.
+    """
+    from plansmith_server import ServerOptions, TritonServer  # noqa: PLC0415 - an optional distribution
+
+    make_folder(repository)
+    for name, entry in entries.items():
+        _write(entry, name, repository / name)
+    options = ServerOptions(
+        repository=repository,
+        http_port=0,
+        grpc_port=0,
+        metrics_port=0,
+        config_name="none",
+        start_timeout=START_SECONDS,
+    )
+    with TritonServer(options) as server, Client(server.grpc_url, timeout=FIRST_ANSWER_SECONDS) as client:
+        refused = {state.name: state.reason or state.state for state in server.models() if not state.is_ready}
+        yield Serving(client, server.version, refused)
+
+
+def as_served(arrays: Arrays, tensors: Any) -> Arrays:
+    """Arrays as clients send and get them: a single number for each row has a dimension of its own.
+
+    Args:
+        arrays: as the graph takes or gives them.
+        tensors: the inputs or outputs of the configuration.
+    """
+    reshaped = {tensor.name for tensor in tensors if tensor.HasField("reshape")}
+    return {
+        name: array[:, np.newaxis] if name in reshaped and array.ndim == 1 else array for name, array in arrays.items()
+    }
+
+
+def _write(entry: Entry, name: str, folder: Path) -> None:
+    version = folder / "1"
+    make_folder(folder)
+    make_folder(version)
+    for file in entry.files:
+        link_or_copy(file, version / file.name)
+    if entry.labels is not None:
+        (folder / LABELS).write_bytes(entry.labels)
+    config = type(entry.config)()
+    config.CopyFrom(entry.config)
+    config.name = name
+    if entry.labels is None:
+        for tensor in config.output:
+            tensor.ClearField("label_filename")
+    (folder / CONFIG).write_text(text_from_config(config), encoding="utf-8")

@@ -1,0 +1,221 @@
+"""HTTP/1.1 over the connections of an event loop. The deadline bounds a whole exchange, as in `connections`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from plansmith_client.transports.http.dialing import HEAD_START_SECONDS
+from plansmith_client.transports.http.exchanges import is_timeout
+from plansmith_client.transports.http.idle import IdleConnections, keep_alive
+from plansmith_client.transports.http.responses import ResponseReader
+
+if TYPE_CHECKING:
+    import ssl
+
+    from plansmith_client.transports.addresses import Address
+    from plansmith_client.transports.deadlines import Deadline
+    from plansmith_client.transports.http.exchanges import Message
+    from plansmith_client.transports.http.responses import Response
+
+__all__ = ["AioConnection", "AioConnectionPool"]
+
+# Up to here one copy is cheaper than a second packet.
+_WHOLE_MESSAGE = 64 * 1024
+# The transport of asyncio copies what the network does not take at once.
+_CHUNK = 256 * 1024
+
+
+class AioConnectionPool:
+    """The connections of one event loop to one server; the same as `ConnectionPool`."""
+
+    def __init__(self, address: Address, context: ssl.SSLContext | None, server_name: str | None) -> None:
+        self._address = address
+        self._context = context
+        self._server_name = server_name
+        self._idle: IdleConnections[AioConnection] = IdleConnections()
+
+    async def exchange(self, message: Message, deadline: Deadline) -> Response:
+        """Send a request and read its response; see `ConnectionPool.exchange`."""
+        kept = self._idle.take()
+        if kept is not None:
+            try:
+                return await self._exchange(kept, message, deadline)
+            except OSError as error:
+                if kept.has_answered or not message.repeatable or is_timeout(error):
+                    raise
+        return await self._exchange(await self._connect(deadline), message, deadline)
+
+    def close(self) -> None:
+        """Close what is idle; what is in use is closed when it comes back."""
+        self._idle.close()
+
+    async def _exchange(self, connection: AioConnection, message: Message, deadline: Deadline) -> Response:
+        try:
+            response = await connection.exchange(message, deadline)
+        except BaseException:
+            connection.close()
+            raise
+        if connection.is_reusable:
+            self._idle.keep(connection)
+        else:
+            connection.close()
+        return response
+
+    async def _connect(self, deadline: Deadline) -> AioConnection:
+        loop = asyncio.get_running_loop()
+        options: dict[str, Any] = {}
+        if self._context is not None:
+            options = {"ssl": self._context, "server_hostname": self._server_name or self._address.host}
+        if isinstance(loop, asyncio.BaseEventLoop):
+            # Other loops, such as uvloop's, do not take it.
+            options["happy_eyeballs_delay"] = HEAD_START_SECONDS
+        opening = loop.create_connection(AioConnection, self._address.host, self._address.port, **options)
+        try:
+            _, connection = await asyncio.wait_for(opening, deadline.remaining())
+        except asyncio.TimeoutError as error:
+            # Its own class before Python 3.11.
+            raise TimeoutError("timed out") from error
+        except UnicodeError as error:
+            raise OSError(f"{self._address.host!r} is not a valid host name") from error
+        return connection
+
+
+class AioConnection(asyncio.Protocol):
+    """One connection, which carries one request at a time; see `SocketConnection`.
+
+    Attributes:
+        has_answered: whether a byte of an answer to the last request has arrived.
+        is_reusable: whether it can carry another request.
+    """
+
+    def __init__(self) -> None:
+        self.has_answered = self.is_reusable = False
+        self._transport: asyncio.Transport | None = None
+        self._reader: ResponseReader | None = None
+        self._answered: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._lost: Exception | None = None
+        self._is_quiet = True
+
+    async def exchange(self, message: Message, deadline: Deadline) -> Response:
+        """Send a request and read its response; see `ConnectionPool.exchange`."""
+        loop = asyncio.get_running_loop()
+        self.has_answered = self.is_reusable = False
+        reader = self._reader = ResponseReader(message.coding, message.largest_answer)
+        answered = self._answered = loop.create_future()
+        remaining = deadline.remaining()
+        timer = None if remaining is None else loop.call_later(remaining, self._fail, TimeoutError("timed out"))
+        try:
+            is_sent = await self._send(message, answered)
+            await answered
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if answered.done() and not answered.cancelled():
+                # Its error is raised above, or that of cancelling the task is.
+                answered.exception()
+            self._reader = self._answered = None
+        self.is_reusable = is_sent and self._lost is None and reader.is_reusable
+        for response in reader.response():
+            if response is not None:
+                return response
+            deadline.remaining()
+            await asyncio.sleep(0)
+        raise AssertionError("the last that a reader gives is the response")
+
+    def is_quiet(self) -> bool:
+        """Whether the server has neither closed it nor sent anything since the last response."""
+        return self._is_quiet and self._transport is not None and not self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close it, at once: what has not been sent is dropped."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def _send(self, message: Message, answered: asyncio.Future[None]) -> bool:
+        """Send a request; gives whether all of it went before the server answered."""
+        transport = self._transport
+        if transport is None or self._lost is not None:
+            raise self._lost or ConnectionResetError(0, "closed without an answer")
+        if message.size <= _WHOLE_MESSAGE:
+            transport.write(b"".join((message.head, *message.body)))
+            return True
+        for part in (message.head, *message.body):
+            view = memoryview(part)
+            for start in range(0, len(view), _CHUNK):
+                if self._writable is not None:
+                    await asyncio.wait((self._writable, answered), return_when=asyncio.FIRST_COMPLETED)
+                if answered.done():
+                    # A server that refuses a request says so before it has read all of it.
+                    return False
+                transport.write(view[start : start + _CHUNK])
+        return True
+
+    def _fail(self, error: Exception) -> None:
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_exception(error)
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream, since create_connection() made it
+        self._transport = transport
+        connected = transport.get_extra_info("socket")
+        if connected is not None:
+            keep_alive(connected)
+
+    def data_received(self, data: bytes) -> None:
+        """Read a part of the answer."""
+        reader = self._reader
+        if reader is None:
+            # Nothing was asked.
+            self._is_quiet = False
+            return
+        self.has_answered = True
+        try:
+            reader.feed(data)
+        except Exception as error:  # noqa: BLE001 - raised by the task that waits for the answer
+            self._fail(error)
+            self.close()
+        else:
+            if reader.is_complete and self._answered is not None and not self._answered.done():
+                self._answered.set_result(None)
+
+    def eof_received(self) -> None:
+        """The server sends nothing more."""
+        self._is_quiet = False
+        self._end(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection has ended, or broke."""
+        self._is_quiet = False
+        self._end(error)
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    def _end(self, error: Exception | None) -> None:
+        self._lost = error or self._lost or ConnectionResetError(0, "closed without an answer")
+        reader, answered = self._reader, self._answered
+        if reader is None or answered is None or answered.done():
+            return
+        if error is not None and not reader.has_begun:
+            self._fail(error)
+            return
+        try:
+            reader.end()
+        except Exception as problem:  # noqa: BLE001 - raised by the task that waits for the answer
+            self._fail(problem)
+        else:
+            answered.set_result(None)
+
+    def pause_writing(self) -> None:
+        """The network is slower than the request: `_send` waits."""
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        """The network has caught up."""
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None

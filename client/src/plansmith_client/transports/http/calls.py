@@ -1,0 +1,107 @@
+"""What a call over HTTP does, once for both transports: a generator that yields the messages to exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from plansmith_client.errors import DeadlineExceeded
+from plansmith_client.protocol.operations import Infer, ReadServerMetadata
+from plansmith_client.transports.certificates import trusting_context
+from plansmith_client.transports.connections import NO_HEADERS, Connection
+from plansmith_client.transports.failures import client_closed, headers_too_large
+from plansmith_client.transports.http.exchanges import (
+    PROBE,
+    Message,
+    answer_from_response,
+    error_from_exception,
+    has_large_headers,
+    is_timeout,
+    message_from_request,
+    prepare_request,
+)
+from plansmith_client.transports.http.responses import (
+    BrokenAnswerError,
+    InvalidAnswerError,
+    NoHttpError,
+    Response,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from plansmith_client.protocol.operations import Answer_co, Operation
+    from plansmith_client.transports.addresses import Address
+    from plansmith_client.transports.deadlines import Deadline
+    from plansmith_client.transports.http.wire import Request
+
+__all__ = ["Exchanges", "HttpCalls"]
+
+_FAILURES = (OSError, BrokenAnswerError, NoHttpError, InvalidAnswerError)
+
+_Result = TypeVar("_Result")
+Exchanges = Generator[Message, Response, _Result]
+"""Yields messages, is sent their responses or has the errors of `ConnectionPool.exchange` thrown into it."""
+
+
+class HttpCalls:
+    """The calls to one server, and what is known about it.
+
+    Args:
+        address: of scheme `http` or `https`; the latter trusts the system's authorities, those in the file that the
+            environment variable SSL_CERT_FILE names, or the connection's own.
+        connection: how to connect.
+
+    Attributes:
+        ssl_context: for TLS; None for `http`.
+        is_closed: whether the transport has been closed.
+        speaks_binary: whether the server has the binary tensor data extension; None until it has been asked.
+
+    Raises:
+        InvalidInput: a certificate cannot be read.
+    """
+
+    def __init__(self, address: Address, connection: Connection | None) -> None:
+        self.address = address
+        self.connection = connection or Connection()
+        self.ssl_context = trusting_context(self.connection) if address.scheme == "https" else None
+        self.is_closed = False
+        self.speaks_binary: bool | None = None
+
+    def call(
+        self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str]
+    ) -> Exchanges[Answer_co]:
+        """Send the operation and return its answer; see `Transport.call`."""
+        binary = True
+        if isinstance(operation, Infer):
+            if self.speaks_binary is None:
+                metadata = yield from self.call(ReadServerMetadata(), deadline, NO_HEADERS)
+                self.speaks_binary = "binary_tensor_data" in metadata.extensions
+            binary = self.speaks_binary
+        request = prepare_request(operation, self.connection, headers, binary=binary)
+        response = yield from self._send(request, operation, deadline)
+        return answer_from_response(response, operation, self.address.url)
+
+    def _send(self, request: Request, operation: Operation[Any], deadline: Deadline) -> Exchanges[Response]:
+        url = self.address.url
+        if self.is_closed:
+            raise client_closed(url)
+        try:
+            return (yield self._message(request, repeatable=operation.repeatable))
+        except _FAILURES as error:
+            if self.is_closed:
+                raise client_closed(url) from error
+            unanswered = isinstance(error, OSError) and not is_timeout(error)
+            if unanswered and has_large_headers(request) and (yield from self._answers()):
+                raise headers_too_large(operation, url, str(error)) from error
+            raise error_from_exception(error, operation, self.address, deadline.timeout) from error
+
+    def _answers(self) -> Exchanges[bool]:
+        try:
+            yield self._message(PROBE, repeatable=True)
+        except (*_FAILURES, DeadlineExceeded):
+            return False
+        return True
+
+    def _message(self, request: Request, *, repeatable: bool) -> Message:
+        return message_from_request(request, self.address, self.connection, repeatable=repeatable)

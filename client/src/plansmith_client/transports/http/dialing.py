@@ -1,0 +1,109 @@
+"""Connecting to a host of several addresses, "happy eyeballs" (RFC 8305): one that does not answer delays nobody."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import time
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from plansmith_client.transports.addresses import Address
+    from plansmith_client.transports.deadlines import Deadline
+
+__all__ = ["HEAD_START_SECONDS", "connected_socket", "wait_for"]
+
+HEAD_START_SECONDS = 0.25
+"""What RFC 8305 recommends: how long an address is tried alone before the next one is tried as well."""
+
+
+def connected_socket(address: Address, deadline: Deadline) -> socket.socket:
+    """A socket connected to the first address of the host that accepts; it does not block.
+
+    Raises:
+        OSError: the name has no address, or the last of its addresses refuses; `TimeoutError` after the deadline.
+        DeadlineExceeded: nothing is left of the deadline.
+    """
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise OSError(f"{address.host!r} is not a valid host name") from error
+    failure = OSError("the name has no address")
+    waiting = _alternating(found)
+    with selectors.DefaultSelector() as selector:
+        try:
+            while waiting or selector.get_map():
+                if waiting:
+                    try:
+                        _start(waiting.pop(0), selector)
+                    except OSError as error:
+                        failure = error
+                        continue
+                next_at = time.monotonic() + HEAD_START_SECONDS if waiting else None
+                for connection, problem in _ended(selector, next_at, deadline):
+                    if problem is None:
+                        selector.unregister(connection)
+                        return connection
+                    selector.unregister(connection)
+                    connection.close()
+                    failure = problem
+        finally:
+            for key in list(selector.get_map().values()):
+                key.fileobj.close()  # type: ignore[union-attr]
+    raise failure
+
+
+def wait_for(connection: socket.socket, event: int, deadline: Deadline) -> None:
+    """Wait until a socket can be read or written.
+
+    Raises:
+        TimeoutError: the deadline has passed.
+        DeadlineExceeded: nothing is left of the deadline.
+    """
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, event)
+        if not selector.select(deadline.remaining()):
+            raise TimeoutError("timed out")
+
+
+def _alternating(found: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The addresses, those of the two families in turn, in the resolver's order."""
+    places = list(found)
+    first = [place for place in places if place[0] == places[0][0]]
+    second = [place for place in places if place[0] != places[0][0]]
+    return [place for place in chain.from_iterable(zip_longest(first, second)) if place is not None]
+
+
+def _start(place: tuple[Any, ...], selector: selectors.BaseSelector) -> None:
+    family, kind, protocol, _, where = place
+    connection = socket.socket(family, kind, protocol)
+    try:
+        connection.setblocking(False)  # noqa: FBT003
+        with contextlib.suppress(BlockingIOError):
+            connection.connect(where)
+        selector.register(connection, selectors.EVENT_WRITE)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _ended(
+    selector: selectors.BaseSelector, next_at: float | None, deadline: Deadline
+) -> list[tuple[socket.socket, OSError | None]]:
+    """The attempts that have ended, each with its error: at least one, or none at `next_at`."""
+    remaining = deadline.remaining()
+    limits = [remaining, None if next_at is None else max(0.0, next_at - time.monotonic())]
+    ready = selector.select(min((limit for limit in limits if limit is not None), default=None))
+    if not ready and next_at is None:
+        raise TimeoutError("timed out")
+    ended: list[tuple[socket.socket, OSError | None]] = []
+    for key, _ in ready:
+        connection: Any = key.fileobj
+        number = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        ended.append((connection, OSError(number, os.strerror(number)) if number else None))
+    return ended

@@ -1,0 +1,84 @@
+"""Connections kept open for the next request, however they are driven."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import Generic, Protocol, TypeVar
+
+__all__ = ["IdleConnections", "keep_alive"]
+
+# More are opened when more requests are in flight, so that nobody waits for one.
+_MOST = 256
+# Load balancers and NAT forget silent connections, some after a minute, and tell nobody.
+_LONGEST_SECONDS = 55.0
+_PROBE_AFTER_SECONDS, _PROBE_SECONDS, _PROBES = 30, 10, 3
+
+
+class _Connection(Protocol):
+    def is_quiet(self) -> bool:
+        """Whether the server has neither closed it nor sent anything since the last response."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+_Kept = TypeVar("_Kept", bound=_Connection)
+
+
+class IdleConnections(Generic[_Kept]):
+    """A stack of connections: the one that was used last is used next. Safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._idle: list[tuple[float, _Kept]] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def take(self) -> _Kept | None:
+        """A connection that is fit for a request; None if there is none. Those that are not are closed."""
+        while self._idle:
+            with self._lock:
+                if not self._idle:
+                    return None
+                since, connection = self._idle.pop()
+                expired = []
+                if time.monotonic() - since > _LONGEST_SECONDS:
+                    # Those below have been idle for longer.
+                    expired, self._idle = [(since, connection), *self._idle], []
+            for _, old in expired:
+                old.close()
+            if not expired:
+                if connection.is_quiet():
+                    return connection
+                connection.close()
+        return None
+
+    def keep(self, connection: _Kept) -> None:
+        """Keep a connection whose response has been read."""
+        with self._lock:
+            if not self._closed and len(self._idle) < _MOST:
+                self._idle.append((time.monotonic(), connection))
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Close what is idle; what is in use is closed when it comes back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for _, connection in idle:
+            connection.close()
+
+
+def keep_alive(connection: socket.socket) -> None:
+    """Let the system find out whether the other end of an idle connection is still there."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", _PROBE_AFTER_SECONDS),
+        ("TCP_KEEPINTVL", _PROBE_SECONDS),
+        ("TCP_KEEPCNT", _PROBES),
+    ):
+        # Not every system has each of them.
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

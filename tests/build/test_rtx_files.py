@@ -1,0 +1,111 @@
+"""Engines of TensorRT for RTX in a repository: built without a GPU, described, checked, and told from plans."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from plansmith_build.engines.tensorrt import plan_check
+from plansmith_build.engines.tensorrt_rtx import library_version
+from plansmith_build.repository.config import config_from_text
+
+DIGITS = Path(__file__).parents[2] / "model_repository" / "digits" / "1" / "model.onnx"
+
+
+@pytest.fixture(scope="module")
+def built(plansmith, tmp_path_factory):
+    """The committed digits for RTX GPUs: the repository, and what the command said."""
+    repository = tmp_path_factory.mktemp("rtx") / "model_repository"
+    done = plansmith(
+        *("build", DIGITS, "--name", "digits", "--data", "random:32", "--max-drop", "5%", "--repository", repository),
+        *("--target", "tensorrt-rtx", "--compute-capability", "8.6,8.9,12.0", "--no-serve", "--json"),
+    )
+    return repository, json.loads(done.stdout)["manifest"]
+
+
+def write_engine(path, *version, tag=b"vtrt"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tag + bytes(20) + bytes(version) + b"engine")
+    return path
+
+
+def test_the_engine_is_published_with_what_compiled_it_and_a_configuration_of_its_own(built):
+    repository, manifest = built
+    config = config_from_text((repository / "digits/configs/rtx.pbtxt").read_text())
+    assert (config.backend, config.default_model_filename) == ("tensorrt_rtx", "model.fp16.rtx.engine")
+    assert [group.kind for group in config.instance_group] == [config.instance_group[0].KIND_GPU]
+    assert not config.HasField("optimization")
+    engine = repository / "digits/1/model.fp16.rtx.engine"
+    assert plan_check.engine_version(engine) == library_version()
+    assert "1/model.fp16.rtx.engine" in {entry["path"] for entry in manifest["files"]}
+    # Only the engine that is served, and the portable model that every other server takes.
+    assert {path.name for path in engine.parent.iterdir()} == {"model.onnx", engine.name, "manifest.json"}
+    (served,) = [entry for entry in manifest["search"]["candidates"] if entry["config"]]
+    assert served["compiled"] == {
+        "compiler": f"TensorRT for RTX {library_version()}",
+        "compute_capabilities": ["8.6", "8.9", "12.0"],
+        "profile": {"images": [[1, 8, 8], [32, 8, 8], [32, 8, 8]]},
+        "tf32": False,
+        "seconds": served["compiled"]["seconds"],
+        "size": engine.stat().st_size,
+    }
+
+
+def test_nothing_that_was_not_measured_is_called_chosen(built):
+    _, manifest = built
+    assert {entry["status"] for entry in manifest["search"]["candidates"]} == {"compiled, not measured"}
+    for entry in manifest["search"]["candidates"]:
+        assert entry["reason"] == "by TensorRT for RTX 1.7.1 for 8.6, 8.9 and 12.0"
+        assert entry["rows_per_second"] is None
+
+
+def test_a_repository_with_engines_is_verified_and_a_damaged_one_found(built, plansmith, tmp_path):
+    repository, _ = built
+    assert "0 errors" in plansmith("verify", repository).stdout
+    copy = tmp_path / "model_repository"
+    (copy / "m" / "1").mkdir(parents=True)
+    (copy / "m" / "1" / "model.engine").write_bytes(b"ftrt" + bytes(60))
+    (copy / "m" / "config.pbtxt").write_text(
+        'backend: "tensorrt_rtx" input { name: "x" data_type: TYPE_FP32 dims: 4 } '
+        'output { name: "y" data_type: TYPE_FP32 dims: 4 } '
+        'parameters { key: "cuda_grpah" value { string_value: "1" } }'
+    )
+    said = plansmith("verify", copy, expect=3).stdout
+    assert "this is not an engine of TensorRT for RTX" in said
+    assert "did you mean 'cuda_graph'?" in said
+
+
+def test_an_engine_of_another_version_is_refused_with_both_ways_out(tmp_path):
+    write_engine(tmp_path / "m" / "1" / "model.engine", 1, 6, 0, 9)
+    write_engine(tmp_path / "m" / "2" / "model.engine", 1, 7, 1, 116)
+    write_engine(tmp_path / "m" / "3" / "model.engine", 1, 7, 1, 116, tag=b"ftrt")
+    other, damaged = plan_check.unfit_engines(tmp_path, "1.7.1.116")
+    assert "m/1/model.engine was compiled by TensorRT for RTX 1.6.0.9, and this server has 1.7.1.116" in other
+    assert "tensorrt-rtx-cu12-libs==1.6.0.9" in other
+    assert "m/3/model.engine is not an engine" in damaged
+
+
+@pytest.mark.parametrize(("version", "code"), [((1, 7, 1, 116), 0), ((1, 5, 0, 1), 3)])
+def test_the_check_before_a_server_starts_asks_the_installed_package(tmp_path, version, code):
+    write_engine(tmp_path / "m" / "1" / "model.engine", *version)
+    done = subprocess.run([sys.executable, plan_check.__file__, tmp_path], check=False, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert ("build it again" in done.stderr) == bool(code)
+
+
+def test_where_nothing_runs_engines_they_keep_no_server_from_starting(tmp_path):
+    write_engine(tmp_path / "m" / "1" / "model.engine", 1, 5, 0, 1)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", plan_check.__file__, tmp_path], check=False, capture_output=True, text=True, env={}
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_engine_given_to_build_is_called_what_it_is(built, plansmith, tmp_path):
+    repository, _ = built
+    said = plansmith("build", repository / "digits/1/model.fp16.rtx.engine", "--repository", tmp_path / "r", expect=2)
+    assert "an engine of TensorRT for RTX: build from the ONNX file it was made from" in said.stderr

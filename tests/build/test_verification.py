@@ -1,0 +1,224 @@
+"""What "verified" means: rounding is no reason to refuse a file, NaN verifies nothing, and inputs may be the user's."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from build_models import HEADER
+from onnx import TensorProto, helper, numpy_helper
+from onnxconverter_common import float16
+
+from plansmith_build import BuildOptions, build
+from plansmith_build.errors import InputsNeeded, VerificationFailed
+from plansmith_build.portable.comparison import compare
+from plansmith_build.portable.reference import run_reference
+from plansmith_build.reading.input_ranges import integer_ranges
+from plansmith_build.reading.loading import load_onnx
+from plansmith_build.reading.signatures import signature_of
+
+
+def model_of(nodes, inputs, outputs, weights=(), *, opset=17, ir=8):
+    tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in dict(weights).items()]
+    graph = helper.make_graph(nodes, "graph", inputs, outputs, tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
+
+
+def info(name, shape, kind=TensorProto.FLOAT):
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def segmenter(*, layers=6, channels=16, bias=-12.0):
+    """Convolutions and a sigmoid whose probabilities are all near 0 where `bias` is negative."""
+    rng = np.random.default_rng(0)
+    nodes, weights, last = [], {}, "x"
+    for layer in range(layers):
+        before = 3 if layer == 0 else channels
+        weights[f"w{layer}"] = rng.normal(0, np.sqrt(2 / 9 / before), (channels, before, 3, 3)).astype(np.float32)
+        nodes += [
+            helper.make_node("Conv", [last, f"w{layer}"], [f"c{layer}"], pads=[1] * 4),
+            helper.make_node("HardSwish", [f"c{layer}"], [f"h{layer}"]),
+        ]
+        last = f"h{layer}"
+    weights |= {"head": rng.normal(0, 0.1, (1, channels, 3, 3)).astype(np.float32), "bias": np.float32([bias])}
+    nodes += [
+        helper.make_node("Conv", [last, "head", "bias"], ["z"], pads=[1] * 4),
+        helper.make_node("Sigmoid", ["z"], ["y"]),
+    ]
+    return model_of(nodes, [info("x", ["n", 3, 32, 32])], [info("y", ["n", 1, 32, 32])], weights)
+
+
+@pytest.fixture
+def built(tmp_path, repository):
+    """Builds a model, given as text or message."""
+
+    def run(model, **options):
+        path = tmp_path / "model.onnx"
+        onnx.save(onnx.parser.parse_model(HEADER + model) if isinstance(model, str) else model, path)
+        return build(path, BuildOptions(repository=repository, name="model", **options))
+
+    return run
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("bias", [-8.0, -12.0, -16.0])
+def test_probabilities_near_zero_are_published_as_they_are(built, bias, seed):
+    assert built(segmenter(bias=bias), seed=seed).manifest.batching.max_batch_size == 32
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_graph_that_computes_in_fp16_behind_fp32_inputs_and_outputs_is_published(built, seed):
+    model = float16.convert_float_to_float16(segmenter(bias=0.0), keep_io_types=True)
+    (output,) = built(model, seed=seed).manifest.verification.outputs
+    assert output.datatype == "FP32"
+    assert output.tolerance >= 0.01
+
+
+def test_small_answers_are_compared_as_strictly_as_rounding_allows():
+    small = {"y": np.float32([1e-7, 3e-7, -2e-7])}
+    (same,) = compare(small, {"y": small["y"] * np.float32(1.1)})
+    assert same.passed
+    for wrong in (small["y"] * 2, -small["y"], small["y"] * 0, small["y"][::-1].copy()):
+        (result,) = compare(small, {"y": wrong})
+        assert not result.passed
+
+
+def test_the_noise_floor_of_an_exact_graph_hides_no_fault(tmp_path):
+    """Scaled, shifted, negated and permuted answers stay far outside what is allowed for each output."""
+    path = tmp_path / "model.onnx"
+    onnx.save(segmenter(bias=0.0), path)
+    file = load_onnx(path)
+    reference = run_reference(file, signature_of(file.network.model), seed=0)
+    answer = reference.answers[0]["y"]
+    for wrong in (answer * 1.02, answer + 0.02, -answer, answer[:, :, ::-1].copy(), answer * 0):
+        (result,) = compare({"y": answer}, {"y": wrong.astype(np.float32)}, noise=reference.noise)
+        assert not result.passed
+
+
+# As older exports of BERT compute it: a mask of 1 keeps, one of 0 adds the smallest number.
+MASKED = """m (float[N, T] x, int64[N, T] attention_mask) => (float[N, T] y)
+    <float one = {1.0}, float low = {-3.4e38}> {
+    mask = Cast <to = 1> (attention_mask)
+    rest = Sub (one, mask)
+    added = Mul (rest, low)
+    sum = Add (x, added)
+    y = Softmax <axis = 0> (sum)
+}"""
+
+
+@pytest.mark.parametrize("name", ["attention_mask", "keep"])
+def test_masks_are_drawn_as_masks_so_that_answers_are_numbers_and_dependent_rows_are_seen(built, name):
+    result = built(MASKED.replace("attention_mask", name))
+    assert all(output.finite for output in result.manifest.verification.outputs)
+    assert result.manifest.batching.max_batch_size == 0
+    assert "is off by" in result.manifest.batching.reason
+
+
+@pytest.mark.parametrize("operator", ["Log", "Sqrt"])
+def test_what_takes_positive_numbers_only_is_verified_on_some(built, operator):
+    text = f"m (float[N, 4] x) => (float[N] y) {{ z = {operator} (x) y = ReduceSum <keepdims = 0> (z, axes) }}"
+    text = text.replace("(float[N] y)", "(float[N] y) <int64[1] axes = {1}>")
+    result = built(text)
+    assert result.manifest.verification.outputs[0].finite
+    assert result.manifest.batching.max_batch_size == 32
+
+
+def test_a_model_without_a_single_number_in_its_answers_is_published_unbatched_and_called_unverified(
+    plansmith, tmp_path, repository
+):
+    text = "m (float[N, 4] x) => (float[N, 4] y) <float nan = {0.0}> { z = Div (nan, nan) y = Add (x, z) }"
+    onnx.save(onnx.parser.parse_model(HEADER + text), tmp_path / "model.onnx")
+    done = plansmith("build", tmp_path / "model.onnx", "--repository", repository)
+    assert "NaN or infinite on every input that was tried" in done.stdout
+    manifest = json.loads((repository / "model" / "1" / "manifest.json").read_text())
+    assert manifest["verification"]["outputs"][0]["finite"] is False
+    assert "NaN or infinite" in manifest["batching"]["reason"]
+
+
+def test_ids_masks_and_lengths_are_drawn_inside_what_the_graph_takes():
+    nodes = [
+        helper.make_node("Unsqueeze", ["ids", "axis"], ["wide"]),
+        helper.make_node("Gather", ["table", "wide"], ["a"]),
+        helper.make_node("Cast", ["types"], ["types64"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["two", "types64"], ["b"]),
+    ]
+    inputs = [info("ids", ["N", "T"], TensorProto.INT64), info("types", ["N", "T"], TensorProto.INT32)]
+    inputs += [info(name, ["N"], TensorProto.INT64) for name in ("attention_mask", "input_lengths", "steps")]
+    weights = {"table": np.zeros((700, 4), np.float32), "two": np.zeros((2, 4), np.float32), "axis": np.int64([2])}
+    ranges = integer_ranges(model_of(nodes, inputs, [info("a", None), info("b", None)], weights))
+    assert {name: (found.low, found.below) for name, found in ranges.items()} == {
+        "ids": (0, 700),
+        "types": (0, 2),
+        "attention_mask": (0, 2),
+        "input_lengths": (1, None),
+    }
+
+
+def resizer():
+    nodes = [
+        helper.make_node("Cast", ["size"], ["hw"], to=TensorProto.INT64),
+        helper.make_node("Concat", ["head", "hw"], ["sizes"], axis=0),
+        helper.make_node("Resize", ["masks", "", "", "sizes"], ["y"], mode="linear"),
+    ]
+    inputs = [info("masks", [1, 4, 8, 8]), info("size", [2])]
+    return model_of(nodes, inputs, [info("y", [1, 4, "h", "w"])], {"head": np.int64([1, 4])})
+
+
+def test_an_input_that_is_a_size_is_verified_on_whole_numbers(built):
+    assert built(resizer()).manifest.verification.inputs == "random"
+
+
+# Only a few axes of x are valid, and only in this order: no random input is.
+PICKY = model_of(
+    [
+        helper.make_node("Reshape", ["x", "shape"], ["z"]),
+        helper.make_node("Relu", ["z"], ["y"]),
+    ],
+    [info("x", [2, 6]), info("shape", [3], TensorProto.INT64)],
+    [info("y", [None, None, None])],
+)
+
+
+def test_a_model_that_runs_on_no_random_input_is_verified_on_samples_of_the_user(plansmith, tmp_path, repository):
+    onnx.save(PICKY, tmp_path / "picky.onnx")
+    refused = plansmith("build", tmp_path / "picky.onnx", "--repository", repository, expect=3)
+    assert "--samples FILE" in refused.stderr
+    x = np.random.default_rng(0).normal(size=(5, 2, 6)).astype(np.float32)
+    np.savez(tmp_path / "samples.npz", x=x, shape=np.tile(np.int64([3, 2, 2]), (5, 1)))
+    done = plansmith(
+        "build", tmp_path / "picky.onnx", "--repository", repository, "--samples", tmp_path / "samples.npz"
+    )
+    assert "5 of your samples" in done.stdout
+    manifest = json.loads((repository / "picky" / "1" / "manifest.json").read_text())
+    assert manifest["verification"]["inputs"] == "given"
+    assert manifest["verification"]["samples"] == 5
+
+
+def test_data_verifies_where_random_inputs_cannot(plansmith, tmp_path, repository):
+    onnx.save(PICKY, tmp_path / "picky.onnx")
+    x = np.random.default_rng(0).normal(size=(16, 2, 6)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x, shape=np.tile(np.int64([4, 3, 1]), (16, 1)))
+    options = ["--data", tmp_path / "data.npz", "--target", "onnxruntime", "--precision", "fp32", "--no-serve"]
+    plansmith("build", tmp_path / "picky.onnx", "--repository", repository, *options)
+    manifest = json.loads((repository / "picky" / "1" / "manifest.json").read_text())
+    assert manifest["verification"]["inputs"] == "given"
+
+
+def test_text_that_must_be_a_number_is_verified(built, tmp_path):
+    text = "m (string[N, 2] x) => (float[N, 2] y) { y = Cast <to = 1> (x) }"
+    assert built(text).manifest.batching.max_batch_size == 32
+    np.savez(tmp_path / "samples.npz", x=np.array([["1.5", "-2"], ["1e3", "4"]]))
+    assert built(text, samples=str(tmp_path / "samples.npz")).manifest.verification.inputs == "given"
+
+
+def test_a_sample_that_the_model_refuses_is_named(built, tmp_path):
+    np.savez(tmp_path / "samples.npz", x=np.zeros((1, 2, 6), np.float32), shape=np.int64([[5, 5, 5]]))
+    with pytest.raises(VerificationFailed, match="reports an error for sample 0 of your inputs"):
+        built(PICKY, samples=str(tmp_path / "samples.npz"))
+
+
+def test_inputs_that_no_random_number_fits_are_asked_for(built):
+    with pytest.raises(InputsNeeded, match="give inputs that it takes with --samples FILE"):
+        built(PICKY)

@@ -1,0 +1,196 @@
+"""`plansmith verify` and a real server give the same verdict on right configurations and on single mistakes."""
+
+from __future__ import annotations
+
+import pytest
+from build_models import write
+
+from plansmith_build.repository.linting import Severity, lint_repository
+from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_client import Client
+from plansmith_server import ServerOptions, TritonServer
+
+ROWS = "rows (float[N, 4] x) => (float[N, 4] y) { y = Relu (x) }"
+FIVE = ROWS.replace("4]", "5]")
+WHOLE = ROWS.replace("float", "int64").replace("Relu", "Identity")
+IMAGES = ROWS.replace("N, 4", "N, 3, 8, 8")
+CONTROLLED = (
+    "controlled (float[N, 4] x, int32[N, 1] START) => (float[N, 4] y) "
+    "{ start = Cast <to = 1> (START) y = Mul (x, start) }"
+)
+X = 'input { name: "x" data_type: TYPE_FP32 dims: 4 }'
+Y = 'output { name: "y" data_type: TYPE_FP32 dims: 4 }'
+BASE = f'backend: "onnxruntime" max_batch_size: 8 {X} {Y}'
+
+
+def image(more, dims="[ 3, 8, 8 ]"):
+    return (
+        f'backend: "onnxruntime" max_batch_size: 8 input {{ name: "x" data_type: TYPE_FP32 dims: {dims} {more} }} '
+        f'output {{ name: "y" data_type: TYPE_FP32 dims: {dims} }}'
+    )
+
+
+def batching(fields):
+    return f"{BASE} dynamic_batching {{ {fields} }}"
+
+
+def control(fields, *, names=("START",), more=""):
+    given = " ".join(f'control_input {{ name: "{name}" control {{ {fields} }} }}' for name in names)
+    return f"{BASE} sequence_batching {{ {given} {more} }}"
+
+
+START = "kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ]"
+CORRELATION = "kind: CONTROL_SEQUENCE_CORRID"
+
+
+def warm(fields="data_type: TYPE_FP32 dims: 4 zero_data: true", *, name="x"):
+    return f'{BASE} model_warmup {{ name: "w" batch_size: 1 inputs {{ key: "{name}" value {{ {fields} }} }} }}'
+
+
+def step(model="plain", *, given="x", made="y", key="x", out="y", version="model_version: -1"):
+    return (
+        f'{{ model_name: "{model}" {version} input_map {{ key: "{key}" value: "{given}" }} '
+        f'output_map {{ key: "{out}" value: "{made}" }} }}'
+    )
+
+
+def ensemble(*steps, inputs=X, outputs=Y, size=8, more=""):
+    return (
+        f'platform: "ensemble" max_batch_size: {size} {inputs} {outputs} '
+        f"ensemble_scheduling {{ step [ {', '.join(steps)} ] }} {more}"
+    )
+
+
+RIGHT = {
+    "plain": BASE,
+    "completed": 'backend: "onnxruntime" max_batch_size: 8',
+    "empty": "",
+    "by_platform": BASE.replace('backend: "onnxruntime"', 'platform: "onnxruntime_onnx"'),
+    "images": image("format: FORMAT_NCHW"),
+    "reshaped": BASE.replace("dims: 4", "dims: [ 2, 2 ] reshape { shape: [ 4 ] }"),
+    "prioritized": batching("priority_levels: 2 default_priority_level: 1 priority_queue_policy { key: 2 value { } }"),
+    "ordered": batching("preserve_ordering: true"),
+    "all_versions": f"{BASE} version_policy {{ all {{ }} }}",
+    "negative_count": f"{BASE} instance_group {{ kind: KIND_CPU count: -1 }}",
+    "controlled": control(START),
+    "warm": warm(),
+    "chain": ensemble(step(made="between"), step("completed", given="between")),
+    "wholes": BASE.replace("FP32", "INT64"),
+    "fives": BASE.replace("dims: 4", "dims: 5"),
+}
+# One mistake each.
+WRONG = {
+    "backend_onnx": BASE.replace('"onnxruntime"', '"onnx"'),
+    "backend_capitals": BASE.replace('"onnxruntime"', '"ONNXRuntime"'),
+    "backend_platform": BASE.replace('"onnxruntime"', '"onnxruntime_onnx"'),
+    "backend_misspelled": BASE.replace('"onnxruntime"', '"onnxrutime"'),
+    "platform_onnx": BASE.replace("backend:", "platform:"),
+    "pair": f'{BASE} platform: "tensorrt_plan"',
+    "ensemble_backend": ensemble(step(), more='backend: "onnxruntime"'),
+    "negative_batch": BASE.replace("8", "-1"),
+    "other_name": f'{BASE} name: "another"',
+    "latest_none": f"{BASE} version_policy {{ latest {{ num_versions: 0 }} }}",
+    "specific_none": f"{BASE} version_policy {{ specific {{ }} }}",
+    "specific_missing": f"{BASE} version_policy {{ specific {{ versions: 7 }} }}",
+    "zero_dim": BASE.replace("dims: 4", "dims: 0"),
+    "negative_dim": BASE.replace("dims: 4", "dims: -2"),
+    "other_dims": BASE.replace("dims: 4", "dims: 3"),
+    "other_type": BASE.replace("FP32", "INT32"),
+    "unknown_input": BASE.replace('"x"', '"z"'),
+    "unknown_output": BASE.replace('"y"', '"z"'),
+    "optional_batch": BASE.replace("dims: 4 }", "dims: 4 optional: true }", 1),
+    "format_two_dims": image("format: FORMAT_NHWC", "[ 3, 64 ]"),
+    "shape_tensor": BASE.replace("dims: 4", "dims: 4 is_shape_tensor: true"),
+    "non_linear": BASE.replace("dims: 4", "dims: 4 is_non_linear_format_io: true"),
+    "reshape_size": BASE.replace("dims: 4", "dims: 5 reshape { shape: [ 4 ] }"),
+    "reshape_zero": BASE.replace("dims: 4", "dims: 4 reshape { shape: [ 0 ] }"),
+    "reshape_free": BASE.replace("dims: 4", "dims: [ -1, 4 ] reshape { shape: [ 4 ] }"),
+    "batch_input_source": f'{BASE} batch_input {{ target_name: "s" data_type: TYPE_FP32 source_input: "z" }}',
+    "batch_input_type": f'{BASE} batch_input {{ target_name: "s" data_type: TYPE_INT8 source_input: "x" }}',
+    "batch_input_none": f'{BASE} batch_input {{ target_name: "s" data_type: TYPE_FP32 }}',
+    "batch_output_target": f'{BASE} batch_output {{ target_name: "z" source_input: "x" }}',
+    "preferred_large": batching("preferred_batch_size: 9"),
+    "preferred_zero": batching("preferred_batch_size: 0"),
+    "priority_default": batching("priority_levels: 2"),
+    "priority_high": batching("priority_levels: 2 default_priority_level: 3"),
+    "policy_level": batching("priority_levels: 2 default_priority_level: 1 priority_queue_policy { key: 3 value { } }"),
+    "policy_zero": batching("priority_levels: 2 default_priority_level: 1 priority_queue_policy { key: 0 value { } }"),
+    "ordered_levels": batching("preserve_ordering: true priority_levels: 2 default_priority_level: 1"),
+    "ordered_delay": batching(
+        "preserve_ordering: true default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 9 }"
+    ),
+    "control_none": control("kind: CONTROL_SEQUENCE_START"),
+    "control_both": control(f"{START} fp32_false_true: [ 0, 1 ]"),
+    "control_three": control("kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1, 2 ]"),
+    "control_twice": control(START, names=("START", "OTHER")),
+    "control_same_name": control(START, names=("START", "START")),
+    "control_unnamed": control(START, names=("",)),
+    "correlation_type": control(f"{CORRELATION} data_type: TYPE_FP32"),
+    "correlation_values": control(f"{CORRELATION} data_type: TYPE_INT32 int32_false_true: [ 0, 1 ]"),
+    "sequence_cache": f"{control(START)} response_cache {{ enable: true }}",
+    "sequence_preferred": control(START, more="oldest { preferred_batch_size: 9 max_candidate_sequences: 4 }"),
+    "sequence_slots": control(START, more="direct { minimum_slot_utilization: 2 }"),
+    "cpu_with_gpus": f"{BASE} instance_group {{ kind: KIND_CPU gpus: 0 }}",
+    "model_with_gpus": f"{BASE} instance_group {{ kind: KIND_MODEL gpus: 0 }}",
+    "profile": f'{BASE} instance_group {{ kind: KIND_CPU profile: "0" }}',
+    "warm_type": warm("data_type: TYPE_INT64 dims: 4 zero_data: true"),
+    "warm_dims": warm("data_type: TYPE_FP32 dims: 5 zero_data: true"),
+    "warm_free": warm("data_type: TYPE_FP32 dims: -1 zero_data: true"),
+    "warm_name": warm(name="z"),
+    "warm_no_data": warm("data_type: TYPE_FP32 dims: 4"),
+    "warm_file": warm('data_type: TYPE_FP32 dims: 4 input_data_file: "missing"'),
+    "types_between": ensemble(step(made="between"), step("wholes", given="between")),
+    "dims_between": ensemble(step(made="between"), step("fives", given="between")),
+    "type_at_the_end": ensemble(step(), outputs=Y.replace("FP32", "INT64")),
+    "dims_at_the_start": ensemble(step(), inputs=X.replace("dims: 4", "dims: 5")),
+    "unread_input": ensemble(step(), inputs=X + X.replace('"x"', '"z"')),
+    "unwritten_output": ensemble(step(), outputs=Y + Y.replace('"y"', '"z"')),
+    "unused_tensor": ensemble(step(), step(made="z")),
+    "made_twice": ensemble(step(), step("completed")),
+    "itself": ensemble(step("itself")),
+    "nobody": ensemble(step("nobody")),
+    "missing_version": ensemble(step(version="model_version: 7")),
+    "version_left_out": ensemble(step(version="")),
+    "step_input": ensemble(step("completed", key="X")),
+    "step_output": ensemble(step(out="Y")),
+    "circle": ensemble(
+        step(given="b", made="a"), step(given="a", made="b"), step(), outputs=Y + Y.replace('"y"', '"a"')
+    ),
+    "ensemble_batch": ensemble(step(), size=16),
+    "ensemble_instances": ensemble(step(), more="instance_group { count: 1 }"),
+    "ensemble_warmup": ensemble(step(), more='model_warmup { name: "w" batch_size: 1 }'),
+    "no_steps": f'platform: "ensemble" max_batch_size: 8 {X} {Y}',
+}
+GRAPHS = {
+    "images": IMAGES,
+    "wholes": WHOLE,
+    "fives": FIVE,
+    "controlled": CONTROLLED,
+    **{name: CONTROLLED for name in WRONG if name.startswith(("control_", "sequence_"))},
+}
+# Where the two differ, and why that is right.
+EXPLAINED: dict[str, str] = {}
+
+
+@pytest.mark.timeout(900)
+def test_verify_and_a_server_agree_on_right_configurations_and_on_every_single_mistake(repository):
+    for name, text in {**RIGHT, **WRONG}.items():
+        (repository / name / "1").mkdir(parents=True)
+        if 'platform: "ensemble"' not in text:
+            write(repository / name / "1" / "model.onnx", GRAPHS.get(name, ROWS))
+        (repository / name / "config.pbtxt").write_text(text)
+    found = lint_repository(ModelRepository.at(repository))
+    refused = {finding.path.split("/")[0] for finding in found if finding.severity is Severity.ERROR}
+    options = ServerOptions(
+        repository=repository, http_port=0, grpc_port=0, metrics_port=0, config_name="none", start_timeout=800
+    )
+    with TritonServer(options) as server, Client(server.grpc_url) as client:
+        loaded = {status.name for status in client.models() if status.state == "READY"}
+    names = {**RIGHT, **WRONG}
+    disagreements = {
+        name: "verify refuses it" if name in refused else "verify finds no error"
+        for name in names
+        if (name in refused) == (name in loaded)
+    }
+    assert disagreements.keys() == EXPLAINED.keys(), disagreements
+    assert {name for name in names if name in loaded} == RIGHT.keys()

@@ -1,0 +1,61 @@
+"""The GPU check, as far as a machine without a GPU can try it: every step runs, writes, and claims nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed")
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / "perf" / "gpu" / "gpu_check.py"
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def dry_run(tmp_path_factory):
+    """What the check writes, by step."""
+    folder = tmp_path_factory.mktemp("gpu")
+    done = subprocess.run(
+        [sys.executable, PROGRAM, "--dry-run", "--output", folder], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.iterdir()
+    return json.loads(path.read_text())
+
+
+def test_a_dry_run_says_that_it_is_one_and_publishes_nothing(dry_run):
+    assert dry_run["dry_run"] is True
+    assert dry_run["steps"]["device"]["found"]["name"] == "dry run"
+    published = ROOT / "perf" / "results" / "gpu"
+    assert not (published / "dry-run.json").exists()
+
+
+def test_every_step_works_and_keeps_what_it_found(dry_run):
+    steps = dry_run["steps"]
+    assert {step["status"] for step in steps.values()} == {"done"}
+    for name in ("digits", "encoder"):
+        measured = [entry for entry in steps["onnxruntime"]["found"][name] if entry["rows_per_second"]]
+        assert {entry["precision"] for entry in measured} >= {"fp32"}
+        assert steps["triton"]["found"][name]["rows_per_second"] > 0
+    assert steps["pytorch"]["found"]["eager_ms"] > 0
+
+
+def test_engines_are_compiled_and_a_server_without_an_rtx_gpu_refuses_them(dry_run):
+    found = dry_run["steps"]["tensorrt-rtx"]["found"]
+    assert [entry["status"] for entry in found["built"]] == ["compiled, not measured"]
+    assert "rows_per_second" not in found
+    assert "no GPUs are available" in found["refused"]
+    assert {entry["status"] for entry in dry_run["steps"]["tensorrt"]["found"]["digits"]} == {"compiled, not measured"}
+
+
+def test_without_a_gpu_the_real_check_stops_and_writes_nothing(tmp_path):
+    done = subprocess.run([sys.executable, PROGRAM, "--output", tmp_path], check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "there is no GPU to check" in done.stderr
+    assert not list(tmp_path.iterdir())
