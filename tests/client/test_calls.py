@@ -99,7 +99,7 @@ def test_what_cannot_be_classified_is_refused_before_it_is_sent(client):
     model = client.model("labelled")
     with pytest.raises(InvalidInput, match="several outputs"):
         model.classify(SCORES)
-    with pytest.raises(InvalidInput, match="top=0"):
+    with pytest.raises(InvalidInput, match="top must be a whole number of classes from 1, got 0"):
         model.classify(SCORES, top=0, output="named")
     with pytest.raises(InvalidInput, match="no output 'nope'"):
         model.classify(SCORES, output="nope")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.transports.http.dialing import HEAD_START_SECONDS
@@ -67,8 +68,9 @@ class AioConnectionPool:
         options: dict[str, Any] = {}
         if self._context is not None:
             options = {"ssl": self._context, "server_hostname": self._server_name or self._address.host}
-        if isinstance(loop, asyncio.BaseEventLoop):
-            # Other loops, such as uvloop's, do not take it.
+        if isinstance(loop, asyncio.BaseEventLoop) and not _is_numeric(self._address.host):
+            # Other loops, such as uvloop's, do not take it. A numeric host has one address, and asyncio's race between
+            # addresses leaves a socket open when it is cancelled, as the slower of two hedged requests is.
             options["happy_eyeballs_delay"] = HEAD_START_SECONDS
         opening = loop.create_connection(AioConnection, self._address.host, self._address.port, **options)
         try:
@@ -79,6 +81,14 @@ class AioConnectionPool:
         except UnicodeError as error:
             raise OSError(f"{self._address.host!r} is not a valid host name") from error
         return connection
+
+
+def _is_numeric(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class AioConnection(asyncio.Protocol):
