@@ -234,7 +234,7 @@ def test_an_interrupted_caller_leaves_nobody_waiting_for_its_batch(server):
             follower = pool.submit(join_and_interrupt)
             with pytest.raises(Interrupt):
                 batched(ROWS[:1])
-            with pytest.raises(InferenceFailed, match="abandoned"):
+            with pytest.raises(InferenceFailed, match="was interrupted: call again"):
                 follower.result()
         finally:
             signal.signal(signal.SIGUSR1, previous)
@@ -283,8 +283,50 @@ def test_the_child_of_a_fork_gathers_batches_of_its_own(server):
     assert done.returncode == 0, done.stderr
 
 
+def test_rows_of_a_model_that_only_leaves_its_first_dimension_free_are_mapped_and_joined(client):
+    rows = np.arange(400, dtype=np.float32).reshape(100, 4)
+    model = client.model("every_type")
+    for batch_size in ("auto", 1, 7, 100, 1000):
+        given = model.map({"fp32": rows}, batch_size=batch_size).collect()
+        np.testing.assert_array_equal(given[answer_of(model, "fp32")], rows)
+    for item, row in zip(model.map(({"fp32": row} for row in rows), batch_size=9), rows, strict=True):
+        np.testing.assert_array_equal(item[answer_of(model, "fp32")], row)
+    # Items that are whole requests of different numbers of rows.
+    whole = model.map([{"fp32": rows[:10]}, {"fp32": rows[10:13]}]).collect()
+    np.testing.assert_array_equal(whole[answer_of(model, "fp32")], rows[:13])
+    batched = model.batched(max_batch_size=8, max_delay=0)
+    np.testing.assert_array_equal(batched(fp32=rows[:3])[answer_of(model, "fp32")], rows[:3])
+
+
+def answer_of(model, name: str) -> str:
+    """The output that repeats an input."""
+    (answer,) = model.infer({name: np.zeros((1, 1), np.float32)})
+    return answer
+
+
+def test_what_stands_for_an_array_is_cut_as_one(client):
+    class Frame:
+        """Like a data frame: iterating over it gives the names of its columns."""
+
+        def __array__(self, dtype=None, copy=None):
+            return ROWS.astype(dtype or np.float32)
+
+        def __len__(self) -> int:
+            return len(ROWS)
+
+        def __iter__(self):
+            return iter(["x"])
+
+    np.testing.assert_array_equal(client.model("picky").map(Frame()).collect()["root"], np.sqrt(ROWS))
+
+
+def test_items_that_an_earlier_run_has_done_are_skipped_whatever_collection_names_them(client):
+    for skip in ([1, 3, 3], {1, 3}, range(1, 4, 2), np.array([1, 3]).tolist()):
+        assert [item.index for item in client.model("picky").map(ROWS[:5], skip=skip)] == [0, 2, 4]
+
+
 def test_what_cannot_be_batched_is_refused(client):
-    with pytest.raises(InvalidInput, match="does not batch"):
+    with pytest.raises(InvalidInput, match=r"names no largest batch: pass batched\(max_batch_size=\)"):
         client.model("every_type").batched()(int32=[[1]])
     for options in ({"max_delay": -1}, {"max_batch_size": 0}, {"timeout": 0}):
         with pytest.raises(InvalidInput):

@@ -18,11 +18,12 @@ from settled_counts import settled
 
 from plansmith_client import Client, InvalidInput, TensorSpec
 from plansmith_client.commands.image_files import IMAGE_SUFFIXES, ImagePreparation, array_from_image
+from plansmith_client.commands.input_files import read_inputs
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with triton_with(("double", "every_type", "picky"), tmp_path_factory.mktemp("operated")) as running:
+    with triton_with(("double", "every_type", "labelled", "picky"), tmp_path_factory.mktemp("operated")) as running:
         yield running
 
 
@@ -131,6 +132,50 @@ def test_a_picture_is_classified(plansmith, committed_server, held_out, tmp_path
     assert answer.argmax(axis=1).tolist() == held_out["labels"][:3].reshape(-1).tolist()
 
 
+def test_the_classes_of_a_model_with_labels_are_shown_by_name(command):
+    np.save(command.folder / "scores.npy", np.array([[0.05, 0.9, 0.03, 0.02], [7, -1, 2, 5]], np.float32))
+    shown = command("infer", "labelled", "--input", "scores.npy").stdout
+    assert "named, row 0: east: rising, 90 %; north, 5 %; south, 3 %" in shown
+    assert "named, row 1: north, 7; west, 5; south, 2" in shown
+    assert "unnamed, row" not in shown
+    assert "named, row 1: north, 7\n" in command("infer", "labelled", "--input", "scores.npy", "--top", "1").stdout
+    # Without labels the classes are places; by themselves they are not shown.
+    assert "row 0" not in command("infer", "double", "--random").stdout
+    assert "y, row 0: class " in command("infer", "double", "--random", "--top", "2").stdout
+    for words in (("--json",), ("--output", "out.npz")):
+        assert "--top is for the table" in command("infer", "double", "--random", "--top", "2", *words, expect=2).stderr
+
+
+def test_the_file_of_the_build_is_taken_without_its_labels(command):
+    rows = np.ones((3, 4), np.float32)
+    np.savez(command.folder / "held_out.npz", images=rows, labels=np.array([1, 0, 1]))
+    answer = json.loads(command("infer", "double", "--input", "held_out.npz", "--json").stdout)
+    assert answer["outputs"]["y"]["data"] == (rows * 2).tolist()
+
+
+def test_a_folder_of_images_is_one_batch_by_name(tmp_path):
+    spec = TensorSpec("image", "UINT8", (-1, 2, 2, 1))
+    for place, name in enumerate(("b/2.png", "a/3.png", "a/1.JPG".lower())):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (2, 2), 100 * place).save(tmp_path / name)
+    batch = read_inputs([str(tmp_path)], [spec])["image"]
+    assert batch[:, 0, 0, 0].tolist() == [200, 100, 0]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidInput, match="a folder without images"):
+        read_inputs([str(tmp_path / "empty")], [spec])
+
+
+def test_a_photo_that_its_camera_turned_is_turned_back(tmp_path):
+    photo = Image.new("L", (4, 2))
+    photo.putpixel((0, 0), 255)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    photo.save(tmp_path / "photo.png", exif=exif)
+    array = array_from_image(tmp_path / "photo.png", TensorSpec("x", "UINT8", (-1, -1, -1, 1)), ImagePreparation())
+    assert array.shape == (1, 4, 2, 1)
+    assert np.argwhere(array[0, :, :, 0] == 255).tolist() == [[0, 1]]
+
+
 @pytest.fixture
 def picture(tmp_path):
     pixels = np.zeros((6, 4, 3), np.uint8)
@@ -175,8 +220,8 @@ def test_pixels_are_scaled_shifted_and_divided_for_each_channel(picture):
         (("every_type", "--input", "uint8=broken.png"), "not a complete image"),
         (("every_type", "--input", "uint8=truncated.png"), "cannot be read"),
         (("every_type", "--input", "uint8=bomb.bmp"), "not a complete image"),
-        (("every_type", "--input", "fp32=words.txt"), "expected BYTES"),
-        (("every_type", "--input", "string=empty.txt"), "has no lines"),
+        (("every_type", "--input", "fp32=words.txt"), "which only BYTES inputs take"),
+        (("every_type", "--input", "string=empty.txt"), "is empty: write one line for each item"),
         (("every_type", "--input", "nope=words.txt"), "that the model does not have"),
         (("every_type", "--input", "missing.png"), "does not say which input"),
         (("every_type", "--input", "uint8=missing.png"), "cannot be read"),

@@ -348,7 +348,7 @@ def test_a_wrong_request_is_not_taken_to_another_server(server, second):
     with open_client("grpc", [server.grpc_url, second.grpc_url], hedge_after=0.01) as client:
         with pytest.raises(InvalidInput):
             client.model("double")(np.ones((2, 3), np.float32))
-        with pytest.raises(InvalidInput, match="name the same server twice"):
+        with pytest.raises(InvalidInput, match="the same server twice"):
             Client([server.grpc_url, f"grpc://{server.grpc_url}"])
 
 

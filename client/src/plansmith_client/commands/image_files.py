@@ -85,7 +85,7 @@ def _layout(path: Path, spec: TensorSpec) -> tuple[tuple[int, int], int, bool | 
 
 def _pixels(path: Path, sizes: tuple[int, int], channels: int) -> np.ndarray[Any, Any]:
     try:
-        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - heavy, and only for images
+        from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - heavy, and only for images
     except ImportError as error:
         raise MissingDependency(
             f"Reading {path} needs the package pillow: pip install 'plansmith-client[cli]'"
@@ -96,7 +96,8 @@ def _pixels(path: Path, sizes: tuple[int, int], channels: int) -> np.ndarray[Any
                 raise InvalidInput(
                     f"{path} has {image.width} x {image.height} pixels, more than {_MOST_PIXELS}: scale it down first"
                 )
-            wanted = image.convert(_MODES[channels])
+            # Cameras store the picture as the sensor saw it, and how it is to be turned.
+            wanted = ImageOps.exif_transpose(image).convert(_MODES[channels])
     except UnidentifiedImageError as error:
         raise InvalidInput(
             f"{path} is not a complete image in a known format: save it as one of {', '.join(IMAGE_FORMATS)}"

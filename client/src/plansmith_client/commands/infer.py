@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plansmith_client.commands.classes import classified, labelled_outputs, written
 from plansmith_client.commands.image_files import ImagePreparation
 from plansmith_client.commands.input_files import read_inputs
 from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
     import numpy as np
 
     from plansmith_client.faces.model import Model
+    from plansmith_client.protocol.classification import ClassScore
     from plansmith_client.protocol.results import InferResult
 
 __all__ = ["infer"]
 
 _PREVIEW_ELEMENTS = 6
 _PREVIEW_TEXT = 24
+_CLASSES = 3
+_MOST_ROWS = 20
 
 
 def infer(
@@ -37,7 +41,10 @@ def infer(
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", "-i", metavar="[NAME=]FILE", help="A .npy, .npz, .json, image or .txt file; again for more."
+            "--input",
+            "-i",
+            metavar="[NAME=]FILE",
+            help="A .npy, .npz, .json, image or .txt file, or a folder of images; again for more.",
         ),
     ] = None,
     *,
@@ -51,6 +58,12 @@ def infer(
     image_std: Annotated[str, typer.Option("--image-std", help="Then divided by, as in 0.229,0.224,0.225.")] = "1",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the outputs to .npy, .npz or .json.")
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top", min=1, help="Classes to show for each row; 3 by default if the model has labels, else none."
+        ),
     ] = None,
     model_version: Annotated[
         str, typer.Option("--model-version", help="A version; by default the server's choice.")
@@ -66,6 +79,8 @@ def infer(
         raise InvalidInput("--batch is only for --random: the batch of --input is that of its files")
     if output is not None:
         check_output_file(output)
+    if top is not None and (as_json or output is not None):
+        raise InvalidInput("--top is for the table: leave it out with --output and --json, which have all values")
     preparation = ImagePreparation(image_scale, _numbers("mean", image_mean), _numbers("std", image_std))
     with Client(url, timeout=timeout) as client:
         served = client.model(model, model_version)
@@ -75,6 +90,7 @@ def infer(
         started = time.monotonic()
         result = served.infer(arrays)
         seconds = time.monotonic() - started
+        classes = {} if as_json or output is not None else _classes(served, arrays, top)
     if output is not None:
         write_output_file(output, result)
     if as_json:
@@ -83,7 +99,7 @@ def infer(
             document["file"] = str(output)
         typer.echo(json.dumps(document, allow_nan=False))
     else:
-        _show(result, seconds, output)
+        _show(result, seconds, output, classes)
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:
@@ -100,7 +116,17 @@ def _random(model: Model, batch: int | None, seed: int) -> dict[str, np.ndarray[
     return random_inputs(model.metadata.inputs, batch=batch, seed=seed)
 
 
-def _show(result: InferResult, seconds: float, output: Path | None) -> None:
+def _classes(model: Model, arrays: dict[str, Any], top: int | None) -> dict[str, list[list[ClassScore]]]:
+    outputs = labelled_outputs(model)
+    if top is not None and not outputs:
+        # Without labels the classes are places in the output, if it is clear in which one.
+        outputs = tuple(spec.name for spec in model.metadata.outputs)
+        if len(outputs) != 1:
+            raise InvalidInput(f"--top needs a model with labels or with one output: {model.name!r} has neither")
+    return classified(model, arrays, outputs, top or _CLASSES) if outputs else {}
+
+
+def _show(result: InferResult, seconds: float, output: Path | None, classes: dict[str, list[list[ClassScore]]]) -> None:
     from rich.console import Console  # noqa: PLC0415 - not needed for --json
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -115,6 +141,11 @@ def _show(result: InferResult, seconds: float, output: Path | None) -> None:
         table.add_row(*map(Text, (name, datatype_from_numpy(array.dtype), shape, _preview(array))))
     console = Console()
     console.print(table)
+    for name, rows in classes.items():
+        for place, row in enumerate(rows[:_MOST_ROWS]):
+            console.print(Text(f"{name}, row {place}: {written(row)}"), soft_wrap=True)
+        if len(rows) > _MOST_ROWS:
+            console.print(Text(f"{name}: {len(rows) - _MOST_ROWS} more rows; --output FILE writes them all"))
     if output is not None:
         console.print(Text(f"written to {output}"), soft_wrap=True)
 

@@ -24,13 +24,15 @@ from plansmith_client.commands.image_files import (
 from plansmith_client.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from plansmith_client.tensors import TensorSpec
 
 __all__ = ["read_inputs"]
 
 _SUFFIXES = (".npy", ".npz", ".json", ".txt", *IMAGE_SUFFIXES)
+# What `plansmith build` takes for the labels of an .npz file.
+_LABELS = ("labels", "label", "y")
 # What numpy and zipfile raise for files that are damaged or not really in their format.
 _DAMAGED = (
     *(ValueError, TypeError, KeyError, SyntaxError, EOFError, OverflowError, MemoryError, RuntimeError),
@@ -46,7 +48,8 @@ def read_inputs(
     Args:
         words: each `FILE` or `NAME=FILE`. A file with names in it (.npz, a JSON object) gives all of its inputs; a
             file without (.npy, a JSON list, an image, text) needs a NAME, unless the model has a single input.
-            Several images for one input make one batch.
+            Several images for one input make one batch, and so does
+            a folder of images. Labels in a file with names, as `plansmith build` takes them, are left out.
         specs: the model's inputs.
         preparation: how the pixels of images are scaled.
 
@@ -55,8 +58,7 @@ def read_inputs(
     """
     inputs: dict[str, Any] = {}
     images: set[str] = set()
-    for word in words:
-        name, path = _name_and_path(word)
+    for name, path in _files(words):
         is_image = path.suffix.lower() in IMAGE_SUFFIXES
         if is_image or path.suffix.lower() == ".txt":
             spec = _spec(name, path, specs)
@@ -73,6 +75,22 @@ def read_inputs(
             if is_image:
                 images.add(key)
     return inputs
+
+
+def _files(words: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """The name and the path of each file; of a folder, of each image in it, by name."""
+    for word in words:
+        name, path = _name_and_path(word)
+        if not path.is_dir():
+            yield name, path
+            continue
+        found = sorted(inside for inside in path.rglob("*") if inside.suffix.lower() in IMAGE_SUFFIXES)
+        if not found:
+            raise InvalidInput(
+                f"{path} is a folder without images: expected files that end in {', '.join(IMAGE_SUFFIXES)}"
+            )
+        for inside in found:
+            yield name, inside
 
 
 def _spec(name: str, path: Path, specs: Sequence[TensorSpec]) -> TensorSpec:
@@ -102,7 +120,7 @@ def _name_and_path(word: str) -> tuple[str, Path]:
 def _named(name: str, path: Path, content: Any, specs: Sequence[TensorSpec]) -> dict[str, Any]:
     if isinstance(content, dict):
         if not name:
-            return content
+            return _without_labels(content, specs)
         if name in content:
             return {name: content[name]}
         raise InvalidInput(f"{path} has no array {name!r}: it has {', '.join(map(repr, content)) or 'none'}")
@@ -112,6 +130,16 @@ def _named(name: str, path: Path, content: Any, specs: Sequence[TensorSpec]) -> 
         return {specs[0].name: content}
     names = ", ".join(f"{spec.name}={path}" for spec in specs)
     raise InvalidInput(f"{path} does not say which input it is for: write --input with one of {names}")
+
+
+def _without_labels(content: dict[str, Any], specs: Sequence[TensorSpec]) -> dict[str, Any]:
+    """The arrays of a file without its labels, as `plansmith build --data` takes it."""
+    names = {spec.name for spec in specs}
+    inputs = {key: value for key, value in content.items() if key in names or key not in _LABELS}
+    if len(specs) == 1 and len(inputs) == 1 and len(content) > 1:
+        # `build` takes the only array besides the labels whatever its name.
+        return {specs[0].name: next(iter(inputs.values()))}
+    return inputs
 
 
 def _read(path: Path) -> Any:

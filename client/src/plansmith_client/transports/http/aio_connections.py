@@ -68,9 +68,9 @@ class AioConnectionPool:
         options: dict[str, Any] = {}
         if self._context is not None:
             options = {"ssl": self._context, "server_hostname": self._server_name or self._address.host}
-        if isinstance(loop, asyncio.BaseEventLoop) and not _is_address(self._address.host):
-            # Other loops, such as uvloop's, do not take it. A single address needs no race, and CPython 3.11 loses the
-            # socket of a race that is cancelled in the moment in which it is won (asyncio.staggered).
+        if isinstance(loop, asyncio.BaseEventLoop) and not _is_numeric(self._address.host):
+            # Other loops, such as uvloop's, do not take it. A numeric host has one address, and asyncio's race between
+            # addresses leaves a socket open when it is cancelled, as the slower of two hedged requests is.
             options["happy_eyeballs_delay"] = HEAD_START_SECONDS
         opening = loop.create_connection(AioConnection, self._address.host, self._address.port, **options)
         try:
@@ -83,7 +83,7 @@ class AioConnectionPool:
         return connection
 
 
-def _is_address(host: str) -> bool:
+def _is_numeric(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:
