@@ -179,7 +179,7 @@ def test_the_user_may_say_which_dimension_is_the_batch(built):
 def test_what_the_user_says_of_the_batch_is_verified_all_the_same(built):
     together, _ = KINDS["rows_normalized_together"]
     for model in (together, detector("N", 0.5)):
-        assert built(model, batch_axis=BatchAxis.FIRST)[1].max_batch_size == 0
+        assert built(model, batch_axis=BatchAxis.FIRST, replace=True)[1].max_batch_size == 0
 
 
 def test_batch_axis_is_an_option_of_the_command(plansmith, tmp_path, repository):
