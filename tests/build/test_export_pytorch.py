@@ -183,7 +183,7 @@ class Unused(torch.nn.Module):
 @pytest.mark.parametrize(
     "case",
     [
-        ("model", torch.zeros(1), {}, UnsuitableModel, "a str is no PyTorch model"),
+        ("model", torch.zeros(1), {}, UnsuitableModel, "a str is not a PyTorch model"),
         (Perceptron(), None, {}, UnsuitableModel, "needs example inputs"),
         (Perceptron(), (np.zeros((1, 4)),), {}, UnsuitableModel, "example input 0 is a ndarray"),
         (
@@ -196,7 +196,7 @@ class Unused(torch.nn.Module):
         (FixedBatch(), torch.zeros(2, 4), {}, ExportFailed, "torch.onnx cannot export the module: .*dynamic batch"),
         (DataDependent(), torch.ones(2, 4), {}, ExportFailed, "torch.onnx cannot export the module: "),
         (Restless(), torch.ones(2, 4), {}, UnsuitableModel, "output 'output' .* has other values each time"),
-        (Unused(), (torch.ones(2, 4), torch.ones(3, 4)), {}, InvalidOption, "which is no batch of as many rows each"),
+        (Unused(), (torch.ones(2, 4), torch.ones(3, 4)), {}, InvalidOption, "which do not all have the same number of rows"),
         (TwoHeads(), (torch.ones(2, 5, dtype=torch.int64), torch.ones(3, 5)), {}, UnsuitableModel, "does not run"),
         (Perceptron(), torch.ones(2, 4), {"dynamic_axes": {0: [5]}}, InvalidOption, "input 0 has 2 dimensions"),
         (Perceptron(), torch.ones(2, 4), {"dynamic_axes": {"y": [1]}}, InvalidOption, "there is no input 'y'"),
