@@ -199,7 +199,7 @@ def test_the_user_chooses_what_is_tried(variants):
 @pytest.mark.parametrize(
     ("limits", "said"),
     [
-        ({"variants": ["cuda"]}, "there are"),
+        ({"variants": ["cuda"]}, "choose from"),
         ({"max_batch_sizes": [0]}, "less"),
         ({"queue_delays": []}, "no setting"),
         ({"max_batch_sizes": [8], "preferred_batch_sizes": [0, 16]}, "more than the largest batch, 8"),
