@@ -157,7 +157,7 @@ def test_cuda_graphs_are_captured_where_that_is_asked_for(load):
     assert rtx.graph_strategy == rtx.CudaGraphStrategy.DISABLED
     _, rtx, _ = load(cuda_graph="1")
     assert rtx.graph_strategy == rtx.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    with pytest.raises(ModelError, match="'cuda_graph' has to be 1 or 0"):
+    with pytest.raises(ModelError, match="'cuda_graph' must be 1 or 0"):
         load(cuda_graph="yes")
 
 

@@ -260,7 +260,7 @@ def test_a_users_own_file_beside_the_versions_is_named(plansmith, two_signed, ke
 
 def test_the_password_of_a_key_comes_from_the_environment(plansmith, repository, tmp_path, keys, monkeypatch):
     done = build(plansmith, repository, tmp_path, keys / "locked.key", expect=2)
-    assert "stands in PLANSMITH_KEY_PASSWORD" in done.stderr
+    assert "is read from PLANSMITH_KEY_PASSWORD" in done.stderr
     assert not list(repository.iterdir())
 
 
