@@ -87,7 +87,7 @@ def test_batches_are_cut_when_asked_for_and_can_be_gone_through_again():
     for _ in range(2):
         assert [batch["x"][:, 0].tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert [len(batch["x"]) for batch in batches[1:]] == [4, 2]
-    with pytest.raises(ValueError, match="a batch of 0 rows"):
+    with pytest.raises(ValueError, match="a batch must have at least 1 row, got 0"):
         dataset([1]).batches(0)
 
 
