@@ -129,7 +129,16 @@ def test_a_full_disk_leaves_the_repository_as_it_was(filled, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
     done = subprocess.run(
-        [Path(sys.executable).with_name("plansmith"), "build", model, "--repository", filled, "--name", "adder"],
+        [
+            Path(sys.executable).with_name("plansmith"),
+            "build",
+            model,
+            "--repository",
+            filled,
+            "--name",
+            "adder",
+            "--replace",
+        ],
         check=False,
         capture_output=True,
         text=True,

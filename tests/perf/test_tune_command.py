@@ -331,6 +331,9 @@ def test_bad_input_is_named(words, said, digits, plansmith, tmp_path):
 def test_a_version_that_could_not_be_published_is_refused_before_the_work(digits, plansmith, tmp_path):
     with (digits / "1" / "model.onnx").open("ab") as file:
         file.write(b"\0")
-    assert "not what was published" in plansmith("tune", "digits", "--slo", "p99=2s", cwd=tmp_path, expect=2).stderr
+    assert (
+        "it differs from what was published"
+        in plansmith("tune", "digits", "--slo", "p99=2s", cwd=tmp_path, expect=2).stderr
+    )
     (digits / "1" / "manifest.json").unlink()
     assert "has no manifest" in plansmith("tune", "digits", "--slo", "p99=2s", cwd=tmp_path, expect=2).stderr
