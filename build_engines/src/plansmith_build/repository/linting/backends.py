@@ -45,7 +45,7 @@ _PAIRED = frozenset(PLATFORMS.values()) - {"ensemble"}
 _PUBLISHED = frozenset(
     {
         *_PAIRED,
-        *("openvino", "python", "dali", "fil", "vllm", "tensorrtllm", "dlpack", "stateful", "paddle"),
+        *("openvino", "python", "dali", "fil", "vllm", "tensorrtllm", "tensorrt_rtx", "dlpack", "stateful", "paddle"),
         *("identity", "repeat", "square", "sequence", "dyna_sequence", "distributed_addsub", "implicit_state"),
     }
 )
