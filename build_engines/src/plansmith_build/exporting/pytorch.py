@@ -81,7 +81,7 @@ def export_pytorch(
     program = isinstance(module, torch.export.ExportedProgram)
     if not program and not isinstance(module, torch.nn.Module):
         raise UnsuitableModel(
-            f"a {type(module).__name__} is not a PyTorch model: give a torch.nn.Module, or a torch.export.ExportedProgram"
+            f"a {type(module).__name__} is not a PyTorch model: give torch.nn.Module or torch.export.ExportedProgram"
         )
     tensors, keywords = _examples(module, example_inputs, program=program)
     runner = module.module() if program else module
