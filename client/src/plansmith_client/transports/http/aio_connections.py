@@ -72,15 +72,29 @@ class AioConnectionPool:
             # Other loops, such as uvloop's, do not take it. A numeric host has one address, and asyncio's race between
             # addresses leaves a socket open when it is cancelled, as the slower of two hedged requests is.
             options["happy_eyeballs_delay"] = HEAD_START_SECONDS
-        opening = loop.create_connection(AioConnection, self._address.host, self._address.port, **options)
+        opening = asyncio.ensure_future(
+            loop.create_connection(AioConnection, self._address.host, self._address.port, **options)
+        )
         try:
-            _, connection = await asyncio.wait_for(opening, deadline.remaining())
-        except asyncio.TimeoutError as error:
-            # Its own class before Python 3.11.
-            raise TimeoutError("timed out") from error
+            # Not wait_for(): before Python 3.12 it swallows a cancellation that comes as the connection is made.
+            await asyncio.wait([opening], timeout=deadline.remaining())
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unused)
+            opening.cancel()
+            raise
+        if not opening.done():
+            opening.cancel()
+            raise TimeoutError("timed out")
+        try:
+            _, connection = opening.result()
         except UnicodeError as error:
             raise OSError(f"{self._address.host!r} is not a valid host name") from error
         return connection
+
+
+def _close_unused(opening: asyncio.Future[tuple[asyncio.Transport, AioConnection]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[1].close()
 
 
 def _is_numeric(host: str) -> bool:
