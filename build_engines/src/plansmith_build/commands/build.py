@@ -215,7 +215,7 @@ def build(
         str,
         typer.Option(
             rich_help_panel=_RTX,
-            help="What TensorRT for RTX compiles for, such as 8.6,8.9,12.0. [default: Ampere and later]",
+            help="What TensorRT for RTX compiles for, such as 8.6,8.9,12.0. By default for Ampere and later.",
         ),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,

@@ -47,11 +47,11 @@ def check(
     *,
     target: Annotated[
         list[_Engine] | None,
-        typer.Option(help="Ask this engine; may be repeated. [default: all; then a refusal does not fail the command]"),
+        typer.Option(help="Ask this engine; may be repeated. By default all, and a refusal does not fail the command."),
     ] = None,
     precision: Annotated[
         list[_Precision] | None,
-        typer.Option(help="Ask for this precision; may be repeated. [default: what each engine may gain by]"),
+        typer.Option(help="Ask for this precision; may be repeated. By default those that an engine may gain by."),
     ] = None,
     max_batch_size: Annotated[
         int, typer.Option(min=0, max=2**31 - 1, help="Largest batch that would be served; 0 for no batches.")
@@ -61,7 +61,7 @@ def check(
     ] = None,
     compute_capability: Annotated[
         str,
-        typer.Option(help="What TensorRT for RTX compiles for, such as 8.6,8.9,12.0. [default: Ampere and later]"),
+        typer.Option(help="What TensorRT for RTX compiles for, such as 8.6,8.9,12.0. By default for Ampere and later."),
     ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Makes the random inputs repeatable.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
