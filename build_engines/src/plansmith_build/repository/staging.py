@@ -1,9 +1,9 @@
 """The place where a version is made before it is published: next to the repository, never in it.
 
-Triton takes every folder in a repository for a model, hidden ones too. So a version is made in
-`<parent>/.<repository name>.plansmith/build-<unique>/work/`, on the same file system, from where one rename puts it
-in place. Each builder marks its own folder with a file and holds a lock on it while it lives. What it leaves behind
-when it is killed has the mark and no lock, and the next builder removes it.
+Triton takes every folder in a repository for a model, hidden ones too. So a version is made in a folder `work` in
+`<parent>/.<repository name>.plansmith/build-<unique>`, on the same file system, from where one rename puts it in place.
+Each builder marks its own folder with a file and holds a lock on it while it lives. What it leaves behind when it is
+killed has the mark and no lock, and the next builder removes it.
 
 Anyone who may write next to the repository, or who made the archive that it came in, can put something under these
 names. So nothing but what a builder made and marked is ever removed, links are not followed, and another user's folder
