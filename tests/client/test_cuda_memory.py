@@ -118,7 +118,7 @@ def test_without_a_driver_the_array_and_the_reason_are_named(server, face):
             client.model("double")(OnDevice(ROWS))
         with pytest.raises(InvalidInput, match=r"'x'.*expected FP32"):
             client.model("double")(OnDevice(ROWS[:, :3].copy()))
-        with pytest.raises(InvalidInput, match="is not one"):
+        with pytest.raises(InvalidInput, match="__cuda_array_interface__ is not valid"):
             client.model("double")(OnDevice(ROWS, shape=None))
 
 
