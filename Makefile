@@ -1,12 +1,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unasync lint format lock bench gpu results clean
+.PHONY: help setup demo test unasync lint format lock dist bench gpu results clean
 
 # Python 3.11 or 3.12, whichever is found first; PYTHON=... overrides.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	"$$p" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
-MEMBERS := client build_engines server perf
+MEMBERS := client build_engines server perf plansmith
 # All but pytorch: see CONTRIBUTING.md.
 EXTRAS := bfloat16 cli cuda keras opentelemetry openvino prometheus rtx signing sklearn tensorrt
 # Where this is set, each of the many programs that are started would compile all its imports anew.
@@ -17,7 +17,7 @@ STAMP := .venv/.installed
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## Make .venv with the pinned versions and the four members, editable
+setup: $(STAMP) ## Make .venv with the pinned versions and the five members, editable
 
 # uv from PATH, else pip brings it into .venv.
 $(STAMP): requirements.lock pyproject.toml $(MEMBERS:%=%/pyproject.toml)
@@ -69,10 +69,14 @@ results: $(STAMP) ## Repeat every published measurement, and rewrite the tables:
 	@$(BIN)/python perf/benchmarks/framework_table.py --output perf/results
 	@$(BIN)/python perf/benchmarks/published_tables.py
 
+dist: $(STAMP) ## Build wheels and sdists of all five distributions, for a release: dist/
+	@rm -rf dist
+	@for n in $(MEMBERS); do PLANSMITH_RELEASE=1 $(BIN)/python -m build --no-isolation --outdir dist ./$$n >/dev/null && echo "built $$n"; done
+
 lock: ## Resolve requirements.lock anew
 	@uv=$$(command -v uv || echo $(BIN)/uv); \
 	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url $(foreach n,client build server,--no-emit-package plansmith-$n) --group dev $(EXTRAS:%=--extra %) \
+	  --no-emit-index-url $(foreach n,client build server perf,--no-emit-package plansmith-$n) --group dev $(EXTRAS:%=--extra %) \
 	  $(MEMBERS:%=%/pyproject.toml) -o requirements.lock
 
 clean: ## Remove .venv, caches and everything else that was made here

@@ -5,7 +5,6 @@ of a released wheel names it by version, which is the same for all. PLANSMITH_RE
 """
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,21 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 
 class SiblingDependencies(MetadataHookInterface):
-    """Sets `project.dependencies` from this hook's `dependencies` and `siblings`."""
+    """Sets `project.dependencies` from this hook's `dependencies` and `siblings`, and the extras from `extras`."""
 
     def update(self, metadata: dict[str, Any]) -> None:
         """Complete the project metadata in place."""
-        siblings = [self._requirement(sibling, metadata["version"]) for sibling in self.config["siblings"]]
+        version = metadata["version"]
+        siblings = [self._requirement(sibling, version) for sibling in self.config["siblings"]]
         metadata["dependencies"] = [*siblings, *self.config["dependencies"]]
+        for extra, wanted in self.config.get("extras", {}).items():
+            named = [self._requirement(sibling, version) for sibling in wanted]
+            metadata.setdefault("optional-dependencies", {})[extra] = named
 
     def _requirement(self, sibling: str, version: str) -> str:
         folder, bracket, extras = sibling.partition("[")
-        pyproject = Path(self.root).parent / folder / "pyproject.toml"
-        if not pyproject.is_file() or os.environ.get("PLANSMITH_RELEASE") == "1":
-            released = {"client": "plansmith-client", "build_engines": "plansmith-build", "server": "plansmith-server"}
-            return f"{released[folder]}{bracket}{extras}=={version}"
-        name = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["name"]
-        return f"{name}{bracket}{extras} @ {pyproject.parent.as_uri()}"
+        name = "plansmith-build" if folder == "build_engines" else f"plansmith-{folder}"
+        place = Path(self.root).parent / folder
+        if os.environ.get("PLANSMITH_RELEASE") == "1" or not (place / "pyproject.toml").is_file():
+            return f"{name}{bracket}{extras}=={version}"
+        return f"{name}{bracket}{extras} @ {place.as_uri()}"

@@ -35,6 +35,7 @@ class KnownCommand(NamedTuple):
 
 # Kept here so that `plansmith --help` neither imports a distribution nor hides the ones that are not installed.
 KNOWN_COMMANDS = {
+    "demo": KnownCommand("plansmith", "Build, serve and ask a small model, and show what it saw."),
     "build": KnownCommand("plansmith-build", "Build a verified version from an ONNX file and publish it."),
     "check": KnownCommand("plansmith-build", "Find out what each engine says to an ONNX file."),
     "inspect": KnownCommand("plansmith-build", "Show what a model repository holds."),
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         import typer  # noqa: F401, PLC0415
     except ImportError:
-        _fail("the plansmith command needs typer and rich: pip install 'plansmith-client[cli]'", EXIT_USAGE)
+        _fail("the plansmith command needs typer and rich: add the extra `cli` of plansmith-client", EXIT_USAGE)
     try:
         _command(called=words[0] if words else "")(args=words, prog_name="plansmith")
     except BrokenPipeError:
@@ -153,7 +154,7 @@ def _placeholder(name: str) -> Callable[..., None]:
 
     def refuse(ctx: typer.Context) -> None:
         distribution = known.distribution if known else name
-        _fail(f"`plansmith {ctx.info_name}` is part of {distribution}: pip install {distribution}", EXIT_USAGE)
+        _fail(f"`plansmith {ctx.info_name}` is part of {distribution}, which is not installed", EXIT_USAGE)
 
     import typer  # noqa: PLC0415
 

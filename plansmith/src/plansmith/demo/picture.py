@@ -1,22 +1,21 @@
-"""Show digits with what a classifier took them for: in the terminal, and as a PNG."""
+"""Show digits with what a classifier took them for: in the terminal, and the terminal as an SVG."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.columns import Columns
 from rich.panel import Panel
 from rich.text import Text
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from rich.console import Console
 
 WHITE = 16.0
 SHADES = " ░▒▓█"
@@ -40,36 +39,17 @@ def terminal_picture(
     return Columns(panels)
 
 
-def save_png(
-    path: Path,
-    images: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.float32],
-    *,
-    columns: int = 8,
-) -> None:
-    """Write the images with their predictions, mistakes in red.
+def save_terminal(console: Console, path: Path) -> None:
+    """Write what a recording console has shown so far as an SVG that fetches nothing.
 
     Args:
+        console: made with `record=True`.
         path: the file to write.
-        images: FP32 [N, 8, 8] with values 0 to 16.
-        labels: INT64 [N].
-        probabilities: FP32 [N, 10].
-        columns: images a row.
     """
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.5 * columns, 1.9 * rows + 0.4), squeeze=False, dpi=120)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, image, label, row in zip(axes.flat, images, labels, probabilities, strict=False):
-        guess = int(row.argmax())
-        axis.imshow(image, cmap="gray_r", vmin=0, vmax=WHITE)
-        caption = f"{guess}   {row[guess]:.1%}" if guess == label else f"{guess}, is {label}"
-        axis.set_title(caption, fontsize=10, color="black" if guess == label else "crimson")
-    figure.suptitle("Held-out digits, as the served model reads them", fontsize=13)
-    figure.tight_layout()
-    figure.savefig(path)
-    plt.close(figure)
+    # rich's own format loads a font from the network.
+    plain = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    console.save_svg(str(path), title="plansmith demo", clear=False, code_format=plain)
 
 
 def _shades(image: NDArray[np.float32]) -> Text:

@@ -1,26 +1,24 @@
-"""The main job, end to end: train, build, serve, ask over gRPC and HTTP, show the answers, stop.
+"""The main job, end to end: build, serve, ask over gRPC and HTTP, show the answers, stop.
 
-Everything is made below one folder, out/demo by default; nothing outside it changes.
+Everything is made below one folder; nothing outside it changes.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
-from measure import Measurement, measure
-from picture import save_png, terminal_picture
-from rich.console import Console
 from rich.table import Table
-from train import train
 
+from plansmith.demo.measure import Measurement, measure
+from plansmith.demo.picture import save_terminal, terminal_picture
 from plansmith_build import BuildOptions, build
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
@@ -29,54 +27,90 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+    from rich.console import Console
 
+__all__ = ["FILES", "Demonstration", "run", "step"]
+
+# The trained classifier, its labels and images that it has not seen: see the README there.
+FILES = Path(__file__).with_name("digits")
 THREADS = 8
 ROUNDS = 5
-# Digits shown in the terminal; twice as many are in the PNG.
 SHOWN = 8
 # On the same images the server must say what ONNX Runtime says in process; only the order of additions may differ.
 TOLERANCE = 1e-4
 
-console = Console()
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What was made and seen.
+
+    Attributes:
+        version: the number of the published version.
+        repository: the model repository with it.
+        measured: by the way that the images took.
+        labels: the true classes, INT64 [N].
+        picture: an SVG of what the terminal showed.
+        seconds: the whole run.
+    """
+
+    version: int
+    repository: Path
+    measured: dict[str, Measurement]
+    labels: NDArray[np.int64]
+    picture: Path
+    seconds: float
 
 
-def main(output: Path) -> None:
-    """Run the demonstration and write its picture and its model repository to `output`."""
+def run(files: Path, output: Path, console: Console) -> Demonstration:
+    """Build, serve and ask the model of `files`, and write a picture and a model repository to `output`.
+
+    Args:
+        files: a folder with digits.onnx, labels.txt and held_out.npz.
+        output: the folder to work in, made if need be; a model repository in it is replaced.
+        console: where to show it; with `record=True`.
+
+    Raises:
+        SystemExit: the server's answers differ from those of ONNX Runtime in this process.
+        BuildError: the builder's reason.
+        ServerError: the server's reason.
+    """
     started = time.perf_counter()
-    with step("Training a classifier on scikit-learn's digits"):
-        train(output)
     repository = output / "model_repository"
     shutil.rmtree(repository, ignore_errors=True)
-    with step("Building a verified version from the ONNX file"):
-        built = build(
-            output / "digits.onnx", BuildOptions(repository=repository, name="digits", labels=output / "labels.txt")
-        )
+    with step(console, "Building a verified version from the ONNX file"):
+        options = BuildOptions(repository=repository, name="digits", labels=files / "labels.txt")
+        built = build(files / "digits.onnx", options)
     console.print(f"  published version {built.version} in {os.path.relpath(built.path)}")
-    with np.load(output / "held_out.npz") as held_out:
+    with np.load(files / "held_out.npz") as held_out:
         images, labels = held_out["images"], held_out["labels"]
 
-    options = ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0)
-    with step("Starting NVIDIA's Triton on free loopback ports"):
-        server = TritonServer(options)
+    with step(console, "Starting NVIDIA's Triton on free loopback ports"):
+        server = TritonServer(ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0))
         server.start()
     try:
-        measured = ask(server, output / "digits.onnx", images)
+        measured = ask(server, files / "digits.onnx", images, console)
     finally:
-        with step("Stopping the server"):
+        with step(console, "Stopping the server"):
             server.stop()
 
-    show(measured, images, labels, output / "predictions.png")
-    console.print(f"\nDone in {time.perf_counter() - started:.0f} s. Serve the model yourself:")
-    console.print(f"  .venv/bin/plansmith serve --repository {repository}", style="bold")
+    show(measured, images, labels, console)
+    picture = output / "demo.svg"
+    save_terminal(console, picture)
+    seconds = time.perf_counter() - started
+    console.print(f"\nDone in {seconds:.0f} s; what this showed is in {os.path.relpath(picture)}. Go on:")
+    console.print(f"  plansmith serve --repository {os.path.relpath(repository)}", style="bold")
+    console.print("  plansmith infer digits --random         # from another terminal", style="bold")
+    return Demonstration(built.version, repository, measured, labels, picture, seconds)
 
 
-def ask(server: TritonServer, model: Path, images: NDArray[np.float32]) -> dict[str, Measurement]:
+def ask(server: TritonServer, model: Path, images: NDArray[np.float32], console: Console) -> dict[str, Measurement]:
     """Send the images to the server over both protocols, and to ONNX Runtime in this process.
 
     Args:
         server: a running server with a model `digits`.
         model: the ONNX file as it was trained, for the run in this process.
         images: FP32 [N, 8, 8].
+        console: where to show what goes on.
 
     Raises:
         SystemExit: the server's answers differ from those of ONNX Runtime in this process.
@@ -84,12 +118,12 @@ def ask(server: TritonServer, model: Path, images: NDArray[np.float32]) -> dict[
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     count = f"{len(images)} images, {ROUNDS} times, each alone"
     measured = {}
-    with step(f"ONNX Runtime in this process: {count}"):
+    with step(console, f"ONNX Runtime in this process: {count}"):
         measured["ONNX Runtime in process"] = measure(
             lambda image: session.run(None, {"images": image})[0], images, threads=1, rounds=ROUNDS
         )
     for protocol, url in [("gRPC", server.grpc_url), ("HTTP", server.http_url)]:
-        with Client(url) as client, step(f"Triton over {protocol}, {THREADS} at a time: {count}"):
+        with Client(url) as client, step(console, f"Triton over {protocol}, {THREADS} at a time: {count}"):
             classify = classifier(client)
             measured[f"Triton over {protocol}"] = measure(classify, images, threads=THREADS, rounds=ROUNDS)
 
@@ -107,8 +141,10 @@ def classifier(client: Client) -> Callable[[NDArray[np.float32]], NDArray[np.flo
     return lambda images: model(images)["probabilities"]
 
 
-def show(measured: dict[str, Measurement], images: NDArray[np.float32], labels: NDArray[np.int64], png: Path) -> None:
-    """Print the table and the picture, and write the PNG."""
+def show(
+    measured: dict[str, Measurement], images: NDArray[np.float32], labels: NDArray[np.int64], console: Console
+) -> None:
+    """Print the table, and some images with what the served model takes them for."""
     table = Table(title=f"\nAccuracy and speed on {os.cpu_count()} CPU cores", title_justify="left")
     for heading in ["", "accuracy", "p50 ms", "p95 ms", "p99 ms", "images/s"]:
         table.add_column(heading, justify="right" if heading else "left")
@@ -124,22 +160,14 @@ def show(measured: dict[str, Measurement], images: NDArray[np.float32], labels: 
     mistakes = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     right = np.setdiff1d(np.arange(len(images)), mistakes)
     # Two mistakes among them: they are what one wants to see.
-    shown = np.concatenate([right[: SHOWN - 2], mistakes[:2], right[SHOWN:]])[: 2 * SHOWN]
-    console.print(terminal_picture(images[shown[:SHOWN]], labels[shown[:SHOWN]], probabilities[shown[:SHOWN]]))
-    save_png(png, images[shown], labels[shown], probabilities[shown])
-    console.print(f"More of them: {png}")
+    shown = np.concatenate([right[: SHOWN - 2], mistakes[:2]])
+    console.print(terminal_picture(images[shown], labels[shown], probabilities[shown]))
 
 
 @contextmanager
-def step(title: str) -> Iterator[None]:
+def step(console: Console, title: str) -> Iterator[None]:
     """Show what is going on, and how long it took."""
     started = time.perf_counter()
     with console.status(title):
         yield
     console.print(f"[green]✓[/] {title} [dim]({time.perf_counter() - started:.1f} s)[/]")
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder to work in [%(default)s]")
-    main(parser.parse_args().output)

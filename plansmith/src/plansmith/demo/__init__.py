@@ -1,0 +1,1 @@
+"""`plansmith demo`: a small model is built, served, asked and shown, with nothing but what is installed."""

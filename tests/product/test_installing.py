@@ -1,0 +1,181 @@
+"""The distributions, installed with plain pip into empty environments, work as built, not as they lie in a checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from email import message_from_bytes
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from email.message import Message
+
+ROOT = Path(__file__).parents[2]
+MEMBERS = ("client", "build_engines", "server", "perf", "plansmith")
+DIGITS = ROOT / "model_repository" / "digits"
+
+
+@pytest.fixture(scope="module")
+def new_environment(tmp_path_factory):
+    """Makes an empty virtual environment; gives its `bin`."""
+
+    def make() -> Path:
+        folder = tmp_path_factory.mktemp("environment")
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        return folder / "bin"
+
+    return make
+
+
+def install(environment: Path, *wanted: str | Path) -> None:
+    command = [environment / "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
+    subprocess.run(command, check=True)
+
+
+def installed(environment: Path) -> set[str]:
+    listing = subprocess.run(
+        [environment / "pip", "list", "--format=json", "--disable-pip-version-check"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    # Older versions of pip show some names as their wheels spell them.
+    return {package["name"].replace("_", "-") for package in json.loads(listing.stdout)}
+
+
+@pytest.mark.timeout(600)
+def test_the_sdk_alone_is_light_and_says_what_its_command_needs(new_environment, committed_server):
+    environment = new_environment()
+    install(environment, ROOT / "client")
+    packages = installed(environment) - {"pip", "setuptools"}
+    # tritonclient brings packaging, ml-dtypes, python-rapidjson and urllib3; grpcio brings typing-extensions.
+    assert packages == {
+        *("plansmith-client", "tritonclient", "numpy", "grpcio", "protobuf", "httptools"),
+        *("packaging", "ml-dtypes", "python-rapidjson", "typing-extensions", "urllib3"),
+    }
+    program = """
+import sys, numpy, plansmith_client
+print(plansmith_client.__file__)
+for url in sys.argv[1:]:
+    with plansmith_client.Client(url) as client:
+        print(client.model("digits")(numpy.zeros((2, 8, 8), numpy.float32)).array.shape)
+for name in ("telemetry", "metrics"):
+    try:
+        __import__(f"plansmith_client.{name}")
+    except ImportError as error:
+        print(error)
+"""
+    asked = subprocess.run(
+        [environment / "python", "-W", "error", "-c", program, committed_server.grpc_url, committed_server.http_url],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    where, *shapes, tracing, metrics = asked.stdout.splitlines()
+    assert "site-packages" in where
+    assert shapes == ["(2, 10)", "(2, 10)"]
+    # What is missing is named with the extra that brings it.
+    for sentence, extra in ((tracing, "opentelemetry"), (metrics, "prometheus")):
+        assert f"pip install 'plansmith-client[{extra}]'" in sentence
+    command = subprocess.run([environment / "plansmith-client", "models"], check=False, capture_output=True, text=True)
+    assert command.returncode == 2
+    assert (
+        command.stderr == "Error: the plansmith command needs typer and rich: add the extra `cli` of plansmith-client\n"
+    )
+
+    install(environment, f"{ROOT}/client[cli]")
+    command = subprocess.run(
+        [environment / "plansmith-client", "serve", "--port", "1"], check=False, capture_output=True, text=True
+    )
+    assert command.returncode == 2
+    assert command.stderr == "Error: `plansmith serve` is part of plansmith-server, which is not installed\n"
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory):
+    """What `make dist` makes."""
+    folder = tmp_path_factory.mktemp("dist")
+    for member in MEMBERS:
+        subprocess.run(
+            [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT / member],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "PLANSMITH_RELEASE": "1"},
+        )
+    return folder
+
+
+def test_every_distribution_is_a_wheel_and_an_sdist_of_one_version(distributions):
+    made = sorted(path.name for path in distributions.iterdir())
+    names = ("plansmith", "plansmith_build", "plansmith_client", "plansmith_perf", "plansmith_server")
+    number = version("plansmith-client")
+    assert made == sorted(f"{name}-{number}{end}" for name in names for end in ("-py3-none-any.whl", ".tar.gz"))
+
+
+def test_released_wheels_name_their_siblings_by_the_version_that_all_share(distributions):
+    for member in ("build", "perf", ""):
+        (wheel,) = distributions.glob(f"plansmith{'_' * bool(member)}{member}-*.whl")
+        metadata = metadata_of(wheel)
+        siblings = [line for line in metadata.get_all("Requires-Dist") if line.startswith("plansmith-")]
+        assert siblings
+        assert all(f"=={metadata['Version']}" in line for line in siblings), siblings
+
+
+def test_a_wheel_made_in_a_checkout_names_its_siblings_by_their_folders(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path, ROOT / "plansmith"],
+        check=True,
+        capture_output=True,
+    )
+    required = metadata_of(next(tmp_path.glob("*.whl"))).get_all("Requires-Dist")
+    for name, folder in (("client[cli]", "client"), ("build[openvino]", "build_engines"), ("server", "server")):
+        assert f"plansmith-{name} @ {(ROOT / folder).as_uri()}" in required
+
+
+def metadata_of(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return message_from_bytes(archive.read(name))
+
+
+@pytest.mark.timeout(600)
+def test_one_name_brings_the_whole_way_and_its_demonstration(new_environment, distributions, tmp_path, held_out_file):
+    environment = new_environment()
+    # uv, which has set up what runs this test, has the packages in its cache.
+    uv = shutil.which("uv") or Path(sys.executable).with_name("uv")
+    wanted = ["--find-links", distributions, "plansmith[perf]"]
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", environment / "python", *wanted], check=True)
+    assert installed(environment) > {
+        "plansmith",
+        *(f"plansmith-{part}" for part in ("build", "client", "perf", "server")),
+    }
+
+    def plansmith(*words: str | Path) -> str:
+        command = [environment / "plansmith", *map(str, words)]
+        return subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+
+    shown = json.loads(plansmith("demo", "--json"))
+    accuracies = {way["accuracy"] for way in shown["measured"].values()}
+    assert len(accuracies) == 1
+    assert accuracies.pop() > 0.97
+    assert (tmp_path / "plansmith-demo" / "demo.svg").is_file()
+
+    # Then a file of one's own: build, serve, ask.
+    plansmith("build", next(DIGITS.glob("*/model.onnx")), "--name", "mine")
+    serve = [environment / "plansmith", "serve", "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    with subprocess.Popen([*serve, "--json"], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as server:
+        try:
+            url = json.loads(server.stdout.readline())["grpc_url"]
+            answer = json.loads(plansmith("infer", "mine", "--input", held_out_file, "--url", url, "--json"))
+        finally:
+            server.send_signal(signal.SIGINT)
+    assert answer
