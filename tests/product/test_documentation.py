@@ -67,7 +67,7 @@ def test_the_blocks_of_a_page_run(page, committed_server, held_out_file, tmp_pat
         )
         environment["PLANSMITH_URL"] = committed_server.grpc_url
         done = subprocess.run(
-            here.program(), check=False, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=200
+            here.program(), check=False, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=600
         )
         assert done.returncode == 0, f"{block.body}\n{done.stdout}\n{done.stderr}"
 

@@ -25,7 +25,7 @@ def run(program: Path, *words: str | Path, cwd: Path) -> str:
         text=True,
         cwd=cwd,
         env={**os.environ, "COLUMNS": "160", "NO_COLOR": "1"},
-        timeout=240,
+        timeout=600,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
