@@ -35,7 +35,7 @@ demo: $(STAMP) ## The main job: build the digits model, serve it with Triton, as
 	@$(BIN)/python examples/digits/demo.py
 
 test: $(STAMP) ## Run every test, against real servers
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 unasync: $(STAMP) ## Write the blocking faces of the client from the asynchronous ones
 	@$(BIN)/python client/unasync.py
