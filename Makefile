@@ -71,7 +71,7 @@ results: $(STAMP) ## Repeat every published measurement, and rewrite the tables:
 
 dist: $(STAMP) ## Build wheels and sdists of all five distributions, for a release: dist/
 	@rm -rf dist
-	@for n in $(MEMBERS); do PLANSMITH_RELEASE=1 $(BIN)/python -m build --no-isolation --outdir dist ./$$n >/dev/null && echo "built $$n"; done
+	@for n in $(MEMBERS); do PLANSMITH_RELEASE=1 $(BIN)/python -m build --no-isolation --outdir dist ./$$n >/dev/null; echo "built $$n"; done
 
 lock: ## Resolve requirements.lock anew
 	@uv=$$(command -v uv || echo $(BIN)/uv); \

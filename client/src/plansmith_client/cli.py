@@ -154,7 +154,9 @@ def _placeholder(name: str) -> Callable[..., None]:
 
     def refuse(ctx: typer.Context) -> None:
         distribution = known.distribution if known else name
-        _fail(f"`plansmith {ctx.info_name}` is part of {distribution}, which is not installed", EXIT_USAGE)
+        bringer = "plansmith[perf]" if distribution == "plansmith-perf" else "plansmith"
+        sentence = f"`plansmith {ctx.info_name}` is part of {distribution}, which is not installed: {bringer} brings it"
+        _fail(sentence, EXIT_USAGE)
 
     import typer  # noqa: PLC0415
 

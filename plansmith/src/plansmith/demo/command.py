@@ -29,8 +29,7 @@ def demo(
 
     Example: plansmith demo --output /tmp/demo
     """
-    console = Console(record=True, quiet=json_)
-    seen = run(FILES, output, console)
+    seen = run(FILES, output, Console(record=True, stderr=json_))
     if json_:
         print(json.dumps(_document(seen)))  # noqa: T201
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     Classifier = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
+__all__ = ["Measurement", "measure"]
+
 
 @dataclass(frozen=True)
 class Measurement:

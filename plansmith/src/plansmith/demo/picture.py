@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.columns import Columns
 from rich.panel import Panel
 from rich.text import Text
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from rich.console import Console
+
+__all__ = ["save_terminal", "terminal_picture"]
 
 WHITE = 16.0
 SHADES = " ░▒▓█"
@@ -46,10 +47,9 @@ def save_terminal(console: Console, path: Path) -> None:
         console: made with `record=True`.
         path: the file to write.
     """
-    # rich's own format loads a font from the network.
-    plain = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    console.save_svg(str(path), title="plansmith demo", clear=False, code_format=plain)
+    # What rich writes loads a font from the network.
+    svg = console.export_svg(title="plansmith demo", clear=False)
+    path.write_text(re.sub(r"@font-face\s*\{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8")
 
 
 def _shades(image: NDArray[np.float32]) -> Text:

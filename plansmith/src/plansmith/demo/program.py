@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,7 +82,7 @@ def run(files: Path, output: Path, console: Console) -> Demonstration:
     with step(console, "Building a verified version from the ONNX file"):
         options = BuildOptions(repository=repository, name="digits", labels=files / "labels.txt")
         built = build(files / "digits.onnx", options)
-    console.print(f"  published version {built.version} in {os.path.relpath(built.path)}")
+    console.print(f"  published version {built.version} in {repository / 'digits' / str(built.version)}")
     with np.load(files / "held_out.npz") as held_out:
         images, labels = held_out["images"], held_out["labels"]
 
@@ -97,9 +99,10 @@ def run(files: Path, output: Path, console: Console) -> Demonstration:
     picture = output / "demo.svg"
     save_terminal(console, picture)
     seconds = time.perf_counter() - started
-    console.print(f"\nDone in {seconds:.0f} s; what this showed is in {os.path.relpath(picture)}. Go on:")
-    console.print(f"  plansmith serve --repository {os.path.relpath(repository)}", style="bold")
-    console.print("  plansmith infer digits --random         # from another terminal", style="bold")
+    console.print(f"\nDone in {seconds:.0f} s; what this showed is in {picture}. Go on:")
+    command = "plansmith" if which("plansmith") else os.path.relpath(Path(sys.executable).with_name("plansmith"))
+    console.print(f"  {command} serve --repository {repository}", style="bold")
+    console.print(f"  {command} infer digits --random    # from another terminal", style="bold")
     return Demonstration(built.version, repository, measured, labels, picture, seconds)
 
 
