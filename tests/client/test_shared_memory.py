@@ -18,6 +18,7 @@ from client_servers import triton_with
 from fault_proxy import Fault, fault_proxy
 
 from plansmith_client import Client, DeadlineExceeded, InferenceFailed, InvalidInput, SharedMemoryPolicy
+from plansmith_client.calling import shared_memory_sending
 from plansmith_client.protocol.operations import ListSharedMemory, UnregisterSharedMemory
 from plansmith_client.shared_memory import owners
 from plansmith_client.shared_memory.owners import is_abandoned, make_region_name
@@ -44,6 +45,14 @@ def regions(server) -> set[str]:
     with Client(server.grpc_url) as client:
         (asked,) = client._core.caller.servers.all()
         return set(asked.transport.call(ListSharedMemory(), Deadline(10)))
+
+
+@pytest.fixture(autouse=True)
+def time_to_unregister(monkeypatch):
+    """A client that closes waits a second for the server, and leaves the rest to a later one; a busy machine may take
+    longer.
+    """
+    monkeypatch.setattr(shared_memory_sending, "_UNREGISTER_SECONDS", 30.0)
 
 
 @pytest.fixture(autouse=True)
