@@ -516,6 +516,7 @@ def typed_server():
             reply = service_pb2.ModelMetadataResponse(name=request.name, versions=["1"])
             for datatype in contents:
                 reply.outputs.add(name=datatype, datatype=datatype, shape=[2])
+            reply.outputs.add(name="empty", datatype="FP32", shape=[-1])
             return reply
 
         def ModelInfer(self, request, _):  # noqa: N802

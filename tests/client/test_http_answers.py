@@ -4,133 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
 import itertools
 import socket
 import threading
 import zlib
 
 import pytest
+from hostile_http import BODY, BOMB, LARGEST, READ, REFUSED, answer, bare_deflate, packed
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from plansmith_client import ClientError, DeadlineExceeded, ProtocolError, ServerUnavailable
+from plansmith_client import ClientError, DeadlineExceeded
 from plansmith_client.protocol.operations import ReadServerMetadata
 from plansmith_client.transports import open_async_transport, open_transport
 from plansmith_client.transports.addresses import Address
 from plansmith_client.transports.connections import Connection
 from plansmith_client.transports.deadlines import Deadline
-
-BODY = b'{"name": "a", "version": "1", "extensions": []}'
-OTHER = b'{"name": "b", "version": "2", "extensions": []}'
-LARGEST = 100_000
-
-
-def answer(body: bytes = BODY, *headers: bytes, status: bytes = b"200 OK", length: bool = True) -> bytes:
-    lines = [b"HTTP/1.1 " + status, *headers, *([b"Content-Length: %d" % len(body)] if length else [])]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
-
-
-def chunked(body: bytes, size: int, trailers: bytes = b"", extension: bytes = b"") -> bytes:
-    parts = [body[start : start + size] for start in range(0, len(body), size)]
-    framed = b"".join(b"%x%s\r\n%s\r\n" % (len(part), extension, part) for part in parts)
-    return answer(framed + b"0\r\n" + trailers + b"\r\n", b"Transfer-Encoding: chunked", length=False)
-
-
-def packed(body: bytes, coding: bytes = b"gzip", pack=gzip.compress) -> bytes:
-    return answer(pack(body), b"Content-Encoding: " + coding)
-
-
-def bare_deflate(body: bytes) -> bytes:
-    return zlib.compress(body)[2:-4]
-
-
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
-
-# Answers that are read: the name that comes out, and whether the connection is kept.
-READ = {
-    "length": (answer(), True),
-    "a header without a value": (answer(BODY, b"X-Empty:"), True),
-    "a header twice": (answer(BODY, b"Server: a", b"server: b"), True),
-    "no space after the colon": (answer(BODY, b"Server:a"), True),
-    "no reason": (answer(status=b"200 "), True),
-    "another reason": (answer(status=b"200 Splendid"), True),
-    "chunks": (chunked(BODY, 7), True),
-    "chunks of one byte": (chunked(BODY, 1), True),
-    "one chunk": (chunked(BODY, 1000), True),
-    "chunk extensions": (chunked(BODY, 9, extension=b";a=b"), True),
-    "trailers": (chunked(BODY, 7, b"Content-Encoding: gzip\r\nContent-Type: text/html\r\n"), True),
-    "upper case chunked": (chunked(BODY, 7).replace(b": chunked", b": Chunked"), True),
-    "until the end": (answer(BODY, b"Server: old", length=False), False),
-    "version 1.0": (answer().replace(b"1.1", b"1.0"), False),
-    "connection: close": (answer(BODY, b"Connection: close"), False),
-    "informational first": (CONTINUE + answer(), True),
-    "several informational": (CONTINUE + HINTS + CONTINUE + answer(), True),
-    "identity": (answer(BODY, b"Content-Encoding: identity"), True),
-    "gzip": (packed(BODY), True),
-    "x-gzip": (packed(BODY, b"x-gzip"), True),
-    "gzip of two members": (packed(BODY, pack=lambda body: gzip.compress(body[:9]) + gzip.compress(body[9:])), True),
-    "padded": (answer(BODY + b" " * 70_000), True),
-    # The first answer is the answer; what follows it costs the connection.
-    "two answers": (answer() + answer(OTHER), False),
-    "two answers, the second informational": (answer() + CONTINUE, False),
-    "two answers in chunks": (chunked(BODY, 7) + chunked(OTHER, 7), False),
-    "an answer and garbage": (answer() + b"garbage", False),
-    "an answer and half of another": (answer() + answer(OTHER)[:30], False),
-    "an answer and a switch": (
-        answer() + b"HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
-        False,
-    ),
-    "a longer body than its length": (answer() + b"}}}}", False),
-}
-
-BOMB = gzip.compress(b" " * (LARGEST * 50) + BODY)
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\n"
-
-REFUSED = {
-    "an unknown length": (answer(BODY, b"Content-Length: x", length=False), ProtocolError),
-    "a negative length": (answer(BODY, b"Content-Length: -1", length=False), ProtocolError),
-    "two lengths": (answer(BODY, b"Content-Length: 1"), ProtocolError),
-    "a length and chunks": (
-        chunked(BODY, 7).replace(b"chunked\r\n", b"chunked\r\nContent-Length: 5\r\n"),
-        ProtocolError,
-    ),
-    "a length beyond all numbers": (answer(BODY, b"Content-Length: 9" + b"9" * 40, length=False), ProtocolError),
-    "a bad chunk": (answer(b"zz\r\n", b"Transfer-Encoding: chunked", length=False), ProtocolError),
-    "a chunk without its end": (chunked(BODY, 7).replace(b"\r\n0", b"xx0"), ProtocolError),
-    "another transfer coding": (answer(BODY, b"Transfer-Encoding: gzip", length=False), ProtocolError),
-    "version 9.9": (b"HTTP/9.9 200 OK\r\n\r\n", ProtocolError),
-    "HTTP/2's preface": (b"\x00\x00\x12\x04\x00\x00\x00\x00\x00", ProtocolError),
-    "another protocol": (b"SSH-2.0-OpenSSH_9.9\r\n", ProtocolError),
-    "no status": (b"HTTP/1.1 OK\r\n\r\n", ProtocolError),
-    "a header with a NUL": (answer(BODY, b"X: a\0b"), ProtocolError),
-    "a header without a colon": (answer(BODY, b"nonsense here"), ProtocolError),
-    "a space before the colon": (answer(BODY, b"Server : a"), ProtocolError),
-    "a switch": (SWITCH + b"\r\n" + answer(), ProtocolError),
-    "a switch with its headers": (SWITCH + b"Upgrade: h2c\r\nConnection: Upgrade\r\n\r\n", ProtocolError),
-    "not gzip": (answer(BODY, b"Content-Encoding: gzip"), ProtocolError),
-    "cut gzip": (answer(gzip.compress(BODY)[:-9], b"Content-Encoding: gzip"), ProtocolError),
-    "gzip and garbage": (answer(gzip.compress(BODY) + b"garbage", b"Content-Encoding: gzip"), ProtocolError),
-    "brotli": (packed(BODY, b"br"), ProtocolError),
-    "deflate": (packed(BODY, b"deflate", zlib.compress), ProtocolError),
-    "gzip in gzip": (packed(BODY, b"gzip, gzip"), ProtocolError),
-    "a bomb": (answer(BOMB, b"Content-Encoding: gzip"), ProtocolError),
-    "too large": (answer(b" " * LARGEST + BODY), ProtocolError),
-    "too large in chunks": (chunked(b" " * LARGEST + BODY, 50_000), ProtocolError),
-    "too large without a length": (answer(b" " * LARGEST + BODY, length=False), ProtocolError),
-    "headers without end": (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 600_000, ProtocolError),
-    "many headers": (answer(BODY, *(b"X-%d: y" % number for number in range(20_000))), ProtocolError),
-    "not JSON": (answer(b"<html></html>", b"Content-Type: text/html"), ProtocolError),
-    "an empty answer": (answer(b""), ProtocolError),
-    "nothing": (b"", ServerUnavailable),
-    "one byte": (b"H", ServerUnavailable),
-    "half a status": (b"HTTP/1.1 20", ServerUnavailable),
-    "half a header": (b"HTTP/1.1 200 OK\r\nContent-Le", ServerUnavailable),
-    "half a body": (answer()[:-9], ServerUnavailable),
-    "half a chunk": (chunked(BODY, 7)[:-20], ServerUnavailable),
-    "no last chunk": (chunked(BODY, 7)[:-5], ServerUnavailable),
-    "informational only": (CONTINUE, ServerUnavailable),
-    "overload": (answer(b'{"error": "wait"}', status=b"503 Service Unavailable"), ServerUnavailable),
-}
+from plansmith_client.transports.http.aio_connections import AioConnection
+from plansmith_client.transports.http.calls import HttpCalls
+from plansmith_client.transports.http.connections import SocketConnection
 
 
 class ScriptedServer:
@@ -216,33 +108,147 @@ DRIVERS = {"blocking": ask, "event loop": ask_in_a_loop}
 ACCEPTING = Connection(compression="gzip", largest_answer=LARGEST)
 
 
-def splits(data: bytes) -> dict[str, list[bytes]]:
-    """The same bytes in other packets: at once, cut at places of every kind, the first ones singly."""
-    ends = [
-        data.find(b"\r\n") + 1,
-        data.find(b"\r\n\r\n") + 2,
-        data.find(b"\r\n\r\n") + 4,
-        len(data) // 2,
-        len(data) - 1,
-    ]
-    cuts = sorted({end for end in ends if 0 < end < len(data)})
-    edges = list(itertools.pairwise((0, *cuts, len(data))))
-    return {
-        "at once": [data],
-        "cut": [data[start:end] for start, end in edges],
-        "single bytes": [data[place : place + 1] for place in range(min(len(data), 200))] + [data[200:]],
-    }
+TABLE = {
+    **{kind: ("a", *row) for kind, row in READ.items()},
+    **{kind: (row[1].__name__, row[0], None) for kind, row in REFUSED.items()},
+}
+# An answer of this length is cut at each of its places.
+SHORT = 220
 
 
-@pytest.mark.parametrize("split", ["at once", "cut", "single bytes"])
-@pytest.mark.parametrize("kind", [*READ, *REFUSED])
-def test_an_answer_means_the_same_to_both_drivers_however_it_is_cut(server, kind, split):
-    data, expected = READ[kind] if kind in READ else REFUSED[kind]
-    server.parts = [part for part in splits(data)[split] if part]
+class Pieces(socket.socket):
+    """A connected socket that receives these pieces, exactly as they are cut, and then the end."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        super().__init__()
+        self._pieces = iter(pieces)
+
+    def sendall(self, _: bytes) -> None:
+        """The question is of no concern."""
+
+    def recv(self, _: int) -> bytes:
+        return next(self._pieces, b"")
+
+
+class AioPieces(asyncio.Transport):
+    """The same for an event loop."""
+
+    def __init__(self, pieces: list[bytes], connection: AioConnection) -> None:
+        super().__init__()
+        self._pieces, self._connection = pieces, connection
+        connection.connection_made(self)
+
+    def write(self, _: bytes) -> None:
+        asyncio.get_running_loop().call_soon(self._answer)
+
+    def _answer(self) -> None:
+        for piece in self._pieces:
+            self._connection.data_received(piece)
+        self._connection.eof_received()
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        """Nothing is open."""
+
+
+QUESTION = ReadServerMetadata()
+NOWHERE = Address.parse("http://nowhere:1")
+
+
+def blocking_outcome(pieces: list[bytes]) -> tuple[str, bool]:
+    """The name that comes out, or the error; and whether the connection could carry another request."""
+    calls = HttpCalls(NOWHERE, ACCEPTING).call(QUESTION, Deadline(60), {})
+    message = next(calls)
+    with Pieces(pieces) as raw:
+        connection = SocketConnection(raw)
+        try:
+            calls.send(connection.exchange(message, Deadline(60)))
+        except StopIteration as end:
+            return end.value.name, connection.is_reusable
+        except ClientError as error:
+            return type(error).__name__, connection.is_reusable
+        except Exception as error:  # noqa: BLE001 - as the transport does
+            return raised(calls, error), False
+    raise AssertionError
+
+
+async def aio_outcome(pieces: list[bytes]) -> tuple[str, bool]:
+    calls = HttpCalls(NOWHERE, ACCEPTING).call(QUESTION, Deadline(60), {})
+    message = next(calls)
+    connection = AioConnection()
+    AioPieces(pieces, connection)
+    try:
+        response = await connection.exchange(message, Deadline(60))
+    except Exception as error:  # noqa: BLE001 - as the transport does
+        return raised(calls, error), False
+    try:
+        calls.send(response)
+    except StopIteration as end:
+        return end.value.name, connection.is_reusable
+    except ClientError as error:
+        return type(error).__name__, connection.is_reusable
+    raise AssertionError
+
+
+def raised(calls, error: Exception) -> str:
+    try:
+        calls.throw(error)
+    except ClientError as typed:
+        return type(typed).__name__
+    raise AssertionError
+
+
+def cut(data: bytes, places: tuple[int, ...] | list[int]) -> list[bytes]:
+    edges = (0, *sorted({place for place in places if 0 < place < len(data)}), len(data))
+    return [data[start:end] for start, end in itertools.pairwise(edges) if end > start]
+
+
+def ways(data: bytes) -> list[list[bytes]]:
+    """The same bytes at once, singly, and, where they are few, cut in two at every place."""
+    singly = [data[place : place + 1] for place in range(min(len(data), 2000))] + [data[2000:]]
+    every = range(1, len(data)) if len(data) <= SHORT else (data.find(b"\r\n\r\n") + 2, len(data) // 2)
+    return [[data], [piece for piece in singly if piece], *(cut(data, (place,)) for place in every)]
+
+
+def test_there_are_more_than_two_hundred_kinds_of_answers():
+    assert len(TABLE) >= 200
+
+
+@pytest.mark.parametrize("kind", TABLE)
+def test_an_answer_means_the_same_to_both_drivers_wherever_it_is_cut(kind):
+    expected, data, _ = TABLE[kind]
+
+    async def all_ways() -> list[tuple[str, bool]]:
+        return [await aio_outcome(pieces) for pieces in ways(data)]
+
+    blocking = [blocking_outcome(pieces) for pieces in ways(data)]
+    assert {outcome for outcome, _ in blocking} == {expected}
+    assert [outcome for outcome, _ in asyncio.run(all_ways())] == [outcome for outcome, _ in blocking]
+
+
+@given(st.lists(st.sampled_from(sorted(TABLE)), min_size=1, max_size=3), st.data())
+@settings(max_examples=400, deadline=None)
+def test_answers_in_a_row_cut_anywhere_mean_the_same_to_both_drivers(kinds, data):
+    whole = b"".join(TABLE[kind][1] for kind in kinds)
+    pieces = cut(whole, data.draw(st.lists(st.integers(0, min(len(whole), 3000)), max_size=12)))
+    expected, _, kept = TABLE[kinds[0]]
+    outcome, is_reusable = blocking_outcome(pieces)
+    assert asyncio.run(aio_outcome(pieces))[0] == outcome
+    if kept:
+        # The first answer is the answer; what came with it is never that of another question.
+        assert outcome == expected
+        assert not is_reusable or pieces[0] == TABLE[kinds[0]][1] or len(kinds) == 1
+
+
+@pytest.mark.parametrize("kind", TABLE)
+def test_over_the_network_an_answer_means_the_same(server, kind):
+    expected, data, _ = TABLE[kind]
+    server.parts = cut(data, (data.find(b"\r\n\r\n") + 2, len(data) - 1))
     server.ends = True
-    wanted = "a" if kind in READ else expected.__name__
     for driver in DRIVERS.values():
-        assert driver(server.url, ACCEPTING) == [wanted]
+        assert driver(server.url, ACCEPTING) == [expected]
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -251,7 +257,7 @@ def test_a_connection_is_kept_only_after_exactly_one_answer(server, kind, driver
     data, kept = READ[kind]
     server.parts = [data]
     # Where the server has to end the connection it does so itself.
-    server.ends = kind in ("until the end", "version 1.0")
+    server.ends = kind in ("until the end", "version 1.0", "Python's http.server")
     assert DRIVERS[driver](server.url, ACCEPTING, 3) == ["a", "a", "a"]
     assert server.connections == (1 if kept else 3)
 

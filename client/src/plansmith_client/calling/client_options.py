@@ -42,6 +42,7 @@ class ClientOptions:
     token_over_plaintext: bool
     compression: Compression | None
     channels: int
+    largest_answer: int
     balance: Balance
     resolve: bool
     retries: RetryPolicy | int

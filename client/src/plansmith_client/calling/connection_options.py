@@ -39,8 +39,9 @@ def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> C
     compression, channels, server_name = options.compression, options.channels, options.server_name
     if compression not in (None, "gzip", "deflate"):
         raise InvalidInput(f"compression must be 'gzip', 'deflate' or None, got {compression!r}")
-    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
-        raise InvalidInput(f"channels must be a whole number from 1, got {channels!r}")
+    for name, number in (("channels", channels), ("largest_answer", options.largest_answer)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise InvalidInput(f"{name} must be a whole number from 1, got {number!r}")
     if server_name is not None and not (isinstance(server_name, str) and _HOST_NAME.fullmatch(server_name)):
         raise InvalidInput(f"server_name must be a host name, got {server_name!r}")
     make_token = _token_maker(options.token)
@@ -60,6 +61,7 @@ def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> C
         {**checked_headers(_environment_headers()), **checked_headers(options.headers or {})},
         compression,
         channels,
+        options.largest_answer,
     )
 
 

@@ -23,6 +23,7 @@ from plansmith_client.errors import (
 )
 from plansmith_client.inputs.device_tensors import on_host
 from plansmith_client.inputs.validation import bind_inputs, check_inputs, check_outputs, check_parameters, check_text
+from plansmith_client.protocol.answers import mismatch, selected
 from plansmith_client.protocol.classification import classes_from_result
 from plansmith_client.protocol.operations import Infer, IsModelReady, ListModels, ReadModelConfig, ReadModelMetadata
 from plansmith_client.protocol.splitting import join_results, split_tensors
@@ -171,10 +172,6 @@ class ModelCore:
         chosen = names[0] if output is None else output
         inputs = bind_inputs(metadata, positional, named)
         result = yield from self.infer(inputs, InferOptions(outputs=(chosen,), classes=top), deadline)
-        if chosen not in result:
-            raise ProtocolError(
-                f"Model {self.name!r}: the answer has no output {chosen!r}, only {', '.join(map(repr, result))}"
-            )
         return classes_from_result(result, chosen)
 
     def request(self, metadata: ModelMetadata, inputs: Mapping[str, ArrayLike], options: InferOptions) -> Infer:
@@ -215,11 +212,48 @@ class ModelCore:
             )
         return operation
 
-    def check_version(self, result: InferResult) -> None:
-        """Forget the metadata if a model version answered that it does not describe."""
-        known = self._metadata
-        if known is not None and not self.version and known.versions and result.model_version not in known.versions:
+    def check_response(self, operation: Infer, result: InferResult) -> None:
+        """Check one response of a stream, and forget the metadata if it is of a version that this does not describe.
+
+        Raises:
+            ProtocolError: the outputs are not those that the metadata declares.
+        """
+        metadata = self._metadata
+        if metadata is None:
+            return
+        if not self.version and metadata.versions and result.model_version not in metadata.versions:
             self._metadata = None
+        elif problem := mismatch(operation, result, metadata, whole=False):
+            self._metadata = None
+            raise self._undeclared(problem)
+
+    def checked(self, operation: Infer, result: InferResult, deadline: Deadline) -> Flow[InferResult]:
+        """The result, whose outputs are those that the metadata declares; it is read again before they are refused.
+
+        Raises:
+            ProtocolError: the outputs are others.
+        """
+        metadata = self._metadata
+        if metadata is None:
+            return result
+        if not self.version and metadata.versions and result.model_version not in metadata.versions:
+            self._metadata = None
+        problem = mismatch(operation, result, metadata)
+        if problem:
+            # The model may have been loaded anew with other outputs.
+            self._metadata = None
+            problem = mismatch(operation, result, (yield from self.read_metadata(deadline)))
+            if problem:
+                raise self._undeclared(problem)
+        if operation.outputs is not None and len(result) > len(operation.outputs):
+            # Some servers send all outputs, whatever was asked for.
+            return selected(result, operation.outputs)
+        return result
+
+    def _undeclared(self, problem: str) -> ProtocolError:
+        return ProtocolError(
+            f"Model {self.name!r} at {self.url}: the answer is not what the model declares ({problem})"
+        )
 
     def forget(self) -> None:
         """Forget the metadata, so that the next use reads it again."""
@@ -245,15 +279,15 @@ class ModelCore:
     def _ask(self, operation: Infer, largest: int | None, deadline: Deadline) -> Flow[InferResult]:
         try:
             if largest and operation.inputs and operation.inputs[0].array.shape[0] > largest:
-                return (yield from self._infer_in_parts(operation, largest, deadline))
-            result: InferResult = yield from self._send(operation, deadline)
+                result = yield from self._infer_in_parts(operation, largest, deadline)
+            else:
+                result = yield from self._send(operation, deadline)
         except InvalidInput:
             self.forget()
             raise
         except (ModelNotFound, ModelNotReady) as error:
             raise (yield from self.refused(error, deadline)) from error
-        self.check_version(result)
-        return result
+        return (yield from self.checked(operation, result, deadline))
 
     def _or_fallback(self, flow: Flow[Answer], of_fallback: Callable[[ModelCore], Flow[Answer]]) -> Flow[Answer]:
         try:

@@ -13,6 +13,7 @@ from plansmith_client.calling.retries import RetryPolicy
 from plansmith_client.faces.async_model import AsyncModel
 from plansmith_client.protocol.operations import IsServerLive, IsServerReady
 from plansmith_client.transports import open_async_transport
+from plansmith_client.transports.connections import LARGEST_ANSWER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +55,7 @@ class AsyncClient:
         token_over_plaintext: whether the token may travel unencrypted to another machine.
         compression: `"gzip"` or `"deflate"` for requests, and for answers where the server can.
         channels: gRPC connections to each server.
+        largest_answer: bytes of the largest answer to accept, decompressed; a larger one is a ProtocolError.
         balance: how to choose among several servers: `"round_robin"` or `"least_outstanding"`.
         resolve: treat each address of a host name as a server of its own.
         retries: how often a request is sent again after an outage, or a `RetryPolicy`; 0 for never.
@@ -89,6 +91,7 @@ class AsyncClient:
         token_over_plaintext: bool = False,
         compression: Compression | None = None,
         channels: int = 1,
+        largest_answer: int = LARGEST_ANSWER,
         balance: Balance = "round_robin",
         resolve: bool = False,
         retries: RetryPolicy | int = RetryPolicy(),  # noqa: B008 - immutable
@@ -109,6 +112,7 @@ class AsyncClient:
             token_over_plaintext=token_over_plaintext,
             compression=compression,
             channels=channels,
+            largest_answer=largest_answer,
             balance=balance,
             resolve=resolve,
             retries=retries,

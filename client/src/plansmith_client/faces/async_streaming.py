@@ -36,7 +36,7 @@ async def responses(
             try:
                 async for result in stream:
                     begun = True
-                    core.check_version(result)
+                    core.check_response(operation, result)
                     yield result
             except ClientError as error:
                 if candidates.may_begin_again(server, error, begun=begun):

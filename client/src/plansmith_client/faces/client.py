@@ -14,6 +14,7 @@ from plansmith_client.calling.retries import RetryPolicy
 from plansmith_client.faces.model import Model
 from plansmith_client.protocol.operations import IsServerLive, IsServerReady
 from plansmith_client.transports import open_transport
+from plansmith_client.transports.connections import LARGEST_ANSWER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,6 +57,7 @@ class Client:
         token_over_plaintext: whether the token may travel unencrypted to another machine.
         compression: `"gzip"` or `"deflate"` for requests, and for answers where the server can.
         channels: gRPC connections to each server.
+        largest_answer: bytes of the largest answer to accept, decompressed; a larger one is a ProtocolError.
         balance: how to choose among several servers: `"round_robin"` or `"least_outstanding"`.
         resolve: treat each address of a host name as a server of its own.
         retries: how often a request is sent again after an outage, or a `RetryPolicy`; 0 for never.
@@ -91,6 +93,7 @@ class Client:
         token_over_plaintext: bool = False,
         compression: Compression | None = None,
         channels: int = 1,
+        largest_answer: int = LARGEST_ANSWER,
         balance: Balance = "round_robin",
         resolve: bool = False,
         retries: RetryPolicy | int = RetryPolicy(),  # noqa: B008 - immutable
@@ -111,6 +114,7 @@ class Client:
             token_over_plaintext=token_over_plaintext,
             compression=compression,
             channels=channels,
+            largest_answer=largest_answer,
             balance=balance,
             resolve=resolve,
             retries=retries,

@@ -37,7 +37,7 @@ def responses(
             try:
                 for result in stream:
                     begun = True
-                    core.check_version(result)
+                    core.check_response(operation, result)
                     yield result
             except ClientError as error:
                 if candidates.may_begin_again(server, error, begun=begun):

@@ -10,6 +10,7 @@ import numpy as np
 from plansmith_client.errors import InvalidInput
 from plansmith_client.inputs.conversion import UnfitValueError, array_from_value
 from plansmith_client.inputs.device_tensors import device_array_from, placeholder
+from plansmith_client.protocol.metadata import shape_fits
 from plansmith_client.protocol.operations import ParameterValue, Tensor
 from plansmith_client.tensors import datatype_from_numpy
 
@@ -194,19 +195,9 @@ def _checked(metadata: ModelMetadata, spec: TensorSpec, value: ArrayLike) -> Ten
     except UnfitValueError as error:
         raise InvalidInput(f"{_given(metadata, spec, value)}: it {error}") from error
     shape = array.shape
-    if not _fits(shape, spec.shape):
+    if not shape_fits(shape, spec.shape):
         raise InvalidInput(f"{_given(metadata, spec, array)}{_shape_hint(metadata, spec, shape)}")
     return Tensor(spec.name, spec.datatype, array, None, device)
-
-
-def _fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
-    if len(shape) != len(declared):
-        return False
-    # A loop: in a call of half a millisecond a generator is felt.
-    for given, size in zip(shape, declared, strict=True):  # noqa: SIM110
-        if given != size != -1:
-            return False
-    return True
 
 
 def _undeclared(metadata: ModelMetadata, name: str, value: ArrayLike) -> Tensor:

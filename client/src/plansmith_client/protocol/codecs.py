@@ -129,9 +129,27 @@ def array_from_values(values: Sequence[Any], datatype: str, shape: Sequence[int]
         if datatype in ("INT64", "UINT64") and array.dtype.kind not in "iu":
             # Integers of both ends of the range in one list: numpy would go through float64 and lose digits.
             array = np.array(values, dtype=object).reshape(shape)
-        return array.astype(dtype)
+        return _converted(array, datatype, dtype)
     except (TypeError, ValueError, OverflowError, AttributeError) as error:
         raise ProtocolError(f"the values are not {datatype} {list(shape)}: {error}") from error
+
+
+def _converted(array: np.ndarray[Any, Any], datatype: str, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """The array as the dtype: floats rounded, since text has any number of digits; all else as it came, or refused."""
+    is_float = dtype.kind not in "biu"
+    if array.dtype == object and is_float:
+        # JSON has no NaN: many servers write null.
+        if not all(value is None or type(value) in (int, float) for value in array.reshape(-1).tolist()):
+            raise ProtocolError(f"not all values are numbers, as {datatype} has them")
+        array = array.astype(np.float64)
+    if array.size and array.dtype.kind not in ("biu" if datatype == "BOOL" else "iufO"):
+        raise ProtocolError(f"{array.reshape(-1)[0]!r} is not {datatype}")
+    with np.errstate(invalid="ignore", over="ignore"):
+        converted = array.astype(dtype)
+    kept = np.isfinite(converted) == np.isfinite(array) if is_float else converted == array
+    if not kept.all():
+        raise ProtocolError(f"{array[~kept].reshape(-1)[0]!r} is not {datatype}")
+    return converted
 
 
 def _encode_text(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

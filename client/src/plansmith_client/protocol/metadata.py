@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from plansmith_client.errors import ProtocolError
+from plansmith_client.tensors import TensorSpec
 
 if TYPE_CHECKING:
-    from plansmith_client.tensors import TensorSpec
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["ModelConfig", "ModelMetadata", "ModelStatus", "ServerMetadata"]
+__all__ = [
+    "ModelConfig",
+    "ModelMetadata",
+    "ModelStatus",
+    "ServerMetadata",
+    "read_batch_size",
+    "read_specs",
+    "read_text",
+    "shape_fits",
+]
 
 _SOURCE_PLACES = "\n\nAt:\n"
 
@@ -112,3 +124,53 @@ class ModelConfig:
     max_batch_size: int
     optional_inputs: frozenset[str]
     decoupled: bool = False
+
+
+def read_text(value: Any) -> str:
+    """A string that a server sent.
+
+    Raises:
+        ProtocolError: it is something else.
+    """
+    if not isinstance(value, str):
+        raise ProtocolError(f"{value!r} should be a string")
+    return value
+
+
+def read_specs(tensors: Iterable[tuple[Any, Any, Iterable[Any]]]) -> tuple[TensorSpec, ...]:
+    """The inputs or the outputs of a model, from their names, datatypes and shapes.
+
+    Raises:
+        ProtocolError: a name is empty or occurs twice, or a dimension is neither a size nor -1.
+    """
+    specs: dict[str, TensorSpec] = {}
+    for name, datatype, shape in tensors:
+        dimensions = tuple(shape)
+        if not read_text(name) or name in specs:
+            raise ProtocolError(f"the tensor name {name!r} is empty or occurs twice")
+        if any(type(size) is not int or size < -1 for size in dimensions):
+            raise ProtocolError(f"{list(dimensions)} is not the shape of the tensor {name!r}")
+        specs[name] = TensorSpec(name, read_text(datatype), dimensions)
+    return tuple(specs.values())
+
+
+def read_batch_size(value: Any) -> int:
+    """A model's largest batch.
+
+    Raises:
+        ProtocolError: it is not a whole number from 0.
+    """
+    if type(value) is not int or value < 0:
+        raise ProtocolError(f"max_batch_size is {value!r}")
+    return value
+
+
+def shape_fits(shape: Sequence[int], declared: Sequence[int]) -> bool:
+    """Whether the shape of an array is a declared one, in which -1 is any size."""
+    if len(shape) != len(declared):
+        return False
+    # A loop: in a call of half a millisecond a generator is felt.
+    for given, size in zip(shape, declared, strict=True):  # noqa: SIM110
+        if given != size != -1:
+            return False
+    return True

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+
+from plansmith_client.protocol.metadata import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["BatchStatistics", "Duration", "ModelStatistics", "statistics_from_document"]
 
 _NANOSECONDS = 1e9
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +107,9 @@ def _model(entry: Mapping[str, Any]) -> ModelStatistics:
     last = int(entry.get("last_inference") or 0)
     kinds = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss")
     return ModelStatistics(
-        entry["name"],
-        entry.get("version") or "",
-        datetime.fromtimestamp(last / 1000, timezone.utc) if last else None,
+        read_text(entry["name"]),
+        read_text(entry.get("version") or ""),
+        _EPOCH + timedelta(milliseconds=last) if last else None,
         int(entry.get("inference_count") or 0),
         int(entry.get("execution_count") or 0),
         **{kind: _duration(stats.get(kind)) for kind in kinds},

@@ -43,7 +43,7 @@ class Connection:
         headers: sent with every call.
         compression: of requests; servers may compress answers with the same.
         channels: gRPC connections to spread calls over.
-        largest_answer: bytes of the largest answer to accept over HTTP, after decompression.
+        largest_answer: bytes of the largest answer to accept, after decompression; over gRPC 2 GiB at most.
     """
 
     ca_file: Path | None = None

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from plansmith_client.errors import ProtocolError
+from plansmith_client.protocol.answers import MALFORMED, check_answer
 from plansmith_client.transports.connections import NO_HEADERS, Connection
 from plansmith_client.transports.failures import client_closed, malformed_answer
 from plansmith_client.transports.grpc.channels import (
     call_metadata,
     channel_credentials,
     channel_options,
+    check_size,
     error_from_rpc,
     grpc_compression,
     read_response,
@@ -96,8 +97,10 @@ class GrpcAioTransport:
                 raise client_closed(self._url) from error
             raise
         try:
+            check_size(reply, self._connection)
             answer: Answer_co = rpc.answer(reply)
-        except (ProtocolError, ValueError, TypeError) as error:
+            check_answer(operation, answer)
+        except MALFORMED as error:
             raise malformed_answer(operation, self._url, error) from error
         return answer
 
@@ -112,7 +115,7 @@ class GrpcAioTransport:
         )
         try:
             async for reply in responses:
-                result = read_response(reply, operation, self._url)
+                result = read_response(reply, operation, self._connection, self._url)
                 if result is not None:
                     yield result
         except grpc.RpcError as error:

@@ -8,6 +8,8 @@ import grpc
 
 from plansmith_client._version import USER_AGENT
 from plansmith_client.errors import ClientError, InvalidInput, ProtocolError
+from plansmith_client.protocol.answers import MALFORMED
+from plansmith_client.transports.connections import LARGEST_ANSWER
 from plansmith_client.transports.failures import (
     deadline_exceeded,
     error_from_answer,
@@ -30,6 +32,7 @@ __all__ = [
     "call_metadata",
     "channel_credentials",
     "channel_options",
+    "check_size",
     "error_from_rpc",
     "error_from_status",
     "grpc_compression",
@@ -57,6 +60,12 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.primary_user_agent", USER_AGENT),
 )
+
+# What gRPC says of an answer that it does not pass on; "SERVER: Received message" is about the request.
+_REFUSED_ANSWERS = ("deserializing response", "client: received message larger", "stream removed (compression")
+
+# Bits of grpc_compression_algorithm: none, deflate, gzip.
+_IDENTITY, _ALL_CODINGS = 0b001, 0b111
 
 # What gRPC's core itself says with UNAVAILABLE, rather than the server's application.
 _CONNECTION_FAILURES = (
@@ -86,7 +95,12 @@ def channel_options(connection: Connection, number: int) -> tuple[tuple[str, int
     named: tuple[tuple[str, int | str], ...] = ()
     if name:
         named = (("grpc.ssl_target_name_override", name), ("grpc.default_authority", name))
-    return (*CHANNEL_OPTIONS, ("plansmith.channel", number), *named)
+    limits = (
+        ("grpc.max_receive_message_length", min(connection.largest_answer, LARGEST_ANSWER)),
+        # What was not asked for is not decompressed: a few megabytes may hold gigabytes.
+        ("grpc.compression_enabled_algorithms_bitset", _IDENTITY if connection.compression is None else _ALL_CODINGS),
+    )
+    return (*CHANNEL_OPTIONS, ("plansmith.channel", number), *limits, *named)
 
 
 def channel_credentials(address: Address, connection: Connection) -> grpc.ChannelCredentials | None:
@@ -131,25 +145,39 @@ def error_from_status(code: grpc.StatusCode, details: str, operation: Operation[
     words = details.lower()
     if code is grpc.StatusCode.UNAVAILABLE and any(phrase in words for phrase in _CONNECTION_FAILURES):
         return _connection_error(details, url)
-    if code is grpc.StatusCode.INTERNAL and "deserializing response" in words:
+    if any(phrase in words for phrase in _REFUSED_ANSWERS):
         return malformed_answer(operation, url, details)
     if code is grpc.StatusCode.INTERNAL and "illegal header" in words:
         return InvalidInput(f"A header of the call to {url} cannot be sent over gRPC ({details})")
     return error_from_answer(code.name, details, operation, url)
 
 
-def read_response(reply: Any, operation: Infer, url: str) -> InferResult | None:
+def check_size(reply: Any, connection: Connection) -> None:
+    """Refuse a reply that does not exist, or is too large decompressed: gRPC bounds the size on the wire.
+
+    Raises:
+        ProtocolError: it is one of these.
+    """
+    if reply is None:
+        raise ProtocolError("it is not a message of this call")
+    if connection.compression is not None and reply.ByteSize() > connection.largest_answer:
+        raise ProtocolError(f"it is larger than {connection.largest_answer} bytes")
+
+
+def read_response(reply: Any, operation: Infer, connection: Connection, url: str) -> InferResult | None:
     """The result in one response of a stream; None if it only marks the end of the stream.
 
     Raises:
         ClientError: the response carries an error, or cannot be read.
     """
+    try:
+        check_size(reply, connection)
+        result = None if reply.error_message else stream_result(operation, reply)
+    except MALFORMED as error:
+        raise malformed_answer(operation, url, error) from error
     if reply.error_message:
         raise _error_in_stream(reply.error_message, operation, url)
-    try:
-        return stream_result(operation, reply)
-    except (ProtocolError, ValueError, TypeError) as error:
-        raise malformed_answer(operation, url, error) from error
+    return result
 
 
 def _error_in_stream(text: str, operation: Infer, url: str) -> ClientError:

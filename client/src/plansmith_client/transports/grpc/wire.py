@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 from tritonclient.grpc import service_pb2
 
 from plansmith_client.errors import InvalidInput, ProtocolError
+from plansmith_client.protocol.answers import check_result
 from plansmith_client.protocol.codecs import array_from_binary, array_from_values, binary_size, bytes_from_array
-from plansmith_client.protocol.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
+from plansmith_client.protocol.metadata import (
+    ModelConfig,
+    ModelMetadata,
+    ModelStatus,
+    ServerMetadata,
+    read_batch_size,
+    read_specs,
+)
 from plansmith_client.protocol.operations import (
     Infer,
     IsModelReady,
@@ -38,7 +46,6 @@ from plansmith_client.protocol.operations import (
 )
 from plansmith_client.protocol.results import InferResult
 from plansmith_client.protocol.statistics import statistics_from_document
-from plansmith_client.tensors import TensorSpec
 from plansmith_client.transports.grpc.proto_documents import document_from_message
 from plansmith_client.transports.places import place_parameters
 
@@ -48,6 +55,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from plansmith_client.protocol.operations import ParameterValue
+    from plansmith_client.tensors import TensorSpec
 
 __all__ = ["RPCS", "Rpc", "stream_request", "stream_result"]
 
@@ -119,6 +127,8 @@ def _infer_result(reply: Any) -> InferResult:
         raise ProtocolError(f"{len(reply.outputs)} outputs came with the data of {len(raw)}")
     outputs: dict[str, np.ndarray[Any, Any]] = {}
     for index, output in enumerate(reply.outputs):
+        if output.name in outputs:
+            raise ProtocolError(f"the output {output.name!r} came twice")
         if raw:
             outputs[output.name] = array_from_binary(raw[index], output.datatype, output.shape)
         else:
@@ -145,16 +155,18 @@ def stream_result(operation: Infer, reply: Any) -> InferResult | None:
     if not response.outputs and _parameters(response.parameters).get("triton_final_response"):
         return None
     result = _infer_result(response)
+    check_result(operation, result)
     result.parameters.pop("triton_final_response", None)
     result.request_id = result.request_id or operation.request_id
     return result
 
 
 def _typed_values(output: Any) -> list[Any]:
-    # At most one of the typed fields is filled; which one follows from the datatype.
-    for _, values in output.contents.ListFields():
-        return list(values)
-    return []
+    # Which one of the typed fields is filled follows from the datatype.
+    filled = output.contents.ListFields()
+    if len(filled) > 1:
+        raise ProtocolError(f"the output {output.name!r} has values of several types")
+    return list(filled[0][1]) if filled else []
 
 
 def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,7 +178,7 @@ def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _specs(tensors: Iterable[Any]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in tensors)
+    return read_specs((tensor.name, tensor.datatype, tensor.shape) for tensor in tensors)
 
 
 def _model_metadata(reply: Any) -> ModelMetadata:
@@ -180,7 +192,8 @@ def _state(state: str) -> str:
 
 def _model_config(reply: Any) -> ModelConfig:
     optional = frozenset(tensor.name for tensor in reply.config.input if tensor.optional)
-    return ModelConfig(reply.config.max_batch_size, optional, reply.config.model_transaction_policy.decoupled)
+    decoupled = reply.config.model_transaction_policy.decoupled
+    return ModelConfig(read_batch_size(reply.config.max_batch_size), optional, decoupled)
 
 
 def _load_request(operation: LoadModel) -> Any:

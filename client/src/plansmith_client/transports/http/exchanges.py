@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from plansmith_client._version import USER_AGENT
-from plansmith_client.errors import ClientError, ProtocolError
+from plansmith_client.protocol.answers import MALFORMED, check_answer
 from plansmith_client.protocol.operations import (
     Infer,
     IsModelReady,
@@ -40,6 +40,7 @@ from plansmith_client.transports.http.wire import EXCHANGES, Reply, Request, inf
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from plansmith_client.errors import ClientError
     from plansmith_client.protocol.operations import Answer_co, Operation
     from plansmith_client.transports.addresses import Address
     from plansmith_client.transports.connections import Connection
@@ -153,15 +154,8 @@ def answer_from_response(response: Response, operation: Operation[Answer_co], ur
         raise _error_from_response(response, operation, url)
     try:
         answer: Answer_co = EXCHANGES[type(operation)].answer(Reply(response.headers, response.body))
-    except (
-        ProtocolError,
-        LookupError,
-        TypeError,
-        ArithmeticError,
-        ValueError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+        check_answer(operation, answer)
+    except MALFORMED as error:
         if not response.has_length:
             # The end of the connection was taken for the end of the body.
             raise server_unavailable(url, "the connection ended in the middle of the answer") from error

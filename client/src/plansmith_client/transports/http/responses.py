@@ -155,7 +155,7 @@ class ResponseReader:
             InvalidAnswerError: the body is not of the content coding that was asked for, or too large.
         """
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        coding = self._headers.get("content-encoding", "identity").strip().lower().removeprefix("x-")
+        coding = self._headers.get("content-encoding", "").strip().lower().removeprefix("x-") or "identity"
         if body and coding != "identity":
             if coding != self._coding:
                 raise InvalidAnswerError(f"its content coding is {coding!r}, which was not asked for")

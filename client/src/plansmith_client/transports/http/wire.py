@@ -17,7 +17,15 @@ from urllib.parse import quote
 
 from plansmith_client.errors import InvalidInput, ProtocolError
 from plansmith_client.protocol.codecs import array_from_binary, array_from_values, binary_from_array, values_from_array
-from plansmith_client.protocol.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
+from plansmith_client.protocol.metadata import (
+    ModelConfig,
+    ModelMetadata,
+    ModelStatus,
+    ServerMetadata,
+    read_batch_size,
+    read_specs,
+    read_text,
+)
 from plansmith_client.protocol.operations import (
     Infer,
     IsModelReady,
@@ -44,13 +52,14 @@ from plansmith_client.protocol.operations import (
 )
 from plansmith_client.protocol.results import InferResult
 from plansmith_client.protocol.statistics import statistics_from_document
-from plansmith_client.tensors import TensorSpec
 from plansmith_client.transports.places import place_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
+
+    from plansmith_client.tensors import TensorSpec
 
 __all__ = ["EXCHANGES", "Exchange", "Reply", "Request", "infer_request"]
 
@@ -148,12 +157,14 @@ def _json_values(operation: Infer, name: str, array: np.ndarray[Any, Any]) -> li
 
 
 def _infer_result(reply: Reply) -> InferResult:
-    length = reply.headers.get(HEADER_LENGTH.lower())
-    header = _object(reply.body if length is None else reply.body[: int(length)])
-    blobs = memoryview(reply.body)[len(reply.body) if length is None else int(length) :]
+    length = _header_length(reply)
+    header = _object(reply.body if length is None else reply.body[:length])
+    blobs = memoryview(reply.body)[len(reply.body) if length is None else length :]
     outputs: dict[str, np.ndarray[Any, Any]] = {}
     for output in header["outputs"]:
-        name, datatype, shape = output["name"], output["datatype"], output["shape"]
+        name, datatype, shape = read_text(output["name"]), read_text(output["datatype"]), output["shape"]
+        if name in outputs:
+            raise ProtocolError(f"the output {name!r} came twice")
         size = output.get("parameters", {}).get("binary_data_size")
         if size is None:
             outputs[name] = array_from_values(output["data"], datatype, shape)
@@ -162,13 +173,24 @@ def _infer_result(reply: Reply) -> InferResult:
         else:
             outputs[name] = array_from_binary(blobs[:size], datatype, shape)
             blobs = blobs[size:]
+    if len(blobs):
+        raise ProtocolError(f"{len(blobs)} bytes came that belong to no output")
     return InferResult(
         outputs,
-        model_name=header["model_name"],
-        model_version=header.get("model_version", ""),
-        request_id=header.get("id", ""),
+        model_name=read_text(header["model_name"]),
+        model_version=read_text(header.get("model_version", "")),
+        request_id=read_text(header.get("id", "")),
         parameters=header.get("parameters", {}),
     )
+
+
+def _header_length(reply: Reply) -> int | None:
+    stated = reply.headers.get(HEADER_LENGTH.lower())
+    if stated is None:
+        return None
+    if not (stated.isascii() and stated.isdigit() and int(stated) <= len(reply.body)):
+        raise ProtocolError(f"the header should have {stated} bytes, {len(reply.body)} came")
+    return int(stated)
 
 
 def _parsed(body: bytes) -> Any:
@@ -187,28 +209,26 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _strings(answer: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    return tuple(str(value) for value in answer.get(name, ()) if value is not None)
+    return tuple(read_text(value) for value in answer.get(name, ()) if value is not None)
 
 
 def _server_metadata(reply: Reply) -> ServerMetadata:
     answer = _object(reply.body)
-    return ServerMetadata(answer["name"], answer.get("version", ""), _strings(answer, "extensions"))
+    version = read_text(answer.get("version", ""))
+    return ServerMetadata(read_text(answer["name"]), version, _strings(answer, "extensions"))
 
 
 def _models(reply: Reply) -> tuple[ModelStatus, ...]:
+    keys = ("version", "state", "reason")
     return tuple(
-        ModelStatus(model["name"], model.get("version", ""), model.get("state", ""), model.get("reason", ""))
+        ModelStatus(read_text(model["name"]), *(read_text(model.get(key, "")) for key in keys))
         for model in _parsed(reply.body)
     )
 
 
 def _specs(tensors: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec(
-            tensor["name"],
-            tensor["datatype"],
-            tuple(-1 if dimension is None else int(dimension) for dimension in tensor["shape"]),
-        )
+    return read_specs(
+        (tensor["name"], tensor["datatype"], (-1 if size is None else size for size in tensor["shape"]))
         for tensor in tensors
     )
 
@@ -216,9 +236,9 @@ def _specs(tensors: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
 def _model_metadata(reply: Reply) -> ModelMetadata:
     answer = _object(reply.body)
     return ModelMetadata(
-        answer["name"],
+        read_text(answer["name"]),
         _strings(answer, "versions"),
-        answer.get("platform", ""),
+        read_text(answer.get("platform", "")),
         _specs(answer.get("inputs", ())),
         _specs(answer.get("outputs", ())),
     )
@@ -226,9 +246,11 @@ def _model_metadata(reply: Reply) -> ModelMetadata:
 
 def _model_config(reply: Reply) -> ModelConfig:
     answer = _object(reply.body)
-    optional = frozenset(tensor["name"] for tensor in answer.get("input", ()) if tensor.get("optional"))
+    optional = frozenset(read_text(tensor["name"]) for tensor in answer.get("input", ()) if tensor.get("optional"))
     policy = answer.get("model_transaction_policy", {})
-    return ModelConfig(int(answer.get("max_batch_size", 0)), optional, bool(policy.get("decoupled")))
+    return ModelConfig(
+        read_batch_size(answer.get("max_batch_size", 0)), optional, policy.get("decoupled", False) is True
+    )
 
 
 def _log_request(operation: LogSettings) -> Request:
@@ -272,6 +294,10 @@ def _unload_request(operation: UnloadModel) -> Request:
 
 def _region(name: str, act: str) -> str:
     return f"/v2/systemsharedmemory/region/{_segment(name)}/{act}"
+
+
+def _region_names(reply: Reply) -> tuple[str, ...]:
+    return tuple(read_text(region["name"]) for region in _parsed(reply.body))
 
 
 def _cuda_region(name: str, act: str) -> str:
@@ -340,13 +366,7 @@ EXCHANGES: Mapping[type[Operation[Any]], Exchange] = {
         _yes,
     ),
     UnregisterCudaSharedMemory: Exchange(lambda operation: _post(_cuda_region(operation.name, "unregister"), {}), _yes),
-    ListCudaSharedMemory: Exchange(
-        _get("/v2/cudasharedmemory/status"),
-        lambda reply: tuple(region["name"] for region in _parsed(reply.body)),
-    ),
-    ListSharedMemory: Exchange(
-        _get("/v2/systemsharedmemory/status"),
-        lambda reply: tuple(region["name"] for region in _parsed(reply.body)),
-    ),
+    ListCudaSharedMemory: Exchange(_get("/v2/cudasharedmemory/status"), _region_names),
+    ListSharedMemory: Exchange(_get("/v2/systemsharedmemory/status"), _region_names),
     Infer: Exchange(lambda operation: infer_request(operation, binary=True), _infer_result),
 }
