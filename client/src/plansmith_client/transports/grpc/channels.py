@@ -91,16 +91,16 @@ _CONNECTION_FAILURES = (
 
 def channel_options(connection: Connection, number: int) -> tuple[tuple[str, int | str], ...]:
     """The options of one of a transport's channels."""
-    name = connection.server_name
-    named: tuple[tuple[str, int | str], ...] = ()
-    if name:
-        named = (("grpc.ssl_target_name_override", name), ("grpc.default_authority", name))
-    limits = (
-        ("grpc.max_receive_message_length", min(connection.largest_answer, LARGEST_ANSWER)),
+    options: dict[str, int | str] = {
+        **dict(CHANNEL_OPTIONS),
+        "plansmith.channel": number,
+        "grpc.max_receive_message_length": min(connection.largest_answer, LARGEST_ANSWER),
         # What was not asked for is not decompressed: a few megabytes may hold gigabytes.
-        ("grpc.compression_enabled_algorithms_bitset", _IDENTITY if connection.compression is None else _ALL_CODINGS),
-    )
-    return (*CHANNEL_OPTIONS, ("plansmith.channel", number), *limits, *named)
+        "grpc.compression_enabled_algorithms_bitset": _IDENTITY if connection.compression is None else _ALL_CODINGS,
+    }
+    if connection.server_name:
+        options["grpc.ssl_target_name_override"] = options["grpc.default_authority"] = connection.server_name
+    return tuple(options.items())
 
 
 def channel_credentials(address: Address, connection: Connection) -> grpc.ChannelCredentials | None:

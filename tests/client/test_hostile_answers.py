@@ -1,0 +1,234 @@
+"""A server that lies: what it says is refused with a typed error, over both protocols and by all faces."""
+
+from __future__ import annotations
+
+import contextlib
+
+import hostile_answers as hostile
+import numpy as np
+import pytest
+from client_faces import open_client
+
+from plansmith_client import ClientError, ProtocolError
+
+ROW = np.ones((1, 4), np.float32)
+HTTP_FACES, GRPC_FACES = ("http", "http-async"), ("grpc", "grpc-async")
+
+
+@pytest.fixture(scope="module")
+def http_server():
+    with hostile.serving(hostile.HttpServer) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def grpc_server():
+    with hostile.serving(hostile.GrpcServer) as running:
+        yield running
+
+
+@pytest.fixture
+def http(http_server):
+    http_server.documents = {}
+    return http_server
+
+
+@pytest.fixture
+def rpc(grpc_server):
+    grpc_server.replies = {}
+    return grpc_server
+
+
+def asked(url, face, **options):
+    with open_client(face, url, timeout=20, retries=0, **options) as client:
+        return client.model("m").infer({"x": ROW}, request_id="mine")
+
+
+def is_right(result) -> bool:
+    return (result.model_name, result.request_id) == ("m", "mine") and {
+        name: (str(array.dtype), array.tolist()) for name, array in result.items()
+    } == {"y": ("float32", [[0.5, 1, 2, 3]]), "n": ("int32", [[7]])}
+
+
+@pytest.mark.parametrize("face", HTTP_FACES)
+def test_the_right_answer_is_taken_over_http(http, face):
+    assert is_right(asked(http.url, face))
+    http.documents = {"/v2/models/m/infer": hostile.binary_result(hostile.RESULT)}
+    assert asked(http.url, face)["n"].tolist() == [[7]]
+
+
+@pytest.mark.parametrize("face", GRPC_FACES)
+def test_the_right_answer_is_taken_over_grpc(rpc, face):
+    assert is_right(asked(rpc.url, face))
+    with open_client(face, rpc.url, timeout=20) as client:
+        (response,) = client.model("m").stream({"x": ROW}, request_id="mine")
+    assert is_right(response)
+
+
+@pytest.mark.parametrize("face", HTTP_FACES)
+@pytest.mark.parametrize("kind", hostile.RESULTS)
+def test_a_wrong_result_is_refused_over_http(http, kind, face):
+    document = hostile.RESULTS[kind]
+    http.documents = {"/v2/models/m/infer": document}
+    with pytest.raises(ProtocolError, match="'m'"):
+        asked(http.url, face)
+    with contextlib.suppress(ValueError, AttributeError):
+        # The same with the tensors as bytes, where these can be made.
+        http.documents = {"/v2/models/m/infer": hostile.binary_result(document)}
+        with pytest.raises(ProtocolError, match="'m'"):
+            asked(http.url, face)
+
+
+@pytest.mark.parametrize("face", HTTP_FACES)
+@pytest.mark.parametrize("kind", hostile.FORCED)
+def test_a_value_that_the_datatype_does_not_hold_is_refused(http, kind, face):
+    datatype, value = hostile.FORCED[kind]
+    http.documents = {
+        "/v2/models/m": hostile.changed(hostile.METADATA, "outputs", 1, "datatype", datatype),
+        "/v2/models/m/infer": hostile.changed(
+            hostile.changed(hostile.RESULT, "outputs", 1, "datatype", datatype), "outputs", 1, "data", [value]
+        ),
+    }
+    with pytest.raises(ProtocolError, match="'m'"):
+        asked(http.url, face)
+
+
+@pytest.mark.parametrize("face", HTTP_FACES)
+@pytest.mark.parametrize(
+    ("blobs", "length"),
+    [
+        (b"", None),
+        (b"\0" * 19, None),
+        (b"\0" * 21, None),
+        (b"\0" * 40, None),
+        (None, "0"),
+        (None, "-1"),
+        (None, "x"),
+        (None, "1e2"),
+        (None, "99999999"),
+        (None, "9" * 5000),
+        (None, "\xb2"),
+    ],
+)
+def test_bytes_that_do_not_add_up_are_refused(http, blobs, length, face):
+    http.documents = {"/v2/models/m/infer": hostile.binary_result(hostile.RESULT, blobs=blobs, length=length)}
+    with pytest.raises(ProtocolError, match="'m'"):
+        asked(http.url, face)
+
+
+@pytest.mark.parametrize("face", HTTP_FACES)
+@pytest.mark.parametrize("kind", hostile.METADATAS)
+def test_wrong_metadata_is_refused_over_http(http, kind, face):
+    http.documents = {"/v2/models/m": hostile.METADATAS[kind]}
+    with pytest.raises(ProtocolError, match="'m'"):
+        asked(http.url, face)
+
+
+@pytest.mark.parametrize("face", GRPC_FACES)
+@pytest.mark.parametrize("kind", hostile.METADATAS)
+def test_wrong_metadata_is_refused_over_grpc(rpc, kind, face):
+    document = hostile.METADATAS[kind]
+    reply = type(hostile.messages()["ModelMetadata"])(name=document["name"])
+    for part in ("inputs", "outputs"):
+        for one in document[part]:
+            getattr(reply, part).add(**one)
+    rpc.replies = {"ModelMetadata": reply}
+    with pytest.raises(ProtocolError, match="'m'"):
+        asked(rpc.url, face)
+
+
+@pytest.mark.parametrize("face", HTTP_FACES)
+def test_whatever_a_document_holds_the_answer_is_right_or_a_typed_error(http, face):
+    calls = {
+        "/v2": lambda client: client.server_metadata(),
+        "/v2/repository/index": lambda client: client.models(),
+        "/v2/models/stats": lambda client: client.statistics(),
+    }
+    refused = 0
+    for path, document in hostile.DOCUMENTS.items():
+        for place in hostile.leaves(document):
+            for value in (*hostile.VALUES, ...):
+                http.documents = {path: hostile.changed(document, *place, value)}
+                with open_client(face, http.url, timeout=20, retries=0) as client:
+                    try:
+                        if path in calls:
+                            assert isinstance(calls[path](client), object)
+                        else:
+                            result = client.model("m").infer({"x": ROW}, request_id="mine")
+                            assert isinstance(result["y"], np.ndarray)
+                            assert result["y"].shape == (1, 4)
+                            assert result.model_name == "m"
+                    except ClientError:
+                        refused += 1
+    assert refused > 300
+
+
+@pytest.mark.parametrize("face", GRPC_FACES)
+@pytest.mark.parametrize("kind", hostile.REPLIES)
+def test_a_wrong_result_is_refused_over_grpc(rpc, kind, face):
+    rpc.replies = {"ModelInfer": hostile.REPLIES[kind]}
+    with pytest.raises(ProtocolError, match="'m'"):
+        asked(rpc.url, face)
+
+
+# A response need not have all outputs, nor as many rows as the request.
+_STREAMED = {"with one of two outputs", "without outputs", "of two rows for one", "of no rows"}
+
+
+@pytest.mark.parametrize("face", GRPC_FACES)
+@pytest.mark.parametrize("kind", sorted(set(hostile.REPLIES) - _STREAMED))
+def test_a_wrong_response_of_a_stream_is_refused(rpc, kind, face):
+    rpc.replies = {"ModelInfer": hostile.REPLIES[kind]}
+    with open_client(face, rpc.url, timeout=20, retries=0) as client, pytest.raises(ProtocolError, match="'m'"):
+        list(client.model("m").stream({"x": ROW}, request_id="mine"))
+
+
+@pytest.mark.parametrize("face", GRPC_FACES)
+@pytest.mark.parametrize("method", ["ServerMetadata", "ModelMetadata"])
+@pytest.mark.parametrize("garbage", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x01\xff"])
+def test_an_answer_that_is_no_message_is_refused(rpc, method, garbage, face):
+    rpc.replies = {method: garbage}
+    with open_client(face, rpc.url, timeout=20, retries=0) as client, pytest.raises(ProtocolError):
+        client.server_metadata() if method == "ServerMetadata" else client.model("m").metadata
+
+
+def test_a_negative_batch_is_refused(http, rpc):
+    http.documents = {"/v2/models/m/config": hostile.changed(hostile.CONFIG, "max_batch_size", -5)}
+    config = hostile.messages()["ModelConfig"]
+    config.config.max_batch_size = -5
+    rpc.replies = {"ModelConfig": config}
+    for url, face in ((http.url, "http"), (rpc.url, "grpc")):
+        # The configuration is an extension: without a valid one the server checks the batch.
+        with open_client(face, url, timeout=20) as client:
+            assert client.model("m").metadata.max_batch_size is None
+
+
+@pytest.mark.parametrize("face", [*HTTP_FACES, *GRPC_FACES])
+def test_an_answer_beyond_the_largest_is_refused(http, rpc, face):
+    url = http.url if face in HTTP_FACES else rpc.url
+    large = hostile.changed(hostile.SERVER, "name", "x" * 100_000)
+    http.documents = {"/v2": large}
+    rpc.replies = {"ServerMetadata": type(hostile.messages()["ServerMetadata"])(**large)}
+    for options in ({"largest_answer": 50_000}, {"largest_answer": 50_000, "compression": "gzip"}):
+        with open_client(face, url, timeout=20, **options) as client, pytest.raises(ProtocolError, match="large"):
+            client.server_metadata()
+    with open_client(face, url, timeout=20, largest_answer=200_000) as client:
+        assert client.server_metadata().name == large["name"]
+
+
+@pytest.mark.parametrize("face", [*HTTP_FACES, *GRPC_FACES])
+def test_outputs_that_were_not_asked_for_are_left_out(http, rpc, face):
+    with open_client(face, http.url if face in HTTP_FACES else rpc.url, timeout=20) as client:
+        assert list(client.model("m").infer({"x": ROW}, outputs=["n"])) == ["n"]
+
+
+@pytest.mark.parametrize("face", HTTP_FACES)
+def test_a_model_that_was_loaded_with_other_outputs_is_not_taken_for_a_liar(http, face):
+    with open_client(face, http.url, timeout=20) as client:
+        model = client.model("m")
+        model.infer({"x": ROW})
+        http.documents = {
+            "/v2/models/m": hostile.changed(hostile.METADATA, "outputs", 0, "name", "z"),
+            "/v2/models/m/infer": hostile.changed(hostile.RESULT, "outputs", 0, "name", "z"),
+        }
+        assert list(model.infer({"x": ROW})) == ["z", "n"]
