@@ -144,7 +144,8 @@ def test_a_registration_that_the_server_has_lost_is_made_anew(server, face):
         assert len(regions(server)) == 1
 
 
-def test_a_server_with_another_shared_memory_is_noticed_and_served_the_usual_way(server, face, monkeypatch):
+def test_a_server_with_another_shared_memory_is_noticed_and_served_the_usual_way(server, face, monkeypatch, caplog):
+    caplog.set_level("INFO", "plansmith_client")
     # What a container with a /dev/shm of its own answers: it cannot open the region.
     from plansmith_client.shared_memory import regions as module  # noqa: PLC0415
 
@@ -157,6 +158,8 @@ def test_a_server_with_another_shared_memory_is_noticed_and_served_the_usual_way
             np.testing.assert_array_equal(model.infer({"fp32": rows})["fp32_out"], rows)
     assert regions(server) == set()
     assert files() == before
+    (line,) = [record.message for record in caplog.records if "--allow-client-shm=true" in record.message]
+    assert url_of(face, server) in line
 
 
 def test_a_region_whose_request_was_given_up_is_not_used_for_another(server, face):
@@ -176,6 +179,76 @@ def test_a_region_whose_request_was_given_up_is_not_used_for_another(server, fac
             np.testing.assert_array_equal(model.infer({"fp32": rows * 3})["fp32_out"], rows * 3)
             assert len(regions(server)) == 2
     assert regions(server) == set()
+
+
+def pool_of(client):
+    """The pool of regions of a client of one server, which asks it at once to give up a region in quarantine."""
+    core = client._behind._core if hasattr(client, "_behind") else client._core
+    (asked,) = core.caller.servers.all()
+    asked.shared_memory._pool.patience = 1e-3
+    return asked.shared_memory._pool
+
+
+def test_requests_that_were_given_up_do_not_switch_shared_memory_off(server, face):
+    with fault_proxy(int(url_of(face, server).rpartition(":")[2])) as proxy:
+        url = proxy.target if face.startswith("grpc") else f"http://{proxy.target}"
+        policy = SharedMemoryPolicy(threshold=1024, limit=2**22)
+        with open_client(face, url, shared_memory=policy, timeout=10) as client:
+            model, pool = client.model("every_type"), pool_of(client)
+            rows = np.ones((64, 64), np.float32)
+            model.infer({"fp32": rows})
+            proxy.always = Fault(stall=True)
+            proxy.end_connections()
+            time.sleep(0.2)
+            for _ in range(30):
+                with pytest.raises(DeadlineExceeded):
+                    model.infer({"fp32": rows}, timeout=0.02)
+            assert 1 <= pool.quarantined <= 4
+            proxy.always = Fault()
+            proxy.end_connections()
+            for number in range(20):
+                np.testing.assert_array_equal(model.infer({"fp32": rows * number})["fp32_out"], rows * number)
+                if not pool.quarantined:
+                    break
+                time.sleep(0.1)
+            assert pool.quarantined == 0
+            assert len(regions(server)) == 1
+    assert regions(server) == set()
+
+
+def test_a_region_that_the_server_still_uses_is_not_taken_from_it(server, face):
+    with open_client(face, url_of(face, server), shared_memory=SharedMemoryPolicy(threshold=1)) as client:
+        slow, pool = client.model("slow"), pool_of(client)
+        slow([[0.0]])
+        with pytest.raises(DeadlineExceeded):
+            slow([[1.0]], timeout=0.2)
+        assert pool.quarantined == 1
+        used = regions(server)
+        client.model("double")(np.ones((8, 4), np.float32))
+        # The server refuses to give it up.
+        assert pool.quarantined == 1
+        assert used < regions(server)
+        time.sleep(1.0)
+        client.model("double")(np.ones((8, 4), np.float32))
+        assert pool.quarantined == 0
+    assert regions(server) == set()
+
+
+def test_outputs_whose_size_is_known_come_through_shared_memory(server, face):
+    rows = np.arange(32, dtype=np.float32).reshape(8, 4)
+    with open_client(face, url_of(face, server), shared_memory=SharedMemoryPolicy(threshold=64)) as client:
+        model = client.model("double")
+        first = model(rows)["y"]
+        (region,) = pool_of(client)._free
+        assert bytes(region.view(128, 128)) == (rows * 2).tobytes()
+        # They belong to the caller.
+        second = model(rows + 1)["y"]
+        second[:] = -1
+        np.testing.assert_array_equal(first, rows * 2)
+        np.testing.assert_array_equal(model.infer({"x": rows}, outputs=["y"])["y"], rows * 2)
+        np.testing.assert_array_equal(model(np.tile(rows, (5, 1)))["y"], np.tile(rows * 2, (5, 1)))
+        np.testing.assert_array_equal(model.map(rows).collect()["y"], rows * 2)
+        assert model.classify(rows[:1], top=2)[0][0].score == 6
 
 
 KILLED = """
@@ -256,6 +329,10 @@ def test_a_model_that_runs_out_of_its_own_shared_memory_is_run_once(server, face
         with pytest.raises(InferenceFailed, match="shared memory pool"):
             model(np.ones(4096, np.float32))
         assert len(regions(server)) == 1
+        # Triton counts a request after its answer has left; a second one would have been answered, too.
+        end = time.monotonic() + 20
+        while model.statistics()[0].executions == before and time.monotonic() < end:
+            time.sleep(0.01)
         assert model.statistics()[0].executions == before + 1
 
 

@@ -198,6 +198,7 @@ class ModelCore:
             check_parameters(metadata, options.parameters),
             options.classes,
             any(tensor.device is not None for tensor in tensors),
+            metadata,
         )
 
     def stream_request(self, inputs: Mapping[str, ArrayLike], options: InferOptions, deadline: Deadline) -> Flow[Infer]:

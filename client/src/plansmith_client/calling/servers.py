@@ -235,7 +235,7 @@ class Servers:
         transport = self._open_transport(address, connection)
         shared_memory = None
         if self._shared_memory and is_loopback(address.host):
-            shared_memory = SharedMemory(transport, self._shared_memory)
+            shared_memory = SharedMemory(transport, self._shared_memory, address.url)
         return Server(address, transport, self._breaker, shared_memory)
 
     def _replace(self, found: dict[tuple[str, int], tuple[Address, Connection]], *, complete: bool) -> None:

@@ -1,11 +1,12 @@
-"""Requests whose inputs lie in shared memory: registering regions, filling them, and falling back."""
+"""Requests whose tensors lie in shared memory: registering regions, filling them, and falling back."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plansmith_client.calling.flows import Send
 from plansmith_client.errors import ClientError, DeadlineExceeded, ServerUnavailable
@@ -13,6 +14,7 @@ from plansmith_client.inputs.device_tensors import on_host
 from plansmith_client.protocol.operations import (
     ListCudaSharedMemory,
     ListSharedMemory,
+    OutputPlace,
     ReadServerMetadata,
     RegisterCudaSharedMemory,
     RegisterSharedMemory,
@@ -22,24 +24,29 @@ from plansmith_client.protocol.operations import (
 )
 from plansmith_client.shared_memory.cuda import CudaError, CudaRegion
 from plansmith_client.shared_memory.owners import is_abandoned
-from plansmith_client.shared_memory.regions import RegionPool, padded, sweep_files
+from plansmith_client.shared_memory.pool import RegionPool
+from plansmith_client.shared_memory.regions import Region, padded, sweep_files
 from plansmith_client.transports.connections import NO_HEADERS
 from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from plansmith_client.calling.flows import Flow
+    from plansmith_client.protocol.metadata import ModelMetadata
     from plansmith_client.protocol.operations import Infer, Operation, Tensor
     from plansmith_client.protocol.results import InferResult
     from plansmith_client.shared_memory.policy import SharedMemoryPolicy
-    from plansmith_client.shared_memory.regions import Region
 
 __all__ = ["SharedMemory"]
 
 _EXTENSION = "system_shared_memory"
 _UNREGISTER_SECONDS = 1.0
+_SMALLEST = 2**20
+# Earlier servers may end where a region is unregistered that a request still uses (server#7567).
+_KEEPS_REGIONS_IN_USE = (2, 50)
+_PATIENCE_WITH_EARLIER = 600.0
+_LOG = logging.getLogger("plansmith_client")
 
 
 class SharedMemory:
@@ -48,63 +55,218 @@ class SharedMemory:
     Args:
         transport: sends operations to the server.
         policy: when to use it.
+        url: the server's, for the log.
     """
 
-    def __init__(self, transport: Any, policy: SharedMemoryPolicy) -> None:
+    def __init__(self, transport: Any, policy: SharedMemoryPolicy, url: str) -> None:
         self._transport = transport
         self._policy = policy
+        self._url = url
+        self._allowed = True
+        self._outputs: tuple[ModelMetadata | None, tuple[tuple[str, int, bool], ...]] = (None, ())
+        self._forget()
+
+    def _forget(self) -> None:
         self._lock = threading.Lock()
         self._asked = False
-        self._allowed = True
-        self._pool = RegionPool(policy)
+        self._keeps_regions_in_use = False
         self._cuda_allowed = True
-        self._cuda_made: list[CudaRegion] = []
-        self._cuda_free: list[CudaRegion] = []
+        self._pool: RegionPool[Region] = RegionPool(self._policy.limit)
+        self._cuda_pool: RegionPool[CudaRegion] = RegionPool(float("inf"))
 
     def suits(self, operation: Infer) -> bool:
-        """Whether the request's inputs are large enough, and the server is not known to refuse."""
-        return self._allowed and _size(operation.inputs) >= self._policy.threshold
+        """Whether the request's inputs or outputs are large enough, and the server is not known to refuse."""
+        threshold = self._policy.threshold
+        return self._allowed and (
+            _size(operation.inputs) >= threshold or sum(self._output_sizes(operation).values()) >= threshold
+        )
 
     def send(self, operation: Infer, deadline: Deadline, headers: Mapping[str, str]) -> Flow[InferResult]:
-        """Send the request with its inputs in shared memory, or in the message if that is not possible.
+        """Send the request with its tensors in shared memory, or in the messages if that is not possible.
 
         Raises:
             ClientError: as for any request.
         """
+        placed: tuple[RegionPool[Any], Any, Infer] | None = None
         if operation.on_device:
             placed = yield from self._placed_on_device(operation, deadline)
-            if placed is not None:
-                return (yield from self._send_on_device(placed, operation, deadline, headers))
+        if placed is None:
             operation = on_host(operation)
-        region = yield from self._ready_region(operation, deadline)
-        if region is None:
+            placed = yield from self._placed(operation, deadline)
+        if placed is None:
             plain: InferResult = yield Send(self._transport, operation, deadline, headers)
             return plain
+        pool, region, request = placed
         try:
-            result: InferResult = yield Send(self._transport, _placed(operation, region), deadline, headers)
-        except (DeadlineExceeded, ServerUnavailable):
-            # The server may still read from the region: it is kept until the client is closed.
-            raise
+            result: InferResult = yield Send(self._transport, request, deadline, headers)
         except ClientError as error:
+            if isinstance(error, (DeadlineExceeded, ServerUnavailable)):
+                # The server may still use the region.
+                pool.quarantine(region)
+                raise
             if not _is_registration_lost(error):
-                self._pool.take_back(region)
+                pool.take_back(region)
                 raise
             # The server has been restarted, or another client has unregistered the region.
-            self._pool.drop(region)
-            result = yield Send(self._transport, operation, deadline, headers)
+            pool.drop(region)
+            result = yield Send(self._transport, on_host(operation), deadline, headers)
             return result
-        self._pool.take_back(region)
+        except BaseException:
+            # Cancelled, or interrupted.
+            pool.quarantine(region)
+            raise
+        pool.take_back(region)
         return result
 
-    def _placed_on_device(self, operation: Infer, deadline: Deadline) -> Flow[tuple[CudaRegion, Infer] | None]:
-        """The request with its inputs in a region of their GPU's memory; None if the server cannot map one."""
-        tensors = [tensor for tensor in operation.inputs if tensor.device is not None]
-        if not self._cuda_allowed or len(tensors) < len(operation.inputs):
+    def reopen(self) -> None:
+        """Forget the regions: after a fork they belong to the parent."""
+        self._forget()
+        # A GPU's memory does not survive a fork.
+        self._cuda_allowed = False
+
+    def close(self) -> Flow[None]:
+        """Free all regions, after unregistering them from the server."""
+        self._allowed = False
+        pools: tuple[RegionPool[Any], ...] = (self._pool, self._cuda_pool)
+        for pool in pools:
+            free, used = pool.drain()
+            for region in (*free, *used):
+                is_given_up = self._keeps_regions_in_use or region in free
+                if region.is_registered and is_given_up:
+                    # A later client removes what this one cannot.
+                    try:
+                        yield from self._ask(_unregister(region), Deadline(_UNREGISTER_SECONDS))
+                    except ClientError:
+                        is_given_up = False
+                # The server has mapped the host's memory, but only borrowed that of a GPU.
+                if is_given_up or isinstance(region, Region):
+                    with contextlib.suppress(CudaError):
+                        region.close()
+
+    def _placed(self, operation: Infer, deadline: Deadline) -> Flow[tuple[RegionPool[Region], Region, Infer] | None]:
+        """The request with its large tensors in a region; None if there is none."""
+        threshold = self._policy.threshold
+        inputs = _shareable(operation.inputs) if _size(operation.inputs) >= threshold else []
+        outputs = self._output_sizes(operation)
+        if sum(outputs.values()) < threshold:
+            outputs = {}
+        region = yield from self._ready_region(
+            sum(padded(tensor.array.nbytes) for tensor in inputs) + sum(map(padded, outputs.values())), deadline
+        )
+        if region is None:
+            return None
+        offset, tensors = 0, {}
+        for tensor in inputs:
+            size = tensor.array.nbytes
+            region.write(tensor.array, offset)
+            tensors[tensor.name] = replace(tensor, place=SharedPlace(region.name, offset, size))
+            offset += padded(size)
+        places = {}
+        for name, size in outputs.items():
+            places[name] = OutputPlace(SharedPlace(region.name, offset, size), region.view(offset, size))
+            offset += padded(size)
+        wanted = operation.outputs
+        if places and wanted is None and operation.metadata is not None:
+            wanted = tuple(spec.name for spec in operation.metadata.outputs)
+        placed = tuple(tensors.get(tensor.name, tensor) for tensor in operation.inputs)
+        return self._pool, region, replace(operation, inputs=placed, outputs=wanted, places=places)
+
+    def _output_sizes(self, operation: Infer) -> dict[str, int]:
+        """The bytes of those outputs whose size is known before they come."""
+        metadata = operation.metadata
+        if metadata is None or operation.classes or not operation.inputs:
+            return {}
+        if self._outputs[0] is not metadata:
+            self._outputs = metadata, metadata.fixed_outputs()
+        rows, wanted = operation.inputs[0].array.shape[:1], operation.outputs
+        return {
+            name: size * rows[0] if is_batch else size
+            for name, size, is_batch in self._outputs[1]
+            if wanted is None or name in wanted
+        }
+
+    def _ready_region(self, size: int, deadline: Deadline) -> Flow[Region | None]:
+        rounded = max(_SMALLEST, 1 << (size - 1).bit_length()) if size else 0
+        if not rounded:
             return None
         try:
             if not (yield from self._is_offered(deadline)):
                 return None
-            region = self._cuda_region(tensors)
+            yield from self._sweep_quarantine(self._pool, deadline)
+            region = self._pool.lend(rounded, lambda: Region(rounded), lambda _: True)
+        except OSError:
+            return None
+        if region is None or region.is_registered:
+            return region
+        try:
+            yield from self._ask(RegisterSharedMemory(region.name, region.key, region.size), deadline)
+        except ClientError as error:
+            if isinstance(error, (DeadlineExceeded, ServerUnavailable)):
+                region.unlink()
+                self._pool.quarantine(region)
+                raise
+            # Disabled, or the server has another /dev/shm: this is not tried again.
+            self._pool.drop(region)
+            self._switch_off(str(error))
+            return None
+        except BaseException:
+            region.unlink()
+            self._pool.quarantine(region)
+            raise
+        region.is_registered = True
+        region.unlink()
+        return region
+
+    def _switch_off(self, reason: str) -> None:
+        with self._lock:
+            was_allowed, self._allowed = self._allowed, False
+        if was_allowed:
+            _LOG.info(
+                "No shared memory with %s, tensors travel in the messages (%s). Triton since 26.04 needs the flag "
+                "--allow-client-shm=true",
+                self._url,
+                reason,
+            )
+
+    def _sweep_quarantine(self, pool: RegionPool[Any], deadline: Deadline) -> Flow[None]:
+        """Ask the server to give up regions of requests that were given up; it refuses while it uses them."""
+        waiting = pool.due()
+        try:
+            while waiting:
+                remaining = deadline.remaining()
+                wait = _UNREGISTER_SECONDS if remaining is None else min(_UNREGISTER_SECONDS, remaining / 2)
+                try:
+                    yield from self._ask(_unregister(waiting[-1]), Deadline(wait))
+                except (DeadlineExceeded, ServerUnavailable):
+                    break
+                except ClientError:
+                    pool.quarantine(waiting.pop())
+                else:
+                    pool.drop(waiting.pop())
+        finally:
+            for region in waiting:
+                pool.quarantine(region)
+        if pool.quarantined:
+            _LOG.debug("Shared memory with %s: %d regions in quarantine", self._url, pool.quarantined)
+
+    def _placed_on_device(
+        self, operation: Infer, deadline: Deadline
+    ) -> Flow[tuple[RegionPool[CudaRegion], CudaRegion, Infer] | None]:
+        """The request with its inputs in a region of their GPU's memory; None if the server cannot map one."""
+        tensors = [tensor for tensor in operation.inputs if tensor.device is not None]
+        if not self._cuda_allowed or len(tensors) < len(operation.inputs):
+            return None
+        pool, region = self._cuda_pool, None
+        try:
+            if not (yield from self._is_offered(deadline)):
+                return None
+            yield from self._sweep_quarantine(pool, deadline)
+            size = sum(padded(tensor.array.nbytes) for tensor in tensors)
+            device = next(tensor.device.device for tensor in tensors if tensor.device is not None)
+            rounded = 1 << (size - 1).bit_length()
+            region = pool.lend(rounded, lambda: CudaRegion(rounded, device), lambda made: made.device == device)
+            if region is None:
+                return None
             if not region.is_registered:
                 register = RegisterCudaSharedMemory(region.name, region.handle, region.device, region.size)
                 yield from self._ask(register, deadline)
@@ -116,87 +278,14 @@ class SharedMemory:
                 placed.append(replace(tensor, device=None, place=SharedPlace(region.name, offset, tensor.array.nbytes)))
                 offset += padded(tensor.array.nbytes)
         except (DeadlineExceeded, ServerUnavailable):
+            if region is not None:
+                pool.quarantine(region)
             raise
         except (CudaError, ClientError, OSError):
             # No CUDA on one side, or another GPU: this is not tried again.
             self._cuda_allowed = False
             return None
-        return region, replace(operation, inputs=tuple(placed), on_device=False)
-
-    def _cuda_region(self, tensors: list[Tensor]) -> CudaRegion:
-        size = sum(padded(tensor.array.nbytes) for tensor in tensors)
-        device = next(tensor.device.device for tensor in tensors if tensor.device is not None)
-        with self._lock:
-            for region in self._cuda_free:
-                if region.device == device and region.size >= size:
-                    self._cuda_free.remove(region)
-                    return region
-            region = CudaRegion(1 << (size - 1).bit_length(), device)
-            self._cuda_made.append(region)
-            return region
-
-    def _send_on_device(
-        self, placed: tuple[CudaRegion, Infer], operation: Infer, deadline: Deadline, headers: Mapping[str, str]
-    ) -> Flow[InferResult]:
-        region, request = placed
-        try:
-            result: InferResult = yield Send(self._transport, request, deadline, headers)
-        except (DeadlineExceeded, ServerUnavailable):
-            # The server may still read from the region: it is kept until the client is closed.
-            raise
-        except ClientError as error:
-            if not _is_registration_lost(error):
-                self._cuda_free.append(region)
-                raise
-            result = yield Send(self._transport, on_host(operation), deadline, headers)
-            return result
-        self._cuda_free.append(region)
-        return result
-
-    def reopen(self) -> None:
-        """Forget the regions: after a fork they belong to the parent."""
-        self._lock = threading.Lock()
-        self._pool = RegionPool(self._policy)
-        # A GPU's memory does not survive a fork.
-        self._cuda_allowed = False
-        self._cuda_made, self._cuda_free = [], []
-
-    def close(self) -> Flow[None]:
-        """Free all regions, after unregistering them from the server."""
-        self._allowed = False
-        for region in self._pool.drain():
-            if region.is_registered:
-                # A later client removes what this one cannot.
-                with contextlib.suppress(ClientError):
-                    yield from self._ask(UnregisterSharedMemory(region.name), Deadline(_UNREGISTER_SECONDS))
-            region.close()
-        for cuda_region in self._cuda_made:
-            with contextlib.suppress(ClientError, CudaError):
-                yield from self._ask(UnregisterCudaSharedMemory(cuda_region.name), Deadline(_UNREGISTER_SECONDS))
-                cuda_region.close()
-
-    def _ready_region(self, operation: Infer, deadline: Deadline) -> Flow[Region | None]:
-        try:
-            if not (yield from self._is_offered(deadline)):
-                return None
-            region = self._pool.lend(sum(padded(tensor.array.nbytes) for tensor in _shareable(operation.inputs)))
-        except OSError:
-            return None
-        if region is None or region.is_registered:
-            return region
-        try:
-            yield from self._ask(RegisterSharedMemory(region.name, region.key, region.size), deadline)
-        except (DeadlineExceeded, ServerUnavailable):
-            self._pool.drop(region)
-            raise
-        except ClientError:
-            # Disabled, or the server has another /dev/shm: this is not tried again.
-            self._pool.drop(region)
-            self._allowed = False
-            return None
-        region.is_registered = True
-        region.unlink()
-        return region
+        return pool, region, replace(operation, inputs=tuple(placed), on_device=False)
 
     def _is_offered(self, deadline: Deadline) -> Flow[bool]:
         with self._lock:
@@ -205,17 +294,21 @@ class SharedMemory:
             try:
                 metadata = yield from self._ask(ReadServerMetadata(), deadline)
                 if _EXTENSION not in metadata.extensions:
-                    self._allowed = False
+                    self._switch_off("the server does not offer it")
                 else:
+                    self._keeps_regions_in_use = _numbers(metadata.version) >= _KEEPS_REGIONS_IN_USE
+                    if not self._keeps_regions_in_use:
+                        self._pool.patience = self._cuda_pool.patience = _PATIENCE_WITH_EARLIER
                     yield from self._sweep(deadline)
             except (DeadlineExceeded, ServerUnavailable):
                 self._asked = False
                 raise
-            except ClientError:
-                self._allowed = False
+            except ClientError as error:
+                self._switch_off(str(error))
         return self._allowed
 
     def _sweep(self, deadline: Deadline) -> Flow[None]:
+        """Unregister regions of clients of this host that have ended."""
         sweep_files()
         for name in (yield from self._ask(ListSharedMemory(), deadline)):
             if is_abandoned(name):
@@ -242,6 +335,14 @@ def _is_registration_lost(error: ClientError) -> bool:
     return "unable to find shared memory region" in str(error).lower()
 
 
+def _unregister(region: Region | CudaRegion) -> Operation[bool]:
+    return (UnregisterCudaSharedMemory if isinstance(region, CudaRegion) else UnregisterSharedMemory)(region.name)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isascii() and part.isdigit())
+
+
 def _shareable(tensors: tuple[Tensor, ...]) -> list[Tensor]:
     # BYTES tensors have no contiguous buffer, and empty tensors have nothing to share.
     return [tensor for tensor in tensors if tensor.array.dtype != object and tensor.array.nbytes]
@@ -249,17 +350,3 @@ def _shareable(tensors: tuple[Tensor, ...]) -> list[Tensor]:
 
 def _size(tensors: tuple[Tensor, ...]) -> int:
     return sum(tensor.array.nbytes for tensor in tensors if tensor.array.dtype != object)
-
-
-def _placed(operation: Infer, region: Region) -> Infer:
-    offset, placed = 0, []
-    shareable = {tensor.name for tensor in _shareable(operation.inputs)}
-    for tensor in operation.inputs:
-        if tensor.name not in shareable:
-            placed.append(tensor)
-            continue
-        size = tensor.array.nbytes
-        region.write(tensor.array, offset)
-        placed.append(replace(tensor, place=SharedPlace(region.name, offset, size)))
-        offset += padded(size)
-    return replace(operation, inputs=tuple(placed))

@@ -64,7 +64,7 @@ class Client:
         breaker: the circuit breaker of each server, which stops requests to one that does not answer; None for none.
         hedge_after: seconds after which an unanswered inference is sent to a second server too; None for never.
         metadata_max_age: seconds after which a model's metadata is read again.
-        shared_memory: whether, or from which size on, inputs go to a server on this host through shared memory.
+        shared_memory: whether, or from which size on, tensors go through shared memory with a server on this host.
         observers: called around each operation, such as `plansmith_client.metrics.ClientMetrics`.
 
     Raises:

@@ -26,6 +26,7 @@ __all__ = [
     "binary_from_array",
     "binary_size",
     "bytes_from_array",
+    "element_count",
     "values_from_array",
 ]
 
@@ -73,14 +74,14 @@ def array_from_binary(data: bytes | memoryview, datatype: str, shape: Sequence[i
         ProtocolError: the bytes are not a tensor of this datatype and shape.
     """
     if datatype == "BYTES":
-        count = _element_count(shape)
+        count = element_count(shape)
         parts = _bytes_from_binary(bytes(data), count)
         elements = np.empty(count, dtype=object)
         elements[:] = parts
         return elements.reshape(shape)
     dtype = _dtype(datatype)
     # Checked before memory is allocated: the shape comes from the server.
-    if len(data) != _element_count(shape) * dtype.itemsize:
+    if len(data) != element_count(shape) * dtype.itemsize:
         raise ProtocolError(f"{datatype} {list(shape)} is not what {len(data)} bytes hold")
     if datatype == "BOOL":
         # Any byte but zero is true, where numpy wants a one.
@@ -117,7 +118,7 @@ def array_from_values(values: Sequence[Any], datatype: str, shape: Sequence[int]
     Raises:
         ProtocolError: the values are not a tensor of this datatype and shape.
     """
-    count = _element_count(shape)
+    count = element_count(shape)
     dtype = _dtype(datatype)
     try:
         array = np.array(values, dtype=object if datatype == "BYTES" else None)
@@ -187,7 +188,12 @@ def _dtype(datatype: str) -> np.dtype[Any]:
         raise ProtocolError(str(error)) from error
 
 
-def _element_count(shape: Sequence[int]) -> int:
+def element_count(shape: Sequence[int]) -> int:
+    """The number of elements of an array.
+
+    Raises:
+        ProtocolError: a dimension is not a size.
+    """
     count = 1
     for size in shape:
         if not isinstance(size, int) or size < 0:

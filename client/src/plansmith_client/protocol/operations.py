@@ -6,7 +6,7 @@ wire and the reply into the answer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from plansmith_client.protocol.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
@@ -32,6 +32,7 @@ __all__ = [
     "LogSettings",
     "ModelOperation",
     "Operation",
+    "OutputPlace",
     "ParameterValue",
     "ReadConfigDocument",
     "ReadModelConfig",
@@ -231,6 +232,14 @@ class SharedPlace:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputPlace:
+    """Where the server writes an output, and how to read it there."""
+
+    place: SharedPlace
+    memory: memoryview
+
+
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """An input that has been checked: its array is of the datatype's dtype, BYTES as `bytes` objects.
 
@@ -256,6 +265,8 @@ class Infer(ModelOperation[InferResult]):
             0 for the outputs. An extension.
         on_device: whether an input lies on a GPU: it must be placed in shared memory or copied to the
             host before the request can be sent.
+        metadata: by which the request was checked; None if it is unknown.
+        places: the outputs that come in shared memory, all of which are in `outputs`.
     """
 
     inputs: tuple[Tensor, ...]
@@ -264,6 +275,8 @@ class Infer(ModelOperation[InferResult]):
     parameters: Mapping[str, ParameterValue]
     classes: int = 0
     on_device: bool = False
+    metadata: ModelMetadata | None = None
+    places: Mapping[str, OutputPlace] = field(default_factory=dict)
 
     @property
     def repeatable(self) -> bool:

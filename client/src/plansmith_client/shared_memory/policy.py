@@ -11,10 +11,10 @@ __all__ = ["SharedMemoryPolicy"]
 
 @dataclass(frozen=True, slots=True)
 class SharedMemoryPolicy:
-    """When inputs go through system shared memory.
+    """When inputs and outputs go through system shared memory.
 
     Attributes:
-        threshold: the smallest request, in bytes of all inputs, that uses shared memory.
+        threshold: the least bytes of all inputs, or of all outputs of known size, that use shared memory.
         limit: the most bytes that the regions of one client may occupy for each server.
 
     Raises:

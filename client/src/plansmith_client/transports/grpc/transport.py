@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from plansmith_client.protocol.answers import MALFORMED, check_answer
+from plansmith_client.protocol.answers import MALFORMED
 from plansmith_client.transports.connections import NO_HEADERS, Connection
 from plansmith_client.transports.failures import client_closed, malformed_answer
 from plansmith_client.transports.grpc.channels import (
@@ -25,7 +25,7 @@ from plansmith_client.transports.grpc.channels import (
     grpc_compression,
     read_response,
 )
-from plansmith_client.transports.grpc.wire import RPCS, stream_request
+from plansmith_client.transports.grpc.wire import RPCS, read_answer, stream_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -91,8 +91,7 @@ class GrpcTransport:
             raise client_closed(self._url) from error
         try:
             check_size(reply, self._connection)
-            answer: Answer_co = rpc.answer(reply)
-            check_answer(operation, answer)
+            answer: Answer_co = read_answer(operation, reply)
         except MALFORMED as error:
             raise malformed_answer(operation, self._url, error) from error
         return answer

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tritonclient.grpc import service_pb2
 
 from plansmith_client.errors import InvalidInput, ProtocolError
-from plansmith_client.protocol.answers import check_result
+from plansmith_client.protocol.answers import check_answer, check_result
 from plansmith_client.protocol.codecs import array_from_binary, array_from_values, binary_size, bytes_from_array
 from plansmith_client.protocol.metadata import (
     ModelConfig,
@@ -47,17 +47,17 @@ from plansmith_client.protocol.operations import (
 from plansmith_client.protocol.results import InferResult
 from plansmith_client.protocol.statistics import statistics_from_document
 from plansmith_client.transports.grpc.proto_documents import document_from_message
-from plansmith_client.transports.places import place_parameters
+from plansmith_client.transports.places import array_from_place, place_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     import numpy as np
 
-    from plansmith_client.protocol.operations import ParameterValue
+    from plansmith_client.protocol.operations import OutputPlace, ParameterValue
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["RPCS", "Rpc", "stream_request", "stream_result"]
+__all__ = ["RPCS", "Rpc", "read_answer", "stream_request", "stream_result"]
 
 # protobuf's limit is 2 GiB for a whole message; the rest of it takes little.
 _MAX_TENSOR_BYTES = 2**31 - 2**20
@@ -100,12 +100,19 @@ def _infer_request(operation: Infer) -> Any:
             for name, where in place_parameters(tensor.place).items():
                 _set_parameter(described.parameters[name], where)
     for name in operation.outputs or ():
-        wish = request.outputs.add(name=name)
-        if operation.classes:
-            wish.parameters["classification"].int64_param = operation.classes
+        _add_wish(request, operation, name)
     for name, value in operation.parameters.items():
         _set_parameter(request.parameters[name], value)
     return request
+
+
+def _add_wish(request: Any, operation: Infer, name: str) -> None:
+    wish = request.outputs.add(name=name)
+    if operation.classes:
+        wish.parameters["classification"].int64_param = operation.classes
+    if name in operation.places:
+        for key, where in place_parameters(operation.places[name].place).items():
+            _set_parameter(wish.parameters[key], where)
 
 
 def _set_parameter(parameter: Any, value: ParameterValue) -> None:
@@ -121,7 +128,21 @@ def _set_parameter(parameter: Any, value: ParameterValue) -> None:
         parameter.int64_param = value
 
 
-def _infer_result(reply: Any) -> InferResult:
+def read_answer(operation: Operation[Any], reply: Any) -> Any:
+    """The answer to an operation in a reply.
+
+    Raises:
+        ProtocolError: or one of Python's errors: it is malformed, or the answer to another question.
+    """
+    if isinstance(operation, Infer):
+        answer: Any = _infer_result(reply, operation.places)
+    else:
+        answer = RPCS[type(operation)].answer(reply)
+    check_answer(operation, answer)
+    return answer
+
+
+def _infer_result(reply: Any, places: Mapping[str, OutputPlace]) -> InferResult:
     raw = reply.raw_output_contents
     if raw and len(raw) != len(reply.outputs):
         raise ProtocolError(f"{len(reply.outputs)} outputs came with the data of {len(raw)}")
@@ -129,7 +150,11 @@ def _infer_result(reply: Any) -> InferResult:
     for index, output in enumerate(reply.outputs):
         if output.name in outputs:
             raise ProtocolError(f"the output {output.name!r} came twice")
-        if raw:
+        wanted = places.get(output.name)
+        if wanted is not None and not (raw and raw[index]):
+            # Nothing else tells that it was written there.
+            outputs[output.name] = array_from_place(wanted, output.datatype, output.shape)
+        elif raw:
             outputs[output.name] = array_from_binary(raw[index], output.datatype, output.shape)
         else:
             outputs[output.name] = array_from_values(_typed_values(output), output.datatype, output.shape)
@@ -154,7 +179,7 @@ def stream_result(operation: Infer, reply: Any) -> InferResult | None:
     response = reply.infer_response
     if not response.outputs and _parameters(response.parameters).get("triton_final_response"):
         return None
-    result = _infer_result(response)
+    result = _infer_result(response, {})
     check_result(operation, result)
     result.parameters.pop("triton_final_response", None)
     result.request_id = result.request_id or operation.request_id
@@ -324,5 +349,5 @@ RPCS: Mapping[type[Operation[Any]], Rpc] = {
         lambda _: service_pb2.SystemSharedMemoryStatusRequest(),
         lambda reply: tuple(reply.regions),
     ),
-    Infer: Rpc("ModelInfer", _infer_request, _infer_result),
+    Infer: Rpc("ModelInfer", _infer_request, lambda reply: _infer_result(reply, {})),
 }

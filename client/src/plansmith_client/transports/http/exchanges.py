@@ -153,7 +153,8 @@ def answer_from_response(response: Response, operation: Operation[Answer_co], ur
     if response.status != _OK:
         raise _error_from_response(response, operation, url)
     try:
-        answer: Answer_co = EXCHANGES[type(operation)].answer(Reply(response.headers, response.body))
+        places = operation.places if isinstance(operation, Infer) else {}
+        answer: Answer_co = EXCHANGES[type(operation)].answer(Reply(response.headers, response.body, places))
         check_answer(operation, answer)
     except MALFORMED as error:
         if not response.has_length:

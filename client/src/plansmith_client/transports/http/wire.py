@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -52,13 +52,14 @@ from plansmith_client.protocol.operations import (
 )
 from plansmith_client.protocol.results import InferResult
 from plansmith_client.protocol.statistics import statistics_from_document
-from plansmith_client.transports.places import place_parameters
+from plansmith_client.transports.places import array_from_place, place_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
 
+    from plansmith_client.protocol.operations import OutputPlace
     from plansmith_client.tensors import TensorSpec
 
 __all__ = ["EXCHANGES", "Exchange", "Reply", "Request", "infer_request"]
@@ -78,10 +79,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP reply whose status says success; names of headers in lower case."""
+    """An HTTP reply whose status says success; names of headers in lower case; where outputs were to be written."""
 
     headers: Mapping[str, str]
     body: bytes
+    places: Mapping[str, OutputPlace] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +126,7 @@ def infer_request(operation: Infer, *, binary: bool) -> Request:
             described["data"] = _json_values(operation, tensor.name, tensor.array)
         header["inputs"].append(described)
     if operation.outputs is not None:
-        wishes: dict[str, Any] = {"binary_data": True} if binary else {}
-        if operation.classes:
-            wishes["classification"] = operation.classes
-        wish = {"parameters": wishes} if wishes else {}
-        header["outputs"] = [{"name": name, **wish} for name in operation.outputs]
+        header["outputs"] = [_wish(operation, name, binary=binary) for name in operation.outputs]
     elif binary:
         parameters["binary_data_output"] = True
     if parameters:
@@ -138,6 +136,15 @@ def infer_request(operation: Infer, *, binary: bool) -> Request:
     if binary:
         headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(encoded))}
     return Request("POST", f"{_model_path(operation)}/infer", headers, (encoded, *blobs))
+
+
+def _wish(operation: Infer, name: str, *, binary: bool) -> dict[str, Any]:
+    wished: dict[str, Any] = {"binary_data": True} if binary else {}
+    if name in operation.places:
+        wished = dict(place_parameters(operation.places[name].place))
+    elif operation.classes:
+        wished["classification"] = operation.classes
+    return {"name": name, "parameters": wished} if wished else {"name": name}
 
 
 def _json(operation: Infer, header: dict[str, Any]) -> bytes:
@@ -166,7 +173,10 @@ def _infer_result(reply: Reply) -> InferResult:
         if name in outputs:
             raise ProtocolError(f"the output {name!r} came twice")
         size = output.get("parameters", {}).get("binary_data_size")
-        if size is None:
+        if name in reply.places and size is None and "data" not in output:
+            # Nothing else tells that it was written there.
+            outputs[name] = array_from_place(reply.places[name], datatype, shape)
+        elif size is None:
             outputs[name] = array_from_values(output["data"], datatype, shape)
         elif not 0 <= size <= len(blobs):
             raise ProtocolError(f"output {name!r} should have {size} bytes, {len(blobs)} came")
