@@ -163,6 +163,8 @@ class HttpServer:
             def do_GET(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 given = outer.documents.get(self.path, DOCUMENTS.get(self.path))
+                if callable(given):
+                    given = given(self.connection)
                 headers: dict[str, str] = {}
                 if isinstance(given, tuple):
                     given, headers = given
@@ -287,15 +289,17 @@ class GrpcServer:
                     return grpc.stream_stream_rpc_method_handler(outer._stream)
                 if method not in right:
                     return None
-                return grpc.unary_unary_rpc_method_handler(lambda *_: outer._bytes(method, right[method]))
+                return grpc.unary_unary_rpc_method_handler(lambda _, context: outer._bytes(method, right, context))
 
         self._server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
         self._server.add_generic_rpc_handlers((Handler(),))
         self.url = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
-    def _bytes(self, method, right) -> bytes:
-        given = self.replies.get(method, right)
+    def _bytes(self, method, right, context) -> bytes:
+        given = self.replies.get(method, right[method])
+        if callable(given):
+            given = given(context)
         return given if isinstance(given, bytes) else given.SerializeToString()
 
     def _stream(self, requests, _):

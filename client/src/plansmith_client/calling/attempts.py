@@ -84,10 +84,12 @@ class Caller:
                 answer = yield from self._attempts(operation, deadline, headers)
             else:
                 asked: set[Server] = set()
+                first, second = deadline.cancellable(), deadline.cancellable()
                 answer = yield FirstOf(
-                    self._attempts(operation, deadline, headers, asked),
-                    lambda: self._attempts(operation, deadline, headers, avoid=frozenset(asked)),
+                    self._attempts(operation, first, headers, asked),
+                    lambda: self._attempts(operation, second, headers, avoid=frozenset(asked)),
                     hedge_after,
+                    (first, second),
                 )
             return answer
 

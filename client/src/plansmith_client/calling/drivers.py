@@ -73,20 +73,24 @@ class SyncDriver:
                     part.cancel()
 
     def _first_of(self, step: FirstOf) -> Any:
-        # Daemon threads: the slower request may run until its deadline, and nobody waits for it.
+        # Daemon threads: what cannot be cancelled, connecting, may run until its deadline, and nobody waits for it.
         first, second = _Background(self, step.first), None
-        if not first.done.wait(step.after):
-            second = _Background(self, step.make_second(), wakes=first.done)
-            first.done.wait()
-            if first.future.done() and first.future.exception() is not None:
-                concurrent.futures.wait([second.future])
-            elif not first.future.done() and second.future.exception() is not None:
-                concurrent.futures.wait([first.future])
-        futures = [first.future, *([second.future] if second else [])]
-        for future in futures:
-            if future.done() and future.exception() is None:
-                return future.result()
-        return first.future.result()
+        try:
+            if not first.done.wait(step.after):
+                second = _Background(self, step.make_second(), wakes=first.done)
+                first.done.wait()
+                if first.future.done() and first.future.exception() is not None:
+                    concurrent.futures.wait([second.future])
+                elif not first.future.done() and second.future.exception() is not None:
+                    concurrent.futures.wait([first.future])
+            futures = [first.future, *([second.future] if second else [])]
+            for future in futures:
+                if future.done() and future.exception() is None:
+                    return future.result()
+            return first.future.result()
+        finally:
+            for deadline in step.deadlines:
+                deadline.cancel()
 
     def _any_of(self, step: AnyOf) -> bool:
         if len(step.flows) == 1:

@@ -67,12 +67,14 @@ class Together:
 class FirstOf:
     """Drive a flow and, if it has not ended after `after` seconds, a second one concurrently.
 
-    Results in the result of whichever succeeds first; if neither does, the error of the first is thrown.
+    Results in the result of whichever succeeds first; if neither does, the error of the first is thrown. The other one
+    is cancelled, in a thread by cancelling its deadline.
     """
 
     first: Flow[Any]
     make_second: Callable[[], Flow[Any]]
     after: float
+    deadlines: tuple[Deadline, Deadline]
 
 
 @dataclass(frozen=True, slots=True)

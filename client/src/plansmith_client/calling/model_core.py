@@ -314,6 +314,12 @@ class ModelCore:
         return join_results(results, [part.inputs[0].array.shape[0] for part in parts])
 
     def _send(self, operation: Infer, deadline: Deadline) -> Flow[InferResult]:
+        if operation.metadata is not None and operation.metadata.queue_timeout:
+            # In microseconds: a request that nobody waits for leaves the server's queue.
+            remaining = deadline.remaining()
+            if remaining is not None and "timeout" not in operation.parameters:
+                parameters = {**operation.parameters, "timeout": max(1, int(remaining * 1e6))}
+                operation = replace(operation, parameters=parameters)
         return self.caller.call(operation, deadline, hedge_after=self.hedge_after)
 
     def _fetch_metadata(self, deadline: Deadline) -> Flow[ModelMetadata]:

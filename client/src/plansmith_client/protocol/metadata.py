@@ -91,6 +91,7 @@ class ModelMetadata:
         max_batch_size: the largest first dimension of a request; 0 if the model does not batch, None if
             unknown (the model configuration is Triton's extension of the protocol).
         decoupled: whether the model answers a request with any number of responses: use `stream`.
+        queue_timeout: whether a request may say how long it waits in the server's queue: it then says the call's.
 
     Example:
         ```python
@@ -106,11 +107,18 @@ class ModelMetadata:
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int | None = None
     decoupled: bool = False
+    queue_timeout: bool = False
 
     def with_config(self, config: ModelConfig) -> ModelMetadata:
         """The same, completed from Triton's model configuration."""
         inputs = tuple(replace(spec, optional=spec.name in config.optional_inputs) for spec in self.inputs)
-        return replace(self, inputs=inputs, max_batch_size=config.max_batch_size, decoupled=config.decoupled)
+        return replace(
+            self,
+            inputs=inputs,
+            max_batch_size=config.max_batch_size,
+            decoupled=config.decoupled,
+            queue_timeout=config.queue_timeout,
+        )
 
     def fixed_outputs(self) -> tuple[tuple[str, int, bool], ...]:
         """The outputs of known size: name, bytes, and whether these are the bytes of one row of the batch.
@@ -137,11 +145,13 @@ class ModelConfig:
         max_batch_size: the largest batch; 0 if the model does not batch.
         optional_inputs: the names of the inputs that a request may leave out.
         decoupled: whether a request is answered with any number of responses.
+        queue_timeout: whether a request may say how long it waits in the queue.
     """
 
     max_batch_size: int
     optional_inputs: frozenset[str]
     decoupled: bool = False
+    queue_timeout: bool = False
 
 
 def read_text(value: Any) -> str:

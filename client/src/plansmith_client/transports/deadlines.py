@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from concurrent.futures import CancelledError
 from numbers import Real
+from typing import TYPE_CHECKING
 
 from plansmith_client.errors import DeadlineExceeded, InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Deadline"]
 
@@ -24,7 +30,7 @@ class Deadline:
         InvalidInput: `timeout` is not a number above 0.
     """
 
-    __slots__ = ("_end", "timeout")
+    __slots__ = ("_abort", "_end", "is_cancellable", "is_cancelled", "timeout")
 
     def __init__(self, timeout: float) -> None:
         if not (type(timeout) is float and timeout > 0) and not _is_positive(timeout):
@@ -33,13 +39,49 @@ class Deadline:
             )
         self.timeout = float(timeout) if timeout < _LONGEST else math.inf
         self._end = time.monotonic() + self.timeout
+        self.is_cancellable = self.is_cancelled = False
+        self._abort: Callable[[], object] | None = None
+
+    def cancellable(self) -> Deadline:
+        """The same deadline for one of several attempts, which `cancel` may end from another thread."""
+        other = Deadline(self.timeout)
+        other._end, other.is_cancellable = self._end, True
+        return other
+
+    def cancel(self) -> None:
+        """End the call that has this deadline, if it is still running."""
+        self.is_cancelled = True
+        abort = self._abort
+        if abort is not None:
+            abort()
+
+    @contextlib.contextmanager
+    def aborting(self, abort: Callable[[], object]) -> Iterator[None]:
+        """A context in which `cancel` calls `abort`, of what then fails in one way or another.
+
+        Raises:
+            CancelledError: for any error after `cancel`.
+        """
+        self._abort = abort
+        try:
+            self.remaining()
+            yield
+        except Exception as error:
+            if self.is_cancelled:
+                raise CancelledError from error
+            raise
+        finally:
+            self._abort = None
 
     def remaining(self) -> float | None:
         """Seconds left; None without a deadline.
 
         Raises:
             DeadlineExceeded: none are left.
+            CancelledError: the call was cancelled.
         """
+        if self.is_cancelled:
+            raise CancelledError
         if self._end == math.inf:
             return None
         seconds = self._end - time.monotonic()

@@ -78,10 +78,15 @@ class GrpcTransport:
         rpc = RPCS[type(operation)]
         request = rpc.request(operation)
         metadata = call_metadata(self._connection, headers)
+        method = getattr(self._stub(), rpc.method)
+        options = {"timeout": deadline.remaining(), "metadata": metadata, "compression": self._compression}
         try:
-            reply = getattr(self._stub(), rpc.method)(
-                request, timeout=deadline.remaining(), metadata=metadata, compression=self._compression
-            )
+            if deadline.is_cancellable:
+                pending = method.future(request, **options)
+                with deadline.aborting(pending.cancel):
+                    reply = pending.result()
+            else:
+                reply = method(request, **options)
         except grpc.RpcError as error:
             if self._closed:
                 raise client_closed(self._url) from error

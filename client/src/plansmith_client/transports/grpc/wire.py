@@ -218,7 +218,10 @@ def _state(state: str) -> str:
 def _model_config(reply: Any) -> ModelConfig:
     optional = frozenset(tensor.name for tensor in reply.config.input if tensor.optional)
     decoupled = reply.config.model_transaction_policy.decoupled
-    return ModelConfig(read_batch_size(reply.config.max_batch_size), optional, decoupled)
+    batching = reply.config.dynamic_batching
+    policies = (batching.default_queue_policy, *batching.priority_queue_policy.values())
+    queue_timeout = any(policy.allow_timeout_override for policy in policies)
+    return ModelConfig(read_batch_size(reply.config.max_batch_size), optional, decoupled, queue_timeout)
 
 
 def _load_request(operation: LoadModel) -> Any:

@@ -6,6 +6,7 @@ given what is left of the call's deadline. Only the lookup of the host's name ca
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 import ssl
@@ -72,7 +73,11 @@ class ConnectionPool:
 
     def _exchange(self, connection: SocketConnection, message: Message, deadline: Deadline) -> Response:
         try:
-            response = connection.exchange(message, deadline)
+            if deadline.is_cancellable:
+                with deadline.aborting(connection.abort):
+                    response = connection.exchange(message, deadline)
+            else:
+                response = connection.exchange(message, deadline)
         except BaseException:
             connection.close()
             raise
@@ -150,6 +155,12 @@ class SocketConnection:
         except OSError:
             return False
         return False
+
+    def abort(self) -> None:
+        """End what another thread waits for on it."""
+        with contextlib.suppress(OSError):
+            # Of the socket below TLS, which would wait for the other end.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close it."""

@@ -257,10 +257,11 @@ def _model_metadata(reply: Reply) -> ModelMetadata:
 def _model_config(reply: Reply) -> ModelConfig:
     answer = _object(reply.body)
     optional = frozenset(read_text(tensor["name"]) for tensor in answer.get("input", ()) if tensor.get("optional"))
-    policy = answer.get("model_transaction_policy", {})
-    return ModelConfig(
-        read_batch_size(answer.get("max_batch_size", 0)), optional, policy.get("decoupled", False) is True
-    )
+    decoupled = answer.get("model_transaction_policy", {}).get("decoupled", False) is True
+    batching = answer.get("dynamic_batching", {})
+    policies = (batching.get("default_queue_policy", {}), *batching.get("priority_queue_policy", {}).values())
+    queue_timeout = any(policy.get("allow_timeout_override") is True for policy in policies)
+    return ModelConfig(read_batch_size(answer.get("max_batch_size", 0)), optional, decoupled, queue_timeout)
 
 
 def _log_request(operation: LogSettings) -> Request:
