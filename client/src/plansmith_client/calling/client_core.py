@@ -113,6 +113,11 @@ class ClientCore:
         """Return when a server is ready."""
         yield from wait_until(self._is_ready, f"The server at {self.url}", deadline)
 
+    def is_ready(self, deadline: Deadline, *, all_servers: bool) -> Flow[bool]:
+        """Whether a server is ready, or all of them are."""
+        _check_flag("all_servers", all_servers)
+        return (self.caller.is_every if all_servers else self.caller.is_any)(IsServerReady(), deadline)
+
     def server_metadata(self, deadline: Deadline) -> Flow[ServerMetadata]:
         """The metadata of a server."""
         return self.caller.call(ReadServerMetadata(), deadline)
@@ -133,6 +138,7 @@ class ClientCore:
         """Load a model on every server."""
         try:
             document = config if isinstance(config, str) else json.dumps(config) if config else ""
+            check_text("config", document)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInput(f"Model {name!r}: config cannot be written as JSON: {error}") from error
         try:
@@ -148,6 +154,7 @@ class ClientCore:
 
     def unload(self, name: str, deadline: Deadline, *, dependents: bool) -> Flow[None]:
         """Unload a model on every server."""
+        _check_flag("dependents", dependents)
         yield from self.caller.call_all(UnloadModel(check_text("model name", name), "", dependents), deadline)
         self._forget(name)
 
@@ -161,7 +168,7 @@ class ClientCore:
 
     def log_settings(self, changes: Mapping[str, Any], deadline: Deadline) -> Flow[dict[str, Any]]:
         """Change the log settings of every server and return them."""
-        results = yield from self.caller.call_all(LogSettings(_checked_settings(changes)), deadline)
+        results = yield from self.caller.call_all(LogSettings(_checked_settings(changes, whole=True)), deadline)
         settings: dict[str, Any] = results[0]
         return settings
 
@@ -213,10 +220,19 @@ def open_core(
     return core
 
 
-def _checked_settings(changes: Mapping[str, Any]) -> dict[str, Any]:
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{name} must be True or False, got {value!r}")
+
+
+def _checked_settings(changes: Mapping[str, Any], *, whole: bool = False) -> dict[str, Any]:
+    """The settings; lists and None, which stands for the default, unless each is one value."""
     for name, value in changes.items():
-        for part in value if isinstance(value, (list, tuple)) else (value,):
-            if not (part is None or isinstance(part, (bool, str)) or (isinstance(part, int) and 0 <= part < 2**32)):
+        check_text("setting", name)
+        for part in value if isinstance(value, (list, tuple)) and not whole else (value,):
+            if isinstance(part, str):
+                check_text(f"setting {name!r}", part)
+            elif not (isinstance(part, int) and 0 <= part < 2**32) and (part is not None or whole):
                 raise InvalidInput(
                     f"The setting {name!r} must be a bool, a string or an integer from 0 to 2**32 - 1, got {value!r}"
                 )

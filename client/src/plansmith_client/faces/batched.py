@@ -60,12 +60,16 @@ class _Group:
         return sum(entry.rows for entry in self.entries)
 
 
+# A day: longer than anybody waits for a batch, and as long as threads can wait.
+_LONGEST = 86_400
+
+
 class _Groups:
     """The batches that are being gathered, one for each kind of request."""
 
     def __init__(self, core: ModelCore, max_delay: float, max_batch_size: int | None, timeout: float) -> None:
-        if not isinstance(max_delay, (int, float)) or isinstance(max_delay, bool) or max_delay < 0:
-            raise InvalidInput(f"max_delay={max_delay!r} is not a number of seconds from 0")
+        if not isinstance(max_delay, (int, float)) or isinstance(max_delay, bool) or not 0 <= max_delay <= _LONGEST:
+            raise InvalidInput(f"max_delay={max_delay!r} is not a number of seconds from 0 to {_LONGEST}")
         if max_batch_size is not None and (not is_whole(max_batch_size) or max_batch_size < 1):
             raise InvalidInput(f"max_batch_size={max_batch_size!r} is not a number of rows from 1")
         Deadline(timeout)

@@ -12,7 +12,7 @@ from plansmith_client.calling.client_options import ClientOptions
 from plansmith_client.calling.drivers import SyncDriver
 from plansmith_client.calling.retries import RetryPolicy
 from plansmith_client.faces.model import Model
-from plansmith_client.protocol.operations import IsServerLive, IsServerReady
+from plansmith_client.protocol.operations import IsServerLive
 from plansmith_client.transports import open_transport
 from plansmith_client.transports.connections import LARGEST_ANSWER
 
@@ -192,9 +192,7 @@ class Client:
             if client.is_ready(): ...
             ```
         """
-        caller, deadline = self._core.caller, self._core.deadline(timeout)
-        ready = caller.is_every if all_servers else caller.is_any
-        return self._driver.run(ready(IsServerReady(), deadline))
+        return self._driver.run(self._core.is_ready(self._core.deadline(timeout), all_servers=all_servers))
 
     def wait_until_ready(self, *, timeout: float | None = None) -> None:
         """Wait until a server is ready, asking again and again.

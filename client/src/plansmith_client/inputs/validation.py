@@ -134,7 +134,10 @@ def output_names(outputs: Iterable[str] | None) -> tuple[str, ...] | None:
     """
     if outputs is None:
         return None
-    names = (outputs,) if isinstance(outputs, str) or not isinstance(outputs, Iterable) else tuple(outputs)
+    try:
+        names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    except TypeError as error:
+        raise InvalidInput(f"outputs must be the names of outputs, got {outputs!r}") from error
     for name in names:
         check_text("output name", name)
     return names

@@ -39,7 +39,8 @@ class MapOptions:
     skip: int | Collection[int]
 
     def __post_init__(self) -> None:
-        if self.batch_size != "auto" and not _is_count(self.batch_size):
+        is_auto = isinstance(self.batch_size, str) and self.batch_size == "auto"
+        if not is_auto and not _is_count(self.batch_size):
             raise InvalidInput(f"batch_size={self.batch_size!r} is neither 'auto' nor a number of items from 1")
         if not _is_count(self.concurrency):
             raise InvalidInput(f"concurrency={self.concurrency!r} is not a number of requests from 1")
@@ -49,7 +50,7 @@ class MapOptions:
             raise InvalidInput(
                 f"skip must be a number of items from 0, or a collection of their indices, got {self.skip!r}"
             )
-        if not all(is_whole(index) for index in self.skip):
+        if getattr(self.skip, "shape", None) == () or not all(is_whole(index) for index in self.skip):
             raise InvalidInput("skip must hold the indices of items, and holds something that is not a whole number")
         # Asked once for each item: of a list that would take the square of its length.
         object.__setattr__(self, "skip", frozenset(self.skip))
@@ -92,14 +93,14 @@ def make_batcher(
     rows = items_are_rows(metadata, source, options)
     arrays = _arrays(metadata, source) if rows else None
     if arrays is None:
-        total = len(source) if hasattr(source, "__len__") else None
-        if not hasattr(source, "__iter__"):
+        if not hasattr(source, "__iter__") or getattr(source, "shape", None) == ():
             raise InvalidInput(f"Model {core.name!r}: map needs an array or an iterable of items, got {source!r}")
+        total = len(source) if hasattr(source, "__len__") else None
         return (lambda items: _from_items(core, metadata, items, options, rows=rows)), enumerate(source), total
-    lengths = {name: len(array) for name, array in arrays.items()}
-    if len(set(lengths.values())) != 1:
+    lengths = {name: len(array) if array.ndim else None for name, array in arrays.items()}
+    total = next(iter(lengths.values()), None)
+    if total is None or len(set(lengths.values())) != 1:
         raise InvalidInput(f"Model {core.name!r}: the arrays have different numbers of rows: {lengths}")
-    total = next(iter(lengths.values()))
     size = _batch_size(
         options, largest or _UNDECLARED_BATCH, sum(array.nbytes for array in arrays.values()) // max(total, 1)
     )
@@ -125,11 +126,14 @@ def items_are_rows(metadata: ModelMetadata, source: Any, options: MapOptions) ->
 
 
 def _arrays(metadata: ModelMetadata, source: Any) -> dict[str, np.ndarray[Any, Any]] | None:
-    if isinstance(source, Mapping):
-        return {name: np.asarray(value) for name, value in source.items()}
-    if not isinstance(source, np.ndarray) and hasattr(source, "__array__"):
-        # Tensors and data frames: iterating over a frame would give the names of its columns.
-        source = np.asarray(source)
+    try:
+        if isinstance(source, Mapping):
+            return {name: np.asarray(value) for name, value in source.items()}
+        if not isinstance(source, np.ndarray) and hasattr(source, "__array__"):
+            # Tensors and data frames: iterating over a frame would give the names of its columns.
+            source = np.asarray(source)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"Model {metadata.name!r}: what map is given is not an array: {error}") from error
     if isinstance(source, np.ndarray) and source.ndim:
         bound = bind_inputs(metadata, (source,), {})
         return {name: np.asarray(value) for name, value in bound.items()}

@@ -147,7 +147,8 @@ class AsyncMapRun:
         async def work(batch: Batch) -> list[Piece]:
             return await self._driver.run(score(core, batch, Deadline(options.timeout), pace))
 
-        total = len(self._source) if hasattr(self._source, "__len__") else None
+        is_sized = hasattr(self._source, "__len__") and getattr(self._source, "shape", None) != ()
+        total = len(self._source) if is_sized else None
         with progress_of(options.progress, total, core.name) as advance:
             try:
                 async for batch in self._batches():

@@ -71,7 +71,7 @@ class Address:
         path = parts.path.rstrip("/")
         if parts.query or parts.fragment or (path and parts.scheme.startswith("grpc")):
             raise InvalidInput(f"The URL {url!r} has a part after the port that is not allowed: {_EXAMPLES}")
-        return cls(url, parts.scheme, parts.hostname, port, path)
+        return cls(url, parts.scheme, _ascii(url, parts.hostname), port, path)
 
 
 def is_loopback(host: str) -> bool:
@@ -82,6 +82,13 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _ascii(url: str, host: str) -> str:
+    try:
+        return host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError as error:
+        raise InvalidInput(f"The URL {url!r} has a host that is not a valid name: {_EXAMPLES}") from error
 
 
 def _split(url: object) -> SplitResult:

@@ -1,0 +1,125 @@
+"""Every public method takes whatever it is given: the answer is right, or the error is one of the client's."""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+import math
+from types import SimpleNamespace
+
+import hostile_answers as hostile
+import numpy as np
+import pytest
+from client_faces import FACES, open_client
+
+from plansmith_client import Client, ClientError, InvalidInput, Model
+from plansmith_client.transports.addresses import Address
+
+ROW = np.ones((1, 4), np.float32)
+JUNK = [
+    *(
+        None,
+        True,
+        0,
+        -1,
+        2**70,
+        1.5,
+        math.nan,
+        math.inf,
+        1j,
+        "",
+        "x",
+        "\ud800",
+        "\0",
+        b"x",
+        [],
+        [None],
+        [[1], [2, 3]],
+        {},
+    ),
+    *({"x": None}, {None: 1}, {"x": ROW, "y": ROW}, (), object(), int, len, dt.date(2026, 1, 1)),
+    *(np.array(1), np.array(["x"]), np.zeros((0, 4)), np.array([object()]), np.zeros(3, complex)),
+    *(np.zeros(2, [("a", int)]), SimpleNamespace(__array__=3), iter([1]), range(3)),
+]
+# What one has to give, by the parameter's name.
+NEEDED = {"name": "m", "inputs": {"x": ROW}, "items": [ROW[0]]}
+
+
+def arguments(method):
+    """The parameters of a method, those that collect included."""
+    return [parameter for parameter in inspect.signature(method).parameters.values() if parameter.name != "self"]
+
+
+def calls(method):
+    """Arguments with one of them wrong."""
+    needed = {
+        one.name: NEEDED.get(one.name)
+        for one in arguments(method)
+        if one.default is one.empty and one.kind in (0, 1, 3)
+    }
+    for one in arguments(method):
+        for value in JUNK:
+            if one.kind is one.VAR_POSITIONAL:
+                yield (value,), {}
+                yield (ROW, value), {}
+            elif one.kind is one.VAR_KEYWORD:
+                yield (), {**needed, "x": value}
+                yield (), {**needed, "nope": value}
+            else:
+                given = {**needed, one.name: value}
+                positional = [given.pop(other.name) for other in arguments(method) if other.kind == 0]
+                yield tuple(positional), given
+
+
+def used(name, made):
+    """Whatever a method gives, used to its end."""
+    if isinstance(made, (str, tuple, dict, list)) or made is None:
+        return
+    if hasattr(made, "collect"):
+        made.collect()
+    elif hasattr(made, "end"):
+        with made as sequence:
+            sequence.end(ROW)
+    elif name == "batched":
+        made(ROW)
+    elif hasattr(made, "__next__"):
+        list(made)
+
+
+def public(kind):
+    names = [name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")]
+    return [
+        (kind, name)
+        for name in (*names, *(["__call__"] if kind is Model else []))
+        if name not in ("close", "wait_until_ready")
+    ]
+
+
+@pytest.fixture(scope="module")
+def servers():
+    with hostile.serving(hostile.HttpServer) as over_http, hostile.serving(hostile.GrpcServer) as over_grpc:
+        yield {"http": over_http.url, "grpc": over_grpc.url}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning")
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize(("kind", "name"), [*public(Client), *public(Model)])
+def test_a_wrong_argument_never_gives_another_error(servers, face, kind, name):
+    tried = list(calls(getattr(kind, name)))
+    raw = []
+    with open_client(face, servers[face.partition("-")[0]], timeout=20, retries=0, shared_memory=False) as client:
+        target = client if kind is Client else client.model("m")
+        for positional, named in tried:
+            try:
+                used(name, (target if name == "__call__" else getattr(target, name))(*positional, **named))
+            except ClientError:
+                continue
+            except Exception as error:  # noqa: BLE001 - none is allowed
+                raw.append((positional, named, repr(error)))
+    assert not raw
+
+
+def test_a_host_that_is_not_ascii_is_sent_as_its_letters_are_written_in_the_dns():
+    assert Address.parse("http://b\u00fccher.example:8000").authority == "xn--bcher-kva.example:8000"
+    with pytest.raises(InvalidInput, match="not a valid name"):
+        Address.parse("http://\u00fc..b:8000")
