@@ -148,6 +148,8 @@ WRONG = {
     "unused_tensor": ensemble(step(), step(made="z")),
     "made_twice": ensemble(step(), step("completed")),
     "itself": ensemble(step("itself")),
+    "round_and": ensemble(step("round_again")),
+    "round_again": ensemble(step("round_and")),
     "nobody": ensemble(step("nobody")),
     "missing_version": ensemble(step(version="model_version: 7")),
     "version_left_out": ensemble(step(version="")),

@@ -24,8 +24,8 @@ from plansmith_build.reading.signatures import signature_of
 from plansmith_build.releasing import Built, portable_config, release_of, source_of
 from plansmith_build.repository.compatibility import changes_for_clients
 from plansmith_build.repository.filesystem import explain_os_error
-from plansmith_build.repository.labels import class_outputs, read_labels
-from plansmith_build.repository.model_repository import CONFIG, LABELS, ModelRepository, name_from_file, valid_name
+from plansmith_build.repository.labels import class_outputs, labels_of, read_labels
+from plansmith_build.repository.model_repository import CONFIG, ModelRepository, name_from_file, valid_name
 from plansmith_build.repository.publishing import publish
 from plansmith_build.repository.signing import signer
 from plansmith_build.repository.staging import staging_folder
@@ -312,5 +312,4 @@ def _tried(
 
 def _labels(built: Built, repository: ModelRepository) -> bytes | None:
     """The content of labels.txt as it will be."""
-    present = repository.model(built.name).path / LABELS
-    return built.labels or (present.read_bytes() if present.is_file() else None)
+    return built.labels or labels_of(repository.model(built.name).path)

@@ -5,6 +5,7 @@ A sub-command is an entry point of the group `plansmith.commands`: a function wi
 pays for onnxruntime or a server.
 
 A failure that a user can act on is an exception with an integer attribute `exit_code`, and is shown as one sentence.
+Any other exception is a fault of plansmith: one sentence, too, and the traceback where PLANSMITH_DEBUG is set.
 Exit codes: 0 done, 1 the work failed, 2 the command line or the input was wrong, 3 a check failed, 130 Ctrl-C.
 """
 
@@ -13,7 +14,10 @@ from __future__ import annotations
 import os
 import sys
 from importlib.metadata import entry_points, version
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from plansmith_client.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +28,9 @@ __all__ = ["hide_types_of_flags", "main"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+DEBUG = "PLANSMITH_DEBUG"
+# Names in a file from outside can be of any length.
+_MOST_CHARACTERS = 4000
 
 
 class KnownCommand(NamedTuple):
@@ -66,6 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: always, with one of the exit codes described in the module.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # What a stream's encoding does not have is written as an escape sequence, as in Python's own tracebacks.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         import typer  # noqa: F401, PLC0415
     except ImportError:
@@ -78,9 +89,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(EXIT_FAILED)
     except Exception as error:
         code = getattr(error, "exit_code", None)
-        if not isinstance(code, int):
+        if isinstance(code, int):
+            _fail(str(error), code)
+        if os.environ.get(DEBUG):
             raise
-        _fail(str(error), code)
+        _fail(
+            f"this was not expected and is a fault of plansmith: {type(error).__name__}: {error}; {DEBUG}=1 in the "
+            "environment shows where",
+            EXIT_FAILED,
+        )
 
 
 def _command(called: str) -> Any:
@@ -166,5 +183,7 @@ def _placeholder(name: str) -> Callable[..., None]:
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
-    print(f"Error: {sentence}", file=sys.stderr)  # noqa: T201
+    if len(sentence) > _MOST_CHARACTERS:
+        sentence = f"{sentence[:_MOST_CHARACTERS]} ... ({len(sentence) - _MOST_CHARACTERS} more characters)"
+    print(f"Error: {visible(sentence, keep=chr(10))}", file=sys.stderr)  # noqa: T201
     sys.exit(code)

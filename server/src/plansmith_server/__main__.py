@@ -8,6 +8,7 @@ import typer
 
 from plansmith_server.commands.serve import serve
 from plansmith_server.errors import ServerError
+from plansmith_server.launcher.terminal import visible
 
 __all__ = ["main"]
 
@@ -19,7 +20,7 @@ def main() -> None:
     try:
         application(prog_name="python -m plansmith_server")
     except ServerError as error:
-        print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - the one sentence that the user gets
+        print(f"Error: {visible(str(error))}", file=sys.stderr)  # noqa: T201 - the one sentence that the user gets
         sys.exit(error.exit_code)
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from plansmith_build.commands.build_display import current_step, result_as_json, show_result
 from plansmith_build.engines.tensorrt.options import HardwareCompatibility, PlanOptions, default_timing_cache
 from plansmith_build.engines.tensorrt_rtx.capabilities import parse_capabilities
 from plansmith_build.errors import InvalidOption
+from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:
     from plansmith_build.progress import BuildStep
@@ -306,7 +306,7 @@ def build(
         sign_key=sign_key,
     )
     # What it is doing goes to standard error, so that standard output holds the result alone.
-    display = Console(stderr=True, highlight=False, soft_wrap=True)
+    display = Terminal(stderr=True, highlight=False, soft_wrap=True)
     with display.status("Loading onnx and ONNX Runtime") as status:
 
         def progress(step: BuildStep) -> None:

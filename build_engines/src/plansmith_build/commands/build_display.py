@@ -7,10 +7,11 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+
+from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:
     from plansmith_build.building import BuildResult
@@ -54,7 +55,7 @@ def result_as_json(result: BuildResult) -> str:
 def show_result(result: BuildResult, repository: Path) -> None:
     """Tables on standard output."""
     manifest = result.manifest
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     if manifest.search is not None:
         console.print(candidates_table(manifest.search))
         console.print()

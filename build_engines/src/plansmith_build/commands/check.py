@@ -9,7 +9,6 @@ from pathlib import Path  # noqa: TC003 - typer reads the annotation
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
@@ -17,6 +16,7 @@ from rich.table import Table
 from plansmith_build.commands.build_display import current_step
 from plansmith_build.engines.tensorrt.options import PlanOptions
 from plansmith_build.engines.tensorrt_rtx.capabilities import parse_capabilities
+from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:
     from plansmith_build.checking import Answer, CheckReport
@@ -84,7 +84,7 @@ def check(
         plan=PlanOptions(profile=profile or "", compute_capabilities=parse_capabilities(compute_capability)),
         seed=seed,
     )
-    display = Console(stderr=True, highlight=False, soft_wrap=True)
+    display = Terminal(stderr=True, highlight=False, soft_wrap=True)
     with display.status("Loading onnx and ONNX Runtime") as status:
 
         def progress(step: BuildStep) -> None:
@@ -95,12 +95,12 @@ def check(
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=2))
     else:
-        _show(Console(highlight=False), report)
+        _show(Terminal(highlight=False), report)
     if any(report.refused_by(entry.value) for entry in target or ()):
         raise typer.Exit(EXIT_REFUSED)
 
 
-def _show(console: Console, report: CheckReport) -> None:
+def _show(console: Terminal, report: CheckReport) -> None:
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     facts.add_column(style="dim")
     facts.add_column(overflow="fold")

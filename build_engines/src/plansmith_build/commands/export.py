@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from plansmith_build.errors import InvalidOption
+from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:
     from plansmith_build.exporting import ExportResult
@@ -65,7 +65,7 @@ def export(
     from plansmith_build.exporting.sources import load_model  # noqa: PLC0415 - ONNX Runtime, not for `--help`
 
     axes = _axes(dynamic_axes or [])
-    display = Console(stderr=True, highlight=False, soft_wrap=True)
+    display = Terminal(stderr=True, highlight=False, soft_wrap=True)
     with display.status(escape(f"Loading {model}")) as status:
         loaded = load_model(model)
         status.update(escape(f"Exporting the {loaded.framework} model {loaded.name}"))
@@ -174,6 +174,6 @@ def _show(loaded: LoadedModel, result: ExportResult) -> None:
             escape(f"{spec.name} {spec}: only that length is taken; --dynamic-axes {spec.name}=1 makes it any"),
         )
     table.add_row("with", escape(", ".join(f"{package} {number}" for package, number in result.versions.items())))
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     console.print(table)
     console.print(f"\nNext: plansmith build {shlex.quote(str(result.path))}", markup=False, soft_wrap=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
@@ -16,6 +15,7 @@ from plansmith_build.commands.build_display import candidates_table
 from plansmith_build.errors import InvalidOption
 from plansmith_build.repository.inspection import inspect_file, inspect_model, summaries
 from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,7 +49,7 @@ def inspect(
         plansmith inspect resnet50 --version 2
         plansmith inspect resnet50.onnx
     """
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     if model is not None and (model.endswith(".onnx") or "/" in model):
         report = inspect_file(Path(model))
         _print_json(report.model_dump(mode="json")) if as_json else _show_file(console, report)
@@ -74,7 +74,7 @@ def _print_json(document: object) -> None:
     typer.echo(json.dumps(document, indent=2))
 
 
-def _show_models(console: Console, path: Path, models: Iterable[ModelSummary]) -> None:
+def _show_models(console: Terminal, path: Path, models: Iterable[ModelSummary]) -> None:
     table = Table(title=escape(str(path)), title_justify="left", box=None, padding=(0, 2, 0, 0))
     for heading in ["model", "versions", "backend", "batch", "inputs", "outputs", "size"]:
         wide = heading in {"inputs", "outputs"}
@@ -96,7 +96,7 @@ def _show_models(console: Console, path: Path, models: Iterable[ModelSummary]) -
         console.print(f"{path} holds no models: plansmith build MODEL.onnx --repository {path}", markup=False)
 
 
-def _show_model(console: Console, report: ModelReport) -> None:
+def _show_model(console: Terminal, report: ModelReport) -> None:
     summary = report.summary
     facts = _facts()
     facts.add_row("model", escape(summary.name))
@@ -168,7 +168,7 @@ def _add_manifest(facts: Table, manifest: Manifest) -> None:
         facts.add_row("tried", escape(manifest.server_trial.in_words()))
 
 
-def _show_file(console: Console, report: OnnxReport) -> None:
+def _show_file(console: Terminal, report: OnnxReport) -> None:
     facts = _facts()
     facts.add_row("file", escape(f"{report.path}, {decimal(report.size)}"))
     facts.add_row("SHA-256", report.sha256)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from plansmith_build.errors import InvalidOption, ModelNotFound
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_build.repository.pruning import prunable_versions
 from plansmith_build.repository.pruning import prune as prune_model
+from plansmith_client.terminal import Terminal
 
 __all__ = ["prune"]
 
@@ -51,7 +51,7 @@ def prune(
     if as_json:
         typer.echo(json.dumps({"dry_run": dry_run, "removed": removed}, indent=2))
         return
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Terminal(highlight=False, markup=False, soft_wrap=True)
     for name, versions in removed.items():
         what = ", ".join(map(str, versions)) or "nothing"
         console.print(f"{name}: {'would remove' if dry_run else 'removed'} {what}")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_build.repository.rollback import roll_back
 from plansmith_build.repository.signing import signer
+from plansmith_client.terminal import Terminal
 
 __all__ = ["rollback"]
 
@@ -61,7 +61,7 @@ def rollback(
             )
         )
         return
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Terminal(highlight=False, markup=False, soft_wrap=True)
     console.print(f"version {version} of {model} is published again as version {published.version}")
     for note in published.notes:
         console.print(f"note: {note}")

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from plansmith_build.commands.pull_requests import as_annotations, as_sarif
+from plansmith_build.errors import InvalidOption
 from plansmith_build.repository.linting import Severity, lint_repository
 from plansmith_build.repository.linting.signatures import check_signatures
 from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_client.terminal import Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from plansmith_build.repository.linting import Finding
 
 __all__ = ["verify"]
 
 EXIT_FOUND = 3
 _STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
+
+
+class _Format(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+    GITHUB = "github"
 
 
 def verify(
@@ -29,7 +44,13 @@ def verify(
         Path | None,
         typer.Option(help="Also verify by this key (PEM) the signature of every version that is served."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as one JSON document.")] = False,
+    form: Annotated[
+        _Format,
+        typer.Option(
+            "--format", help="A line for each finding, one JSON or SARIF 2.1.0 document, or annotations for GitHub."
+        ),
+    ] = _Format.TEXT,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Check every file's SHA-256, every configuration and every model of a repository, whoever wrote it.
 
@@ -39,27 +60,43 @@ def verify(
     For example:
 
         plansmith verify model_repository
+        plansmith verify --format sarif > plansmith.sarif
     """
+    if as_json:
+        if form not in (_Format.TEXT, _Format.JSON):
+            raise InvalidOption(f"--json and --format {form} ask for two formats: give one of them")
+        form = _Format.JSON
     where = ModelRepository.at(repository)
     findings = list(lint_repository(where, models or ()))
     if public_key is not None:
         for name in models or where.names():
             findings += check_signatures(where.existing_model(name), public_key)
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
-    if as_json:
-        typer.echo(json.dumps({"errors": errors, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    if form is _Format.TEXT:
+        _show(findings, errors, checked=len(models or where.names()))
     else:
-        console = Console(highlight=False, soft_wrap=True)
-        for finding in findings:
-            style = _STYLES[finding.severity]
-            console.print(
-                f"{escape(finding.path)}: [{style}]{finding.severity}[/]: {escape(finding.message)}: "
-                f"{escape(finding.fix)}"
-            )
-        checked = len(models or where.names())
-        console.print(
-            f"{checked} model{'' if checked == 1 else 's'} checked: {errors} error{'' if errors == 1 else 's'}, "
-            f"{len(findings) - errors} warning{'' if len(findings) - errors == 1 else 's'}"
-        )
+        typer.echo(_document(form, findings, errors, where.path))
     if errors:
         raise typer.Exit(EXIT_FOUND)
+
+
+def _document(form: _Format, findings: Sequence[Finding], errors: int, repository: Path) -> str:
+    if form is _Format.GITHUB:
+        return "\n".join(as_annotations(findings, repository))
+    if form is _Format.SARIF:
+        return json.dumps(as_sarif(findings, repository), indent=2)
+    return json.dumps({"errors": errors, "findings": [asdict(finding) for finding in findings]}, indent=2)
+
+
+def _show(findings: Sequence[Finding], errors: int, *, checked: int) -> None:
+    console = Terminal(highlight=False, soft_wrap=True)
+    for finding in findings:
+        style = _STYLES[finding.severity]
+        console.print(
+            f"{escape(finding.path)}: [{style}]{finding.severity}[/]: {escape(finding.message)}: {escape(finding.fix)}"
+        )
+    warnings = len(findings) - errors
+    console.print(
+        f"{checked} model{'' if checked == 1 else 's'} checked: {errors} error{'' if errors == 1 else 's'}, "
+        f"{warnings} warning{'' if warnings == 1 else 's'}"
+    )

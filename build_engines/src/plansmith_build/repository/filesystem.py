@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import shutil
+import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -128,8 +129,9 @@ def sync_tree(folder: Path) -> None:
     for root, _, files in os.walk(folder, topdown=False):
         for name in files:
             path = Path(root, name)
-            # What is hard-linked was brought there when it was published; syncing it again costs nothing.
-            if not path.is_symlink():
+            # What is hard-linked was brought there when it was published; syncing it again costs nothing. Opening a
+            # FIFO would wait for ever.
+            if stat.S_ISREG(path.lstat().st_mode):
                 sync_file(path)
         sync_file(Path(root))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from plansmith_build.errors import BuildError, InvalidModel
+from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.config import config_from_text, specs_from_config
 from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.manifest import Manifest, Tensor, read_manifest
@@ -119,7 +120,7 @@ def inspect_model(model: RepositoryModel, version: int | None = None) -> ModelRe
         summary=_summary(model),
         version=chosen,
         path=str(folder),
-        config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
+        config=_text_of(config),
         configs=tuple(path.stem for path in alternatives),
         manifest=manifest,
         files=files,
@@ -160,16 +161,17 @@ def inspect_file(path: Path) -> OnnxReport:
 
 
 def _summary(model: RepositoryModel) -> ModelSummary:
-    size = sum(path.stat().st_size for path in model.path.rglob("*") if path.is_file())
-    versions = model.versions
-    backend, problem = "", ""
+    versions: tuple[int, ...] = ()
+    backend, problem, size = "", "", 0
     max_batch_size: int | None = None
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     config_path = model.path / CONFIG
     try:
+        versions = model.versions
+        size = sum(path.stat().st_size for path in model.path.rglob("*") if path.is_file())
         if config_path.is_file():
-            config = config_from_text(config_path.read_text(encoding="utf-8"))
+            config = config_from_text(read_regular(config_path).decode())
             backend = config.backend or config.platform
             max_batch_size = config.max_batch_size
             batched = max_batch_size > 0
@@ -183,8 +185,10 @@ def _summary(model: RepositoryModel) -> ModelSummary:
             inputs, outputs = inputs or report.inputs, outputs or report.outputs
     except InvalidModel as error:
         problem = str(error)
-    except (BuildError, OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         problem = f"{config_path} cannot be read: {error}"
+    except (BuildError, OSError, RuntimeError) as error:
+        problem = f"{model.path} cannot be read: {error}"
     return ModelSummary(
         name=model.name,
         versions=versions,
@@ -195,6 +199,14 @@ def _summary(model: RepositoryModel) -> ModelSummary:
         size=size,
         problem=problem,
     )
+
+
+def _text_of(path: Path) -> str:
+    """What is shown of a configuration: nothing of where a link leads."""
+    try:
+        return read_regular(path, follow=False).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _file_report(path: Path, folder: Path, hashes: dict[str, str], *, newest: bool) -> FileReport:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plansmith_build.errors import InvalidModel
+from plansmith_build.reading.regular_files import read_regular
 
 if TYPE_CHECKING:
     from plansmith_client.tensors import TensorSpec
@@ -305,7 +306,7 @@ def read_manifest(path: Path) -> Manifest:
         InvalidModel: it cannot be read, or is not a manifest.
     """
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return Manifest.model_validate_json(read_regular(path))
     except OSError as error:
         raise InvalidModel(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:

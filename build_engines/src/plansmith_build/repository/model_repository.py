@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from plansmith_build.errors import InvalidModel, InvalidOption, ModelNotFound
+from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 # Triton ignores version folders that begin with a zero.
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
+# Python refuses to read numbers of thousands of digits, and no name of a file is longer than this.
+_DIGITS = re.compile(r"[0-9]{1,255}")
 
 
 class HistoryEntry(BaseModel):
@@ -107,19 +110,40 @@ class RepositoryModel:
 
     @property
     def history(self) -> History:
-        """What was published here; empty where plansmith has not, or the file is damaged."""
+        """What was published here; empty where plansmith has not.
+
+        Raises:
+            InvalidModel: the file is there and cannot be read: an old number could be given again.
+        """
+        path = self.path / HISTORY
         try:
-            return History.model_validate_json((self.path / HISTORY).read_bytes())
-        except (OSError, ValidationError):
+            return History.model_validate_json(read_regular(path))
+        except FileNotFoundError:
             return History()
+        except (OSError, ValidationError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not what plansmith writes"
+            raise InvalidModel(
+                f"{path} cannot be read ({why}), so the number of a removed version could be given again: restore it "
+                "from a copy, or remove it if no version was ever removed"
+            ) from error
 
     @property
     def next_version(self) -> int:
-        """The number of the next version: above every one that is there or ever was."""
+        """The number of the next version: above every one that is there or ever was.
+
+        Raises:
+            InvalidModel: history.json cannot be read, or the number would be too large for a server.
+        """
         if not self.path.is_dir():
             return 1
-        there = (int(entry.name) for entry in self.path.iterdir() if entry.name.isascii() and entry.name.isdecimal())
-        return max([0, *there, *(entry.version for entry in self.history.versions)]) + 1
+        there = (int(entry.name) for entry in self.path.iterdir() if _DIGITS.fullmatch(entry.name))
+        following = max([0, *there, *(entry.version for entry in self.history.versions)]) + 1
+        if not _VERSION.fullmatch(str(following)):
+            raise InvalidModel(
+                f"the next version of {self.name!r} would be {following}, which no server finds: remove the folder "
+                f"with such a number from {self.path}, and its entry from {HISTORY}"
+            )
+        return following
 
     def version_path(self, version: int) -> Path:
         """The folder of a version.

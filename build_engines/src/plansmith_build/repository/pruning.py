@@ -8,6 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, InvalidOption
+from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.filesystem import explain_os_error
 from plansmith_build.repository.locking import locked_folder
@@ -30,12 +31,14 @@ def prunable_versions(model: RepositoryModel, *, keep: int) -> tuple[int, ...]:
 
     Raises:
         InvalidOption: none would stay, or the model's folder is a link: what it leads to may be another's.
-        InvalidModel: a configuration cannot be read, so it is not known what is served.
+        InvalidModel: a configuration cannot be read, so it is not known what is served; or history.json cannot.
     """
     if model.path.is_symlink():
         raise InvalidOption(f"{model.path} is a link, and nothing is removed from where it leads: prune it there")
     if keep < 1:
         raise InvalidOption(f"--keep {keep} would leave no version: keep 1 or more")
+    # It keeps the number of what is removed from being given again.
+    model.history  # noqa: B018
     served = served_versions(model)
     return tuple(version for version in model.versions[:-keep] if version not in served)
 
@@ -55,7 +58,7 @@ def prune(repository: ModelRepository, name: str, *, keep: int, staging: Path | 
     Raises:
         ModelNotFound: there is no such model.
         InvalidOption: none would stay, or the model's folder is a link.
-        InvalidModel: a configuration cannot be read.
+        InvalidModel: a configuration or history.json cannot be read.
         PublishFailed: the system did not let one be moved.
     """
     # Before anything is made: a lock would make the repository's folder.
@@ -88,13 +91,13 @@ def served_versions(model: RepositoryModel) -> set[int]:
     """The versions that any of a model's configurations serves.
 
     Raises:
-        InvalidModel: a configuration cannot be read.
+        InvalidModel: a configuration or history.json cannot be read.
     """
     served: set[int] = set()
     for name, path in model.configurations.items():
         try:
-            policy = config_from_text(path.read_text(encoding="utf-8")).version_policy
-        except (InvalidModel, UnicodeDecodeError) as error:
+            policy = config_from_text(read_regular(path).decode()).version_policy
+        except (InvalidModel, OSError, UnicodeDecodeError) as error:
             raise InvalidModel(
                 f"{model.name}/{name} cannot be read, so it is not known which versions it serves: correct it first"
             ) from error

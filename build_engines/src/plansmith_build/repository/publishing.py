@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import BuildError, InvalidOption, PublishFailed
+from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.filesystem import (
     ExchangeUnsupported,
     explain_os_error,
@@ -30,6 +31,7 @@ from plansmith_build.repository.filesystem import (
     write_new,
 )
 from plansmith_build.repository.hashing import sha256_of
+from plansmith_build.repository.labels import labels_of
 from plansmith_build.repository.locking import locked_folder
 from plansmith_build.repository.manifest import PublishedFile
 from plansmith_build.repository.model_repository import (
@@ -139,8 +141,8 @@ def _publish(live: RepositoryModel, release: Release, staging: Path) -> Publishe
     labels = release.labels
     if labels is not None:
         write_new(folder / LABELS, labels)
-    elif (folder / LABELS).is_file():
-        labels = (folder / LABELS).read_bytes()
+    else:
+        labels = labels_of(folder)
     configs = _checked(release.configure(labels))
     notes = _write_configs(live, folder, version, configs)
 
@@ -210,7 +212,7 @@ def _write_configs(live: RepositoryModel, folder: Path, version: int, configs: M
         )
     there = RepositoryModel(folder).configurations
     ours = live.history.config_sha256s
-    by_hand = [name for name, path in there.items() if hashlib.sha256(path.read_bytes()).hexdigest() not in ours]
+    by_hand = [name for name, path in there.items() if hashlib.sha256(read_regular(path)).hexdigest() not in ours]
     notes = []
     for name in (name for name in by_hand if name in configs):
         kept = f"{name}.before-{version}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, InvalidOption, PublishFailed
+from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.config import config_from_text, specs_from_config
 from plansmith_build.repository.filesystem import explain_os_error
 from plansmith_build.repository.hashing import sha256_of
@@ -118,7 +119,7 @@ def _present_config(model: RepositoryModel, manifest: Manifest) -> dict[str, str
     """
     path = model.path / CONFIG
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path).decode()
         config = config_from_text(text)
     except (OSError, UnicodeDecodeError, InvalidModel) as error:
         raise InvalidModel(f"{path} cannot be read, and the version's manifest has no copy: build it again") from error
@@ -147,7 +148,7 @@ def _present_labels(model: RepositoryModel, manifest: Manifest) -> bytes | None:
         return None
     path = model.path / LABELS
     try:
-        labels = path.read_bytes()
+        labels = read_regular(path)
     except OSError:
         labels = b""
     if hashlib.sha256(labels).hexdigest() != published:

@@ -11,6 +11,7 @@ import typer
 from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
 from plansmith_client.errors import ClientError
 from plansmith_client.faces.client import Client
+from plansmith_client.visible import visible
 
 __all__ = ["health"]
 
@@ -42,7 +43,9 @@ def health(
     elif failure is not None:
         raise failure
     else:
-        typer.echo(f"{subject} is ready" if ready else f"{subject} is not ready{f': {reason}' if reason else ''}")
+        typer.echo(
+            visible(f"{subject} is ready" if ready else f"{subject} is not ready{f': {reason}' if reason else ''}")
+        )
     if not ready:
         raise typer.Exit(_EXIT_NOT_READY if failure is None else failure.exit_code)
 

@@ -127,9 +127,10 @@ def _classes(model: Model, arrays: dict[str, Any], top: int | None) -> dict[str,
 
 
 def _show(result: InferResult, seconds: float, output: Path | None, classes: dict[str, list[list[ClassScore]]]) -> None:
-    from rich.console import Console  # noqa: PLC0415 - not needed for --json
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415 - not needed for --json
     from rich.text import Text  # noqa: PLC0415
+
+    from plansmith_client.terminal import Terminal  # noqa: PLC0415
 
     table = Table(
         title=Text(f"{result.model_name} version {result.model_version}, {seconds * 1000:.1f} ms"), title_justify="left"
@@ -139,7 +140,7 @@ def _show(result: InferResult, seconds: float, output: Path | None, classes: dic
     for name, array in result.items():
         shape = " x ".join(map(str, array.shape)) or "one value"
         table.add_row(*map(Text, (name, datatype_from_numpy(array.dtype), shape, _preview(array))))
-    console = Console()
+    console = Terminal()
     console.print(table)
     for name, rows in classes.items():
         for place, row in enumerate(rows[:_MOST_ROWS]):

@@ -11,6 +11,7 @@ import typer
 from plansmith_client.commands.options import JsonOption, UrlOption  # noqa: TC001
 from plansmith_client.errors import InvalidInput
 from plansmith_client.faces.client import Client
+from plansmith_client.visible import visible
 
 __all__ = ["load", "unload"]
 
@@ -38,7 +39,7 @@ def load(
     if as_json:
         typer.echo(json.dumps({"url": url, "model": model, "versions": versions}))
     else:
-        typer.echo(f"{model} is loaded at {url}: version {', '.join(versions)}")
+        typer.echo(visible(f"{model} is loaded at {url}: version {', '.join(versions)}"))
 
 
 def unload(
@@ -52,7 +53,7 @@ def unload(
     """Unload a model; requests in flight are finished first. The server has to be started with --control explicit."""
     with Client(url, timeout=timeout) as client:
         client.unload_model(model, dependents=dependents)
-    typer.echo(json.dumps({"url": url, "model": model}) if as_json else f"{model} is unloaded at {url}")
+    typer.echo(json.dumps({"url": url, "model": model}) if as_json else visible(f"{model} is unloaded at {url}"))
 
 
 def _read(config: Path | None) -> str | None:

@@ -11,6 +11,7 @@ import typer
 from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
 from plansmith_client.errors import InvalidInput, ModelNotFound, ModelNotReady
 from plansmith_client.faces.client import Client
+from plansmith_client.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +34,7 @@ def models(url: UrlOption = "localhost:8001", timeout: TimeoutOption = 30.0, *, 
     elif described:
         _show(described)
     else:
-        typer.echo(f"The server at {url} has no models")
+        typer.echo(visible(f"The server at {url} has no models"))
 
 
 def _by_name_and_version(status: ModelStatus) -> tuple[str, int, str]:
@@ -62,9 +63,10 @@ def _as_json(status: ModelStatus, metadata: ModelMetadata | None) -> dict[str, A
 
 
 def _show(described: Iterable[tuple[ModelStatus, ModelMetadata | None]]) -> None:
-    from rich.console import Console  # noqa: PLC0415 - not needed for --json
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415 - not needed for --json
     from rich.text import Text  # noqa: PLC0415
+
+    from plansmith_client.terminal import Terminal  # noqa: PLC0415
 
     table = Table()
     for heading in ("model", "version", "state", "inputs", "outputs"):
@@ -75,7 +77,7 @@ def _show(described: Iterable[tuple[ModelStatus, ModelMetadata | None]]) -> None
         if status.reason:
             state.append(f"\n{status.short_reason}", style="")
         table.add_row(Text(status.name), Text(status.version), state, Text(inputs), Text(outputs))
-    Console().print(table)
+    Terminal().print(table)
 
 
 def _listed(specs: Iterable[TensorSpec]) -> str:

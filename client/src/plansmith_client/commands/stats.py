@@ -117,6 +117,6 @@ def _as_json(statistics: ModelStatistics) -> dict[str, Any]:
 
 
 def _print(table: Table) -> None:
-    from rich.console import Console  # noqa: PLC0415
+    from plansmith_client.terminal import Terminal  # noqa: PLC0415
 
-    Console().print(table)
+    Terminal().print(table)

@@ -43,13 +43,14 @@ def progress_of(
         yield advance
     else:
         try:
-            from rich.console import Console  # noqa: PLC0415 - heavy, and only needed for a bar
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+            from plansmith_client.terminal import Terminal  # noqa: PLC0415
         except ImportError as error:
             raise MissingDependency(
                 "progress=True needs the package rich: pip install 'plansmith-client[cli]'"
             ) from error
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as bar:
+        with Progress(*columns, console=Terminal(stderr=True)) as bar:
             task = bar.add_task(name, total=total)
             yield lambda items: bar.advance(task, items)

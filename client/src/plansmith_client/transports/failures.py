@@ -22,6 +22,7 @@ from plansmith_client.errors import (
     ServerUnavailable,
 )
 from plansmith_client.protocol.operations import Infer, LoadModel, ModelOperation, Operation
+from plansmith_client.visible import visible
 
 __all__ = [
     "STATUS_CODES",
@@ -215,5 +216,5 @@ def _one_line(text: str) -> str:
     if "Traceback (most recent call last)" in text:
         # Some servers send the whole of it; what went wrong stands in its last line.
         text = text.strip().splitlines()[-1]
-    line = " ".join(text.split()) or "it gave no reason"
+    line = visible(" ".join(text.split())) or "it gave no reason"
     return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + "..."

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from plansmith_server.errors import StartFailed
 from plansmith_server.launcher.banner import describe, exposure_warning, show
 from plansmith_server.launcher.logs import Level, LogRecord
 from plansmith_server.launcher.options import Control, ServerOptions
 from plansmith_server.launcher.process import TritonServer, how_it_ended
+from plansmith_server.launcher.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rich.console import Console
     from rich.status import Status
 
 __all__ = ["serve"]
@@ -107,7 +108,7 @@ def serve(
         open_admin=open_admin,
         triton_arguments=tuple(triton_arguments or ()),
     )
-    console, messages = Console(highlight=False), Console(stderr=True, highlight=False)
+    console, messages = Terminal(highlight=False), Terminal(stderr=True, highlight=False)
     with messages.status("starting Triton") as status:
         server = TritonServer(options, on_log=_log_printer(messages, level, status))
         try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plansmith_build.engines.tensorrt.plan_check import engine_version, plan_version
+from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.linting.findings import error, warning
 
 if TYPE_CHECKING:
@@ -35,9 +37,9 @@ def check_files(context: ConfigContext) -> Iterator[Finding]:
             yield from _check_model_file(context, version, field, path)
     for tensor in config.output:
         if tensor.label_filename:
-            yield from _check_inside(
-                context, context.model.path, tensor.label_filename, f"label_filename of output {tensor.name!r}"
-            )
+            what = f"label_filename of output {tensor.name!r}"
+            refused = list(_check_inside(context, context.model.path, tensor.label_filename, what))
+            yield from refused or _check_labels(context, tensor)
     for warmup in config.model_warmup:
         for name, data in warmup.inputs.items():
             if data.input_data_file:
@@ -74,6 +76,26 @@ def _check_inside(context: ConfigContext, folder: Path, name: str, what: str) ->
         yield error(context.path, f"the {what} does not exist: {name!r}", f"add {folder.name}/{name}")
     elif (folder / name).stat().st_size == 0:
         yield warning(context.path, f"the {what} is empty: {name!r}", "fill it, or remove the field")
+
+
+def _check_labels(context: ConfigContext, tensor: Any) -> Iterator[Finding]:
+    """Whether there is a name for each number of the output: Triton's classification ends lines at LF alone."""
+    where = f"{context.model.name}/{tensor.label_filename}"
+    try:
+        text = read_regular(context.model.path / tensor.label_filename).decode()
+    except (OSError, ValueError) as problem:
+        yield error(where, f"the labels cannot be read: {problem}", "save them as UTF-8 text, one label a line")
+        return
+    if len(text.splitlines()) != text.count("\n") + (not text.endswith("\n")) or "\r" in text:
+        yield warning(where, "a server ends labels at LF only, and other line ends are in it", "save it with LF lines")
+        return
+    wanted = math.prod(tensor.dims) if tensor.dims and min(tensor.dims) > 0 else None
+    if wanted not in (None, len(text.splitlines())):
+        yield warning(
+            where,
+            f"it has {len(text.splitlines())} labels, and output {tensor.name!r} has {wanted} numbers",
+            "write one label for each",
+        )
 
 
 def _leaves(name: str) -> bool:

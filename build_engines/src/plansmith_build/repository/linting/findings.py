@@ -25,12 +25,14 @@ class Finding:
         path: the file or folder, relative to the repository.
         message: what is wrong.
         fix: what to do.
+        rule: the check that found it, such as `tensors` or `warmup`.
     """
 
     severity: Severity
     path: str
     message: str
     fix: str
+    rule: str = ""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.severity}: {self.message}: {self.fix}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from plansmith_build.errors import InvalidModel
+from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.linting.context import backend_of, model_files
@@ -27,7 +29,11 @@ __all__ = ["check_hashes"]
 
 def check_hashes(model: RepositoryModel) -> Iterator[Finding]:
     """The files of each version, the configurations and labels of the newest one, and the history."""
-    known = {entry.version for entry in model.history.versions}
+    try:
+        known = {entry.version for entry in model.history.versions}
+    except InvalidModel:
+        # Reported below.
+        known = set()
     described = set()
     for version in model.versions:
         folder = model.version_path(version)
@@ -81,7 +87,7 @@ def _loaded(model: RepositoryModel, folder: Path) -> set[Path]:
     loaded = set(folder.rglob("*.so"))
     for path in model.configurations.values():
         try:
-            config = config_from_text(path.read_text(encoding="utf-8"))
+            config = config_from_text(read_regular(path).decode())
         except (InvalidModel, OSError, UnicodeDecodeError):
             # Reported by another check.
             continue
@@ -94,12 +100,12 @@ def _loaded(model: RepositoryModel, folder: Path) -> set[Path]:
 def _check_history(model: RepositoryModel, described: set[int]) -> Iterator[Finding]:
     """Whether history.json lists the versions that plansmith published, and the newest still exists."""
     path, where = model.path / HISTORY, f"{model.name}/{HISTORY}"
-    if not path.is_file():
+    if not os.path.lexists(path):
         if described:
             yield warning(where, "it is missing, so the number of a removed version may be reused", "restore it")
         return
     try:
-        history = History.model_validate_json(path.read_bytes())
+        history = History.model_validate_json(read_regular(path))
     except (OSError, ValidationError):
         yield error(
             where, "it cannot be read, so the number of a removed version may be reused", "restore it from a copy"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, ModelNotFound
+from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.linting.backends import check_backend
 from plansmith_build.repository.linting.context import ConfigContext
@@ -25,7 +29,7 @@ from plansmith_build.repository.linting.warmup import check_warmup
 from plansmith_build.repository.model_repository import CONFIG, RepositoryModel
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from plansmith_build.repository.linting.findings import Finding
     from plansmith_build.repository.model_repository import ModelRepository
@@ -64,7 +68,7 @@ def lint_repository(repository: ModelRepository, models: Collection[str] = ()) -
     names = list(models) or list(repository.names())
     found: list[Finding] = []
     for name in names:
-        found += _lint_model(repository, repository.existing_model(name))
+        found += _held("", name, partial(_lint_model, repository, repository.existing_model(name)))
     if not models:
         found += _stray_folders(repository)
     # Two configurations may name the same file; its findings appear once.
@@ -82,27 +86,44 @@ def _lint_model(repository: ModelRepository, model: RepositoryModel) -> Iterator
     for name, path in configurations.items():
         where = f"{model.name}/{name}"
         try:
-            config = config_from_text(path.read_text(encoding="utf-8"))
+            config = config_from_text(read_regular(path).decode())
         except InvalidModel as problem:
             yield error(where, str(problem), "correct the field or remove it")
             continue
         except UnicodeDecodeError:
             yield error(where, "it is not UTF-8 text", "save it as UTF-8")
             continue
+        except OSError as problem:
+            yield error(where, f"it cannot be read: {problem.strerror}", "replace it with a readable file")
+            continue
         context = ConfigContext(model, where, config, frozenset(repository.names()))
         for check in _CONFIG_CHECKS:
-            yield from check(context)
+            rule = check.__name__.removeprefix("check_")
+            yield from _held(rule, where, partial(check, context))
     for entry in sorted(model.path.iterdir()):
         if entry.is_dir() and entry.name.isdecimal() and entry.name.startswith("0"):
             yield warning(f"{model.name}/{entry.name}", "the server ignores versions that begin with 0", "rename it")
-    yield from check_hashes(model)
-    yield from check_content(repository.path, model.path)
+    yield from _held("hashes", model.name, partial(check_hashes, model))
+    yield from _held("content", model.name, partial(check_content, repository.path, model.path))
+
+
+def _held(rule: str, where: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """What a check finds; what ends it is one more finding, so that all others are still made."""
+    try:
+        for finding in check():
+            yield finding if finding.rule else replace(finding, rule=rule)
+    except (OSError, ValueError, RuntimeError) as problem:
+        # Unreadable files, names that no file system takes, links in a circle, folders deeper than Python's stack.
+        yield replace(error(where, f"it cannot be checked: {problem}", "remove or replace what is named"), rule=rule)
 
 
 def _stray_folders(repository: ModelRepository) -> Iterator[Finding]:
     for name in repository.names():
         model = RepositoryModel(repository.path / name)
-        if not model.configurations and not model.versions:
+        # What cannot be looked into is reported above.
+        with suppress(OSError):
+            if model.configurations or model.versions:
+                continue
             yield error(
                 name,
                 "the server takes this folder for a model, but it has neither a configuration nor a version",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tritonclient.grpc import model_config_pb2
 
 from plansmith_build.errors import BuildError
+from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.linting.context import ConfigContext
 from plansmith_build.repository.linting.findings import error
@@ -80,6 +81,31 @@ def check_steps(context: ConfigContext) -> Iterator[Finding]:
     for step in config.ensemble_scheduling.step:
         if step.model_name:
             yield from _check_step(context, step, tensors)
+    circle = _way_back(context)
+    if circle:
+        yield error(
+            context.path,
+            f"the ensembles use each other in a circle: {' -> '.join(circle)}",
+            "name another model in one of the steps",
+        )
+
+
+def _way_back(context: ConfigContext) -> Sequence[str]:
+    """The models from an ensemble back to itself; none where there is no such way, or where it is a step of its own."""
+    own = context.model.name
+    ways, seen = [[own]], {own}
+    while ways:
+        way = ways.pop()
+        used = context if way == [own] else _context_of(context, way[-1])
+        if used is None or used.backend != "ensemble":
+            continue
+        for step in used.config.ensemble_scheduling.step:
+            if step.model_name == own and way != [own]:
+                return [*way, own]
+            if step.model_name in context.siblings - seen:
+                seen.add(step.model_name)
+                ways.append([*way, step.model_name])
+    return ()
 
 
 def _check_step(context: ConfigContext, step: Any, tensors: dict[str, _Tensor]) -> Iterator[Finding]:
@@ -155,7 +181,7 @@ def _context_of(context: ConfigContext, name: str) -> ConfigContext | None:
     model = RepositoryModel(context.model.path.parent / name)
     path = model.path / CONFIG
     try:
-        config = config_from_text(path.read_text(encoding="utf-8") if path.is_file() else "")
+        config = config_from_text(read_regular(path).decode() if path.is_file() else "")
     except (BuildError, OSError, UnicodeDecodeError):
         return None
     return ConfigContext(model, f"{name}/{CONFIG}", config, context.siblings)
