@@ -208,13 +208,14 @@ def test_a_builder_killed_at_any_instant_leaves_a_whole_repository_and_the_next_
     for _ in range(15):
         builder = subprocess.Popen(
             [*BUILD, adder, "--repository", repository],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         # Most of a build is loading libraries; what matters happens towards its end.
         time.sleep(whole * instants.uniform(0.5, 1.0))
         builder.kill()
-        builder.wait()
+        # Until the process that builds for it has ended with it, and closed its output.
+        builder.communicate()
         assert_whole(repository)
     before = assert_whole(repository)
     assert build(adder, BuildOptions(repository=repository, serve=False)).version == before + 1

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import os
 import subprocess
 import sys
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
+import pytest
+from rich.table import Table
+
 from plansmith_client.cli import KNOWN_COMMANDS
+from plansmith_client.terminal import Terminal as ClientTerminal
+from plansmith_server.launcher.terminal import Terminal as ServerTerminal
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,3 +102,30 @@ def test_a_closed_pipe_is_no_failure_to_report(committed_server):
     listing.stderr.close()
     listing.wait(timeout=60)
     assert error == ""
+
+
+@pytest.mark.parametrize("terminal", [ClientTerminal, ServerTerminal])
+def test_names_of_others_are_shown_and_never_acted_on(terminal):
+    written = io.StringIO()
+    console = terminal(file=written, width=200, force_terminal=True, color_system=None)
+    table = Table("name")
+    table.add_row("a\x1b]0;owned\x07\u202eb")
+    console.print(table)
+    with console.status("c\x1b[2Jd"):
+        console.print("e\x9bf", markup=False)
+    shown = written.getvalue()
+    for text in (r"a\x1b]0;ow", r"c\x1b[2Jd", r"e\x9bf"):
+        assert text in shown
+    assert "\x1b]0" not in shown
+    assert "\x1b[2Jd" not in shown
+    assert "\u202e" not in shown
+
+
+def test_what_nobody_expected_is_one_sentence_and_a_traceback_for_those_who_ask():
+    program = [sys.executable, "-c", "from plansmith_client.cli import run; run(lambda: 1 / 0)"]
+    done = subprocess.run(program, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "ZeroDivisionError: division by zero" in done.stderr
+    asked = {**os.environ, "PLANSMITH_DEBUG": "1"}
+    assert "Traceback" in subprocess.run(program, check=False, capture_output=True, text=True, env=asked).stderr

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
     import typer
 
-__all__ = ["hide_types_of_flags", "main"]
+__all__ = ["hide_types_of_flags", "main", "run"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 DEBUG = "PLANSMITH_DEBUG"
 # Names in a file from outside can be of any length.
 _MOST_CHARACTERS = 4000
@@ -81,12 +82,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         import typer  # noqa: F401, PLC0415
     except ImportError:
         _fail("the plansmith command needs typer and rich: add the extra `cli` of plansmith-client", EXIT_USAGE)
+    run(lambda: _command(called=words[0] if words else "")(args=words, prog_name="plansmith"))
+
+
+def run(work: Callable[[], object]) -> NoReturn:
+    """Do a command's work, show what fails as one sentence, and exit.
+
+    Raises:
+        SystemExit: always, with one of the exit codes described in the module.
+    """
     try:
-        _command(called=words[0] if words else "")(args=words, prog_name="plansmith")
+        work()
     except BrokenPipeError:
         # The reader of the pipe has gone (`plansmith models | head`): keep Python from reporting that again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         code = getattr(error, "exit_code", None)
         if isinstance(code, int):
@@ -98,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "environment shows where",
             EXIT_FAILED,
         )
+    sys.exit(0)
 
 
 def _command(called: str) -> Any:

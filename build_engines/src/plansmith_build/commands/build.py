@@ -10,12 +10,15 @@ import typer
 from rich.markup import escape
 
 from plansmith_build.commands.build_display import current_step, result_as_json, show_result
+from plansmith_build.commands.confinement import Limits, MemoryOption, TimeOption, confined
 from plansmith_build.engines.tensorrt.options import HardwareCompatibility, PlanOptions, default_timing_cache
 from plansmith_build.engines.tensorrt_rtx.capabilities import parse_capabilities
 from plansmith_build.errors import InvalidOption
 from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from plansmith_build.progress import BuildStep
     from plansmith_build.search.search import SearchOptions
 
@@ -218,6 +221,8 @@ def build(
             help="What TensorRT for RTX compiles for, such as 8.6,8.9,12.0. By default for Ampere and later.",
         ),
     ] = "",
+    memory_limit: MemoryOption = None,
+    time_limit: TimeOption = 1800.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
     """Build a verified version from an ONNX file and publish it in a model repository.
@@ -257,69 +262,74 @@ def build(
             f"{given[0]} needs data to judge by: give it with --data calibration.npz; --data random is possible, and "
             "says little of real data"
         )
-    from plansmith_build.building import BuildOptions  # noqa: PLC0415 - as above
-    from plansmith_build.building import build as build_version  # noqa: PLC0415
-    from plansmith_build.portable.batch_obstacles import BatchAxis  # noqa: PLC0415 - onnx and ONNX Runtime, not for `--help`
 
-    search = None
-    if data is not None:
-        search = _search_options(
-            data,
-            validation_data=validation_data,
-            preprocess=preprocess,
-            labels_key=labels_key,
-            targets=[entry.value for entry in target or [] if entry is not _Target.AUTO],
-            precisions=[entry.value for entry in precision or [] if entry is not _Precision.AUTO],
-            max_drop=max_drop or "0.5%",
-            max_error=max_error,
-            metrics=metric or [],
-            prove=prove,
-            calibration=calibration,
-            calibration_rows=calibration_rows,
-            validation_rows=validation_rows,
-            sparsity=sparsity,
-            plan=PlanOptions(
-                optimization_level=optimization_level,
-                workspace_bytes=workspace * 2**20 if workspace is not None else None,
-                timing_cache=timing_cache or default_timing_cache(),
-                hardware_compatibility=hardware_compatibility,
-                version_compatible=version_compatible,
-                strip_weights=strip_weights,
-                profile=profile or "",
-                compute_capabilities=parse_capabilities(compute_capability),
-            ),
+    def work(alive: Callable[[], None]) -> None:
+        from plansmith_build.building import BuildOptions  # noqa: PLC0415 - as above
+        from plansmith_build.building import build as build_version  # noqa: PLC0415
+        from plansmith_build.portable.batch_obstacles import BatchAxis  # noqa: PLC0415 - onnx and ONNX Runtime, not for `--help`
+
+        search = None
+        if data is not None:
+            search = _search_options(
+                data,
+                validation_data=validation_data,
+                preprocess=preprocess,
+                labels_key=labels_key,
+                targets=[entry.value for entry in target or [] if entry is not _Target.AUTO],
+                precisions=[entry.value for entry in precision or [] if entry is not _Precision.AUTO],
+                max_drop=max_drop or "0.5%",
+                max_error=max_error,
+                metrics=metric or [],
+                prove=prove,
+                calibration=calibration,
+                calibration_rows=calibration_rows,
+                validation_rows=validation_rows,
+                sparsity=sparsity,
+                plan=PlanOptions(
+                    optimization_level=optimization_level,
+                    workspace_bytes=workspace * 2**20 if workspace is not None else None,
+                    timing_cache=timing_cache or default_timing_cache(),
+                    hardware_compatibility=hardware_compatibility,
+                    version_compatible=version_compatible,
+                    strip_weights=strip_weights,
+                    profile=profile or "",
+                    compute_capabilities=parse_capabilities(compute_capability),
+                ),
+            )
+        options = BuildOptions(
+            repository=repository,
+            name=name,
+            labels=labels,
+            max_batch_size=max_batch_size,
+            optimize=not no_optimize,
+            dynamic_batch=not no_dynamic_batch,
+            batch_axis=BatchAxis(batch_axis.value),
+            samples=samples,
+            seed=seed,
+            staging=staging,
+            search=search,
+            replace=replace,
+            serve=not no_serve,
+            sign_key=sign_key,
         )
-    options = BuildOptions(
-        repository=repository,
-        name=name,
-        labels=labels,
-        max_batch_size=max_batch_size,
-        optimize=not no_optimize,
-        dynamic_batch=not no_dynamic_batch,
-        batch_axis=BatchAxis(batch_axis.value),
-        samples=samples,
-        seed=seed,
-        staging=staging,
-        search=search,
-        replace=replace,
-        serve=not no_serve,
-        sign_key=sign_key,
-    )
-    # What it is doing goes to standard error, so that standard output holds the result alone.
-    display = Terminal(stderr=True, highlight=False, soft_wrap=True)
-    with display.status("Loading onnx and ONNX Runtime") as status:
+        # What it is doing goes to standard error, so that standard output holds the result alone.
+        display = Terminal(stderr=True, highlight=False, soft_wrap=True)
+        with display.status("Loading onnx and ONNX Runtime") as status:
 
-        def progress(step: BuildStep) -> None:
-            if step.outcome:
-                display.print(f"[green]✓[/] {escape(step.title)}: {escape(step.outcome)}")
-            else:
-                status.update(current_step(step))
+            def progress(step: BuildStep) -> None:
+                alive()
+                if step.outcome:
+                    display.print(f"[green]✓[/] {escape(step.title)}: {escape(step.outcome)}")
+                else:
+                    status.update(current_step(step))
 
-        result = build_version(model, options, progress)
-    if as_json:
-        typer.echo(result_as_json(result))
-    else:
-        show_result(result, repository)
+            result = build_version(model, options, progress)
+        if as_json:
+            typer.echo(result_as_json(result))
+        else:
+            show_result(result, repository)
+
+    confined(work, Limits(memory_limit, time_limit), subject=str(model))
 
 
 def _search_options(

@@ -14,11 +14,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from plansmith_build.commands.build_display import current_step
+from plansmith_build.commands.confinement import Limits, MemoryOption, TimeOption, confined
 from plansmith_build.engines.tensorrt.options import PlanOptions
 from plansmith_build.engines.tensorrt_rtx.capabilities import parse_capabilities
 from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from plansmith_build.checking import Answer, CheckReport
     from plansmith_build.progress import BuildStep
 
@@ -64,6 +67,8 @@ def check(
         typer.Option(help="What TensorRT for RTX compiles for, such as 8.6,8.9,12.0. By default for Ampere and later."),
     ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Makes the random inputs repeatable.")] = 0,
+    memory_limit: MemoryOption = None,
+    time_limit: TimeOption = 1800.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
 ) -> None:
     """Find out what each engine says to an ONNX file; nothing is published.
@@ -73,31 +78,36 @@ def check(
 
     Exits with 3 where an engine that was asked for by --target takes the model in no precision.
     """
-    from plansmith_build.checking import CheckOptions  # noqa: PLC0415 - onnx and ONNX Runtime, not for `--help`
-    from plansmith_build.checking import check as check_file  # noqa: PLC0415
-    from plansmith_build.search.targets import Precision, Target  # noqa: PLC0415
 
-    options = CheckOptions(
-        targets=tuple(Target(entry.value) for entry in target or ()),
-        precisions=tuple(Precision(entry.value) for entry in precision or ()),
-        max_batch_size=max_batch_size,
-        plan=PlanOptions(profile=profile or "", compute_capabilities=parse_capabilities(compute_capability)),
-        seed=seed,
-    )
-    display = Terminal(stderr=True, highlight=False, soft_wrap=True)
-    with display.status("Loading onnx and ONNX Runtime") as status:
+    def work(alive: Callable[[], None]) -> None:
+        from plansmith_build.checking import CheckOptions  # noqa: PLC0415 - onnx and ONNX Runtime, not for `--help`
+        from plansmith_build.checking import check as check_file  # noqa: PLC0415
+        from plansmith_build.search.targets import Precision, Target  # noqa: PLC0415
 
-        def progress(step: BuildStep) -> None:
-            if not step.outcome:
-                status.update(current_step(step))
+        options = CheckOptions(
+            targets=tuple(Target(entry.value) for entry in target or ()),
+            precisions=tuple(Precision(entry.value) for entry in precision or ()),
+            max_batch_size=max_batch_size,
+            plan=PlanOptions(profile=profile or "", compute_capabilities=parse_capabilities(compute_capability)),
+            seed=seed,
+        )
+        display = Terminal(stderr=True, highlight=False, soft_wrap=True)
+        with display.status("Loading onnx and ONNX Runtime") as status:
 
-        report = check_file(model, options, progress)
-    if as_json:
-        typer.echo(json.dumps(asdict(report), indent=2))
-    else:
-        _show(Terminal(highlight=False), report)
-    if any(report.refused_by(entry.value) for entry in target or ()):
-        raise typer.Exit(EXIT_REFUSED)
+            def progress(step: BuildStep) -> None:
+                alive()
+                if not step.outcome:
+                    status.update(current_step(step))
+
+            report = check_file(model, options, progress)
+        if as_json:
+            typer.echo(json.dumps(asdict(report), indent=2))
+        else:
+            _show(Terminal(highlight=False), report)
+        if any(report.refused_by(entry.value) for entry in target or ()):
+            raise typer.Exit(EXIT_REFUSED)
+
+    confined(work, Limits(memory_limit, time_limit), subject=str(model))
 
 
 def _show(console: Terminal, report: CheckReport) -> None:

@@ -12,18 +12,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from plansmith_build.commands.build_display import candidates_table
+from plansmith_build.commands.confinement import Limits, confined
 from plansmith_build.errors import InvalidOption
 from plansmith_build.repository.inspection import inspect_file, inspect_model, summaries
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from plansmith_build.repository.inspection import ModelReport, ModelSummary, OnnxReport
     from plansmith_build.repository.manifest import Manifest
 
 __all__ = ["inspect"]
+
+# A file may name its producer at any length.
+_PRODUCER = 200
+# What is longer was not written for anybody to read.
+_CONFIG = 10_000
 
 
 def inspect(
@@ -49,25 +55,34 @@ def inspect(
         plansmith inspect resnet50 --version 2
         plansmith inspect resnet50.onnx
     """
-    console = Terminal(highlight=False)
-    if model is not None and (model.endswith(".onnx") or "/" in model):
-        report = inspect_file(Path(model))
-        _print_json(report.model_dump(mode="json")) if as_json else _show_file(console, report)
-        return
-    found = ModelRepository.at(repository)
-    if model is not None:
-        details = inspect_model(found.existing_model(model), version)
-        _print_json(details.model_dump(mode="json")) if as_json else _show_model(console, details)
-        return
-    if version is not None:
-        raise InvalidOption("--version needs a model: plansmith inspect MODEL --version N")
-    if not found.path.is_dir():
-        raise InvalidOption(f"there is no repository {repository}: name one with --repository, or build a model first")
-    listed = summaries(found)
-    if as_json:
-        _print_json({"repository": str(found.path), "models": [summary.model_dump(mode="json") for summary in listed]})
-    else:
-        _show_models(console, found.path, listed)
+
+    def work(_: Callable[[], None]) -> None:
+        console = Terminal(highlight=False)
+        if model is not None and (model.endswith(".onnx") or "/" in model):
+            report = inspect_file(Path(model))
+            _print_json(report.model_dump(mode="json")) if as_json else _show_file(console, report)
+            return
+        found = ModelRepository.at(repository)
+        if model is not None:
+            details = inspect_model(found.existing_model(model), version)
+            _print_json(details.model_dump(mode="json")) if as_json else _show_model(console, details)
+            return
+        if version is not None:
+            raise InvalidOption("--version needs a model: plansmith inspect MODEL --version N")
+        if not found.path.is_dir():
+            raise InvalidOption(
+                f"there is no repository {repository}: name one with --repository, or build a model first"
+            )
+        listed = summaries(found)
+        if as_json:
+            _print_json(
+                {"repository": str(found.path), "models": [summary.model_dump(mode="json") for summary in listed]}
+            )
+        else:
+            _show_models(console, found.path, listed)
+
+    # A file is read, and of a repository what its configurations leave out.
+    confined(work, Limits(), subject=model or str(repository))
 
 
 def _print_json(document: object) -> None:
@@ -131,7 +146,9 @@ def _show_model(console: Terminal, report: ModelReport) -> None:
     console.print(files)
     if report.config:
         console.print("\nconfig.pbtxt", style="bold")
-        console.print(report.config.rstrip(), markup=False)
+        console.print(report.config.rstrip()[:_CONFIG], markup=False)
+        if len(report.config) > _CONFIG:
+            console.print(f"... ({len(report.config)} characters in all)", style="dim")
 
 
 def _add_manifest(facts: Table, manifest: Manifest) -> None:
@@ -172,7 +189,7 @@ def _show_file(console: Terminal, report: OnnxReport) -> None:
     facts = _facts()
     facts.add_row("file", escape(f"{report.path}, {decimal(report.size)}"))
     facts.add_row("SHA-256", report.sha256)
-    facts.add_row("producer", escape(report.producer or "not said"))
+    facts.add_row("producer", escape(report.producer[:_PRODUCER] or "not said"))
     opsets = ", ".join(f"{domain} {version}" for domain, version in report.opsets.items())
     facts.add_row("versions", escape(f"IR {report.ir_version}, operator sets: {opsets}"))
     facts.add_row("inputs", escape(_lines(report.inputs)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from plansmith_build.commands.confinement import Limits, confined
 from plansmith_build.commands.pull_requests import as_annotations, as_sarif
 from plansmith_build.errors import InvalidOption
 from plansmith_build.repository.linting import Severity, lint_repository
@@ -19,7 +20,7 @@ from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from plansmith_build.repository.linting import Finding
 
@@ -66,18 +67,23 @@ def verify(
         if form not in (_Format.TEXT, _Format.JSON):
             raise InvalidOption(f"--json and --format {form} ask for two formats: give one of them")
         form = _Format.JSON
-    where = ModelRepository.at(repository)
-    findings = list(lint_repository(where, models or ()))
-    if public_key is not None:
-        for name in models or where.names():
-            findings += check_signatures(where.existing_model(name), public_key)
-    errors = sum(finding.severity is Severity.ERROR for finding in findings)
-    if form is _Format.TEXT:
-        _show(findings, errors, checked=len(models or where.names()))
-    else:
-        typer.echo(_document(form, findings, errors, where.path))
-    if errors:
-        raise typer.Exit(EXIT_FOUND)
+
+    def work(_: Callable[[], None]) -> None:
+        where = ModelRepository.at(repository)
+        findings = list(lint_repository(where, models or ()))
+        if public_key is not None:
+            for name in models or where.names():
+                findings += check_signatures(where.existing_model(name), public_key)
+        errors = sum(finding.severity is Severity.ERROR for finding in findings)
+        if form is _Format.TEXT:
+            _show(findings, errors, checked=len(models or where.names()))
+        else:
+            typer.echo(_document(form, findings, errors, where.path))
+        if errors:
+            raise typer.Exit(EXIT_FOUND)
+
+    # Its models are read and their shapes inferred.
+    confined(work, Limits(), subject=str(repository))
 
 
 def _document(form: _Format, findings: Sequence[Finding], errors: int, repository: Path) -> str:

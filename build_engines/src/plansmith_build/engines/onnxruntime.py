@@ -29,6 +29,8 @@ LARGE_BYTES = 2**30
 
 _BFLOAT16 = 16  # TensorProto.BFLOAT16
 _LOG_FATAL = 4
+# For what belongs to no session, such as its allocators.
+onnxruntime.set_default_logger_severity(_LOG_FATAL)
 
 
 class RunFailed(Exception):
@@ -92,7 +94,7 @@ class Session:
             fed = {name: _as_text(name, array) if array.dtype.kind == "O" else array for name, array in inputs.items()}
             if self._bfloat16:
                 return self._run_with_values(fed)
-            return dict(zip(self._output_names, self._session.run(None, fed), strict=True))
+            return dict(zip(self._output_names, self._session.run(None, fed, _quiet()), strict=True))
         except RunFailed:
             raise
         except Exception as error:
@@ -106,11 +108,18 @@ class Session:
             else onnxruntime.OrtValue.ortvalue_from_numpy(array)
             for name, array in inputs.items()
         }
-        outputs = self._session.run_with_ort_values(self._output_names, values)
+        outputs = self._session.run_with_ort_values(self._output_names, values, _quiet())
         return {
             name: _from_bfloat16(value) if name in self._bfloat16 else value.numpy()
             for name, value in zip(self._output_names, outputs, strict=True)
         }
+
+
+def _quiet() -> Any:
+    """Options of a run that writes nothing to the terminal: what it says of a hostile file would go there unseen."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _LOG_FATAL
+    return options
 
 
 def _as_text(name: str, array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:

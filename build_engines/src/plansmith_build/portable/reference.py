@@ -247,7 +247,10 @@ def _answers_to(runner: _Runner, signature: Signature, kind: InputKind, seed: in
     rng = np.random.default_rng(seed)
     run = _Run([], [], kind)
     for number in range(SAMPLES):
-        sample = random_sample(signature, kind, with_optional=number % 2 == 1, rng=rng, magnitude=magnitude)
+        try:
+            sample = random_sample(signature, kind, with_optional=number % 2 == 1, rng=rng, magnitude=magnitude)
+        except (ValueError, MemoryError) as error:
+            raise RunFailed(f"no input of its shapes can be made here: {error}") from error
         run.answers.append(runner.run(sample))
         run.samples.append(sample)
     return run

@@ -127,15 +127,16 @@ def _check(tensor: onnx.TensorProto, folder: Path) -> ExternalRange:
             f"{what}, which leaves the model's folder: a model may only point below it; save it there"
         )
     path = folder
-    for part in parts:
-        path /= part
-        if path.is_symlink():
-            raise UnsafeExternalData(
-                f"{what}, but {path} is a symbolic link, which may point anywhere: put a copy of the file there"
-            )
     try:
+        for part in parts:
+            path /= part
+            if path.is_symlink():
+                raise UnsafeExternalData(
+                    f"{what}, but {path} is a symbolic link, which may point anywhere: put a copy of the file there"
+                )
         found = path.lstat()
     except OSError:
+        # Also where no file can have such a name.
         raise UnsafeExternalData(f"{what}, but {path} does not exist: put the file into the model's folder") from None
     if not stat.S_ISREG(found.st_mode):
         raise UnsafeExternalData(f"{what}, but {path} is not a regular file: put the weights there")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -70,6 +70,8 @@ def load_onnx(path: Path) -> OnnxFile:
     """
     content = _read(path)
     model = _parse(path, content)
+    if not _is_text(model):
+        raise InvalidModel(f"{path} has names or text in it that are not UTF-8: export the model again")
     sha256 = hashlib.sha256(content).hexdigest()
     size = len(content)
     del content
@@ -126,6 +128,19 @@ def _parse(path: Path, content: bytes) -> onnx.ModelProto:
     return model
 
 
+def _is_text(message: Any) -> bool:
+    """Whether all text in a message is UTF-8: ONNX's protocol buffers do not look, and give bytes where it is not."""
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            if not all(map(_is_text, value if field.is_repeated else [value])):
+                return False
+        elif field.type == field.TYPE_STRING and not all(
+            isinstance(text, str) for text in (value if field.is_repeated else [value])
+        ):
+            return False
+    return True
+
+
 def _check(path: Path, model: onnx.ModelProto) -> None:
     if not model.graph.node:
         raise InvalidModel(f"{path} has an empty graph, there is nothing to serve: export the model again")
@@ -136,6 +151,8 @@ def _check(path: Path, model: onnx.ModelProto) -> None:
     except onnx.checker.ValidationError as error:
         said = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
         raise InvalidModel(f"{path} breaks the rules of ONNX: {said.replace('==> Context:', 'In:')}") from None
+    except RuntimeError as error:
+        raise InvalidModel(f"{path} breaks the rules of ONNX: {error}") from None
 
 
 def _for_checker(model: onnx.ModelProto) -> onnx.ModelProto:

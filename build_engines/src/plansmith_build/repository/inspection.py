@@ -16,6 +16,7 @@ from plansmith_build.repository.model_repository import CONFIG, LABELS, MANIFEST
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from plansmith_build.repository.manifest import PublishedFile
     from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
 
 __all__ = ["FileReport", "ModelReport", "ModelSummary", "OnnxReport", "inspect_file", "inspect_model", "summaries"]
@@ -100,7 +101,7 @@ def inspect_model(model: RepositoryModel, version: int | None = None) -> ModelRe
 
     Raises:
         ModelNotFound: there is no such version.
-        InvalidModel: its manifest is damaged.
+        InvalidModel: its manifest is damaged, or its folders are deeper than can be listed.
     """
     versions = model.versions
     chosen = version if version is not None else max(versions, default=None)
@@ -110,11 +111,14 @@ def inspect_model(model: RepositoryModel, version: int | None = None) -> ModelRe
     # The model's own files belong to its newest version: older manifests hold the hashes that they had once.
     newest = chosen == max(versions, default=None)
     config = model.path / CONFIG
-    alternatives = sorted((model.path / "configs").glob("*.pbtxt"))
+    alternatives = [path for path in model.configurations.values() if path != config]
     paths = [path for path in [config, model.path / LABELS] if path.is_file()] + alternatives
     if chosen is not None:
-        paths += sorted(path for path in folder.rglob("*") if path.is_file())
-    hashes = {file.path: file.sha256 for file in manifest.files} if manifest else {}
+        try:
+            paths += sorted(path for path in folder.rglob("*") if path.is_file())
+        except RecursionError as error:
+            raise InvalidModel(f"{folder} holds folders deeper than can be listed: remove them") from error
+    hashes = {file.path: file for file in manifest.files} if manifest else {}
     files = tuple(_file_report(path, model.path, hashes, newest=newest) for path in paths)
     return ModelReport(
         summary=_summary(model),
@@ -209,8 +213,10 @@ def _text_of(path: Path) -> str:
         return ""
 
 
-def _file_report(path: Path, folder: Path, hashes: dict[str, str], *, newest: bool) -> FileReport:
+def _file_report(path: Path, folder: Path, hashes: dict[str, PublishedFile], *, newest: bool) -> FileReport:
     relative = str(path.relative_to(folder))
     expected = hashes.get(relative) if newest or path.parent != folder else None
-    unchanged = None if expected is None else sha256_of(path) == expected
-    return FileReport(path=relative, size=path.stat().st_size, unchanged=unchanged)
+    size = path.stat().st_size
+    # A file of another size need not be read to know that it is another.
+    unchanged = None if expected is None else size == expected.size and sha256_of(path) == expected.sha256
+    return FileReport(path=relative, size=size, unchanged=unchanged)

@@ -122,6 +122,11 @@ def publish(repository: ModelRepository, name: str, release: Release, *, staging
             return _publish(live, release, staging)
     except OSError as error:
         raise explain_os_error(error, f"publish {name!r} in {repository.path}") from error
+    except RecursionError as error:
+        raise PublishFailed(
+            f"{repository.path / name} holds folders deeper than can be copied: remove them; the repository is as it "
+            "was"
+        ) from error
     finally:
         # After a failure a repository that was made for this version is removed; one with a model in it stays.
         if new_repository:

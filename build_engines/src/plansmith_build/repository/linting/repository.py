@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -51,6 +52,9 @@ _CONFIG_CHECKS = (
     check_profiles,
     check_safety,
 )
+
+_DIGITS = re.compile(r"[0-9]{1,255}")
+_LARGEST_VERSION = 2**63 - 1
 
 
 def lint_repository(repository: ModelRepository, models: Collection[str] = ()) -> tuple[Finding, ...]:
@@ -103,6 +107,12 @@ def _lint_model(repository: ModelRepository, model: RepositoryModel) -> Iterator
     for entry in sorted(model.path.iterdir()):
         if entry.is_dir() and entry.name.isdecimal() and entry.name.startswith("0"):
             yield warning(f"{model.name}/{entry.name}", "the server ignores versions that begin with 0", "rename it")
+        elif entry.is_dir() and _DIGITS.fullmatch(entry.name) and int(entry.name) > _LARGEST_VERSION:
+            yield error(
+                f"{model.name}/{entry.name}",
+                "no version can have this number, and a server that finds it ends",
+                f"use one of up to {_LARGEST_VERSION}, or remove it",
+            )
     yield from _held("hashes", model.name, partial(check_hashes, model))
     yield from _held("content", model.name, partial(check_content, repository.path, model.path))
 

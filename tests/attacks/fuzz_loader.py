@@ -1,0 +1,70 @@
+"""`python fuzz_loader.py SECONDS [SEED]`: random changes to ONNX files, which are loaded and described in this process.
+
+Ends with 1 and the file's bytes in hexadecimal at the first exception that is not plansmith's own.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from hostile_models import write_models
+
+from plansmith_build.errors import BuildError
+from plansmith_build.portable.repair import listed_weights
+from plansmith_build.reading.loading import load_onnx
+from plansmith_build.reading.signatures import signature_of
+
+__all__ = ["mutated"]
+
+# Larger seeds are slow to check, and say nothing that small ones do not.
+LARGEST_SEED = 5000
+
+
+def mutated(content: bytes, chance: random.Random) -> bytes:
+    """The bytes with a few of them changed, left out, doubled or put in."""
+    changed = bytearray(content)
+    for _ in range(chance.randint(1, 8)):
+        place = chance.randrange(len(changed) + 1)
+        match chance.randrange(5):
+            case 0 if changed:
+                changed[place % len(changed)] ^= 1 << chance.randrange(8)
+            case 1:
+                del changed[place : place + chance.randint(1, 16)]
+            case 2:
+                changed[place:place] = changed[place : place + chance.randint(1, 64)]
+            case 3:
+                changed[place:place] = chance.randbytes(chance.randint(1, 8))
+            case _:
+                changed[place : place + 1] = chance.choice([b"\x00", b"\xff", b"\x7f", b"\x80\x80\x80\x80\x08"])
+    return bytes(changed)
+
+
+def _main(seconds: float, seed: int) -> None:
+    chance = random.Random(seed)
+    runs = 0
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = [path.read_bytes() for path in write_models(Path(folder, "models")).values()]
+        seeds = [content for content in seeds if len(content) < LARGEST_SEED]
+        path = Path(folder, "models", "fuzzed.onnx")
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            content = mutated(chance.choice(seeds), chance)
+            path.write_bytes(content)
+            try:
+                model = load_onnx(path).network.model
+                signature_of(model, weights=listed_weights(model))
+            except BuildError:
+                pass
+            except BaseException:
+                print(f"seed {seed}, run {runs}: {content.hex()}", file=sys.stderr)
+                raise
+            runs += 1
+    print(f"{runs} files")
+
+
+if __name__ == "__main__":
+    _main(float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else time.time_ns())

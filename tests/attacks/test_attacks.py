@@ -1,0 +1,106 @@
+"""Attempts on ourselves: hostile files end in one plain sentence, in time, with nothing run, read, left or shown."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from attacking import attack
+from hostile_models import write_models
+from hostile_repositories import SECRET, write_repositories
+
+import plansmith_build
+from plansmith_build import BuildOptions
+
+HERE = Path(__file__).parent
+# What is not held, and why.
+EXPLAINED: dict[str, str] = {}
+LIMITS = ("--no-serve", "--replace", "--time-limit", "2", "--memory-limit", "1")
+
+
+@pytest.mark.timeout(900)
+def test_hostile_models_are_read_and_run_in_their_limits(tmp_path):
+    models = write_models(tmp_path / "models")
+    assert len(models) >= 150
+    codes, faults = attack({name: ["inspect", str(path)] for name, path in models.items()}, tmp_path / "work")
+    # What is refused when it is read is not read again by a build; of harmless changes to a field some are enough.
+    read = [name for name in models if not codes[name]]
+    fields = [
+        name
+        for name in read
+        if name.startswith(("graph.", "functions", "opset", "ir_", "producer", "doc_", "metadata"))
+    ]
+    read = {
+        name: ["build", str(models[name]), "--name", "m", *LIMITS]
+        for name in read
+        if name not in fields or fields.index(name) % 4 == 0
+    }
+    _, more = attack(read, tmp_path / "work")
+    assert (faults | more).keys() == EXPLAINED.keys(), faults | more
+    # Nothing is left but what was published.
+    assert {path.name for path in (tmp_path / "work").iterdir()} <= {"model_repository"}
+
+
+def test_ctrl_c_ends_an_endless_computation(tmp_path):
+    loop = write_models(tmp_path / "models")["loop_2_62_trips"]
+    command = [Path(sys.executable).with_name("plansmith"), "build", loop, "--no-serve"]
+    builder = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    # The first words of progress; the file is run next, for ever.
+    builder.stderr.readline()
+    builder.send_signal(signal.SIGINT)
+    _, said = builder.communicate(timeout=100)
+    assert builder.returncode == 130
+    assert "Traceback" not in said
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """A repository with two versions of a small model."""
+    folder = tmp_path_factory.mktemp("good")
+    path = next(path for name, path in write_models(folder / "models").items() if name == "with_a_tail")
+    for _ in range(2):
+        plansmith_build.build(path, BuildOptions(folder / "repository", "m", serve=False))
+    return folder / "repository", path
+
+
+@pytest.mark.timeout(900)
+def test_hostile_repositories_are_findings_and_nothing_is_read_through_links(tmp_path, good):
+    repository, model = good
+    repositories = write_repositories(tmp_path / "repositories", repository)
+    changing = itertools.cycle(
+        [
+            ["rollback", "m", "1"],
+            ["prune", "m", "--keep", "1"],
+            ["build", str(model), "--name", "m", *LIMITS, "--time-limit", "100"],
+        ]
+    )
+    commands = {}
+    for name, path in repositories.items():
+        commands[f"verify {name}"] = ["verify", str(path)]
+        commands[f"inspect {name}"] = ["inspect", "m", "--repository", str(path)]
+        commands[f"list {name}"] = ["inspect", "--repository", str(path)]
+        words = next(changing)
+        commands[f"{words[0]} {name}"] = [*words, "--repository", str(path)]
+    codes, faults = attack(commands, tmp_path / "work")
+    assert not faults
+    assert {code for name, code in codes.items() if name.startswith("verify")} <= {0, 3}
+    assert not [*tmp_path.glob("*/PWNED"), *tmp_path.glob("repositories/*/PWNED")]
+    told = [
+        path
+        for path in (tmp_path / "repositories").glob("*/models/m/*/manifest.json")
+        if path.is_file() and not path.is_symlink() and path.stat().st_size < 2**20 and SECRET in path.read_text()
+    ]
+    assert not told
+    # pytest's own removal would end at the deep one.
+    subprocess.run(["rm", "-rf", str(tmp_path / "repositories" / "deep")], check=True)
+
+
+@pytest.mark.parametrize("target", ["fuzz_loader.py", "fuzz_http.py"])
+def test_random_changes_raise_our_own_errors_alone(target):
+    done = subprocess.run([sys.executable, HERE / target, "20"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout.split()[0]) > 50, done.stdout
