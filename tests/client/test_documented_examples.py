@@ -17,6 +17,7 @@ from client_servers import triton_with
 import plansmith_client
 import plansmith_client.metrics
 import plansmith_client.telemetry
+import plansmith_client.testing
 from plansmith_client import AsyncClient, Client
 
 BLOCK = re.compile(r"```python\n(?P<body>.*?)```", re.DOTALL)
@@ -27,6 +28,7 @@ IMAGES = np.zeros((5, 8, 8), np.float32)
 def public_objects():
     names = {name: getattr(plansmith_client, name) for name in plansmith_client.__all__}
     names |= {"Tracing": plansmith_client.telemetry.Tracing, "ClientMetrics": plansmith_client.metrics.ClientMetrics}
+    names |= {name: getattr(plansmith_client.testing, name) for name in plansmith_client.testing.__all__}
     for name, value in names.items():
         yield name, value
         for member, attribute in vars(value).items():
@@ -47,6 +49,7 @@ def examples():
 WITHOUT_EXAMPLE = re.compile(
     r".*(Error|Exceeded|Failed|Denied|Found|Ready|Unavailable|Overloaded|Closed|Invalid)"
     r"|.*\.(name|version|url|timeout|array|mean|pause|numpy_dtype|with_config|add_note|with_traceback|observe)"
+    r"|FakeServer\.(open_(async_)?transport|answer|responses|model)"
     r"|Observer|InvalidInput|(Async)?ModelSequence|ClientError"
 )
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from plansmith_client.calling.observers import Observer
     from plansmith_client.calling.retries import RetryPolicy
     from plansmith_client.calling.servers import Balance
+    from plansmith_client.transports import Transports
     from plansmith_client.transports.connections import Compression
 
 __all__ = ["ClientOptions"]
@@ -51,6 +52,7 @@ class ClientOptions:
     metadata_max_age: float
     shared_memory: SharedMemoryPolicy | bool
     observers: Sequence[Observer]
+    transport: Transports | None
 
     def __post_init__(self) -> None:
         Deadline(self.timeout)
@@ -66,3 +68,7 @@ class ClientOptions:
             raise InvalidInput(f"shared_memory must be True, False or a SharedMemoryPolicy, got {self.shared_memory!r}")
         if self.breaker is not None and not isinstance(self.breaker, BreakerPolicy):
             raise InvalidInput(f"breaker must be None or a BreakerPolicy, got {self.breaker!r}")
+        if self.transport is not None and not hasattr(self.transport, "open_async_transport"):
+            raise InvalidInput(
+                f"transport must be None or a plansmith_client.testing.FakeServer, got {self.transport!r}"
+            )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from plansmith_client.protocol.metadata import ModelStatus, ServerMetadata
     from plansmith_client.protocol.statistics import ModelStatistics
     from plansmith_client.shared_memory import SharedMemoryPolicy
+    from plansmith_client.transports import Transports
     from plansmith_client.transports.connections import Compression
 
 __all__ = ["Client"]
@@ -66,6 +67,7 @@ class Client:
         metadata_max_age: seconds after which a model's metadata is read again.
         shared_memory: whether, or from which size on, tensors go through shared memory with a server on this host.
         observers: called around each operation, such as `plansmith_client.metrics.ClientMetrics`.
+        transport: what answers instead of a server, for tests: a `plansmith_client.testing.FakeServer`.
 
     Raises:
         InvalidInput: an argument is not valid.
@@ -102,6 +104,7 @@ class Client:
         metadata_max_age: float = 300.0,
         shared_memory: SharedMemoryPolicy | bool = True,
         observers: Sequence[Observer] = (),
+        transport: Transports | None = None,
     ) -> None:
         options = ClientOptions(
             timeout=timeout,
@@ -123,8 +126,10 @@ class Client:
             metadata_max_age=metadata_max_age,
             shared_memory=shared_memory,
             observers=observers,
+            transport=transport,
         )
-        self._core = open_core(url, open_transport, options)
+        opener = open_transport if transport is None else transport.open_transport
+        self._core = open_core(url, opener, options)
         self._driver = SyncDriver()
         self._models: dict[tuple[str, str, str], Model] = {}
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from plansmith_client.transports.connections import Connection
     from plansmith_client.transports.deadlines import Deadline
 
-__all__ = ["AsyncTransport", "Transport", "open_async_transport", "open_transport"]
+__all__ = ["AsyncTransport", "Transport", "Transports", "open_async_transport", "open_transport"]
 
 
 class Transport(Protocol):
@@ -66,6 +66,18 @@ class AsyncTransport(Protocol):
 
     async def close(self) -> None:
         """Close all connections; see `Transport.close`."""
+        ...
+
+
+class Transports(Protocol):
+    """Makes transports, as the two functions below do; `plansmith_client.testing.FakeServer` is one."""
+
+    def open_transport(self, address: Address, connection: Connection) -> Transport:
+        """The transport for an address."""
+        ...
+
+    def open_async_transport(self, address: Address, connection: Connection) -> AsyncTransport:
+        """The same for an event loop."""
         ...
 
 

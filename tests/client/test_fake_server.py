@@ -1,0 +1,126 @@
+"""`plansmith_client.testing`: what users test their own code with does what the client does with a real server."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from client_faces import open_client
+
+import plansmith_client.testing
+from plansmith_client import (
+    Client,
+    DeadlineExceeded,
+    InferenceFailed,
+    InvalidInput,
+    ModelNotFound,
+    ProtocolError,
+    RetryPolicy,
+    ServerOverloaded,
+    ServerUnavailable,
+    TensorSpec,
+)
+from plansmith_client.testing import FakeModel, FakeServer
+
+X, Y = TensorSpec("x", "FP32", (-1, 4)), TensorSpec("y", "FP32", (-1, 4))
+ROWS = np.arange(40, dtype=np.float32).reshape(10, 4)
+
+
+@pytest.fixture(params=["blocking", "async"])
+def face(request):
+    return request.param
+
+
+def double(inputs):
+    return {"y": inputs["x"] * 2}
+
+
+def server_of(function, **options):
+    return FakeServer({"model": FakeModel(function, [X], [Y], **options)})
+
+
+def test_a_function_answers_and_a_large_batch_is_split_as_ever(face):
+    server = server_of(double, max_batch_size=4)
+    with open_client(face, "localhost:8001", transport=server) as client:
+        model = client.model("model")
+        assert model.metadata.max_batch_size == 4
+        np.testing.assert_array_equal(model(ROWS).array, ROWS * 2)
+        np.testing.assert_array_equal(model.map(ROWS).collect().array, ROWS * 2)
+        best = model.classify(ROWS[:2], top=2)
+    assert [[found.index for found in row] for row in best] == [[3, 2], [3, 2]]
+    assert sorted(len(request.inputs[0].array) for request in server.requests[:3]) == [3, 3, 4]
+
+
+def test_wrong_inputs_never_reach_the_function(face):
+    server = server_of(double)
+    with open_client(face, "http://localhost:8000", transport=server) as client:
+        with pytest.raises(InvalidInput, match="float64"):
+            client.model("model")(ROWS.astype(np.float64))
+        with pytest.raises(ModelNotFound, match="the server has model"):
+            client.model("other")(ROWS)
+        with pytest.raises(ProtocolError):
+            client.statistics()
+        assert client.is_ready()
+        assert not client.model("other").is_ready()
+    assert server.requests == []
+
+
+def test_an_outage_is_retried_and_overload_is_not(face):
+    errors = [ServerUnavailable("gone"), ServerUnavailable("gone"), None, ServerOverloaded("full")]
+
+    def flaky(inputs):
+        error = errors.pop(0)
+        if error is not None:
+            raise error
+        return double(inputs)
+
+    retries = RetryPolicy(attempts=3, backoff=0.01)
+    with open_client(face, "localhost:8001", transport=server_of(flaky), retries=retries) as client:
+        np.testing.assert_array_equal(client.model("model")(ROWS).array, ROWS * 2)
+        with pytest.raises(ServerOverloaded):
+            client.model("model")(ROWS)
+    assert errors == []
+
+
+def test_a_function_that_fails_or_answers_wrongly_is_a_model_that_failed(face):
+    for function, words in (
+        (lambda _: 1 / 0, "division by zero"),
+        (lambda inputs: {"z": inputs["x"]}, "z"),
+        (lambda inputs: {"y": inputs["x"].astype(np.float64)}, "float64"),
+        (lambda _: [], "no outputs"),
+    ):
+        with open_client(face, "localhost:8001", transport=server_of(function)) as client:
+            with pytest.raises(InferenceFailed, match=words):
+                client.model("model")(ROWS)
+
+
+def test_a_slow_function_meets_the_deadline(face):
+    import time  # noqa: PLC0415
+
+    def slow(inputs):
+        time.sleep(0.1)
+        return double(inputs)
+
+    with open_client(face, "localhost:8001", transport=server_of(slow)) as client:
+        _ = client.model("model").metadata
+        with pytest.raises(DeadlineExceeded):
+            client.model("model")(ROWS, timeout=0.05)
+
+
+def test_a_decoupled_function_streams(face):
+    server = server_of(lambda inputs: (double(inputs) for _ in range(3)), decoupled=True)
+    with open_client(face, "localhost:8001", transport=server) as client:
+        results = list(client.model("model").stream({"x": ROWS}, request_id="seven"))
+        with pytest.raises(InvalidInput, match="decoupled"):
+            client.model("model")(ROWS)
+    assert [result.request_id for result in results] == ["seven"] * 3
+    np.testing.assert_array_equal(results[2]["y"], ROWS * 2)
+
+
+def test_the_example_of_the_module_runs():
+    example = plansmith_client.testing.__doc__.partition("```python\n")[2].partition("```")[0]
+    exec(compile(example, "example", "exec"), {})
+
+
+def test_what_is_no_transport_is_refused():
+    with pytest.raises(InvalidInput, match="FakeServer"):
+        Client("localhost:8001", transport=double)
