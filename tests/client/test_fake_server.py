@@ -88,9 +88,11 @@ def test_a_function_that_fails_or_answers_wrongly_is_a_model_that_failed(face):
         (lambda inputs: {"y": inputs["x"].astype(np.float64)}, "float64"),
         (lambda _: [], "no outputs"),
     ):
-        with open_client(face, "localhost:8001", transport=server_of(function)) as client:
-            with pytest.raises(InferenceFailed, match=words):
-                client.model("model")(ROWS)
+        with (
+            open_client(face, "localhost:8001", transport=server_of(function)) as client,
+            pytest.raises(InferenceFailed, match=words),
+        ):
+            client.model("model")(ROWS)
 
 
 def test_a_slow_function_meets_the_deadline(face):
