@@ -9,6 +9,7 @@ import math
 import shutil
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -343,6 +344,34 @@ def test_a_model_that_the_repository_does_not_have_cannot_be_loaded(client):
     with pytest.raises(InvalidInput, match=r"'double'.*configuration"):
         client.load_model("double", config=json.dumps({"max_batch_size": "many"}))
     assert client.model("double").is_ready()
+
+
+def test_a_model_is_loaded_from_files_that_the_repository_does_not_have(client, tmp_path):
+    source = (Path(__file__).parents[1] / "models_python/double/1/model.py").read_text()
+    local = tmp_path / "anything.py"
+    local.write_text(source.replace("* 2", "* 5"))
+    for name, content, factor in (("local", local, 5), ("sent", source.replace("* 2", "* 7").encode(), 7)):
+        config = {**client.model("double").config(), "name": name}
+        client.load_model(name, config=config, files={"1/model.py": content})
+        assert client.model(name)(np.ones((1, 4), np.float32)).array.tolist() == [[factor] * 4]
+        client.unload_model(name)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"1/model.py": b""}, "config="),
+        ({"../1/model.py": b""}, "1/model.onnx"),
+        ({"1/../../model.py": b""}, "1/model.onnx"),
+        ({"model.py": b""}, "1/model.onnx"),
+        ({"1/model.py": "text"}, "bytes"),
+        ({"1/model.py": Path("/no/such/file")}, "No such file"),
+        (5, "mapping"),
+    ],
+)
+def test_files_that_cannot_be_sent_are_refused(client, files, words):
+    with pytest.raises(InvalidInput, match=words):
+        client.load_model("sent", config=None if words == "config=" else {"backend": "python"}, files=files)
 
 
 def test_log_and_trace_settings_are_read_and_changed(client):

@@ -6,7 +6,9 @@ import copy
 import json
 import os
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.calling.attempts import Caller
@@ -36,7 +38,7 @@ from plansmith_client.transports.addresses import Address
 from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from plansmith_client.calling.client_options import ClientOptions
     from plansmith_client.calling.flows import Flow
@@ -134,15 +136,24 @@ class ClientCore:
         """The whole configuration of a model."""
         return self.caller.call(ReadConfigDocument(core.name, core.version), deadline)
 
-    def load(self, name: str, config: Mapping[str, Any] | str | None, deadline: Deadline) -> Flow[None]:
+    def load(
+        self,
+        name: str,
+        config: Mapping[str, Any] | str | None,
+        files: Mapping[str, bytes | Path] | None,
+        deadline: Deadline,
+    ) -> Flow[None]:
         """Load a model on every server."""
+        contents = _contents(name, files)
+        if contents and not config:
+            raise InvalidInput(f"Model {name!r}: files= needs config= as well: the server takes both or neither")
         try:
             document = config if isinstance(config, str) else json.dumps(config) if config else ""
             check_text("config", document)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInput(f"Model {name!r}: config cannot be written as JSON: {error}") from error
         try:
-            yield from self.caller.call_all(LoadModel(check_text("model name", name), "", document), deadline)
+            yield from self.caller.call_all(LoadModel(check_text("model name", name), "", document, contents), deadline)
         except ModelNotFound as error:
             # Triton sends the same message for a missing model and for a configuration that it cannot read.
             if any(model.name == name for model in (yield from self.models(deadline))):
@@ -218,6 +229,27 @@ def open_core(
     core = ClientCore(caller, url, options.timeout, options.metadata_max_age, options.hedge_after)
     _OPEN_SERVERS.add(servers)
     return core
+
+
+def _contents(name: str, files: Mapping[str, bytes | Path] | None) -> dict[str, bytes]:
+    if not isinstance(files, (Mapping, type(None))):
+        raise InvalidInput(f"Model {name!r}: files must be a mapping of paths and contents, got {files!r}")
+    contents: dict[str, bytes] = {}
+    for path, given in (files or {}).items():
+        steps = check_text("path of a file", path).split("/")
+        if not steps[0].isdigit() or len(steps) < 2 or any(step in ("", ".", "..") for step in steps):  # noqa: PLR2004
+            raise InvalidInput(
+                f"Model {name!r}: {path!r} is not a path in a version's folder: write it like '1/model.onnx'"
+            )
+        if not isinstance(given, (bytes, Path)):
+            raise InvalidInput(
+                f"Model {name!r}, file {path!r}: expected bytes or a pathlib.Path, got {type(given).__name__}"
+            )
+        try:
+            contents[path] = given if isinstance(given, bytes) else given.read_bytes()
+        except OSError as error:
+            raise InvalidInput(f"Model {name!r}: {path} cannot be read: {error.strerror or error}") from error
+    return contents
 
 
 def _check_flag(name: str, value: object) -> None:

@@ -303,18 +303,27 @@ class Client:
         return self._driver.run(self._core.statistics("", "", self._core.deadline(timeout)))
 
     def load_model(
-        self, name: str, *, config: Mapping[str, Any] | str | None = None, timeout: float | None = None
+        self,
+        name: str,
+        *,
+        config: Mapping[str, Any] | str | None = None,
+        files: Mapping[str, bytes | Path] | None = None,
+        timeout: float | None = None,
     ) -> None:
         """Load or reload a model on every server of the client.
 
         Args:
             name: the model's name.
             config: a configuration to use instead of the repository's, as JSON text or as a mapping.
+            files: the model's files, sent along and used instead of the repository's, which need not have the model:
+                contents, or local files, by their paths in the model's folder, such as `"1/model.onnx"`. Needs
+                `config`. Over HTTP the server limits their size (Triton: 64 MiB by default).
             timeout: seconds; the client's by default, which large models may exceed.
 
         Raises:
             ModelNotFound: the repository has no such model.
-            InvalidInput: the server is not started with explicit model control, or refuses the configuration.
+            InvalidInput: the server is not started with explicit model control, or refuses the configuration; or the
+                files are not valid.
             ClientError: any other; the model may be loaded on some servers then.
 
         Example:
@@ -322,7 +331,7 @@ class Client:
             client.load_model("double")
             ```
         """
-        self._driver.run(self._core.load(name, config, self._core.deadline(timeout)))
+        self._driver.run(self._core.load(name, config, files, self._core.deadline(timeout)))
 
     def unload_model(self, name: str, *, dependents: bool = False, timeout: float | None = None) -> None:
         """Unload a model on every server of the client.

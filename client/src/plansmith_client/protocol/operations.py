@@ -124,9 +124,11 @@ class LoadModel(ModelOperation[bool]):
 
     Attributes:
         config: a configuration, JSON, that replaces the repository's; empty for the repository's.
+        files: the files of the model by their paths in its folder, instead of the repository's.
     """
 
     config: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def repeatable(self) -> bool:

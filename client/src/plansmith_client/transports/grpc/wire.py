@@ -228,6 +228,8 @@ def _load_request(operation: LoadModel) -> Any:
     request = service_pb2.RepositoryModelLoadRequest(model_name=operation.name)
     if operation.config:
         request.parameters["config"].string_param = operation.config
+    for path, content in operation.files.items():
+        request.parameters[f"file:{path}"].bytes_param = content
     return request
 
 

@@ -295,6 +295,7 @@ def _statistics_request(operation: ReadStatistics) -> Request:
 
 def _load_request(operation: LoadModel) -> Request:
     parameters = {"config": operation.config} if operation.config else {}
+    parameters |= {f"file:{path}": base64.b64encode(content).decode() for path, content in operation.files.items()}
     return _post(f"/v2/repository/models/{_segment(operation.name)}/load", {"parameters": parameters})
 
 
