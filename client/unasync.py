@@ -59,12 +59,15 @@ SENTENCES = (
     ("outputs, to be awaited.", "outputs."),
     (
         """\
-        Closing the iterator with `aclose()` cancels the request. Streams go over gRPC only; each call has a stream of
-        its own, so that any number can be in flight at once.
+        Closing the iterator with `aclose()` cancels the request. Each call has a stream of its own, so that any number
+        can be in flight at once. Over HTTP it is Triton's generate extension (`generate_stream`), whose JSON has no
+        shapes, FP16 or BF16: of an input's free dimensions, all but the last must be 1.
 """,
         """\
-        Closing the iterator, or leaving the loop and dropping it, cancels the request. Streams go over gRPC only; each
-        call has a stream of its own, so that any number can be in flight at once.
+        Closing the iterator, or leaving the loop and dropping it, cancels the request. Each call has a stream of its
+        own, so that any number can be in flight at once. Over HTTP it is Triton's generate extension
+        (`generate_stream`), whose JSON has no shapes, FP16 or BF16: of an input's free dimensions, all but the last
+        must be 1.
 """,
     ),
     (

@@ -20,6 +20,7 @@ from settled_counts import settled
 from plansmith_client import (
     AsyncClient,
     ClassScore,
+    Client,
     DeadlineExceeded,
     InferenceFailed,
     InvalidInput,
@@ -47,12 +48,6 @@ def server(folder):
 @pytest.fixture(scope="module", params=FACES)
 def client(request, server):
     with open_client(request.param, url_of(request.param, server), timeout=20) as client:
-        yield client
-
-
-@pytest.fixture(scope="module", params=[face for face in FACES if face.startswith("grpc")])
-def grpc_client(request, server):
-    with open_client(request.param, server.grpc_url, timeout=20) as client:
         yield client
 
 
@@ -168,46 +163,46 @@ def ask(count, value=(1.0, 2.0), **more):
     return {"count": [count], "value": list(value), **more}
 
 
-def test_a_decoupled_model_gives_its_responses_one_after_another_and_the_last_with_its_data(grpc_client):
-    results = list(grpc_client.model("repeat").stream(ask(5), request_id="five"))
+def test_a_decoupled_model_gives_its_responses_one_after_another_and_the_last_with_its_data(client):
+    results = list(client.model("repeat").stream(ask(5), request_id="five"))
     assert [result["number"].tolist() for result in results] == [[0], [1], [2], [3], [4]]
     assert all(result["value"].tolist() == [1.0, 2.0] for result in results)
     assert {result.request_id for result in results} == {"five"}
     assert {result.model_name for result in results} == {"repeat"}
 
 
-def test_a_decoupled_model_may_give_nothing(grpc_client):
-    assert list(grpc_client.model("repeat").stream(ask(0))) == []
+def test_a_decoupled_model_may_give_nothing(client):
+    assert list(client.model("repeat").stream(ask(0))) == []
 
 
-def test_responses_come_when_they_are_sent_and_not_at_the_end(grpc_client):
-    moments = [time.monotonic() for _ in grpc_client.model("repeat").stream(ask(3, pause=[0.3]))]
+def test_responses_come_when_they_are_sent_and_not_at_the_end(client):
+    moments = [time.monotonic() for _ in client.model("repeat").stream(ask(3, pause=[0.3]))]
     assert moments[2] - moments[0] > 0.4
 
 
-def test_an_error_half_way_comes_after_the_responses_before_it(grpc_client):
-    stream = grpc_client.model("repeat").stream(ask(-3))
+def test_an_error_half_way_comes_after_the_responses_before_it(client):
+    stream = client.model("repeat").stream(ask(-3))
     assert next(stream)["number"].tolist() == [0]
     with pytest.raises(InferenceFailed, match="stopped half way"):
         next(stream)
 
 
-def test_the_deadline_of_a_stream_fires_between_responses(grpc_client):
-    stream = grpc_client.model("repeat").stream(ask(3, pause=[5.0]), timeout=0.7)
+def test_the_deadline_of_a_stream_fires_between_responses(client):
+    stream = client.model("repeat").stream(ask(3, pause=[5.0]), timeout=0.7)
     assert next(stream)["number"].tolist() == [0]
     with pytest.raises(DeadlineExceeded, match=r"0\.7 s"):
         next(stream)
 
 
-def test_a_stream_that_is_left_is_cancelled_and_the_client_goes_on(grpc_client):
-    stream = grpc_client.model("repeat").stream(ask(50, pause=[0.2]), timeout=math.inf)
+def test_a_stream_that_is_left_is_cancelled_and_the_client_goes_on(client):
+    stream = client.model("repeat").stream(ask(50, pause=[0.2]), timeout=math.inf)
     assert next(stream)["number"].tolist() == [0]
     stream.close()
-    assert len(list(grpc_client.model("repeat").stream(ask(2)))) == 2
+    assert len(list(client.model("repeat").stream(ask(2)))) == 2
 
 
-def test_many_streams_under_way_at_once_each_get_their_own(grpc_client):
-    model = grpc_client.model("repeat")
+def test_many_streams_under_way_at_once_each_get_their_own(client):
+    model = client.model("repeat")
 
     def run(number):
         stream = model.stream(ask(6, [number], pause=[0.02]), request_id=f"id-{number}")
@@ -218,18 +213,18 @@ def test_many_streams_under_way_at_once_each_get_their_own(grpc_client):
             assert got == [([float(number)], f"id-{number}")] * 6
 
 
-def test_a_model_that_is_not_decoupled_streams_one_response(grpc_client):
-    (result,) = grpc_client.model("double").stream({"x": np.ones((2, 4), np.float32)})
+def test_a_model_that_is_not_decoupled_streams_one_response(client):
+    (result,) = client.model("double").stream({"x": np.ones((2, 4), np.float32)})
     assert result["y"].tolist() == [[2.0] * 4] * 2
 
 
-def test_a_wrong_stream_is_refused_before_it_is_sent_and_a_missing_model_is_named(grpc_client):
+def test_a_wrong_stream_is_refused_before_it_is_sent_and_a_missing_model_is_named(client):
     with pytest.raises(InvalidInput, match="'count': missing"):
-        next(grpc_client.model("repeat").stream({"value": [1.0]}))
+        next(client.model("repeat").stream({"value": [1.0]}))
     with pytest.raises(ModelNotFound, match="'nope'"):
-        next(grpc_client.model("nope").stream({}))
+        next(client.model("nope").stream({}))
     with pytest.raises(InvalidInput, match="a stream is one request"):
-        next(grpc_client.model("double").stream({"x": np.ones((20, 4), np.float32)}))
+        next(client.model("double").stream({"x": np.ones((20, 4), np.float32)}))
 
 
 def test_a_decoupled_model_is_not_called_but_streamed(client):
@@ -237,10 +232,34 @@ def test_a_decoupled_model_is_not_called_but_streamed(client):
         client.model("repeat").infer(ask(1))
 
 
-@pytest.mark.parametrize("face", ["http", "http-async"])
-def test_a_stream_over_http_is_refused_with_the_way_out(server, face):
-    with open_client(face, server.http_url) as client, pytest.raises(InvalidInput, match="gRPC URL"):
-        next(client.model("repeat").stream(ask(1)))
+@pytest.fixture(scope="module", params=[face for face in FACES if face.startswith("http")])
+def http_client(request, server):
+    with open_client(request.param, server.http_url, timeout=20) as client:
+        yield client
+
+
+def test_what_a_stream_over_http_cannot_carry_is_refused_with_the_way_out(http_client):
+    with pytest.raises(InvalidInput, match=r"given \[2, 3\].*gRPC URL"):
+        next(http_client.model("every_type").stream({"fp64": np.ones((2, 3))}))
+    with pytest.raises(InvalidInput, match="FP16"):
+        next(http_client.model("every_type").stream({"fp16": np.ones((1, 3), np.float16)}))
+    with pytest.raises(InvalidInput, match="NaN"):
+        next(http_client.model("repeat").stream(ask(1, [math.nan])))
+
+
+def test_a_stream_over_http_has_types_text_and_the_outputs_that_were_asked_for(http_client):
+    inputs = {"int64": [[2**62, -1]], "bool": [[True, False]], "string": [["ü", ""]], "fp64": [[0.1, 1e300]]}
+    stream = http_client.model("every_type", "1").stream(inputs, outputs=["int64_out", "string_out"])
+    (result,) = stream
+    assert set(result) == {"int64_out", "string_out"}
+    assert result["int64_out"].tolist() == [[2**62, -1]]
+    assert result["string_out"].tolist() == [["ü".encode(), b""]]
+
+
+def test_a_stream_over_http_goes_to_the_next_server_while_nothing_has_come(server):
+    with Client(["http://127.0.0.1:1", server.http_url], timeout=20) as client:
+        for _ in range(2):
+            assert len(list(client.model("repeat").stream(ask(2)))) == 2
 
 
 # Fallback.

@@ -224,8 +224,10 @@ class Model:
     ) -> Iterator[InferResult]:
         """Send one request and give its responses as they come: for decoupled models, which send any number.
 
-        Closing the iterator, or leaving the loop and dropping it, cancels the request. Streams go over gRPC only; each
-        call has a stream of its own, so that any number can be in flight at once.
+        Closing the iterator, or leaving the loop and dropping it, cancels the request. Each call has a stream of its
+        own, so that any number can be in flight at once. Over HTTP it is Triton's generate extension
+        (`generate_stream`), whose JSON has no shapes, FP16 or BF16: of an input's free dimensions, all but the last
+        must be 1.
 
         Args:
             inputs: as for `infer`.
@@ -235,7 +237,7 @@ class Model:
             timeout: seconds until the last response has to have arrived; the client's by default, `math.inf` for none.
 
         Raises:
-            InvalidInput: as for `infer`, or the client speaks HTTP.
+            InvalidInput: as for `infer`, or a shape that a stream over HTTP cannot carry.
             ClientError: any other of the errors that `infer` lists; responses may have been given before.
 
         Example:

@@ -31,7 +31,7 @@ class Transport(Protocol):
         """Send the request and yield its responses as they arrive; closing the iterator cancels the request.
 
         Raises:
-            InvalidInput: the protocol has no streams over HTTP.
+            InvalidInput: over HTTP, the request has a shape that its streams cannot carry.
             ClientError: as `call`.
         """
         ...

@@ -32,7 +32,6 @@ __all__ = [
     "headers_too_large",
     "malformed_answer",
     "server_unavailable",
-    "streams_need_grpc",
 ]
 
 STATUS_CODES = {
@@ -191,13 +190,6 @@ def headers_too_large(operation: Operation[Any], url: str, reason: str) -> Inval
 def client_closed(url: str) -> ClientClosed:
     """The error for a call on a client that has been closed."""
     return ClientClosed(f"The client for {url} is closed: make a new one, or keep the calls inside its `with` block")
-
-
-def streams_need_grpc(operation: Operation[Any], url: str) -> InvalidInput:
-    """The error for a stream over HTTP, for which the protocol has no binary form."""
-    return InvalidInput(
-        f"{_subject(operation)} at {url}: tensors are streamed over gRPC only; use the server's gRPC URL"
-    )
 
 
 def malformed_answer(operation: Operation[Any], url: str, reason: object) -> ProtocolError:

@@ -13,6 +13,7 @@ from plansmith_client.transports.http.responses import ResponseReader
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import AsyncGenerator
 
     from plansmith_client.transports.addresses import Address
     from plansmith_client.transports.deadlines import Deadline
@@ -46,6 +47,15 @@ class AioConnectionPool:
                 if kept.has_answered or not message.repeatable or is_timeout(error):
                     raise
         return await self._exchange(await self._connect(deadline), message, deadline)
+
+    async def stream(self, message: Message, deadline: Deadline) -> AsyncGenerator[ResponseReader, None]:
+        """Send a request and give its response as it arrives; see `ConnectionPool.stream`."""
+        connection = await self._connect(deadline)
+        try:
+            async for reader in connection.stream(message, deadline):
+                yield reader
+        finally:
+            connection.close()
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed when it comes back."""
@@ -121,6 +131,7 @@ class AioConnection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._lost: Exception | None = None
         self._is_quiet = True
+        self._is_streaming = False
 
     async def exchange(self, message: Message, deadline: Deadline) -> Response:
         """Send a request and read its response; see `ConnectionPool.exchange`."""
@@ -147,6 +158,31 @@ class AioConnection(asyncio.Protocol):
             deadline.remaining()
             await asyncio.sleep(0)
         raise AssertionError("the last that a reader gives is the response")
+
+    async def stream(self, message: Message, deadline: Deadline) -> AsyncGenerator[ResponseReader, None]:
+        """Send a request and give its response as it arrives; see `ConnectionPool.stream`."""
+        loop = asyncio.get_running_loop()
+        self._is_streaming = True
+        reader = self._reader = ResponseReader(message.coding, message.largest_answer)
+        arrived = self._answered = loop.create_future()
+        await self._send(message, arrived)
+        while True:
+            await asyncio.wait([arrived], timeout=deadline.remaining())
+            if not arrived.done():
+                raise TimeoutError("timed out")
+            arrived.result()
+            # What comes while the caller is busy waits in the network: the server is not to run ahead of it.
+            if self._transport is not None:
+                self._transport.pause_reading()
+            if not reader.is_complete:
+                arrived = self._answered = loop.create_future()
+            yield reader
+            if reader.is_complete:
+                return
+            if self._lost is not None:
+                reader.end()
+            if self._transport is not None:
+                self._transport.resume_reading()
 
     def is_quiet(self) -> bool:
         """Whether the server has neither closed it nor sent anything since the last response."""
@@ -204,7 +240,8 @@ class AioConnection(asyncio.Protocol):
             self._fail(error)
             self.close()
         else:
-            if reader.is_complete and self._answered is not None and not self._answered.done():
+            more = reader.is_complete or self._is_streaming
+            if more and self._answered is not None and not self._answered.done():
                 self._answered.set_result(None)
 
     def eof_received(self) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from plansmith_client.protocol.operations import ReadModelMetadata
 from plansmith_client.transports.connections import NO_HEADERS, Connection
-from plansmith_client.transports.failures import streams_need_grpc
 from plansmith_client.transports.http.aio_connections import AioConnectionPool
-from plansmith_client.transports.http.calls import HttpCalls
+from plansmith_client.transports.http.calls import FAILURES, HttpCalls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -62,14 +62,20 @@ class HttpAioTransport:
             return answer
 
     async def stream(
-        self,
-        operation: Infer,
-        deadline: Deadline,  # noqa: ARG002
-        headers: Mapping[str, str] = NO_HEADERS,  # noqa: ARG002
+        self, operation: Infer, deadline: Deadline, headers: Mapping[str, str] = NO_HEADERS
     ) -> AsyncIterator[InferResult]:
-        """Refused: the protocol streams over gRPC only; see `Transport.stream`."""
-        raise streams_need_grpc(operation, self._calls.address.url)
-        yield  # makes this a generator, as the seam has it
+        """Send the request by the generate extension and yield its responses; see `Transport.stream`."""
+        metadata = await self.call(ReadModelMetadata(operation.name, operation.version), deadline, headers)
+        message, answers = self._calls.stream(operation, metadata, headers)
+        arriving = self._pool_of_this_loop().stream(message, deadline)
+        try:
+            async for reader in arriving:
+                for result in answers.read(reader):
+                    yield result
+        except FAILURES as error:
+            raise self._calls.stream_failure(error, operation, deadline) from error
+        finally:
+            await arriving.aclose()
 
     async def close(self) -> None:
         """Close the connections; see `Transport.close`."""

@@ -20,6 +20,7 @@ from plansmith_client.transports.http.exchanges import (
     message_from_request,
     prepare_request,
 )
+from plansmith_client.transports.http.generate import GenerateAnswers, generate_request
 from plansmith_client.transports.http.responses import (
     BrokenAnswerError,
     InvalidAnswerError,
@@ -30,14 +31,17 @@ from plansmith_client.transports.http.responses import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from plansmith_client.errors import ClientError
+    from plansmith_client.protocol.metadata import ModelMetadata
     from plansmith_client.protocol.operations import Answer_co, Operation
     from plansmith_client.transports.addresses import Address
     from plansmith_client.transports.deadlines import Deadline
     from plansmith_client.transports.http.wire import Request
 
-__all__ = ["Exchanges", "HttpCalls"]
+__all__ = ["FAILURES", "Exchanges", "HttpCalls"]
 
-_FAILURES = (OSError, BrokenAnswerError, NoHttpError, InvalidAnswerError)
+FAILURES = (OSError, BrokenAnswerError, NoHttpError, InvalidAnswerError)
+"""What a connection raises."""
 
 _Result = TypeVar("_Result")
 Exchanges = Generator[Message, Response, _Result]
@@ -82,13 +86,33 @@ class HttpCalls:
         response = yield from self._send(request, operation, deadline)
         return answer_from_response(response, operation, self.address.url)
 
+    def stream(
+        self, operation: Infer, metadata: ModelMetadata, headers: Mapping[str, str]
+    ) -> tuple[Message, GenerateAnswers]:
+        """The message that begins a stream, and what reads its responses.
+
+        Raises:
+            InvalidInput: the stream cannot be asked for over HTTP.
+            ClientClosed: the transport has been closed.
+        """
+        if self.is_closed:
+            raise client_closed(self.address.url)
+        request = generate_request(operation, metadata, self.connection, headers)
+        return self._message(request, repeatable=False), GenerateAnswers(operation, metadata, self.address.url)
+
+    def stream_failure(self, error: Exception, operation: Infer, deadline: Deadline) -> ClientError:
+        """The error for a stream whose connection raised this one."""
+        if self.is_closed:
+            return client_closed(self.address.url)
+        return error_from_exception(error, operation, self.address, deadline.timeout)
+
     def _send(self, request: Request, operation: Operation[Any], deadline: Deadline) -> Exchanges[Response]:
         url = self.address.url
         if self.is_closed:
             raise client_closed(url)
         try:
             return (yield self._message(request, repeatable=operation.repeatable))
-        except _FAILURES as error:
+        except FAILURES as error:
             if self.is_closed:
                 raise client_closed(url) from error
             unanswered = isinstance(error, OSError) and not is_timeout(error)
@@ -99,7 +123,7 @@ class HttpCalls:
     def _answers(self) -> Exchanges[bool]:
         try:
             yield self._message(PROBE, repeatable=True)
-        except (*_FAILURES, DeadlineExceeded):
+        except (*FAILURES, DeadlineExceeded):
             return False
         return True
 

@@ -18,6 +18,8 @@ from plansmith_client.transports.http.idle import IdleConnections, keep_alive
 from plansmith_client.transports.http.responses import ResponseReader
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from plansmith_client.transports.addresses import Address
     from plansmith_client.transports.deadlines import Deadline
     from plansmith_client.transports.http.exchanges import Message
@@ -66,6 +68,18 @@ class ConnectionPool:
                 if kept.has_answered or not message.repeatable or is_timeout(error):
                     raise
         return self._exchange(self._connect(deadline), message, deadline)
+
+    def stream(self, message: Message, deadline: Deadline) -> Iterator[ResponseReader]:
+        """Send a request on a connection of its own and give its response whenever more of it has arrived.
+
+        Raises:
+            OSError: as `exchange`, and the other errors listed there.
+        """
+        connection = self._connect(deadline)
+        try:
+            yield from connection.stream(message, deadline)
+        finally:
+            connection.close()
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed when it comes back."""
@@ -142,6 +156,19 @@ class SocketConnection:
                 return response
             deadline.remaining()
         raise AssertionError("the last that a reader gives is the response")
+
+    def stream(self, message: Message, deadline: Deadline) -> Iterator[ResponseReader]:
+        """Send a request and give its response as it arrives; see `ConnectionPool.stream`."""
+        self._send(message, deadline)
+        reader = ResponseReader(message.coding, message.largest_answer)
+        while not reader.is_complete:
+            self._socket.settimeout(deadline.remaining())
+            data = self._socket.recv(_CHUNK)
+            if data:
+                reader.feed(data)
+            else:
+                reader.end()
+            yield reader
 
     def is_quiet(self) -> bool:
         """Whether the server has neither closed it nor sent anything since the last response."""

@@ -134,6 +134,16 @@ class ResponseReader:
         if self._gap > _LARGEST_GAP:
             raise InvalidAnswerError(f"more than {_LARGEST_GAP} bytes of headers")
 
+    @property
+    def status(self) -> int:
+        """The response's status; 0 until its headers have come."""
+        return self._status
+
+    def taken(self) -> bytes:
+        """What has come of the body since the last call, as it came: for a body that is read while it arrives."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
     def end(self) -> None:
         """The connection has ended.
 

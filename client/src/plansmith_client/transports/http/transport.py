@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from plansmith_client.protocol.operations import ReadModelMetadata
 from plansmith_client.transports.connections import NO_HEADERS, Connection
-from plansmith_client.transports.failures import streams_need_grpc
-from plansmith_client.transports.http.calls import HttpCalls
+from plansmith_client.transports.http.calls import FAILURES, HttpCalls
 from plansmith_client.transports.http.connections import ConnectionPool
 
 if TYPE_CHECKING:
@@ -62,14 +62,16 @@ class HttpTransport:
             return answer
 
     def stream(
-        self,
-        operation: Infer,
-        deadline: Deadline,  # noqa: ARG002
-        headers: Mapping[str, str] = NO_HEADERS,  # noqa: ARG002
+        self, operation: Infer, deadline: Deadline, headers: Mapping[str, str] = NO_HEADERS
     ) -> Iterator[InferResult]:
-        """Refused: the protocol streams over gRPC only; see `Transport.stream`."""
-        raise streams_need_grpc(operation, self._calls.address.url)
-        yield  # makes this a generator, as the seam has it
+        """Send the request by the generate extension and yield its responses; see `Transport.stream`."""
+        metadata = self.call(ReadModelMetadata(operation.name, operation.version), deadline, headers)
+        message, answers = self._calls.stream(operation, metadata, headers)
+        try:
+            for reader in self._pool.stream(message, deadline):
+                yield from answers.read(reader)
+        except FAILURES as error:
+            raise self._calls.stream_failure(error, operation, deadline) from error
 
     def close(self) -> None:
         """Close the connections; see `Transport.close`."""

@@ -1,0 +1,171 @@
+"""Streams over HTTP: Triton's generate extension, whose responses come as server-sent events.
+
+Its JSON has values without shapes and datatypes: the server completes them from the model's metadata, and so does this
+module for the answers. Of several free dimensions all but the last are taken for 1.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from plansmith_client._version import USER_AGENT
+from plansmith_client.errors import InvalidInput, ProtocolError
+from plansmith_client.protocol.codecs import array_from_values, values_from_array
+from plansmith_client.protocol.results import InferResult
+from plansmith_client.transports.failures import error_from_answer, malformed_answer
+from plansmith_client.transports.http.exchanges import answer_from_response
+from plansmith_client.transports.http.wire import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
+
+    from plansmith_client.protocol.metadata import ModelMetadata
+    from plansmith_client.protocol.operations import Infer, Tensor
+    from plansmith_client.tensors import TensorSpec
+    from plansmith_client.transports.connections import Connection
+    from plansmith_client.transports.http.responses import ResponseReader
+
+__all__ = ["GenerateAnswers", "generate_request"]
+
+_OK = 200
+
+
+def generate_request(
+    operation: Infer, metadata: ModelMetadata, connection: Connection, headers: Mapping[str, str]
+) -> Request:
+    """The request of a stream.
+
+    Raises:
+        InvalidInput: the inputs have shapes or values that this form cannot carry.
+    """
+    specs = {spec.name: spec for spec in metadata.inputs}
+    document: dict[str, Any] = dict(operation.parameters)
+    if operation.request_id:
+        document["id"] = operation.request_id
+    for tensor in operation.inputs:
+        if tensor.name in document:
+            raise InvalidInput(f"{_of(operation, tensor)}: over HTTP it is called like a parameter: use the gRPC URL")
+        document[tensor.name] = _values(operation, tensor, specs.get(tensor.name))
+    if any(_free(spec) > 1 for spec in metadata.outputs) and any(
+        specs[tensor.name].shape[:1] == (-1,) and _free(specs[tensor.name]) == 1 and tensor.array.shape[0] > 1
+        for tensor in operation.inputs
+        if tensor.name in specs
+    ):
+        raise InvalidInput(
+            f"Model {operation.name!r}: several rows cannot be told apart in a stream over HTTP, whose outputs come "
+            "without their shapes: send one row, or use the gRPC URL"
+        )
+    try:
+        body = json.dumps(document, allow_nan=False).encode()
+    except ValueError as error:
+        raise InvalidInput(f"Model {operation.name!r}: a parameter is not a finite number") from error
+    version = f"/versions/{operation.version}" if operation.version else ""
+    return Request(
+        "POST",
+        f"/v2/models/{quote(operation.name, safe='')}{version}/generate_stream",
+        {
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream",
+            "Accept-Encoding": "identity",
+            "Content-Length": str(len(body)),
+            "User-Agent": USER_AGENT,
+            **connection.call_headers(headers),
+        },
+        (body,),
+    )
+
+
+class GenerateAnswers:
+    """Reads the responses of one stream as their bytes arrive.
+
+    Args:
+        operation: what was asked.
+        metadata: the model's, which says the datatypes and shapes of its outputs.
+        url: the server's, for messages.
+    """
+
+    def __init__(self, operation: Infer, metadata: ModelMetadata, url: str) -> None:
+        self._operation = operation
+        self._specs = {spec.name: spec for spec in metadata.outputs}
+        self._url = url
+        self._rest = b""
+
+    def read(self, reader: ResponseReader) -> Iterator[InferResult]:
+        """The responses that have come since the last call.
+
+        Raises:
+            ClientError: the server refused the request, the model failed, or a response cannot be read.
+        """
+        if reader.status not in (0, _OK):
+            if reader.is_complete:
+                for response in reader.response():
+                    if response is not None:
+                        answer_from_response(response, self._operation, self._url)
+            return
+        *events, self._rest = (self._rest + reader.taken()).replace(b"\r\n", b"\n").split(b"\n\n")
+        for event in events:
+            data = b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
+            if data:
+                yield self._result(data)
+
+    def _result(self, data: bytes) -> InferResult:
+        operation = self._operation
+        try:
+            document = json.loads(data)
+            failure = document.get("error")
+            if failure is None:
+                names = operation.outputs or tuple(name for name in self._specs if name in document)
+                return InferResult(
+                    {name: _array(document[name], self._specs[name]) for name in names},
+                    model_name=document["model_name"],
+                    model_version=document.get("model_version", ""),
+                    request_id=document.get("id", operation.request_id),
+                    parameters={
+                        name: value
+                        for name, value in document.items()
+                        if name not in ("model_name", "model_version", "id", *self._specs)
+                    },
+                )
+        except (ProtocolError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise malformed_answer(operation, self._url, error) from error
+        raise error_from_answer("UNKNOWN", str(failure), operation, self._url)
+
+
+def _of(operation: Infer, tensor: Tensor) -> str:
+    return f"Model {operation.name!r}, input {tensor.name!r}"
+
+
+def _free(spec: TensorSpec) -> int:
+    return spec.shape.count(-1)
+
+
+def _values(operation: Infer, tensor: Tensor, spec: TensorSpec | None) -> list[Any]:
+    shape = tensor.array.shape
+    if spec is None or _completed(spec.shape, tensor.array.size) != shape:
+        declared = spec or "an input that the server declares"
+        raise InvalidInput(
+            f"{_of(operation, tensor)}: given {list(shape)}, expected {declared} with 1 for each free dimension "
+            "but the last: a stream over HTTP has no shapes; use the gRPC URL"
+        )
+    try:
+        return values_from_array(tensor.array)
+    except InvalidInput as error:
+        raise InvalidInput(f"{_of(operation, tensor)}: {error}") from error
+
+
+def _completed(shape: Sequence[int], count: int) -> tuple[int, ...]:
+    """The shape of so many values: the last free dimension takes what the others leave."""
+    known = math.prod(size for size in shape if size != -1)
+    last = max((place for place, size in enumerate(shape) if size == -1), default=-1)
+    rest = count // known if known else 0
+    return tuple(rest if place == last else 1 if size == -1 else size for place, size in enumerate(shape))
+
+
+def _array(value: Any, spec: TensorSpec) -> np.ndarray[Any, Any]:
+    values = value if isinstance(value, list) else [value]
+    return array_from_values(values, spec.datatype, _completed(spec.shape, len(values)))
