@@ -161,28 +161,30 @@ class AioConnection(asyncio.Protocol):
 
     async def stream(self, message: Message, deadline: Deadline) -> AsyncGenerator[ResponseReader, None]:
         """Send a request and give its response as it arrives; see `ConnectionPool.stream`."""
-        loop = asyncio.get_running_loop()
+        loop, transport = asyncio.get_running_loop(), self._transport
+        assert transport is not None  # noqa: S101 - the pool gives a connection that is open
         self._is_streaming = True
         reader = self._reader = ResponseReader(message.coding, message.largest_answer)
-        arrived = self._answered = loop.create_future()
-        await self._send(message, arrived)
-        while True:
-            await asyncio.wait([arrived], timeout=deadline.remaining())
-            if not arrived.done():
-                raise TimeoutError("timed out")
-            arrived.result()
-            # What comes while the caller is busy waits in the network: the server is not to run ahead of it.
-            if self._transport is not None:
-                self._transport.pause_reading()
-            if not reader.is_complete:
-                arrived = self._answered = loop.create_future()
-            yield reader
-            if reader.is_complete:
-                return
-            if self._lost is not None:
-                reader.end()
-            if self._transport is not None:
-                self._transport.resume_reading()
+        self._answered = loop.create_future()
+        try:
+            await self._send(message, self._answered)
+            while not reader.is_complete:
+                await asyncio.wait([self._answered], timeout=deadline.remaining())
+                if not self._answered.done():
+                    raise TimeoutError("timed out")
+                self._answered.result()
+                self._answered = loop.create_future()
+                # What comes while the caller is busy waits in the network: the server is not to run ahead of it.
+                transport.pause_reading()
+                yield reader
+                transport.resume_reading()
+                if self._lost is not None:
+                    reader.end()
+        finally:
+            if self._answered.done():
+                # Its error is raised above, or nobody waits for it any more.
+                self._answered.exception()
+            self._reader = self._answered = None
 
     def is_quiet(self) -> bool:
         """Whether the server has neither closed it nor sent anything since the last response."""
