@@ -38,6 +38,12 @@ RULES = [
 ]
 
 SENTENCES = (
+    ("from asyncio import Future", "from concurrent.futures import Future"),
+    (
+        "Begin to run the model, and go on: the task, which is awaited for the result and has `cancel()`.",
+        "Begin to run the model, and go on: a future that has `result()` and `cancel()`, which ends the request.",
+    ),
+    ("(await pending).array", "pending.result().array"),
     (
         """\
     For the tasks of an event loop, of one loop at a time: in another one the client opens connections of its own.

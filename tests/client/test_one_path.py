@@ -67,6 +67,11 @@ def step(model):
         return sequence.end([[1.0]])
 
 
+def result_of(pending):
+    # An asynchronous face has been waited for already.
+    return pending.result() if isinstance(pending, concurrent.futures.Future) else pending
+
+
 # What each public method of a client and of a model asks the server, once the metadata is known.
 CLIENT_CALLS = {
     "is_live": ("IsServerLive", lambda client: client.is_live()),
@@ -84,6 +89,7 @@ MODEL_CALLS = {
     "is_ready": ("IsModelReady", lambda client: client.model("double").is_ready()),
     "wait_until_ready": ("IsModelReady", lambda client: client.model("double").wait_until_ready()),
     "__call__": ("Infer", lambda client: client.model("double")(ROWS)),
+    "submit": ("Infer", lambda client: result_of(client.model("double").submit(ROWS))),
     "infer": ("Infer", lambda client: client.model("double").infer({"x": ROWS})),
     "classify": ("Infer", lambda client: client.model("double").classify(ROWS)),
     "map": ("Infer", lambda client: client.model("double").map(ROWS).collect()),

@@ -34,6 +34,7 @@ from plansmith_client.protocol.operations import (
     TraceSettings,
     UnloadModel,
 )
+from plansmith_client.transports import open_async_transport
 from plansmith_client.transports.addresses import Address
 from plansmith_client.transports.deadlines import Deadline
 
@@ -61,6 +62,7 @@ class ClientCore:
         timeout: seconds for calls that do not set their own.
         metadata_max_age: seconds after which a model's metadata is read again.
         hedge_after: seconds after which an unanswered request is sent to a second server; None for never.
+        open_async_caller: opens connections of their own to the same servers, for an event loop.
     """
 
     caller: Caller
@@ -68,6 +70,7 @@ class ClientCore:
     timeout: float
     metadata_max_age: float
     hedge_after: float | None
+    open_async_caller: Callable[[], Caller]
     cores: dict[tuple[str, str, str], ModelCore] = field(default_factory=dict)
 
     def deadline(self, timeout: float | None = None) -> Deadline:
@@ -213,22 +216,29 @@ def open_core(
     addresses = tuple(Address.parse(url) for url in given)
     if len({(address.scheme, address.target, address.path) for address in addresses}) < len(addresses):
         raise InvalidInput(f"The URLs name the same server twice: {', '.join(map(str, given))}. Name each server once")
-    servers = Servers(
-        addresses,
-        connection_from(addresses, options),
-        open_transport,
-        balance=options.balance,
-        breaker=options.breaker or _NEVER_OPENS,
-        resolve=options.resolve,
-        shared_memory=options.shared_memory,
-    )
+    connection = connection_from(addresses, options)
     retries = options.retries
     policy = retries if isinstance(retries, RetryPolicy) else RetryPolicy(attempts=retries, restart=0.0)
-    caller = Caller(servers, policy, RetryBudget(), tuple(options.observers))
-    url = ", ".join(map(str, given))
-    core = ClientCore(caller, url, options.timeout, options.metadata_max_age, options.hedge_after)
-    _OPEN_SERVERS.add(servers)
-    return core
+
+    def open_caller(opener: Callable[[Address, Connection], Any]) -> Caller:
+        servers = Servers(
+            addresses,
+            connection,
+            opener,
+            balance=options.balance,
+            breaker=options.breaker or _NEVER_OPENS,
+            resolve=options.resolve,
+            shared_memory=options.shared_memory,
+        )
+        _OPEN_SERVERS.add(servers)
+        return Caller(servers, policy, RetryBudget(), tuple(options.observers))
+
+    def open_async_caller() -> Caller:
+        transport = options.transport
+        return open_caller(open_async_transport if transport is None else transport.open_async_transport)
+
+    caller, url = open_caller(open_transport), ", ".join(map(str, given))
+    return ClientCore(caller, url, options.timeout, options.metadata_max_age, options.hedge_after, open_async_caller)
 
 
 def _contents(name: str, files: Mapping[str, bytes | Path] | None) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import contextvars
+import os
 import queue
 import socket
 import threading
@@ -15,15 +16,49 @@ from typing import TYPE_CHECKING, Any
 from plansmith_client.calling.flows import AnyOf, FirstOf, Pause, Resolve, Send, Together
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
+    from plansmith_client.calling.attempts import Caller
+    from plansmith_client.calling.client_core import ClientCore
     from plansmith_client.calling.flows import Flow, Result, Step
+    from plansmith_client.calling.model_core import ModelCore
 
 __all__ = ["AsyncDriver", "SyncDriver"]
 
 
 class SyncDriver:
     """Drives flows by blocking the calling thread. Starts threads only for work that runs concurrently."""
+
+    def __init__(self) -> None:
+        self._loops: dict[int, _BackgroundLoop] = {}
+        self._closed = False
+
+    def start(
+        self, client: ClientCore, model: ModelCore, make_flow: Callable[[ModelCore], Flow[Result]]
+    ) -> concurrent.futures.Future[Result]:
+        """Drive a flow while the caller goes on; cancelling the future cancels requests in flight.
+
+        The event loop of a thread drives it, over connections of its own: only there can a request be cancelled.
+
+        Raises:
+            ClientClosed: the client has been closed.
+        """
+        if self._closed:
+            self.run(make_flow(model))
+        # After a fork the thread is in the parent.
+        known = self._loops.get(os.getpid())
+        if known is None:
+            made = _BackgroundLoop(client.open_async_caller())
+            known = self._loops.setdefault(os.getpid(), made)
+            made.begin() if known is made else made.loop.close()
+        return known.start(model, make_flow)
+
+    def close(self) -> None:
+        """End what `start` has begun."""
+        self._closed = True
+        known = self._loops.pop(os.getpid(), None)
+        if known is not None:
+            known.end()
 
     def run(self, flow: Flow[Result]) -> Result:
         """Drive a flow to its end.
@@ -132,6 +167,18 @@ class _Background:
 class AsyncDriver:
     """Drives flows on the running event loop."""
 
+    def start(
+        self,
+        client: ClientCore,  # noqa: ARG002 - as of `SyncDriver`
+        model: ModelCore,
+        make_flow: Callable[[ModelCore], Flow[Result]],
+    ) -> asyncio.Future[Result]:
+        """Drive a flow in a task of its own."""
+        return asyncio.ensure_future(self.run(make_flow(model)))
+
+    async def close(self) -> None:
+        """Nothing: tasks are the caller's."""
+
     async def run(self, flow: Flow[Result]) -> Result:
         """Drive a flow to its end; cancelling the task cancels requests in flight.
 
@@ -208,6 +255,42 @@ class AsyncDriver:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _BackgroundLoop:
+    """An event loop in a thread, and what asks the servers from it."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._driver = AsyncDriver()
+        self._models: dict[ModelCore, ModelCore] = {}
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="plansmith-submit", daemon=True)
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def start(
+        self, model: ModelCore, make_flow: Callable[[ModelCore], Flow[Result]]
+    ) -> concurrent.futures.Future[Result]:
+        known = self._models.get(model) or self._models.setdefault(model, model.asked_by(self._caller))
+        return asyncio.run_coroutine_threadsafe(self._driver.run(make_flow(known)), self.loop)
+
+    def end(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    async def _end(self) -> None:
+        for server in self._caller.servers.close():
+            if server.shared_memory is not None:
+                await self._driver.run(server.shared_memory.close())
+            await server.transport.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 async def _all_or_none(work: list[Coroutine[Any, Any, Any]]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Mapping
@@ -91,6 +92,13 @@ class ModelCore:
     fallback: ModelCore | None = None
     _metadata: ModelMetadata | None = field(default=None, init=False)
     _read_at: float = field(default=0.0, init=False)
+
+    def asked_by(self, caller: Caller) -> ModelCore:
+        """The same model, and what is known about it, asked by another caller."""
+        other = copy.copy(self)
+        other.caller = caller
+        other.fallback = self.fallback.asked_by(caller) if self.fallback else None
+        return other
 
     def read_metadata(self, deadline: Deadline) -> Flow[ModelMetadata]:
         """The metadata, read from the server if it is unknown or too old."""

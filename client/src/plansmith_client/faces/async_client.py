@@ -401,6 +401,7 @@ class AsyncClient:
             if server.shared_memory is not None:
                 await self._driver.run(server.shared_memory.close())
             await server.transport.close()
+        await self._driver.close()
 
     async def __aenter__(self) -> Self:
         return self

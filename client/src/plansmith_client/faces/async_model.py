@@ -14,6 +14,7 @@ from plansmith_client.mapping.runs import AsyncMapRun
 from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
+    from asyncio import Future
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 
     from numpy.typing import ArrayLike
@@ -134,6 +135,28 @@ class AsyncModel:
             ```
         """
         return await self._driver.run(self._core.call(positional, named, self._deadline(timeout)))
+
+    def submit(
+        self, /, *positional: ArrayLike, timeout: float | None = None, **named: ArrayLike
+    ) -> Future[InferResult]:
+        """Begin to run the model, and go on: the task, which is awaited for the result and has `cancel()`.
+
+        Args:
+            positional: inputs by position.
+            timeout: seconds from now; the client's by default.
+            named: inputs by name. Pass an input that is itself called `timeout` by position.
+
+        Raises:
+            ClientClosed: the client has been closed. Other errors are those of the result, as for a call.
+
+        Example:
+            ```python
+            pending = client.model("digits").submit(images)
+            labels = (await pending).array.argmax(axis=1)  # or pending.cancel()
+            ```
+        """
+        deadline = self._deadline(timeout)
+        return self._driver.start(self._client, self._core, lambda core: core.call(positional, named, deadline))
 
     async def infer(
         self,

@@ -403,6 +403,7 @@ class Client:
             if server.shared_memory is not None:
                 self._driver.run(server.shared_memory.close())
             server.transport.close()
+        self._driver.close()
 
     def __enter__(self) -> Self:
         return self

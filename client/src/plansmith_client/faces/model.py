@@ -16,6 +16,7 @@ from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from concurrent.futures import Future
 
     from numpy.typing import ArrayLike
 
@@ -133,6 +134,28 @@ class Model:
             ```
         """
         return self._driver.run(self._core.call(positional, named, self._deadline(timeout)))
+
+    def submit(
+        self, /, *positional: ArrayLike, timeout: float | None = None, **named: ArrayLike
+    ) -> Future[InferResult]:
+        """Begin to run the model, and go on: a future that has `result()` and `cancel()`, which ends the request.
+
+        Args:
+            positional: inputs by position.
+            timeout: seconds from now; the client's by default.
+            named: inputs by name. Pass an input that is itself called `timeout` by position.
+
+        Raises:
+            ClientClosed: the client has been closed. Other errors are those of the result, as for a call.
+
+        Example:
+            ```python
+            pending = client.model("digits").submit(images)
+            labels = pending.result().array.argmax(axis=1)  # or pending.cancel()
+            ```
+        """
+        deadline = self._deadline(timeout)
+        return self._driver.start(self._client, self._core, lambda core: core.call(positional, named, deadline))
 
     def infer(
         self,
