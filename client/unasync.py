@@ -38,6 +38,17 @@ RULES = [
 ]
 
 SENTENCES = (
+    ("token: str | Callable[[], str | Awaitable[str]] | None", "token: str | Callable[[], str] | None"),
+    (
+        """\
+        token: a bearer token, or a function, `async` or not, that gives one for each call; by default that of the
+            environment variable PLANSMITH_TOKEN, or of the file that PLANSMITH_TOKEN_FILE names.
+""",
+        """\
+        token: a bearer token, or a function that gives one for each call; by default that of the environment variable
+            PLANSMITH_TOKEN, or of the file that PLANSMITH_TOKEN_FILE names.
+""",
+    ),
     ("from asyncio import Future", "from concurrent.futures import Future"),
     (
         "Begin to run the model, and go on: the task, which is awaited for the result and has `cancel()`.",

@@ -46,6 +46,10 @@ def event_loop():
         loop.close()
 
 
+async def _started(start, *arguments, **named):
+    return await start(*arguments, **named)
+
+
 class Blocking:
     """Waits for whatever the object behind it makes one await."""
 
@@ -55,6 +59,9 @@ class Blocking:
 
     def __getattr__(self, name: str):
         value = getattr(self._behind, name)
+        if name == "submit":
+            # It starts a task of the running loop.
+            return lambda *arguments, **named: self._await(_started(value, *arguments, **named))
         if inspect.ismethod(value):
             return lambda *arguments, **named: self._given(value(*arguments, **named))
         return self._given(value)

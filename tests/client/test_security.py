@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
 import pickle
 import shutil
+import ssl
 
 import numpy as np
 import pytest
@@ -12,8 +15,17 @@ from client_faces import FACES, open_client, url_of
 from client_servers import triton_with
 from fault_proxy import fault_proxy
 from nginx_proxy import NGINX, TOKEN, nginx_before
+from relays import http_proxy, unix_socket
 
-from plansmith_client import AccessDenied, AsyncClient, Client, ClientError, InvalidInput, ServerUnavailable
+from plansmith_client import (
+    AccessDenied,
+    AsyncClient,
+    Client,
+    ClientError,
+    DeadlineExceeded,
+    InvalidInput,
+    ServerUnavailable,
+)
 
 ROWS = np.ones((2, 4), np.float32)
 VARIABLES = ("HEADERS", "TOKEN", "TOKEN_FILE", "CA_FILE", "CERTIFICATE_FILE", "KEY_FILE")
@@ -193,6 +205,12 @@ def test_a_token_does_not_leave_the_machine_unencrypted(url):
         {"breaker": 3},
         {"shared_memory": 10},
         {"server_name": "a\r\nb"},
+        {"ssl_context": 3},
+        {"ssl_context": ssl.create_default_context()},
+        {"proxy": "proxy:3128"},
+        {"proxy": "https://proxy:3128"},
+        {"proxy": "http://proxy"},
+        {"proxy": 3},
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_sent(options):
@@ -219,3 +237,81 @@ def test_more_channels_than_one_are_used_in_turn(server):
             for _ in range(6):
                 assert works(client)
         assert counting.connections == 3
+
+
+@pytest.mark.parametrize("face", [face for face in FACES if face.endswith("async")])
+def test_a_token_may_come_from_an_asynchronous_function(proxy, face):
+    async def token():
+        await asyncio.sleep(0.01)
+        return TOKEN
+
+    async def never():
+        await asyncio.sleep(60)
+
+    options = {"ca_file": proxy.folder / "ca.pem", "timeout": 20}
+    with open_client(face, proxy.url(face, "token"), token=token, **options) as client:
+        assert works(client)
+    slow = open_client(face, proxy.url(face, "token"), token=never, **options)
+    with slow as client, pytest.raises(DeadlineExceeded, match="token"):
+        client.server_metadata(timeout=0.2)
+    with Client(proxy.url(face, "token"), token=token, **options) as client:
+        with pytest.raises(InvalidInput, match="AsyncClient"):
+            client.server_metadata()
+        assert client.model("double").submit(ROWS).result().array.tolist() == (ROWS * 2).tolist()
+
+
+@pytest.mark.parametrize("face", [face for face in FACES if face.startswith("http")])
+def test_tls_may_be_set_up_by_the_caller(proxy, face):
+    context = ssl.create_default_context(cafile=proxy.folder / "ca.pem")
+    context.load_cert_chain(proxy.folder / "client.pem", proxy.folder / "client.key")
+    with open_client(face, proxy.url(face, "mutual"), ssl_context=context, timeout=20) as client:
+        assert works(client)
+
+
+@pytest.mark.parametrize("credentials", ["", "me:se%40cret@"])
+def test_a_proxy_is_gone_through_with_and_without_tls(proxy, server, face, credentials, monkeypatch):
+    monkeypatch.setenv("no_proxy", "")
+    expected = "Basic " + base64.b64encode(b"me:se@cret").decode() if credentials else None
+    with http_proxy(expected) as (address, seen):
+        options = {"proxy": f"http://{credentials}{address}", "timeout": 20}
+        encrypted = proxy.url(face, "token")
+        with open_client(face, encrypted, token=TOKEN, ca_file=proxy.folder / "ca.pem", **options) as client:
+            assert works(client)
+        assert set(seen) == {f"CONNECT {encrypted.rpartition('/')[2]} HTTP/1.1"}
+        seen.clear()
+        plain = url_of(face, server)
+        with open_client(face, plain, **options) as client:
+            assert works(client)
+        first = f"GET {plain}/v2/models/double HTTP/1.1" if face.startswith("http") else f"CONNECT {plain} HTTP/1.1"
+        assert seen[0] == first
+
+
+def test_a_proxy_that_refuses_is_named_without_its_password(proxy, face, monkeypatch):
+    monkeypatch.setenv("no_proxy", "")
+    with http_proxy("Basic other") as (address, _):
+        options = {"proxy": f"http://me:secret@{address}", "ca_file": proxy.folder / "ca.pem", "retries": 0}
+        with open_client(face, proxy.url(face, "token"), timeout=20, **options) as client:
+            with pytest.raises(ServerUnavailable, match=r"407|[Pp]roxy") as caught:
+                client.server_metadata()
+            assert "secret" not in str(caught.value)
+
+
+def test_a_unix_socket_is_a_server_like_any_other(server, face, tmp_path):
+    path = tmp_path / "triton.sock"
+    target = url_of(face, server).removeprefix("http://")
+    url = f"{'unix' if face.startswith('grpc') else 'http+unix'}://{path}"
+    with unix_socket(path, target), open_client(face, url, timeout=20, resolve=face == "http") as client:
+        assert works(client)
+        assert client.is_ready()
+
+
+@pytest.mark.parametrize("url", ["unix://relative/path", "http+unix:///", "http+unix://host/path", "unix:///a?b"])
+def test_a_unix_socket_is_named_by_its_whole_path(url):
+    with pytest.raises(InvalidInput, match=r"triton\.sock"):
+        Client(url)
+
+
+def test_a_token_does_not_leave_the_machine_for_a_proxy_unencrypted():
+    with pytest.raises(InvalidInput, match="unencrypted"):
+        Client("http://localhost:1", token=TOKEN, proxy="http://proxy.example:3128")
+    Client("https://localhost:1", token=TOKEN, proxy="http://proxy.example:3128").close()

@@ -11,8 +11,9 @@ from plansmith_client.shared_memory import SharedMemoryPolicy
 from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
+    from ssl import SSLContext
 
     from plansmith_client.calling.observers import Observer
     from plansmith_client.calling.retries import RetryPolicy
@@ -34,12 +35,14 @@ class ClientOptions:
     """
 
     timeout: float
-    token: str | Callable[[], str] | None = field(repr=False)
+    token: str | Callable[[], str | Awaitable[str]] | None = field(repr=False)
     headers: Mapping[str, str] | None = field(repr=False)
     ca_file: str | Path | None
     certificate_file: str | Path | None
     key_file: str | Path | None
     server_name: str | None
+    ssl_context: SSLContext | None
+    proxy: str | None = field(repr=False)
     token_over_plaintext: bool
     compression: Compression | None
     channels: int

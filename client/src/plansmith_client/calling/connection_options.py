@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plansmith_client.errors import InvalidInput
 from plansmith_client.transports.addresses import is_loopback
 from plansmith_client.transports.connections import Connection, checked_headers, checked_token
+from plansmith_client.transports.proxies import Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from plansmith_client.calling.client_options import ClientOptions
     from plansmith_client.transports.addresses import Address
@@ -44,10 +46,22 @@ def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> C
             raise InvalidInput(f"{name} must be a whole number from 1, got {number!r}")
     if server_name is not None and not (isinstance(server_name, str) and _HOST_NAME.fullmatch(server_name)):
         raise InvalidInput(f"server_name must be a host name, got {server_name!r}")
+    context = options.ssl_context
+    if context is not None and not isinstance(context, ssl.SSLContext):
+        raise InvalidInput(f"ssl_context must be an ssl.SSLContext, got {context!r}")
+    if context is not None and (
+        options.ca_file or options.certificate_file or any(address.scheme != "https" for address in addresses)
+    ):
+        raise InvalidInput(
+            "ssl_context is for https:// alone, and holds certificates of its own: for grpcs://, pass ca_file, "
+            "certificate_file and key_file"
+        )
+    proxy = None if options.proxy is None else Proxy.parse(options.proxy)
     make_token = _token_maker(options.token)
     if make_token is not None and not options.token_over_plaintext:
         for address in addresses:
-            if address.scheme in ("grpc", "http") and not is_loopback(address.host):
+            near = is_loopback(address.host) and (proxy is None or is_loopback(proxy.address.host))
+            if address.scheme in ("grpc", "http") and not near:
                 raise InvalidInput(
                     f"The token would travel unencrypted to {address.url}: use grpcs:// or https://, or pass "
                     "token_over_plaintext=True if the network itself encrypts"
@@ -61,6 +75,8 @@ def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> C
         {**checked_headers(_environment_headers()), **checked_headers(options.headers or {})},
         compression,
         channels,
+        context,
+        proxy,
         options.largest_answer,
     )
 
@@ -90,7 +106,9 @@ def _environment_headers() -> dict[str, str]:
     return headers
 
 
-def _token_maker(token: str | Callable[[], str] | None) -> Callable[[], str] | None:
+def _token_maker(
+    token: str | Callable[[], str | Awaitable[str]] | None,
+) -> Callable[[], str | Awaitable[str]] | None:
     if callable(token):
         return token
     if token is None and (path := os.environ.get("PLANSMITH_TOKEN_FILE")):

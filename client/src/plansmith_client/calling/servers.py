@@ -123,7 +123,7 @@ class Servers:
             found: dict[tuple[str, int], tuple[Address, Connection]] = {}
             complete = True
             for address in self._addresses:
-                hosts = yield Resolve(address.host, address.port)
+                hosts = (address.host,) if address.socket_path else (yield Resolve(address.host, address.port))
                 complete = complete and bool(hosts)
                 for host in hosts:
                     named = replace(self._connection, server_name=self._connection.server_name or address.host)
@@ -234,7 +234,7 @@ class Servers:
     def _open(self, address: Address, connection: Connection) -> Server:
         transport = self._open_transport(address, connection)
         shared_memory = None
-        if self._shared_memory and is_loopback(address.host):
+        if self._shared_memory and is_loopback(address.host) and connection.proxy is None:
             shared_memory = SharedMemory(transport, self._shared_memory, address.url)
         return Server(address, transport, self._breaker, shared_memory)
 

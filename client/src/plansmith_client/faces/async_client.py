@@ -16,8 +16,9 @@ from plansmith_client.transports import open_async_transport
 from plansmith_client.transports.connections import LARGEST_ANSWER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
+    from ssl import SSLContext
     from types import TracebackType
 
     from typing_extensions import Self
@@ -42,17 +43,21 @@ class AsyncClient:
 
     Args:
         url: `host:port` or `grpc://host:port` for gRPC, `grpcs://host:port` for gRPC over TLS, `http://host:port` or
-            `https://host:port` for HTTP; or a sequence of them, for servers of the same models.
+            `https://host:port` for HTTP, `unix:///path` and `http+unix:///path` for gRPC and HTTP over a Unix socket;
+            or a sequence of them, for servers of the same models.
         timeout: seconds that a call may take in total, with connecting, reading the metadata, retries and other
             servers; each call can have its own. `math.inf` for no deadline.
-        token: a bearer token, or a function that gives one for each call; by default that of the environment variable
-            PLANSMITH_TOKEN, or of the file that PLANSMITH_TOKEN_FILE names.
+        token: a bearer token, or a function, `async` or not, that gives one for each call; by default that of the
+            environment variable PLANSMITH_TOKEN, or of the file that PLANSMITH_TOKEN_FILE names.
         headers: headers of every call, such as the keys of Triton's restricted protocols; added to those of
             PLANSMITH_HEADERS, a JSON object.
         ca_file: the certificate authorities to trust, PEM; by default those of PLANSMITH_CA_FILE, or the system's.
         certificate_file: the client's own certificate for mutual TLS, PEM; by default PLANSMITH_CERTIFICATE_FILE.
         key_file: its private key; by default PLANSMITH_KEY_FILE.
         server_name: the name in the server's certificate, where it is not the URL's host.
+        ssl_context: TLS as you have set it up, for `https://`, instead of the files above.
+        proxy: an HTTP proxy, `http://[user:password@]host:port`, for all connections: with CONNECT, and absolute URLs
+            for `http://`.
         token_over_plaintext: whether the token may travel unencrypted to another machine.
         compression: `"gzip"` or `"deflate"` for requests, and for answers where the server can.
         channels: gRPC connections to each server.
@@ -84,12 +89,14 @@ class AsyncClient:
         url: str | Sequence[str],
         *,
         timeout: float = 30.0,
-        token: str | Callable[[], str] | None = None,
+        token: str | Callable[[], str | Awaitable[str]] | None = None,
         headers: Mapping[str, str] | None = None,
         ca_file: str | Path | None = None,
         certificate_file: str | Path | None = None,
         key_file: str | Path | None = None,
         server_name: str | None = None,
+        ssl_context: SSLContext | None = None,
+        proxy: str | None = None,
         token_over_plaintext: bool = False,
         compression: Compression | None = None,
         channels: int = 1,
@@ -112,6 +119,8 @@ class AsyncClient:
             certificate_file=certificate_file,
             key_file=key_file,
             server_name=server_name,
+            ssl_context=ssl_context,
+            proxy=proxy,
             token_over_plaintext=token_over_plaintext,
             compression=compression,
             channels=channels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
@@ -11,6 +12,7 @@ from plansmith_client.errors import InvalidInput
 __all__ = ["Address", "is_loopback"]
 
 _SCHEMES = ("grpc", "grpcs", "http", "https")
+_UNIX_SCHEMES = {"unix": "grpc", "http+unix": "http"}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _EXAMPLES = "write it like localhost:8001 (gRPC) or http://localhost:8000 (HTTP)"
 
@@ -25,6 +27,7 @@ class Address:
         host: a name or an IP address, IPv6 without its brackets.
         port: the TCP port.
         path: what stands before `/v2`, for servers behind a gateway; HTTP only.
+        socket_path: the Unix socket to connect to, instead of a port of the host; empty for none.
     """
 
     url: str
@@ -32,15 +35,20 @@ class Address:
     host: str
     port: int
     path: str = ""
+    socket_path: str = ""
 
     @property
     def target(self) -> str:
-        """`host:port`, IPv6 in brackets."""
+        """`host:port`, IPv6 in brackets; of a Unix socket its place as gRPC writes it."""
+        if self.socket_path:
+            return f"unix:{self.socket_path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def authority(self) -> str:
         """What HTTP's `Host` says: `target`, without the port if it is the scheme's own."""
+        if self.socket_path:
+            return self.host
         return (
             self.target.removesuffix(f":{self.port}") if _DEFAULT_PORTS.get(self.scheme) == self.port else self.target
         )
@@ -49,10 +57,21 @@ class Address:
     def parse(cls, url: str) -> Address:
         """Read `host:port`, `grpc://host:port`, `grpcs://host:port`, `http://host[:port][/path]` or `https://...`.
 
+        Unix sockets are `unix:///path` for gRPC and `http+unix:///path` for HTTP.
+
         Raises:
             InvalidInput: the URL has another form, carries a user name or password, or lacks gRPC's port.
         """
         parts = _split(url)
+        if parts.scheme in _UNIX_SCHEMES:
+            is_path = parts.path.startswith("/") and not parts.path.endswith("/")
+            if parts.netloc or parts.query or parts.fragment or not is_path:
+                raise InvalidInput(
+                    f"The URL {url!r} does not name a Unix socket: write it like {parts.scheme}:///run/triton.sock"
+                )
+            if not hasattr(socket, "AF_UNIX"):
+                raise InvalidInput(f"The URL {url!r}: Python has no Unix sockets on this system; use a port")
+            return cls(url, _UNIX_SCHEMES[parts.scheme], "localhost", 0, socket_path=parts.path)
         if parts.scheme not in _SCHEMES:
             raise InvalidInput(f"The URL {url!r} has the unknown scheme {parts.scheme!r}: {_EXAMPLES}")
         if parts.username is not None or parts.password is not None:
@@ -95,6 +114,6 @@ def _split(url: object) -> SplitResult:
     if not isinstance(url, str) or not url or not url.isprintable() or " " in url:
         raise InvalidInput(f"{url!r} is not a valid URL: {_EXAMPLES}")
     try:
-        return urlsplit(url if "://" in url else f"grpc://{url}")
+        return urlsplit(url if "://" in url or url.startswith("unix:/") else f"grpc://{url}")
     except ValueError as error:
         raise InvalidInput(f"{url!r} is not a valid URL: {_EXAMPLES}") from error

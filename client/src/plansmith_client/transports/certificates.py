@@ -19,6 +19,8 @@ def trusting_context(connection: Connection) -> ssl.SSLContext:
     Raises:
         InvalidInput: a file cannot be read, or is not a certificate or key.
     """
+    if connection.ssl_context is not None:
+        return connection.ssl_context
     try:
         context = ssl.create_default_context(cafile=connection.ca_file)
         if connection.certificate_file is not None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from plansmith_client.errors import InvalidInput
+from plansmith_client.errors import DeadlineExceeded, InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
+    from ssl import SSLContext
+
+    from plansmith_client.transports.deadlines import Deadline
+    from plansmith_client.transports.proxies import Proxy
 
 __all__ = ["LARGEST_ANSWER", "NO_HEADERS", "Compression", "Connection", "checked_headers", "checked_token"]
 
@@ -43,6 +49,8 @@ class Connection:
         headers: sent with every call.
         compression: of requests; servers may compress answers with the same.
         channels: gRPC connections to spread calls over.
+        ssl_context: the whole of TLS, for HTTP; None for one from the files above.
+        proxy: what connections go through; None for none.
         largest_answer: bytes of the largest answer to accept, after decompression; over gRPC 2 GiB at most.
     """
 
@@ -50,10 +58,12 @@ class Connection:
     certificate_file: Path | None = None
     key_file: Path | None = None
     server_name: str | None = None
-    make_token: Callable[[], str] | None = field(default=None, repr=False)
+    make_token: Callable[[], str | Awaitable[str]] | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     compression: Compression | None = None
     channels: int = 1
+    ssl_context: SSLContext | None = None
+    proxy: Proxy | None = None
     largest_answer: int = LARGEST_ANSWER
 
     def call_headers(self, more: Mapping[str, str]) -> dict[str, str]:
@@ -63,9 +73,30 @@ class Connection:
             InvalidInput: the token, which may have been renewed, cannot be read or sent.
         """
         headers = {**self.headers, **more}
-        if self.make_token is not None:
-            headers["authorization"] = f"Bearer {checked_token(self.make_token())}"
+        if self.make_token is not None and "authorization" not in more:
+            token = self.make_token()
+            if inspect.iscoroutine(token):
+                token.close()
+                raise InvalidInput("The function that gives the token is asynchronous: use it with AsyncClient")
+            headers["authorization"] = f"Bearer {checked_token(token)}"
         return headers
+
+    async def awaited_headers(self, more: Mapping[str, str], deadline: Deadline) -> Mapping[str, str]:
+        """`more` with the token, if it has to be awaited.
+
+        Raises:
+            InvalidInput: as `call_headers`.
+            DeadlineExceeded: the token took too long.
+        """
+        if self.make_token is None or "authorization" in more:
+            return more
+        token = self.make_token()
+        if inspect.isawaitable(token):
+            try:
+                token = await asyncio.wait_for(token, deadline.remaining())
+            except asyncio.TimeoutError as error:
+                raise DeadlineExceeded(f"The token did not come within {deadline.timeout:g} s") from error
+        return {**more, "authorization": f"Bearer {checked_token(token)}"}
 
     def read_pem(self, path: Path | None) -> bytes | None:
         """The content of a file; None for None.

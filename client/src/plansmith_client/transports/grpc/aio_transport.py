@@ -81,6 +81,7 @@ class GrpcAioTransport:
         """Send the operation and return its answer; see `Transport.call`."""
         rpc = RPCS[type(operation)]
         request = rpc.request(operation)
+        headers = await self._connection.awaited_headers(headers, deadline)
         metadata = call_metadata(self._connection, headers)
         method = getattr(self._stub(), rpc.method)
         try:
@@ -108,6 +109,7 @@ class GrpcAioTransport:
     ) -> AsyncIterator[InferResult]:
         """Send the request on a stream of its own and give its responses; see `Transport.stream`."""
         request = stream_request(operation)
+        headers = await self._connection.awaited_headers(headers, deadline)
         metadata = call_metadata(self._connection, headers)
         responses = self._stub().ModelStreamInfer(
             iter((request,)), timeout=deadline.remaining(), metadata=metadata, compression=self._compression

@@ -100,6 +100,9 @@ def channel_options(connection: Connection, number: int) -> tuple[tuple[str, int
     }
     if connection.server_name:
         options["grpc.ssl_target_name_override"] = options["grpc.default_authority"] = connection.server_name
+    if connection.proxy is not None:
+        options["grpc.enable_http_proxy"] = 1
+        options["grpc.http_proxy"] = connection.proxy.url
     return tuple(options.items())
 
 

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from plansmith_client.transports.addresses import Address
+    from plansmith_client.transports.connections import Connection
     from plansmith_client.transports.deadlines import Deadline
     from plansmith_client.transports.http.exchanges import Message
     from plansmith_client.transports.http.responses import Response
+    from plansmith_client.transports.proxies import Proxy
 
 __all__ = ["AioConnection", "AioConnectionPool"]
 
@@ -31,10 +33,11 @@ _CHUNK = 256 * 1024
 class AioConnectionPool:
     """The connections of one event loop to one server; the same as `ConnectionPool`."""
 
-    def __init__(self, address: Address, context: ssl.SSLContext | None, server_name: str | None) -> None:
+    def __init__(self, address: Address, context: ssl.SSLContext | None, options: Connection) -> None:
         self._address = address
+        self._proxy = options.proxy
         self._context = context
-        self._server_name = server_name
+        self._server_name = options.server_name
         self._idle: IdleConnections[AioConnection] = IdleConnections()
 
     async def exchange(self, message: Message, deadline: Deadline) -> Response:
@@ -74,17 +77,7 @@ class AioConnectionPool:
         return response
 
     async def _connect(self, deadline: Deadline) -> AioConnection:
-        loop = asyncio.get_running_loop()
-        options: dict[str, Any] = {}
-        if self._context is not None:
-            options = {"ssl": self._context, "server_hostname": self._server_name or self._address.host}
-        if isinstance(loop, asyncio.BaseEventLoop) and not _is_numeric(self._address.host):
-            # Other loops, such as uvloop's, do not take it. A numeric host has one address, and asyncio's race between
-            # addresses leaves a socket open when it is cancelled, as the slower of two hedged requests is.
-            options["happy_eyeballs_delay"] = HEAD_START_SECONDS
-        opening = asyncio.ensure_future(
-            loop.create_connection(AioConnection, self._address.host, self._address.port, **options)
-        )
+        opening = asyncio.ensure_future(self._opened())
         try:
             # Not wait_for(): before Python 3.12 it swallows a cancellation that comes as the connection is made.
             await asyncio.wait([opening], timeout=deadline.remaining())
@@ -96,15 +89,70 @@ class AioConnectionPool:
             opening.cancel()
             raise TimeoutError("timed out")
         try:
-            _, connection = opening.result()
+            return opening.result()
         except UnicodeError as error:
             raise OSError(f"{self._address.host!r} is not a valid host name") from error
+
+    async def _opened(self) -> AioConnection:
+        loop, connected, proxy = asyncio.get_running_loop(), self._address, self._proxy
+        options: dict[str, Any] = {}
+        if self._context is not None:
+            options = {"ssl": self._context, "server_hostname": self._server_name or self._address.host}
+        if self._address.socket_path:
+            return (await loop.create_unix_connection(AioConnection, self._address.socket_path))[1]
+        if proxy is not None:
+            connected = proxy.address
+        tunnelled = proxy is not None and bool(options)
+        if isinstance(loop, asyncio.BaseEventLoop) and not _is_numeric(connected.host):
+            # Other loops, such as uvloop's, do not take it. A numeric host has one address, and asyncio's race between
+            # addresses leaves a socket open when it is cancelled, as the slower of two hedged requests is.
+            options["happy_eyeballs_delay"] = HEAD_START_SECONDS
+        if proxy is None or not tunnelled:
+            return (await loop.create_connection(AioConnection, connected.host, connected.port, **options))[1]
+        tls, name = options.pop("ssl"), options.pop("server_hostname")
+        transport, tunnel = await loop.create_connection(
+            lambda: _Tunnel(proxy), connected.host, connected.port, **options
+        )
+        try:
+            transport.write(proxy.tunnel_request(self._address.target))
+            await tunnel.opened
+            connection = AioConnection()
+            encrypted = await loop.start_tls(transport, connection, tls, server_hostname=name)
+        except BaseException:
+            transport.abort()
+            raise
+        assert encrypted is not None  # noqa: S101 - None only where the transport is closing, which raises before
+        connection.connection_made(encrypted)
         return connection
 
 
-def _close_unused(opening: asyncio.Future[tuple[asyncio.Transport, AioConnection]]) -> None:
+class _Tunnel(asyncio.Protocol):
+    """The reply of a proxy that is asked for a tunnel."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._reply = b""
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        self._reply += data
+        try:
+            if self._proxy.is_open(self._reply) and not self.opened.done():
+                self.opened.set_result(None)
+        except OSError as error:
+            self._fail(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._fail(error or OSError(f"the proxy {self._proxy.address.target} closed the connection"))
+
+    def _fail(self, error: Exception) -> None:
+        if not self.opened.done():
+            self.opened.set_exception(error)
+
+
+def _close_unused(opening: asyncio.Future[AioConnection]) -> None:
     if not opening.cancelled() and opening.exception() is None:
-        opening.result()[1].close()
+        opening.result().close()
 
 
 def _is_numeric(host: str) -> bool:

@@ -40,12 +40,13 @@ class HttpAioTransport:
         """Forget the connections; see `Transport.reopen`."""
         calls = self._calls
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pool = AioConnectionPool(calls.address, calls.ssl_context, calls.connection.server_name)
+        self._pool = AioConnectionPool(calls.address, calls.ssl_context, calls.connection)
 
     async def call(
         self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str] = NO_HEADERS
     ) -> Answer_co:
         """Send the operation and return its answer; see `Transport.call`."""
+        headers = await self._calls.connection.awaited_headers(headers, deadline)
         exchanges = self._calls.call(operation, deadline, headers)
         try:
             message = next(exchanges)
@@ -65,6 +66,7 @@ class HttpAioTransport:
         self, operation: Infer, deadline: Deadline, headers: Mapping[str, str] = NO_HEADERS
     ) -> AsyncIterator[InferResult]:
         """Send the request by the generate extension and yield its responses; see `Transport.stream`."""
+        headers = await self._calls.connection.awaited_headers(headers, deadline)
         metadata = await self.call(ReadModelMetadata(operation.name, operation.version), deadline, headers)
         message, answers = self._calls.stream(operation, metadata, headers)
         arriving = self._pool_of_this_loop().stream(message, deadline)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from plansmith_client.errors import DeadlineExceeded
 from plansmith_client.protocol.operations import Infer, ReadServerMetadata
 from plansmith_client.transports.certificates import trusting_context
-from plansmith_client.transports.connections import NO_HEADERS, Connection
+from plansmith_client.transports.connections import Connection
 from plansmith_client.transports.failures import client_closed, headers_too_large
 from plansmith_client.transports.http.exchanges import (
     PROBE,
@@ -79,7 +79,7 @@ class HttpCalls:
         binary = True
         if isinstance(operation, Infer):
             if self.speaks_binary is None:
-                metadata = yield from self.call(ReadServerMetadata(), deadline, NO_HEADERS)
+                metadata = yield from self.call(ReadServerMetadata(), deadline, headers)
                 self.speaks_binary = "binary_tensor_data" in metadata.extensions
             binary = self.speaks_binary
         request = prepare_request(operation, self.connection, headers, binary=binary)

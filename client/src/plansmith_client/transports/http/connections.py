@@ -12,7 +12,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING
 
-from plansmith_client.transports.http.dialing import connected_socket, wait_for
+from plansmith_client.transports.http.dialing import connected_socket, tunnelled_socket, wait_for
 from plansmith_client.transports.http.exchanges import is_timeout
 from plansmith_client.transports.http.idle import IdleConnections, keep_alive
 from plansmith_client.transports.http.responses import ResponseReader
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from plansmith_client.transports.addresses import Address
+    from plansmith_client.transports.connections import Connection
     from plansmith_client.transports.deadlines import Deadline
     from plansmith_client.transports.http.exchanges import Message
     from plansmith_client.transports.http.responses import Response
@@ -38,13 +39,14 @@ class ConnectionPool:
     Args:
         address: where it listens.
         context: for TLS; None for none.
-        server_name: the name to expect in its certificate, if it is not the host.
+        options: the name to expect in its certificate, if it is not the host, and the proxy.
     """
 
-    def __init__(self, address: Address, context: ssl.SSLContext | None, server_name: str | None) -> None:
+    def __init__(self, address: Address, context: ssl.SSLContext | None, options: Connection) -> None:
         self._address = address
+        self._proxy = options.proxy
         self._context = context
-        self._server_name = server_name
+        self._server_name = options.server_name
         self._idle: IdleConnections[SocketConnection] = IdleConnections()
 
     def exchange(self, message: Message, deadline: Deadline) -> Response:
@@ -102,9 +104,13 @@ class ConnectionPool:
         return response
 
     def _connect(self, deadline: Deadline) -> SocketConnection:
-        connection = connected_socket(self._address, deadline)
+        if self._proxy is None:
+            connection = connected_socket(self._address, deadline)
+        else:
+            connection = tunnelled_socket(self._proxy, self._address, deadline)
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if not self._address.socket_path:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             keep_alive(connection)
             if self._context is not None:
                 name = self._server_name or self._address.host

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from plansmith_client.transports.addresses import Address
     from plansmith_client.transports.deadlines import Deadline
+    from plansmith_client.transports.proxies import Proxy
 
-__all__ = ["HEAD_START_SECONDS", "connected_socket", "wait_for"]
+__all__ = ["HEAD_START_SECONDS", "connected_socket", "tunnelled_socket", "wait_for"]
 
 HEAD_START_SECONDS = 0.25
 """What RFC 8305 recommends: how long an address is tried alone before the next one is tried as well."""
@@ -29,6 +30,8 @@ def connected_socket(address: Address, deadline: Deadline) -> socket.socket:
         OSError: the name has no address, or the last of its addresses refuses; `TimeoutError` after the deadline.
         DeadlineExceeded: nothing is left of the deadline.
     """
+    if address.socket_path:
+        return _connected_to_path(address.socket_path, deadline)
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except UnicodeError as error:
@@ -56,6 +59,40 @@ def connected_socket(address: Address, deadline: Deadline) -> socket.socket:
             for key in list(selector.get_map().values()):
                 key.fileobj.close()  # type: ignore[union-attr]
     raise failure
+
+
+def tunnelled_socket(proxy: Proxy, address: Address, deadline: Deadline) -> socket.socket:
+    """A socket connected to a proxy, which for `https` has opened a tunnel to the address.
+
+    Raises:
+        OSError: as `connected_socket`, or the proxy refuses.
+        DeadlineExceeded: nothing is left of the deadline.
+    """
+    connection = connected_socket(proxy.address, deadline)
+    try:
+        if address.scheme == "https":
+            connection.settimeout(deadline.remaining())
+            connection.sendall(proxy.tunnel_request(address.target))
+            reply = b""
+            # A server of TLS says nothing before the client does: what comes is the proxy's reply alone.
+            while not proxy.is_open(reply):
+                connection.settimeout(deadline.remaining())
+                reply += proxy.checked(connection.recv(4096))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connected_to_path(path: str, deadline: Deadline) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(deadline.remaining())
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def wait_for(connection: socket.socket, event: int, deadline: Deadline) -> None:

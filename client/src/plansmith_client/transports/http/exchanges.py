@@ -99,6 +99,9 @@ def message_from_request(request: Request, address: Address, connection: Connect
     prefix = quote(address.path, safe=_PATH_CHARACTERS)
     host = replace(address, host=connection.server_name) if connection.server_name else address
     lines = [f"{request.method} {prefix}{request.path} HTTP/1.1", f"Host: {host.authority}"]
+    if connection.proxy is not None and address.scheme == "http":
+        lines[0] = f"{request.method} http://{host.authority}{prefix}{request.path} HTTP/1.1"
+        lines += [f"{name}: {value}" for name, value in connection.proxy.headers.items()]
     lines += [f"{name}: {value}" for name, value in request.headers.items()]
     return Message(
         ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"),

@@ -73,6 +73,8 @@ class IdleConnections(Generic[_Kept]):
 
 def keep_alive(connection: socket.socket) -> None:
     """Let the system find out whether the other end of an idle connection is still there."""
+    if connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
         ("TCP_KEEPIDLE", _PROBE_AFTER_SECONDS),

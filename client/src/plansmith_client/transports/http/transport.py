@@ -41,7 +41,7 @@ class HttpTransport:
     def reopen(self) -> None:
         """Begin a new pool; see `Transport.reopen`."""
         calls = self._calls
-        self._pool = ConnectionPool(calls.address, calls.ssl_context, calls.connection.server_name)
+        self._pool = ConnectionPool(calls.address, calls.ssl_context, calls.connection)
 
     def call(
         self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str] = NO_HEADERS
