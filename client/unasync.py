@@ -91,12 +91,14 @@ SENTENCES = (
         """\
             source: an array [items, ...], arrays by name, or anything that can be iterated, asynchronously too: each
                 item an array without the batch dimension, a tuple of them in the order of the inputs, or a mapping by
-                name. Of a model that does not batch, each item is a whole request.
+                name. A data frame has a column for each input, or the features of the only one. Of a model that does
+                not batch, each item is a whole request.
 """,
         """\
             source: an array [items, ...], arrays by name, or anything that can be iterated: each item an array without
-                the batch dimension, a tuple of them in the order of the inputs, or a mapping by name. Of a model that
-                does not batch, each item is a whole request.
+                the batch dimension, a tuple of them in the order of the inputs, or a mapping by name. A data frame has
+                a column for each input, or the features of the only one. Of a model that does not batch, each item is a
+                whole request.
 """,
     ),
     ("many tasks", "many threads"),

@@ -312,7 +312,8 @@ class AsyncModel:
         Args:
             source: an array [items, ...], arrays by name, or anything that can be iterated, asynchronously too: each
                 item an array without the batch dimension, a tuple of them in the order of the inputs, or a mapping by
-                name. Of a model that does not batch, each item is a whole request.
+                name. A data frame has a column for each input, or the features of the only one. Of a model that does
+                not batch, each item is a whole request.
             batch_size: items in a request; `"auto"` is the model's largest batch, or less where items are large.
             concurrency: requests in flight at once.
             ordered: whether results come in the order of the items, or as they are done.

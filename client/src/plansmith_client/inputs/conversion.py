@@ -3,9 +3,9 @@
 An array or an integer is accepted only if no value of it changes. Only Python floats, and float32 for BF16, are
 rounded.
 
-- An array (anything with a dtype of its own: numpy, or with `__array__` or `__dlpack__`) is accepted if its dtype is
-  the declared one, or if the declared one holds every value of it: int32 for INT64, uint8 for FP32, float32 for
-  FP64. Any other is refused: float64 for FP32, int64 for INT32, int64 for FP64 (2**53 + 1 is not a float64).
+- An array (anything with a dtype of its own: of numpy, torch, or with `__array__` or `__dlpack__`) is accepted if its
+  dtype is the declared one, or if the declared one holds every value of it: int32 for INT64, uint8 for FP32, float32
+  for FP64. Any other is refused: float64 for FP32, int64 for INT32, int64 for FP64 (2**53 + 1 is not a float64).
 - Python numbers, alone or in lists, have no dtype: they take the declared one. An `int` must fit it exactly (2**24 + 1
   is not an FP32); a `float` is rounded to the nearest value of FP64, FP32, FP16 or BF16, as every literal is, and must
   be whole for integer datatypes; a value that would overflow is refused.
@@ -15,6 +15,7 @@ rounded.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from plansmith_client.tensors import numpy_dtype_from_datatype
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["UnfitValueError", "array_from_value"]
+__all__ = ["UnfitValueError", "array_from_value", "host_array"]
 
 # A floating datatype with this many bits of significand holds every integer up to 2**bits.
 _SIGNIFICAND_BITS = {"BF16": 8, "FP16": 11, "FP32": 24, "FP64": 53}
@@ -61,7 +62,7 @@ def array_from_value(value: ArrayLike, datatype: str) -> np.ndarray[Any, Any]:
         return value
     if datatype == "BYTES":
         return _bytes_array(value)
-    array = _array(value)
+    array = host_array(value)
     if _is_python(value) and _holds_numbers(array):
         return _literal(value, array, datatype, dtype)
     if array.dtype == dtype:
@@ -78,8 +79,15 @@ def array_from_value(value: ArrayLike, datatype: str) -> np.ndarray[Any, Any]:
     return array.astype(dtype)
 
 
-def _array(value: Any) -> np.ndarray[Any, Any]:
+def host_array(value: Any) -> np.ndarray[Any, Any]:
+    """An array, of whichever library, as numpy's, with the dtype that it has.
+
+    Raises:
+        UnfitValueError: it is not an array.
+    """
     try:
+        if hasattr(value, "detach") and hasattr(value, "requires_grad"):
+            value = _without_graph(value)
         device = device_array(value) if hasattr(type(value), "__cuda_array_interface__") else None
         if device is not None:
             return device.to_host()
@@ -90,6 +98,15 @@ def _array(value: Any) -> np.ndarray[Any, Any]:
         if isinstance(value, (list, tuple)):
             raise UnfitValueError("is a list whose elements differ in length or type, which is not an array") from error
         raise UnfitValueError(f"is a {type(value).__name__} that numpy cannot convert: {error}") from error
+
+
+def _without_graph(tensor: Any) -> Any:
+    """A tensor of torch without what training needs; numpy knows no BF16, so of such a tensor the bits."""
+    tensor = tensor.detach()
+    if str(tensor.dtype) != "torch.bfloat16":
+        return tensor
+    bits = tensor.cpu().contiguous().view(sys.modules["torch"].int16)
+    return bits.numpy().view(numpy_dtype_from_datatype("BF16"))
 
 
 def _is_python(value: Any) -> bool:
@@ -174,7 +191,7 @@ def _holds_every_value(datatype: str, dtype: np.dtype[Any], source: np.dtype[Any
 def _bytes_array(value: Any) -> np.ndarray[Any, Any]:
     # Python's strings do not go through numpy's own string dtypes, which drop zero bytes at the end.
     python = isinstance(value, (str, bytes, list, tuple))
-    array = np.array(value, dtype=object) if python else _array(value)
+    array = np.array(value, dtype=object) if python else host_array(value)
     if array.dtype.kind in "SUT":
         array = array.astype(object)
     if array.dtype != object:

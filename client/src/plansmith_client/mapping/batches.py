@@ -10,6 +10,7 @@ import numpy as np
 
 from plansmith_client.calling.model_core import InferOptions, ModelCore
 from plansmith_client.errors import ClientError, InvalidInput
+from plansmith_client.inputs.conversion import UnfitValueError, host_array
 from plansmith_client.inputs.validation import bind_inputs, has_free_rows, is_whole
 
 if TYPE_CHECKING:
@@ -126,18 +127,27 @@ def items_are_rows(metadata: ModelMetadata, source: Any, options: MapOptions) ->
 
 
 def _arrays(metadata: ModelMetadata, source: Any) -> dict[str, np.ndarray[Any, Any]] | None:
-    try:
-        if isinstance(source, Mapping):
-            return {name: np.asarray(value) for name, value in source.items()}
-        if not isinstance(source, np.ndarray) and hasattr(source, "__array__"):
-            # Tensors and data frames: iterating over a frame would give the names of its columns.
-            source = np.asarray(source)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"Model {metadata.name!r}: what map is given is not an array: {error}") from error
+    ranks = {spec.name: len(spec.shape) for spec in metadata.inputs}
+    if hasattr(source, "columns") and ranks and set(source.columns) == set(ranks):
+        # A data frame with a column for each input.
+        columns = {name: _host_array(metadata, source[name]) for name in ranks}
+        return {name: column.reshape(len(column), *[1] * (ranks[name] - 1)) for name, column in columns.items()}
+    if isinstance(source, Mapping):
+        return {name: _host_array(metadata, value) for name, value in source.items()}
+    if not isinstance(source, np.ndarray) and (hasattr(source, "__array__") or hasattr(source, "__dlpack__")):
+        # Tensors and other data frames: iterating over a frame would give the names of its columns.
+        source = _host_array(metadata, source)
     if isinstance(source, np.ndarray) and source.ndim:
         bound = bind_inputs(metadata, (source,), {})
         return {name: np.asarray(value) for name, value in bound.items()}
     return None
+
+
+def _host_array(metadata: ModelMetadata, value: Any) -> np.ndarray[Any, Any]:
+    try:
+        return host_array(value)
+    except UnfitValueError as error:
+        raise InvalidInput(f"Model {metadata.name!r}: the source of map {error}") from error
 
 
 def _batch_size(options: MapOptions, largest: int, row_bytes: int) -> int:
