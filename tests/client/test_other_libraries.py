@@ -50,10 +50,7 @@ def test_a_tensor_of_torch_goes_in_and_comes_back(torch, dtype, kind):
         got = client.model("echo")(tensor)["x"]
         mapped = client.model("echo").map(tensor).collect()["x"]
     np.testing.assert_array_equal(got, mapped)
-    if dtype == "bfloat16":
-        back = torch.from_numpy(got.view("int16")).view(torch.bfloat16)
-    else:
-        back = torch.from_dlpack(got)
+    back = torch.from_numpy(got.view("int16")).view(torch.bfloat16) if dtype == "bfloat16" else torch.from_dlpack(got)
     assert back.dtype == tensor.dtype
     assert torch.equal(back, tensor.detach())
 
