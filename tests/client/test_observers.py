@@ -42,14 +42,30 @@ def test_each_operation_is_a_span_with_its_model_and_its_error(committed_server,
         client.model("digits")(IMAGES)
         with pytest.raises(ClientError):
             _ = client.model("nope").metadata
-    spans = {span.name: span for span in exporter.get_finished_spans()}
-    good, bad = spans["Infer digits"], spans["ReadModelMetadata nope"]
+    finished = exporter.get_finished_spans()
+    spans = {(span.attributes["rpc.method"], span.attributes.get("plansmith.model")): span for span in finished}
+    good, bad = spans["ModelInfer", "digits"], spans["ModelMetadata", "nope"]
+    assert good.name == "inference.GRPCInferenceService/ModelInfer"
+    assert good.attributes["rpc.service"] == "inference.GRPCInferenceService"
+    assert good.attributes["rpc.system"]
     assert good.kind is SpanKind.CLIENT
-    assert good.attributes["plansmith.model"] == "digits"
     assert good.status.status_code is StatusCode.UNSET
     assert bad.status.status_code is StatusCode.ERROR
     assert bad.attributes["error.type"] == "ModelNotFound"
-    assert {"ReadModelMetadata digits", "ReadModelConfig digits"} <= set(spans)
+    assert {("ModelMetadata", "digits"), ("ModelConfig", "digits")} <= set(spans)
+
+
+def test_every_operation_of_a_span_is_a_method_of_the_protocols_service():
+    from tritonclient.grpc import service_pb2  # noqa: PLC0415
+
+    from plansmith_client.telemetry import _METHODS, _SERVICE  # noqa: PLC0415
+    from plansmith_client.transports.grpc.wire import RPCS  # noqa: PLC0415
+
+    (service,) = service_pb2.DESCRIPTOR.services_by_name.values()
+    assert service.full_name == _SERVICE
+    for operation, rpc in RPCS.items():
+        name = operation.__name__
+        assert _METHODS.get(name, name) == rpc.method or "SharedMemory" in name
 
 
 @pytest.mark.parametrize("face", ["http", "http-async"])

@@ -35,9 +35,32 @@ if TYPE_CHECKING:
 
 __all__ = ["Tracing"]
 
+_SERVICE = "inference.GRPCInferenceService"
+# What each operation is called in the protocol's service; the same over HTTP, so that spans compare.
+_METHODS = {
+    "IsServerLive": "ServerLive",
+    "IsServerReady": "ServerReady",
+    "IsModelReady": "ModelReady",
+    "ReadServerMetadata": "ServerMetadata",
+    "ListModels": "RepositoryIndex",
+    "ReadModelMetadata": "ModelMetadata",
+    "ReadModelConfig": "ModelConfig",
+    "ReadConfigDocument": "ModelConfig",
+    "ReadStatistics": "ModelStatistics",
+    "LoadModel": "RepositoryModelLoad",
+    "UnloadModel": "RepositoryModelUnload",
+    "TraceSettings": "TraceSetting",
+    "Infer": "ModelInfer",
+}
+
 
 class Tracing:
-    """Makes spans of the kind CLIENT. Retries and other servers are inside the span of their operation.
+    """Makes spans of the kind CLIENT, by OpenTelemetry's semantic conventions for RPC.
+
+    A span is named `inference.GRPCInferenceService/ModelInfer` and so on, whichever protocol carries it, with the
+    attributes `rpc.system`, `rpc.service`, `rpc.method`, and of an error `error.type`; `plansmith.model`,
+    `plansmith.model_version` and `plansmith.request_id` say what was asked. Retries and other servers are inside the
+    span of their operation, which therefore names no server.
 
     Args:
         provider: where spans go; by default the global provider.
@@ -57,15 +80,18 @@ class Tracing:
     @contextlib.contextmanager
     def observe(self, operation: Operation[Any]) -> Iterator[Mapping[str, str]]:
         """A span around the operation; returns the headers that carry its context."""
-        name = type(operation).__name__
-        attributes: dict[str, str | int] = {"plansmith.operation": name}
+        method = _METHODS.get(type(operation).__name__, type(operation).__name__)
+        attributes: dict[str, str] = {
+            "rpc.system": "open_inference_protocol",
+            "rpc.service": _SERVICE,
+            "rpc.method": method,
+        }
         if isinstance(operation, ModelOperation) and operation.name:
-            name = f"{name} {operation.name}"
             attributes |= {"plansmith.model": operation.name, "plansmith.model_version": operation.version}
         if isinstance(operation, Infer) and operation.request_id:
             attributes["plansmith.request_id"] = operation.request_id
         # Not the current span: a generator runs in the context of its caller.
-        span = self._tracer.start_span(name, kind=trace.SpanKind.CLIENT, attributes=attributes)
+        span = self._tracer.start_span(f"{_SERVICE}/{method}", kind=trace.SpanKind.CLIENT, attributes=attributes)
         headers: dict[str, str] = {}
         propagate.inject(headers, context=trace.set_span_in_context(span))
         try:
