@@ -14,8 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from plansmith_client import InferResult
+from plansmith_build.datasets.images import read_image
+from plansmith_build.datasets.preprocessing import Preprocessing
+from plansmith_client import InferResult, InvalidInput, TensorSpec
+from plansmith_client.commands.image_files import array_from_image, recorded_preparation
 from plansmith_client.commands.output_files import write_output_file
 from plansmith_server import ServerOptions, TritonServer
 
@@ -114,6 +118,29 @@ def test_outputs_are_written_to_files_that_read_back(command):
     document = json.loads(command("infer", "double", "-i", "x.npy", "-o", "y.npy", "--json").stdout)
     assert document["file"] == "y.npy"
     assert "data" not in document["outputs"]["y"]
+
+
+def test_an_image_is_prepared_as_the_manifest_of_the_build_records(tmp_path):
+    recorded = {"size": [6, 4], "resize": 8, "channels": "BGR", "layout": "NHWC", "mean": [0.4, 0.5, 0.6], "std": [0.2]}
+    manifest, photo = tmp_path / "manifest.json", tmp_path / "photo.png"
+    manifest.write_text(json.dumps({"search": {"preprocessing": recorded}}))
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    Image.fromarray(pixels).save(photo)
+    got = array_from_image(photo, TensorSpec("x", "FP32", (-1, 6, 4, 3)), recorded_preparation(manifest))
+    built = read_image(photo, Preprocessing(**recorded), (6, 4), "FP32")
+    assert got.shape == (1, 6, 4, 3)
+    np.testing.assert_array_equal(got[0], built)
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(photo)
+    with pytest.raises(InvalidInput, match="8 bits"):
+        array_from_image(photo, TensorSpec("x", "FP32", (-1, 6, 4, 3)), recorded_preparation(manifest))
+
+
+def test_a_manifest_without_a_preprocessing_is_refused(command):
+    for content, words in (('{"search": {"preprocessing": null}}', "no preprocessing"), ("[]", "not a manifest")):
+        (command.folder / "manifest.json").write_text(content)
+        done = command("infer", "double", "--input", "x.png", "--manifest", "manifest.json", expect=2)
+        assert words in done.stderr
+    command("infer", "double", "--input", "x.png", "--manifest", "manifest.json", "--image-scale", "1", expect=2)
 
 
 @pytest.mark.parametrize("name", ["file", "allow_pickle", "args", "self", "a/b:0", "y.npy", "größe"])

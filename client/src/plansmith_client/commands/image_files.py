@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,16 @@ import numpy as np
 
 from plansmith_client.errors import InvalidInput, MissingDependency
 from plansmith_client.image_formats import DECODER_ERRORS, IMAGE_FORMATS
+from plansmith_client.image_rows import DEEP_MODES, ImageRecipe, row_from_image
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from PIL import Image
+
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["IMAGE_SUFFIXES", "ImagePreparation", "array_from_image", "array_from_text"]
+__all__ = ["IMAGE_SUFFIXES", "ImagePreparation", "array_from_image", "array_from_text", "recorded_preparation"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -29,11 +33,13 @@ class ImagePreparation:
 
     Attributes:
         scale: None for 1/255 where the model takes fractions, and 1 where it takes integers.
+        recipe: what a build recorded, instead of the above; None for none.
     """
 
     scale: float | None = None
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    recipe: ImageRecipe | None = None
 
 
 def array_from_image(path: Path, spec: TensorSpec, preparation: ImagePreparation) -> np.ndarray[Any, Any]:
@@ -50,6 +56,8 @@ def array_from_image(path: Path, spec: TensorSpec, preparation: ImagePreparation
     """
     if spec.datatype == "BYTES":
         return np.array([path.read_bytes()], object).reshape((1,) * len(spec.shape))
+    if preparation.recipe is not None:
+        return _row(path, spec, preparation.recipe)[np.newaxis]
     sizes, channels, first = _layout(path, spec)
     pixels = _pixels(path, sizes, channels).astype(np.float32)
     whole = np.issubdtype(spec.numpy_dtype, np.integer)
@@ -83,7 +91,51 @@ def _layout(path: Path, spec: TensorSpec) -> tuple[tuple[int, int], int, bool | 
     return (height, width), channels, first
 
 
+def recorded_preparation(path: Path) -> ImagePreparation:
+    """The preprocessing that a build wrote into its manifest.
+
+    Raises:
+        InvalidInput: the file is not a manifest, or its build had no images.
+    """
+    try:
+        recorded = json.loads(path.read_bytes())["search"]["preprocessing"]
+        if recorded is not None:
+            return ImagePreparation(recipe=ImageRecipe(**recorded))
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise InvalidInput(f"{path} is not a manifest with a preprocessing: name a version's manifest.json") from error
+    raise InvalidInput(f"{path} records no preprocessing: its model was not built with images; use --image-scale")
+
+
+def _row(path: Path, spec: TensorSpec, recipe: ImageRecipe) -> np.ndarray[Any, Any]:
+    declared = spec.shape[-3:] if recipe.layout != "NHW" else (1, *spec.shape[-2:])
+    height, width = recipe.size or (declared[:2] if recipe.layout == "NHWC" else declared[-2:])
+    image = _decoded(path)
+    if image.mode in DEEP_MODES:
+        raise InvalidInput(
+            f"{path} has more than 8 bits a channel ({image.mode}): convert it to 8 bits, as in the build"
+        )
+    if min(height, width) < 1:
+        height, width = image.height, image.width
+    try:
+        return row_from_image(image, recipe, (height, width), spec.numpy_dtype)
+    except (ValueError, KeyError) as error:
+        raise InvalidInput(f"{path}: the recorded preprocessing cannot be applied to {spec}: {error}") from error
+
+
 def _pixels(path: Path, sizes: tuple[int, int], channels: int) -> np.ndarray[Any, Any]:
+    from PIL import Image  # noqa: PLC0415 - heavy, and only for images
+
+    wanted = _decoded(path).convert(_MODES[channels])
+    height, width = (size if size > 0 else own for size, own in zip(sizes, (wanted.height, wanted.width), strict=True))
+    if (wanted.width, wanted.height) != (width, height):
+        wanted = wanted.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(wanted).reshape(height, width, channels)
+
+
+def _decoded(path: Path) -> Image.Image:
+    """The image as it is to be seen: cameras store it as the sensor saw it, and how it is to be turned."""
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - heavy, and only for images
     except ImportError as error:
@@ -96,18 +148,13 @@ def _pixels(path: Path, sizes: tuple[int, int], channels: int) -> np.ndarray[Any
                 raise InvalidInput(
                     f"{path} has {image.width} x {image.height} pixels, more than {_MOST_PIXELS}: scale it down first"
                 )
-            # Cameras store the picture as the sensor saw it, and how it is to be turned.
-            wanted = ImageOps.exif_transpose(image).convert(_MODES[channels])
+            return ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
         raise InvalidInput(
             f"{path} is not a complete image in a known format: save it as one of {', '.join(IMAGE_FORMATS)}"
         ) from error
     except (Image.DecompressionBombError, *DECODER_ERRORS) as error:
         raise InvalidInput(f"{path} is not a complete image: {error}") from error
-    height, width = (size if size > 0 else own for size, own in zip(sizes, (wanted.height, wanted.width), strict=True))
-    if (wanted.width, wanted.height) != (width, height):
-        wanted = wanted.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(wanted).reshape(height, width, channels)
 
 
 def array_from_text(path: Path, spec: TensorSpec) -> np.ndarray[Any, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plansmith_client.commands.classes import classified, labelled_outputs, written
-from plansmith_client.commands.image_files import ImagePreparation
+from plansmith_client.commands.image_files import ImagePreparation, recorded_preparation
 from plansmith_client.commands.input_files import read_inputs
 from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
 from plansmith_client.commands.output_files import check_output_file, write_output_file
@@ -56,6 +56,14 @@ def infer(
     ] = None,
     image_mean: Annotated[str, typer.Option("--image-mean", help="Then subtracted, as in 0.485,0.456,0.406.")] = "0",
     image_std: Annotated[str, typer.Option("--image-std", help="Then divided by, as in 0.229,0.224,0.225.")] = "1",
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest",
+            metavar="FILE",
+            help="A version's manifest.json: prepare images as the build with them did, instead of the three above.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the outputs to .npy, .npz or .json.")
     ] = None,
@@ -82,6 +90,10 @@ def infer(
     if top is not None and (as_json or output is not None):
         raise InvalidInput("--top is for the table: leave it out with --output and --json, which have all values")
     preparation = ImagePreparation(image_scale, _numbers("mean", image_mean), _numbers("std", image_std))
+    if manifest is not None:
+        if preparation != ImagePreparation():
+            raise InvalidInput("--manifest says how images are prepared: leave out --image-scale, -mean and -std")
+        preparation = recorded_preparation(manifest)
     with Client(url, timeout=timeout) as client:
         served = client.model(model, model_version)
         arrays = (
