@@ -130,6 +130,16 @@ def test_an_image_is_prepared_as_the_manifest_of_the_build_records(tmp_path):
     built = read_image(photo, Preprocessing(**recorded), (6, 4), "FP32")
     assert got.shape == (1, 6, 4, 3)
     np.testing.assert_array_equal(got[0], built)
+    for wrong in (
+        {"size": "abc"},
+        {"size": 7},
+        {"interpolation": 3},
+        {"mean": ["a"]},
+        {"layout": "NHWC", "mean": [1, 2]},
+    ):
+        manifest.write_text(json.dumps({"search": {"preprocessing": wrong}}))
+        with pytest.raises(InvalidInput, match="recorded preprocessing"):
+            array_from_image(photo, TensorSpec("x", "FP32", (-1, 6, 4, 3)), recorded_preparation(manifest))
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(photo)
     with pytest.raises(InvalidInput, match="8 bits"):
         array_from_image(photo, TensorSpec("x", "FP32", (-1, 6, 4, 3)), recorded_preparation(manifest))

@@ -109,18 +109,18 @@ def recorded_preparation(path: Path) -> ImagePreparation:
 
 
 def _row(path: Path, spec: TensorSpec, recipe: ImageRecipe) -> np.ndarray[Any, Any]:
-    declared = spec.shape[-3:] if recipe.layout != "NHW" else (1, *spec.shape[-2:])
-    height, width = recipe.size or (declared[:2] if recipe.layout == "NHWC" else declared[-2:])
     image = _decoded(path)
     if image.mode in DEEP_MODES:
         raise InvalidInput(
             f"{path} has more than 8 bits a channel ({image.mode}): convert it to 8 bits, as in the build"
         )
-    if min(height, width) < 1:
-        height, width = image.height, image.width
     try:
+        height, width = recipe.size or (spec.shape[-3:-1] if recipe.layout == "NHWC" else spec.shape[-2:])
+        if min(height, width) < 1:
+            height, width = image.height, image.width
         return row_from_image(image, recipe, (height, width), spec.numpy_dtype)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
+        # What is recorded may be anything: a file is not trusted.
         raise InvalidInput(f"{path}: the recorded preprocessing cannot be applied to {spec}: {error}") from error
 
 
