@@ -22,16 +22,16 @@ from rich.console import Console
 from torch_driver import TorchPlan, load_module
 
 from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
+from plansmith_perf.comparing.contestants import EngineContestant
 from plansmith_perf.comparing.display import show_comparison
-from plansmith_perf.comparing.driving import RoundOptions
-from plansmith_perf.comparing.local_contestants import EngineContestant
-from plansmith_perf.comparing.local_peers import ENGINE_PEERS, IN_PROCESS, peers_for_a_gpu
 from plansmith_perf.comparing.peer import Opener, Peer
+from plansmith_perf.comparing.peers import ENGINE_PEERS, IN_PROCESS, peers_for_a_gpu
+from plansmith_perf.load.measuring import MeasuringOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from plansmith_perf.comparing.driving import Contestant
+    from plansmith_perf.comparing.contestants import Contestant
     from plansmith_perf.comparing.results import Comparison
     from plansmith_perf.comparing.subject import Subject
 
@@ -61,10 +61,14 @@ def opener(network: str, device: str) -> Opener:
 
     @contextmanager
     def opened(subject: Subject, most: int) -> Iterator[Contestant]:
-        own = {"network": network, "device": device}
-        versions = {"torch": torch.__version__}
-        compute = load_module(network, device, subject.outputs)
-        yield EngineContestant(compute, subject.outputs, TorchPlan, own, subject, versions, most)
+        yield EngineContestant(
+            subject=subject,
+            versions={"torch": torch.__version__},
+            compute=load_module(network, device, subject.outputs),
+            plan=TorchPlan,
+            own={"network": network, "device": device},
+            most=most,
+        )
 
     return opened
 
@@ -81,19 +85,13 @@ def compare(network: str, folder: Path, *, rounds: int, seconds: float) -> Compa
         peers=[torch_peer(network, "cpu", BASELINE), *readers, *on_gpu],
         baseline=BASELINE,
         rounds=rounds,
-        measuring=RoundOptions(
-            concurrency=8,
+        measuring=MeasuringOptions(
             seconds=seconds,
             warmup_seconds=min(1.0, seconds),
             workers=1,
             timeout=60.0,
-            batch_size=1,
-            percentiles=[50.0, 90.0, 95.0, 99.0],
         ),
-        samples=None,
-        distinct_inputs=16,
-        seed=0,
-        tolerance=1e-3,
+        concurrency=8,
         notes=[note] if note else [],
     )
     return run_comparison(options)

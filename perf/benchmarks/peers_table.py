@@ -23,10 +23,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from texture_classifier import texture_images, write_texture_classifier
 
 from peers.foreign_servers import BASELINE, FOREIGN_SERVERS
-from plansmith_perf.comparing.catalogue import choose_peers
 from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
 from plansmith_perf.comparing.display import show_comparison
-from plansmith_perf.comparing.driving import RoundOptions
+from plansmith_perf.comparing.peers import choose_peers
+from plansmith_perf.load.measuring import MeasuringOptions
 
 if TYPE_CHECKING:
     from plansmith_perf.comparing.peer import Peer
@@ -91,19 +91,15 @@ def compare(name: str, folder: Path, samples: Path | None, arguments: argparse.N
         peers=chosen_peers(short=short),
         baseline=BASELINE,
         rounds=1 if short else arguments.rounds,
-        measuring=RoundOptions(
-            concurrency=CLIENTS[name],
+        measuring=MeasuringOptions(
             seconds=1.0 if short else arguments.seconds or SECONDS[name],
             warmup_seconds=0.5 if short else 1.0,
             workers=2,
             timeout=60.0,
-            batch_size=1,
-            percentiles=[50.0, 90.0, 95.0, 99.0],
         ),
+        concurrency=CLIENTS[name],
         samples=samples,
         distinct_inputs=COMPARED_ROWS,
-        seed=0,
-        tolerance=1e-3,
     )
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

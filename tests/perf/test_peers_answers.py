@@ -10,9 +10,9 @@ import pytest
 
 from peers.program import Program, open_program
 from plansmith_perf.comparing.answers import compare_answers
-from plansmith_perf.comparing.driving import RoundOptions, measure_round
 from plansmith_perf.comparing.subject import open_subject
 from plansmith_perf.errors import WrongAnswer
+from plansmith_perf.load.measuring import MeasuringOptions
 from plansmith_perf.load.requests import CheckedRequest, check_answer
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
@@ -78,7 +78,7 @@ def test_an_answer_that_is_mixed_up_under_load_is_wrong_in_reduced_precision_too
     program = Program(
         None, (), (str(Path(__file__).with_name("peers_wrong_server.py")), str(right), "mixed-up"), "raw", "/"
     )
-    options = RoundOptions(4, 0.5, 0.0, 1, 10.0, 1, [50.0])
+    options = MeasuringOptions(0.5, 0.0, 1, 10.0)
     with (
         open_subject(
             REPOSITORY, "digits", samples=None, distinct_inputs=8, batch_size=1, seed=0, tolerance=TOLERANCE
@@ -96,6 +96,6 @@ def test_an_answer_that_is_mixed_up_under_load_is_wrong_in_reduced_precision_too
         assert agreement.problem == ""
         assert agreement.tolerance == TOLERANCE
         contestant.prepare(agreement)
-        measured = measure_round(contestant, options)
+        measured = contestant.measure(4, options)
     assert measured.wrong_answers > 0
     assert measured.errors == measured.wrong_answers

@@ -20,16 +20,16 @@ import pytest
 from peers.environments import REQUIREMENTS, make_environment
 from peers.foreign_servers import FOREIGN_SERVERS
 from peers.program import Program, open_program
-from plansmith_perf.comparing.catalogue import PEERS, choose_peers
 from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
-from plansmith_perf.comparing.driving import RoundOptions
+from plansmith_perf.comparing.contestants import ClientContestant, EngineContestant
 from plansmith_perf.comparing.engine_driver import EnginePlan
 from plansmith_perf.comparing.engines import load_engine, spec_of
-from plansmith_perf.comparing.local_contestants import ClientContestant, EngineContestant
 from plansmith_perf.comparing.peer import Peer
+from plansmith_perf.comparing.peers import PEERS, choose_peers
 from plansmith_perf.comparing.results import Comparison, median_throughput, paired_ratio, read_comparison
 from plansmith_perf.comparing.subject import open_subject
 from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.load.measuring import MeasuringOptions
 from plansmith_perf.load.requests import check_answer
 from plansmith_server.launcher.ports import find_free
 
@@ -153,7 +153,7 @@ def nobody_listens() -> Peer:
     @contextmanager
     def opened(subject, _):
         (port,) = find_free("127.0.0.1", 1)
-        yield ClientContestant("tritonclient-grpc", f"127.0.0.1:{port}", subject, {}, list)
+        yield ClientContestant(subject=subject, versions={}, kind="tritonclient-grpc", url=f"127.0.0.1:{port}")
 
     return Peer("raises its own", "raises its own", "client", "a test's own", "", opened)
 
@@ -164,7 +164,8 @@ def other_outputs() -> Peer:
     @contextmanager
     def opened(subject, most):
         spec = spec_of("onnxruntime", file=subject.file, outputs=["nothing"], served=None)
-        yield EngineContestant(load_engine(spec), spec.outputs, EnginePlan, {"engine": spec}, subject, {}, most)
+        compute, own = load_engine(spec), {"engine": spec}
+        yield EngineContestant(subject=subject, versions={}, compute=compute, plan=EnginePlan, own=own, most=most)
 
     return Peer("asked for what is not there", "asked for what is not there", "in process", "a test's own", "", opened)
 
@@ -191,11 +192,9 @@ def troubled(tmp_path_factory) -> Comparison:
         ],
         baseline="always wrong",
         rounds=2,
-        measuring=RoundOptions(4, 0.3, 0.1, 1, 10.0, 1, [50.0, 99.0]),
-        samples=None,
+        measuring=MeasuringOptions(0.3, 0.1, 1, 10.0, percentiles=[50.0, 99.0]),
+        concurrency=4,
         distinct_inputs=8,
-        seed=0,
-        tolerance=1e-3,
     )
     return run_comparison(options)
 
@@ -237,8 +236,8 @@ def test_pytriton_runs_in_an_environment_of_its_own_with_a_triton_of_its_own():
     ):
         (request,) = subject.requests
         check_answer(contestant.ask(request.inputs), request.expected, tolerance=1e-3)
-        loaded = {file.path for process in contestant.processes for file in process.memory_maps()}
-        names = {process.name() for process in contestant.processes}
+        loaded = {file.path for process in contestant.find_processes() for file in process.memory_maps()}
+        names = {process.name() for process in contestant.find_processes()}
     assert "tritonserver" in names
     environment = make_environment(REQUIREMENTS / "pytriton.txt")
     assert contestant.versions["nvidia-pytriton"] == environment.versions["nvidia-pytriton"]
@@ -327,11 +326,9 @@ def test_a_model_without_a_portable_file_cannot_be_compared(repository, old, new
             peers=choose_peers("plansmith"),
             baseline="plansmith",
             rounds=1,
-            measuring=RoundOptions(1, 0.1, 0.0, 1, 5.0, 1, [50.0]),
-            samples=None,
+            measuring=MeasuringOptions(0.1, 0.0, 1, 5.0),
+            concurrency=4,
             distinct_inputs=1,
-            seed=0,
-            tolerance=1e-3,
         )
         with pytest.raises(LoadTestMisconfigured, match=sentence):
             run_comparison(options)
@@ -346,11 +343,9 @@ def test_a_server_of_others_is_measured_beside_plansmith():
             peers=[*choose_peers("plansmith"), fastapi],
             baseline=fastapi.name,
             rounds=1,
-            measuring=RoundOptions(4, 0.3, 0.1, 1, 10.0, 1, [50.0, 99.0]),
-            samples=None,
+            measuring=MeasuringOptions(0.3, 0.1, 1, 10.0, percentiles=[50.0, 99.0]),
+            concurrency=4,
             distinct_inputs=4,
-            seed=0,
-            tolerance=1e-3,
         )
     )
     assert [(peer.name, peer.status) for peer in compared.peers] == [

@@ -13,8 +13,8 @@ import pytest
 
 from peers.environments import REQUIREMENTS, cache_folder, make_environment
 from peers.foreign_servers import FOREIGN_SERVERS
-from plansmith_perf.comparing.catalogue import PEERS
 from plansmith_perf.comparing.peer import PeerUnavailable
+from plansmith_perf.comparing.peers import PEERS
 
 ZEROS = "0" * 64
 MAKE = "import sys, pathlib; from peers.environments import make_environment as make; "

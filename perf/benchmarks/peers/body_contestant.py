@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import urllib3
@@ -13,20 +13,16 @@ from peers.bodies import BodyFormat, decode_body, encode_body, inputs_of, output
 from peers.processes import PeerFailed
 from peers.worker import BodyPlan
 from plansmith_client import Client
-from plansmith_perf.comparing.server_contestants import LOADED_REQUESTS, in_threads, plan_values
+from plansmith_perf.comparing.contestants import Contestant
 from plansmith_perf.load.encoding import write_requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import psutil
     from numpy.typing import NDArray
 
-    from plansmith_perf.comparing.answers import Agreement
-    from plansmith_perf.comparing.driving import RoundOptions
-    from plansmith_perf.comparing.subject import Subject
-    from plansmith_perf.load.server_side import Counters
+    from plansmith_perf.load.requests import CheckedRequest
 
 __all__ = ["BodyContestant"]
 
@@ -34,37 +30,19 @@ _TIMEOUT_SECONDS = 60.0
 _NOT_READY = (404, 503)
 
 
-@dataclass
-class BodyContestant:
+@dataclass(kw_only=True)
+class BodyContestant(Contestant):
     """A server with an HTTP interface of its own.
 
     Attributes:
         url: "http://host:port".
         path: of what answers.
         body_format: of requests and answers.
-        subject: what is compared.
-        versions: of the peer's packages.
-        find_processes: gives those of the server.
     """
 
     url: str
     path: str
     body_format: BodyFormat
-    subject: Subject
-    versions: Mapping[str, str]
-    find_processes: Callable[[], Sequence[psutil.Process]]
-    _requests: Path | None = field(default=None, init=False)
-    _tolerance: float = field(default=0.0, init=False)
-
-    @property
-    def detail(self) -> str:
-        """See Contestant."""
-        return ""
-
-    @property
-    def processes(self) -> Sequence[psutil.Process]:
-        """See Contestant."""
-        return self.find_processes()
 
     def is_ready(self) -> bool:
         """Whether it answers.
@@ -91,26 +69,19 @@ class BodyContestant:
             raise PeerFailed(f"its server answers with HTTP {status}: {body[:200].decode(errors='replace')}")
         return decode_body(self.body_format, outputs_of(self.subject), headers, body)
 
-    def ask_together(self, inputs: Sequence[Mapping[str, NDArray[Any]]]) -> Sequence[dict[str, NDArray[Any]]]:
+    def write(self, folder: Path, requests: Sequence[CheckedRequest]) -> None:
         """See Contestant."""
-        return in_threads(self.ask, inputs)
-
-    def prepare(self, agreement: Agreement) -> None:
-        """See Contestant."""
-        requests = agreement.requests[:LOADED_REQUESTS]
-        self._requests = self.subject.new_folder("requests")
-        self._tolerance = agreement.tolerance
         # The answers are written down in the one form that every worker reads; the bodies then replace the others.
         with Client(self.subject.server.grpc_url) as client:
             model = client.model(self.subject.model.name)
-            write_requests(self._requests, model, requests, over_http=False, binary=True)
+            write_requests(folder, model, requests, over_http=False, binary=True)
         for number, request in enumerate(requests):
             body, headers = encode_body(self.body_format, inputs_of(self.subject), request.inputs)
-            stem = self._requests / f"{number:06}"
+            stem = folder / f"{number:06}"
             stem.with_suffix(".request").write_bytes(body)
             stem.with_suffix(".headers").write_text(json.dumps(headers), encoding="utf-8")
 
-    def plans(self, options: RoundOptions, folder: Path) -> Sequence[BodyPlan]:
+    def plans(self, shares: Sequence[Mapping[str, Any]]) -> Sequence[BodyPlan]:
         """See Contestant."""
         own = {
             "url": self.url,
@@ -118,12 +89,7 @@ class BodyContestant:
             "body": self.body_format,
             "outputs": [(tensor.name, tensor.dtype) for tensor in outputs_of(self.subject)],
         }
-        values = plan_values(options, folder, self._requests, self._tolerance)
-        return [BodyPlan.model_validate({**each, **own}) for each in values]
-
-    def counters(self) -> Counters | None:
-        """See Contestant."""
-        return None
+        return [BodyPlan.model_validate({**share, **own, "at_first": share["concurrency"]}) for share in shares]
 
     def _post(self, inputs: Mapping[str, NDArray[Any]], *, timeout: float) -> tuple[int, dict[str, str], bytes]:
         body, headers = encode_body(self.body_format, inputs_of(self.subject), inputs)

@@ -16,14 +16,14 @@ from peers.body_contestant import BodyContestant
 from peers.environments import make_environment
 from peers.processes import PeerProcess
 from plansmith_client import Client, ClientError
-from plansmith_perf.comparing.server_openers import protocol_contestant
+from plansmith_perf.comparing.servers import protocol_contestant
 from plansmith_server.launcher.ports import find_free
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from peers.bodies import BodyFormat, Tensor
-    from plansmith_perf.comparing.server_contestants import ProtocolContestant
+    from plansmith_perf.comparing.contestants import ProtocolContestant
     from plansmith_perf.comparing.subject import Subject
 
 __all__ = ["BATCH_WAIT_SECONDS", "PROGRAMS", "Program", "open_program"]
@@ -91,7 +91,12 @@ def open_program(subject: Subject, program: Program) -> Iterator[ProtocolContest
         process = stack.enter_context(PeerProcess(command, folder, variables))
         if program.body != "v2":
             other = BodyContestant(
-                f"http://{_HOST}:{http}", program.path, program.body, subject, versions, lambda: process.processes
+                subject=subject,
+                versions=versions,
+                find_processes=lambda: process.processes,
+                url=f"http://{_HOST}:{http}",
+                path=program.path,
+                body_format=program.body,
             )
             process.wait_until(other.is_ready)
             yield other

@@ -13,13 +13,10 @@ from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
 from plansmith_perf.commands.option_ranges import check_not_negative, check_positive
 from plansmith_perf.commands.output_files import check_output, write_output
-from plansmith_perf.comparing.catalogue import baseline_of, choose_peers
 from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
 from plansmith_perf.comparing.display import show_comparison
-from plansmith_perf.comparing.driving import RoundOptions
-from plansmith_perf.comparing.local_peers import peers_for_a_gpu
-from plansmith_perf.comparing.server_peers import configuration_peers
-from plansmith_perf.load.measuring import default_workers
+from plansmith_perf.comparing.peers import baseline_of, choose_peers, configuration_peers, peers_for_a_gpu
+from plansmith_perf.load.measuring import MeasuringOptions, default_workers
 
 if TYPE_CHECKING:
     from plansmith_perf.comparing.results import Comparison
@@ -93,19 +90,11 @@ def compare(
         peers=[*chosen, *named, *on_gpu],
         baseline=baseline_of(chosen, named),
         rounds=rounds,
-        measuring=RoundOptions(
-            concurrency=concurrency,
-            seconds=seconds,
-            warmup_seconds=warmup,
-            workers=workers or default_workers(),
-            timeout=timeout,
-            batch_size=batch_size,
-            percentiles=[50.0, 90.0, 95.0, 99.0],
-        ),
+        measuring=MeasuringOptions(seconds, warmup, workers or default_workers(), timeout, tolerance, seed=seed),
+        concurrency=concurrency,
+        batch_size=batch_size,
         samples=samples,
         distinct_inputs=distinct_inputs,
-        seed=seed,
-        tolerance=tolerance,
         notes=[note] if note else [],
     )
     try:

@@ -23,11 +23,9 @@ from plansmith_perf.comparing.client_calls import (
     open_calls,
 )
 from plansmith_perf.comparing.conversation import read_arrays, wait_for_start
-from plansmith_perf.errors import PerfError
-from plansmith_perf.load.encoded_requests import RIGHT, WRONG_ANSWER, one_line
+from plansmith_perf.load.encoded_requests import RIGHT, one_line, outcome_of
 from plansmith_perf.load.recording import RequestLog, write_logs
-from plansmith_perf.load.requests import check_answer
-from plansmith_perf.load.worker import WorkerPlan
+from plansmith_perf.load.worker import PAUSE_AFTER_ERROR_SECONDS, WorkerPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["ClientPlan", "main"]
-
-_PAUSE_AFTER_ERROR_SECONDS = 0.01
 
 Arrays = dict[str, "NDArray[Any]"]
 
@@ -69,12 +65,10 @@ class Check:
         told = [array.tobytes() for array in answer.values() if array is not None]
         if told == self._right.get(which):
             return RIGHT
-        try:
-            check_answer(answer, expected, tolerance=self._tolerance)
-        except PerfError as error:
-            return one_line(f"{WRONG_ANSWER}: {error}")
-        self._right[which] = told
-        return RIGHT
+        outcome = outcome_of(answer, expected, tolerance=self._tolerance)
+        if outcome == RIGHT:
+            self._right[which] = told
+        return outcome
 
 
 def main() -> None:
@@ -102,7 +96,7 @@ def _with_threads(plan: ClientPlan, pairs: Sequence[tuple[Arrays, Arrays]]) -> l
             logs[number].add(sent, sent, done, outcome)
             turn += 1
             if outcome:
-                time.sleep(_PAUSE_AFTER_ERROR_SECONDS)
+                time.sleep(PAUSE_AFTER_ERROR_SECONDS)
 
     with ExitStack() as stack:
         calls = open_calls(plan.kind, plan.url, plan.model, plan.outputs, threads=plan.concurrency, stack=stack)
@@ -148,7 +142,7 @@ async def _with_tasks(plan: ClientPlan, pairs: Sequence[tuple[Arrays, Arrays]]) 
                 answer = await call(inputs)
             except Exception as error:  # noqa: BLE001 - as above
                 log.add(sent, sent, time.monotonic_ns(), _error(error))
-                await asyncio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
+                await asyncio.sleep(PAUSE_AFTER_ERROR_SECONDS)
                 continue
             done = time.monotonic_ns()
             log.add(sent, sent, done, check(which, answer, expected))

@@ -6,12 +6,12 @@ import datetime as dt
 import math
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import BuildError
 from plansmith_client import ClientError
 from plansmith_perf.comparing.answers import Agreement, compare_answers
-from plansmith_perf.comparing.driving import Contestant, RoundOptions, measure_round
 from plansmith_perf.comparing.peer import PeerUnavailable
 from plansmith_perf.comparing.results import Comparison, PeerResult, PeerStatus
 from plansmith_perf.comparing.subject import Subject, open_subject
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from plansmith_perf.comparing.contestants import Contestant
     from plansmith_perf.comparing.peer import Peer
+    from plansmith_perf.load.measuring import MeasuringOptions
     from plansmith_perf.results.documents import Measurement
 
 __all__ = ["ComparisonOptions", "run_comparison"]
@@ -40,11 +42,11 @@ class ComparisonOptions:
         peers: in this order.
         baseline: name of the one to which ratios are given.
         rounds: how often each is measured.
-        measuring: how.
+        measuring: how; its seed is that of random values, too.
+        concurrency: requests in flight.
+        batch_size: rows a request.
         samples: file of real inputs, or None for random values.
         distinct_inputs: the most different requests to compare.
-        seed: of random values.
-        tolerance: see `plansmith_perf.load.requests.check_answer`.
         notes: to be kept with the result.
     """
 
@@ -53,11 +55,11 @@ class ComparisonOptions:
     peers: Sequence[Peer]
     baseline: str
     rounds: int
-    measuring: RoundOptions
-    samples: Path | None
-    distinct_inputs: int
-    seed: int
-    tolerance: float
+    measuring: MeasuringOptions
+    concurrency: int
+    batch_size: int = 1
+    samples: Path | None = None
+    distinct_inputs: int = 16
     notes: Sequence[str] = ()
 
 
@@ -76,8 +78,7 @@ class _Entry:
 
     def fail(self, status: PeerStatus, reason: str) -> None:
         """Take it out of the comparison."""
-        self.contestant = None
-        self.status, self.reason = status, reason
+        self.contestant, self.status, self.reason = None, status, reason
 
     def result(self) -> PeerResult:
         """Its row of the result."""
@@ -125,9 +126,9 @@ def run_comparison(
                 options.model,
                 samples=options.samples,
                 distinct_inputs=options.distinct_inputs,
-                batch_size=options.measuring.batch_size,
-                seed=options.seed,
-                tolerance=options.tolerance,
+                batch_size=options.batch_size,
+                seed=options.measuring.seed,
+                tolerance=options.measuring.tolerance,
             )
         )
         server = f"triton {subject.server.version}"
@@ -147,8 +148,8 @@ def run_comparison(
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         model=options.model,
         model_version=version,
-        batch_size=options.measuring.batch_size,
-        concurrency=options.measuring.concurrency,
+        batch_size=options.batch_size,
+        concurrency=options.concurrency,
         seconds=options.measuring.seconds,
         environment=describe_environment(server),
         complete=complete,
@@ -165,15 +166,15 @@ def _open(entry: _Entry, subject: Subject, options: ComparisonOptions, stack: Ex
         entry.fail("unavailable", obstacle)
         return
     try:
-        contestant = stack.enter_context(peer.open(subject, options.measuring.concurrency))
+        contestant = stack.enter_context(peer.open(subject, options.concurrency))
         entry.versions = dict(contestant.versions)
         entry.agreement = compare_answers(
             contestant.ask,
             contestant.ask_together,
             subject.requests,
-            at_once=options.measuring.concurrency,
+            at_once=options.concurrency,
             reduced_precision=peer.reduced_precision(subject),
-            tolerance=options.tolerance,
+            tolerance=options.measuring.tolerance,
         )
         if entry.agreement.problem:
             entry.fail("wrong", entry.agreement.problem)
@@ -196,19 +197,20 @@ def _play(entries: Sequence[_Entry], options: ComparisonOptions, progress: Calla
         first = number % len(entries)
         for entry in [*entries[first:], *entries[:first]]:
             if entry.contestant is not None:
-
-                def shown(share: float, doing: str = f"Measuring {entry.peer.name}", base: int = done) -> None:
-                    progress(doing, base + share)
-
+                shown = partial(_show_share, progress, f"Measuring {entry.peer.name}", done)
                 _measure(entry, entry.contestant, options, shown)
             done += 1
+
+
+def _show_share(progress: Callable[[str, float], None], doing: str, done: int, share: float) -> None:
+    progress(doing, done + share)
 
 
 def _measure(
     entry: _Entry, contestant: Contestant, options: ComparisonOptions, progress: Callable[[float], None]
 ) -> None:
     try:
-        measured = measure_round(contestant, options.measuring, progress=progress)
+        measured = contestant.measure(options.concurrency, options.measuring, progress)
     except Exception as error:  # noqa: BLE001 - as above
         entry.fail("failed", _reason(error))
         return

@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from plansmith_perf.comparing.conversation import read_arrays, wait_for_start
 from plansmith_perf.comparing.engines import Compute, EngineSpec, load_engine
 from plansmith_perf.comparing.stacking import answers_of, stack_requests
-from plansmith_perf.errors import PerfError
-from plansmith_perf.load.encoded_requests import RIGHT, WRONG_ANSWER, one_line
+from plansmith_perf.load.encoded_requests import RIGHT, outcome_of
 from plansmith_perf.load.recording import RequestLog, write_logs
-from plansmith_perf.load.requests import check_answer
 from plansmith_perf.load.worker import WorkerPlan
 
 if TYPE_CHECKING:
@@ -108,13 +106,10 @@ def _check(plan: CallsPlan, call: _Call, outputs: Sequence[NDArray[Any]]) -> lis
     if told == call.right:
         return [RIGHT] * plan.stack
     answers = answers_of(outputs, plan.outputs, plan.stack)
-    outcomes = []
-    for answer, expected in zip(answers, call.expected, strict=True):
-        try:
-            check_answer(answer, expected, tolerance=plan.tolerance)
-            outcomes.append(RIGHT)
-        except PerfError as error:
-            outcomes.append(one_line(f"{WRONG_ANSWER}: {error}"))
+    outcomes = [
+        outcome_of(answer, expected, tolerance=plan.tolerance)
+        for answer, expected in zip(answers, call.expected, strict=True)
+    ]
     if not any(outcomes):
         call.right = told
     return outcomes

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from plansmith_perf.comparing.driving import Contestant
+from plansmith_perf.comparing.contestants import Contestant
 from plansmith_perf.comparing.subject import Subject
 from plansmith_perf.errors import PerfError
 

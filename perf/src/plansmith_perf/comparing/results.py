@@ -5,11 +5,10 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.analysis import samples_needed
-from plansmith_perf.results.documents import Environment, Measurement  # noqa: TC001 - pydantic reads the annotations
+from plansmith_perf.results.documents import Environment, Measurement, Part, read_document
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,17 +24,11 @@ __all__ = [
     "read_comparison",
 ]
 
-SCHEMA_VERSION = 1
-
 PeerKind = Literal["plansmith", "server", "client", "in process"]
 PeerStatus = Literal["measured", "wrong", "failed", "unavailable"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PeerResult(_Part):
+class PeerResult(Part):
     """One peer: how it was set up, and its measurement in each round."""
 
     name: str
@@ -56,7 +49,7 @@ class PeerResult(_Part):
     rounds: Annotated[list[Measurement], Field(description="in order; a peer that failed has fewer than the others")]
 
 
-class Comparison(_Part):
+class Comparison(Part):
     """Everything that one run of `plansmith bench compare` has measured."""
 
     schema_version: Literal[1] = 1
@@ -127,18 +120,5 @@ def paired_ratio(comparison: Comparison, name: str, baseline: str | None = None)
 
 
 def read_comparison(path: Path) -> Comparison:
-    """Read the file of a comparison.
-
-    Raises:
-        LoadTestMisconfigured: the file does not exist, or is not a comparison of this schema version.
-    """
-    try:
-        return Comparison.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise LoadTestMisconfigured(f"The comparison {path} cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the document"
-        raise LoadTestMisconfigured(
-            f"{path} is not a comparison of peers (schema version {SCHEMA_VERSION}): {where}: {first['msg']}"
-        ) from error
+    """Read the file of a comparison; see `plansmith_perf.results.documents.read_document`."""
+    return read_document(path, Comparison, "a comparison of peers")

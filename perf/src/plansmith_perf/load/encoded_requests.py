@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["RIGHT", "WRONG_ANSWER", "EncodedRequest", "judge", "one_line"]
+__all__ = ["RIGHT", "WRONG_ANSWER", "EncodedRequest", "judge", "one_line", "outcome_of"]
 
 RIGHT = ""
 WRONG_ANSWER = "WRONG ANSWER"
@@ -64,6 +64,15 @@ def judge(
     except (PerfError, ClientError, ValueError, DecodeError) as error:
         return one_line(f"{WRONG_ANSWER}: {error}")
     request.right = reply
+    return RIGHT
+
+
+def outcome_of(answer: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]], *, tolerance: float) -> str:
+    """RIGHT, or what is wrong with an answer, in one line; see `check_answer`."""
+    try:
+        check_answer(answer, expected, tolerance=tolerance)
+    except PerfError as error:
+        return one_line(f"{WRONG_ANSWER}: {error}")
     return RIGHT
 
 

@@ -8,7 +8,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from plansmith_perf.load.analysis import answers_per_second
 from plansmith_perf.load.arrivals import due_times
 from plansmith_perf.load.processes import Workers
 from plansmith_perf.load.server_side import read_counters
-from plansmith_perf.load.summary import summarize
+from plansmith_perf.load.summary import summarize, tally_of
 from plansmith_perf.load.usage import server_processes
 from plansmith_perf.load.watching import Watch
 from plansmith_perf.load.worker import WorkerPlan
@@ -26,9 +26,13 @@ from plansmith_perf.results.documents import ClosedLoop, OpenLoop
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import psutil
+
+    from plansmith_perf.load.analysis import Records
+    from plansmith_perf.load.server_side import Counters
     from plansmith_perf.results.documents import Measurement
 
-__all__ = ["MeasuringOptions", "Target", "default_workers", "measure"]
+__all__ = ["MeasuringOptions", "Target", "default_workers", "measure", "put_load", "shared_out"]
 
 _TICK_SECONDS = 0.1
 _CHECK_NANOSECONDS = 500_000_000
@@ -73,9 +77,9 @@ class MeasuringOptions:
     warmup_seconds: float
     workers: int
     timeout: float
-    tolerance: float
-    percentiles: Sequence[float]
-    seed: int
+    tolerance: float = 1e-3
+    percentiles: Sequence[float] = (50.0, 90.0, 95.0, 99.0)
+    seed: int = 0
 
 
 def default_workers() -> int:
@@ -104,20 +108,63 @@ def measure(
     Raises:
         plansmith_perf.PerfError: the load generator itself failed.
     """
-    total = options.warmup_seconds + options.seconds
     address = Address.parse(target.url)
+    with tempfile.TemporaryDirectory(prefix="plansmith-load-") as folder:
+        return put_load(
+            _plans(target, load, options, Path(folder)),
+            Path(folder),
+            load,
+            options,
+            batch_size=target.batch_size,
+            server=lambda: server_processes(address),
+            counters=lambda: read_counters(target.url, target.model, target.version),
+            address=address,
+            progress=progress,
+        )
+
+
+def put_load(
+    plans: Sequence[WorkerPlan],
+    folder: Path,
+    load: ClosedLoop | OpenLoop,
+    options: MeasuringOptions,
+    *,
+    batch_size: int,
+    server: Callable[[], Sequence[psutil.Process]],
+    counters: Callable[[], Counters | None],
+    address: Address | None = None,
+    in_process: bool = False,
+    throughput: Callable[[Records, float], float] = answers_per_second,
+    progress: Callable[[float], None] = lambda _: None,
+) -> tuple[Measurement, str]:
+    """Run the processes of a load and measure what they do.
+
+    Args:
+        plans: of the processes.
+        folder: for what they say; exists.
+        load: that they make together.
+        options: for how long, and so on.
+        batch_size: rows a request.
+        server: gives the processes of the server.
+        counters: reads the statistics of the server.
+        address: of the server, to notice that it is gone; None: nobody looks, and Ctrl-C is raised.
+        in_process: whether the processes of the load compute what they ask for.
+        throughput: right answers per second, of records and seconds.
+        progress: called with the share of the time that has passed.
+
+    Returns:
+        See `measure`.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, where there is no address; the processes have ended.
+        PerfError: a process of the load failed.
+    """
+    total = options.warmup_seconds + options.seconds
     interruption = ""
-    with (
-        tempfile.TemporaryDirectory(prefix="plansmith-load-") as folder,
-        Workers(_plans(target, load, options, Path(folder)), Path(folder)) as workers,
-    ):
+    with Workers(plans, folder) as workers:
         start = workers.start()
         begin = start + int(options.warmup_seconds * 1e9)
-        watch = Watch(
-            server=server_processes(address),
-            client=workers.processes,
-            counters=lambda: read_counters(target.url, target.model, target.version),
-        )
+        watch = Watch(server=server(), client=workers.processes, counters=counters)
         next_check = start
         try:
             while workers.running:
@@ -125,12 +172,15 @@ def measure(
                 progress(min(1.0, (now - start) / 1e9 / total))
                 watch.look(now, begin, begin + int(options.seconds * 1e9))
                 # Not at each look: a connection is work for the server.
-                if now >= next_check and _refuses(address):
-                    interruption = f"the server at {target.url} is gone"
-                    break
-                next_check = now + _CHECK_NANOSECONDS if now >= next_check else next_check
+                if address is not None and now >= next_check:
+                    if _refuses(address):
+                        interruption = f"the server at {address.url} is gone"
+                        break
+                    next_check = now + _CHECK_NANOSECONDS
                 time.sleep(_TICK_SECONDS)
         except KeyboardInterrupt:
+            if address is None:
+                raise
             interruption = "Ctrl-C"
         ended = time.monotonic_ns()
         watch.finish()
@@ -138,13 +188,12 @@ def measure(
         records, outcomes = workers.collect(begin)
     lasted = min(options.seconds, max(0.0, (ended - begin) / 1e9)) if interruption else options.seconds
     measurement = summarize(
+        tally_of(records, outcomes, lasted),
         load,
-        batch_size=target.batch_size,
-        everything=records,
-        outcomes=outcomes,
-        throughput=answers_per_second(records, lasted),
+        batch_size=batch_size,
+        throughput=throughput(records, lasted),
         watch=watch,
-        busiest=watch.client.busiest(),
+        busiest=0.0 if in_process else None,
         warmup_seconds=options.warmup_seconds,
         seconds=lasted,
         percentiles=options.percentiles,
@@ -154,31 +203,32 @@ def measure(
 
 
 def _plans(target: Target, load: ClosedLoop | OpenLoop, options: MeasuringOptions, folder: Path) -> list[WorkerPlan]:
-    total = options.warmup_seconds + options.seconds
-    workers = min(options.workers, load.concurrency) if isinstance(load, ClosedLoop) else options.workers
-    due = due_times(load, seconds=total, seed=options.seed) if isinstance(load, OpenLoop) else None
+    common = {"url": target.url, "path": target.path, "requests": str(target.requests)}
+    if isinstance(load, ClosedLoop):
+        return [WorkerPlan.model_validate({**plan, **common}) for plan in shared_out(load.concurrency, options, folder)]
+    due = due_times(load, seconds=options.warmup_seconds + options.seconds, seed=options.seed)
     plans = []
-    for number in range(workers):
-        concurrency = 0
-        if isinstance(load, ClosedLoop):
-            concurrency = load.concurrency // workers + (number < load.concurrency % workers)
-        if due is not None:
-            np.save(folder / f"due-{number}.npy", due[number::workers], allow_pickle=False)
-        plans.append(
-            WorkerPlan(
-                url=target.url,
-                path=target.path,
-                timeout=options.timeout,
-                tolerance=options.tolerance,
-                seconds=total,
-                concurrency=concurrency,
-                due=str(folder / f"due-{number}.npy"),
-                requests=str(target.requests),
-                records=str(folder / f"records-{number}.npy"),
-                offset=number,
-            )
-        )
+    for number, plan in enumerate(shared_out(options.workers, options, folder)):
+        np.save(folder / f"due-{number}.npy", due[number :: options.workers], allow_pickle=False)
+        own = {"concurrency": 0, "due": str(folder / f"due-{number}.npy")}
+        plans.append(WorkerPlan.model_validate({**plan, **common, **own}))
     return plans
+
+
+def shared_out(concurrency: int, options: MeasuringOptions, folder: Path) -> list[dict[str, Any]]:
+    """What the plan of each process of a load says of its part; records go to `folder`."""
+    count = min(options.workers, concurrency)
+    return [
+        {
+            "timeout": options.timeout,
+            "tolerance": options.tolerance,
+            "seconds": options.warmup_seconds + options.seconds,
+            "concurrency": concurrency // count + (number < concurrency % count),
+            "records": str(folder / f"records-{number}.npy"),
+            "offset": number,
+        }
+        for number in range(count)
+    ]
 
 
 def _refuses(address: Address) -> bool:

@@ -63,16 +63,16 @@ class WorkerPlan(BaseModel):
     module_folder: ClassVar[Path | None] = None
     """Where that module is looked for first; for one that no distribution has."""
 
-    url: str
-    path: str
+    url: str = ""
+    path: str = ""
     timeout: float
     tolerance: float
     seconds: float
     concurrency: int
-    due: str
+    due: str = ""
     requests: str
     records: str
-    offset: int
+    offset: int = 0
     at_first: int = 1
 
 

@@ -14,8 +14,8 @@ from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner
 
 from plansmith_client.transports.addresses import Address
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.load.server_side import read_counters, server_side
-from plansmith_perf.load.summary import Circumstances, measurement_of
+from plansmith_perf.load.server_side import read_counters
+from plansmith_perf.load.summary import summarize
 from plansmith_perf.load.tally import Tally
 from plansmith_perf.load.usage import server_processes
 from plansmith_perf.load.watching import Watch
@@ -213,16 +213,16 @@ class Leader:
         if exact and math.isfinite(self._duration) and lasted < self._duration:
             interruption = "it was stopped before its time was over"
         seconds = max(0.0, lasted - options.warmup)
-        circumstances = Circumstances(
-            load=load_of(options, recorded_rate=self._node.recorded_rate),
+        measurement = summarize(
+            self._tally,
+            load_of(options, recorded_rate=self._node.recorded_rate),
             batch_size=options.batch_size,
             throughput=self._tally.in_time / seconds if seconds else 0.0,
+            watch=self._watch,
             warmup_seconds=min(options.warmup, lasted),
             seconds=seconds,
             percentiles=options.percentiles,
             complete=not interruption,
-            server_side=server_side(self._watch.before, self._watch.after),
-            server_usage=self._watch.server.usage(),
             client_usage=Usage(
                 cpu_percent=sum(usage.cpu_percent for usage in self._usages),
                 memory=sum(usage.memory for usage in self._usages),
@@ -233,7 +233,6 @@ class Leader:
             notes=describe_shape(options),
             advice=ADVICE,
         )
-        measurement = measurement_of(self._tally, circumstances)
         self._outcome = Outcome(measurement, keeps_slo(options, measurement), interruption)
         # Where Locust's own tables go.
         logging.getLogger("locust.stats_logger").info("%s\n", "\n".join(summary(options, self._outcome, self._tally)))

@@ -12,7 +12,7 @@ import psutil
 from plansmith_client.transports.addresses import Address
 from plansmith_perf.load.analysis import Records, answers_per_second
 from plansmith_perf.load.server_side import read_counters, server_side
-from plansmith_perf.load.summary import summarize
+from plansmith_perf.load.summary import summarize, tally_of
 from plansmith_perf.load.usage import server_processes
 from plansmith_perf.load.watching import Watch
 from plansmith_perf.perf_analyzer.program import WINDOWS
@@ -120,13 +120,11 @@ def _from_times(
     records = Records(old.due - skipped, old.sent - skipped, old.done - skipped, old.right)
     seconds = max(0.0, times.seconds - options.warmup_seconds)
     measured = summarize(
+        tally_of(records, [""] * len(records.due), seconds),
         load,
         batch_size=batch_size,
-        everything=records,
-        outcomes=[""] * len(records.due),
         throughput=answers_per_second(records, seconds),
         watch=watch,
-        busiest=watch.client.busiest(),
         warmup_seconds=options.warmup_seconds,
         seconds=seconds,
         percentiles=options.percentiles,

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from plansmith_perf.comparing.results import Comparison
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.report.latencies import check_histogram
-from plansmith_perf.results.documents import LoadTestResult, Measurement
+from plansmith_perf.results.documents import LoadTestResult, Measurement, first_fault
 from plansmith_perf.slo import Slo
 from plansmith_perf.tuning.records import TuningRecord
 
@@ -46,11 +46,9 @@ def read_document(path: Path) -> Document:
     try:
         document = _parse(found)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the document"
         raise LoadTestMisconfigured(
             f"{path} is not a result of a load test, a comparison or a tuning run that this version reads: "
-            f"{where}: {first['msg']}"
+            f"{first_fault(error)}"
         ) from error
     try:
         _check(document)

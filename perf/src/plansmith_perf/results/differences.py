@@ -15,10 +15,10 @@ import math
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy import stats
 
-from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, Measurement, OpenLoop, by_load
+from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, Measurement, OpenLoop, Part, by_load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -36,11 +36,7 @@ _MOST_CORRELATION = 0.9
 _ANSWERS_FOR_P99 = 100
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Change(_Part):
+class Change(Part):
     """One figure of one load, before and after; latencies are microseconds."""
 
     load: Annotated[ClosedLoop | OpenLoop, Field(discriminator="kind")]
@@ -55,7 +51,7 @@ class Change(_Part):
     verdict: Literal["better", "worse", "no difference shown", "too little data"]
 
 
-class Difference(_Part):
+class Difference(Part):
     """Two results compared."""
 
     changes: list[Change]

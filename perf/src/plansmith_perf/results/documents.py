@@ -5,7 +5,7 @@ Times are microseconds, memory is bytes, CPU is per cent of one core, unless a f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,30 +22,37 @@ __all__ = [
     "LoadTestResult",
     "Measurement",
     "OpenLoop",
+    "Part",
     "ServerSide",
     "SloOutcome",
     "Stability",
     "TimelineSecond",
     "Usage",
     "by_load",
+    "first_fault",
+    "read_document",
     "read_result",
 ]
 
 SCHEMA_VERSION = 1
 
+Document = TypeVar("Document", bound="Part")
 
-class _Part(BaseModel):
+
+class Part(BaseModel):
+    """Part of a document: no field more than it has."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ClosedLoop(_Part):
+class ClosedLoop(Part):
     """So many requests in flight, each sent when the one before it has been answered."""
 
     kind: Literal["closed"] = "closed"
     concurrency: Annotated[int, Field(ge=1)]
 
 
-class OpenLoop(_Part):
+class OpenLoop(Part):
     """Requests sent on an absolute schedule, whatever the server does: what independent users look like."""
 
     kind: Literal["open"] = "open"
@@ -56,7 +63,7 @@ class OpenLoop(_Part):
     ]
 
 
-class Distribution(_Part):
+class Distribution(Part):
     """How long something took. What is None the tool that measured did not tell."""
 
     count: int
@@ -67,7 +74,7 @@ class Distribution(_Part):
     histogram: Annotated[str | None, Field(description="HdrHistogram V2, compressed, base64; microseconds")]
 
 
-class Stability(_Part):
+class Stability(Part):
     """Whether the parts of a measurement agree with each other."""
 
     stable: bool
@@ -75,7 +82,7 @@ class Stability(_Part):
     spread: Annotated[float, Field(description="the greatest distance from their mean, relative to it")]
 
 
-class TimelineSecond(_Part):
+class TimelineSecond(Part):
     """What was answered in one second of the measurement."""
 
     second: int
@@ -85,7 +92,7 @@ class TimelineSecond(_Part):
     p99_latency: float | None
 
 
-class Usage(_Part):
+class Usage(Part):
     """What a group of processes used while the measurement ran."""
 
     cpu_percent: float
@@ -93,7 +100,7 @@ class Usage(_Part):
     processes: int
 
 
-class ServerSide(_Part):
+class ServerSide(Part):
     """Triton's own statistics of the measurement: means of a request in microseconds."""
 
     requests: int
@@ -104,7 +111,7 @@ class ServerSide(_Part):
     compute_output: float
 
 
-class Measurement(_Part):
+class Measurement(Part):
     """One load, measured once."""
 
     load: Annotated[ClosedLoop | OpenLoop, Field(discriminator="kind")]
@@ -134,7 +141,7 @@ class Measurement(_Part):
     notes: Annotated[list[str], Field(description="what to know before trusting the figures")]
 
 
-class Environment(_Part):
+class Environment(Part):
     """Where it was measured."""
 
     processor: str
@@ -146,7 +153,7 @@ class Environment(_Part):
     server: str
 
 
-class SloOutcome(_Part):
+class SloOutcome(Part):
     """What the search for the highest rate that keeps a service level objective has found."""
 
     slo: str
@@ -154,7 +161,7 @@ class SloOutcome(_Part):
     rate: Annotated[float | None, Field(description="requests per second, confirmed by a run of its own")]
 
 
-class LoadTestResult(_Part):
+class LoadTestResult(Part):
     """Everything that one run of `plansmith bench` has measured."""
 
     schema_version: Literal[1] = 1
@@ -183,18 +190,27 @@ def by_load(measurements: Iterable[Measurement]) -> dict[ClosedLoop | OpenLoop, 
 
 
 def read_result(path: Path) -> LoadTestResult:
-    """Read a result file.
+    """Read the file of a load test; see `read_document`."""
+    return read_document(path, LoadTestResult, "a result of a load test")
+
+
+def read_document(path: Path, kind: type[Document], name: str) -> Document:
+    """Read a file of one kind.
 
     Raises:
-        LoadTestMisconfigured: the file does not exist, or is not a result of this schema version.
+        LoadTestMisconfigured: the file does not exist, or is not a document of that kind and schema version.
     """
     try:
-        return LoadTestResult.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except OSError as error:
         raise LoadTestMisconfigured(f"The result {path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the document"
         raise LoadTestMisconfigured(
-            f"{path} is not a result of a load test (schema version {SCHEMA_VERSION}): {where}: {first['msg']}"
+            f"{path} is not {name} (schema version {SCHEMA_VERSION}): {first_fault(error)}"
         ) from error
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where a document is wrong first, and how."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"

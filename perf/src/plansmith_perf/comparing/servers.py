@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from tritonclient.grpc import model_config_pb2
@@ -14,11 +14,12 @@ from plansmith_build.repository.filesystem import mirror
 from plansmith_build.repository.linting.context import backend_of
 from plansmith_build.repository.model_repository import CONFIG
 from plansmith_client import Client
-from plansmith_perf.comparing.server_contestants import ProtocolContestant
+from plansmith_perf.comparing.contestants import ProtocolContestant
 from plansmith_server import ServerOptions, TritonServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from plansmith_perf.comparing.subject import Subject
 
@@ -28,11 +29,10 @@ _TIMEOUT_SECONDS = 60.0
 
 
 @contextmanager
-def open_plansmith(subject: Subject, protocol: Literal["http", "grpc"]) -> Iterator[ProtocolContestant]:
+def open_plansmith(subject: Subject, *, over_grpc: bool) -> Iterator[ProtocolContestant]:
     """Plansmith's own server, which runs already."""
-    server = subject.server
-    url = server.http_url if protocol == "http" else server.grpc_url
-    with _plansmith_contestant(subject, server, url, subject.served_path) as contestant:
+    url = subject.server.grpc_url if over_grpc else subject.server.http_url
+    with _plansmith_contestant(subject, subject.server, url, subject.served_path) as contestant:
         yield contestant
 
 
@@ -45,17 +45,9 @@ def open_configuration(subject: Subject, config_name: str, path: str) -> Iterato
         config_name: see `ServerOptions`.
         path: of the configuration in the model's folder.
     """
-    options = ServerOptions(
-        repository=subject.model.path.parent,
-        http_port=0,
-        grpc_port=0,
-        metrics_port=0,
-        config_name=config_name,
-        control="explicit",
-        models=(subject.model.name,),
-    )
+    name = subject.model.name
     with (
-        TritonServer(options) as server,
+        _server(subject.model.path.parent, config_name, control="explicit", models=(name,)) as server,
         _plansmith_contestant(subject, server, server.http_url, path) as contestant,
     ):
         yield contestant
@@ -69,17 +61,12 @@ def default_triton(subject: Subject) -> Iterator[ProtocolContestant]:
     folder.mkdir()
     mirror(subject.model.version_path(subject.version), folder / str(subject.version))
     (folder / CONFIG).write_text(text_from_config(_least_config(subject)), encoding="utf-8")
-    options = ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0, config_name="none")
-    with (
-        TritonServer(options) as server,
-        protocol_contestant(
-            subject,
-            server.http_url,
-            versions={"triton": server.version, "onnxruntime": version("onnxruntime")},
-            find_processes=lambda: family_of(server.pid),
-        ) as contestant,
-    ):
-        yield contestant
+    with _server(repository, "none") as server:
+        versions = {"triton": server.version, "onnxruntime": version("onnxruntime")}
+        with protocol_contestant(
+            subject, server.http_url, versions=versions, find_processes=lambda: family_of(server.pid)
+        ) as contestant:
+            yield contestant
 
 
 def family_of(pid: int) -> list[psutil.Process]:
@@ -91,18 +78,10 @@ def family_of(pid: int) -> list[psutil.Process]:
 
 
 @contextmanager
-def protocol_contestant(
-    subject: Subject,
-    url: str,
-    *,
-    versions: dict[str, str],
-    find_processes: Callable[[], Sequence[psutil.Process]],
-    counted: bool = True,
-    detail: str = "",
-) -> Iterator[ProtocolContestant]:
+def protocol_contestant(subject: Subject, url: str, **more: Any) -> Iterator[ProtocolContestant]:
     """A server of the Open Inference Protocol that runs; see `ProtocolContestant`."""
     with Client(url, timeout=_TIMEOUT_SECONDS, shared_memory=False) as client:
-        yield ProtocolContestant(url, client, subject, versions, find_processes, counted, detail)
+        yield ProtocolContestant(subject=subject, url=url, client=client, **more)
 
 
 @contextmanager
@@ -113,27 +92,27 @@ def _plansmith_contestant(subject: Subject, server: TritonServer, url: str, path
         "triton": server.version,
         **({backend: version(backend)} if backend in ("onnxruntime", "openvino") else {}),
     }
-    with protocol_contestant(
-        subject,
-        url,
-        versions=versions,
-        find_processes=lambda: family_of(server.pid),
-        detail=subject.described(path),
-    ) as contestant:
+    detail, processes = subject.described(path), lambda: family_of(server.pid)
+    with protocol_contestant(subject, url, versions=versions, find_processes=processes, detail=detail) as contestant:
         yield contestant
+
+
+def _server(repository: Path, config_name: str, **more: Any) -> TritonServer:
+    return TritonServer(
+        ServerOptions(repository=repository, config_name=config_name, http_port=0, grpc_port=0, metrics_port=0, **more)
+    )
 
 
 def _least_config(subject: Subject) -> Any:
     portable = subject.configs[CONFIG]
-    config = model_config_pb2.ModelConfig()
-    config.name = subject.model.name
-    config.backend = "onnxruntime"
-    config.max_batch_size = portable.max_batch_size
-    if portable.default_model_filename:
-        config.default_model_filename = portable.default_model_filename
-    for given, target in ((portable.input, config.input), (portable.output, config.output)):
-        for tensor in given:
-            target.add().CopyFrom(tensor)
+    config = model_config_pb2.ModelConfig(
+        name=subject.model.name,
+        backend="onnxruntime",
+        max_batch_size=portable.max_batch_size,
+        default_model_filename=portable.default_model_filename,
+        input=portable.input,
+        output=portable.output,
+    )
     for tensor in config.output:
         tensor.ClearField("label_filename")
     return config
