@@ -23,10 +23,10 @@ from torch_driver import TorchPlan, load_module
 
 from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
 from plansmith_perf.comparing.contestants import EngineContestant
-from plansmith_perf.comparing.display import show_comparison
 from plansmith_perf.comparing.peer import Opener, Peer
 from plansmith_perf.comparing.peers import ENGINE_PEERS, IN_PROCESS, peers_for_a_gpu
 from plansmith_perf.load.measuring import MeasuringOptions
+from plansmith_perf.report.terminal import show_comparison
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

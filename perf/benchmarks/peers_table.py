@@ -24,9 +24,9 @@ from texture_classifier import texture_images, write_texture_classifier
 
 from peers.foreign_servers import BASELINE, FOREIGN_SERVERS
 from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
-from plansmith_perf.comparing.display import show_comparison
 from plansmith_perf.comparing.peers import choose_peers
 from plansmith_perf.load.measuring import MeasuringOptions
+from plansmith_perf.report.terminal import show_comparison
 
 if TYPE_CHECKING:
     from plansmith_perf.comparing.peer import Peer

@@ -31,6 +31,7 @@ from plansmith_perf.comparing.subject import open_subject
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.measuring import MeasuringOptions
 from plansmith_perf.load.requests import check_answer
+from plansmith_perf.report.formatting import as_rate
 from plansmith_server.launcher.ports import find_free
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +108,7 @@ def test_a_ratio_is_the_median_of_the_rounds_and_has_both_figures(compared):
     assert paired_ratio(comparison, "nobody") is None
     line = next(line for line in said.splitlines() if line.strip().startswith("plansmith "))
     assert baseline.name == "Triton, default configuration"
-    assert f"{median_throughput(ours):,.1f} / {median_throughput(baseline):,.1f}" in line
+    assert f"{as_rate(median_throughput(ours))} / {as_rate(median_throughput(baseline))}" in line
     assert "plansmith to Triton, default configuration: " in said
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from plansmith_perf.comparing.display import show_comparison
 from plansmith_perf.comparing.results import median_latency, read_comparison
 from plansmith_perf.load.analysis import samples_needed
+from plansmith_perf.report.terminal import show_comparison
 
 FILE = Path(__file__).parents[2] / "perf" / "results" / "mlp.json"
 

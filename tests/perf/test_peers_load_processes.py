@@ -15,8 +15,7 @@ import pytest
 
 from plansmith_client import Client
 from plansmith_perf.errors import PerfError
-from plansmith_perf.load.encoded_requests import RIGHT, WRONG_ANSWER
-from plansmith_perf.load.encoding import write_requests
+from plansmith_perf.load.encoded_requests import RIGHT, WRONG_ANSWER, write_requests
 from plansmith_perf.load.measuring import MeasuringOptions, Target, measure
 from plansmith_perf.load.processes import Workers
 from plansmith_perf.load.recording import (

@@ -151,7 +151,7 @@ def test_peers_and_trials_are_shown_with_their_figures(browser, visit, pages, do
         row.text.split("\n")[0]: row.text for row in browser.find_elements(By.CSS_SELECTOR, "#comparison-2 tbody tr")
     }
     text = browser.find_element(By.ID, "comparison-2").text
-    assert "Peer 1 (baseline)" in text
+    assert "to the baseline, Peer 1" in text
     assert "1.00x" in text
     assert "unavailable: no wheel" in text
     assert rows

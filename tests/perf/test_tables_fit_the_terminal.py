@@ -11,18 +11,15 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from plansmith_perf.commands.bench_diff import diff
-from plansmith_perf.commands.bench_table import show_result
-from plansmith_perf.comparing.display import show_comparison
 from plansmith_perf.comparing.results import read_comparison
+from plansmith_perf.report.terminal import show_comparison, show_load_test, show_tuning
 from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, OpenLoop
-from plansmith_perf.results.terminal_tables import Column, print_table, visible
-from plansmith_perf.tuning.display import show_result as show_tuning
+from plansmith_perf.results.tables import Column, Table, print_table, visible
 from plansmith_perf.tuning.options import TuningResult
 from plansmith_perf.tuning.records import TuningRecord
 
 RESULTS = Path(__file__).parents[2] / "perf" / "results"
 WIDTHS = (60, 80, 120)
-PERCENTILES = [50.0, 90.0, 95.0, 99.0]
 
 
 @pytest.fixture(params=WIDTHS)
@@ -81,13 +78,13 @@ def check(said: str, width: int, *needed: str) -> None:
 
 
 def test_bench(result, width, capsys):
-    show_result(result, PERCENTILES)
+    show_load_test(result)
     said = capsys.readouterr().out
     check(said, width, "load", "answers/s", "p99", "errors")
     assert ("No room for" in said) == (width < 120)
     table = "\n".join(table_of(said))
     assert "1024 in flight" in table
-    assert f"{result.measurements[0].throughput:,.1f}" in table
+    assert f"{result.measurements[0].throughput:,.0f}" in table
 
 
 def test_bench_diff(result, width, tmp_path, capsys):
@@ -106,7 +103,7 @@ def test_bench_diff(result, width, tmp_path, capsys):
 def test_bench_compare(comparison, width, capsys):
     show_comparison(comparison)
     said = capsys.readouterr().out
-    check(said, width, "peer", "requests/s", "p50", "p99", "ratio")
+    check(said, width, "peer", "answers/s", "p50", "p99", "ratio")
 
 
 def test_tune(width, capsys):
@@ -119,7 +116,8 @@ def test_tune(width, capsys):
 
 def test_control_and_direction_characters_are_written_out():
     console = Console(width=60, record=True, file=io.StringIO())
-    print_table(console, [Column("a\nb", "words")], [["\x1b[31mred\u202egnp\ud800 [bold]x"]], title="\x1b]0;t\x07")
+    hostile = Table("\x1b]0;t\x07", (Column("a\nb", "words"),), (("\x1b[31mred\u202egnp\ud800 [bold]x",),))
+    print_table(console, hostile)
     text = console.export_text()
     assert not set("\x1b\x07\u202e") & set(text)
     assert "[bold]x" in text

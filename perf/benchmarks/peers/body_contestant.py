@@ -14,7 +14,7 @@ from peers.processes import PeerFailed
 from peers.worker import BodyPlan
 from plansmith_client import Client
 from plansmith_perf.comparing.contestants import Contestant
-from plansmith_perf.load.encoding import write_requests
+from plansmith_perf.load.encoded_requests import write_requests
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_client.transports.addresses import Address
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.load.encoding import write_requests
+from plansmith_perf.load.encoded_requests import write_requests
 from plansmith_perf.load.measuring import Target, measure
 from plansmith_perf.perf_analyzer.exports import PERCENTILES
 from plansmith_perf.perf_analyzer.inputs import write_inputs

@@ -14,9 +14,9 @@ from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer 
 from plansmith_perf.commands.option_ranges import check_not_negative, check_positive
 from plansmith_perf.commands.output_files import check_output, write_output
 from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
-from plansmith_perf.comparing.display import show_comparison
 from plansmith_perf.comparing.peers import baseline_of, choose_peers, configuration_peers, peers_for_a_gpu
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
+from plansmith_perf.report.terminal import show_comparison
 
 if TYPE_CHECKING:
     from plansmith_perf.comparing.results import Comparison

@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 
 from plansmith_client.commands.options import JsonOption  # noqa: TC001
-from plansmith_perf.commands.bench_table import name_of
 from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.report.formatting import as_milliseconds, as_rate, as_share, load_name
 from plansmith_perf.results.documents import read_result
-from plansmith_perf.results.terminal_tables import Column, print_table, visible
+from plansmith_perf.results.tables import NOTHING, Column, Table, print_table, visible
 
 if TYPE_CHECKING:
     from plansmith_perf.results.differences import Change, Difference
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["diff"]
 
 EXIT_MISSED = 3
-_WITHOUT_DECIMALS = 1000
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%?")
 
 
@@ -49,11 +48,11 @@ def diff(
         _show(found, before.name, after.name)
     worse = found.worse(than=limit) if limit is not None else []
     if worse:
-        listed = "; ".join(f"{name_of(change.load)}: {change.figure}" for change in worse)
+        listed = "; ".join(f"{load_name(change.load)}: {change.figure}" for change in worse)
         Console(stderr=True).print(f"Worse by more than {limit:.3g}: {listed}", soft_wrap=True, highlight=False)
         raise typer.Exit(EXIT_MISSED)
     if limit is not None and found.not_compared:
-        loads = ", ".join(map(name_of, found.not_compared))
+        loads = ", ".join(map(load_name, found.not_compared))
         raise LoadTestMisconfigured(
             f"--fail-if-slower cannot say that nothing got worse at {loads}: {after.name} lacks it, or there is too "
             "little data; measure the same loads, in three rounds or more"
@@ -70,43 +69,34 @@ def _share(text: str) -> float:
 def _show(found: Difference, before: str, after: str) -> None:
     console = Console()
     if found.changes:
-        columns = [
-            *(Column("load", "words"), Column("figure", "words")),
-            *(Column("before"), Column("after"), Column("ratio")),
-            *(Column("interval", spare=1), Column("chance", spare=2)),
-            Column("verdict", "words"),
-        ]
-        styles = [{"better": "green", "worse": "red"}.get(change.verdict, "") for change in found.changes]
-        print_table(
-            console,
-            columns,
-            map(_cells, found.changes),
-            title=f"before: {before}; after: {after}",
-            caption="latencies in milliseconds; interval of the ratio at 95 %; chance of this by noise alone",
-            styles=styles,
+        table = Table(
+            caption=f"before: {before}; after: {after}",
+            columns=(
+                *(Column("load", "words"), Column("figure", "words"), Column("before"), Column("after")),
+                *(Column("ratio"), Column("interval", spare=1), Column("chance", spare=2), Column("verdict", "words")),
+            ),
+            rows=tuple(map(_cells, found.changes)),
         )
+        styles = [{"better": "green", "worse": "red"}.get(change.verdict, "") for change in found.changes]
+        caption = "latencies in milliseconds; interval of the ratio at 95 %; chance of this by noise alone"
+        print_table(console, table, caption=caption, styles=styles)
     for note in found.notes:
         console.print(visible(f"Note: {note}"), soft_wrap=True, markup=False, highlight=False)
 
 
-def _cells(change: Change) -> list[str]:
-    return [
-        name_of(change.load),
+def _cells(change: Change) -> tuple[str, ...]:
+    return (
+        load_name(change.load),
         change.figure if change.of_each != "second" else f"{change.figure} of a second",
         _number(change, change.before),
         _number(change, change.after),
-        f"{change.ratio:.3f}" if change.ratio is not None else "-",
-        f"{change.interval[0]:.3f} - {change.interval[1]:.3f}" if change.interval else "-",
-        f"{change.chance:.2g}" if change.chance is not None else "-",
+        f"{change.ratio:.3f}" if change.ratio is not None else NOTHING,
+        f"{change.interval[0]:.3f} - {change.interval[1]:.3f}" if change.interval else NOTHING,
+        f"{change.chance:.2g}" if change.chance is not None else NOTHING,
         change.verdict,
-    ]
+    )
 
 
 def _number(change: Change, value: float) -> str:
-    match change.figure:
-        case "answers/s":
-            return f"{value:,.0f}" if value >= _WITHOUT_DECIMALS else f"{value:,.1f}"
-        case "errors":
-            return f"{value:.2%}"
-        case _:
-            return f"{value / 1000:.2f}"
+    form = {"answers/s": as_rate, "errors": as_share}.get(change.figure, as_milliseconds)
+    return form(value)

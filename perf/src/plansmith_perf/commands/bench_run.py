@@ -12,7 +12,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from plansmith_client.commands.options import JsonOption, UrlOption  # noqa: TC001
 from plansmith_perf.benchmarking.benchmark import run_benchmark
 from plansmith_perf.benchmarking.options import BenchmarkOptions
-from plansmith_perf.commands.bench_table import name_of, show_result
 from plansmith_perf.commands.option_ranges import (
     check_not_negative,
     check_positive,
@@ -23,6 +22,8 @@ from plansmith_perf.commands.output_files import check_output, write_output
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
 from plansmith_perf.report import check_report_path, write_report
+from plansmith_perf.report.formatting import load_name
+from plansmith_perf.report.terminal import show_load_test
 from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, OpenLoop
 from plansmith_perf.slo import Slo
 
@@ -138,7 +139,7 @@ def run(
     if as_json:
         typer.echo(document)
     else:
-        show_result(result, percents)
+        show_load_test(result)
     write_output(output, document)
     if report is not None and result.measurements:
         write_report({model: result}, report)
@@ -173,7 +174,7 @@ def _exit_unless_good(result: LoadTestResult) -> None:
         last = result.measurements[-1]
         Console(stderr=True, markup=False).print(
             f"The SLO {result.slo.slo} is not met at any rate that was tried. "
-            f"At {name_of(last.load)}, the last one, {Slo.parse(result.slo.slo).why_missed(last)}.",
+            f"At {load_name(last.load)}, the last one, {Slo.parse(result.slo.slo).why_missed(last)}.",
             soft_wrap=True,
         )
         raise typer.Exit(EXIT_MISSED)
@@ -187,6 +188,6 @@ def _with_progress(options: BenchmarkOptions) -> LoadTestResult:
         )
 
         def shown(number: int, load: ClosedLoop | OpenLoop, share: float) -> None:
-            bar.update(task, completed=number + share, description=f"Measuring at {name_of(load)}")
+            bar.update(task, completed=number + share, description=f"Measuring at {load_name(load)}")
 
         return run_benchmark(options, progress=shown)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -13,11 +14,14 @@ from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer 
 from plansmith_perf.commands.option_ranges import check_not_negative, check_positive
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
+from plansmith_perf.report.terminal import show_tuning
 from plansmith_perf.slo import Slo
-from plansmith_perf.tuning.display import outcome, result_as_json, show_result
 from plansmith_perf.tuning.options import TuningOptions, TuningProgress, TuningResult
 from plansmith_perf.tuning.space import SpaceLimits
 from plansmith_perf.tuning.tuner import tune as run_tuning
+
+if TYPE_CHECKING:
+    from plansmith_perf.tuning.records import TrialRecord
 
 __all__ = ["tune"]
 
@@ -143,9 +147,9 @@ def tune(
         )
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if as_json:
-        typer.echo(result_as_json(result))
+        typer.echo(_as_json(result))
     else:
-        show_result(result)
+        show_tuning(result)
     if not result.met:
         if as_json:
             Console(stderr=True).print(result.record.verdict, soft_wrap=True, markup=False, highlight=False)
@@ -162,10 +166,36 @@ def _with_progress(options: TuningOptions) -> TuningResult:
             best = f" | best {now.best.throughput:,.0f}/s" if now.best is not None else ""
             bar.update(task, total=now.total, completed=now.done, description=now.doing + best)
             if now.finished is not None:
-                line = f"{now.done}/{now.total} {now.finished.setting}: {outcome(now.finished)}{best}"
+                line = f"{now.done}/{now.total} {now.finished.setting}: {_outcome(now.finished)}{best}"
                 bar.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
         return run_tuning(options, progress=shown)
+
+
+def _outcome(trial: TrialRecord) -> str:
+    """What became of a trial, in a few words."""
+    if trial.status == "measured":
+        return f"{trial.throughput:,.0f} requests/s with {trial.concurrency} in flight"
+    if trial.status == "misses" and trial.latency is not None:
+        return f"misses the SLO: {trial.latency / 1000:,.2f} ms {trial.reason}"
+    return f"{trial.status}: {trial.reason}"
+
+
+def _as_json(result: TuningResult) -> str:
+    """One JSON document: the evidence, the change, and where the new version is."""
+    published = result.published
+    return json.dumps(
+        {
+            "tuning": result.record.model_dump(mode="json"),
+            "met": result.met,
+            "diff": result.diff,
+            "version": published.version if published is not None else None,
+            "path": str(published.path) if published is not None else None,
+            "notes": published.notes if published is not None else [],
+            "storage": str(result.storage),
+        },
+        indent=2,
+    )
 
 
 def _numbers(option: str, text: str | None, *, least: int = 0) -> list[int] | None:

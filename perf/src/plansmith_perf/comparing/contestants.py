@@ -17,7 +17,7 @@ from plansmith_perf.comparing.client_driver import ClientPlan
 from plansmith_perf.comparing.conversation import write_arrays
 from plansmith_perf.comparing.stacking import answers_of, best_stack, stack_requests
 from plansmith_perf.load.analysis import shares_per_second
-from plansmith_perf.load.encoding import write_requests
+from plansmith_perf.load.encoded_requests import write_requests
 from plansmith_perf.load.measuring import put_load, shared_out
 from plansmith_perf.load.server_side import Counters, read_counters
 from plansmith_perf.load.worker import WorkerPlan

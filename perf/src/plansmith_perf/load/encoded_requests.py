@@ -6,21 +6,42 @@ decoded again. So the generator spends its time on sending.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
+from tritonclient.grpc import service_pb2
 
 from plansmith_client.errors import ClientError
+from plansmith_client.inputs.validation import check_inputs
+from plansmith_client.protocol.codecs import binary_from_array
+from plansmith_client.protocol.operations import Infer
+from plansmith_client.tensors import datatype_from_numpy
+from plansmith_client.transports.grpc.wire import RPCS
+from plansmith_client.transports.http.wire import infer_request
 from plansmith_perf.errors import PerfError
 from plansmith_perf.load.requests import check_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-__all__ = ["RIGHT", "WRONG_ANSWER", "EncodedRequest", "judge", "one_line", "outcome_of"]
+    from plansmith_client import Model
+    from plansmith_perf.load.requests import CheckedRequest
+
+__all__ = [
+    "RIGHT",
+    "WRONG_ANSWER",
+    "EncodedRequest",
+    "judge",
+    "one_line",
+    "outcome_of",
+    "read_requests",
+    "write_requests",
+]
 
 RIGHT = ""
 WRONG_ANSWER = "WRONG ANSWER"
@@ -79,3 +100,56 @@ def outcome_of(answer: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArra
 def one_line(text: str) -> str:
     """The beginning of a text, without line breaks: outcomes are counted by their text."""
     return " ".join(text.split())[:_SHOWN_CHARACTERS]
+
+
+def write_requests(
+    folder: Path, model: Model, requests: Sequence[CheckedRequest], *, over_http: bool, binary: bool
+) -> str:
+    """Write `<i>.request`, `<i>.headers` and `<i>.answer` for each request.
+
+    Args:
+        folder: exists and is empty.
+        model: the requests' model.
+        requests: inputs and expected outputs.
+        over_http: encode for HTTP, else for gRPC.
+        binary: whether the server speaks the binary tensor data extension of HTTP.
+
+    Returns:
+        The path of the inference endpoint below the server's URL.
+
+    Raises:
+        plansmith_client.InvalidInput: a request does not fit the model.
+    """
+    path = ""
+    for number, request in enumerate(requests):
+        operation = Infer(model.name, model.version, check_inputs(model.metadata, request.inputs), None, "", {})
+        headers: Mapping[str, str] = {}
+        if over_http:
+            encoded = infer_request(operation, binary=binary)
+            body, headers, path = b"".join(encoded.body), encoded.headers, encoded.path
+        else:
+            body = RPCS[Infer].request(operation).SerializeToString()
+        stem = folder / f"{number:06}"
+        stem.with_suffix(".request").write_bytes(body)
+        stem.with_suffix(".headers").write_text(json.dumps(dict(headers)), encoding="utf-8")
+        stem.with_suffix(".answer").write_bytes(_answer(request.expected))
+    return path
+
+
+def _answer(expected: Mapping[str, NDArray[Any]]) -> bytes:
+    message = service_pb2.ModelInferResponse()
+    for name, array in expected.items():
+        message.outputs.add(name=name, datatype=datatype_from_numpy(array.dtype), shape=array.shape)
+        message.raw_output_contents.append(bytes(binary_from_array(array)))
+    encoded: bytes = message.SerializeToString()
+    return encoded
+
+
+def read_requests(folder: Path) -> list[EncodedRequest]:
+    """The requests of a plan, in order."""
+    requests = []
+    for path in sorted(folder.glob("*.request")):
+        answer = service_pb2.ModelInferResponse.FromString(path.with_suffix(".answer").read_bytes())
+        headers = json.loads(path.with_suffix(".headers").read_text(encoding="utf-8"))
+        requests.append(EncodedRequest(path.read_bytes(), headers, dict(RPCS[Infer].answer(answer))))
+    return requests

@@ -63,7 +63,7 @@ class GrpcSender:
             self._secure.set_alpn_protocols(["h2"])
 
     async def send(self, request: EncodedRequest) -> tuple[int, str]:
-        """See `plansmith_perf.load.senders.Sender`."""
+        """See `plansmith_perf.load.worker.Sender`."""
         try:
             answer = await self._ask(_PREFIX.pack(0, len(request.body)) + request.body)
         except TimeoutError:

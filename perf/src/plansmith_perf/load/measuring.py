@@ -18,8 +18,7 @@ from plansmith_perf.load.arrivals import due_times
 from plansmith_perf.load.processes import Workers
 from plansmith_perf.load.server_side import read_counters
 from plansmith_perf.load.summary import summarize, tally_of
-from plansmith_perf.load.usage import server_processes
-from plansmith_perf.load.watching import Watch
+from plansmith_perf.load.usage import Watch, server_processes
 from plansmith_perf.load.worker import WorkerPlan
 from plansmith_perf.results.documents import ClosedLoop, OpenLoop
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from plansmith_perf.load.analysis import Records
-    from plansmith_perf.load.watching import Watch
+    from plansmith_perf.load.usage import Watch
     from plansmith_perf.results.documents import ClosedLoop
 
 __all__ = ["Advice", "summarize", "tally_of"]

@@ -1,4 +1,4 @@
-"""CPU and memory of groups of processes."""
+"""CPU and memory of groups of processes, and the server's counters, while a load is on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import psutil
 from plansmith_perf.results.documents import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from plansmith_client.transports.addresses import Address
+    from plansmith_perf.load.server_side import Counters
 
-__all__ = ["UsageMeter", "server_processes"]
+__all__ = ["UsageMeter", "Watch", "server_processes"]
 
 
 def server_processes(address: Address) -> list[psutil.Process]:
@@ -80,3 +81,59 @@ class UsageMeter:
                     memory += resident
                     seconds[process.pid] = times.user + times.system
         return _Reading(time.monotonic(), seconds, memory)
+
+
+class Watch:
+    """Readings at the beginning and at the end of a measurement.
+
+    Attributes:
+        server: CPU and memory of its processes.
+        client: the same of the load generator.
+        before: the server's counters at the beginning.
+        after: and at the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        server: Sequence[psutil.Process],
+        client: Sequence[psutil.Process],
+        counters: Callable[[], Counters | None],
+    ) -> None:
+        """Take the first readings.
+
+        Args:
+            server: those of its processes that are known.
+            client: the processes of the load generator.
+            counters: reads the server's statistics.
+        """
+        self._server = server
+        self._client = client
+        self._counters = counters
+        self._begun = False
+        self._ended = False
+        self._start()
+
+    def _start(self) -> None:
+        self.server = UsageMeter(self._server)
+        self.client = UsageMeter(self._client)
+        self.before = self.after = self._counters()
+
+    def look(self, now: int, begin: int, end: int) -> None:
+        """Take the readings that are due."""
+        if now >= begin and not self._begun:
+            self._begun = True
+            self._start()
+        elif now < end:
+            self.server.read()
+            self.client.read()
+        elif not self._ended:
+            self.finish()
+
+    def finish(self) -> None:
+        """Take the last readings, once."""
+        if not self._ended:
+            self._ended = True
+            self.server.read()
+            self.client.read()
+            self.after = self._counters()

@@ -10,25 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
-from tritonclient.grpc import service_pb2
 
 from plansmith_client.protocol.operations import Infer
-from plansmith_client.transports.grpc.wire import RPCS
-from plansmith_perf.load.encoded_requests import RIGHT, EncodedRequest
+from plansmith_client.transports.addresses import Address
+from plansmith_client.transports.http.wire import EXCHANGES, Reply
+from plansmith_perf.load.encoded_requests import RIGHT, EncodedRequest, read_requests
+from plansmith_perf.load.grpc_sender import GrpcSender
+from plansmith_perf.load.http_sender import HttpSender
 from plansmith_perf.load.recording import RequestLog, write_logs
-from plansmith_perf.load.senders import Sender, open_sender
 from plansmith_perf.load.timers import PreciseTimer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+
+    from numpy.typing import NDArray
 
 __all__ = ["WorkerPlan", "main", "run"]
 
@@ -74,6 +76,44 @@ class WorkerPlan(BaseModel):
     records: str
     offset: int = 0
     at_first: int = 1
+
+
+class Sender(Protocol):
+    """Sends requests of one model to one server."""
+
+    async def send(self, request: EncodedRequest) -> tuple[int, str]:
+        """Send and check.
+
+        Returns:
+            When the answer had come, before it was looked at: nanoseconds of `time.monotonic_ns`; and "" for a right
+            one, else what was wrong in one line.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End the connections."""
+        ...
+
+
+def open_sender(url: str, path: str, *, timeout: float, tolerance: float) -> Sender:
+    """The sender for a server; call it in a running event loop.
+
+    Args:
+        url: as for `plansmith_client.Client`.
+        path: of the inference endpoint below the server's URL; HTTP only.
+        timeout: seconds that a request may take.
+        tolerance: see `check_answer`.
+    """
+    address = Address.parse(url)
+    if address.scheme in ("grpc", "grpcs"):
+        return GrpcSender(address, timeout=timeout, tolerance=tolerance)
+    url = f"{address.scheme}://{address.target}{address.path}{path}"
+    return HttpSender(url, _decode, timeout=timeout, tolerance=tolerance)
+
+
+def _decode(headers: Mapping[str, str], body: bytes) -> Mapping[str, NDArray[Any]]:
+    answer: Mapping[str, NDArray[Any]] = EXCHANGES[Infer].answer(Reply(headers, body))
+    return answer
 
 
 async def send(sender: Sender, request: EncodedRequest, due: int | None, log: RequestLog) -> bool:
@@ -181,16 +221,6 @@ async def run(plan: WorkerPlan, open_: Callable[[], Sender]) -> None:
         write_logs([log], plan.records)
     finally:
         await sender.close()
-
-
-def read_requests(folder: Path) -> list[EncodedRequest]:
-    """The requests of a plan, in order."""
-    requests = []
-    for path in sorted(folder.glob("*.request")):
-        answer = service_pb2.ModelInferResponse.FromString(path.with_suffix(".answer").read_bytes())
-        headers = json.loads(path.with_suffix(".headers").read_text(encoding="utf-8"))
-        requests.append(EncodedRequest(path.read_bytes(), headers, dict(RPCS[Infer].answer(answer))))
-    return requests
 
 
 def main() -> None:

@@ -17,8 +17,7 @@ from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.server_side import read_counters
 from plansmith_perf.load.summary import summarize
 from plansmith_perf.load.tally import Tally
-from plansmith_perf.load.usage import server_processes
-from plansmith_perf.load.watching import Watch
+from plansmith_perf.load.usage import Watch, server_processes
 from plansmith_perf.locust.crew import TOLD, Crew, Local, Workers
 from plansmith_perf.locust.node import why_not_prepared
 from plansmith_perf.locust.options import PERCENTILES, LoadOptions, parse_options

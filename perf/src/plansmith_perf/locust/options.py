@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import numpy as np
 
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.load.profiles import Profile, Segment
+from plansmith_perf.load.arrivals import Profile, Segment
 from plansmith_perf.slo import Slo
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import gevent
 from gevent.queue import Empty, SimpleQueue
 from gevent.socket import wait_read
 
-from plansmith_perf.load.timerfd import open_timer, set_timer
+from plansmith_perf.load.timers import open_timer, set_timer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

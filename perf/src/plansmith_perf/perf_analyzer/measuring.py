@@ -13,8 +13,7 @@ from plansmith_client.transports.addresses import Address
 from plansmith_perf.load.analysis import Records, answers_per_second
 from plansmith_perf.load.server_side import read_counters, server_side
 from plansmith_perf.load.summary import summarize, tally_of
-from plansmith_perf.load.usage import server_processes
-from plansmith_perf.load.watching import Watch
+from plansmith_perf.load.usage import Watch, server_processes
 from plansmith_perf.perf_analyzer.program import WINDOWS
 from plansmith_perf.results.documents import ClosedLoop, Distribution, Measurement, OpenLoop, Stability, Usage
 

@@ -1,47 +1,14 @@
-"""What a report consists of, before it is HTML or Markdown: tables, figures, and the sections that hold them."""
+"""What a report consists of, beside tables, before it is HTML or Markdown: figures and sections."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Cell", "Column", "Figure", "Link", "Section", "Table"]
+if TYPE_CHECKING:
+    from plansmith_perf.results.tables import Table
 
-
-@dataclass(frozen=True)
-class Link:
-    """An address with words of its own."""
-
-    text: str
-    address: str
-
-
-Cell: TypeAlias = str | Link
-
-
-@dataclass(frozen=True)
-class Column:
-    """A heading, and whether numbers or words stand below it."""
-
-    heading: str
-    kind: Literal["number", "words"] = "number"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells; the first cell of a row is its name.
-
-    Attributes:
-        caption: what it shows, with units.
-        columns: one for each cell of a row.
-        rows: from top to bottom.
-        marked: numbers of the rows that stand out; what makes them do so is also written in the row.
-    """
-
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    marked: frozenset[int] = frozenset()
+__all__ = ["Figure", "Section"]
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from plansmith_perf.comparing.results import median_latency, median_throughput, paired_ratio
-from plansmith_perf.report.blocks import Cell, Column, Figure, Link, Table
-from plansmith_perf.report.formatting import NOTHING, as_milliseconds, as_rate, as_ratio, as_share
+from plansmith_perf.report.blocks import Figure
+from plansmith_perf.report.formatting import as_milliseconds, as_rate, as_ratio, as_share
 from plansmith_perf.report.latencies import too_few_answers
 from plansmith_perf.report.style import axis, color_of_series, layout, plain
+from plansmith_perf.results.tables import NOTHING, Cell, Column, Link, Table
 
 if TYPE_CHECKING:
     from plansmith_perf.comparing.results import Comparison, PeerResult
 
-__all__ = ["peer_setups_table", "peers_figure", "peers_table"]
+__all__ = ["PERCENTS", "peer_setups_table", "peers_figure", "peers_table"]
 
 _COLORS = {"plansmith": 0, "server": 1, "client": 2, "in process": 3}
-_PERCENTS = (50.0, 99.0)
+PERCENTS = (50.0, 99.0)
 _SAFE_ADDRESSES = ("https://", "http://")
 
 
@@ -66,18 +67,16 @@ def peers_table(comparison: Comparison) -> Table:
     theirs = median_throughput(baseline) if baseline is not None else None
     rows: list[tuple[Cell, ...]] = []
     for peer in peers:
-        mine = median_throughput(peer)
-        ratio = paired_ratio(comparison, peer.name)
-        both = f"{as_rate(mine)} / {as_rate(theirs)}" if ratio is not None else NOTHING
+        mine, ratio = median_throughput(peer), paired_ratio(comparison, peer.name)
         rows.append(
             (
-                peer.name + (" (baseline)" if peer is baseline else ""),
-                peer.kind,
-                as_rate(mine),
-                *(as_milliseconds(median_latency(peer, percent)) for percent in _PERCENTS),
+                peer.name,
+                as_rate(mine) if mine is not None else peer.status,
+                *(as_milliseconds(median_latency(peer, percent)) for percent in PERCENTS),
                 as_ratio(ratio),
-                both,
+                f"{as_rate(mine)} / {as_rate(theirs)}" if ratio is not None else NOTHING,
                 _agreement(peer),
+                peer.kind,
                 _status(peer),
             )
         )
@@ -85,11 +84,12 @@ def peers_table(comparison: Comparison) -> Table:
     return Table(
         caption=f"Peers on {comparison.model} version {comparison.model_version}, {comparison.concurrency} requests in "
         f"flight of {comparison.batch_size} rows, {rounds} rounds of {comparison.seconds:g} s: medians, latency in ms; "
-        "the ratio is the median of the rounds' ratios to the baseline",
+        f"the ratio is the median of the rounds' ratios to the baseline, {comparison.baseline}",
         columns=(
-            *(Column("peer", "words"), Column("kind", "words"), Column("answers/s")),
-            *(Column(f"p{percent:g}") for percent in _PERCENTS),
-            *(Column("ratio"), Column("of"), Column("answers", "words"), Column("status", "words")),
+            *(Column("peer", "words"), Column("answers/s")),
+            *(Column(f"p{percent:g}") for percent in PERCENTS),
+            *(Column("ratio"), Column("of", spare=2), Column("answers", "words", spare=1)),
+            *(Column("kind", "words"), Column("status", "words")),
         ),
         rows=tuple(rows),
         marked=frozenset(number for number, peer in enumerate(peers) if peer.kind == "plansmith"),
@@ -117,7 +117,7 @@ def _fastest_first(comparison: Comparison) -> list[PeerResult]:
 
 
 def _status(peer: PeerResult) -> str:
-    few = too_few_answers([measured.latency for measured in peer.rounds], _PERCENTS) if peer.status != "wrong" else ""
+    few = too_few_answers([measured.latency for measured in peer.rounds], PERCENTS) if peer.status != "wrong" else ""
     return peer.status + (f": {peer.reason}" if peer.reason else "") + (f"; in a round {few}" if few else "")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plansmith_perf.report.blocks import Column, Table
-from plansmith_perf.report.formatting import NOTHING, as_memory
+from plansmith_perf.report.formatting import as_memory
 from plansmith_perf.results.documents import LoadTestResult
+from plansmith_perf.results.tables import NOTHING, Column, Table
 from plansmith_perf.tuning.records import TuningRecord
 
 if TYPE_CHECKING:

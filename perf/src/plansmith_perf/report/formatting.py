@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plansmith_perf.results.documents import ClosedLoop
+from plansmith_perf.results.tables import NOTHING
 
 if TYPE_CHECKING:
     from plansmith_perf.results.documents import OpenLoop
 
-__all__ = ["as_cpu", "as_memory", "as_milliseconds", "as_rate", "as_ratio", "as_share", "load_name", "plural"]
+__all__ = ["as_cpu", "as_memory", "as_milliseconds", "as_rate", "as_ratio", "as_share", "load_name"]
 
-NOTHING = "-"
 _GIBIBYTE, _MEBIBYTE = 2**30, 2**20
 
 
@@ -49,12 +49,7 @@ def as_memory(size: int | None) -> str:
 
 def load_name(load: ClosedLoop | OpenLoop) -> str:
     """A load in a few words."""
-    return f"{load.concurrency} in flight" if isinstance(load, ClosedLoop) else f"{load.rate:,.5g}/s, {load.arrivals}"
-
-
-def plural(count: int, word: str) -> str:
-    """The number and its noun."""
-    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+    return f"{load.concurrency} in flight" if isinstance(load, ClosedLoop) else f"{load.rate:g}/s, {load.arrivals}"
 
 
 def _three_digits(number: float) -> str:

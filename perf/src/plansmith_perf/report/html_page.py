@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-from plansmith_perf.report.blocks import Figure, Link, Table
+from plansmith_perf.report.blocks import Figure
 from plansmith_perf.report.sections import sections_of
 from plansmith_perf.report.summary import summarize
+from plansmith_perf.results.tables import Link, Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
+from functools import partial
 from typing import TYPE_CHECKING
 
-from plansmith_perf.report.blocks import Cell, Column, Table
 from plansmith_perf.report.formatting import (
-    NOTHING,
     as_cpu,
     as_memory,
     as_milliseconds,
@@ -14,33 +14,44 @@ from plansmith_perf.report.formatting import (
     as_share,
     load_name,
 )
-from plansmith_perf.report.latencies import settled_latency, too_few_answers
+from plansmith_perf.report.latencies import latency_at, settled_latency, too_few_answers
 from plansmith_perf.report.run_figures import PARTS, parts_of
+from plansmith_perf.results.documents import by_load
+from plansmith_perf.results.tables import NOTHING, Cell, Column, Table
 
 if TYPE_CHECKING:
-    from plansmith_perf.results.documents import LoadTestResult, Measurement
+    from collections.abc import Callable, Iterable, Sequence
+
+    from plansmith_perf.results.documents import Distribution, LoadTestResult, Measurement
 
 __all__ = ["errors_table", "loads_table", "parts_table"]
 
 
-def loads_table(name: str, result: LoadTestResult) -> Table:
-    """Every measurement."""
+def loads_table(name: str, result: LoadTestResult, *, in_full: bool = True) -> Table:
+    """Every measurement; or a row for each load with the medians of its rounds, and estimates where answers are few."""
     known = {percent for one in result.measurements if one.latency for percent in one.latency.percentiles}
     percents = sorted(map(float, known)) or [50.0, 99.0]
-    rows_too = result.batch_size > 1
-    rows = tuple(_row(measured, percents, rows_too=rows_too) for measured in result.measurements)
-    return Table(
+    groups: Iterable[list[Measurement]] = [[measured] for measured in result.measurements]
+    if not in_full and result.slo is None:
+        groups = by_load(result.measurements).values()
+    edges = (percents[0], percents[-1])
+    spares = [0 if percent == edges[1] else 1 if percent == edges[0] else 2 for percent in percents]
+    table = Table(
         caption=f"{name}: {result.model} version {result.model_version or 'of the server'}, {result.protocol}, "
         f"{result.batch_size} rows a request; latencies in ms; CPU: 100 % is one core",
         columns=(
-            *(Column("load", "words"), Column("answers/s")),
-            *((Column("rows/s"),) if rows_too else ()),
-            *(Column(f"p{percent:g}") for percent in percents),
-            *(Column("max"), Column("errors"), Column("server CPU"), Column("client CPU"), Column("server memory")),
+            *(Column("load", "name"), Column("answers/s"), Column("rows/s", spare=7)),
+            *(Column(f"p{percent:g}", spare=spare) for percent, spare in zip(percents, spares, strict=True)),
+            *(Column("max"), Column("queue", spare=3), Column("compute", spare=4), Column("errors")),
+            *(Column("server CPU", spare=6), Column("client CPU", spare=5), Column("server memory")),
             *(Column("seconds"), Column("remarks", "words")),
         ),
-        rows=rows,
+        rows=tuple(_row(group, percents, latency_at if not in_full else settled_latency) for group in groups),
         marked=frozenset(_best(result)),
+    )
+    unasked = () if result.batch_size > 1 else ("rows/s",)
+    return table.without(
+        *unasked, *(("queue", "compute") if in_full else ("max", "server memory", "seconds", "remarks"))
     )
 
 
@@ -79,27 +90,45 @@ def errors_table(name: str, result: LoadTestResult) -> Table | None:
     return Table(caption=f"{name}: errors", columns=columns, rows=rows)
 
 
-def _row(measured: Measurement, percents: list[float], *, rows_too: bool) -> tuple[Cell, ...]:
-    server = measured.server_usage
+def _row(
+    group: Sequence[Measurement],
+    percents: Sequence[float],
+    latency: Callable[[Distribution | None, float], float | None],
+) -> tuple[Cell, ...]:
+    def median(read: Callable[[Measurement], float | None]) -> float | None:
+        values = [found for measured in group if (found := read(measured)) is not None]
+        return statistics.median(values) if values else None
+
+    memory = median(lambda one: one.server_usage.memory if one.server_usage else None)
+    return (
+        load_name(group[0].load),
+        as_rate(median(lambda one: one.throughput)),
+        as_rate(median(lambda one: one.rows_per_second)),
+        *(as_milliseconds(median(partial(_latency, latency, percent))) for percent in percents),
+        as_milliseconds(median(lambda one: one.latency.maximum if one.latency else None)),
+        as_milliseconds(median(lambda one: one.server_side.queue if one.server_side else None)),
+        as_milliseconds(median(lambda one: one.server_side.compute_infer if one.server_side else None)),
+        as_share(median(lambda one: one.error_rate) or 0.0),
+        as_cpu(median(lambda one: one.server_usage.cpu_percent if one.server_usage else None)),
+        as_cpu(median(lambda one: one.client_usage.cpu_percent)),
+        as_memory(None if memory is None else round(memory)),
+        f"{median(lambda one: one.seconds):,.3g}",
+        _remarks(group[0], percents),
+    )
+
+
+def _latency(
+    latency: Callable[[Distribution | None, float], float | None], percent: float, measured: Measurement
+) -> float | None:
+    return latency(measured.latency, percent)
+
+
+def _remarks(measured: Measurement, percents: Sequence[float]) -> str:
     remarks = [] if measured.complete else ["partial"]
     if measured.stability is not None and not measured.stability.stable:
         remarks.append("not stable")
     few = too_few_answers([measured.latency], percents)
-    if few:
-        remarks.append(few)
-    return (
-        load_name(measured.load),
-        as_rate(measured.throughput),
-        *((as_rate(measured.rows_per_second),) if rows_too else ()),
-        *(as_milliseconds(settled_latency(measured.latency, percent)) for percent in percents),
-        as_milliseconds(measured.latency.maximum if measured.latency else None),
-        as_share(measured.error_rate),
-        as_cpu(server.cpu_percent if server else None),
-        as_cpu(measured.client_usage.cpu_percent),
-        as_memory(server.memory if server else None),
-        f"{measured.seconds:,.3g}",
-        ", ".join(remarks),
-    )
+    return ", ".join([*remarks, *([few] if few else [])])
 
 
 def _best(result: LoadTestResult) -> set[int]:

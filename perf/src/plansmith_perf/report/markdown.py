@@ -6,9 +6,9 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from plansmith_perf.report.blocks import Cell, Link, Table
 from plansmith_perf.report.sections import sections_of
 from plansmith_perf.report.summary import summarize
+from plansmith_perf.results.tables import Cell, Link, Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

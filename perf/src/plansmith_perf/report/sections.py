@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plansmith_perf.comparing.results import Comparison
-from plansmith_perf.report.blocks import Figure, Section, Table
+from plansmith_perf.report.blocks import Figure, Section
 from plansmith_perf.report.comparison_blocks import peer_setups_table, peers_figure, peers_table
 from plansmith_perf.report.environment_tables import configuration_table, environment_table, packages_table
 from plansmith_perf.report.load_figures import percentile_figure, throughput_figure
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from plansmith_perf.report.documents import Document
+    from plansmith_perf.results.tables import Table
 
 __all__ = ["sections_of"]
 

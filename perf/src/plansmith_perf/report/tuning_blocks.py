@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from plansmith_perf.load.analysis import samples_needed
-from plansmith_perf.report.blocks import Cell, Column, Figure, Table
-from plansmith_perf.report.formatting import NOTHING, as_milliseconds, as_rate
+from plansmith_perf.report.blocks import Figure
+from plansmith_perf.report.formatting import as_milliseconds, as_rate
 from plansmith_perf.report.style import axis, color_of_series, latency_axis, layout, plain
+from plansmith_perf.results.tables import NOTHING, Cell, Column, Table
 from plansmith_perf.slo import Slo
 
 if TYPE_CHECKING:
@@ -93,8 +94,8 @@ def trials_table(record: TuningRecord) -> Table:
         caption=f"Trials of {record.model} version {record.model_version} for {record.slo}: {len(record.trials)} of a "
         f"space of {record.space} settings, searched with {record.search}; latency in ms{estimate}",
         columns=(
-            *(Column("trial", "words"), Column("setting", "words"), Column("requests/s"), Column("in flight")),
-            *(Column(percentile), Column("outcome", "words"), Column("took, s")),
+            *(Column("trial", "name"), Column("setting", "words"), Column("requests/s"), Column("in flight", spare=1)),
+            *(Column(percentile), Column("outcome", "words", spare=2), Column("took, s", spare=3)),
         ),
         rows=tuple(rows),
         marked=frozenset(number for number, trial in enumerate(trials) if trial.number == record.winner),
@@ -118,7 +119,10 @@ def rounds_table(record: TuningRecord) -> Table | None:
         rows.append((_trial_name(record, trial), str(in_flight or NOTHING), *cells))
     return Table(
         caption="The best trials and the configuration in use, measured in turn: requests/s in each round",
-        columns=(Column("trial", "words"), Column("in flight"), *(Column(f"round {number + 1}") for number in rounds)),
+        columns=(
+            *(Column("trial", "name"), Column("in flight", spare=1)),
+            *(Column(f"round {number + 1}", spare=number + 2) for number in rounds),
+        ),
         rows=tuple(rows),
         marked=frozenset(number for number, trial in enumerate(finalists) if trial == record.winner),
     )

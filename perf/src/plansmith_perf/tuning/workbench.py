@@ -14,8 +14,7 @@ from plansmith_build.repository.filesystem import mirror
 from plansmith_build.repository.model_repository import CONFIG, LABELS
 from plansmith_client import Client
 from plansmith_perf.errors import PerfError
-from plansmith_perf.load.encoded_requests import WRONG_ANSWER
-from plansmith_perf.load.encoding import write_requests
+from plansmith_perf.load.encoded_requests import WRONG_ANSWER, write_requests
 from plansmith_perf.load.measuring import MeasuringOptions, Target, measure
 from plansmith_server import ServerOptions, TritonServer
 
