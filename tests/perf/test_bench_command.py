@@ -169,7 +169,7 @@ def test_the_table_says_when_a_run_is_too_short_for_its_percentiles(plansmith, c
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("-c", "0"), "--concurrency must be whole numbers above 0, separated by commas, got '0'"),
+        (("-c", "0"), "--concurrency must be whole numbers of 1 or more, separated by commas, got '0'"),
         (("-c", "1,two"), "got '1,two'"),
         (("--rate", "-3"), "--rate must be numbers above 0, separated by commas, got '-3'"),
         (("--rate", "nan"), "got 'nan'"),

@@ -11,8 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
-from plansmith_perf.commands.option_ranges import check_not_negative, check_positive
-from plansmith_perf.commands.output_files import check_output, write_output
+from plansmith_perf.commands import shared_options as shared
 from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
 from plansmith_perf.comparing.peers import baseline_of, choose_peers, configuration_peers, peers_for_a_gpu
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
@@ -23,14 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
-
 
 def compare(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     *,
-    repository: Annotated[Path, typer.Option("--repository", help="The model repository.")] = Path("model_repository"),
+    repository: shared.RepositoryOption = Path("model_repository"),
     peers: Annotated[
         str | None,
         typer.Option(
@@ -50,26 +46,18 @@ def compare(
     ] = "",
     concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Requests in flight.")] = 32,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often each is measured, in turn.")] = 3,
-    seconds: Annotated[float, typer.Option("--seconds", help="Length of each measurement.")] = 3.0,
-    warmup: Annotated[float, typer.Option("--warmup", help="Seconds of load before each that do not count.")] = 1.0,
-    samples: Annotated[
-        Path | None, typer.Option("--samples", metavar="FILE", help="Real inputs: .npz, .npy or .json, samples first.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Rows a request.")] = 1,
+    seconds: shared.SecondsOption = 3.0,
+    warmup: shared.WarmupOption = 1.0,
+    samples: shared.SamplesOption = None,
+    batch_size: shared.BatchSizeOption = 1,
     distinct_inputs: Annotated[
         int, typer.Option("--distinct-inputs", min=1, help="Different requests whose answers are compared.")
     ] = 16,
-    tolerance: Annotated[
-        float, typer.Option("--tolerance", help="Greatest difference, relative to an output's greatest value.")
-    ] = 1e-3,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes that send; one for two cores if not given.")
-    ] = None,
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that a request may take.")] = 30.0,
+    tolerance: shared.ToleranceOption = 1e-3,
+    workers: shared.WorkersOption = None,
+    timeout: shared.TimeoutOption = 30.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of random inputs.")] = 0,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to this JSON file.")
-    ] = None,
+    output: shared.OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the same model in every way that could serve or run it.
@@ -78,9 +66,9 @@ def compare(
     process, and any configuration of the model that --configs names. All get the same requests, and their answers are
     compared.
     """
-    check_positive(seconds=seconds, timeout=timeout)
-    check_not_negative(warmup=warmup, tolerance=tolerance)
-    check_output(output)
+    shared.check_positive(seconds=seconds, timeout=timeout)
+    shared.check_not_negative(warmup=warmup, tolerance=tolerance)
+    shared.check_output(output)
     named = configuration_peers(ModelRepository.at(repository).existing_model(model), configs) if configs else []
     chosen = choose_peers(peers if peers is not None else "" if named else "all")
     on_gpu, note = peers_for_a_gpu() if any(peer.kind == "in process" for peer in chosen) else ([], "")
@@ -101,19 +89,19 @@ def compare(
         result = _with_progress(options)
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted: nothing was measured; all servers have stopped.", soft_wrap=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise typer.Exit(shared.EXIT_INTERRUPTED) from None
     document = result.model_dump_json(indent=2)
     if as_json:
         typer.echo(document)
     else:
         show_comparison(result)
     # After it was shown: what cannot be written after all is not lost.
-    write_output(output, document)
+    shared.write_output(output, document)
     if not result.complete:
         Console(stderr=True).print("Interrupted: the result is partial; all servers have stopped.", soft_wrap=True)
-        raise typer.Exit(EXIT_INTERRUPTED)
+        raise typer.Exit(shared.EXIT_INTERRUPTED)
     if not any(peer.rounds for peer in result.peers):
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(shared.EXIT_FAILED)
 
 
 def _with_progress(options: ComparisonOptions) -> Comparison:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from plansmith_client.commands.options import JsonOption  # noqa: TC001
+from plansmith_perf.commands.shared_options import EXIT_MISSED
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.report.formatting import as_milliseconds, as_rate, as_share, load_name
 from plansmith_perf.results.documents import read_result
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["diff"]
 
-EXIT_MISSED = 3
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%?")
 
 

@@ -12,13 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from plansmith_client.commands.options import JsonOption, UrlOption  # noqa: TC001
 from plansmith_perf.benchmarking.benchmark import run_benchmark
 from plansmith_perf.benchmarking.options import BenchmarkOptions
-from plansmith_perf.commands.option_ranges import (
-    check_not_negative,
-    check_positive,
-    positive_numbers,
-    positive_whole_numbers,
-)
-from plansmith_perf.commands.output_files import check_output, write_output
+from plansmith_perf.commands import shared_options as shared
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
 from plansmith_perf.report import check_report_path, write_report
@@ -29,9 +23,6 @@ from plansmith_perf.slo import Slo
 
 __all__ = ["run"]
 
-EXIT_FAILED = 1
-EXIT_MISSED = 3
-EXIT_INTERRUPTED = 130
 _CONCURRENCY = "1,2,4,8,16,32"
 _MOST_REQUESTS = 50_000_000
 
@@ -64,59 +55,45 @@ def run(
         int,
         typer.Option("--rounds", min=1, help="How often to measure all loads, in turn; 5 let `bench diff` tell noise."),
     ] = 1,
-    seconds: Annotated[float, typer.Option("--seconds", help="Length of each measurement.")] = 5.0,
-    warmup: Annotated[float, typer.Option("--warmup", help="Seconds of load before each that do not count.")] = 1.0,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Rows a request.")] = 1,
-    samples: Annotated[
-        Path | None, typer.Option("--samples", metavar="FILE", help="Real inputs: .npz, .npy or .json, samples first.")
-    ] = None,
+    seconds: shared.SecondsOption = 5.0,
+    warmup: shared.WarmupOption = 1.0,
+    batch_size: shared.BatchSizeOption = 1,
+    samples: shared.SamplesOption = None,
     golden: Annotated[
         Path | None, typer.Option("--golden", metavar="FILE", help="The right outputs for --samples, row by row.")
     ] = None,
-    distinct_inputs: Annotated[int, typer.Option("--distinct-inputs", min=1, help="Different requests to send.")] = 16,
-    tolerance: Annotated[
-        float, typer.Option("--tolerance", help="Greatest difference, relative to an output's greatest value.")
-    ] = 1e-3,
+    distinct_inputs: shared.DistinctInputsOption = 16,
+    tolerance: shared.ToleranceOption = 1e-3,
     percentiles: Annotated[str, typer.Option("--percentiles", help="Percentiles to report.")] = "50,90,95,99",
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes that send; one for two cores if not given.")
-    ] = None,
+    workers: shared.WorkersOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of random inputs and of Poisson arrivals.")] = 0,
     model_version: Annotated[
         str, typer.Option("--model-version", help="A version; the server's choice if not given.")
     ] = "",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to this JSON file.")
-    ] = None,
+    output: shared.OutputOption = None,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write a report: .html, .md or .csv.")
     ] = None,
     url: UrlOption = "localhost:8001",
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that a request may take.")] = 30.0,
+    timeout: shared.TimeoutOption = 30.0,
     as_json: JsonOption = False,
 ) -> None:
     """Measure how much a served model can take."""
-    check_positive(seconds=seconds, timeout=timeout)
-    check_not_negative(warmup=warmup, tolerance=tolerance)
+    shared.check_positive(seconds=seconds, timeout=timeout)
+    shared.check_not_negative(warmup=warmup, tolerance=tolerance)
     objective = Slo.parse(slo) if slo is not None else None
     if sum(option is not None for option in (concurrency, rate, slo)) > 1:
         raise LoadTestMisconfigured("--concurrency, --rate and --slo are three kinds of load: give one of them")
     loads = _loads(concurrency or _CONCURRENCY, rate, arrivals, warmup + seconds)
     if objective is not None and rounds > 1:
         raise LoadTestMisconfigured("--slo measures what it finds once more by itself: give either --slo or --rounds")
-    asked = positive_numbers("--percentiles", percentiles, below=100)
+    asked = shared.positive_numbers("--percentiles", percentiles, below=100)
     percents = sorted({*asked} | ({objective.percentile} if objective else set()))
-    check_output(output)
+    shared.check_output(output)
     if report is not None:
         check_report_path(report)
     measuring = MeasuringOptions(
-        seconds=seconds,
-        warmup_seconds=warmup,
-        workers=workers or default_workers(),
-        timeout=timeout,
-        tolerance=tolerance,
-        percentiles=percents,
-        seed=seed,
+        *(seconds, warmup, workers or default_workers(), timeout, tolerance), percentiles=percents, seed=seed
     )
     result = _with_progress(
         BenchmarkOptions(
@@ -140,7 +117,7 @@ def run(
         typer.echo(document)
     else:
         show_load_test(result)
-    write_output(output, document)
+    shared.write_output(output, document)
     if report is not None and result.measurements:
         write_report({model: result}, report)
     _exit_unless_good(result)
@@ -150,9 +127,9 @@ def _loads(
     concurrency: str, rate: str | None, arrivals: Literal["poisson", "constant"], seconds: float
 ) -> tuple[ClosedLoop | OpenLoop, ...]:
     if rate is None:
-        numbers = positive_whole_numbers("--concurrency", concurrency)
+        numbers = shared.whole_numbers("--concurrency", concurrency)
         return tuple(ClosedLoop(concurrency=number) for number in numbers)
-    rates = positive_numbers("--rate", rate)
+    rates = shared.positive_numbers("--rate", rate)
     if max(rates) * seconds > _MOST_REQUESTS:
         raise LoadTestMisconfigured(
             f"--rate {max(rates):g} for {seconds:g} s is a schedule of {max(rates) * seconds:,.0f} requests, which is "
@@ -166,10 +143,10 @@ def _exit_unless_good(result: LoadTestResult) -> None:
         Console(stderr=True, markup=False).print(
             f"Ended early: {result.interruption}. The result is partial.", soft_wrap=True
         )
-        raise typer.Exit(EXIT_INTERRUPTED if result.interruption == "Ctrl-C" else EXIT_FAILED)
+        raise typer.Exit(shared.EXIT_INTERRUPTED if result.interruption == "Ctrl-C" else shared.EXIT_FAILED)
     # Of a flood, a server may answer nothing before all of it has come in.
     if all(measured.errors == measured.requests for measured in result.measurements):
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(shared.EXIT_FAILED)
     if result.slo is not None and not result.slo.met:
         last = result.measurements[-1]
         Console(stderr=True, markup=False).print(
@@ -177,7 +154,7 @@ def _exit_unless_good(result: LoadTestResult) -> None:
             f"At {load_name(last.load)}, the last one, {Slo.parse(result.slo.slo).why_missed(last)}.",
             soft_wrap=True,
         )
-        raise typer.Exit(EXIT_MISSED)
+        raise typer.Exit(shared.EXIT_MISSED)
 
 
 def _with_progress(options: BenchmarkOptions) -> LoadTestResult:

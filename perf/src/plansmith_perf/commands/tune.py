@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
-from plansmith_perf.commands.option_ranges import check_not_negative, check_positive
-from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.commands import shared_options as shared
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
 from plansmith_perf.report.terminal import show_tuning
 from plansmith_perf.slo import Slo
@@ -25,15 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["tune"]
 
-EXIT_MISSED = 3
-EXIT_INTERRUPTED = 130
-
 
 def tune(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     *,
     slo: Annotated[str, typer.Option("--slo", help="The objective to keep, such as p99=50ms.")],
-    repository: Annotated[Path, typer.Option("--repository", help="The model repository.")] = Path("model_repository"),
+    repository: shared.RepositoryOption = Path("model_repository"),
     config_name: Annotated[
         str, typer.Option("--config-name", help="The configuration to tune: configs/NAME.pbtxt.")
     ] = "cpu",
@@ -60,27 +56,21 @@ def tune(
     preferred_batch_sizes: Annotated[
         str | None, typer.Option("--preferred-batch-sizes", help="Preferred batch sizes to try, 0 for none: 0,8.")
     ] = None,
-    samples: Annotated[
-        Path | None, typer.Option("--samples", metavar="FILE", help="Real inputs: .npz, .npy or .json, samples first.")
-    ] = None,
-    distinct_inputs: Annotated[int, typer.Option("--distinct-inputs", min=1, help="Different requests to send.")] = 16,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Rows a request.")] = 1,
+    samples: shared.SamplesOption = None,
+    distinct_inputs: shared.DistinctInputsOption = 16,
+    batch_size: shared.BatchSizeOption = 1,
     protocol: Annotated[Literal["grpc", "http"], typer.Option("--protocol", help="Of the load.")] = "grpc",
-    seconds: Annotated[float, typer.Option("--seconds", help="Length of each measurement.")] = 1.0,
-    warmup: Annotated[float, typer.Option("--warmup", help="Seconds of load before each that do not count.")] = 0.3,
+    seconds: shared.SecondsOption = 1.0,
+    warmup: shared.WarmupOption = 0.3,
     most_concurrency: Annotated[
         int, typer.Option("--max-concurrency", min=1, help="The most requests in flight.")
     ] = 64,
     rounds: Annotated[
         int, typer.Option("--rounds", min=3, help="Rounds that compare the best trials with the configuration in use.")
     ] = 5,
-    tolerance: Annotated[
-        float, typer.Option("--tolerance", help="Greatest difference, relative to an output's greatest value.")
-    ] = 1e-3,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes that send; one for two cores if not given.")
-    ] = None,
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that a request may take.")] = 30.0,
+    tolerance: shared.ToleranceOption = 1e-3,
+    workers: shared.WorkersOption = None,
+    timeout: shared.TimeoutOption = 30.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the search and of random inputs.")] = 0,
     sign_key: Annotated[Path | None, typer.Option(help="Sign the new version with this private key (PEM).")] = None,
     public_key: Annotated[
@@ -98,8 +88,8 @@ def tune(
     repository is only read until the best trial has shown in interleaved rounds that it is better.
     """
     objective = Slo.parse(slo)
-    check_positive(seconds=seconds, timeout=timeout)
-    check_not_negative(warmup=warmup, tolerance=tolerance)
+    shared.check_positive(seconds=seconds, timeout=timeout)
+    shared.check_not_negative(warmup=warmup, tolerance=tolerance)
     options = TuningOptions(
         repository=repository,
         model=model,
@@ -123,11 +113,7 @@ def tune(
         batch_size=batch_size,
         protocol=protocol,
         measuring=MeasuringOptions(
-            seconds=seconds,
-            warmup_seconds=warmup,
-            workers=workers or default_workers(),
-            timeout=timeout,
-            tolerance=tolerance,
+            *(seconds, warmup, workers or default_workers(), timeout, tolerance),
             percentiles=sorted({50.0, objective.percentile}),
             seed=seed,
         ),
@@ -145,7 +131,7 @@ def tune(
             "Interrupted: nothing was published; all servers have stopped. Add --resume to continue.",
             soft_wrap=True,
         )
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise typer.Exit(shared.EXIT_INTERRUPTED) from None
     if as_json:
         typer.echo(_as_json(result))
     else:
@@ -153,7 +139,7 @@ def tune(
     if not result.met:
         if as_json:
             Console(stderr=True).print(result.record.verdict, soft_wrap=True, markup=False, highlight=False)
-        raise typer.Exit(EXIT_MISSED)
+        raise typer.Exit(shared.EXIT_MISSED)
 
 
 def _with_progress(options: TuningOptions) -> TuningResult:
@@ -199,23 +185,13 @@ def _as_json(result: TuningResult) -> str:
 
 
 def _numbers(option: str, text: str | None, *, least: int = 0) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        numbers = [int(word) for word in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < least:
-        raise LoadTestMisconfigured(
-            f"{option} must be whole numbers of {least} or more, separated by commas, got {text!r}"
-        )
-    return numbers
+    return None if text is None else shared.whole_numbers(option, text, least=least)
 
 
 def _delays(text: str | None) -> list[int | None] | None:
     if text is None:
         return None
     words = text.split(",")
-    numbers = _numbers("--queue-delays", ",".join(word for word in words if word != "off") or "0") or []
-    given = iter(numbers)
+    numbers = [word for word in words if word != "off"]
+    given = iter(shared.whole_numbers("--queue-delays", ",".join(numbers), least=0) if numbers else ())
     return [None if word == "off" else next(given) for word in words]
