@@ -229,10 +229,25 @@ def test_csv_has_a_row_for_each_measurement_and_trial_and_columns_that_stay(ever
     assert by_kind["load test"][-1]["arrivals"] == "poisson"
 
 
-def test_a_name_is_no_formula_in_a_spreadsheet(closed, tmp_path):
-    write_report({"=1+1": closed}, tmp_path / "report.csv")
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@"])
+def test_a_name_is_no_formula_in_a_spreadsheet_and_hides_nothing(closed, tmp_path, sign):
+    write_report({f" {sign}1+1\x1b[31m\u202e\r": closed}, tmp_path / "report.csv")
     with (tmp_path / "report.csv").open(newline="") as file:
-        assert {row["result"] for row in csv.DictReader(file)} == {"'=1+1"}
+        assert {row["result"] for row in csv.DictReader(file)} == {f"' {sign}1+1\\x1b[31m\\u202e\\r"}
+
+
+@pytest.mark.parametrize("ending", ["md", "html"])
+def test_control_and_direction_characters_of_names_are_written_out(closed, tmp_path, ending):
+    write_report({"one": closed.model_copy(update={"model": "a\x1b\u202eb"})}, tmp_path / f"report.{ending}")
+    text = (tmp_path / f"report.{ending}").read_text()
+    assert "a\\x1b\\u202eb" in text.replace("\\\\", "\\")
+    assert "\x1b" not in text
+    assert "a\u202e" not in text
+
+
+def test_the_report_says_what_was_served(closed, tmp_path):
+    write_report({"closed": closed}, tmp_path / "report.md")
+    assert "| served | onnxruntime; " in (tmp_path / "report.md").read_text().replace("\\", "")
 
 
 def test_every_plot_is_what_plotly_defines(everything):

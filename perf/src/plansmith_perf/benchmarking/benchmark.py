@@ -55,7 +55,7 @@ def run_benchmark(
     ):
         server = client.server_metadata()
         model = client.model(options.model, options.version)
-        check_loadable(options.url, model)
+        served = check_loadable(options.url, model)
         requests = make_requests(
             model,
             samples=options.samples,
@@ -110,6 +110,7 @@ def run_benchmark(
             model=options.model,
             model_version=options.version or ", ".join(model.metadata.versions),
             protocol="http" if over_http else "grpc",
+            served=served,
             batch_size=options.batch_size,
             inputs=options.samples.name if options.samples else "random",
             expected_answers=generator.expected_answers,

@@ -56,6 +56,12 @@ class RequestLog:
         """
         self._times.extend((due, sent, done, _number(outcome, self._outcomes)))
 
+    def add_unsent(self, due: NDArray[np.int64], given_up: int, outcome: str) -> None:
+        """Note requests that were given up before they were sent; times as for `add`."""
+        table = np.full((due.size, 4), given_up, np.int64)
+        table[:, 0], table[:, 3] = due, _number(outcome, self._outcomes)
+        self._times.frombytes(table.tobytes())
+
     @property
     def outcomes(self) -> Sequence[str]:
         """The different ones."""

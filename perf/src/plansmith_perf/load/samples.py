@@ -11,7 +11,7 @@ from plansmith_client.commands.input_files import read_inputs
 from plansmith_client.inputs.conversion import UnfitValueError, array_from_value
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.requests import CheckedRequest, check_answer, checked_requests
-from plansmith_perf.load.server_side import takes_sequences
+from plansmith_perf.load.server_side import describe_config, read_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,17 +26,21 @@ __all__ = ["check_loadable", "make_requests"]
 Arrays = dict[str, "NDArray[Any]"]
 
 
-def check_loadable(url: str, model: Model) -> None:
+def check_loadable(url: str, model: Model) -> str:
     """Refuse models that a load of single requests with single answers cannot measure.
 
     Args:
         url: of the server, as for `plansmith_client.Client`.
         model: of that server.
 
+    Returns:
+        How the model is served, in a few words; see `describe_config`.
+
     Raises:
         LoadTestMisconfigured: the model takes sequences, or is decoupled.
     """
-    if takes_sequences(url, model.name, model.version):
+    config = read_config(url, model.name, model.version)
+    if "sequence_batching" in config:
         raise LoadTestMisconfigured(
             f"model {model.name!r} takes sequences (sequence_batching), and load tests here send single requests "
             "only: use perf_analyzer with its option --sequence-length, or measure sequences in a program of your own "
@@ -48,6 +52,7 @@ def check_loadable(url: str, model: Model) -> None:
             "load tests expect exactly one. Use perf_analyzer with --streaming, or measure streams in your own program "
             "with model.stream()"
         )
+    return describe_config(config)
 
 
 def make_requests(

@@ -1,11 +1,11 @@
-"""What Triton tells of a model: how long requests queued and computed, and whether it takes sequences."""
+"""What Triton tells of a model: how it is configured, and how long requests queued and computed."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 import grpc
@@ -17,7 +17,10 @@ from plansmith_client.transports.addresses import Address
 from plansmith_client.transports.grpc.transport import CHANNEL_OPTIONS
 from plansmith_perf.results.documents import ServerSide
 
-__all__ = ["Counters", "read_counters", "server_side", "takes_sequences"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Counters", "describe_config", "read_config", "read_counters", "server_side"]
 
 TIMEOUT_SECONDS = 5.0
 
@@ -44,15 +47,35 @@ def read_counters(url: str, model: str, version: str) -> Counters | None:
     return None
 
 
-def takes_sequences(url: str, model: str, version: str) -> bool:
-    """Whether requests to a model must belong to sequences; False where the server does not tell."""
+def read_config(url: str, model: str, version: str) -> dict[str, Any]:
+    """The model's configuration as the server completed it; empty where it does not tell."""
     address = Address.parse(url)
     with contextlib.suppress(grpc.RpcError, urllib3.exceptions.HTTPError, ValueError):
         if address.scheme in ("grpc", "grpcs"):
             # Protobuf tells which of the schedulers is set, even where it has no settings.
-            return "sequence_batching" in _over_grpc(address, "ModelConfig", model, version).get("config", {})
-        return "sequence_batching" in _over_http(address, "config", model, version)
-    return False
+            found: dict[str, Any] = _over_grpc(address, "ModelConfig", model, version).get("config", {})
+            return found
+        return _over_http(address, "config", model, version)
+    return {}
+
+
+def describe_config(config: Mapping[str, Any]) -> str:
+    """Engine, file, instances and parameters, which say the precision, in a few words; "" where nothing is known."""
+    groups = [
+        f"{group.get('count', 1)} x {str(group.get('kind', 'KIND_AUTO')).removeprefix('KIND_')}"
+        for group in config.get("instance_group", ())
+    ]
+    values = {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}
+    batches = int(config.get("max_batch_size") or 0)
+    dynamic = "dynamic batches" if "dynamic_batching" in config else "batches"
+    words = [
+        config.get("backend") or config.get("platform"),
+        config.get("default_model_filename"),
+        ", ".join(groups),
+        f"{dynamic} of up to {batches}" if batches else "",
+        *(f"{name}={value}" for name, value in sorted(values.items())),
+    ]
+    return "; ".join(filter(None, words))
 
 
 def server_side(before: Counters | None, after: Counters | None) -> ServerSide | None:

@@ -38,6 +38,9 @@ __all__ = ["WorkerPlan", "main", "run"]
 PAUSE_AFTER_ERROR_SECONDS = 0.01
 # Triton 2.51 may crash when requests are given up over gRPC: triton-inference-server/server#8034.
 LAST_ANSWERS_SECONDS = 2.0
+# How long after its end an open loop still sends what is overdue.
+LATEST_SECONDS = 1.0
+UNSENT = "never sent: the load generator did not keep up with the rate"
 
 
 class WorkerPlan(BaseModel):
@@ -154,12 +157,20 @@ async def open_loop(
     start: int,
     stopping: asyncio.Event,
 ) -> None:
-    """Send each request when it is due, whether or not others have been answered; then wait for the last answers."""
+    """Send each request when it is due, whether or not others have been answered; then wait for the last answers.
+
+    A schedule that this process cannot follow ends a moment after its time is over: what is left was never sent.
+    """
     timer = PreciseTimer()
     tasks: set[asyncio.Task[bool]] = set()
 
     async def follow_schedule() -> None:
-        for due in np.load(plan.due, allow_pickle=False).tolist():
+        schedule = np.load(plan.due, allow_pickle=False)
+        last = start + int((plan.seconds + LATEST_SECONDS) * 1e9)
+        for number, due in enumerate(schedule.tolist()):
+            if (now := time.monotonic_ns()) > last:
+                log.add_unsent(start + schedule[number:], now, UNSENT)
+                return
             await timer.sleep_until(start + due)
             task = asyncio.ensure_future(send(sender, next(requests), start + due, log))
             tasks.add(task)

@@ -47,6 +47,7 @@ class Prepared:
         model: its name.
         versions: of it that the server has.
         server: its name and version.
+        served: how it serves the model.
         requests: what to send and to expect.
     """
 
@@ -54,6 +55,7 @@ class Prepared:
     model: str
     versions: tuple[str, ...]
     server: str
+    served: str
     requests: tuple[CheckedRequest, ...]
 
 
@@ -261,7 +263,7 @@ def _prepare(options: LoadOptions, protocol: str) -> Prepared:
     with Client(url, timeout=options.timeout) as client:
         server = client.server_metadata()
         model = client.model(options.model or _only_model(client), options.model_version)
-        check_loadable(url, model)
+        served = check_loadable(url, model)
         requests = make_requests(
             model,
             samples=options.samples,
@@ -272,7 +274,7 @@ def _prepare(options: LoadOptions, protocol: str) -> Prepared:
             tolerance=options.tolerance,
         )
         versions = (options.model_version,) if options.model_version else tuple(model.metadata.versions)
-        return Prepared(url, model.name, versions, f"{server.name} {server.version}", requests)
+        return Prepared(url, model.name, versions, f"{server.name} {server.version}", served, requests)
 
 
 def _only_model(client: Client) -> str:

@@ -106,6 +106,7 @@ def make_result(
         model=prepared.model,
         model_version=", ".join(prepared.versions),
         protocol=protocol,
+        served=prepared.served,
         batch_size=options.batch_size,
         inputs=options.samples.name if options.samples else "random",
         expected_answers=options.golden.name if options.golden else "idle server",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from plansmith_perf.comparing.results import Comparison
 from plansmith_perf.report.latencies import settled_latency
 from plansmith_perf.results.documents import ClosedLoop, LoadTestResult
+from plansmith_perf.results.tables import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,7 +35,7 @@ COLUMNS = (
     *("slo", "slo_latency", "status", "remarks"),
 )
 # What a spreadsheet takes for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@")
 
 
 def as_csv(documents: Mapping[str, Document]) -> str:
@@ -134,6 +135,7 @@ def _cell(value: Any) -> Any:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:.10g}"
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
+    if isinstance(value, str):
+        shown = visible(value)
+        return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
     return value

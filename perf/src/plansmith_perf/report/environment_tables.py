@@ -18,7 +18,7 @@ __all__ = ["configuration_table", "differences", "environment_table", "packages_
 
 # What makes two results measurements of different things.
 _MATTERS = (
-    *("model", "batch of", "protocol", "inputs", "processor", "cores", "memory", "system", "server"),
+    *("model", "served", "batch of", "protocol", "inputs", "processor", "cores", "memory", "system", "server"),
     *("tool", "load generators"),
 )
 
@@ -41,7 +41,7 @@ def packages_table(documents: Mapping[str, Document]) -> Table:
 def differences(documents: Mapping[str, Document]) -> list[str]:
     """What differs between the results, of that which decides whether they can be compared."""
     all_properties = [_environment(document) | _configuration(document) for document in documents.values()]
-    return [name for name in _MATTERS if len({properties.get(name) for properties in all_properties} - {None}) > 1]
+    return [name for name in _MATTERS if len({properties.get(name) for properties in all_properties} - {None, ""}) > 1]
 
 
 def _side_by_side(caption: str, columns: Mapping[str, Mapping[str, str]]) -> Table:
@@ -80,6 +80,7 @@ def _configuration(document: Document) -> dict[str, str]:
     if isinstance(document, LoadTestResult):
         return common | {
             "tool": document.tool,
+            "served": document.served,
             "protocol": document.protocol,
             "inputs": document.inputs,
             "expected answers": document.expected_answers,

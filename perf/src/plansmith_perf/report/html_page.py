@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 from plansmith_perf.report.blocks import Figure
 from plansmith_perf.report.sections import sections_of
 from plansmith_perf.report.summary import summarize
-from plansmith_perf.results.tables import Link, Table
+from plansmith_perf.results.tables import Link, Table, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,7 @@ def as_html(documents: Mapping[str, Document]) -> str:
     environment = Environment(
         loader=PackageLoader("plansmith_perf.report"),
         autoescape=True,
+        finalize=_visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -48,6 +49,11 @@ def as_html(documents: Mapping[str, Document]) -> str:
         hashes=[_hash(script) for script in scripts],
         styles=(folder / "report.css").read_text(encoding="utf-8").strip(),
     )
+
+
+def _visible(value: object) -> object:
+    # What is marked as safe is the page's own.
+    return visible(value) if type(value) is str else value
 
 
 def _title(documents: Mapping[str, Document]) -> str:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from plansmith_perf.report.sections import sections_of
 from plansmith_perf.report.summary import summarize
-from plansmith_perf.results.tables import Cell, Link, Table
+from plansmith_perf.results.tables import Cell, Link, Table, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,5 +81,5 @@ def _cell(cell: Cell) -> str:
 
 def _text(text: str) -> str:
     """Text in which nothing is markup, a mention, or the end of a line."""
-    escaped = _SPECIAL.sub(r"\\\1", _SPACE.sub(" ", text).strip().replace("&", "&amp;"))
+    escaped = _SPECIAL.sub(r"\\\1", visible(_SPACE.sub(" ", text).strip()).replace("&", "&amp;"))
     return escaped.replace("<", "&lt;").replace("@", "@<!-- -->")

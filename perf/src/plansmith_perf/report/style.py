@@ -6,6 +6,8 @@ import html
 import math
 from typing import TYPE_CHECKING, Any
 
+from plansmith_perf.results.tables import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -22,8 +24,8 @@ _DECADE = (1, 2, 5)
 
 
 def plain(text: str) -> str:
-    """Text for plotly, which takes some tags for markup."""
-    return html.escape(text, quote=False)
+    """Text for plotly, which takes some tags for markup; see `visible`."""
+    return html.escape(visible(text), quote=False)
 
 
 def color_of_series(number: int) -> str:

@@ -170,6 +170,7 @@ class LoadTestResult(Part):
     model: str
     model_version: str
     protocol: Literal["grpc", "http"]
+    served: Annotated[str, Field(description="engine, file, instances, parameters; '' where the server is silent")] = ""
     batch_size: int
     inputs: Annotated[str, Field(description="'random', or the name of the file of samples")]
     expected_answers: Annotated[str, Field(description="'idle server', or the name of the file of golden answers")]
