@@ -28,11 +28,9 @@ CONCURRENCY = 32
 
 def requests_per_second(url: str, tool: Literal["plansmith", "perf_analyzer"], seconds: float, workers: int) -> float:
     """Measure once."""
-    measuring = MeasuringOptions(
-        seconds=seconds, warmup_seconds=0.5, workers=workers, timeout=30, tolerance=1e-3, percentiles=[50, 99], seed=0
-    )
+    measuring = MeasuringOptions(seconds, warmup_seconds=0.5, workers=workers, timeout=30, percentiles=[50, 99])
     loads = (ClosedLoop(concurrency=CONCURRENCY),)
-    result = run_benchmark(BenchmarkOptions(url, "plansmith", "", loads, None, None, 16, 1, measuring, tool=tool))
+    result = run_benchmark(BenchmarkOptions(url=url, model="plansmith", loads=loads, measuring=measuring, tool=tool))
     return result.measurements[0].throughput
 
 

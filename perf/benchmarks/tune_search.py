@@ -45,11 +45,9 @@ def tuned(folder: Path, seconds: float, *words: str) -> TuningRecord:
 
 def requests_per_second(server: TritonServer, concurrency: int) -> float:
     """Measure once."""
-    measuring = MeasuringOptions(
-        seconds=3, warmup_seconds=0.5, workers=2, timeout=30, tolerance=1e-3, percentiles=[50, 99], seed=0
-    )
+    measuring = MeasuringOptions(seconds=3, warmup_seconds=0.5, workers=2, timeout=30, percentiles=[50, 99])
     loads = (ClosedLoop(concurrency=concurrency),)
-    result = run_benchmark(BenchmarkOptions(server.grpc_url, "mlp", "", loads, None, None, 16, 1, measuring))
+    result = run_benchmark(BenchmarkOptions(url=server.grpc_url, model="mlp", loads=loads, measuring=measuring))
     return result.measurements[0].throughput
 
 

@@ -14,6 +14,7 @@ from plansmith_perf.comparing.subject import open_subject
 from plansmith_perf.errors import WrongAnswer
 from plansmith_perf.load.measuring import MeasuringOptions
 from plansmith_perf.load.requests import CheckedRequest, check_answer
+from plansmith_perf.load.samples import RequestOptions
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 IMAGES = np.random.default_rng(0).random((8, 8, 8), np.float32)
@@ -80,9 +81,7 @@ def test_an_answer_that_is_mixed_up_under_load_is_wrong_in_reduced_precision_too
     )
     options = MeasuringOptions(0.5, 0.0, 1, 10.0)
     with (
-        open_subject(
-            REPOSITORY, "digits", samples=None, distinct_inputs=8, batch_size=1, seed=0, tolerance=TOLERANCE
-        ) as subject,
+        open_subject(REPOSITORY, "digits", RequestOptions(measuring=options, distinct_inputs=8)) as subject,
         open_program(subject, program) as contestant,
     ):
         agreement = compare_answers(

@@ -31,6 +31,7 @@ from plansmith_perf.comparing.subject import open_subject
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.measuring import MeasuringOptions
 from plansmith_perf.load.requests import check_answer
+from plansmith_perf.load.samples import RequestOptions
 from plansmith_perf.report.formatting import as_rate
 from plansmith_server.launcher.ports import find_free
 
@@ -229,10 +230,9 @@ def test_the_others_are_measured_all_the_same(troubled):
 
 def test_pytriton_runs_in_an_environment_of_its_own_with_a_triton_of_its_own():
     pytriton = next(peer for peer in FOREIGN_SERVERS if peer.key == "pytriton")
+    options = RequestOptions(measuring=MeasuringOptions(0.1, 0.0, 1, 5.0), distinct_inputs=1)
     with (
-        open_subject(
-            REPOSITORY, "digits", samples=None, distinct_inputs=1, batch_size=1, seed=0, tolerance=1e-3
-        ) as subject,
+        open_subject(REPOSITORY, "digits", options) as subject,
         pytriton.open(subject, 1) as contestant,
     ):
         (request,) = subject.requests

@@ -56,15 +56,7 @@ def run_benchmark(
         server = client.server_metadata()
         model = client.model(options.model, options.version)
         served = check_loadable(options.url, model)
-        requests = make_requests(
-            model,
-            samples=options.samples,
-            golden=options.golden,
-            count=options.distinct_inputs,
-            batch_size=options.batch_size,
-            seed=measuring.seed,
-            tolerance=measuring.tolerance,
-        )
+        requests = make_requests(model, options)
         binary = any("binary_tensor_data" in extension for extension in server.extensions)
         if options.tool == "perf_analyzer":
             generator = with_perf_analyzer(options, model, requests, Path(folder))
@@ -112,7 +104,7 @@ def run_benchmark(
             protocol="http" if over_http else "grpc",
             served=served,
             batch_size=options.batch_size,
-            inputs=options.samples.name if options.samples else "random",
+            inputs=options.inputs,
             expected_answers=generator.expected_answers,
             workers=generator.workers,
             environment=describe_environment(f"{server.name} {server.version}"),

@@ -105,7 +105,6 @@ def tune(
             queue_delays=_delays(queue_delays),
             preferred_batch_sizes=_numbers("--preferred-batch-sizes", preferred_batch_sizes),
         ),
-        seed=seed,
         storage=storage,
         resume=resume,
         samples=samples,

@@ -17,6 +17,7 @@ from plansmith_perf.comparing.results import Comparison, PeerResult, PeerStatus
 from plansmith_perf.comparing.subject import Subject, open_subject
 from plansmith_perf.errors import PerfError, WrongAnswer
 from plansmith_perf.load.encoded_requests import WRONG_ANSWER, one_line
+from plansmith_perf.load.samples import RequestOptions
 from plansmith_perf.results.environment import describe_environment
 from plansmith_server.errors import ServerError
 
@@ -26,14 +27,13 @@ if TYPE_CHECKING:
 
     from plansmith_perf.comparing.contestants import Contestant
     from plansmith_perf.comparing.peer import Peer
-    from plansmith_perf.load.measuring import MeasuringOptions
     from plansmith_perf.results.documents import Measurement
 
 __all__ = ["ComparisonOptions", "run_comparison"]
 
 
-@dataclass(frozen=True)
-class ComparisonOptions:
+@dataclass(frozen=True, kw_only=True)
+class ComparisonOptions(RequestOptions):
     """What to compare and how; seconds for times.
 
     Attributes:
@@ -42,11 +42,7 @@ class ComparisonOptions:
         peers: in this order.
         baseline: name of the one to which ratios are given.
         rounds: how often each is measured.
-        measuring: how; its seed is that of random values, too.
         concurrency: requests in flight.
-        batch_size: rows a request.
-        samples: file of real inputs, or None for random values.
-        distinct_inputs: the most different requests to compare.
         notes: to be kept with the result.
     """
 
@@ -55,11 +51,7 @@ class ComparisonOptions:
     peers: Sequence[Peer]
     baseline: str
     rounds: int
-    measuring: MeasuringOptions
     concurrency: int
-    batch_size: int = 1
-    samples: Path | None = None
-    distinct_inputs: int = 16
     notes: Sequence[str] = ()
 
 
@@ -120,17 +112,7 @@ def run_comparison(
     complete = True
     with ExitStack() as stack:
         progress(f"Starting {options.model} on Triton", 0)
-        subject = stack.enter_context(
-            open_subject(
-                options.repository,
-                options.model,
-                samples=options.samples,
-                distinct_inputs=options.distinct_inputs,
-                batch_size=options.batch_size,
-                seed=options.measuring.seed,
-                tolerance=options.measuring.tolerance,
-            )
-        )
+        subject = stack.enter_context(open_subject(options.repository, options.model, options))
         server = f"triton {subject.server.version}"
         version = str(subject.version)
         try:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.repository.model_repository import RepositoryModel
     from plansmith_client import ModelMetadata
+    from plansmith_perf.load.samples import RequestOptions
 
 __all__ = ["Subject", "open_subject"]
 
@@ -49,7 +50,6 @@ class Subject:
         server: plansmith's own.
         requests: the inputs, and ONNX Runtime's answers in FP32 with the portable file.
         batch_size: rows a request.
-        tolerance: see `plansmith_perf.load.requests.check_answer`.
         folder: temporary, for whatever peers need; goes at the end.
     """
 
@@ -62,7 +62,6 @@ class Subject:
     server: TritonServer
     requests: tuple[CheckedRequest, ...]
     batch_size: int
-    tolerance: float
     folder: Path
 
     @property
@@ -104,23 +103,14 @@ class Subject:
 def open_subject(
     repository: Path,
     name: str,
-    *,
-    samples: Path | None,
-    distinct_inputs: int,
-    batch_size: int,
-    seed: int,
-    tolerance: float,
+    options: RequestOptions,
 ) -> Iterator[Subject]:
     """Serve the model as `plansmith serve` does, and make the requests, for as long as the block lasts.
 
     Args:
         repository: the folder.
         name: the model's.
-        samples: file of real inputs, or None for random values.
-        distinct_inputs: the most different requests to make.
-        batch_size: rows a request.
-        seed: of random values.
-        tolerance: see `plansmith_perf.load.requests.check_answer`.
+        options: of the requests.
 
     Raises:
         LoadTestMisconfigured: the model cannot be compared, or the options do not fit it.
@@ -134,27 +124,19 @@ def open_subject(
         raise LoadTestMisconfigured(f"model {name!r} has no version: build it with `plansmith build`")
     version = model.versions[-1]
     file = _portable_file(model, version, configs[CONFIG])
-    options = ServerOptions(
+    served_as = ServerOptions(
         repository=repository, http_port=0, grpc_port=0, metrics_port=0, control="explicit", models=(name,)
     )
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="plansmith-compare-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        server = stack.enter_context(TritonServer(options))
+        server = stack.enter_context(TritonServer(served_as))
         client = stack.enter_context(Client(server.grpc_url))
         served_path = next(state.config for state in server.models() if state.name == name)
         metadata = client.model(name).metadata
         _check_tensors(metadata)
         check_loadable(server.grpc_url, client.model(name))
-        requests = make_requests(
-            client.model(name),
-            samples=samples,
-            golden=None,
-            count=distinct_inputs,
-            batch_size=batch_size,
-            seed=seed,
-            tolerance=tolerance,
-        )
+        requests = make_requests(client.model(name), options)
         yield Subject(
             model=model,
             version=version,
@@ -164,8 +146,7 @@ def open_subject(
             served_path=served_path,
             server=server,
             requests=_with_reference(requests, file, metadata),
-            batch_size=batch_size,
-            tolerance=tolerance,
+            batch_size=options.batch_size,
             folder=folder,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from plansmith_client import Model, TensorSpec
+    from plansmith_perf.load.measuring import MeasuringOptions
 
-__all__ = ["check_loadable", "make_requests"]
+__all__ = ["RequestOptions", "check_loadable", "make_requests"]
 
 Arrays = dict[str, "NDArray[Any]"]
 
@@ -55,26 +57,40 @@ def check_loadable(url: str, model: Model) -> str:
     return describe_config(config)
 
 
-def make_requests(
-    model: Model, *, samples: Path | None, golden: Path | None, count: int, batch_size: int, seed: int, tolerance: float
-) -> tuple[CheckedRequest, ...]:
-    """The different requests of a load test, each answered once by the idle server and found right.
+@dataclass(frozen=True, kw_only=True)
+class RequestOptions:
+    """What is sent, and how its answers are measured, whatever it is measured for.
 
-    Args:
-        model: of a running server.
+    Attributes:
+        measuring: how each load is measured; its seed is that of random values, too.
         samples: .npz, .npy or .json; the first dimension of each array counts samples. None: random values.
         golden: the right outputs in a file of the same kinds, row by row as in `samples`. None: what the idle server
             answers.
-        count: the most different requests to make.
+        distinct_inputs: the most different requests to make.
         batch_size: samples a request; 1 for a model that does not batch.
-        seed: of random values.
-        tolerance: see `check_answer`.
+    """
+
+    measuring: MeasuringOptions
+    samples: Path | None = None
+    golden: Path | None = None
+    distinct_inputs: int = 16
+    batch_size: int = 1
+
+    @property
+    def inputs(self) -> str:
+        """What a result says of the inputs."""
+        return self.samples.name if self.samples else "random"
+
+
+def make_requests(model: Model, options: RequestOptions) -> tuple[CheckedRequest, ...]:
+    """The different requests of a load test, each answered once by the idle server and found right.
 
     Raises:
         LoadTestMisconfigured: the options contradict each other or the model, or random values are not valid for it.
         WrongAnswer: the idle server does not answer as the golden file says.
         plansmith_client.ClientError: the server does not answer.
     """
+    samples, golden, batch_size = options.samples, options.golden, options.batch_size
     metadata = model.metadata
     if not metadata.max_batch_size and batch_size != 1:
         raise LoadTestMisconfigured(f"model {model.name!r} does not batch: --batch-size must be 1, got {batch_size}")
@@ -86,13 +102,15 @@ def make_requests(
         raise LoadTestMisconfigured("--golden holds the answers to given samples: give those with --samples")
     if samples is None:
         try:
-            return checked_requests(model, count=count, batch_size=batch_size, seed=seed)
+            return checked_requests(
+                model, count=options.distinct_inputs, batch_size=batch_size, seed=options.measuring.seed
+            )
         except (InvalidInput, InferenceFailed) as error:
             raise LoadTestMisconfigured(
                 f"model {model.name!r} does not take random values, so give real ones with --samples FILE: {error}"
             ) from error
     inputs = _split(read_inputs([str(samples)], metadata.inputs), metadata.inputs, metadata.max_batch_size, batch_size)
-    requests = inputs[:count]
+    requests = inputs[: options.distinct_inputs]
     if not requests:
         raise LoadTestMisconfigured(f"{samples} has fewer samples than one request takes, {batch_size}")
     if golden is None:
@@ -103,7 +121,7 @@ def make_requests(
         raise LoadTestMisconfigured(f"{golden} has answers to {len(answers)} requests, {samples} makes {len(requests)}")
     checked = tuple(map(CheckedRequest, requests, answers))
     for request in checked:
-        check_answer(_ask(model, request.inputs), request.expected, tolerance=tolerance)
+        check_answer(_ask(model, request.inputs), request.expected, tolerance=options.measuring.tolerance)
     return checked
 
 

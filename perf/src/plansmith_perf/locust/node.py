@@ -264,15 +264,7 @@ def _prepare(options: LoadOptions, protocol: str) -> Prepared:
         server = client.server_metadata()
         model = client.model(options.model or _only_model(client), options.model_version)
         served = check_loadable(url, model)
-        requests = make_requests(
-            model,
-            samples=options.samples,
-            golden=options.golden,
-            count=options.distinct_inputs,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            tolerance=options.tolerance,
-        )
+        requests = make_requests(model, options.requests)
         versions = (options.model_version,) if options.model_version else tuple(model.metadata.versions)
         return Prepared(url, model.name, versions, f"{server.name} {server.version}", served, requests)
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.arrivals import Profile, Segment
+from plansmith_perf.load.measuring import MeasuringOptions
+from plansmith_perf.load.samples import RequestOptions
 from plansmith_perf.slo import Slo
 
 if TYPE_CHECKING:
@@ -108,6 +110,17 @@ class LoadOptions:
     def is_open_loop(self) -> bool:
         """Whether requests are sent on a schedule, whatever the server does."""
         return bool(self.arrival_rate) or self.load_shape == "replay"
+
+    @property
+    def requests(self) -> RequestOptions:
+        """What is sent."""
+        return RequestOptions(
+            measuring=MeasuringOptions(0.0, 0.0, 1, self.timeout, self.tolerance, seed=self.seed),
+            samples=self.samples,
+            golden=self.golden,
+            distinct_inputs=self.distinct_inputs,
+            batch_size=self.batch_size,
+        )
 
     @property
     def percentiles(self) -> list[float]:

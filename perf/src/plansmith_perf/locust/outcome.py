@@ -108,7 +108,7 @@ def make_result(
         protocol=protocol,
         served=prepared.served,
         batch_size=options.batch_size,
-        inputs=options.samples.name if options.samples else "random",
+        inputs=options.requests.inputs,
         expected_answers=options.golden.name if options.golden else "idle server",
         workers=workers,
         environment=describe_environment(prepared.server),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from plansmith_perf.load.samples import RequestOptions
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from plansmith_build.repository.publishing import Published
-    from plansmith_perf.load.measuring import MeasuringOptions
     from plansmith_perf.slo import Slo
     from plansmith_perf.tuning.records import TrialRecord, TuningRecord
     from plansmith_perf.tuning.space import SpaceLimits
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["TuningOptions", "TuningProgress", "TuningResult"]
 
 
-@dataclass(frozen=True)
-class TuningOptions:
+@dataclass(frozen=True, kw_only=True)
+class TuningOptions(RequestOptions):
     """What to tune and how; seconds for times.
+
+    The seed of `measuring` is the sampler's, too; its tolerance that of the comparison with the portable configuration.
 
     Attributes:
         repository: the folder.
@@ -29,14 +32,9 @@ class TuningOptions:
         trials: how many settings are measured; None for 24, or with `exhaustive` for all.
         exhaustive: every setting instead of what the sampler proposes.
         limits: of the choices.
-        seed: of the sampler and of random inputs.
         storage: the file that remembers trials; None for one in the cache folder.
         resume: go on with the trials in it.
-        samples: file of real inputs, or None for random values.
-        distinct_inputs: the most different requests to send.
-        batch_size: rows a request.
         protocol: of the load.
-        measuring: how each load is measured; `tolerance` is that of the comparison with the portable configuration.
         most_concurrency: requests in flight, never more.
         rounds: interleaved, of the best trials and the configuration in use.
         dry_run: publish nothing.
@@ -52,14 +50,9 @@ class TuningOptions:
     trials: int | None
     exhaustive: bool
     limits: SpaceLimits
-    seed: int
     storage: Path | None
     resume: bool
-    samples: Path | None
-    distinct_inputs: int
-    batch_size: int
     protocol: Literal["grpc", "http"]
-    measuring: MeasuringOptions
     most_concurrency: int
     rounds: int
     dry_run: bool

@@ -103,7 +103,7 @@ class Question:
             "inputs": [
                 _sha256(options.samples),
                 options.distinct_inputs,
-                options.seed if options.samples is None else None,
+                options.measuring.seed if options.samples is None else None,
             ],
             "measuring": [
                 *(options.measuring.seconds, options.measuring.warmup_seconds, options.measuring.workers),

@@ -76,9 +76,9 @@ def tune(options: TuningOptions, *, progress: Callable[[TuningProgress], None] =
         config=question.target,
         protocol=options.protocol,
         batch_size=options.batch_size,
-        inputs=options.samples.name if options.samples else "random",
+        inputs=options.inputs,
         search="exhaustive" if options.exhaustive else "TPE",
-        seed=options.seed,
+        seed=options.measuring.seed,
         space=everything,
         seconds=options.measuring.seconds,
         environment=describe_environment(server),
@@ -123,7 +123,7 @@ class _Run:
             self.storage,
             question.key(options),
             question.space,
-            seed=options.seed,
+            seed=options.measuring.seed,
             trials=self._total,
             resume=options.resume,
         )
@@ -185,17 +185,8 @@ class _Run:
 
     def _reference(self, workbench: Workbench) -> Sequence[CheckedRequest]:
         """Inputs, and what the portable configuration answers to them."""
-        options = self._options
         with workbench.serve(self._question.portable) as trial:
-            return make_requests(
-                trial.model,
-                samples=options.samples,
-                golden=None,
-                count=options.distinct_inputs,
-                batch_size=options.batch_size,
-                seed=options.seed,
-                tolerance=options.measuring.tolerance,
-            )
+            return make_requests(trial.model, self._options)
 
     def _measure_in_use(self, runner: TrialRunner) -> TrialRecord:
         known = self._study.in_use
