@@ -1,4 +1,8 @@
-"""Requests for a load test: valid inputs made from a model's metadata, and the answers they must get."""
+"""Requests of a load test and the answers they must get.
+
+What a server answers when idle is what it must answer under load: a mixed-up batch, a buffer that is reused too early
+or a request answered with another's result shows as a difference.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plansmith_client.sampling import random_inputs
 from plansmith_perf.errors import WrongAnswer
 
 if TYPE_CHECKING:
@@ -16,9 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from plansmith_client import Model
-
-__all__ = ["CheckedRequest", "check_answer", "checked_requests", "relative_difference"]
+__all__ = ["CheckedRequest", "check_answer", "relative_difference"]
 
 
 @dataclass(frozen=True)
@@ -32,29 +33,6 @@ class CheckedRequest:
 
     inputs: Mapping[str, NDArray[Any]]
     expected: Mapping[str, NDArray[Any]]
-
-
-def checked_requests(model: Model, *, count: int, batch_size: int, seed: int) -> tuple[CheckedRequest, ...]:
-    """Make `count` different requests and ask for their answers, one at a time, before any load.
-
-    What a server answers when idle is what it must answer under load: a mixed-up batch, a buffer that is reused too
-    early or a request answered with another's result shows as a difference.
-
-    Args:
-        model: a model of a running server.
-        count: how many different requests to make.
-        batch_size: rows a request; ignored by a model that does not batch.
-        seed: makes the inputs repeatable.
-
-    Raises:
-        plansmith_client.ClientError: the server did not answer one of the requests.
-    """
-    batch = batch_size if model.metadata.max_batch_size else None
-    requests = []
-    for number in range(count):
-        inputs = random_inputs(model.metadata.inputs, batch=batch, seed=seed + number)
-        requests.append(CheckedRequest(inputs=inputs, expected=dict(model.infer(inputs))))
-    return tuple(requests)
 
 
 def check_answer(answer: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]], *, tolerance: float) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 from plansmith_client import InferenceFailed, InvalidInput
 from plansmith_client.commands.input_files import read_inputs
 from plansmith_client.inputs.conversion import UnfitValueError, array_from_value
+from plansmith_client.sampling import random_inputs
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.load.requests import CheckedRequest, check_answer, checked_requests
+from plansmith_perf.load.requests import CheckedRequest, check_answer
 from plansmith_perf.load.server_side import describe_config, read_config
 
 if TYPE_CHECKING:
@@ -101,10 +102,12 @@ def make_requests(model: Model, options: RequestOptions) -> tuple[CheckedRequest
     if golden is not None and samples is None:
         raise LoadTestMisconfigured("--golden holds the answers to given samples: give those with --samples")
     if samples is None:
+        batch, seed = batch_size if metadata.max_batch_size else None, options.measuring.seed
+        random = [
+            random_inputs(metadata.inputs, batch=batch, seed=seed + number) for number in range(options.distinct_inputs)
+        ]
         try:
-            return checked_requests(
-                model, count=options.distinct_inputs, batch_size=batch_size, seed=options.measuring.seed
-            )
+            return tuple(CheckedRequest(inputs, dict(model.infer(inputs))) for inputs in random)
         except (InvalidInput, InferenceFailed) as error:
             raise LoadTestMisconfigured(
                 f"model {model.name!r} does not take random values, so give real ones with --samples FILE: {error}"

@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -28,7 +29,7 @@ from plansmith_perf.load.recording import RequestLog, write_logs
 from plansmith_perf.load.timers import PreciseTimer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -119,44 +120,24 @@ def _decode(headers: Mapping[str, str], body: bytes) -> Mapping[str, NDArray[Any
     return answer
 
 
-async def send(sender: Sender, request: EncodedRequest, due: int | None, log: RequestLog) -> bool:
-    """Send one request and note it; `due` None means now. Returns whether the answer was right."""
-    sent = time.monotonic_ns()
-    done, outcome = await sender.send(request)
-    log.add(sent if due is None else due, sent, done, outcome)
-    return outcome == RIGHT
+Send = Callable[[int | None], Coroutine[Any, Any, bool]]
+"""Sends the next request, which is due at a moment or now, and notes it; gives whether the answer was right."""
 
 
-async def closed_loop(
-    plan: WorkerPlan,
-    sender: Sender,
-    requests: Iterator[EncodedRequest],
-    log: RequestLog,
-    *,
-    start: int,
-    stopping: asyncio.Event,
-) -> None:
+async def closed_loop(plan: WorkerPlan, send: Send, *, start: int, stopping: asyncio.Event) -> None:
     """Keep `concurrency` requests in flight until the end or the stop, then wait for the last answers."""
     end = start + int(plan.seconds * 1e9)
 
     async def user() -> None:
         await asyncio.sleep(max(0.0, (start - time.monotonic_ns()) / 1e9))
         while time.monotonic_ns() < end and not stopping.is_set():
-            if not await send(sender, next(requests), None, log):
+            if not await send(None):
                 await asyncio.sleep(PAUSE_AFTER_ERROR_SECONDS)
 
     await asyncio.gather(*(user() for _ in range(plan.concurrency)))
 
 
-async def open_loop(
-    plan: WorkerPlan,
-    sender: Sender,
-    requests: Iterator[EncodedRequest],
-    log: RequestLog,
-    *,
-    start: int,
-    stopping: asyncio.Event,
-) -> None:
+async def open_loop(plan: WorkerPlan, send: Send, log: RequestLog, *, start: int, stopping: asyncio.Event) -> None:
     """Send each request when it is due, whether or not others have been answered; then wait for the last answers.
 
     A schedule that this process cannot follow ends a moment after its time is over: what is left was never sent.
@@ -172,7 +153,7 @@ async def open_loop(
                 log.add_unsent(start + schedule[number:], now, UNSENT)
                 return
             await timer.sleep_until(start + due)
-            task = asyncio.ensure_future(send(sender, next(requests), start + due, log))
+            task = asyncio.ensure_future(send(start + due))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             # A schedule that is behind must still let answers be read.
@@ -216,9 +197,20 @@ async def run(plan: WorkerPlan, open_: Callable[[], Sender]) -> None:
             return
         first = plan.offset % len(requests)
         order = itertools.cycle(requests[first:] + requests[:first])
-        work = closed_loop if plan.concurrency else open_loop
-        stopping = asyncio.Event()
-        job = asyncio.ensure_future(work(plan, sender, order, log, start=int(word), stopping=stopping))
+
+        async def send(due: int | None) -> bool:
+            sent = time.monotonic_ns()
+            done, outcome = await sender.send(next(order))
+            log.add(sent if due is None else due, sent, done, outcome)
+            return outcome == RIGHT
+
+        start, stopping = int(word), asyncio.Event()
+        work = (
+            closed_loop(plan, send, start=start, stopping=stopping)
+            if plan.concurrency
+            else open_loop(plan, send, log, start=start, stopping=stopping)
+        )
+        job = asyncio.ensure_future(work)
         stop = asyncio.ensure_future(commands.read())
         await asyncio.wait({job, stop}, return_when=asyncio.FIRST_COMPLETED)
         stopping.set()

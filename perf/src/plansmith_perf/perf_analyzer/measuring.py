@@ -5,17 +5,18 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from plansmith_client.transports.addresses import Address
 from plansmith_perf.load.analysis import Records, answers_per_second
-from plansmith_perf.load.server_side import read_counters, server_side
+from plansmith_perf.load.server_side import read_counters
 from plansmith_perf.load.summary import summarize, tally_of
+from plansmith_perf.load.tally import Tally
 from plansmith_perf.load.usage import Watch, server_processes
 from plansmith_perf.perf_analyzer.program import WINDOWS
-from plansmith_perf.results.documents import ClosedLoop, Distribution, Measurement, OpenLoop, Stability, Usage
+from plansmith_perf.results.documents import ClosedLoop, Distribution, Measurement, OpenLoop, Stability
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -146,25 +147,23 @@ def _from_sums(
             percentiles={f"{percent:g}": value for percent, value in report.latency.items()},
             histogram=None,
         )
-    return Measurement(
-        load=load,
-        seconds=seconds,
-        warmup_seconds=0.0,
-        warmup_requests=0,
-        complete=True,
-        requests=requests,
-        errors=0,
-        error_rate=0.0,
-        error_messages={},
+    measured = summarize(
+        Tally(),
+        load,
+        batch_size=batch_size,
         throughput=requests_per_second,
-        rows_per_second=report.rows_per_second,
-        latency=latency,
-        service=latency,
-        dispatch_lag=None,
-        stability=None,
-        timeline=[],
-        server_side=server_side(watch.before, watch.after),
-        server_usage=watch.server.usage(),
-        client_usage=watch.client.usage() or Usage(cpu_percent=0.0, memory=0, processes=0),
-        notes=[],
+        watch=watch,
+        warmup_seconds=0.0,
+        seconds=seconds,
+        percentiles=(),
+        busiest=0.0,
+        steady=False,
     )
+    told: dict[str, Any] = {
+        "requests": requests,
+        "latency": latency,
+        "service": latency,
+        "dispatch_lag": None,
+        "timeline": [],
+    }
+    return measured.model_copy(update=told)
