@@ -166,6 +166,36 @@ def resizer():
     return model_of(nodes, inputs, [info("y", [1, 4, "h", "w"])], {"head": np.int64([1, 4])})
 
 
+@pytest.mark.parametrize("opset", [17, 28])
+def test_whole_numbers_are_not_divided_by_zero(built, opset):
+    """Operator set 28 is judged by the onnx package, which divides by 0 where ONNX Runtime reports an error."""
+    inputs = [info(name, ["N", 6], TensorProto.INT32) for name in "ab"]
+    model = model_of([helper.make_node("Mod", ["a", "b"], ["y"])], inputs, [info("y", ["N", 6], TensorProto.INT32)])
+    model.opset_import[0].version = opset
+    assert built(model, serve=False).manifest.batching.max_batch_size == 32
+
+
+def test_operator_sets_of_the_onnx_package_are_verified_on_what_onnx_runtime_takes_too(built):
+    # The onnx package takes a depth of any sign.
+    model = model_of(
+        [helper.make_node("OneHot", ["x", "depth", "values"], ["y"])],
+        [info("x", ["N"], TensorProto.INT64), info("depth", [], TensorProto.INT64), info("values", [2])],
+        [info("y", ["N", "D"])],
+        opset=28,
+        ir=14,
+    )
+    assert "reference implementation" in built(model, serve=False).manifest.verification.reference
+
+
+def test_an_input_that_is_always_empty_is_given_nothing(built):
+    model = model_of(
+        [helper.make_node("ReduceSum", ["x", "axes"], ["y"], keepdims=1)],
+        [info("x", ["N", 3]), info("axes", [0], TensorProto.INT64)],
+        [info("y", [1, 1])],
+    )
+    assert built(model, serve=False).manifest.verification.samples >= 3
+
+
 def test_an_input_that_is_a_size_is_verified_on_whole_numbers(built):
     assert built(resizer()).manifest.verification.inputs == "random"
 

@@ -16,6 +16,7 @@ from plansmith_build.errors import InputsNeeded, VerificationFailed
 from plansmith_build.portable.batch_obstacles import BatchAxis
 from plansmith_build.portable.comparison import identical
 from plansmith_build.portable.noise import noise_floor
+from plansmith_build.portable.repair import repair
 from plansmith_build.portable.rows import (
     NOT_TOLD_APART,
     Evidence,
@@ -182,7 +183,15 @@ def _runner(file: OnnxFile, signature: Signature) -> tuple[_Runner, str]:
             raise explain_refusal(file.network.model, error) from error
     else:
         return runner, f"ONNX Runtime {onnxruntime.__version__} on the CPU, graph as written"
-    return _OnnxEvaluator(attach(file.network)), f"the reference implementation of onnx {onnx.__version__}"
+    network = repair(file.network).network
+    try:
+        session = Session(attach(network).SerializeToString(), signature, optimized=False)
+    except RunFailed as error:
+        raise explain_refusal(network.model, error) from error
+    return (
+        _OnnxEvaluator(attach(file.network), session),
+        f"the reference implementation of onnx {onnx.__version__}",
+    )
 
 
 def _is_old(model: onnx.ModelProto) -> bool:
@@ -191,14 +200,19 @@ def _is_old(model: onnx.ModelProto) -> bool:
 
 
 class _OnnxEvaluator:
-    """The reference implementation of the onnx package: slow, but it runs every operator set."""
+    """The reference implementation of the onnx package: slow, but it runs every operator set.
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    It also takes what operators do not define, as a division by 0; ONNX Runtime, with the model converted, refuses it.
+    """
+
+    def __init__(self, model: onnx.ModelProto, converted: Session) -> None:
         from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - for few models, and heavy
 
         self._evaluator = ReferenceEvaluator(model)
+        self._converted = converted
 
     def run(self, inputs: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> Arrays:
+        self._converted.run(inputs)
         try:
             outputs = self._evaluator.run(None, dict(inputs))
         except Exception as error:

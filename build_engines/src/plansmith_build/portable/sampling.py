@@ -115,6 +115,8 @@ def random_sample(
         shape = tuple(
             dimension
             if dimension >= 0
+            else 0
+            if (spec.name, axis) in signature.empty
             else rows
             if rows is not None and (axis == 0 or symbol in row_symbols)
             else kind.size

@@ -46,12 +46,15 @@ class Signature:
         symbols: for each input by name, the name of each dimension, "" where it has a number or no name. Dimensions
             of one name have one size.
         with_missing_values: the inputs in which NaN stands for a missing value.
+        empty: the dimensions of inputs that are declared as 0, by input and axis; no configuration can say so, and
+            their specifications have -1.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     symbols: Mapping[str, tuple[str, ...]]
     with_missing_values: frozenset[str] = frozenset()
+    empty: frozenset[tuple[str, int]] = frozenset()
 
 
 def signature_of(model: onnx.ModelProto, *, weights: Collection[str] = ()) -> Signature:
@@ -74,7 +77,13 @@ def signature_of(model: onnx.ModelProto, *, weights: Collection[str] = ()) -> Si
     symbols = {
         value.name: tuple(dimension.dim_param for dimension in value.type.tensor_type.shape.dim) for value in listed
     }
-    return Signature(inputs, outputs, symbols, inputs_with_missing_values(model))
+    empty = frozenset(
+        (value.name, axis)
+        for value in listed
+        for axis, dimension in enumerate(value.type.tensor_type.shape.dim)
+        if dimension.HasField("dim_value") and dimension.dim_value == 0
+    )
+    return Signature(inputs, outputs, symbols, inputs_with_missing_values(model), empty)
 
 
 def complete_output_shapes(model: onnx.ModelProto, ranks: Mapping[str, int]) -> tuple[str, ...]:
