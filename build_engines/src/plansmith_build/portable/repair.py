@@ -52,6 +52,7 @@ def repair(network: Network) -> Repaired:
     model.CopyFrom(network.model)
     repairs += _unlist_initializers(model)
     repairs += _set_ir_version(model)
+    repairs += _open_empty_dimensions(model)
     repairs += _name_nodes(model)
     known = _shapes_known(model)
     model = infer_shapes(model)
@@ -153,6 +154,18 @@ def _set_ir_version(model: onnx.ModelProto) -> list[str]:
         model.ir_version = newest
         return [f"lowered the IR version from {before} to {newest}"]
     return []
+
+
+def _open_empty_dimensions(model: onnx.ModelProto) -> list[str]:
+    """No configuration can say a length of 0, and the server wants the graph to say the same."""
+    opened = []
+    for value in model.graph.input:
+        empty = [d for d in value.type.tensor_type.shape.dim if d.HasField("dim_value") and d.dim_value == 0]
+        for dimension in empty:
+            dimension.Clear()
+        if empty:
+            opened.append(f"left the length of input {value.name!r} open, which was declared as 0")
+    return opened
 
 
 def _name_nodes(model: onnx.ModelProto) -> list[str]:
