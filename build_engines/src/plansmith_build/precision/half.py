@@ -1,30 +1,32 @@
-"""FP16 and BF16: casts put into the graph, inputs and outputs left as they are.
+"""FP16 and BF16: casts put into the graph, inputs and outputs left as they are; branches and bodies are converted, too.
 
-onnxconverter-common does the conversion; docs/how-a-build-decides.md says why it and not another.
+In each graph a value keeps its name in FP32, and has a second name in 16 bits where a node wants it so. Which inputs of
+an operator may have 16 bits is read in ONNX's own definition of it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.shape_inference import infer_shapes
-from onnxconverter_common import float16
 
 from plansmith_build.precision.errors import ConversionFailed
-from plansmith_build.reading.graphs import nodes_of, tensors_of
+from plansmith_build.reading.graphs import direct_subgraphs, standard_domain
+from plansmith_build.reading.networks import Network, RewrittenWeight
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
-__all__ = ["HalfType", "convertible_nodes", "rounded", "to_bfloat16", "to_float16"]
+    from plansmith_build.reading.networks import Weight
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+__all__ = ["HalfType", "convertible_nodes", "rounded", "to_bfloat16", "to_float16", "to_half"]
 
 
 class HalfType(IntEnum):
@@ -37,230 +39,310 @@ class HalfType(IntEnum):
 LARGEST_FLOAT16 = 65504.0
 SMALLEST_FLOAT16 = 2.0**-24
 
+# In FP32 whatever ONNX allows: they select, count or place, which 16 bits do not resolve, or runtimes lack them.
+_EXACT = {"CumSum", "Max", "Min", "NonMaxSuppression", "Range", "Resize", "RoiAlign", "TopK", "Upsample"}
+# They say nothing that depends on the precision of what they read.
+_INDIFFERENT = {"Cast", "Shape", "Size"}
+_STRINGS = {HalfType.FLOAT16: "tensor(float16)", HalfType.BFLOAT16: "tensor(bfloat16)"}
+
 
 def convertible_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The names of the nodes of the main graph that can compute in 16 bits, in the graph's order."""
-    blocked = set(float16.DEFAULT_OP_BLOCK_LIST) | {"Cast", "Constant", "Shape"}
-    return tuple(node.name for node in model.graph.node if node.op_type not in blocked)
+    """The names of the nodes that can compute in 16 bits, those in branches and bodies included."""
+    plan = _Plan(model, HalfType.FLOAT16, frozenset())
+    return tuple(dict.fromkeys(plan.names))
 
 
 def to_float16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """A copy that computes in FP16.
-
-    Args:
-        model: from `preparation.prepare`.
-        keep: names of nodes that compute in FP32.
-
-    Raises:
-        ConversionFailed: the converter failed.
-    """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    _unshare_weights(copy, keep=keep)
-    _part_outputs(copy)
-    try:
-        # It prints and warns of each weight that it rounds to the smallest or largest number: the verification judges.
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
-            converted: onnx.ModelProto = float16.convert_float_to_float16(
-                copy,
-                min_positive_val=SMALLEST_FLOAT16,
-                max_finite_val=LARGEST_FLOAT16,
-                keep_io_types=True,
-                node_block_list=list(keep),
-                check_fp16_ready=False,
-            )
-    except Exception as error:
-        raise ConversionFailed(f"the FP16 converter failed: {type(error).__name__}: {_said(error)}") from error
-    _narrow_casts(converted, model)
-    _restore_outputs(converted, model)
-    return _checked(converted, "FP16")
+    """A copy that computes in FP16; see `to_half`."""
+    return to_half(Network(model, {}), HalfType.FLOAT16, keep=keep).model
 
 
 def to_bfloat16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """A copy that computes in BF16, which ONNX Runtime's CPU provider does not run: see `rounded`.
-
-    Args:
-        model: from `preparation.prepare`, of operator set `BFLOAT16_OPSET` or later.
-        keep: names of nodes that compute in FP32.
-
-    Raises:
-        ConversionFailed: the converter failed, the model has FP16 of its own, or the result is not a valid model.
-    """
-    if TensorProto.FLOAT16 in _types(model):
-        raise ConversionFailed("the model has FP16 of its own, which BF16 cannot hold: use --precision fp16")
-    weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
-    converted = to_float16(model, keep=keep)
-    for tensor in converted.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT16:
-            # From the original: rounding by way of FP16 would lose what BF16 can hold.
-            exact = weights.get(tensor.name)
-            values = numpy_helper.to_array(exact if exact is not None else tensor)
-            tensor.CopyFrom(numpy_helper.from_array(values.astype(ml_dtypes.bfloat16), tensor.name))
-    for node in nodes_of(converted):
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
-                attribute.i = TensorProto.BFLOAT16
-            elif attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT16:
-                values = numpy_helper.to_array(attribute.t).astype(ml_dtypes.bfloat16)
-                attribute.t.CopyFrom(numpy_helper.from_array(values, attribute.t.name))
-    return _checked(converted, "BF16")
+    """A copy that computes in BF16, which ONNX Runtime's CPU provider does not run; see `to_half` and `rounded`."""
+    return to_half(Network(model, {}), HalfType.BFLOAT16, keep=keep).model
 
 
 def rounded(model: onnx.ModelProto, number: HalfType, *, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """What `to_float16` or `to_bfloat16` computes, on a runtime that has no such arithmetic.
+    """What `to_half` computes, on a runtime that has no such arithmetic; see there."""
+    return to_half(Network(model, {}), number, keep=keep, simulated=True).model
 
-    FP32 arithmetic, each weight and each result rounded: that is what an accelerator does that accumulates in FP32.
-    ONNX Runtime's CPU provider runs FP16 graphs, too, but in FP32 from node to node, so that no overflow shows. This
-    one must not be optimised by it.
+
+def to_half(network: Network, number: HalfType, *, keep: Collection[str] = (), simulated: bool = False) -> Network:
+    """A copy that computes in 16 bits.
 
     Args:
-        model: from `preparation.prepare`.
-        number: what to round to.
+        network: a graph from `preparation.prepare`, over weights that may be apart: those are rounded when they are
+            written, a piece at a time.
+        number: the 16 bits. BF16 wants operator set `BFLOAT16_OPSET` or later.
         keep: names of nodes that compute in FP32.
-    """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    nodes = list(copy.graph.node)
-    floats = _float_tensors(model)
-    converted = set(convertible_nodes(model)) - set(keep)
-    read = {name for node in nodes if node.name in converted for name in node.input}
-    for tensor in copy.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT and tensor.name in read:
-            tensor.CopyFrom(numpy_helper.from_array(_round_array(numpy_helper.to_array(tensor), number), tensor.name))
-    del copy.graph.node[:]
-    renamed = {}
-    for name in sorted(read & {value.name for value in copy.graph.input} & floats):
-        renamed[name] = f"{name}/rounded"
-        copy.graph.node.extend(_round_tensor(name, name, renamed[name], number))
-    for node in nodes:
-        outputs = [name for name in node.output if node.name in converted and name in floats]
-        if node.name in converted:
-            for position, name in enumerate(node.input):
-                node.input[position] = renamed.get(name, name)
-        for position, name in enumerate(node.output):
-            if name in outputs:
-                node.output[position] = f"{name}/exact"
-        copy.graph.node.append(node)
-        for name in outputs:
-            copy.graph.node.extend(_round_tensor(name, f"{name}/exact", name, number))
-    del copy.graph.value_info[:]
-    return copy
-
-
-def _checked(converted: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """The same with shapes, once the specification has nothing against it.
+        simulated: FP32 arithmetic with each weight and each result rounded, which is what an accelerator does that
+            adds up in FP32. ONNX Runtime's CPU provider runs FP16 graphs, too, but in FP32 from node to node, so that
+            no overflow shows. Such a graph must not be optimised by it.
 
     Raises:
-        ConversionFailed: it is not a valid model: a node gets inputs of two types, for example.
+        ConversionFailed: the result is not a valid model.
     """
-    # What the converter left in FP32 for want of a shape is declared by types that no longer hold.
-    del converted.graph.value_info[:]
-    try:
-        inferred = infer_shapes(converted, strict_mode=False)
-        onnx.checker.check_model(inferred, full_check=True)
-    except Exception as error:
-        raise ConversionFailed(f"the graph in {name} is not a valid model: {_said(error)}") from error
-    return inferred
+    model = onnx.ModelProto()
+    model.CopyFrom(network.model)
+    plan = _Plan(model, number, frozenset(keep))
+    converted = _Graph(model.graph, None, plan, network.weights, simulated=simulated)
+    converted.convert()
+    apart = {tensor.name for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL}
+    weights = {name: weight for name, weight in {**network.weights, **converted.weights}.items() if name in apart}
+    if not simulated:
+        model = _checked(model, "FP16" if number is HalfType.FLOAT16 else "BF16", whole=not weights)
+    return Network(model, weights)
 
 
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+class _Plan:
+    """Which nodes compute in 16 bits, and which constants somebody wants in FP32 all the same."""
 
+    def __init__(self, model: onnx.ModelProto, number: HalfType, keep: frozenset[str]) -> None:
+        self.number = number
+        self.names: list[str] = []
+        self.wanted_wide: set[str] = set()
+        self._keep = keep
+        self._versions = {standard_domain(entry.domain): entry.version for entry in model.opset_import}
+        self._chosen: dict[int, tuple[frozenset[int], frozenset[int]]] = {}
+        self._held: list[onnx.NodeProto] = []
+        self._walk(model.graph, {})
 
-def _types(model: onnx.ModelProto) -> set[int]:
-    """The types of everything that is declared or held as a weight."""
-    values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
-    return {value.type.tensor_type.elem_type for value in values} | {tensor.data_type for tensor in tensors_of(model)}
+    def halves(self, node: onnx.NodeProto) -> tuple[frozenset[int], frozenset[int]] | None:
+        """The positions of inputs and outputs that have 16 bits; None for a node that stays as it is."""
+        return self._chosen.get(id(node))
 
+    def _walk(self, graph: onnx.GraphProto, outer: dict[str, int]) -> None:
+        types = {**outer, **_types(graph)}
+        self.wanted_wide.update(value.name for value in (*graph.input, *graph.output))
+        for node in graph.node:
+            # Held on to: a message has the same identity for as long as somebody holds it, and no longer.
+            self._held.append(node)
+            chosen = self._positions(node, types)
+            if chosen is not None:
+                self.names.append(node.name)
+                if node.name not in self._keep:
+                    self._chosen[id(node)] = chosen
+            narrow = self._chosen.get(id(node), (frozenset(), frozenset()))[0]
+            if node.op_type not in _INDIFFERENT:
+                self.wanted_wide.update(name for place, name in enumerate(node.input) if place not in narrow)
+            for inner in direct_subgraphs(node):
+                self._walk(inner, types)
 
-def _part_outputs(model: onnx.ModelProto) -> None:
-    """Let no node read an output of the graph, in place: outputs keep their types, and what is inside does not."""
-    read = {name for node in nodes_of(model) for name in node.input}
-    for value in model.graph.output:
-        if value.name not in read:
-            continue
-        inner = f"{value.name}/inner"
-        for node in nodes_of(model):
-            for names in (node.input, node.output):
-                for position, name in enumerate(names):
-                    if name == value.name:
-                        names[position] = inner
-        copy = onnx.helper.make_node("Identity", [inner], [value.name], name=f"{value.name}/outer")
-        model.graph.node.append(copy)
-
-
-def _narrow_casts(converted: onnx.ModelProto, model: onnx.ModelProto) -> None:
-    """Let the model's own casts to FP32 give 16 bits, in place.
-
-    The converter takes it that they do, and leaves them as they are: the nodes behind them get inputs of two types.
-    """
-    own = {node.name for node in nodes_of(model) if node.op_type == "Cast" and node.name}
-    for node in nodes_of(converted):
-        for attribute in node.attribute:
-            if node.name in own and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
-                attribute.i = TensorProto.FLOAT16
-
-
-def _restore_outputs(converted: onnx.ModelProto, model: onnx.ModelProto) -> None:
-    """Give outputs the types that they had, in place: the converter narrows those of nodes that stay in FP32."""
-    declared = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
-    for value in converted.graph.output:
-        wanted = declared[value.name]
-        if value.type.tensor_type.elem_type == wanted:
-            continue
-        value.type.tensor_type.elem_type = wanted
-        producer = next(node for node in converted.graph.node if value.name in node.output)
-        narrow = f"{value.name}/half"
-        # A kept node's own numbers, not those that a cast has rounded.
-        source = producer.input[0] if producer.op_type == "Cast" else narrow
-        producer.output[list(producer.output).index(value.name)] = narrow
-        for node in converted.graph.node:
-            for position, name in enumerate(node.input):
-                if name == value.name:
-                    node.input[position] = narrow
-        converted.graph.node.append(
-            onnx.helper.make_node("Cast", [source], [value.name], name=f"{value.name}/to_float", to=wanted)
+    def _positions(self, node: onnx.NodeProto, types: dict[str, int]) -> tuple[frozenset[int], frozenset[int]] | None:
+        if standard_domain(node.domain) or node.op_type in _EXACT or any(direct_subgraphs(node)):
+            return None
+        if node.op_type in _INDIFFERENT:
+            # A cast of whole numbers; what is cast from FP32 to something else reads whichever there is.
+            makes = any(entry.name == "to" and entry.i == TensorProto.FLOAT for entry in node.attribute)
+            return (frozenset(), frozenset({0})) if makes and types.get(node.input[0]) != TensorProto.FLOAT else None
+        try:
+            schema = onnx.defs.get_schema(node.op_type, self._versions.get("", 1), "")
+        except onnx.defs.SchemaError:
+            return None
+        allowed = {entry.type_param_str: entry.allowed_type_strs for entry in schema.type_constraints}
+        variables = [_variable(schema.inputs, place) for place in range(len(node.input))]
+        given = [types.get(name, 0) if name else None for name in node.input]
+        if any(kind == 0 and variable in allowed for kind, variable in zip(given, variables, strict=True)):
+            return None
+        narrow = {
+            variable
+            for kind, variable in zip(given, variables, strict=True)
+            if kind == TensorProto.FLOAT and variable in allowed
+        }
+        if not narrow or any(_STRINGS[self.number] not in allowed[variable] for variable in narrow):
+            return None
+        floats = [place for place, kind in enumerate(given) if kind == TensorProto.FLOAT]
+        return (
+            frozenset(place for place in floats if variables[place] in narrow),
+            frozenset(place for place in range(len(node.output)) if _variable(schema.outputs, place) in narrow),
         )
 
 
-def _unshare_weights(model: onnx.ModelProto, *, keep: Collection[str]) -> None:
-    """Give nodes that stay in FP32 weights of their own, in place.
+class _Graph:
+    """One graph that is being converted, in place, with those around it."""
 
-    The converter leaves a weight that one of them reads as it is, and the other nodes that read it get the wrong type.
-    """
-    weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
-    converted = set(convertible_nodes(model)) - set(keep)
-    shared = {name for node in model.graph.node if node.name in converted for name in node.input} & weights.keys()
-    copies: dict[str, str] = {}
-    for node in model.graph.node:
-        if node.name in converted:
-            continue
-        for position, name in enumerate(node.input):
-            if name in shared:
-                if name not in copies:
-                    copies[name] = f"{name}/fp32"
-                    model.graph.initializer.add().CopyFrom(weights[name])
-                    model.graph.initializer[-1].name = copies[name]
-                node.input[position] = copies[name]
+    def __init__(
+        self,
+        graph: onnx.GraphProto,
+        outer: _Graph | None,
+        plan: _Plan,
+        apart: Mapping[str, Weight],
+        *,
+        simulated: bool,
+    ) -> None:
+        self.weights: dict[str, Weight] = {}
+        self._graph, self.outer, self._plan, self._apart, self._simulated = graph, outer, plan, apart, simulated
+        self._types = _types(graph)
+        defaults = {value.name for value in graph.input}
+        self._constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in defaults}
+        self.made: list[onnx.NodeProto] = []
+        # Names in 16 bits, and names that exist in FP32.
+        self.narrow: dict[str, str] = {}
+        self.wide = {*self._constants, *(value.name for value in graph.input)}
+
+    def convert(self) -> None:
+        nodes = list(self._graph.node)
+        for node in nodes:
+            halves = self._plan.halves(node)
+            if halves is None:
+                self._keep(node)
+            else:
+                self._convert(node, *halves)
+        for value in self._graph.output:
+            self._widen(value.name)
+        made = [_copied(node) for node in self.made]
+        del self._graph.node[:]
+        self._graph.node.extend(made)
+        del self._graph.value_info[:]
+
+    def _keep(self, node: onnx.NodeProto) -> None:
+        for place, name in enumerate(node.input):
+            if node.op_type in _INDIFFERENT:
+                node.input[place] = self._either(name)
+            else:
+                self._widen(name)
+        for inner in direct_subgraphs(node):
+            _Graph(inner, self, self._plan, self._apart, simulated=self._simulated).convert()
+        if node.op_type == "Constant" and node.output[0] not in self._plan.wanted_wide:
+            tensor = next((entry.t for entry in node.attribute if entry.name == "value"), None)
+            if tensor is not None and tensor.data_type == TensorProto.FLOAT:
+                tensor.CopyFrom(self._rounded(tensor))
+                self.narrow[node.output[0]] = node.output[0]
+                self.made.append(node)
+                return
+        self.wide.update(node.output)
+        self.made.append(node)
+
+    def _convert(self, node: onnx.NodeProto, inputs: frozenset[int], outputs: frozenset[int]) -> None:
+        for place, name in enumerate(node.input):
+            if place in inputs:
+                node.input[place] = self._narrowed(name)
+            elif name:
+                self._widen(name)
+        if node.op_type == "Cast" and not self._simulated:
+            next(entry for entry in node.attribute if entry.name == "to").i = self._plan.number
+        after = []
+        for place, name in enumerate(node.output):
+            if place not in outputs:
+                self.wide.add(name)
+            elif name and self._simulated:
+                node.output[place] = f"{name}/exact"
+                after += _round_tensor(name, f"{name}/exact", name, self._plan.number)
+                self.narrow[name] = name
+                self.wide.add(name)
+            elif name:
+                node.output[place] = self.narrow[name] = f"{name}/half"
+        self.made += [node, *after]
+
+    def _owner(self, name: str) -> _Graph | None:
+        graph: _Graph | None = self
+        while graph is not None and name not in graph.wide and name not in graph.narrow:
+            graph = graph.outer
+        return graph
+
+    def _either(self, name: str) -> str:
+        owner = self._owner(name)
+        return name if owner is None or name in owner.wide else owner.narrow[name]
+
+    def _widen(self, name: str) -> None:
+        """See to it that a value exists in FP32, where it is made."""
+        owner = self._owner(name)
+        if owner is not None and name not in owner.wide:
+            owner.made.append(
+                helper.make_node("Cast", [owner.narrow[name]], [name], name=f"{name}/to_float", to=TensorProto.FLOAT)
+            )
+            owner.wide.add(name)
+
+    def _narrowed(self, name: str) -> str:
+        """The name of a value in 16 bits, which is made where the value is."""
+        owner = self._owner(name)
+        return owner.make_narrow(name) if owner is not None else name
+
+    def make_narrow(self, name: str) -> str:
+        if name in self.narrow:
+            return self.narrow[name]
+        constant = self._constants.get(name)
+        number = self._plan.number
+        if constant is not None and name not in self._plan.wanted_wide:
+            self.narrow[name] = name
+            constant.CopyFrom(self._rounded(constant))
+            return name
+        narrow = self.narrow[name] = f"{name}/half"
+        if constant is not None:
+            copy = self._rounded(constant, narrow)
+            self._graph.initializer.append(copy)
+        elif self._simulated:
+            self.made += _round_tensor(narrow, name, narrow, number)
+        else:
+            self.made.append(helper.make_node("Cast", [name], [narrow], name=f"{name}/to_half", to=number.value))
+        return narrow
+
+    def _rounded(self, tensor: onnx.TensorProto, name: str = "") -> onnx.TensorProto:
+        """A constant in 16 bits; one whose content is apart stays so, and is rounded when it is written."""
+        number, simulated, name = self._plan.number, self._simulated, name or tensor.name
+        weight = self._apart.get(tensor.name) if self.outer is None else None
+        if tensor.data_location != TensorProto.EXTERNAL or weight is None:
+            values = _round(numpy_helper.to_array(tensor), number)
+            return numpy_helper.from_array(values.astype(np.float32) if simulated else values, name)
+        kind = TensorProto.FLOAT if simulated else number.value
+        apart = TensorProto(name=name, data_type=kind, dims=tensor.dims, data_location=TensorProto.EXTERNAL)
+        apart.external_data.MergeFrom(tensor.external_data)
+
+        def rewrite(content: bytes) -> bytes:
+            values = _round(np.frombuffer(content, np.float32), number)
+            return (values.astype(np.float32) if simulated else values).tobytes()
+
+        self.weights[name] = RewrittenWeight(weight, rewrite, size=1.0 if simulated else 0.5)
+        return apart
 
 
-def _round_array(values: np.ndarray[Any, np.dtype[Any]], number: HalfType) -> np.ndarray[Any, np.dtype[Any]]:
+def _variable(formals: Any, place: int) -> str:
+    """The type variable of an input or output, such as `T`; the last may stand for any number."""
+    return formals[min(place, len(formals) - 1)].type_str if formals else ""
+
+
+def _types(graph: onnx.GraphProto) -> dict[str, int]:
+    values = [*graph.value_info, *graph.input, *graph.output]
+    found = {value.name: value.type.tensor_type.elem_type for value in values}
+    return found | {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+
+def _copied(node: onnx.NodeProto) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    return copy
+
+
+def _round(values: Array, number: HalfType) -> Array:
+    """In 16 bits: no number becomes infinite, and none but 0 becomes 0, which something may be divided by."""
     if number is HalfType.BFLOAT16:
-        return values.astype(ml_dtypes.bfloat16).astype(np.float32)
-    # As the converter does with weights.
-    return np.clip(values, -LARGEST_FLOAT16, LARGEST_FLOAT16).astype(np.float16).astype(np.float32)
+        return values.astype(ml_dtypes.bfloat16)
+    limited = np.where(np.isinf(values), values, np.clip(values, -LARGEST_FLOAT16, LARGEST_FLOAT16))
+    tiny = (limited != 0) & (np.abs(limited) < SMALLEST_FLOAT16)
+    return np.where(tiny, np.copysign(np.float32(SMALLEST_FLOAT16), limited), limited).astype(np.float16)
 
 
 def _round_tensor(label: str, source: str, target: str, number: HalfType) -> list[onnx.NodeProto]:
     # ONNX Runtime takes a cast there and back for its own and drops both, unless something stands between them.
     narrow, apart = f"{label}/narrow", f"{label}/apart"
     return [
-        onnx.helper.make_node("Cast", [source], [narrow], name=f"{label}/to_half", to=number.value),
-        onnx.helper.make_node("Identity", [narrow], [apart], name=f"{label}/between"),
-        onnx.helper.make_node("Cast", [apart], [target], name=f"{label}/to_float", to=TensorProto.FLOAT),
+        helper.make_node("Cast", [source], [narrow], name=f"{label}/to_half", to=number.value),
+        helper.make_node("Identity", [narrow], [apart], name=f"{label}/between"),
+        helper.make_node("Cast", [apart], [target], name=f"{label}/to_float", to=TensorProto.FLOAT),
     ]
 
 
-def _float_tensors(model: onnx.ModelProto) -> set[str]:
-    values = [*model.graph.value_info, *model.graph.input, *model.graph.output]
-    return {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+def _checked(converted: onnx.ModelProto, name: str, *, whole: bool) -> onnx.ModelProto:
+    """The same with shapes, once the specification has nothing against it.
+
+    Raises:
+        ConversionFailed: it is not a valid model: a node gets inputs of two types, for example.
+    """
+    try:
+        inferred = infer_shapes(converted, check_type=True, strict_mode=not whole)
+        if whole:
+            onnx.checker.check_model(inferred, full_check=True)
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise ConversionFailed(f"the graph in {name} is not a valid model: {said}") from error
+    return inferred

@@ -16,11 +16,14 @@ from plansmith_build.reading.networks import attach
 if TYPE_CHECKING:
     from plansmith_build.reading.networks import Network
 
-__all__ = ["BFLOAT16_OPSET", "HALF_SCALES_OPSET", "QUANTIZATION_OPSET", "prepare"]
+__all__ = ["BFLOAT16_OPSET", "HALF_OPSET", "HALF_SCALES_OPSET", "QUANTIZATION_OPSET", "prepare"]
 
 QUANTIZATION_OPSET = 17
 """Per-channel DequantizeLinear needs 13 (https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html); 17 is old enough
 for every runtime of the containers since 2023."""
+
+HALF_OPSET = 1
+"""FP16 is as old as ONNX, and a conversion to another operator set is one more thing that can fail."""
 
 BFLOAT16_OPSET = 22
 """The first in which Conv and its kin take BFLOAT16 (https://onnx.ai/onnx/operators/onnx__Conv.html)."""
@@ -59,8 +62,9 @@ def prepare(network: Network, *, opset: int) -> onnx.ModelProto:
         needed = find_min_ir_version_for(list(converted.opset_import), ignore_unknown=True)
         converted.ir_version = max(converted.ir_version, needed)
         model = converted
-    taken = {node.name for node in nodes_of(model)}
-    for number, node in enumerate(model.graph.node):
+    nodes = list(nodes_of(model))
+    taken = {node.name for node in nodes}
+    for number, node in enumerate(nodes):
         if node.op_type == "Sum" and len(node.input) == 2:  # noqa: PLR2004 - a sum of two is an addition
             node.op_type = "Add"
         if not node.name:

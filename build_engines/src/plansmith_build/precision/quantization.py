@@ -12,14 +12,14 @@ from onnxruntime.quantization import QDQQuantizer, QuantType
 
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.precision.residual_sums import quantize_one_branch
-from plansmith_build.reading.output_kinds import joining_into_outputs
+from plansmith_build.reading.output_kinds import final_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from plansmith_build.precision.schemes import QuantizationScheme
 
-__all__ = ["quantizable_nodes", "quantize"]
+__all__ = ["nothing_to_quantize", "quantizable_nodes", "quantize"]
 
 _COMPUTING = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _JOINING = {"Add", "Mul", "Concat"}
@@ -36,8 +36,12 @@ def quantizable_nodes(model: onnx.ModelProto, scheme: QuantizationScheme) -> tup
     """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     # One scale for what an output joins, such as boxes in pixels and scores from 0 to 1, leaves nothing of the smaller.
-    joined = joining_into_outputs(model)
-    found = [node for node in model.graph.node if _is_quantizable(node, weights, scheme) and node.name not in joined]
+    final = final_tensors(model)
+    found = [
+        node
+        for node in model.graph.node
+        if _is_quantizable(node, weights, scheme) and not (node.op_type in _JOINING and final.intersection(node.output))
+    ]
     # Sums alone are not worth the conversion there and back.
     return tuple(node.name for node in found) if any(node.op_type in _COMPUTING for node in found) else ()
 
@@ -58,7 +62,7 @@ def quantize(
     """
     chosen = set(quantizable_nodes(model, scheme)) - set(keep)
     if not chosen:
-        raise ConversionFailed("no Conv, Gemm or MatMul has constant weights that INT8 could be used for")
+        raise nothing_to_quantize()
     excluded = [
         node.name for node in model.graph.node if node.op_type in _COMPUTING | _JOINING and node.name not in chosen
     ]
@@ -69,8 +73,9 @@ def quantize(
     logger.setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            quantizer = QDQQuantizer(
+            quantizer = _Quantizer(
                 copy,
+                exact=final_tensors(model),
                 per_channel=True,
                 reduce_range=scheme.reduce_range,
                 weight_qType=QuantType.QInt8,
@@ -92,6 +97,35 @@ def quantize(
         logger.setLevel(before)
     quantized: onnx.ModelProto = quantizer.model.model
     return quantized
+
+
+def nothing_to_quantize() -> ConversionFailed:
+    """The error for a graph without any of `quantizable_nodes`."""
+    return ConversionFailed(
+        "no Conv, Gemm or MatMul has constant weights that INT8 could be used for; what is inside an If or Loop stays "
+        "as it is"
+    )
+
+
+class _Quantizer(QDQQuantizer):  # type: ignore[misc]
+    """onnxruntime's, which leaves some tensors in floating point."""
+
+    def __init__(self, model: onnx.ModelProto, *, exact: Collection[str], **options: Any) -> None:
+        super().__init__(model, **options)
+        self._exact = exact
+
+    def quantize_activation_tensor(self, tensor_name: str) -> None:
+        if tensor_name not in self._exact:
+            super().quantize_activation_tensor(tensor_name)
+
+    def quantize_output_same_as_input(self, output_name: str, input_name: str, node_name: str) -> None:
+        if output_name not in self._exact:
+            super().quantize_output_same_as_input(output_name, input_name, node_name)
+
+    def quantize_bias_tensor(self, node_name: str, bias_name: str, input_name: str, *others: Any) -> None:
+        # The scale of a bias is the product of those of input and weight.
+        if input_name not in self._exact:
+            super().quantize_bias_tensor(node_name, bias_name, input_name, *others)
 
 
 def _is_quantizable(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto], scheme: QuantizationScheme) -> bool:

@@ -15,7 +15,7 @@ from plansmith_build.precision import half
 from plansmith_build.precision.calibration import CalibrationMethod, calibrate
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.precision.half import HalfType
-from plansmith_build.precision.quantization import quantizable_nodes, quantize
+from plansmith_build.precision.quantization import nothing_to_quantize, quantizable_nodes, quantize
 from plansmith_build.precision.sensitivity import fewest_to_keep, noisiest_first
 from plansmith_build.precision.sparsity import prunable_nodes, prune
 from plansmith_build.reading.operators import runtime_sentence
@@ -169,6 +169,8 @@ def int8_variant(
         ConversionFailed: nothing can be quantized, or no method worked.
     """
     nodes = quantizable_nodes(prepared, scheme)
+    if not nodes:
+        raise nothing_to_quantize()
     best: tuple[tuple[float, float], CalibrationMethod, object] | None = None
     failure: ConversionFailed | None = None
     for method in methods:

@@ -9,7 +9,7 @@ from plansmith_build.reading.graphs import standard_domain
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["joining_into_outputs", "sigmoid_outputs"]
+__all__ = ["final_tensors", "sigmoid_outputs"]
 
 _SHAPING = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
@@ -28,25 +28,25 @@ def sigmoid_outputs(model: onnx.ModelProto) -> frozenset[str]:
     return frozenset(found)
 
 
-def joining_into_outputs(model: onnx.ModelProto) -> frozenset[str]:
-    """The names of the nodes that join branches into an output, with no layer with weights behind them.
+def final_tensors(model: onnx.ModelProto) -> frozenset[str]:
+    """The outputs, and what becomes an output without passing another layer with weights.
 
-    What they join may be of different scales, such as boxes in pixels and scores from 0 to 1.
+    What such tensors join may be of different scales, such as boxes in pixels and scores from 0 to 1, and a sigmoid or
+    softmax stretches what was rounded before it. Behind a sum or product only what a layer itself gives counts: the
+    chain of residual sums of a whole network is not its end.
     """
     makers = _makers(model)
-    found = set()
     waiting = [output.name for output in model.graph.output]
-    seen = set(waiting)
+    found = set(waiting)
     while waiting:
         node = makers.get(waiting.pop())
         if node is None or node.op_type in _WEIGHTED:
             continue
-        if node.op_type in {"Add", "Concat", "Mul"}:
-            found.add(node.name)
-        if node.op_type not in {"Add", "Mul"}:
-            fresh = [name for name in node.input if name not in seen]
-            waiting += fresh
-            seen.update(fresh)
+        fresh = {name for name in node.input if name and name not in found}
+        if node.op_type in {"Add", "Mul"}:
+            fresh = {name for name in fresh if (maker := makers.get(name)) is not None and maker.op_type in _WEIGHTED}
+        waiting += fresh
+        found |= fresh
     return frozenset(found)
 
 

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-TOOLS = ("onnx", "onnxruntime", "onnxslim", "onnxconverter-common", "numpy", "protobuf")
+TOOLS = ("onnx", "onnxruntime", "onnxslim", "numpy", "protobuf")
 
 
 class _Record(BaseModel):

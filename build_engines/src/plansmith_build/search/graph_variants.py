@@ -12,7 +12,13 @@ from plansmith_build.engines.onnxruntime import RunFailed, Session
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.errors import ConversionFailed
-from plansmith_build.precision.preparation import BFLOAT16_OPSET, HALF_SCALES_OPSET, QUANTIZATION_OPSET, prepare
+from plansmith_build.precision.preparation import (
+    BFLOAT16_OPSET,
+    HALF_OPSET,
+    HALF_SCALES_OPSET,
+    QUANTIZATION_OPSET,
+    prepare,
+)
 from plansmith_build.precision.schemes import TENSORRT, x86_scheme
 from plansmith_build.precision.variants import (
     bfloat16_variant,
@@ -141,7 +147,7 @@ class GraphVariants:
                 prepared = self._prepare(HALF_SCALES_OPSET)
                 return self._write(name, int8_float16_variant(prepared, TENSORRT, judges, self._methods))
             case Precision.FP16:
-                variant = float16_variant(self._prepare(QUANTIZATION_OPSET), judges)
+                variant = float16_variant(self._prepare(HALF_OPSET), judges)
                 return self._write(name, variant, judged_itself=on_cpu)
             case Precision.BF16 if not on_cpu:
                 variant = bfloat16_variant(self._prepare(BFLOAT16_OPSET), judges)
