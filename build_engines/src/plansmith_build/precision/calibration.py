@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from plansmith_build.engines.onnxruntime import Arrays
     from plansmith_build.precision.schemes import QuantizationScheme
 
-__all__ = ["CalibrationMethod", "calibrate"]
+__all__ = ["CalibrationMethod", "calibrate", "without_warnings"]
 
 
 class CalibrationMethod(StrEnum):
@@ -61,7 +61,7 @@ def calibrate(
     """
     # It reports its progress with print, and on the root logger.
     quiet = contextlib.redirect_stdout(io.StringIO())
-    with tempfile.TemporaryDirectory(prefix="plansmith-calibration-") as folder, quiet, _without_warnings():
+    with tempfile.TemporaryDirectory(prefix="plansmith-calibration-") as folder, quiet, without_warnings():
         path = Path(folder) / "model.onnx"
         onnx.save(model, path)
         try:
@@ -92,7 +92,8 @@ class _Reader:
 
 
 @contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
+    """Silence onnxruntime's quantizers, which warn on the root logger."""
     logger = logging.getLogger()
     before = logger.level
     logger.setLevel(logging.ERROR)

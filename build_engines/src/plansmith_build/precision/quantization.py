@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 from typing import TYPE_CHECKING, Any
 
 import onnx
 from onnxruntime.quantization import QDQQuantizer, QuantType
 
+from plansmith_build.precision.calibration import without_warnings
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.precision.residual_sums import quantize_one_branch
 from plansmith_build.reading.output_kinds import final_tensors
@@ -68,11 +68,8 @@ def quantize(
     ]
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    logger = logging.getLogger()
-    before = logger.level
-    logger.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), without_warnings():
             quantizer = _Quantizer(
                 copy,
                 exact=final_tensors(model),
@@ -93,8 +90,6 @@ def quantize(
     except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise ConversionFailed(f"the quantizer failed: {type(error).__name__}: {said}") from error
-    finally:
-        logger.setLevel(before)
     quantized: onnx.ModelProto = quantizer.model.model
     return quantized
 

@@ -59,11 +59,14 @@ def fewest_to_keep(
         if len(kept) > most:
             break
         allowed.append(kept)
-    low, high = 0, len(allowed)
+    # Where all that may be kept is not enough, nothing in between is.
+    if not meets(allowed[-1]):
+        return None
+    low, high = 0, len(allowed) - 1
     while low < high:
         middle = (low + high) // 2
         if meets(allowed[middle]):
             high = middle
         else:
             low = middle + 1
-    return allowed[low] if low < len(allowed) else None
+    return allowed[low]

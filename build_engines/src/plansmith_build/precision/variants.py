@@ -37,9 +37,12 @@ __all__ = [
     "Variant",
     "bfloat16_variant",
     "float16_variant",
+    "inside_budget",
     "int8_float16_variant",
     "int8_variant",
+    "is_accepted",
     "sparse_variant",
+    "used_budget",
 ]
 
 EVALUATIONS = 24
@@ -138,8 +141,8 @@ def float16_variant(prepared: onnx.ModelProto, judges: Judges) -> Variant:
     """
     nodes = half.convertible_nodes(prepared)
     if judges.optimized:
-        return _inside_budget(lambda keep: half.to_float16(prepared, keep=keep), nodes, judges)
-    stand_in = _inside_budget(lambda keep: half.rounded(prepared, HalfType.FLOAT16, keep=keep), nodes, judges)
+        return inside_budget(lambda keep: half.to_float16(prepared, keep=keep), nodes, judges)
+    stand_in = inside_budget(lambda keep: half.rounded(prepared, HalfType.FLOAT16, keep=keep), nodes, judges)
     return replace(stand_in, model=half.to_float16(prepared, keep=stand_in.kept))
 
 
@@ -150,7 +153,7 @@ def bfloat16_variant(prepared: onnx.ModelProto, judges: Judges) -> Variant:
         ConversionFailed: the converter failed.
     """
     nodes = half.convertible_nodes(prepared)
-    stand_in = _inside_budget(lambda keep: half.rounded(prepared, HalfType.BFLOAT16, keep=keep), nodes, judges)
+    stand_in = inside_budget(lambda keep: half.rounded(prepared, HalfType.BFLOAT16, keep=keep), nodes, judges)
     return replace(stand_in, model=half.to_bfloat16(prepared, keep=stand_in.kept))
 
 
@@ -187,7 +190,7 @@ def int8_variant(
     if best is None:
         raise failure or ConversionFailed("no calibration method was given")
     _, method, ranges = best
-    variant = _inside_budget(lambda keep: quantize(prepared, ranges, scheme, keep=keep), nodes, judges)
+    variant = inside_budget(lambda keep: quantize(prepared, ranges, scheme, keep=keep), nodes, judges)
     return replace(variant, layout=f"{scheme.name}, {method} calibration")
 
 
@@ -206,7 +209,7 @@ def int8_float16_variant(
         ConversionFailed: nothing can be quantized, no method worked, or the FP16 converter failed.
     """
     eight = int8_variant(prepared, scheme, judges, methods)
-    if not _is_accepted(eight, judges):
+    if not is_accepted(eight, judges):
         # FP16 makes it no better.
         return replace(eight, model=half.to_float16(eight.model))
     sixteen = float16_variant(infer_shapes(eight.model), judges)
@@ -222,13 +225,19 @@ def sparse_variant(prepared: onnx.ModelProto, sparsity: Sparsity, judges: Judges
     nodes = prunable_nodes(prepared, sparsity)
     if not nodes:
         raise ConversionFailed(f"no layer has weights that can be pruned {sparsity}")
-    return _inside_budget(lambda keep: prune(prepared, sparsity, keep=keep), nodes, judges)
+    return inside_budget(lambda keep: prune(prepared, sparsity, keep=keep), nodes, judges)
 
 
-def _inside_budget(make: Callable[[frozenset[str]], onnx.ModelProto], nodes: Sequence[str], judges: Judges) -> Variant:
-    """The graph with as few nodes kept as the budget allows."""
+def inside_budget(make: Callable[[frozenset[str]], onnx.ModelProto], nodes: Sequence[str], judges: Judges) -> Variant:
+    """The graph with as few nodes kept as the budget allows.
+
+    Args:
+        make: makes the graph, from the names of nodes that are left in FP32.
+        nodes: those that may be, in the graph's order.
+        judges: judge it.
+    """
     whole = _judged(make(frozenset()), frozenset(), nodes, judges)
-    if _is_accepted(whole, judges):
+    if is_accepted(whole, judges):
         return whole
     started = time.monotonic()
     judges.noise(make(frozenset()))
@@ -241,9 +250,9 @@ def _inside_budget(make: Callable[[frozenset[str]], onnx.ModelProto], nodes: Seq
         if kept is None:
             break
         variant = _judged(make(kept), kept, nodes, judges)
-        if _is_accepted(variant, judges):
+        if is_accepted(variant, judges):
             return variant
-        closest = min(closest, variant, key=lambda entry: _use(entry, judges))
+        closest = min(closest, variant, key=lambda entry: used_budget(entry, judges))
         kept = _more(groups, kept, most)
     return closest
 
@@ -267,9 +276,11 @@ def _judged(model: onnx.ModelProto, kept: frozenset[str], nodes: Sequence[str], 
         return replace(variant, problem=runtime_sentence(str(error)))
 
 
-def _is_accepted(variant: Variant, judges: Judges) -> bool:
+def is_accepted(variant: Variant, judges: Judges) -> bool:
+    """Whether it runs and is inside the budget on the validation rows."""
     return variant.accuracy is not None and judges.accepts(variant.accuracy)
 
 
-def _use(variant: Variant, judges: Judges) -> float:
+def used_budget(variant: Variant, judges: Judges) -> float:
+    """How much of the budget it uses on the validation rows: above 1 is outside, infinite where it does not run."""
     return math.inf if variant.accuracy is None else judges.use(variant.accuracy)

@@ -12,6 +12,8 @@ from plansmith_build.engines.onnxruntime import RunFailed, Session
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.precision.methods import Dynamic, Static, Transformer, first_inside_budget
+from plansmith_build.precision.post_training import has_attention, is_installed
 from plansmith_build.precision.preparation import (
     BFLOAT16_OPSET,
     HALF_OPSET,
@@ -24,18 +26,18 @@ from plansmith_build.precision.variants import (
     bfloat16_variant,
     float16_variant,
     int8_float16_variant,
-    int8_variant,
     sparse_variant,
 )
 from plansmith_build.reading.number_formats import stored_format
 from plansmith_build.reading.operators import runtime_sentence
 from plansmith_build.reading.signatures import signature_of
-from plansmith_build.search.targets import Device, Precision
+from plansmith_build.search.targets import Device, Precision, Target
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from plansmith_build.judging.accuracy import Accuracy
+    from plansmith_build.precision.methods import Method
     from plansmith_build.precision.sparsity import Sparsity
     from plansmith_build.precision.variants import Judges, Variant
     from plansmith_build.reading.networks import Network
@@ -110,6 +112,8 @@ class GraphVariants:
         self._folder = folder
         self._methods = methods
         self._sparsity = sparsity
+        self._attends = has_attention(network.model)
+        self._by_nncf = self._attends and is_installed()
         self._prepared: dict[int, onnx.ModelProto] = {}
         self._pruned: dict[int, Variant] = {}
         self._made: dict[str, GraphFile | ConversionFailed] = {}
@@ -121,7 +125,7 @@ class GraphVariants:
             ConversionFailed: it cannot be made; raised again each time it is asked for.
             OSError: the file could not be written.
         """
-        name = _file_name(pairing, sparse=self._sparsity is not None)
+        name = self._file_name(pairing)
         if name not in self._made:
             try:
                 self._made[name] = self._make(name, pairing)
@@ -141,8 +145,8 @@ class GraphVariants:
         judges = self.judges if on_cpu else replace(self.judges, optimized=False)
         match pairing.precision:
             case Precision.INT8:
-                scheme = x86_scheme(vnni=has_vnni()) if on_cpu else TENSORRT
-                return self._write(name, int8_variant(self._prepare(QUANTIZATION_OPSET), scheme, judges, self._methods))
+                prepared = self._prepare(QUANTIZATION_OPSET)
+                return self._write(name, first_inside_budget(self._to_int8(pairing), prepared, judges))
             case Precision.INT8_FP16:
                 prepared = self._prepare(HALF_SCALES_OPSET)
                 return self._write(name, int8_float16_variant(prepared, TENSORRT, judges, self._methods))
@@ -156,6 +160,36 @@ class GraphVariants:
             # OpenVINO computes FP32 graphs in BF16 where it is told to.
             return replace(self._portable, accuracy=self.judges.final.accuracy)
         return self._write(name, self._sparse(self._sparsity, QUANTIZATION_OPSET))
+
+    def _to_int8(self, pairing: Pairing) -> tuple[Method, ...]:
+        """What suits an engine, the most promising first."""
+        if pairing.device is not Device.CPU:
+            return (Static(TENSORRT, self._methods),)
+        static = Static(x86_scheme(vnni=has_vnni()), self._methods)
+        dynamic = Dynamic(vnni=has_vnni())
+        if pairing.target is Target.OPENVINO:
+            # It has no dynamic operators. What SmoothQuant does not save, plain ranges for everything do not either.
+            return (Transformer(),) if self._by_nncf else (static,)
+        return (dynamic, static) if self._attends else (static, dynamic)
+
+    def _file_name(self, pairing: Pairing) -> str:
+        on_cpu = pairing.device is Device.CPU
+        match pairing.precision:
+            case Precision.INT8 if on_cpu:
+                by_nncf = pairing.target is Target.OPENVINO and self._by_nncf
+                words = ["int8", "openvino"] if by_nncf else ["int8"]
+            case Precision.INT8:
+                words = ["int8", "tensorrt"]
+            case Precision.INT8_FP16:
+                words = ["int8-fp16", "tensorrt"]
+            case Precision.FP16:
+                # Judged as its device computes it, which may leave other nodes in FP32: a file for each.
+                words = ["fp16", "cpu"] if on_cpu else ["fp16"]
+            case Precision.BF16 if not on_cpu:
+                words = ["bf16"]
+            case _:
+                words = []
+        return ".".join(["model", *(["sparse"] if self._sparsity is not None else []), *words, "onnx"])
 
     def _prepare(self, opset: int) -> onnx.ModelProto:
         if self._sparsity is not None:
@@ -207,20 +241,3 @@ class GraphVariants:
 def _interface(signature: Signature) -> list[str]:
     """What a graph takes and gives, but for its sizes: shape inference may know more of them."""
     return [f"{s.name} {s.datatype} of {len(s.shape)} dimensions" for s in (*signature.inputs, *signature.outputs)]
-
-
-def _file_name(pairing: Pairing, *, sparse: bool) -> str:
-    on_cpu = pairing.device is Device.CPU
-    match pairing.precision:
-        case Precision.INT8:
-            words = ["int8"] if on_cpu else ["int8", "tensorrt"]
-        case Precision.INT8_FP16:
-            words = ["int8-fp16", "tensorrt"]
-        case Precision.FP16:
-            # Judged as its device computes it, which may leave other nodes in FP32: a file for each.
-            words = ["fp16", "cpu"] if on_cpu else ["fp16"]
-        case Precision.BF16 if not on_cpu:
-            words = ["bf16"]
-        case _:
-            words = []
-    return ".".join(["model", *(["sparse"] if sparse else []), *words, "onnx"])

@@ -1,0 +1,134 @@
+"""INT8 by the method that suits the network and the engine: static, dynamic, or NNCF's for transformers."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import numpy as np
+import onnx
+import pytest
+from build_models import HEADER
+from onnx import numpy_helper
+from stripes_models import write_stripes_classifier
+from transformer_models import small_transformer, word_ids
+
+from plansmith_build.engines.onnxruntime import Session
+from plansmith_build.judging.budget import Budget
+from plansmith_build.judging.judge import Judge
+from plansmith_build.precision.calibration import CalibrationMethod
+from plansmith_build.precision.dynamic import dynamic_variant
+from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.precision.methods import Dynamic, Static, first_inside_budget
+from plansmith_build.precision.post_training import has_attention, transformer_variant
+from plansmith_build.precision.preparation import QUANTIZATION_OPSET, prepare
+from plansmith_build.precision.schemes import x86_scheme
+from plansmith_build.precision.variants import Judges, int8_variant
+from plansmith_build.reading.networks import detach
+from plansmith_build.reading.signatures import signature_of
+
+X86 = x86_scheme(vnni=True)
+
+
+def judges_for(model, requests, *, max_error, batched=True):
+    signature = signature_of(model)
+    session = Session(model.SerializeToString(), signature, optimized=True)
+    judges = [Judge.of(session, part, None, batched=batched) for part in (requests[::2], requests[1::2])]
+    return Judges(signature, *judges, Budget(max_error=max_error))
+
+
+@pytest.fixture(scope="module")
+def transformer():
+    return prepare(detach(small_transformer()), opset=QUANTIZATION_OPSET)
+
+
+@pytest.fixture
+def transformer_judges(transformer):
+    requests = [{"ids": word_ids(4, 12, seed=seed)} for seed in range(16)]
+    return partial(judges_for, transformer, requests)
+
+
+def operators(model):
+    return {node.op_type for node in model.graph.node}
+
+
+def test_a_transformer_is_told_from_other_networks(transformer, tmp_path):
+    assert has_attention(transformer)
+    assert not has_attention(onnx.load(write_stripes_classifier(tmp_path / "stripes.onnx")))
+    # A classifier's softmax is multiplied with nothing that was computed.
+    head = onnx.parser.parse_model(
+        f"{HEADER} m (float[N, 4] x) => (float[N, 2] y) {{ p = Softmax (x) y = MatMul (p, w) }}"
+    )
+    head.graph.initializer.append(numpy_helper.from_array(np.ones((4, 2), np.float32), "w"))
+    assert not has_attention(head)
+
+
+def test_int8_of_a_transformer_keeps_what_plain_ranges_lose(transformer, transformer_judges):
+    judges = transformer_judges(max_error=0.1)
+    variant = transformer_variant(transformer, judges)
+    onnx.checker.check_model(variant.model, full_check=True)
+    assert judges.accepts(variant.accuracy)
+    assert {"QuantizeLinear", "DequantizeLinear"} <= operators(variant.model)
+    assert "NNCF" in variant.layout
+    stored = [tensor for tensor in variant.model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    assert sum(len(tensor.dims) == 2 for tensor in stored) >= 10
+    plain = int8_variant(transformer, X86, transformer_judges(max_error=10), [CalibrationMethod.MINMAX])
+    assert judges.use(plain.accuracy) > 2 * judges.use(variant.accuracy)
+
+
+def test_layers_that_lose_too_much_read_what_was_not_rounded(transformer, transformer_judges):
+    wide = transformer_judges(max_error=1.0)
+    whole = transformer_variant(transformer, wide)
+    assert whole.kept == ()
+    tight = transformer_judges(max_error=0.7 * wide.use(whole.accuracy))
+    variant = transformer_variant(transformer, tight)
+    assert variant.kept
+    assert tight.use(variant.accuracy) < tight.use(whole.accuracy)
+    makers = {name: node.op_type for node in variant.model.graph.node for name in node.output}
+    kept = [node for node in variant.model.graph.node if node.name in variant.kept]
+    assert "DequantizeLinear" not in {makers.get(node.input[0]) for node in kept}
+
+
+@pytest.fixture(scope="module")
+def matrices():
+    model = onnx.parser.parse_model(
+        f"{HEADER} m (float[32] x) => (float[8] y) {{ a = MatMul (x, w0) r = Relu (a) y = MatMul (r, w1) }}"
+    )
+    rng = np.random.default_rng(0)
+    for name, shape in {"w0": (32, 64), "w1": (64, 8)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name))
+    return prepare(detach(model), opset=QUANTIZATION_OPSET)
+
+
+def test_ranges_from_what_is_asked_only_where_nothing_is_served_in_batches(matrices, transformer, transformer_judges):
+    rng = np.random.default_rng(1)
+    # One row in eight is far larger than those that ranges could be taken from.
+    requests = [{"x": (rng.standard_normal(32) * (50 if n % 8 == 7 else 1)).astype(np.float32)} for n in range(32)]
+    judges = judges_for(matrices, requests, max_error=0.1, batched=False)
+    variant = first_inside_budget([Dynamic(vnni=True), Static(X86, [CalibrationMethod.MINMAX])], matrices, judges)
+    assert judges.accepts(variant.accuracy)
+    assert "DynamicQuantizeLinear" in operators(variant.model)
+    assert "dynamic ranges" in variant.layout
+    with pytest.raises(ConversionFailed, match="a whole batch"):
+        dynamic_variant(transformer, transformer_judges(max_error=0.1), vnni=True)
+
+
+def test_the_closest_method_is_the_answer_where_none_is_inside_the_budget(matrices):
+    rng = np.random.default_rng(1)
+    requests = [{"x": rng.standard_normal(32).astype(np.float32)} for _ in range(16)]
+    judges = judges_for(matrices, requests, max_error=1e-6, batched=False)
+    methods = [Dynamic(vnni=True), Static(X86, [CalibrationMethod.MINMAX])]
+    uses = [judges.use(method.variant(matrices, judges).accuracy) for method in methods]
+    assert judges.use(first_inside_budget(methods, matrices, judges).accuracy) == pytest.approx(min(uses))
+
+
+def test_openvino_gets_a_transformer_of_its_own_and_the_manifest_says_how_it_was_made(plansmith, tmp_path, repository):
+    onnx.save(small_transformer(), tmp_path / "small.onnx")
+    np.savez(tmp_path / "ids.npz", ids=word_ids(96, 12, seed=3))
+    done = plansmith(
+        *("build", tmp_path / "small.onnx", "--data", tmp_path / "ids.npz", "--max-error", "10%", "--no-serve"),
+        *("--target", "openvino", "--precision", "int8", "--repository", repository, "--json"),
+    )
+    (made,) = json.loads(done.stdout)["manifest"]["search"]["candidates"]
+    assert (made["status"], made["file"]) == ("chosen", "model.int8.openvino.onnx")
+    assert "NNCF" in made["layout"]
