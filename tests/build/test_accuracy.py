@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -240,3 +241,22 @@ def test_to_prove_a_budget_takes_enough_rows():
     itself = measure_accuracy({"y": few}, {"y": few})
     assert budget.unprovable(itself)[0].startswith("32 rows can prove no better than 8.94% by top1")
     assert "cannot be ruled out" in budget.complaint(itself, itself)
+
+
+@pytest.mark.parametrize("measure", ["relative-error", "cosine", "top1"])
+def test_large_outputs_are_compared_in_pieces(measure):
+    rng = np.random.default_rng(0)
+    reference = {"y": rng.standard_normal((512, 64, 512), dtype=np.float32)}
+    given = {"y": reference["y"] + np.float32(0.01)}
+    measures = choose_measures(reference, None, given={"y": measure})
+    tracemalloc.start()
+    try:
+        accuracy = measure_accuracy(reference, given, None, measures)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # In FP64 as a whole each of the two would have twice its size.
+    assert peak < 2 * reference["y"].nbytes
+    assert accuracy.outputs[0].max_absolute_error == pytest.approx(0.01, rel=1e-3)
+    assert accuracy.outputs[0].signal_to_noise_db == pytest.approx(40, abs=0.1)
+    assert accuracy.outputs[0].cosine == pytest.approx(0.99995, abs=1e-5)

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plansmith_build.errors import VerificationFailed
-from plansmith_build.judging.losses import error_and_bound, mean_cosine, score_and_bound, share_bound, wrong_rows
+from plansmith_build.judging.losses import (
+    error_and_bound,
+    mean_cosine,
+    pieces,
+    score_and_bound,
+    share_bound,
+    wrong_rows,
+)
 from plansmith_build.judging.measures import (
     Measure,
     Metric,
@@ -156,32 +163,51 @@ def _agreement(
         differing = float(np.mean(reference != given)) if reference.size else 0.0
         value, bound = _judged(measure, reference, given, labels, bounded=bounded)
         return OutputAgreement(name, measure, value, bound, None, None, None, differing, differing)
-    wide, other = reference.astype(np.float64), given.astype(np.float64)
-    finite = np.isfinite(wide)
-    if not np.array_equal(wide[~finite], other[~finite], equal_nan=True) or not np.isfinite(other[finite]).all():
-        raise VerificationFailed(f"output {name!r} overflows: it is infinite or not a number where FP32 has a number")
+    finite, signal, noise, largest = True, 0.0, 0.0, 0.0
+    # A piece at a time: all of an output in FP64 would be several copies of what the candidate gave.
+    for part in pieces(reference):
+        wide, other = reference[part].astype(np.float64), given[part].astype(np.float64)
+        numbers = np.isfinite(wide)
+        if not numbers.all():
+            finite = False
+            if not np.array_equal(wide[~numbers], other[~numbers], equal_nan=True):
+                raise _overflow(name)
+            wide, other = wide[numbers], other[numbers]
+        if not np.isfinite(other).all():
+            raise _overflow(name)
+        signal += float(np.square(wide).sum())
+        other -= wide
+        noise += float(np.square(other).sum())
+        largest = max(largest, float(np.abs(other).max(initial=0.0)))
+    one, two = reference, given
+    if not finite:
+        # What is infinite, or not a number, in both is no error.
+        numbers = np.isfinite(reference)
+        one, two = (np.where(numbers, array, array.dtype.type(0)) for array in (reference, given))
     top1 = None
     scores = class_scores(reference)
     if scores is not None and (scores.ndim == 2 or measure.metric in {Metric.TOP1, Metric.TOP5}):  # noqa: PLR2004
         top1 = 1 - float(wrong_rows(Measure(Metric.TOP1), reference, given, None).mean())
-    numbers, others = np.where(finite, wide, 0.0), np.where(finite, other, 0.0)
-    signal, noise = float((numbers**2).sum()), float(((numbers - others) ** 2).sum())
     decibels = math.inf if not noise else 10 * math.log10(signal / noise) if signal else -math.inf
     if measure.is_share:
         value, bound = _judged(measure, reference, given, labels, bounded=bounded)
     else:
-        value, bound = error_and_bound(measure.metric, numbers, others, bounded=bounded)
+        value, bound = error_and_bound(measure.metric, one, two, bounded=bounded)
     return OutputAgreement(
         name=name,
         measure=measure,
         value=value,
         bound=bound,
         top1_agreement=top1,
-        cosine=mean_cosine(numbers, others) if noise else 1.0,
+        cosine=mean_cosine(one, two) if noise else 1.0,
         signal_to_noise_db=decibels,
-        max_absolute_error=float(np.abs(numbers - others).max(initial=0.0)),
+        max_absolute_error=largest,
         differing=None,
     )
+
+
+def _overflow(name: str) -> VerificationFailed:
+    return VerificationFailed(f"output {name!r} overflows: it is infinite or not a number where FP32 has a number")
 
 
 def _judged(

@@ -19,18 +19,18 @@ from plansmith_build.datasets.errors import DataFunctionFailed
 from plansmith_build.judging.measures import Measure, Metric, class_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["CONFIDENCE", "error_and_bound", "mean_cosine", "score_and_bound", "share_bound", "wrong_rows"]
+__all__ = ["CONFIDENCE", "error_and_bound", "mean_cosine", "pieces", "score_and_bound", "share_bound", "wrong_rows"]
 
 CONFIDENCE = 0.95
 # Rows are left out in this many groups in turn, to see how much the result depends on them.
 _GROUPS = 20
 # Elements that are widened to FP64 at once.
-_CHUNK = 2**22
+_CHUNK = 2**20
 # Up to this many slices may have scales of their own, such as a price and an age; more are features of one kind.
 _NAMED_SLICES = 16
 _LEAST_VALUES = 8
@@ -170,11 +170,9 @@ class _SliceSums:
         self.high = np.full(slices, -np.inf)
         self.noise, self.sums, self.squares = (np.zeros((rows, slices)) for _ in range(3))
         self.offset = np.zeros(slices)
-        step = max(1, _CHUNK * rows // reference.size)
-        for start in range(0, rows, step):
-            part = slice(start, start + step)
+        for part in pieces(reference):
             wide, other = _sliced(reference[part], axis), _sliced(given[part], axis)
-            if not start:
+            if not part.start:
                 # Numbers far from zero lose their spread in the difference of two sums of squares.
                 self.offset = wide.mean(axis=(0, 2))
             self.low = np.minimum(self.low, wide.min(axis=(0, 2)))
@@ -236,7 +234,18 @@ def _sliced(array: Array, axis: int | None) -> Array:
     return np.moveaxis(wide, axis, 1).reshape(len(wide), array.shape[axis], -1)
 
 
+def pieces(array: Array) -> Iterator[slice]:
+    """The rows of an array in stretches that are small enough to be widened to FP64, one at least in each."""
+    step = max(1, _CHUNK * len(array) // max(array.size, 1))
+    for start in range(0, len(array), step):
+        yield slice(start, start + step)
+
+
 def _cosines(reference: Array, given: Array) -> Array:
+    return np.concatenate([_cosines_of_piece(reference[part], given[part]) for part in pieces(reference)])
+
+
+def _cosines_of_piece(reference: Array, given: Array) -> Array:
     one = reference.reshape(len(reference), -1).astype(np.float64)
     other = given.reshape(len(given), -1).astype(np.float64)
     lengths, others = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
@@ -245,9 +254,10 @@ def _cosines(reference: Array, given: Array) -> Array:
 
 
 def _ordered(scores: Array) -> Array:
-    """Scores in FP64, with what is not a number last."""
-    wide = scores.astype(np.float64)
-    return np.where(np.isnan(wide), -np.inf, wide)
+    """Scores in a type that numpy orders, with what is not a number last."""
+    wide = scores if scores.dtype.kind == "f" else scores.astype(np.float32)
+    missing = np.isnan(wide)
+    return np.where(missing, wide.dtype.type(-np.inf), wide) if missing.any() else wide
 
 
 def _at_most(count: float, rows: int, confidence: float) -> float:
