@@ -17,16 +17,13 @@ from onnx.shape_inference import infer_shapes
 
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.reading.graphs import direct_subgraphs, standard_domain
-from plansmith_build.reading.networks import Network, RewrittenWeight
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from plansmith_build.reading.networks import Weight
+    from collections.abc import Collection
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["HalfType", "convertible_nodes", "rounded", "to_bfloat16", "to_float16", "to_half"]
+__all__ = ["HalfType", "convertible_nodes", "rounded", "to_bfloat16", "to_float16"]
 
 
 class HalfType(IntEnum):
@@ -53,45 +50,51 @@ def convertible_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def to_float16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """A copy that computes in FP16; see `to_half`."""
-    return to_half(Network(model, {}), HalfType.FLOAT16, keep=keep).model
-
-
-def to_bfloat16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """A copy that computes in BF16, which ONNX Runtime's CPU provider does not run; see `to_half` and `rounded`."""
-    return to_half(Network(model, {}), HalfType.BFLOAT16, keep=keep).model
-
-
-def rounded(model: onnx.ModelProto, number: HalfType, *, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """What `to_half` computes, on a runtime that has no such arithmetic; see there."""
-    return to_half(Network(model, {}), number, keep=keep, simulated=True).model
-
-
-def to_half(network: Network, number: HalfType, *, keep: Collection[str] = (), simulated: bool = False) -> Network:
-    """A copy that computes in 16 bits.
+    """A copy that computes in FP16.
 
     Args:
-        network: a graph from `preparation.prepare`, over weights that may be apart: those are rounded when they are
-            written, a piece at a time.
-        number: the 16 bits. BF16 wants operator set `BFLOAT16_OPSET` or later.
+        model: from `preparation.prepare`.
         keep: names of nodes that compute in FP32.
-        simulated: FP32 arithmetic with each weight and each result rounded, which is what an accelerator does that
-            adds up in FP32. ONNX Runtime's CPU provider runs FP16 graphs, too, but in FP32 from node to node, so that
-            no overflow shows. Such a graph must not be optimised by it.
 
     Raises:
         ConversionFailed: the result is not a valid model.
     """
-    model = onnx.ModelProto()
-    model.CopyFrom(network.model)
-    plan = _Plan(model, number, frozenset(keep))
-    converted = _Graph(model.graph, None, plan, network.weights, simulated=simulated)
-    converted.convert()
-    apart = {tensor.name for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL}
-    weights = {name: weight for name, weight in {**network.weights, **converted.weights}.items() if name in apart}
-    if not simulated:
-        model = _checked(model, "FP16" if number is HalfType.FLOAT16 else "BF16", whole=not weights)
-    return Network(model, weights)
+    return _checked(_converted(model, HalfType.FLOAT16, keep, simulated=False), "FP16")
+
+
+def to_bfloat16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
+    """A copy that computes in BF16, which ONNX Runtime's CPU provider does not run: see `rounded`.
+
+    Args:
+        model: from `preparation.prepare`, of operator set `BFLOAT16_OPSET` or later.
+        keep: names of nodes that compute in FP32.
+
+    Raises:
+        ConversionFailed: the result is not a valid model.
+    """
+    return _checked(_converted(model, HalfType.BFLOAT16, keep, simulated=False), "BF16")
+
+
+def rounded(model: onnx.ModelProto, number: HalfType, *, keep: Collection[str] = ()) -> onnx.ModelProto:
+    """What `to_float16` or `to_bfloat16` computes, on a runtime that has no such arithmetic.
+
+    FP32 arithmetic, each weight and each result rounded: that is what an accelerator does that accumulates in FP32.
+    ONNX Runtime's CPU provider runs FP16 graphs, too, but in FP32 from node to node, so that no overflow shows. This
+    one must not be optimised by it.
+
+    Args:
+        model: from `preparation.prepare`.
+        number: what to round to.
+        keep: names of nodes that compute in FP32.
+    """
+    return _converted(model, number, keep, simulated=True)
+
+
+def _converted(model: onnx.ModelProto, number: HalfType, keep: Collection[str], *, simulated: bool) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    _Graph(copy.graph, None, _Plan(copy, number, frozenset(keep)), simulated=simulated).convert()
+    return copy
 
 
 class _Plan:
@@ -161,18 +164,8 @@ class _Plan:
 class _Graph:
     """One graph that is being converted, in place, with those around it."""
 
-    def __init__(
-        self,
-        graph: onnx.GraphProto,
-        outer: _Graph | None,
-        plan: _Plan,
-        apart: Mapping[str, Weight],
-        *,
-        simulated: bool,
-    ) -> None:
-        self.weights: dict[str, Weight] = {}
-        self._graph, self.outer, self._plan, self._apart, self._simulated = graph, outer, plan, apart, simulated
-        self._types = _types(graph)
+    def __init__(self, graph: onnx.GraphProto, outer: _Graph | None, plan: _Plan, *, simulated: bool) -> None:
+        self._graph, self.outer, self._plan, self._simulated = graph, outer, plan, simulated
         defaults = {value.name for value in graph.input}
         self._constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in defaults}
         self.made: list[onnx.NodeProto] = []
@@ -202,7 +195,7 @@ class _Graph:
             else:
                 self._widen(name)
         for inner in direct_subgraphs(node):
-            _Graph(inner, self, self._plan, self._apart, simulated=self._simulated).convert()
+            _Graph(inner, self, self._plan, simulated=self._simulated).convert()
         if node.op_type == "Constant" and node.output[0] not in self._plan.wanted_wide:
             tensor = next((entry.t for entry in node.attribute if entry.name == "value"), None)
             if tensor is not None and tensor.data_type == TensorProto.FLOAT:
@@ -278,22 +271,9 @@ class _Graph:
         return narrow
 
     def _rounded(self, tensor: onnx.TensorProto, name: str = "") -> onnx.TensorProto:
-        """A constant in 16 bits; one whose content is apart stays so, and is rounded when it is written."""
-        number, simulated, name = self._plan.number, self._simulated, name or tensor.name
-        weight = self._apart.get(tensor.name) if self.outer is None else None
-        if tensor.data_location != TensorProto.EXTERNAL or weight is None:
-            values = _round(numpy_helper.to_array(tensor), number)
-            return numpy_helper.from_array(values.astype(np.float32) if simulated else values, name)
-        kind = TensorProto.FLOAT if simulated else number.value
-        apart = TensorProto(name=name, data_type=kind, dims=tensor.dims, data_location=TensorProto.EXTERNAL)
-        apart.external_data.MergeFrom(tensor.external_data)
-
-        def rewrite(content: bytes) -> bytes:
-            values = _round(np.frombuffer(content, np.float32), number)
-            return (values.astype(np.float32) if simulated else values).tobytes()
-
-        self.weights[name] = RewrittenWeight(weight, rewrite, size=1.0 if simulated else 0.5)
-        return apart
+        """A constant in 16 bits."""
+        values = _round(numpy_helper.to_array(tensor), self._plan.number)
+        return numpy_helper.from_array(values.astype(np.float32) if self._simulated else values, name or tensor.name)
 
 
 def _variable(formals: Any, place: int) -> str:
@@ -332,16 +312,15 @@ def _round_tensor(label: str, source: str, target: str, number: HalfType) -> lis
     ]
 
 
-def _checked(converted: onnx.ModelProto, name: str, *, whole: bool) -> onnx.ModelProto:
+def _checked(converted: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """The same with shapes, once the specification has nothing against it.
 
     Raises:
         ConversionFailed: it is not a valid model: a node gets inputs of two types, for example.
     """
     try:
-        inferred = infer_shapes(converted, check_type=True, strict_mode=not whole)
-        if whole:
-            onnx.checker.check_model(inferred, full_check=True)
+        inferred = infer_shapes(converted, strict_mode=False)
+        onnx.checker.check_model(inferred, full_check=True)
     except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise ConversionFailed(f"the graph in {name} is not a valid model: {said}") from error

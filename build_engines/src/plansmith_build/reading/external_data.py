@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-__all__ = ["PIECE_BYTES", "ExternalRange", "check_external_data", "pieces_of", "read_external_data", "read_range"]
+__all__ = ["ExternalRange", "check_external_data", "copy_range", "read_external_data", "read_range"]
 
-PIECE_BYTES = 16 * 2**20
+_COPY_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def read_range(place: ExternalRange) -> bytes:
     return content
 
 
-def pieces_of(place: ExternalRange) -> Iterator[bytes]:
-    """The bytes of a checked place, `PIECE_BYTES` at a time.
+def copy_range(place: ExternalRange, target: BinaryIO) -> None:
+    """Write the bytes of a checked place to a file, a piece at a time.
 
     Raises:
         UnsafeExternalData: the file is not what it was when it was checked.
@@ -100,11 +100,11 @@ def pieces_of(place: ExternalRange) -> Iterator[bytes]:
         source.seek(place.offset)
         left = place.length
         while left:
-            piece = source.read(min(left, PIECE_BYTES))
-            if not piece:
+            chunk = source.read(min(left, _COPY_BYTES))
+            if not chunk:
                 raise _shorter(place.path)
-            yield piece
-            left -= len(piece)
+            target.write(chunk)
+            left -= len(chunk)
 
 
 def _external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import onnx
 
 from plansmith_build.errors import InvalidModel
-from plansmith_build.reading.external_data import PIECE_BYTES, ExternalRange, pieces_of, read_range
+from plansmith_build.reading.external_data import ExternalRange, copy_range, read_range
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
+    from typing import BinaryIO
 
 __all__ = [
     "INLINE_BYTES",
     "SMALL_TENSOR_BYTES",
     "Network",
-    "RewrittenWeight",
     "Weight",
     "attach",
     "detach",
@@ -26,23 +26,7 @@ __all__ = [
     "write_network",
 ]
 
-
-@dataclass(frozen=True)
-class RewrittenWeight:
-    """A weight that is another one in other numbers, made when it is read, a piece at a time.
-
-    Attributes:
-        source: the other one.
-        rewrite: makes of a piece of it, a multiple of 16 bytes, the piece that takes its place.
-        size: how large the result is, relative to the source.
-    """
-
-    source: Weight
-    rewrite: Callable[[bytes], bytes]
-    size: float
-
-
-Weight = bytes | ExternalRange | RewrittenWeight
+Weight = bytes | ExternalRange
 
 # Beyond this, weights go to a file of their own: a protobuf message ends at 2 GiB, and readers want head-room.
 INLINE_BYTES = 3 * 2**29
@@ -77,8 +61,6 @@ class Network:
 
 def weight_size(weight: Weight) -> int:
     """Bytes."""
-    if isinstance(weight, RewrittenWeight):
-        return int(weight_size(weight.source) * weight.size)
     return len(weight) if isinstance(weight, bytes) else weight.length
 
 
@@ -119,7 +101,7 @@ def attach(network: Network, *, leave: Collection[str] = ()) -> onnx.ModelProto:
     for tensor in model.graph.initializer:
         weight = network.weights.get(tensor.name)
         if weight is not None and tensor.name not in leave:
-            tensor.raw_data = _content(weight)
+            tensor.raw_data = weight if isinstance(weight, bytes) else read_range(weight)
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
     return model
@@ -151,7 +133,7 @@ def write_network(network: Network, path: Path) -> tuple[Path, ...]:
                 continue
             file.write(b"\0" * (-file.tell() % ALIGNMENT_BYTES))
             offset = file.tell()
-            file.writelines(_pieces(weight))
+            _write(weight, file)
             _empty(tensor, data_path.name, offset, file.tell() - offset)
     path.write_bytes(_serialized(model))
     return (path, data_path)
@@ -167,19 +149,11 @@ def _serialized(model: onnx.ModelProto) -> bytes:
         ) from error
 
 
-def _content(weight: Weight) -> bytes:
+def _write(weight: Weight, file: BinaryIO) -> None:
     if isinstance(weight, bytes):
-        return weight
-    return read_range(weight) if isinstance(weight, ExternalRange) else b"".join(_pieces(weight))
-
-
-def _pieces(weight: Weight) -> Iterator[bytes]:
-    if isinstance(weight, RewrittenWeight):
-        yield from map(weight.rewrite, _pieces(weight.source))
-    elif isinstance(weight, ExternalRange):
-        yield from pieces_of(weight)
+        file.write(weight)
     else:
-        yield from (weight[start : start + PIECE_BYTES] for start in range(0, len(weight), PIECE_BYTES))
+        copy_range(weight, file)
 
 
 def _empty(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
