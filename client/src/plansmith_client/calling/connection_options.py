@@ -46,16 +46,6 @@ def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> C
             raise InvalidInput(f"{name} must be a whole number from 1, got {number!r}")
     if server_name is not None and not (isinstance(server_name, str) and _HOST_NAME.fullmatch(server_name)):
         raise InvalidInput(f"server_name must be a host name, got {server_name!r}")
-    context = options.ssl_context
-    if context is not None and not isinstance(context, ssl.SSLContext):
-        raise InvalidInput(f"ssl_context must be an ssl.SSLContext, got {context!r}")
-    if context is not None and (
-        options.ca_file or options.certificate_file or any(address.scheme != "https" for address in addresses)
-    ):
-        raise InvalidInput(
-            "ssl_context is for https:// alone, and holds certificates of its own: for grpcs://, pass ca_file, "
-            "certificate_file and key_file"
-        )
     proxy = None if options.proxy is None else Proxy.parse(options.proxy)
     make_token = _token_maker(options.token)
     if make_token is not None and not options.token_over_plaintext:
@@ -75,10 +65,24 @@ def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> C
         {**checked_headers(_environment_headers()), **checked_headers(options.headers or {})},
         compression,
         channels,
-        context,
+        _context(addresses, options),
         proxy,
         options.largest_answer,
     )
+
+
+def _context(addresses: tuple[Address, ...], options: ClientOptions) -> ssl.SSLContext | None:
+    context = options.ssl_context
+    if context is not None and not isinstance(context, ssl.SSLContext):
+        raise InvalidInput(f"ssl_context must be an ssl.SSLContext, got {context!r}")
+    if context is not None and (
+        options.ca_file or options.certificate_file or any(address.scheme != "https" for address in addresses)
+    ):
+        raise InvalidInput(
+            "ssl_context is for https:// alone, and holds certificates of its own: for grpcs://, pass ca_file, "
+            "certificate_file and key_file"
+        )
+    return context
 
 
 def _file(variable: str, given: str | Path | None) -> Path | None:
