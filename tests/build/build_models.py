@@ -11,7 +11,7 @@ import onnx.parser
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["ADD", "HEADER", "snapshot", "write", "write_external"]
+__all__ = ["ADD", "HEADER", "litter", "snapshot", "write", "write_external"]
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>'
 ADD = "add (float[N, 4] a, float[N, 4] b) => (float[N, 4] sum) { sum = Add (a, b) }"
@@ -42,3 +42,11 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
     }
+
+
+def litter(repository: Path) -> list[Path]:
+    """What builders left beside a repository, but for the model folder that the last version replaced."""
+    builders = sorted(repository.parent.glob(".*.plansmith/build-*"))
+    kept = {".plansmith-build", "replaced"}
+    replaced = [path for path in builders if {entry.name for entry in path.iterdir()} == kept]
+    return [path for path in builders if path not in replaced[:1]]

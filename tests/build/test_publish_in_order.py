@@ -109,6 +109,31 @@ def test_a_step_that_fails_leaves_the_old_version_as_it_was(adder, repository, t
     assert snapshot(repository) == before
 
 
+def test_a_step_that_cannot_be_undone_keeps_no_other_from_being_undone(adder, repository, tmp_path, monkeypatch):
+    before = snapshot(repository)
+    real = {name: getattr(os, name) for name in ("replace", "rename")}
+    moved = []
+
+    def full(name):
+        def run(source, target):
+            # Once the version is there, neither configurations nor the version itself can be moved any more, for once.
+            if moved and len(moved) < 3:
+                moved.append(target)
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(target))
+            real[name](source, target)
+            if Path(target) == adder / "2":
+                moved.append(target)
+
+        return run
+
+    for name in real:
+        monkeypatch.setattr(os, name, full(name))
+    with pytest.raises(PublishFailed, match=r"Input/output error.*not everything could be moved back.*verify"):
+        rebuild(tmp_path, repository)
+    after = snapshot(repository)
+    assert {name: content for name, content in after.items() if not name.startswith("model/2")} == before
+
+
 @pytest.mark.parametrize(
     ("policy", "pinned"),
     [("version_policy { all { } }", {1, 2}), ("version_policy { latest { num_versions: 2 } }", {1, 2}), ("", {2})],

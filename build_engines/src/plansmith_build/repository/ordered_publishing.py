@@ -14,14 +14,17 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
-from plansmith_build.errors import InvalidModel
+from plansmith_build.errors import InvalidModel, PublishFailed
 from plansmith_build.repository.config import config_from_text, text_from_config
-from plansmith_build.repository.filesystem import sync_file, write_new
+from plansmith_build.repository.filesystem import sync_file
 from plansmith_build.repository.model_repository import CONFIG, CONFIGS, HISTORY, History, RepositoryModel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 __all__ = ["publish_in_order"]
@@ -31,53 +34,83 @@ def publish_in_order(folder: Path, live: RepositoryModel, version: int) -> None:
     """Move a version into a live model folder file by file, in an order in which every state in between is right.
 
     Args:
-        folder: the complete new model folder.
+        folder: the complete new model folder, on the disk.
         live: the model's folder.
         version: the new version's number.
 
     Raises:
         OSError: something could not be moved, and what had been is back in its old state.
+        PublishFailed: something could not be moved, and not everything could be moved back.
     """
     scratch = folder.parent
-    changed = _changed(folder, live)
-    gone = [name for name in live.configurations if not (folder / name).exists()]
     pinned = _pinned_configurations(live) if live.versions else {}
+    gone = [name for name in live.configurations if not (folder / name).exists()]
     # One that stays as it is must be put back after it was pinned.
-    changed = sorted({*changed, *(name for name in pinned if (folder / name).exists())}, key=_order)
-    touched = {*changed, *gone, *pinned, HISTORY}
-    kept = _copies(live, touched, scratch / "kept")
-    had_configs = (live.path / CONFIGS).exists()
-    try:
-        _replace(scratch, live, HISTORY, _history_on_the_way(folder, live, pinned))
-        for name, content in pinned.items():
-            _replace(scratch, live, name, content)
-        os.rename(folder / str(version), live.path / str(version))  # noqa: PTH104 - a system call by this name
-        if not had_configs and (folder / CONFIGS).exists():
+    changed = {*_changed(folder, live), *(name for name in pinned if (folder / name).exists())}
+    # Everything that a step or its undoing needs is on the disk before the first of them: a full disk stops neither.
+    old = _copies(live, {*changed, *gone, *pinned, HISTORY}, scratch / "kept")
+    history = {HISTORY: _history_on_the_way(folder, live, pinned)}
+    pins = _written({**history, **pinned}, scratch / "pins")
+    back_to_pins = {**old, **_written(pinned, scratch / "back")}
+    failed: list[OSError] = []
+    with ExitStack() as steps:
+
+        def on_error(undo: Callable[..., None], *arguments: Path | None) -> None:
+            """Note how the next step is undone; before it is taken, since an interrupt may come between the two."""
+
+            def attempt() -> None:
+                try:
+                    undo(*arguments)
+                except OSError as error:
+                    failed.append(error)
+
+            steps.callback(attempt)
+
+        steps.push(partial(_complain, failed))
+        for name in (HISTORY, *pinned):
+            on_error(_restore, live.path / name, old.get(name))
+            os.replace(pins[name], live.path / name)  # noqa: PTH105 - a system call by this name
+        _sync_folders(live)
+        on_error(_rename_back, folder / str(version), live.path / str(version))
+        os.rename(folder / str(version), live.path / str(version))  # noqa: PTH104
+        _sync_folders(live)
+        if not (live.path / CONFIGS).exists() and (folder / CONFIGS).exists():
+            on_error((live.path / CONFIGS).rmdir)
             (live.path / CONFIGS).mkdir()
-        for name in changed:
+        for name in sorted(changed, key=_order):
+            on_error(_restore, live.path / name, back_to_pins.get(name))
             os.replace(folder / name, live.path / name)  # noqa: PTH105
         for name in gone:
+            on_error(_restore, live.path / name, back_to_pins[name])
             (live.path / name).unlink()
         if gone and not (folder / CONFIGS).exists():
             (live.path / CONFIGS).rmdir()
         os.replace(folder / HISTORY, live.path / HISTORY)  # noqa: PTH105
-    except BaseException:
-        # It may be there although it was not moved: then something else took its place meanwhile.
-        if not (folder / str(version)).exists():
-            os.rename(live.path / str(version), folder / str(version))  # noqa: PTH104
-        _put_back(live, touched, kept)
-        if not had_configs and (live.path / CONFIGS).exists():
-            (live.path / CONFIGS).rmdir()
-        raise
+        steps.pop_all()
+    _sync_folders(live)
 
 
-def _put_back(live: RepositoryModel, names: set[str], kept: Path) -> None:
-    for name in names:
-        if (kept / name).exists():
-            (live.path / name).parent.mkdir(exist_ok=True)
-            os.replace(kept / name, live.path / name)  # noqa: PTH105
-        else:
-            (live.path / name).unlink(missing_ok=True)
+def _complain(failed: list[OSError], _kind: object, error: BaseException | None, _trace: object) -> None:
+    """Called after all undoing, which no error cuts short."""
+    if failed:
+        raise PublishFailed(
+            f"cannot publish: {error}; and not everything could be moved back: {failed[0]}. See with "
+            "`plansmith verify` what is there, and build the model again"
+        ) from error
+
+
+def _restore(target: Path, old: Path | None) -> None:
+    if old is None:
+        target.unlink(missing_ok=True)
+    else:
+        target.parent.mkdir(exist_ok=True)
+        os.replace(old, target)  # noqa: PTH105
+
+
+def _rename_back(folder: Path, target: Path) -> None:
+    # It may be there although it was not moved: then something else took its place meanwhile.
+    if not folder.exists():
+        os.rename(target, folder)  # noqa: PTH104
 
 
 def _changed(folder: Path, live: RepositoryModel) -> list[str]:
@@ -96,21 +129,31 @@ def _same_file(one: Path, other: Path) -> bool:
     return other.exists() and one.samefile(other)
 
 
-def _copies(live: RepositoryModel, names: set[str], kept: Path) -> Path:
-    kept.mkdir()
-    (kept / CONFIGS).mkdir()
-    for name in names:
-        if (live.path / name).exists():
-            shutil.copy2(live.path / name, kept / name)
-            sync_file(kept / name)
-    return kept
+def _copies(live: RepositoryModel, names: set[str], folder: Path) -> dict[str, Path]:
+    """Copies of the files that are there, by name, on the disk."""
+    there = [name for name in names if (live.path / name).exists()]
+    copies = _written(dict.fromkeys(there, b""), folder)
+    for name, copy in copies.items():
+        shutil.copy2(live.path / name, copy)
+        sync_file(copy)
+    return copies
 
 
-def _replace(scratch: Path, live: RepositoryModel, name: str, content: bytes) -> None:
-    write_new(scratch / "next", content)
-    # After a power failure the name must not lead to a file that is empty yet.
-    sync_file(scratch / "next")
-    os.replace(scratch / "next", live.path / name)  # noqa: PTH105
+def _written(contents: Mapping[str, bytes], folder: Path) -> dict[str, Path]:
+    """Files with these contents, by name, on the disk."""
+    (folder / CONFIGS).mkdir(parents=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+        # After a power failure a name must not lead to a file that is empty yet.
+        sync_file(folder / name)
+    return {name: folder / name for name in contents}
+
+
+def _sync_folders(live: RepositoryModel) -> None:
+    """Bring what was renamed so far to the disk before what is renamed next."""
+    for folder in (live.path / CONFIGS, live.path):
+        if folder.exists():
+            sync_file(folder)
 
 
 def _history_on_the_way(folder: Path, live: RepositoryModel, pinned: dict[str, bytes]) -> bytes:

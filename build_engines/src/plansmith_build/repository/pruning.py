@@ -12,7 +12,7 @@ from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.filesystem import explain_os_error
 from plansmith_build.repository.locking import locked_folder
-from plansmith_build.repository.staging import staging_folder
+from plansmith_build.repository.staging import remove_replaced, staging_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,6 +71,8 @@ def prune(repository: ModelRepository, name: str, *, keep: int, staging: Path | 
                 _remove(model.version_path(version), stage / str(version))
             except OSError as error:
                 raise explain_os_error(error, f"remove version {version} of {name!r}") from error
+        # It may hold the last links to the files of old versions.
+        remove_replaced(stage)
     return versions
 
 

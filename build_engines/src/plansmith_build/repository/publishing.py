@@ -13,12 +13,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import BuildError, InvalidOption, PublishFailed
 from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.repository.edits import keep_edits, person_files, set_aside
 from plansmith_build.repository.filesystem import (
     ExchangeUnsupported,
     explain_os_error,
@@ -45,6 +46,7 @@ from plansmith_build.repository.model_repository import (
     RepositoryModel,
 )
 from plansmith_build.repository.ordered_publishing import publish_in_order
+from plansmith_build.repository.staging import keep_replaced, remove_replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,9 +59,6 @@ __all__ = ["Published", "Release", "publish"]
 
 # What the server's --model-config-name may be, without a surprise on any file system.
 _CONFIG_PATH = re.compile(r"config\.pbtxt|configs/[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}\.pbtxt")
-# A reader that opened the old folder just before the exchange may still be listing it: if Triton found it empty, it
-# would unload the model.
-_LAST_READERS_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -139,6 +138,7 @@ def _publish(live: RepositoryModel, release: Release, staging: Path) -> Publishe
     # One folder below the unique one, so that nothing else can have its name.
     folder = staging / "published" / live.name
     folder.parent.mkdir()
+    before = person_files(live.path)
     if live.path.exists():
         mirror(live.path, folder)
     else:
@@ -170,12 +170,26 @@ def _publish(live: RepositoryModel, release: Release, staging: Path) -> Publishe
         release.sign(version_folder)
     sync_tree(folder)
 
-    _put_in_place(folder, live, version)
-    _sync_renames(live.path.parent, folder.parent)
+    written = {*configs, *([LABELS] if release.labels is not None else [])}
+    keep = partial(keep_edits, version=version, written=written, scratch=staging / "edited")
+    # All that takes time is done: what was edited meanwhile comes over, and below what is edited in this last moment.
+    before, edited = keep(live.path, folder, before)
+    sync_file(folder)
+    if _put_in_place(folder, live, version):
+        try:
+            edited += keep(folder, live.path, before)[1]
+        except OSError as error:
+            edited.append(f"what was edited in the moment of publishing could not be kept: {error}")
+        remove_replaced(staging)
+        with contextlib.suppress(OSError):
+            keep_replaced(folder, staging)
+    notes += edited
+    _sync_renames(live.path, live.path.parent, live.path.parent.parent, folder.parent)
     return Published(version=version, path=live.path / str(version), manifest=manifest, notes=tuple(notes))
 
 
-def _put_in_place(folder: Path, live: RepositoryModel, version: int) -> None:
+def _put_in_place(folder: Path, live: RepositoryModel, version: int) -> bool:
+    """Make the new model folder the live one; whether the one before is now where the new one was."""
     if not live.path.exists():
         try:
             rename_new(folder, live.path)
@@ -183,13 +197,13 @@ def _put_in_place(folder: Path, live: RepositoryModel, version: int) -> None:
             raise PublishFailed(
                 f"{live.path} appeared while the version was being published, and not by plansmith: try again"
             ) from None
-        return
+        return False
     try:
         rename_exchange(folder, live.path)
     except ExchangeUnsupported:
         publish_in_order(folder, live, version)
-    else:
-        time.sleep(_LAST_READERS_SECONDS)
+        return False
+    return True
 
 
 def _checked(configs: Mapping[str, str]) -> dict[str, str]:
@@ -218,11 +232,7 @@ def _write_configs(live: RepositoryModel, folder: Path, version: int, configs: M
     there = RepositoryModel(folder).configurations
     ours = live.history.config_sha256s
     by_hand = [name for name, path in there.items() if hashlib.sha256(read_regular(path)).hexdigest() not in ours]
-    notes = []
-    for name in (name for name in by_hand if name in configs):
-        kept = f"{name}.before-{version}"
-        _set_aside(there[name], folder / kept)
-        notes.append(f"{name} was written by hand: the old text is kept as {kept}")
+    notes = [set_aside(there[name], folder, name, version) for name in by_hand if name in configs]
     if left := [name for name in by_hand if name not in configs]:
         notes.append(f"{', '.join(left)}: written by hand and not changed: check that they still fit the new version")
     if dropped := [name for name in there if name not in by_hand and name not in configs]:
@@ -239,12 +249,6 @@ def _write_configs(live: RepositoryModel, folder: Path, version: int, configs: M
             alternatives.mkdir(exist_ok=True)
         write_new(folder / name, text.encode())
     return notes
-
-
-def _set_aside(path: Path, kept: Path) -> None:
-    # Not a hard link, which not every file system has; a file that has the name already is a person's, too.
-    if not kept.exists():
-        path.rename(kept)
 
 
 def _text(labels: bytes | None) -> str | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING
 from plansmith_build.errors import InvalidModel, InvalidOption, PublishFailed
 from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.config import config_from_text, specs_from_config
-from plansmith_build.repository.filesystem import explain_os_error
+from plansmith_build.repository.filesystem import explain_os_error, link_or_copy
 from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.linting.context import model_files
 from plansmith_build.repository.manifest import Tensor
@@ -169,10 +167,7 @@ def _copies(model: RepositoryModel, manifest: Manifest, version: int, folder: Pa
         target = folder / Path(file.path).relative_to(str(version))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(source, target)
-            except OSError:
-                shutil.copy2(source, target)
+            link_or_copy(source, target)
         except OSError as error:
             raise explain_os_error(error, f"copy {source}") from error
     # What the version has on its top level, folders as a whole.

@@ -3,7 +3,8 @@
 Triton takes every folder in a repository for a model, hidden ones too. So a version is made in a folder `work` in
 `<parent>/.<repository name>.plansmith/build-<unique>`, on the same file system, from where one rename puts it in place.
 Each builder marks its own folder with a file and holds a lock on it while it lives. What it leaves behind when it is
-killed has the mark and no lock, and the next builder removes it.
+killed has the mark and no lock, and the next builder removes it. The model folder that a version replaced stays in
+`build-<unique>/replaced` until the next version is published: a server may still be listing it.
 
 Anyone who may write next to the repository, or who made the archive that it came in, can put something under these
 names. So nothing but what a builder made and marked is ever removed, links are not followed, and another user's folder
@@ -27,18 +28,19 @@ from plansmith_build.repository.locking import lock_folder, locked_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["staging_folder"]
+__all__ = ["keep_replaced", "remove_replaced", "staging_folder"]
 
 _PREFIX = "build-"
 # As tempfile names folders.
 _NAME = re.compile(_PREFIX + r"[a-z0-9_]{8}")
 _MARK = ".plansmith-build"
 _WORK = "work"
+_REPLACED = "replaced"
 
 
 @contextmanager
 def staging_folder(repository: Path, parent: Path | None = None) -> Iterator[Path]:
-    """A private folder, removed with everything in it when the context ends.
+    """A private folder, removed with everything in it when the context ends, but for what `keep_replaced` was given.
 
     Args:
         repository: the repository's folder, resolved; it need not exist.
@@ -55,18 +57,21 @@ def staging_folder(repository: Path, parent: Path | None = None) -> Iterator[Pat
             "name one outside of it, on the same file system"
         )
     base = parent / f".{repository.name}.plansmith"
-    missing = [folder for folder in [parent, *parent.parents] if not folder.exists()]
+    missing = [folder for folder in [base, parent, *parent.parents] if not os.path.lexists(folder)]
     try:
         parent.mkdir(parents=True, exist_ok=True)
         folder, lock = _own_folder(base)
     except OSError as error:
         if os.path.lexists(base) and (base.is_symlink() or not base.is_dir()):
             raise _foreign(base, "is a link or a file") from error
-        _remove_if_empty([base, *missing])
+        _remove_if_empty(missing)
         raise PublishFailed(
             f"no staging folder can be made in {parent}: {error.strerror}; "
             "name another with --staging, outside the repository and on the same file system"
         ) from error
+    except PublishFailed:
+        _remove_if_empty(missing)
+        raise
     try:
         _check_file_system(folder, repository)
         yield folder / _WORK
@@ -76,6 +81,22 @@ def staging_folder(repository: Path, parent: Path | None = None) -> Iterator[Pat
         with contextlib.suppress(OSError), locked_folder(base):
             _remove_if_empty([base])
         _remove_if_empty(missing)
+
+
+def keep_replaced(folder: Path, staging: Path) -> None:
+    """Keep the model folder that was replaced until `remove_replaced` is called with another staging folder.
+
+    Raises:
+        OSError: it cannot be moved aside.
+    """
+    os.rename(folder, staging.with_name(_REPLACED))  # noqa: PTH104 - a system call by this name
+
+
+def remove_replaced(staging: Path) -> None:
+    """Remove the model folders that earlier builders replaced, and what killed ones left."""
+    base = staging.parent.parent
+    with contextlib.suppress(OSError), locked_folder(base) as place:
+        _sweep(place, replaced=True)
 
 
 def _own_folder(base: Path) -> tuple[Path, int]:
@@ -91,7 +112,7 @@ def _own_folder(base: Path) -> tuple[Path, int]:
             _check_owner(base, place, lock)
             (folder / _MARK).touch()
             (folder / _WORK).mkdir()
-            _sweep(place)
+            _sweep(place, replaced=False)
         except BaseException:
             _remove(lock, folder)
             os.close(lock)
@@ -99,30 +120,32 @@ def _own_folder(base: Path) -> tuple[Path, int]:
     return folder, lock
 
 
-def _sweep(base: int) -> None:
-    """Remove the folders that builders marked and no longer lock."""
+def _sweep(base: int, *, replaced: bool) -> None:
+    """Remove the folders that builders marked and no longer lock; those with a replaced model only if asked to."""
     for name in filter(_NAME.fullmatch, os.listdir(base)):
         # What cannot be opened is not ours.
         with contextlib.suppress(OSError):
             lock = lock_folder(Path(name), create=False, wait=False, inside=base)
             if lock is not None:
-                _remove(lock, Path(name), inside=base)
+                _remove(lock, Path(name), inside=base, replaced=replaced)
                 os.close(lock)
 
 
-def _remove(folder: int, path: Path, *, inside: int | None = None) -> None:
+def _remove(folder: int, path: Path, *, inside: int | None = None, replaced: bool = False) -> None:
     """Remove what a builder made in its folder; the mark goes last.
 
     Args:
         folder: a descriptor of it.
         path: where it is.
         inside: a descriptor of the folder that `path` is relative to.
+        replaced: whether the model folder that it replaced goes, too.
     """
     with contextlib.suppress(OSError):
         if _MARK in os.listdir(folder):
-            # RecursionError: a model's folders may be deeper than Python's stack.
-            with contextlib.suppress(RecursionError):
-                shutil.rmtree(_WORK, ignore_errors=True, dir_fd=folder)
+            for name in (_WORK, _REPLACED) if replaced else (_WORK,):
+                # RecursionError: a model's folders may be deeper than Python's stack.
+                with contextlib.suppress(RecursionError):
+                    shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
             if os.listdir(folder) == [_MARK]:
                 os.unlink(_MARK, dir_fd=folder)
         # Only where it is empty: it may be unmarked because its builder was killed before it had anything in it.
