@@ -11,7 +11,8 @@ import pytest
 from plansmith_build.errors import InvalidOption, VerificationFailed
 from plansmith_build.judging.accuracy import classifier_output, measure_accuracy
 from plansmith_build.judging.budget import Budget, parse_drop
-from plansmith_build.judging.losses import share_bound
+from plansmith_build.judging.judge import Judge
+from plansmith_build.judging.losses import confidence_of, share_bound
 from plansmith_build.judging.measures import Measure, Metric, choose_measures, parse_metrics
 
 SCORES = np.array([[3, 1, 0], [0, 2, 1], [1, 0, 4], [5, 4, 0]], dtype=np.float32)
@@ -210,14 +211,31 @@ def test_a_function_of_the_users_own_scores_answers(tmp_path, monkeypatch):
 def test_the_bound_of_a_share_holds_in_95_of_100_samples(loss):
     rng = np.random.default_rng(0)
     worse = rng.binomial(200, loss, 2000)
-    held = [share_bound(int(count), 0, 200, paired=False) >= loss for count in worse]
+    held = [share_bound(int(count), 0, 200, paired=False, confidence=0.95) >= loss for count in worse]
     assert np.mean(held) >= 0.94
     better = rng.binomial(200, 0.02, 2000)
     paired = [
-        share_bound(int(one), int(other), 200, paired=True) >= loss - 0.02
+        share_bound(int(one), int(other), 200, paired=True, confidence=0.95) >= loss - 0.02
         for one, other in zip(worse, better, strict=True)
     ]
     assert np.mean(paired) >= 0.94
+
+
+def test_bounds_hold_together_however_often_the_same_rows_are_looked_at():
+    assert sum(1 - confidence_of(look) for look in range(1, 50)) <= 0.05 + 1e-12
+    scores = np.eye(4, dtype=np.float32)[np.arange(32) % 4]
+    judge = Judge.of(_Same(), [{"y": scores}], None, batched=True)
+    first, second, third = (judge.judge(_Same(), look=look).outputs[0].bound for look in (1, 2, 3))
+    assert 0.09 < first < 0.1 < second < third
+
+
+class _Same:
+    """Answers what it is asked."""
+
+    description = "the same"
+
+    def run(self, arrays):
+        return arrays
 
 
 def test_the_bound_of_an_error_holds_in_about_95_of_100_samples():
@@ -239,7 +257,7 @@ def test_to_prove_a_budget_takes_enough_rows():
         assert budget.accepts(itself, itself) is proven
         assert bool(budget.unprovable(itself)) is not proven
     itself = measure_accuracy({"y": few}, {"y": few})
-    assert budget.unprovable(itself)[0].startswith("32 rows can prove no better than 8.94% by top1")
+    assert budget.unprovable(itself)[0].startswith("32 rows can prove no better than 9.57% by top1")
     assert "cannot be ruled out" in budget.complaint(itself, itself)
 
 

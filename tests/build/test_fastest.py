@@ -81,7 +81,9 @@ def test_the_chosen_one_is_not_slower_than_fp32_where_both_were_served(built):
     _, result = built
     (chosen,) = candidates(result, status="chosen")
     (base,) = candidates(result, target="onnxruntime", device="cpu", precision="fp32")
-    assert chosen["served_rows_per_second"] * 1.06 >= base["served_rows_per_second"]
+    assert base["served_ratio"] == 1
+    assert chosen["served_ratio"] * 1.06 >= 1
+    assert chosen["served_rows_per_second"] > 0
 
 
 def test_calibration_and_validation_rows_are_kept_apart_and_named(built):
@@ -182,7 +184,7 @@ def test_without_labels_agreement_with_fp32_is_the_measure(plansmith, repository
     )
     said = " ".join(done.stdout.split())
     assert "compared with FP32 on 16 rows of data.npz; scores by top1, at most 10.00% may be lost" in said
-    assert "16 rows can prove no better than 17.07% by top1, and 10.00% is allowed" in said
+    assert "16 rows can prove no better than 18.22% by top1, and 10.00% is allowed" in said
     manifest = json.loads((repository / "stripes/1/manifest.json").read_text())
     (output,) = next(
         entry["accuracy"]["outputs"] for entry in manifest["search"]["candidates"] if entry["status"] == "chosen"

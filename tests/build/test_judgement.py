@@ -112,7 +112,7 @@ def test_no_damage_above_the_budget_is_accepted_and_no_identical_candidate_refus
         answers = {f"output{n}": maker(rng, rows).astype(np.float32) for n, maker in enumerate(makers)}
         sigmoids = [f"output{n}" for n, maker in enumerate(makers) if maker is decision]
         measures = choose_measures(answers, sigmoids=sigmoids)
-        itself = measure_accuracy(answers, answers, None, measures, bounded=False)
+        itself = measure_accuracy(answers, answers, None, measures, confidence=None)
         assert BUDGET.accepts(itself, itself), (makers, measures)
 
         ruined = int(rng.integers(len(makers)))
@@ -121,7 +121,7 @@ def test_no_damage_above_the_budget_is_accepted_and_no_identical_candidate_refus
         damage = list(DAMAGES)[int(rng.integers(len(DAMAGES)))]
         damaged = answers[name].copy()
         damaged[part] = DAMAGES[damage](rng, damaged[part])
-        candidate = measure_accuracy(answers, {**answers, name: damaged}, None, measures, bounded=False)
+        candidate = measure_accuracy(answers, {**answers, name: damaged}, None, measures, confidence=None)
         loss = loss_by_hand(measures[name], answers[name], damaged, part)
         if loss > BUDGET.allowed(measures[name]) * 1.001:
             seen[damage, "above"] += 1

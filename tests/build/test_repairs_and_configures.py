@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -177,6 +178,15 @@ def test_external_weights_are_brought_into_the_version(tmp_path, repository):
     source = write_external(tmp_path / "model.onnx")
     reference = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
     result, _, _ = opened(build(source, BuildOptions(repository=repository)))
+    summed = subprocess.run(
+        "sha256sum model.onnx weights.bin | sha256sum",
+        shell=True,
+        check=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.manifest.source.sha256 == summed.stdout.split()[0]
     (tmp_path / "weights.bin").unlink()
     session = onnxruntime.InferenceSession(result.path / "model.onnx", providers=["CPUExecutionProvider"])
     rows = np.random.default_rng(1).standard_normal((5, 64), dtype=np.float32)

@@ -14,6 +14,7 @@ from plansmith_build.reading.graphs import tensors_of
 from plansmith_build.reading.number_formats import stored_format
 from plansmith_build.reading.signatures import signature_of
 from plansmith_build.repository.config import model_config, text_from_config
+from plansmith_build.repository.environment import this_environment
 from plansmith_build.repository.labels import class_outputs
 from plansmith_build.repository.manifest import (
     Batching,
@@ -24,7 +25,6 @@ from plansmith_build.repository.manifest import (
     Source,
     Tensor,
     Verification,
-    this_environment,
 )
 from plansmith_build.repository.model_repository import CONFIG
 from plansmith_build.repository.publishing import Release

@@ -10,39 +10,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from plansmith_build.portable.comparison import compare
 from plansmith_build.portable.rows import concatenate
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.manifest import ServerTrial
 from plansmith_build.repository.model_repository import CONFIG
 from plansmith_build.search.candidates import Status
-from plansmith_build.search.targets import Precision
-from plansmith_build.serving import Entry, as_served, obstacle_to_serving, serving
+from plansmith_build.search.served_answers import Exchange, problem_with_answers
+from plansmith_build.serving import Entry, obstacle_to_serving, serving
 from plansmith_client.errors import ClientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-    from typing import Any
 
     from plansmith_build.engines.onnxruntime import Arrays
     from plansmith_build.releasing import Built
     from plansmith_build.repository.publishing import Release
     from plansmith_build.search.candidates import Candidate
-    from plansmith_client import Client
 
 __all__ = ["Outcome", "try_on_triton"]
-
-# Threads and batches of another size change the order of sums, and what is computed in few bits then rounds otherwise.
-_ROUNDING = {
-    Precision.FP32: 0.0,
-    Precision.FP16: 1e-2,
-    Precision.BF16: 5e-2,
-    Precision.INT8: 5e-2,
-    Precision.INT8_FP16: 5e-2,
-}
 
 
 @dataclass(frozen=True)
@@ -56,16 +42,6 @@ class Outcome:
 
     record: ServerTrial
     refused: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class _Exchange:
-    """A request and the answer that is expected."""
-
-    request: Arrays
-    answer: Arrays
-    random_outputs: frozenset[str]
-    noise: Mapping[str, float]
 
 
 def try_on_triton(built: Built, release: Release, labels: bytes | None, folder: Path, *, serve: bool) -> Outcome:
@@ -95,7 +71,9 @@ def try_on_triton(built: Built, release: Release, labels: bytes | None, folder: 
         with serving(entries, folder) as server:
             version = server.version
             for path, name in names.items():
-                problem = server.refused.get(name) or _problem(server.client, name, entries[name], exchanges[path])
+                problem = server.refused.get(name) or problem_with_answers(
+                    server.client, name, entries[name], exchanges[path]
+                )
                 if problem:
                     refused[path] = problem
     except TritonUnavailable as error:
@@ -108,24 +86,17 @@ def try_on_triton(built: Built, release: Release, labels: bytes | None, folder: 
     return Outcome(ServerTrial(triton=version, served=served, skipped=skipped), refused)
 
 
-def _exchanges(built: Built, path: str) -> tuple[_Exchange, ...]:
+def _exchanges(built: Built, path: str) -> tuple[Exchange, ...]:
     """What is asked of a configuration; nothing of one that this machine cannot load."""
     if path == CONFIG:
         return tuple(_of_reference(built))
     candidate = _candidate(built, path)
     if candidate.answer is None or candidate.plans or built.search is None:
         return ()
-    rounding = _ROUNDING[candidate.pairing.precision]
-    # One whole number may fall the other way where two classes are nearly tied.
-    noise = {
-        name: max(rounding, 1 / max(array.size, 1)) if rounding and array.dtype.kind not in "fV" else rounding
-        for name, array in candidate.answer.items()
-    }
-    exchange = _Exchange(built.search.request, candidate.answer, built.reference.random_outputs, noise)
-    return (exchange,)
+    return (Exchange.of_candidate(candidate, built.search.request, built.reference.random_outputs),)
 
 
-def _of_reference(built: Built) -> Iterator[_Exchange]:
+def _of_reference(built: Built) -> Iterator[Exchange]:
     reference = built.reference
     if not built.portable.batched:
         # The graph takes and gives each single number as a vector of one.
@@ -138,7 +109,7 @@ def _of_reference(built: Built) -> Iterator[_Exchange]:
         together = min(len(next(iter(samples.values()))), built.max_batch_size)
         pairs = [(_rows(samples, count), _rows(answers, count)) for count in {1: 0, together: 0}]
     for sample, answer in pairs:
-        yield _Exchange(sample, answer, reference.random_outputs, reference.noise)
+        yield Exchange(sample, answer, reference.random_outputs, reference.noise)
 
 
 def _rows(arrays: Arrays, count: int) -> Arrays:
@@ -155,31 +126,3 @@ def _why_not_here(built: Built, path: str) -> str:
     if candidate.status in {Status.UNMEASURED, Status.COMPILED}:
         return candidate.reason
     return "TensorRT plans are served by NVIDIA's container alone"
-
-
-def _problem(client: Client, name: str, entry: Entry, exchanges: tuple[_Exchange, ...]) -> str:
-    """Why a model that is loaded does not answer as expected, or an empty string."""
-    model = client.model(name)
-    for exchange in exchanges:
-        try:
-            result = model.infer(as_served(exchange.request, entry.config.input))
-        except ClientError as error:
-            return f"it loads the model and does not answer: {error}"
-        given = {output: _as_bytes(result[output]) for output in exchange.answer}
-        expected = {output: _as_bytes(array) for output, array in exchange.answer.items()}
-        compared = compare(
-            as_served(expected, entry.config.output), given, ignore=exchange.random_outputs, noise=exchange.noise
-        )
-        wrong = next((comparison for comparison in compared if not comparison.passed), None)
-        if wrong is not None:
-            return f"it loads the model and answers otherwise: {wrong.complaint()}"
-    return ""
-
-
-def _as_bytes(array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
-    """Text as the protocol has it."""
-    if array.dtype.kind != "O":
-        return array
-    encoded = np.empty(array.shape, dtype=object)
-    encoded.reshape(-1)[:] = [text.encode() if isinstance(text, str) else text for text in array.reshape(-1)]
-    return encoded

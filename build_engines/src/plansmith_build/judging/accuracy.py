@@ -10,6 +10,7 @@ import numpy as np
 
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.judging.losses import (
+    confidence_of,
     error_and_bound,
     mean_cosine,
     pieces,
@@ -115,7 +116,7 @@ def measure_accuracy(
     labels: Array | None = None,
     measures: Mapping[str, Measure] | None = None,
     *,
-    bounded: bool = True,
+    confidence: float | None = confidence_of(1),
 ) -> Accuracy:
     """Compare a candidate's answers with the FP32 model's, and with labels.
 
@@ -124,7 +125,7 @@ def measure_accuracy(
         answers: the candidate's, likewise.
         labels: INT64 [rows].
         measures: what each output is measured by; None chooses by the reference.
-        bounded: whether to compute an upper bound of the loss as well.
+        confidence: of the upper bounds of the loss; None for none.
 
     Raises:
         VerificationFailed: an output is missing, has another shape or dtype, or holds NaN or an infinity where the
@@ -134,7 +135,7 @@ def measure_accuracy(
     if measures is None:
         measures = choose_measures(reference, labels)
     outputs = tuple(
-        _agreement(name, array, answers.get(name), labels, measures[name], bounded=bounded)
+        _agreement(name, array, answers.get(name), labels, measures[name], confidence=confidence)
         for name, array in reference.items()
     )
     top1 = top5 = None
@@ -152,7 +153,13 @@ def measure_accuracy(
 
 
 def _agreement(
-    name: str, reference: Array, given: Array | None, labels: Array | None, measure: Measure, *, bounded: bool
+    name: str,
+    reference: Array,
+    given: Array | None,
+    labels: Array | None,
+    measure: Measure,
+    *,
+    confidence: float | None,
 ) -> OutputAgreement:
     if given is None or given.shape != reference.shape or given.dtype != reference.dtype:
         found = "nothing" if given is None else f"{given.dtype} {list(given.shape)}"
@@ -161,7 +168,7 @@ def _agreement(
         )
     if not is_floating(reference):
         differing = float(np.mean(reference != given)) if reference.size else 0.0
-        value, bound = _judged(measure, reference, given, labels, bounded=bounded)
+        value, bound = _judged(measure, reference, given, labels, confidence=confidence)
         return OutputAgreement(name, measure, value, bound, None, None, None, differing, differing)
     finite, signal, noise, largest = True, 0.0, 0.0, 0.0
     # A piece at a time: all of an output in FP64 would be several copies of what the candidate gave.
@@ -190,9 +197,9 @@ def _agreement(
         top1 = 1 - float(wrong_rows(Measure(Metric.TOP1), reference, given, None).mean())
     decibels = math.inf if not noise else 10 * math.log10(signal / noise) if signal else -math.inf
     if measure.is_share:
-        value, bound = _judged(measure, reference, given, labels, bounded=bounded)
+        value, bound = _judged(measure, reference, given, labels, confidence=confidence)
     else:
-        value, bound = error_and_bound(measure.metric, one, two, bounded=bounded)
+        value, bound = error_and_bound(measure.metric, one, two, confidence=confidence)
     return OutputAgreement(
         name=name,
         measure=measure,
@@ -211,13 +218,16 @@ def _overflow(name: str) -> VerificationFailed:
 
 
 def _judged(
-    measure: Measure, reference: Array, given: Array, labels: Array | None, *, bounded: bool
+    measure: Measure, reference: Array, given: Array, labels: Array | None, *, confidence: float | None
 ) -> tuple[float, float | None]:
     """Value and bound by a share or by the user's function."""
     if measure.metric is Metric.FUNCTION:
-        score, bound = score_and_bound(measure.function, reference, given, labels, bounded=bounded)
+        score, bound = score_and_bound(measure.function, reference, given, labels, confidence=confidence)
         return -score, bound
     wrong = wrong_rows(measure, reference, given, labels)
     before = wrong_rows(measure, reference, reference, labels)
     worse, better = np.maximum(wrong - before, 0).sum(), np.maximum(before - wrong, 0).sum()
-    return float(wrong.mean()), share_bound(float(worse), float(better), len(wrong), paired=measure.labelled)
+    if confidence is None:
+        return float(wrong.mean()), None
+    bound = share_bound(float(worse), float(better), len(wrong), paired=measure.labelled, confidence=confidence)
+    return float(wrong.mean()), bound

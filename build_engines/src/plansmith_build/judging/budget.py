@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidOption
-from plansmith_build.judging.losses import share_bound
+from plansmith_build.judging.losses import confidence_of, share_bound
 from plansmith_build.judging.measures import Metric
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Budget:
             measure = output.measure
             if measure.metric is Metric.FUNCTION or not measure.is_share:
                 continue
-            least = share_bound(0, 0, reference.rows, paired=measure.labelled)
+            least = share_bound(0, 0, reference.rows, paired=measure.labelled, confidence=confidence_of(1))
             if least > self.max_drop:
                 sentences[measure] = (
                     f"{reference.rows} rows can prove no better than {least:.2%} by {measure}, and "

@@ -9,6 +9,7 @@ import numpy as np
 
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.judging.accuracy import Accuracy, measure_accuracy
+from plansmith_build.judging.losses import confidence_of
 from plansmith_build.judging.measures import choose_measures
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Judge:
         answers: the FP32 model's, all rows stacked, by output name.
         labels: INT64 [rows], or None.
         measures: the measure of each output.
-        bounded: whether to compute an upper bound of the loss as well, with 95 % confidence.
+        bounded: whether to compute upper bounds of the loss as well; see `losses.confidence_of`.
         accuracy: the FP32 model's own.
     """
 
@@ -71,7 +72,9 @@ class Judge:
         """
         answers = answers_of(reference, requests, batched=batched)
         measures = choose(answers, labels)
-        accuracy = measure_accuracy(answers, answers, labels, measures, bounded=bounded)
+        accuracy = measure_accuracy(
+            answers, answers, labels, measures, confidence=confidence_of(1) if bounded else None
+        )
         return cls(requests, batched, answers, labels, measures, bounded, accuracy)
 
     def first(self, count: int) -> Judge:
@@ -80,11 +83,15 @@ class Judge:
         rows = sum(len(next(iter(request.values()))) for request in requests) if self.batched else len(requests)
         answers = {name: array[:rows] for name, array in self.answers.items()}
         labels = self.labels[:rows] if self.labels is not None else None
-        accuracy = measure_accuracy(answers, answers, labels, self.measures, bounded=self.bounded)
+        accuracy = measure_accuracy(answers, answers, labels, self.measures, confidence=self._confidence(1))
         return replace(self, requests=requests, answers=answers, labels=labels, accuracy=accuracy)
 
-    def judge(self, runtime: Runtime) -> Accuracy:
+    def judge(self, runtime: Runtime, *, look: int = 1) -> Accuracy:
         """Run a candidate on all requests and compare.
+
+        Args:
+            runtime: the candidate.
+            look: 1 where these rows have not judged it before; 2 after they have contradicted it once, and so on.
 
         Raises:
             RunFailed: it does not run.
@@ -92,7 +99,10 @@ class Judge:
             DataFunctionFailed: a metric of the user's failed.
         """
         answers = answers_of(runtime, self.requests, batched=self.batched)
-        return measure_accuracy(self.answers, answers, self.labels, self.measures, bounded=self.bounded)
+        return measure_accuracy(self.answers, answers, self.labels, self.measures, confidence=self._confidence(look))
+
+    def _confidence(self, look: int) -> float | None:
+        return confidence_of(look) if self.bounded else None
 
 
 def answers_of(runtime: Runtime, requests: Sequence[Arrays], *, batched: bool) -> Arrays:

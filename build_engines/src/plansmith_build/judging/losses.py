@@ -1,4 +1,4 @@
-"""What a candidate loses on one output, and the upper bound of that loss with 95 % confidence.
+"""What a candidate loses on one output, and the upper bound of that loss with some confidence.
 
 Shares are counted row by row. Errors are the root mean square of the difference, relative to that of the reference
 about its mean: a scale, an offset, a sign and an order all show. Outputs that hold different things side by side are
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["CONFIDENCE", "error_and_bound", "mean_cosine", "pieces", "score_and_bound", "share_bound", "wrong_rows"]
+__all__ = ["confidence_of", "error_and_bound", "mean_cosine", "pieces", "score_and_bound", "share_bound", "wrong_rows"]
 
-CONFIDENCE = 0.95
+# What may be wrong with a bound, together 5 %: at the first look at the rows, and at all later ones.
+_FIRST_LOOK, _LATER_LOOKS = 0.04, 0.01
 # Rows are left out in this many groups in turn, to see how much the result depends on them.
 _GROUPS = 20
 # Elements that are widened to FP64 at once.
@@ -38,6 +39,15 @@ _LEAST_VALUES = 8
 _CONSTANT = 1e-5
 # A slice that hardly varies is scaled by its neighbours: a dead feature, a class that no row has.
 _FEATURE_FLOOR, _PROBABILITY_FLOOR = 0.1, 0.3
+
+
+def confidence_of(look: int) -> float:
+    """The confidence of a bound at the first look at the same rows, the second and so on.
+
+    However often a candidate is changed after the rows contradicted it, all its bounds hold together with 95 %: the
+    first has 96 % and the later ones share the rest (Bonferroni).
+    """
+    return 1 - (_FIRST_LOOK if look == 1 else _LATER_LOOKS / 2 ** (look - 1))
 
 
 def wrong_rows(measure: Measure, reference: Array, given: Array, labels: Array | None) -> Array:
@@ -77,31 +87,34 @@ def wrong_rows(measure: Measure, reference: Array, given: Array, labels: Array |
     return wrong.reshape(rows, -1).mean(axis=1, dtype=np.float64) if wrong.size else np.zeros(rows)
 
 
-def share_bound(worse: float, better: float, rows: int, *, paired: bool) -> float:
-    """The greatest loss, with 95 % confidence, that these rows leave possible (Clopper and Pearson's exact interval).
+def share_bound(worse: float, better: float, rows: int, *, paired: bool, confidence: float) -> float:
+    """The greatest loss that these rows leave possible with some confidence (Clopper and Pearson's exact interval).
 
     Args:
         worse: how many rows the candidate has wrong, and the FP32 model has not.
         better: the other way round.
         rows: how many there are.
         paired: whether labels decide, so that the candidate can be the better one: both counts then have an interval
-            of 97.5 %, which together hold with 95 %.
+            with half of the error, which together hold with the confidence.
+        confidence: such as 0.95.
     """
     if not paired:
-        return _at_most(worse, rows, CONFIDENCE)
-    each = (1 + CONFIDENCE) / 2
+        return _at_most(worse, rows, confidence)
+    each = (1 + confidence) / 2
     # The least share of rows on which it is better: what is at most not so, turned round.
     return _at_most(worse, rows, each) - (1 - _at_most(rows - better, rows, each))
 
 
-def error_and_bound(metric: Metric, reference: Array, given: Array, *, bounded: bool) -> tuple[float, float | None]:
-    """The error of a candidate and its upper bound of 95 %; the bound is None where it is not asked for or one row.
+def error_and_bound(
+    metric: Metric, reference: Array, given: Array, *, confidence: float | None
+) -> tuple[float, float | None]:
+    """The error of a candidate and its upper bound; the bound is None where it is not asked for or one row.
 
     Args:
         metric: `relative-error` or `cosine`.
         reference: the FP32 model's answers; finite.
         given: the candidate's, of the same shape; finite.
-        bounded: whether to compute the bound.
+        confidence: of the bound; None for no bound.
     """
     rows = len(reference)
     if not reference.size:
@@ -112,19 +125,19 @@ def error_and_bound(metric: Metric, reference: Array, given: Array, *, bounded: 
         def cosine_error(chosen: Array) -> float:
             return float(distances[chosen].mean())
 
-        return _with_bound(cosine_error, rows, bounded=bounded)
+        return _with_bound(cosine_error, rows, confidence=confidence)
     parts = [_SliceSums(reference, given, axis) for axis in _axes(reference)]
 
     def relative_error(chosen: Array) -> float:
         return max(part.worst(chosen) for part in parts)
 
-    return _with_bound(relative_error, rows, bounded=bounded)
+    return _with_bound(relative_error, rows, confidence=confidence)
 
 
 def score_and_bound(
-    function: str, reference: Array, given: Array, labels: Array | None, *, bounded: bool
+    function: str, reference: Array, given: Array, labels: Array | None, *, confidence: float | None
 ) -> tuple[float, float | None]:
-    """The score of a candidate by the user's function, and the greatest loss of score with 95 % confidence.
+    """The score of a candidate by the user's function, and the greatest loss of score with some confidence.
 
     Args:
         function: `module:function`, called with answers, the FP32 model's answers and the labels or None; it returns a
@@ -132,7 +145,7 @@ def score_and_bound(
         reference: the FP32 model's answers.
         given: the candidate's.
         labels: INT64 [rows], or None.
-        bounded: whether to compute the bound, which takes forty more calls.
+        confidence: of the bound, which takes forty more calls; None for no bound.
 
     Raises:
         DataFunctionFailed: the function is not there, fails, or returns something else.
@@ -149,8 +162,11 @@ def score_and_bound(
 
     everything = np.arange(len(reference))
     bound = None
-    if bounded:
-        _, bound = _with_bound(lambda rows: score(reference, rows) - score(given, rows), len(reference), bounded=True)
+    if confidence is not None:
+        lost = _with_bound(
+            lambda rows: score(reference, rows) - score(given, rows), len(reference), confidence=confidence
+        )
+        bound = lost[1]
     return score(given, everything), bound
 
 
@@ -207,18 +223,20 @@ class _SliceSums:
         return np.maximum(scale, floors)
 
 
-def _with_bound(statistic: Callable[[Array], float], rows: int, *, bounded: bool) -> tuple[float, float | None]:
+def _with_bound(
+    statistic: Callable[[Array], float], rows: int, *, confidence: float | None
+) -> tuple[float, float | None]:
     """A statistic of all rows, and its upper bound by the jackknife over groups of rows."""
     everything = np.arange(rows)
     value = statistic(everything)
     groups = min(_GROUPS, rows)
-    if not bounded or groups < 2:  # noqa: PLR2004 - one row has no spread
+    if confidence is None or groups < 2:  # noqa: PLR2004 - one row has no spread
         return value, None
     without = np.array([statistic(everything[everything % groups != group]) for group in range(groups)])
     if not np.isfinite(without).all() or not math.isfinite(value):
         return value, math.inf
     deviation = math.sqrt((groups - 1) / groups * float(np.square(without - without.mean()).sum()))
-    return value, value + float(stdtrit(groups - 1, CONFIDENCE)) * deviation
+    return value, value + float(stdtrit(groups - 1, confidence)) * deviation
 
 
 def _axes(array: Array) -> tuple[int | None, ...]:

@@ -51,7 +51,7 @@ SECONDS_TO_RANK = 20.0
 RANKING_REQUESTS = 3
 # With more than this share of the nodes in high precision, the low one is not worth its file.
 MOST_KEPT = 0.5
-# How often more nodes are kept in FP32 after the validation data contradicted the calibration data.
+# How often more nodes are kept in FP32 after the validation data contradicted the calibration data; bounds pay for it.
 RETRIES = 2
 
 
@@ -65,6 +65,7 @@ class Variant:
         layout: how INT8 is laid out, and how its ranges were chosen; empty for other precisions.
         accuracy: on the validation rows, as ONNX Runtime computes it; None where it does not run at all.
         problem: why not, else empty.
+        looks: how often it was judged by the validation rows, each time but the last one to be changed.
     """
 
     model: onnx.ModelProto
@@ -72,6 +73,7 @@ class Variant:
     layout: str = ""
     accuracy: Accuracy | None = None
     problem: str = ""
+    looks: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Judges:
         budget: what may be lost.
         optimized: whether graphs are judged as ONNX Runtime rewrites them for the CPU; else exactly as written, which
             is how other engines read them.
+        looks: how often what is judged was judged by the validation rows before, in an earlier form.
     """
 
     signature: Signature
@@ -92,15 +95,16 @@ class Judges:
     final: Judge
     budget: Budget
     optimized: bool = True
+    looks: int = 0
 
-    def verdict(self, model: onnx.ModelProto) -> Accuracy:
-        """The accuracy on the validation rows.
+    def verdict(self, model: onnx.ModelProto, look: int) -> Accuracy:
+        """The accuracy on the validation rows, whose bounds pay for each look at them.
 
         Raises:
             RunFailed: it does not run.
             VerificationFailed: it gives other shapes or types, or overflows.
         """
-        return self.final.judge(self._session(model))
+        return self.final.judge(self._session(model), look=look)
 
     def accepts(self, accuracy: Accuracy) -> bool:
         """Whether what is lost on the validation rows is inside the budget."""
@@ -212,7 +216,7 @@ def int8_float16_variant(
     if not is_accepted(eight, judges):
         # FP16 makes it no better.
         return replace(eight, model=half.to_float16(eight.model))
-    sixteen = float16_variant(infer_shapes(eight.model), judges)
+    sixteen = float16_variant(infer_shapes(eight.model), replace(judges, looks=eight.looks))
     return replace(sixteen, kept=(*eight.kept, *sixteen.kept), layout=f"{eight.layout}, the rest in FP16")
 
 
@@ -236,7 +240,7 @@ def inside_budget(make: Callable[[frozenset[str]], onnx.ModelProto], nodes: Sequ
         nodes: those that may be, in the graph's order.
         judges: judge it.
     """
-    whole = _judged(make(frozenset()), frozenset(), nodes, judges)
+    whole = _judged(make(frozenset()), frozenset(), nodes, judges, 1)
     if is_accepted(whole, judges):
         return whole
     started = time.monotonic()
@@ -246,10 +250,10 @@ def inside_budget(make: Callable[[frozenset[str]], onnx.ModelProto], nodes: Sequ
     most = max(1, int(len(nodes) * MOST_KEPT)) if len(nodes) > 1 else 0
     kept = fewest_to_keep(groups, lambda keep: judges.estimate(make(keep))[0] <= 1, most=most)
     closest = whole
-    for _ in range(RETRIES):
+    for look in range(2, 2 + RETRIES):
         if kept is None:
             break
-        variant = _judged(make(kept), kept, nodes, judges)
+        variant = _judged(make(kept), kept, nodes, judges, look)
         if is_accepted(variant, judges):
             return variant
         closest = min(closest, variant, key=lambda entry: used_budget(entry, judges))
@@ -268,10 +272,10 @@ def _more(groups: Sequence[tuple[str, ...]], kept: frozenset[str], most: int) ->
     return larger if len(kept) < len(larger) <= most else None
 
 
-def _judged(model: onnx.ModelProto, kept: frozenset[str], nodes: Sequence[str], judges: Judges) -> Variant:
-    variant = Variant(model, tuple(node for node in nodes if node in kept))
+def _judged(model: onnx.ModelProto, kept: frozenset[str], nodes: Sequence[str], judges: Judges, look: int) -> Variant:
+    variant = Variant(model, tuple(node for node in nodes if node in kept), looks=judges.looks + look)
     try:
-        return replace(variant, accuracy=judges.verdict(model))
+        return replace(variant, accuracy=judges.verdict(model, variant.looks))
     except (RunFailed, VerificationFailed) as error:
         return replace(variant, problem=runtime_sentence(str(error)))
 

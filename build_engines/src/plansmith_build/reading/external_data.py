@@ -7,6 +7,7 @@ without a second hard link, and only a range that lies inside that file. See onn
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from dataclasses import dataclass
@@ -21,9 +22,17 @@ from plansmith_build.reading.graphs import tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedReader
     from typing import BinaryIO
 
-__all__ = ["ExternalRange", "check_external_data", "copy_range", "read_external_data", "read_range"]
+__all__ = [
+    "ExternalRange",
+    "check_external_data",
+    "copy_range",
+    "read_external_data",
+    "read_range",
+    "sha256_of_weights",
+]
 
 _COPY_BYTES = 16 * 2**20
 
@@ -88,6 +97,16 @@ def read_range(place: ExternalRange) -> bytes:
     if len(content) < place.length:
         raise _shorter(place.path)
     return content
+
+
+def sha256_of_weights(path: Path) -> str:
+    """The SHA-256 of a checked file of weights, as 64 hexadecimal digits.
+
+    Raises:
+        UnsafeExternalData: the file is not what it was when it was checked.
+    """
+    with _open(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def copy_range(place: ExternalRange, target: BinaryIO) -> None:
@@ -162,7 +181,7 @@ def _whole_number(text: str, key: str, what: str) -> int:
     return int(text)
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> BufferedReader:
     """Open without following a link that was put there after the check."""
     try:
         return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")

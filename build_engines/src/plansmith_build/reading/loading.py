@@ -11,11 +11,12 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from plansmith_build.errors import InvalidModel
-from plansmith_build.reading.external_data import check_external_data, read_external_data
+from plansmith_build.reading.external_data import check_external_data, read_external_data, sha256_of_weights
 from plansmith_build.reading.networks import INLINE_BYTES, SMALL_TENSOR_BYTES, Network, detach
 from plansmith_build.reading.operators import check_operators
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 __all__ = ["OnnxFile", "load_onnx"]
@@ -50,7 +51,8 @@ class OnnxFile:
         path: the file.
         network: the graph, and its weights apart. External weights are read, unless the whole is larger than
             `INLINE_BYTES`: then they stay in their checked places.
-        sha256: of the file itself.
+        sha256: of the file; where it has external weights, of the lines `<SHA-256>  <name>` of the file and of each
+            file of weights, by name, as sha256sum prints them.
         size: bytes of the file and of the external weights that it names.
     """
 
@@ -72,11 +74,12 @@ def load_onnx(path: Path) -> OnnxFile:
     model = _parse(path, content)
     if not _is_text(model):
         raise InvalidModel(f"{path} has names or text in it that are not UTF-8: export the model again")
-    sha256 = hashlib.sha256(content).hexdigest()
+    content_sha256 = hashlib.sha256(content).hexdigest()
     size = len(content)
     del content
     places = check_external_data(model, path.parent)
     size += sum(place.length for place in places.values())
+    sha256 = _sha256(path, content_sha256, {place.path for place in places.values()})
     read_external_data(model, path.parent, largest=None if size <= INLINE_BYTES else SMALL_TENSOR_BYTES)
     network = detach(model, places)
     del model
@@ -84,6 +87,15 @@ def load_onnx(path: Path) -> OnnxFile:
     check_operators(network.model)
     _check(path, network.model)
     return OnnxFile(path=path, network=network, sha256=sha256, size=size)
+
+
+def _sha256(path: Path, content: str, weights: Collection[Path]) -> str:
+    """One hash for the file and its weights."""
+    if not weights:
+        return content
+    names = {str(weight.relative_to(path.parent)): weight for weight in weights}
+    lines = [f"{content}  {path.name}\n", *(f"{sha256_of_weights(names[name])}  {name}\n" for name in sorted(names))]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _read(path: Path) -> bytes:

@@ -6,11 +6,7 @@ readers ignore fields that they do not know.
 
 from __future__ import annotations
 
-import platform
-import sys
 from datetime import datetime  # noqa: TC003 - pydantic reads the annotation
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,6 +15,8 @@ from plansmith_build.errors import InvalidModel
 from plansmith_build.reading.regular_files import read_regular
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from plansmith_client.tensors import TensorSpec
 
 __all__ = [
@@ -39,11 +37,9 @@ __all__ = [
     "Tensor",
     "Verification",
     "read_manifest",
-    "this_environment",
 ]
 
 SCHEMA_VERSION = 1
-TOOLS = ("onnx", "onnxruntime", "onnxslim", "numpy", "protobuf")
 
 
 class _Record(BaseModel):
@@ -54,7 +50,10 @@ class Source(_Record):
     """The file that the version was built from."""
 
     file: str = Field(description="name of the file, without its folder")
-    sha256: str = Field(description="of the file itself, without its external weights")
+    sha256: str = Field(
+        description="of the file; where it has external weights, of what `sha256sum FILE WEIGHTS...` prints, the "
+        "weights by name"
+    )
     size: int = Field(description="bytes, external weights included")
     producer: str = Field(description="the tool that wrote it, and its version")
     ir_version: int
@@ -208,6 +207,11 @@ class CandidateRecord(_Record):
     )
     ratio_to_fp32: float | None = Field(description="median of the ratios of the rounds")
     served_rows_per_second: float | None = Field(description="on a Triton of this machine")
+    served_ratio: float | None = Field(
+        default=None,
+        description="median of the ratios of interleaved rounds to FP32 on ONNX Runtime, both served; where that was "
+        "no candidate, to the fastest in one process",
+    )
     instances: int
     threads: int = Field(description="of each instance; 0: as many as there are cores")
     compiled: CompiledRecord | None = Field(default=None, description="null where TensorRT for RTX did not compile it")
@@ -257,9 +261,14 @@ class Environment(_Record):
 
     plansmith: str
     python: str
-    tools: dict[str, str] = Field(description="version by name of the package")
+    tools: dict[str, str] = Field(description="version by name of the package, engines included")
     system: str
     cpu: str
+    cpu_flags: tuple[str, ...] = Field(
+        default=(), description="what the CPU has of the instructions that decide which engine and precision is fastest"
+    )
+    gpus: tuple[str, ...] = Field(default=(), description="names of the NVIDIA GPUs")
+    driver: str = Field(default="", description="version of NVIDIA's driver; empty where there is none")
 
 
 class PublishedFile(_Record):
@@ -313,23 +322,3 @@ def read_manifest(path: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the document"
         raise InvalidModel(f"{path} is not a manifest: {where}: {first['msg']}") from error
-
-
-def this_environment() -> Environment:
-    """What this process runs on."""
-    return Environment(
-        plansmith=version("plansmith-build"),
-        python=sys.version.split()[0],
-        tools={name: version(name) for name in TOOLS},
-        system=f"{platform.system()} {platform.machine()}",
-        cpu=_cpu_model(),
-    )
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())

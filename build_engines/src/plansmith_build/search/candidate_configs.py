@@ -34,6 +34,10 @@ def candidate_config(portable: Any, candidate: Candidate) -> Any:
     del config.instance_group[:]
     if pairing.device is Device.GPU:
         config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_GPU, count=instances)
+        if candidate.speed is not None:
+            # Judged and timed on the CUDA provider, and so served on that alone.
+            config.ClearField("optimization")
+            return config
         accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
         # Q/DQ pairs and casts say what is computed in which precision; the provider only has to be allowed to. A graph
         # that is served as it is needs what the portable configuration allows.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from plansmith_build.engines.cpu_features import cores
@@ -19,7 +20,7 @@ from plansmith_build.progress import BuildStep
 from plansmith_build.reading.operators import runtime_sentence
 from plansmith_build.search.plan_candidates import build_plans, plan_rate
 from plansmith_build.search.rtx_candidates import compile_candidate, compiled_in_words
-from plansmith_build.search.targets import CUDA_PROVIDER, Device, Pairing, Precision, Target, obstacle_to
+from plansmith_build.search.targets import CUDA_PROVIDER, Device, Pairing, Precision, Target, has_cuda, obstacle_to
 from plansmith_build.search.timing import Speed, time_against
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ class Candidate:
         accuracy: on the validation rows; None where it was not run.
         judged_by: the output that uses most of what it may lose.
         drop: what that output loses, 0 for nothing.
-        speed: in this process, against the FP32 model.
-        served_rows_per_second: as it is served, where that was measured.
+        speed: in this process, against the FP32 model on the same device.
+        served: as it is served, against the first of the finalists, where that was measured.
         instances: how many instances serve it.
         threads: of each instance; 0 where the engine takes every core.
         engine: what ran it.
@@ -87,7 +88,7 @@ class Candidate:
     judged_by: OutputAgreement | None = None
     drop: float | None = None
     speed: Speed | None = None
-    served_rows_per_second: float | None = None
+    served: Speed | None = None
     instances: int = 1
     threads: int = 0
     engine: str = ""
@@ -125,16 +126,26 @@ class Timing:
     """What candidates are timed with.
 
     Attributes:
-        reference: the FP32 model on ONNX Runtime.
+        reference: the FP32 model on ONNX Runtime's CPU provider.
         path: its file.
+        signature: what it takes and gives.
         request: what is asked.
         rows: how many rows that has.
     """
 
     reference: Runtime
     path: Path
+    signature: Signature
     request: Arrays = field(repr=False)
     rows: int
+
+    def reference_on(self, device: Device) -> Runtime:
+        """The FP32 model on a device, as far as ONNX Runtime has that here."""
+        return self._on_gpu if device is Device.GPU and has_cuda() else self.reference
+
+    @cached_property
+    def _on_gpu(self) -> Runtime:
+        return Session(self.path, self.signature, optimized=True, provider=CUDA_PROVIDER)
 
 
 def try_candidates(
@@ -228,12 +239,14 @@ def _judged_and_timed(
         # It loses nothing against itself, which no number of rows has to prove.
         candidate = _at_no_loss(candidate, graphs.judges.final.accuracy)
     else:
-        candidate = _within_budget(replace(candidate, accuracy=graphs.judges.final.judge(runtime)), graphs)
+        candidate = _within_budget(
+            replace(candidate, accuracy=graphs.judges.final.judge(runtime, look=graph.look)), graphs
+        )
     if not candidate.is_usable:
         return candidate
     rate = plan_rate(runtime, plans.profile, timing.request) if isinstance(runtime, PlanSession) else None
     answer = runtime.run(timing.request)
-    speed = time_against(runtime, timing.reference, timing.request, rows=timing.rows, rate=rate)
+    speed = time_against(runtime, timing.reference_on(pairing.device), timing.request, rows=timing.rows, rate=rate)
     return replace(candidate, answer=answer, speed=speed)
 
 
@@ -243,7 +256,9 @@ def _with_plans(
     """The candidate with its plans, and the session to time; plans of other GPUs are judged here, each on its own."""
     built = build_plans(graph, plans, progress)
     for session in built.others:
-        candidate = _within_budget(replace(candidate, accuracy=graphs.judges.final.judge(session)), graphs)
+        candidate = _within_budget(
+            replace(candidate, accuracy=graphs.judges.final.judge(session, look=graph.look)), graphs
+        )
         if not candidate.is_usable:
             return replace(candidate, reason=f"{session.description}: {candidate.reason}"), built.session
     kept = replace(candidate, plans=built.by_capability, stripped_plans=built.stripped, profile=plans.profile)

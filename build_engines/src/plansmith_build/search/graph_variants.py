@@ -65,6 +65,7 @@ class GraphFile:
         problem: why not.
         format: what the file's weights are stored in where they are not FP32, such as "FP16" or "INT8 QDQ"; empty for
             FP32 and for what was made from it.
+        look: which look at the validation rows accepted it, from 1.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class GraphFile:
     accuracy: Accuracy | None = None
     problem: str = ""
     format: str = ""
+    look: int = 1
 
 
 class GraphVariants:
@@ -142,7 +144,9 @@ class GraphVariants:
                 f"the file is {self.format} already: keep it as it is, or build other precisions from the FP32 original"
             )
         on_cpu = pairing.device is Device.CPU
-        judges = self.judges if on_cpu else replace(self.judges, optimized=False)
+        # Pruned weights were judged by the same rows before.
+        looks = self._sparse(self._sparsity, QUANTIZATION_OPSET).looks if self._sparsity is not None else 0
+        judges = replace(self.judges, optimized=on_cpu, looks=looks)
         match pairing.precision:
             case Precision.INT8:
                 prepared = self._prepare(QUANTIZATION_OPSET)
@@ -221,6 +225,7 @@ class GraphVariants:
             layout=variant.layout,
             accuracy=variant.accuracy,
             problem=variant.problem,
+            look=max(1, variant.looks),
         )
 
     def _run_once(self, path: Path) -> None:

@@ -28,6 +28,7 @@ from plansmith_build.search.candidates import Timing, try_candidates
 from plansmith_build.search.graph_variants import GraphFile, GraphVariants
 from plansmith_build.search.plan_candidates import PlanSettings
 from plansmith_build.search.selection import finalists, require_usable, select
+from plansmith_build.search.served_answers import Exchange
 from plansmith_build.search.targets import Precision, Target, pairings
 from plansmith_build.search.timing_served import CLIENTS, ServingFailed, time_served
 from plansmith_build.serving import Entry, obstacle_to_serving
@@ -193,7 +194,7 @@ def search(
     candidates = try_candidates(
         pairings(options.targets, options.precisions, stored=graphs.format),
         graphs,
-        Timing(reference, portable.files[0], request, rows),
+        Timing(reference, portable.files[0], signature, request, rows),
         _plan_settings(reference, signature, config, options, request),
         unmeasured=bool(options.targets),
         progress=progress,
@@ -205,7 +206,7 @@ def search(
     entrants = finalists(candidates)
     if len(entrants) > 1 and not obstacle:
         try:
-            served = _serve(entrants, config, validation.batches(1)[0], folder, progress)
+            served = _serve(entrants, config, request, folder, progress, batched=portable.batched)
             timed += f"; the fastest also on a Triton of this machine, {CLIENTS} clients over gRPC with one row each"
         except ServingFailed as error:
             timed += f"; not as served: {error}"
@@ -345,19 +346,18 @@ def _plan_settings(
 
 
 def _serve(
-    entrants: Sequence[Candidate], config: Any, request: Arrays, folder: Path, progress: Progress
+    entrants: Sequence[Candidate], config: Any, request: Arrays, folder: Path, progress: Progress, *, batched: bool
 ) -> tuple[Candidate, ...]:
     step = f"Timing the fastest {len(entrants)} as they are served"
     progress(BuildStep(step))
     entries = [Entry(candidate_config(config, entrant), entrant.files) for entrant in entrants]
+    expected = [Exchange.of_candidate(entrant, request, rows=1 if batched else None) for entrant in entrants]
     try:
-        rates = time_served(entries, request, folder, rows=1)
+        speeds = time_served(entries, expected, folder, rows=1)
     finally:
         shutil.rmtree(folder / "served", ignore_errors=True)
-    measured = tuple(
-        replace(entrant, served_rows_per_second=rate or None) for entrant, rate in zip(entrants, rates, strict=True)
-    )
-    best = max(measured, key=lambda entrant: entrant.served_rows_per_second or 0.0)
+    measured = tuple(replace(entrant, served=speed) for entrant, speed in zip(entrants, speeds, strict=True))
+    best = max(measured, key=lambda entrant: entrant.served.ratio if entrant.served else 0.0)
     outcome = f"{best.pairing} with {best.instances} instance{plural(best.instances)}"
-    progress(BuildStep(step, f"{outcome}: {best.served_rows_per_second or 0:,.0f} rows/s"))
+    progress(BuildStep(step, f"{outcome}: {best.served.rows_per_second if best.served else 0:,.0f} rows/s"))
     return measured

@@ -60,18 +60,18 @@ def require_usable(candidates: Sequence[Candidate]) -> None:
 def finalists(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """What is measured as it is served: the fastest on the CPU in process, and the fastest of them in other layouts.
 
-    The FP32 model on ONNX Runtime is always among them, where it is a candidate, so that ratios have a base.
+    The FP32 model on ONNX Runtime is the first of them, where it is a candidate, so that ratios have a base.
     """
     measured = [c for c in candidates if c.is_usable and c.pairing.device is Device.CPU and c.speed is not None]
     usable = [c for c in measured if _is_promising(c)] or measured
-    fastest = sorted(usable, key=_in_process, reverse=True)[:SERVED]
+    fastest = sorted(usable, key=_ratio, reverse=True)[:SERVED]
     if not fastest:
         return ()
-    base = [c for c in usable if _is_base(c) and c not in fastest]
+    base = [c for c in usable if _is_base(c)]
     count = cores()
     layouts = sorted({2, count} if count <= 16 else {2}) if count > 1 else []  # noqa: PLR2004
     spread = [replace(fastest[0], instances=instances, threads=max(1, count // instances)) for instances in layouts]
-    return (*fastest, *base, *spread)
+    return (*base, *(c for c in fastest if c not in base), *spread)
 
 
 def select(candidates: Sequence[Candidate], served: Sequence[Candidate]) -> Selection:
@@ -90,7 +90,7 @@ def select(candidates: Sequence[Candidate], served: Sequence[Candidate]) -> Sele
             continue
         named[device] = winner
         others = [c for c in usable if c is not winner and _gain(c, usable) >= WORTH_KEEPING]
-        for other in sorted(others, key=_rate, reverse=True)[:MOST_KEPT]:
+        for other in sorted(others, key=_ratio, reverse=True)[:MOST_KEPT]:
             named[_config_name(other)] = other
     final = []
     for candidate in best_layouts:
@@ -140,24 +140,22 @@ def _config_name(candidate: Candidate) -> str:
 
 
 def _with_best_layout(candidate: Candidate, served: Sequence[Candidate]) -> Candidate:
-    layouts = [entry for entry in served if entry.pairing == candidate.pairing and entry.served_rows_per_second]
+    layouts = [entry for entry in served if entry.pairing == candidate.pairing and entry.served]
     if not layouts:
         return candidate
     usual = min(layouts, key=lambda entry: entry.instances)
-    best = max(layouts, key=_rate)
-    return best if _rate(best) > TIE * _rate(usual) else usual
+    best = max(layouts, key=_ratio)
+    return best if _ratio(best) > TIE * _ratio(usual) else usual
 
 
 def _fastest(usable: Sequence[Candidate]) -> Candidate | None:
     promising = [c for c in usable if _is_promising(c)]
-    measured = (
-        [c for c in promising if c.served_rows_per_second] or promising or [c for c in usable if c.speed is not None]
-    )
+    measured = [c for c in promising if c.served] or promising or [c for c in usable if c.speed is not None]
     if not measured:
         return None
-    best = max(map(_rate, measured))
-    tied = [c for c in measured if _rate(c) * TIE >= best]
-    return min(tied, key=lambda c: (_EXACTNESS.index(c.pairing.precision), not _is_base(c), -_rate(c)))
+    best = max(map(_ratio, measured))
+    tied = [c for c in measured if _ratio(c) * TIE >= best]
+    return min(tied, key=lambda c: (_EXACTNESS.index(c.pairing.precision), not _is_base(c), -_ratio(c)))
 
 
 def _likeliest(usable: Sequence[Candidate]) -> Candidate | None:
@@ -172,18 +170,15 @@ def _is_promising(candidate: Candidate) -> bool:
 
 def _gain(candidate: Candidate, usable: Sequence[Candidate]) -> float:
     """How many times as fast as the FP32 model on ONNX Runtime, as served where both were."""
-    base = next((c for c in usable if _is_base(c)), None)
-    if base is not None and base.served_rows_per_second and candidate.served_rows_per_second:
-        return candidate.served_rows_per_second / base.served_rows_per_second
+    if any(_is_base(c) and c.served for c in usable):
+        return _ratio(candidate)
     return candidate.speed.ratio if candidate.speed is not None else 0.0
 
 
-def _rate(candidate: Candidate) -> float:
-    return candidate.served_rows_per_second or _in_process(candidate)
-
-
-def _in_process(candidate: Candidate) -> float:
-    return candidate.speed.rows_per_second if candidate.speed is not None else 0.0
+def _ratio(candidate: Candidate) -> float:
+    """The median of the paired ratios, which what else the machine does moves less than rates; as served if it was."""
+    speed = candidate.served or candidate.speed
+    return speed.ratio if speed is not None else 0.0
 
 
 def _is_base(candidate: Candidate) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.reading.signatures import Signature
 
-__all__ = ["Device", "Pairing", "Precision", "Target", "obstacle_to", "pairings"]
+__all__ = ["Device", "Pairing", "Precision", "Target", "has_cuda", "obstacle_to", "pairings"]
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 
@@ -76,11 +76,16 @@ def obstacle_to(pairing: Pairing, signature: Signature) -> str:
         case Target.OPENVINO, _:
             return obstacle_to_openvino(signature) or _obstacle_to_openvino_precision(pairing.precision)
         case _, Device.GPU:
-            if CUDA_PROVIDER not in onnxruntime.get_available_providers():
+            if not has_cuda():
                 return "this ONNX Runtime has no CUDA provider, onnxruntime-gpu has"
         case _:
             return _NOT_IN_ONNX_RUNTIME_ON_A_CPU.get(pairing.precision, "")
     return ""
+
+
+def has_cuda() -> bool:
+    """Whether this ONNX Runtime was built for NVIDIA's GPUs."""
+    return CUDA_PROVIDER in onnxruntime.get_available_providers()
 
 
 def pairings(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from plansmith_build.engines import Runtime
     from plansmith_build.engines.onnxruntime import Arrays
@@ -25,13 +25,22 @@ class Speed:
 
     Attributes:
         rows_per_second: the candidate's, the median of all rounds.
-        reference_rows_per_second: the FP32 model's on ONNX Runtime, likewise.
+        reference_rows_per_second: the reference's, likewise: the FP32 model on ONNX Runtime.
         ratio: the median of the rounds' ratios.
     """
 
     rows_per_second: float
     reference_rows_per_second: float
     ratio: float
+
+    @classmethod
+    def of_rounds(cls, rates: Sequence[float], references: Sequence[float]) -> Speed:
+        """From the rows a second of each round."""
+        return cls(
+            rows_per_second=statistics.median(rates),
+            reference_rows_per_second=statistics.median(references),
+            ratio=statistics.median(rate / other for rate, other in zip(rates, references, strict=True)),
+        )
 
 
 def time_against(
@@ -59,11 +68,7 @@ def time_against(
         _rate(runtime, request, rows, seconds=0)
     own = rate or (lambda seconds: _rate(candidate, request, rows, seconds))
     pairs = [(own(SECONDS_PER_ROUND), _rate(reference, request, rows, SECONDS_PER_ROUND)) for _ in range(ROUNDS)]
-    return Speed(
-        rows_per_second=statistics.median(rate for rate, _ in pairs),
-        reference_rows_per_second=statistics.median(rate for _, rate in pairs),
-        ratio=statistics.median(rate / other for rate, other in pairs),
-    )
+    return Speed.of_rounds([rate for rate, _ in pairs], [rate for _, rate in pairs])
 
 
 def _rate(runtime: Runtime, request: Arrays, rows: int, seconds: float) -> float:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from typing import TYPE_CHECKING
 
+from plansmith_build.search.served_answers import problem_with_answers
+from plansmith_build.search.timing import Speed
 from plansmith_build.serving import as_served, serving
 from plansmith_client.errors import ClientError
 
@@ -15,29 +16,34 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plansmith_build.engines.onnxruntime import Arrays
+    from plansmith_build.search.served_answers import Exchange
     from plansmith_build.serving import Entry
     from plansmith_client import Model
 
 __all__ = ["CLIENTS", "ServingFailed", "time_served"]
 
 CLIENTS = 8
-ROUNDS = 2
-SECONDS_PER_ROUND = 1.0
+# Even: every other round goes the other way round.
+ROUNDS = 4
+SECONDS_PER_ROUND = 0.6
 
 
 class ServingFailed(Exception):
     """The server did not start or went away; the text says why, and what was measured in process stands."""
 
 
-def time_served(entries: Sequence[Entry], request: Arrays, folder: Path, *, rows: int) -> list[float]:
-    """Rows a second of each candidate, measured in turn on one server; 0 for one that the server does not load.
+def time_served(
+    entries: Sequence[Entry], expected: Sequence[Exchange], folder: Path, *, rows: int
+) -> list[Speed | None]:
+    """How fast each candidate is on one server, in interleaved rounds; None for one that does not answer as it should.
 
     `CLIENTS` threads send the same request again and again over gRPC, each as soon as its last one is answered, so
     that the server can put requests together as its configuration says.
 
     Args:
-        entries: the candidates, all with the same inputs.
-        request: what each client sends, as the graph takes it.
+        entries: the candidates, all with the same inputs. The first that answers is what the others are compared with,
+            round by round.
+        expected: what each is asked, and has to answer before it is timed.
         folder: where a repository can be made; on the same file system as the candidates' files.
         rows: how many rows the request has.
 
@@ -47,27 +53,23 @@ def time_served(entries: Sequence[Entry], request: Arrays, folder: Path, *, rows
     from plansmith_server.errors import ServerError  # noqa: PLC0415 - an optional distribution
 
     named = {f"candidate_{number}": entry for number, entry in enumerate(entries)}
-    request = as_served(request, entries[0].config.input)
-    rates: list[list[float]] = [[] for _ in entries]
+    rates: dict[int, list[float]] = {}
     try:
         with serving(named, folder / "served") as server:
-            models = [server.client.model(name) for name in named]
-            usable = [number for number, model in enumerate(models) if _answers(model, request)]
-            for _ in range(ROUNDS):
-                for number in usable:
-                    rates[number].append(_rate(models[number], request, rows))
+            for number, (name, entry) in enumerate(named.items()):
+                # Twice: what the first request makes ready is not timed.
+                if not problem_with_answers(server.client, name, entry, [expected[number]] * 2):
+                    rates[number] = []
+            for order in ([*rates], [*rates][::-1]) * (ROUNDS // 2):
+                for number in order:
+                    model = server.client.model(f"candidate_{number}")
+                    request = as_served(expected[number].request, entries[number].config.input)
+                    rates[number].append(_rate(model, request, rows))
     except (ClientError, ServerError) as error:
         raise ServingFailed(str(error)) from error
-    return [statistics.median(measured) if measured else 0.0 for measured in rates]
-
-
-def _answers(model: Model, request: Arrays) -> bool:
-    try:
-        for _ in range(2):
-            model.infer(request)
-    except ClientError:
-        return False
-    return True
+    rates = {number: measured for number, measured in rates.items() if all(measured)}
+    base = next(iter(rates.values()), [])
+    return [Speed.of_rounds(rates[number], base) if number in rates else None for number in range(len(entries))]
 
 
 def _rate(model: Model, request: Arrays, rows: int) -> float:

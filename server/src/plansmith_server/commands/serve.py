@@ -12,6 +12,7 @@ import typer
 
 from plansmith_server.errors import StartFailed
 from plansmith_server.launcher.banner import describe, exposure_warning, show
+from plansmith_server.launcher.chosen_machine import machine_warning
 from plansmith_server.launcher.logs import Level, LogRecord
 from plansmith_server.launcher.options import Control, ServerOptions
 from plansmith_server.launcher.process import TritonServer, how_it_ended
@@ -128,6 +129,10 @@ def _announce(server: TritonServer, console: Console, messages: Console, *, json
     warning = exposure_warning(server.address)
     if warning:
         messages.print(f"[yellow]Warning:[/] {warning}", soft_wrap=True)
+    for model in models:
+        said = machine_warning(server.options.repository / model.name, model.config)
+        if said:
+            messages.print(f"[yellow]Warning:[/] {escape(said)}", soft_wrap=True)
     if json_output:
         print(json.dumps(describe(server, models)), flush=True)  # noqa: T201 - the document that was asked for
     else:

@@ -18,6 +18,7 @@ from plansmith_build.repository.linting.ensembles import check_ensemble
 from plansmith_build.repository.linting.files import check_files
 from plansmith_build.repository.linting.findings import error, warning
 from plansmith_build.repository.linting.hashes import check_hashes
+from plansmith_build.repository.linting.machines import check_machine
 from plansmith_build.repository.linting.newer_fields import check_newer_fields
 from plansmith_build.repository.linting.parameters import check_parameters
 from plansmith_build.repository.linting.profiles import check_profiles
@@ -114,6 +115,7 @@ def _lint_model(repository: ModelRepository, model: RepositoryModel) -> Iterator
                 f"use one of up to {_LARGEST_VERSION}, or remove it",
             )
     yield from _held("hashes", model.name, partial(check_hashes, model))
+    yield from _held("machine", model.name, partial(check_machine, model))
     yield from _held("content", model.name, partial(check_content, repository.path, model.path))
 
 

@@ -1,0 +1,130 @@
+"""What is chosen by its speed, and what is said where that may not hold: on another kind of machine."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from types import SimpleNamespace
+
+import pytest
+from serving import Serving
+from stripes_models import write_data, write_stripes_classifier
+from tritonclient.grpc import model_config_pb2
+
+from plansmith_build.repository.config import model_config
+from plansmith_build.repository.environment import this_environment
+from plansmith_build.search.candidate_configs import candidate_config
+from plansmith_build.search.candidates import Candidate, Status
+from plansmith_build.search.selection import finalists, select
+from plansmith_build.search.targets import Device, Pairing, Precision, Target
+from plansmith_build.search.timing import Speed
+from plansmith_server.launcher.chosen_machine import machine_warning
+
+FP32 = Pairing(Target.ONNXRUNTIME, Device.CPU, Precision.FP32)
+INT8 = Pairing(Target.ONNXRUNTIME, Device.CPU, Precision.INT8)
+OPENVINO = Pairing(Target.OPENVINO, Device.CPU, Precision.INT8)
+
+
+def test_the_winner_is_chosen_by_the_ratios_of_rounds_and_not_by_rates_that_drift():
+    # The machine became twice as slow between the two: rates say the one, ratios the other.
+    first, second = Speed.of_rounds([200, 210, 190], [100, 105, 95]), Speed.of_rounds([150, 160, 140], [50, 53, 47])
+    tried = [
+        Candidate(FP32, speed=Speed(100, 100, 1.0)),
+        Candidate(INT8, speed=first),
+        Candidate(OPENVINO, speed=second),
+    ]
+    assert first.rows_per_second > second.rows_per_second
+    selection = select(tried, ())
+    assert selection.named["cpu"].pairing == OPENVINO
+    assert [candidate.status for candidate in selection.candidates] == [Status.SLOWER, Status.KEPT, Status.CHOSEN]
+
+
+def test_fp32_is_the_first_finalist_and_the_one_served_fastest_wins():
+    tried = [Candidate(p, speed=Speed(r, 100, r / 100)) for p, r in {INT8: 300, OPENVINO: 290, FP32: 100}.items()]
+    entrants = finalists(tried)
+    assert [entrant.pairing for entrant in entrants[:3]] == [FP32, INT8, OPENVINO]
+    served = [
+        SimpleNamespace(**{**vars(entrant), "served": Speed(ratio, 1, ratio)})
+        for entrant, ratio in zip(entrants[:3], (1.0, 1.5, 2.0), strict=True)
+    ]
+    real = [Candidate(**vars(entry)) for entry in served]
+    assert select(tried, real).named["cpu"].pairing == OPENVINO
+
+
+def test_what_was_measured_on_the_cuda_provider_is_served_on_it():
+    signature = SimpleNamespace(inputs=(), outputs=())
+    portable = model_config("m", signature, max_batch_size=8)
+    files = SimpleNamespace(files=(SimpleNamespace(name="model.onnx"),), format="")
+    pairing = Pairing(Target.ONNXRUNTIME, Device.GPU, Precision.FP16)
+    unmeasured = candidate_config(portable, Candidate(pairing, graph=files))
+    measured = candidate_config(portable, Candidate(pairing, graph=files, speed=Speed(200, 100, 2.0)))
+    assert unmeasured.optimization.execution_accelerators.gpu_execution_accelerator[0].name == "tensorrt"
+    assert not measured.HasField("optimization")
+    assert measured.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
+
+
+def test_the_environment_names_flags_engines_gpus_and_driver(tmp_path):
+    (tmp_path / "gpus/0000:01:00.0").mkdir(parents=True)
+    (tmp_path / "gpus/0000:01:00.0/information").write_text("Model: \t\t NVIDIA L4\nIRQ:   \t\t 35\n")
+    (tmp_path / "version").write_text(
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.15  Release Build  (dvs-builder@U16)\n"
+    )
+    environment = this_environment(tmp_path)
+    assert (environment.gpus, environment.driver) == (("NVIDIA L4",), "550.54.15")
+    assert {"onnxruntime", "openvino"} < set(environment.tools)
+    if platform.machine() == "x86_64":
+        assert "avx2" in environment.cpu_flags
+    nowhere = this_environment(tmp_path / "nowhere")
+    assert (nowhere.gpus, nowhere.driver) == ((), "")
+
+
+@pytest.fixture(scope="module")
+def chosen(plansmith, tmp_path_factory):
+    """A model with a configuration that was chosen on a CPU which has an instruction more than any."""
+    folder = tmp_path_factory.mktemp("chosen")
+    repository = folder / "model_repository"
+    plansmith(
+        *("build", write_stripes_classifier(folder / "stripes.onnx"), "--repository", repository, "--no-serve"),
+        *("--data", write_data(folder / "data.npz"), "--target", "onnxruntime", "--precision", "int8"),
+    )
+    path = repository / "stripes/1/manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest["environment"]["cpu_flags"]
+    manifest["environment"]["cpu"] = "[green]Newer CPU"
+    manifest["environment"]["cpu_flags"].append("avx99_vnni")
+    path.write_text(json.dumps(manifest))
+    return repository
+
+
+def test_verify_and_serve_say_that_a_configuration_was_chosen_on_another_kind_of_machine(chosen, plansmith):
+    said = plansmith("verify", chosen).stdout
+    assert (
+        "stripes/configs/cpu.pbtxt: warning: it was chosen on another kind of machine ([green]Newer CPU), and" in said
+    )
+    assert "this CPU has no avx99_vnni" in said
+    assert "0 errors, 1 warning" in said
+    _, warned = Serving(chosen).stop()
+    assert "configs/cpu.pbtxt was chosen on another kind of machine ([green]Newer CPU)" in warned
+    assert "serve the portable model with --config-name none" in warned
+
+
+def test_nothing_is_said_where_the_machine_is_as_good_or_nothing_was_measured(chosen, tmp_path):
+    model = shutil.copytree(chosen / "stripes", tmp_path / "stripes")
+    path = model / "1/manifest.json"
+    manifest = json.loads(path.read_text())
+    (tmp_path / "better").write_text(f"flags : {' '.join(manifest['environment']['cpu_flags'])} and_more\n")
+    (tmp_path / "arm").write_text("Features : asimd asimddp\n")
+    assert machine_warning(model, "configs/cpu.pbtxt", tmp_path / "better") == ""
+    assert "avx99_vnni" in machine_warning(model, "configs/cpu.pbtxt", tmp_path / "arm")
+    assert machine_warning(model, "config.pbtxt", tmp_path / "arm") == ""
+    manifest["environment"]["system"] = "Linux riscv64"
+    path.write_text(json.dumps(manifest))
+    assert f"this machine is Linux {platform.machine()}" in machine_warning(
+        model, "configs/cpu.pbtxt", tmp_path / "better"
+    )
+    for broken in ("{", "[]", '{"search": null}', "[" * 100_000):
+        path.write_text(broken)
+        assert machine_warning(model, "configs/cpu.pbtxt") == ""
+    path.unlink()
+    assert machine_warning(model, "configs/cpu.pbtxt") == ""
