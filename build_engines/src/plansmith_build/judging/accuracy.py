@@ -13,7 +13,6 @@ from plansmith_build.judging.losses import (
     confidence_of,
     error_and_bound,
     mean_cosine,
-    pieces,
     score_and_bound,
     share_bound,
     wrong_rows,
@@ -25,6 +24,7 @@ from plansmith_build.judging.measures import (
     class_scores,
     classifier_output,
     is_floating,
+    row_parts,
 )
 
 if TYPE_CHECKING:
@@ -170,51 +170,48 @@ def _agreement(
         differing = float(np.mean(reference != given)) if reference.size else 0.0
         value, bound = _judged(measure, reference, given, labels, confidence=confidence)
         return OutputAgreement(name, measure, value, bound, None, None, None, differing, differing)
-    finite, signal, noise, largest = True, 0.0, 0.0, 0.0
-    # A piece at a time: all of an output in FP64 would be several copies of what the candidate gave.
-    for part in pieces(reference):
+    signal = noise = greatest = 0.0
+    for part in row_parts(reference):
         wide, other = reference[part].astype(np.float64), given[part].astype(np.float64)
-        numbers = np.isfinite(wide)
-        if not numbers.all():
-            finite = False
-            if not np.array_equal(wide[~numbers], other[~numbers], equal_nan=True):
-                raise _overflow(name)
-            wide, other = wide[numbers], other[numbers]
-        if not np.isfinite(other).all():
-            raise _overflow(name)
+        finite = np.isfinite(wide)
+        if not np.array_equal(wide[~finite], other[~finite], equal_nan=True) or not np.isfinite(other[finite]).all():
+            raise VerificationFailed(
+                f"output {name!r} overflows: it is infinite or not a number where FP32 has a number"
+            )
+        wide, other = wide[finite], other[finite]
         signal += float(np.square(wide).sum())
         other -= wide
         noise += float(np.square(other).sum())
-        largest = max(largest, float(np.abs(other).max(initial=0.0)))
-    one, two = reference, given
-    if not finite:
-        # What is infinite, or not a number, in both is no error.
-        numbers = np.isfinite(reference)
-        one, two = (np.where(numbers, array, array.dtype.type(0)) for array in (reference, given))
-    top1 = None
-    scores = class_scores(reference)
-    if scores is not None and (scores.ndim == 2 or measure.metric in {Metric.TOP1, Metric.TOP5}):  # noqa: PLR2004
-        top1 = 1 - float(wrong_rows(Measure(Metric.TOP1), reference, given, None).mean())
+        greatest = max(greatest, float(np.abs(other).max(initial=0.0)))
     decibels = math.inf if not noise else 10 * math.log10(signal / noise) if signal else -math.inf
+    numbers, others = _without_infinities(reference), _without_infinities(given)
     if measure.is_share:
         value, bound = _judged(measure, reference, given, labels, confidence=confidence)
     else:
-        value, bound = error_and_bound(measure.metric, one, two, confidence=confidence)
+        value, bound = error_and_bound(measure.metric, numbers, others, confidence=confidence)
+    top1 = None
+    scores = class_scores(reference)
+    if measure == Measure(Metric.TOP1):
+        top1 = 1 - value
+    elif scores is not None and (scores.ndim == 2 or measure.metric in {Metric.TOP1, Metric.TOP5}):  # noqa: PLR2004
+        top1 = 1 - float(wrong_rows(Measure(Metric.TOP1), reference, given, None).mean())
     return OutputAgreement(
         name=name,
         measure=measure,
         value=value,
         bound=bound,
         top1_agreement=top1,
-        cosine=mean_cosine(one, two) if noise else 1.0,
+        cosine=mean_cosine(numbers, others) if noise else 1.0,
         signal_to_noise_db=decibels,
-        max_absolute_error=largest,
+        max_absolute_error=greatest,
         differing=None,
     )
 
 
-def _overflow(name: str) -> VerificationFailed:
-    return VerificationFailed(f"output {name!r} overflows: it is infinite or not a number where FP32 has a number")
+def _without_infinities(array: Array) -> Array:
+    """The same with 0 for what is not a number or infinite."""
+    finite = np.isfinite(array)
+    return array if finite.all() else np.where(finite, array, array.dtype.type(0))
 
 
 def _judged(
@@ -225,7 +222,8 @@ def _judged(
         score, bound = score_and_bound(measure.function, reference, given, labels, confidence=confidence)
         return -score, bound
     wrong = wrong_rows(measure, reference, given, labels)
-    before = wrong_rows(measure, reference, reference, labels)
+    # Without labels, the FP32 model is what is right.
+    before = wrong_rows(measure, reference, reference, labels) if measure.labelled else np.zeros_like(wrong)
     worse, better = np.maximum(wrong - before, 0).sum(), np.maximum(before - wrong, 0).sum()
     if confidence is None:
         return float(wrong.mean()), None

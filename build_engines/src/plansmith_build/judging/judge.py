@@ -112,14 +112,22 @@ def answers_of(runtime: Runtime, requests: Sequence[Arrays], *, batched: bool) -
         RunFailed: a request fails.
         VerificationFailed: rows get answers of different shapes, as from a detector that gives what it has found.
     """
-    answers = [runtime.run(request) for request in requests]
-    join = np.concatenate if batched else np.stack
-    for name in answers[0]:
-        shapes = sorted({answer[name].shape[int(batched) :] for answer in answers})
-        if len(shapes) > 1:
-            raise VerificationFailed(
-                f"output {name!r} changes its shape from row to row, such as {list(shapes[0])} and {list(shapes[-1])}, "
-                "so its rows cannot be compared: export the model without the step that selects (non-maximum "
-                "suppression, for example), or build it without --data"
-            )
-    return {name: join([answer[name] for answer in answers]) for name in answers[0]}
+    rows = sum(len(next(iter(request.values()))) for request in requests) if batched else len(requests)
+    stacked: Arrays = {}
+    row = 0
+    for request in requests:
+        answer = {name: array if batched else array[np.newaxis] for name, array in runtime.run(request).items()}
+        for name, array in answer.items():
+            if name not in stacked:
+                stacked[name] = np.empty((rows, *array.shape[1:]), array.dtype)
+            whole = stacked[name]
+            if array.shape[1:] != whole.shape[1:]:
+                one, other = sorted([list(whole.shape[1:]), list(array.shape[1:])])
+                raise VerificationFailed(
+                    f"output {name!r} changes its shape from row to row, such as {one} and {other}, so its rows cannot "
+                    "be compared: export the model without the step that selects (non-maximum suppression, for "
+                    "example), or build it without --data"
+                )
+            whole[row : row + len(array)] = array
+        row += len(next(iter(request.values()))) if batched else 1
+    return stacked

@@ -16,22 +16,27 @@ from scipy.special import betaincinv, stdtrit
 
 from plansmith_build.datasets.callables import call_user_function
 from plansmith_build.datasets.errors import DataFunctionFailed
-from plansmith_build.judging.measures import Measure, Metric, class_scores
+from plansmith_build.judging.measures import Measure, Metric, class_scores, row_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["confidence_of", "error_and_bound", "mean_cosine", "pieces", "score_and_bound", "share_bound", "wrong_rows"]
+__all__ = [
+    "confidence_of",
+    "error_and_bound",
+    "mean_cosine",
+    "score_and_bound",
+    "share_bound",
+    "wrong_rows",
+]
 
 # What may be wrong with a bound, together 5 %: at the first look at the rows, and at all later ones.
 _FIRST_LOOK, _LATER_LOOKS = 0.04, 0.01
 # Rows are left out in this many groups in turn, to see how much the result depends on them.
 _GROUPS = 20
-# Elements that are widened to FP64 at once.
-_CHUNK = 2**20
 # Up to this many slices may have scales of their own, such as a price and an age; more are features of one kind.
 _NAMED_SLICES = 16
 _LEAST_VALUES = 8
@@ -186,7 +191,7 @@ class _SliceSums:
         self.high = np.full(slices, -np.inf)
         self.noise, self.sums, self.squares = (np.zeros((rows, slices)) for _ in range(3))
         self.offset = np.zeros(slices)
-        for part in pieces(reference):
+        for part in row_parts(reference):
             wide, other = _sliced(reference[part], axis), _sliced(given[part], axis)
             if not part.start:
                 # Numbers far from zero lose their spread in the difference of two sums of squares.
@@ -252,28 +257,21 @@ def _sliced(array: Array, axis: int | None) -> Array:
     return np.moveaxis(wide, axis, 1).reshape(len(wide), array.shape[axis], -1)
 
 
-def pieces(array: Array) -> Iterator[slice]:
-    """The rows of an array in stretches that are small enough to be widened to FP64, one at least in each."""
-    step = max(1, _CHUNK * len(array) // max(array.size, 1))
-    for start in range(0, len(array), step):
-        yield slice(start, start + step)
-
-
 def _cosines(reference: Array, given: Array) -> Array:
-    return np.concatenate([_cosines_of_piece(reference[part], given[part]) for part in pieces(reference)])
+    return np.concatenate([_cosines_of(reference[part], given[part]) for part in row_parts(reference)])
 
 
-def _cosines_of_piece(reference: Array, given: Array) -> Array:
+def _cosines_of(reference: Array, given: Array) -> Array:
     one = reference.reshape(len(reference), -1).astype(np.float64)
     other = given.reshape(len(given), -1).astype(np.float64)
-    lengths, others = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
-    products = (one * other).sum(axis=1) / np.where(lengths * others == 0, 1.0, lengths * others)
+    lengths, others = np.sqrt(np.einsum("ij,ij->i", one, one)), np.sqrt(np.einsum("ij,ij->i", other, other))
+    products = np.einsum("ij,ij->i", one, other) / np.where(lengths * others == 0, 1.0, lengths * others)
     return np.clip(np.where((lengths == 0) & (others == 0), 1.0, products), -1, 1)
 
 
 def _ordered(scores: Array) -> Array:
-    """Scores in a type that numpy orders, with what is not a number last."""
-    wide = scores if scores.dtype.kind == "f" else scores.astype(np.float32)
+    """Scores that numpy can order, with what is not a number last."""
+    wide = scores if scores.dtype in {np.dtype(np.float32), np.dtype(np.float64)} else scores.astype(np.float64)
     missing = np.isnan(wide)
     return np.where(missing, wide.dtype.type(-np.inf), wide) if missing.any() else wide
 

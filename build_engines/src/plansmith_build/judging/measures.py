@@ -20,9 +20,20 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["Measure", "Metric", "choose_measures", "class_scores", "classifier_output", "is_floating", "parse_metrics"]
+__all__ = [
+    "Measure",
+    "Metric",
+    "choose_measures",
+    "class_scores",
+    "classifier_output",
+    "is_floating",
+    "parse_metrics",
+    "row_parts",
+]
 
 _FLOATING = {"FP16", "BF16", "FP32", "FP64"}
+# Elements that are widened to FP64 at once.
+_CHUNK = 2**22
 # How far the probabilities of a row may be from a sum of 1: FP16 and BF16 round.
 _SUM_TOLERANCE = 1e-2
 # Where nearly every row has one class, agreement on it says nothing about the other classes.
@@ -185,6 +196,13 @@ def is_floating(array: Array) -> bool:
     return datatype_from_numpy(array.dtype) in _FLOATING
 
 
+def row_parts(array: Array) -> list[slice]:
+    """The rows in parts that are small enough to be widened to FP64."""
+    rows = len(array)
+    step = max(1, _CHUNK * rows // max(array.size, 1))
+    return [slice(start, start + step) for start in range(0, rows, step)]
+
+
 def _wanted(text: str, array: Array, *, labelled: bool) -> Measure | None:
     """The measure that the user named, None where the output cannot be measured so."""
     if is_callable_source(text):
@@ -230,11 +248,16 @@ def _row_scores(array: Array) -> Array | None:
 
 def _are_probabilities(scores: Array) -> bool:
     """Whether each row adds up to 1, itself or as logarithms."""
-    values = scores.astype(np.float64)
-    if (values < 0).any():
-        # A logarithm of a probability is never positive: cap the others, so that exp does not overflow.
-        values = np.exp(np.minimum(values, 1))
-    return bool((values <= 1 + _SUM_TOLERANCE).all() and (np.abs(values.sum(axis=-1) - 1) < _SUM_TOLERANCE).all())
+    logarithms = bool((scores < 0).any())
+    for part in row_parts(scores):
+        values = scores[part].astype(np.float64)
+        if logarithms:
+            # A logarithm of a probability is never positive: cap the others, so that exp does not overflow.
+            values = np.exp(np.minimum(values, 1))
+        sums_to_one = (np.abs(values.sum(axis=-1) - 1) < _SUM_TOLERANCE).all()
+        if not (sums_to_one and (values <= 1 + _SUM_TOLERANCE).all()):
+            return False
+    return True
 
 
 def _varies(classes: Array) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from plansmith_server.errors import StartFailed
 from plansmith_server.launcher.banner import describe, exposure_warning, show
