@@ -137,7 +137,7 @@ def _ask(
     try:
         path = graphs.path_for(pairing)
         if compiled:
-            engine = compile_candidate(path, settings, keep=False)
+            engine = compile_candidate(path, pairing.precision, settings, keep=False)
             said = f"compiles, {compiled_in_words(engine)}"
             return replace(answer(Verdict.YES, said), seconds=engine.seconds, size=engine.size)
         started = time.monotonic()

@@ -9,9 +9,11 @@ import onnx
 from plansmith_build.engines.cpu_features import has_vnni
 from plansmith_build.precision.calibration import CalibrationMethod, calibrate
 from plansmith_build.precision.half import to_bfloat16, to_float16
+from plansmith_build.precision.matrix_formats import to_matrix_format
 from plansmith_build.precision.preparation import BFLOAT16_OPSET, HALF_SCALES_OPSET, QUANTIZATION_OPSET, prepare
 from plansmith_build.precision.quantization import quantize
 from plansmith_build.precision.schemes import TENSORRT, x86_scheme
+from plansmith_build.search.graph_variants import MATRIX_FORMATS
 from plansmith_build.search.targets import Device, Precision
 
 if TYPE_CHECKING:
@@ -64,6 +66,11 @@ class PrecisionGraphs:
                 return to_float16(self._prepare(QUANTIZATION_OPSET))
             case Precision.BF16:
                 return to_bfloat16(self._prepare(BFLOAT16_OPSET))
+        if form := MATRIX_FORMATS.get(precision):
+            prepared = self._prepare(form.opset)
+            minmax = CalibrationMethod.MINMAX
+            ranges = calibrate(prepared, self._samples, minmax, TENSORRT) if form.inputs else None
+            return to_float16(to_matrix_format(prepared, form, ranges))
         mixed = precision is Precision.INT8_FP16
         scheme = x86_scheme(vnni=has_vnni()) if on_cpu else TENSORRT
         prepared = self._prepare(HALF_SCALES_OPSET if mixed else QUANTIZATION_OPSET)

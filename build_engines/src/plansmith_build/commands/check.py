@@ -43,6 +43,9 @@ class _Precision(StrEnum):
     BF16 = "bf16"
     INT8 = "int8"
     INT8_FP16 = "int8-fp16"
+    W8A16 = "w8a16"
+    W4A16 = "w4a16"
+    FP8 = "fp8"
 
 
 def check(

@@ -15,6 +15,7 @@ from plansmith_build.precision import half
 from plansmith_build.precision.calibration import CalibrationMethod, calibrate
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.precision.half import HalfType
+from plansmith_build.precision.matrix_formats import matrix_nodes, to_matrix_format
 from plansmith_build.precision.quantization import nothing_to_quantize, quantizable_nodes, quantize
 from plansmith_build.precision.sensitivity import fewest_to_keep, noisiest_first
 from plansmith_build.precision.sparsity import prunable_nodes, prune
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from plansmith_build.judging.accuracy import Accuracy
     from plansmith_build.judging.budget import Budget
     from plansmith_build.judging.judge import Judge
+    from plansmith_build.precision.matrix_formats import MatrixFormat
     from plansmith_build.precision.schemes import QuantizationScheme
     from plansmith_build.precision.sparsity import Sparsity
     from plansmith_build.reading.signatures import Signature
@@ -41,6 +43,7 @@ __all__ = [
     "int8_float16_variant",
     "int8_variant",
     "is_accepted",
+    "matrix_variant",
     "sparse_variant",
     "used_budget",
 ]
@@ -212,12 +215,27 @@ def int8_float16_variant(
     Raises:
         ConversionFailed: nothing can be quantized, no method worked, or the FP16 converter failed.
     """
-    eight = int8_variant(prepared, scheme, judges, methods)
-    if not is_accepted(eight, judges):
-        # FP16 makes it no better.
-        return replace(eight, model=half.to_float16(eight.model))
-    sixteen = float16_variant(infer_shapes(eight.model), replace(judges, looks=eight.looks))
-    return replace(sixteen, kept=(*eight.kept, *sixteen.kept), layout=f"{eight.layout}, the rest in FP16")
+    return _rest_in_float16(int8_variant(prepared, scheme, judges, methods), judges)
+
+
+def matrix_variant(
+    prepared: onnx.ModelProto, form: MatrixFormat, scheme: QuantizationScheme, judges: Judges
+) -> Variant:
+    """The graph with the weights of MatMul and Gemm in a format, the rest in FP16; judged as by `float16_variant`.
+
+    Args:
+        prepared: from `preparation.prepare`, of operator set `form.opset` or later.
+        form: the format.
+        scheme: what ranges are seen of, where the format needs them.
+        judges: judge the graph.
+
+    Raises:
+        ConversionFailed: no node has such weights, the calibration or the FP16 converter failed.
+    """
+    nodes = matrix_nodes(prepared, form)
+    ranges = calibrate(prepared, judges.search.requests, CalibrationMethod.MINMAX, scheme) if form.inputs else None
+    narrow = inside_budget(lambda keep: to_matrix_format(prepared, form, ranges, keep=keep), nodes, judges)
+    return _rest_in_float16(replace(narrow, layout=form.name), judges)
 
 
 def sparse_variant(prepared: onnx.ModelProto, sparsity: Sparsity, judges: Judges) -> Variant:
@@ -278,6 +296,14 @@ def _judged(model: onnx.ModelProto, kept: frozenset[str], nodes: Sequence[str], 
         return replace(variant, accuracy=judges.verdict(model, variant.looks))
     except (RunFailed, VerificationFailed) as error:
         return replace(variant, problem=runtime_sentence(str(error)))
+
+
+def _rest_in_float16(narrow: Variant, judges: Judges) -> Variant:
+    if not is_accepted(narrow, judges):
+        # FP16 makes it no better.
+        return replace(narrow, model=half.to_float16(narrow.model))
+    sixteen = float16_variant(infer_shapes(narrow.model), replace(judges, looks=narrow.looks))
+    return replace(sixteen, kept=(*narrow.kept, *sixteen.kept), layout=f"{narrow.layout}, the rest in FP16")
 
 
 def is_accepted(variant: Variant, judges: Judges) -> bool:

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["candidate_config"]
 
+# ONNX Runtime's TensorRT provider has no names for the others; from TensorRT 11 on it needs none.
+_PROVIDER_MODES = {
+    Precision.INT8_FP16: Precision.INT8,
+    Precision.W8A16: Precision.INT8,
+    Precision.W4A16: Precision.FP16,
+    Precision.FP8: Precision.FP16,
+}
+
 
 def candidate_config(portable: Any, candidate: Candidate) -> Any:
     """A copy of a portable configuration, made fit for a candidate.
@@ -42,7 +50,7 @@ def candidate_config(portable: Any, candidate: Candidate) -> Any:
         # Q/DQ pairs and casts say what is computed in which precision; the provider only has to be allowed to. A graph
         # that is served as it is needs what the portable configuration allows.
         if pairing.precision is not Precision.FP32:
-            mode = Precision.INT8 if pairing.precision is Precision.INT8_FP16 else pairing.precision
+            mode = _PROVIDER_MODES.get(pairing.precision, pairing.precision)
             accelerators[0].parameters["precision_mode"] = mode.upper()
         if candidate.compiled is not None:
             accelerators[0].parameters.update(provider_profile(candidate.compiled.profile))

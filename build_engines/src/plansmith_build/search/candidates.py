@@ -289,7 +289,10 @@ def _compiled(candidate: Candidate, plans: PlanSettings) -> Candidate:
     if candidate.status is not Status.UNMEASURED or candidate.graph is None or no_compiler_because():
         return candidate
     # A plan for TensorRT is built on the GPU that runs it: only the answer counts.
-    engine = compile_candidate(candidate.graph.path, plans, keep=candidate.pairing.target is Target.TENSORRT_RTX)
+    pairing = candidate.pairing
+    engine = compile_candidate(
+        candidate.graph.path, pairing.precision, plans, keep=pairing.target is Target.TENSORRT_RTX
+    )
     return replace(
         candidate, status=Status.COMPILED, compiled=engine, profile=engine.profile, reason=compiled_in_words(engine)
     )

@@ -12,6 +12,7 @@ from plansmith_build.engines.onnxruntime import RunFailed, Session
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.precision.matrix_formats import FP8, W4A16, W8A16
 from plansmith_build.precision.methods import Dynamic, Static, Transformer, first_inside_budget
 from plansmith_build.precision.post_training import has_attention, is_installed
 from plansmith_build.precision.preparation import (
@@ -26,6 +27,7 @@ from plansmith_build.precision.variants import (
     bfloat16_variant,
     float16_variant,
     int8_float16_variant,
+    matrix_variant,
     sparse_variant,
 )
 from plansmith_build.reading.number_formats import stored_format
@@ -44,8 +46,9 @@ if TYPE_CHECKING:
     from plansmith_build.reading.signatures import Signature
     from plansmith_build.search.targets import Pairing
 
-__all__ = ["GraphFile", "GraphVariants"]
+__all__ = ["MATRIX_FORMATS", "GraphFile", "GraphVariants"]
 
+MATRIX_FORMATS = {Precision.W8A16: W8A16, Precision.W4A16: W4A16, Precision.FP8: FP8}
 # The name of a graph in the precision that the portable one has.
 _PORTABLE = "model.onnx"
 # How ONNX Runtime says that it has a graph, and no arithmetic for its types on this device.
@@ -149,21 +152,24 @@ class GraphVariants:
         judges = replace(self.judges, optimized=on_cpu, looks=looks)
         match pairing.precision:
             case Precision.INT8:
-                prepared = self._prepare(QUANTIZATION_OPSET)
-                return self._write(name, first_inside_budget(self._to_int8(pairing), prepared, judges))
+                variant = first_inside_budget(self._to_int8(pairing), self._prepare(QUANTIZATION_OPSET), judges)
             case Precision.INT8_FP16:
-                prepared = self._prepare(HALF_SCALES_OPSET)
-                return self._write(name, int8_float16_variant(prepared, TENSORRT, judges, self._methods))
+                variant = int8_float16_variant(self._prepare(HALF_SCALES_OPSET), TENSORRT, judges, self._methods)
+            case Precision.W8A16 | Precision.W4A16 | Precision.FP8:
+                form = MATRIX_FORMATS[pairing.precision]
+                variant = matrix_variant(self._prepare(form.opset), form, TENSORRT, judges)
             case Precision.FP16:
                 variant = float16_variant(self._prepare(HALF_OPSET), judges)
-                return self._write(name, variant, judged_itself=on_cpu)
             case Precision.BF16 if not on_cpu:
                 variant = bfloat16_variant(self._prepare(BFLOAT16_OPSET), judges)
-                return self._write(name, variant, judged_itself=False)
-        if self._sparsity is None:
-            # OpenVINO computes FP32 graphs in BF16 where it is told to.
-            return replace(self._portable, accuracy=self.judges.final.accuracy)
-        return self._write(name, self._sparse(self._sparsity, QUANTIZATION_OPSET))
+            case _ if self._sparsity is None:
+                # OpenVINO computes FP32 graphs in BF16 where it is told to.
+                return replace(self._portable, accuracy=self.judges.final.accuracy)
+            case _:
+                variant = self._sparse(self._sparsity, QUANTIZATION_OPSET)
+        # What computes in 16 bits is judged by a graph that rounds as it does.
+        judged_itself = on_cpu or pairing.precision in {Precision.FP32, Precision.INT8}
+        return self._write(name, variant, judged_itself=judged_itself)
 
     def _to_int8(self, pairing: Pairing) -> tuple[Method, ...]:
         """What suits an engine, the most promising first."""
@@ -184,8 +190,8 @@ class GraphVariants:
                 words = ["int8", "openvino"] if by_nncf else ["int8"]
             case Precision.INT8:
                 words = ["int8", "tensorrt"]
-            case Precision.INT8_FP16:
-                words = ["int8-fp16", "tensorrt"]
+            case Precision.INT8_FP16 | Precision.W8A16 | Precision.W4A16 | Precision.FP8:
+                words = [pairing.precision, "tensorrt"]
             case Precision.FP16:
                 # Judged as its device computes it, which may leave other nodes in FP32: a file for each.
                 words = ["fp16", "cpu"] if on_cpu else ["fp16"]
@@ -208,7 +214,7 @@ class GraphVariants:
             self._pruned[opset] = replace(variant, layout=f"weights pruned {sparsity}")
         return self._pruned[opset]
 
-    def _write(self, name: str, variant: Variant, *, judged_itself: bool = True) -> GraphFile:
+    def _write(self, name: str, variant: Variant, *, judged_itself: bool) -> GraphFile:
         path = self._folder / name
         onnx.save(variant.model, path)
         made, wanted = _interface(signature_of(variant.model)), _interface(self.signature)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plansmith_build.engines.tensorrt_rtx import compile_engine, in_words
+from plansmith_build.engines.tensorrt_rtx import WITH_FP8, compile_engine, in_words
+from plansmith_build.search.targets import Precision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["compile_candidate", "compiled_in_words"]
 
 
-def compile_candidate(graph: Path, settings: PlanSettings, *, keep: bool) -> CompiledEngine:
+def compile_candidate(graph: Path, precision: Precision, settings: PlanSettings, *, keep: bool) -> CompiledEngine:
     """Compile a candidate's graph beside it, with the profile that a server will use.
 
     Args:
         graph: its file.
+        precision: what it computes in; FP8 is compiled for the GPUs that have it where no others are named.
         settings: shapes and options.
         keep: whether the engine itself is wanted, or only whether TensorRT takes the graph.
 
@@ -30,7 +32,10 @@ def compile_candidate(graph: Path, settings: PlanSettings, *, keep: bool) -> Com
     path = graph.with_name(f"{graph.name.removesuffix('.onnx').removesuffix('.tensorrt')}.rtx.engine")
     if not keep:
         path = path.with_suffix(".unused")
-    engine = compile_engine(graph, path, settings.profile, settings.options.compute_capabilities)
+    capabilities = settings.options.compute_capabilities
+    if precision is Precision.FP8 and not capabilities:
+        capabilities = WITH_FP8
+    engine = compile_engine(graph, path, settings.profile, capabilities)
     if not keep:
         path.unlink()
     return engine

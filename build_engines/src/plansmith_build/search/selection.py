@@ -24,9 +24,15 @@ MOST_KEPT = 3
 # The fastest in process are measured as they are served.
 SERVED = 2
 
-_EXACTNESS = (Precision.FP32, Precision.BF16, Precision.FP16, Precision.INT8, Precision.INT8_FP16)
+_EXACTNESS = (
+    *(Precision.FP32, Precision.BF16, Precision.FP16, Precision.W8A16),
+    *(Precision.INT8, Precision.INT8_FP16, Precision.FP8, Precision.W4A16),
+)
 # Without a GPU to measure on: what every GPU since 2017 computes at twice the speed, and at little risk.
-_UNMEASURED_ORDER = (Precision.FP16, Precision.BF16, Precision.INT8_FP16, Precision.INT8, Precision.FP32)
+_UNMEASURED_ORDER = (
+    *(Precision.FP16, Precision.BF16, Precision.W8A16, Precision.FP8, Precision.W4A16),
+    *(Precision.INT8_FP16, Precision.INT8, Precision.FP32),
+)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ _ROUNDING = {
     Precision.BF16: 5e-2,
     Precision.INT8: 5e-2,
     Precision.INT8_FP16: 5e-2,
+    Precision.W8A16: 1e-2,
+    Precision.W4A16: 1e-2,
+    Precision.FP8: 5e-2,
 }
 
 

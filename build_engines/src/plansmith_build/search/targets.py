@@ -32,13 +32,20 @@ class Target(StrEnum):
 
 
 class Precision(StrEnum):
-    """The precision that a candidate computes in, where its graph allows; `int8-fp16` is INT8 with the rest in FP16."""
+    """The precision that a candidate computes in, where its graph allows.
+
+    `int8-fp16` is INT8 with the rest in FP16, and so are the last three for MatMul and Gemm alone: weights of 8 or 4
+    bits, and FP8 on both sides.
+    """
 
     FP32 = "fp32"
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
     INT8_FP16 = "int8-fp16"
+    W8A16 = "w8a16"
+    W4A16 = "w4a16"
+    FP8 = "fp8"
 
 
 class Device(StrEnum):
@@ -115,21 +122,26 @@ _DEVICES = {
     Target.TENSORRT_RTX: (Device.RTX,),
 }
 
+MATRIX_PRECISIONS = (Precision.W8A16, Precision.W4A16, Precision.FP8)
+"""Those of weights that a GPU multiplies; tried where they are asked for, since they gain by large matrices only."""
+
+_IN_FLOATING_POINT = "a CPU computes it in FP32, so int8 is what it can gain by"
 _NOT_IN_ONNX_RUNTIME_ON_A_CPU = {
     Precision.BF16: "ONNX Runtime's CPU provider does not compute in BF16",
-    Precision.INT8_FP16: "a CPU computes FP16 in FP32, so int8 is what it can gain by",
+    **dict.fromkeys((Precision.INT8_FP16, *MATRIX_PRECISIONS), _IN_FLOATING_POINT),
 }
 
 # Engines for RTX GPUs are made where there is none, and on request only.
 _MEASURABLE = (Target.ONNXRUNTIME, Target.OPENVINO, Target.TENSORRT)
 
+_OF_WHOLE_GRAPHS = tuple(precision for precision in Precision if precision not in MATRIX_PRECISIONS)
 _WORTHWHILE = {
     # A CPU computes FP16 in FP32, with casts on top.
     (Target.ONNXRUNTIME, Device.CPU): (Precision.FP32, Precision.INT8),
     (Target.ONNXRUNTIME, Device.GPU): (Precision.FP32, Precision.FP16),
     (Target.OPENVINO, Device.CPU): (Precision.FP32, Precision.BF16, Precision.INT8),
-    (Target.TENSORRT, Device.GPU): tuple(Precision),
-    (Target.TENSORRT_RTX, Device.RTX): tuple(Precision),
+    (Target.TENSORRT, Device.GPU): _OF_WHOLE_GRAPHS,
+    (Target.TENSORRT_RTX, Device.RTX): _OF_WHOLE_GRAPHS,
 }
 
 
@@ -138,6 +150,6 @@ def _obstacle_to_openvino_precision(precision: Precision) -> str:
         return "this CPU does not multiply BF16"
     if precision is Precision.FP16:
         return "OpenVINO's CPU plugin computes FP16 graphs in FP32"
-    if precision is Precision.INT8_FP16:
-        return "OpenVINO's CPU plugin computes FP16 in FP32, so int8 is what it can gain by"
+    if precision in {Precision.INT8_FP16, *MATRIX_PRECISIONS}:
+        return _IN_FLOATING_POINT
     return ""

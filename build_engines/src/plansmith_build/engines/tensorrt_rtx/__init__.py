@@ -7,12 +7,13 @@ Nothing here imports the bindings before they are needed, and only in a process 
 from __future__ import annotations
 
 from plansmith_build.engines.tensorrt_rtx.availability import library_version, unavailable_because
-from plansmith_build.engines.tensorrt_rtx.capabilities import in_words, parse_capabilities
+from plansmith_build.engines.tensorrt_rtx.capabilities import WITH_FP8, in_words, parse_capabilities
 from plansmith_build.engines.tensorrt_rtx.compilation import CompiledEngine, compile_engine
 from plansmith_build.engines.tensorrt_rtx.engine_config import engine_config
 from plansmith_build.engines.tensorrt_rtx.errors import EngineFailed
 
 __all__ = [
+    "WITH_FP8",
     "CompiledEngine",
     "EngineFailed",
     "compile_engine",

@@ -9,7 +9,7 @@ from plansmith_build.errors import InvalidOption
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ARCHITECTURES", "in_words", "parse_capabilities"]
+__all__ = ["ARCHITECTURES", "WITH_FP8", "in_words", "parse_capabilities"]
 
 ARCHITECTURES = {
     "7.5": "Turing",
@@ -21,6 +21,9 @@ ARCHITECTURES = {
 }
 """By compute capability, as the enumeration `ComputeCapability` of the bindings has them: no Hopper (9.0) and no
 datacentre Blackwell (10.x)."""
+
+WITH_FP8 = ("8.9", "12.0", "12.1")
+"""Those that multiply FP8; an engine with FP8 for Ampere is refused by the compiler, if Ampere is named."""
 
 _TURING = "7.5"
 

@@ -31,7 +31,8 @@ _RULES: Mapping[str, str] = {
         "a scale is 0 or negative, and TensorRT takes positive scales only: calibrate again"
     ),
     r"HW-specific datatypes: (?P<types>\w+)": (
-        "it computes in {types}, which one of the compute capabilities does not have: BF16 needs 8.0 or later, FP8 8.9"
+        "it computes in {types}, which one of the compute capabilities does not have: BF16 and INT4 need 8.0 or "
+        "later, FP8 8.9: name those with --compute-capability"
     ),
     r"operation '(?P<operation>\w+)' for Turing .*?: (?P<what>.+?) is not supported": (
         "{operation} in this precision does not run on Turing (7.5), {what} is not supported there: build with "
