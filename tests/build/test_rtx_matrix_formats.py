@@ -17,12 +17,10 @@ from onnx import numpy_helper
 from plansmith_build.checking import CheckOptions, check
 from plansmith_build.engines.tensorrt import OptimizationProfile, PlanOptions
 from plansmith_build.engines.tensorrt_rtx import WITH_FP8, compile_engine
-from plansmith_build.precision.calibration import CalibrationMethod, calibrate
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.precision.half import to_float16
-from plansmith_build.precision.matrix_formats import FP8, W4A16, W8A16, to_matrix_format
+from plansmith_build.precision.matrix_formats import FP8, W4A16, W8A16, narrow_weights, to_matrix_format
 from plansmith_build.precision.preparation import prepare
-from plansmith_build.precision.schemes import TENSORRT
 from plansmith_build.reading.networks import detach
 from plansmith_build.search.targets import Precision, Target
 
@@ -57,9 +55,9 @@ def rows():
     return {"x": np.random.default_rng(1).standard_normal((8, SIZE)).astype(np.float32)}
 
 
-def in_format(model, form):
-    ranges = calibrate(model, [rows()], CalibrationMethod.MINMAX, TENSORRT) if form.inputs else None
-    return to_matrix_format(model, form, ranges)
+def in_format(model, form, keep=()):
+    weights, largest = narrow_weights(model, form, [rows()])
+    return to_matrix_format(model, form, weights, largest, keep=keep)
 
 
 def answer(model):
@@ -95,7 +93,7 @@ def test_every_network_of_matrices_computes_nearly_the_same_and_compiles(form, l
 def test_layers_that_are_kept_read_the_weights_that_they_share_as_they_were():
     model = network(["matmul", "matmul"], opset=21)
     first, second = (node.name for node in model.graph.node)
-    narrow = to_matrix_format(model, W4A16, keep=[first])
+    narrow = in_format(model, W4A16, keep=[first])
     reads = {node.name: node.input[1] for node in narrow.graph.node if node.op_type == "MatMul"}
     assert reads[first] == "w"
     assert reads[second] != "w"
@@ -104,7 +102,7 @@ def test_layers_that_are_kept_read_the_weights_that_they_share_as_they_were():
 def test_a_network_without_large_matrices_says_so():
     model = onnx.parser.parse_model(f"{HEADER} m (float[N, 8] x) => (float[N, 8] y) {{ y = Relu (x) }}")
     with pytest.raises(ConversionFailed, match="no MatMul or Gemm has constant weights"):
-        to_matrix_format(prepare(detach(model), opset=21), W4A16)
+        in_format(prepare(detach(model), opset=21), W4A16)
 
 
 def test_fp8_for_a_gpu_that_lacks_it_is_refused_with_the_way_out(tmp_path):

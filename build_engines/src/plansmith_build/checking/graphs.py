@@ -9,7 +9,7 @@ import onnx
 from plansmith_build.engines.cpu_features import has_vnni
 from plansmith_build.precision.calibration import CalibrationMethod, calibrate
 from plansmith_build.precision.half import to_bfloat16, to_float16
-from plansmith_build.precision.matrix_formats import to_matrix_format
+from plansmith_build.precision.matrix_formats import narrow_weights, to_matrix_format
 from plansmith_build.precision.preparation import BFLOAT16_OPSET, HALF_SCALES_OPSET, QUANTIZATION_OPSET, prepare
 from plansmith_build.precision.quantization import quantize
 from plansmith_build.precision.schemes import TENSORRT, x86_scheme
@@ -68,9 +68,8 @@ class PrecisionGraphs:
                 return to_bfloat16(self._prepare(BFLOAT16_OPSET))
         if form := MATRIX_FORMATS.get(precision):
             prepared = self._prepare(form.opset)
-            minmax = CalibrationMethod.MINMAX
-            ranges = calibrate(prepared, self._samples, minmax, TENSORRT) if form.inputs else None
-            return to_float16(to_matrix_format(prepared, form, ranges))
+            weights, largest = narrow_weights(prepared, form, self._samples)
+            return to_float16(to_matrix_format(prepared, form, weights, largest))
         mixed = precision is Precision.INT8_FP16
         scheme = x86_scheme(vnni=has_vnni()) if on_cpu else TENSORRT
         prepared = self._prepare(HALF_SCALES_OPSET if mixed else QUANTIZATION_OPSET)

@@ -15,7 +15,7 @@ from plansmith_build.precision import half
 from plansmith_build.precision.calibration import CalibrationMethod, calibrate
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.precision.half import HalfType
-from plansmith_build.precision.matrix_formats import matrix_nodes, to_matrix_format
+from plansmith_build.precision.matrix_formats import narrow_weights, to_matrix_format
 from plansmith_build.precision.quantization import nothing_to_quantize, quantizable_nodes, quantize
 from plansmith_build.precision.sensitivity import fewest_to_keep, noisiest_first
 from plansmith_build.precision.sparsity import prunable_nodes, prune
@@ -218,24 +218,23 @@ def int8_float16_variant(
     return _rest_in_float16(int8_variant(prepared, scheme, judges, methods), judges)
 
 
-def matrix_variant(
-    prepared: onnx.ModelProto, form: MatrixFormat, scheme: QuantizationScheme, judges: Judges
-) -> Variant:
+def matrix_variant(prepared: onnx.ModelProto, form: MatrixFormat, judges: Judges) -> Variant:
     """The graph with the weights of MatMul and Gemm in a format, the rest in FP16; judged as by `float16_variant`.
 
     Args:
         prepared: from `preparation.prepare`, of operator set `form.opset` or later.
         form: the format.
-        scheme: what ranges are seen of, where the format needs them.
         judges: judge the graph.
 
     Raises:
-        ConversionFailed: no node has such weights, the calibration or the FP16 converter failed.
+        ConversionFailed: no node has such weights, the model does not run, or the FP16 converter failed.
     """
-    nodes = matrix_nodes(prepared, form)
-    ranges = calibrate(prepared, judges.search.requests, CalibrationMethod.MINMAX, scheme) if form.inputs else None
-    narrow = inside_budget(lambda keep: to_matrix_format(prepared, form, ranges, keep=keep), nodes, judges)
-    return _rest_in_float16(replace(narrow, layout=form.name), judges)
+    weights, largest = narrow_weights(prepared, form, judges.search.requests)
+
+    def make(keep: frozenset[str]) -> onnx.ModelProto:
+        return to_matrix_format(prepared, form, weights, largest, keep=keep)
+
+    return _rest_in_float16(replace(inside_budget(make, tuple(weights), judges), layout=form.name), judges)
 
 
 def sparse_variant(prepared: onnx.ModelProto, sparsity: Sparsity, judges: Judges) -> Variant:

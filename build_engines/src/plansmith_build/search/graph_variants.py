@@ -157,7 +157,7 @@ class GraphVariants:
                 variant = int8_float16_variant(self._prepare(HALF_SCALES_OPSET), TENSORRT, judges, self._methods)
             case Precision.W8A16 | Precision.W4A16 | Precision.FP8:
                 form = MATRIX_FORMATS[pairing.precision]
-                variant = matrix_variant(self._prepare(form.opset), form, TENSORRT, judges)
+                variant = matrix_variant(self._prepare(form.opset), form, judges)
             case Precision.FP16:
                 variant = float16_variant(self._prepare(HALF_OPSET), judges)
             case Precision.BF16 if not on_cpu:
