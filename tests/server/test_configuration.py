@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnx.parser
+import onnxruntime
 import pytest
 
 from plansmith_server import ModelError
@@ -16,7 +17,8 @@ from plansmith_server.backends.autocomplete import complete, is_complete
 from plansmith_server.backends.config import ModelConfig
 from plansmith_server.backends.model_file import find_model_file
 from plansmith_server.backends.onnx_signature import read_onnx_signature
-from plansmith_server.backends.onnxruntime.providers import TENSORRT_KEYS, choose_providers
+from plansmith_server.backends.onnxruntime.providers import TENSORRT_KEYS, choose_providers, wants_rtx_plugin
+from plansmith_server.backends.onnxruntime.rtx_plugin import RTX, add_rtx_plugin, register_rtx_plugin
 from plansmith_server.backends.onnxruntime.settings import SessionSettings
 from plansmith_server.backends.openvino.settings import OpenVinoSettings
 from plansmith_server.launcher.logs import Level, clean_reason, parse_line
@@ -242,6 +244,28 @@ def test_a_gpu_gets_the_accelerators_and_their_options():
     ]
 
 
+def test_the_plugin_of_tensorrt_for_rtx_stands_alone_where_it_is_registered():
+    parameters = {"nv_runtime_cache_path": "/cache", "enable_cuda_graph": "1"}
+    config = accelerated({"name": "tensorrt_rtx", "parameters": parameters})
+    assert wants_rtx_plugin(config, "GPU")
+    assert not wants_rtx_plugin(config, "CPU")
+    assert choose_providers(config, "GPU", 0, (*GPU_PROVIDERS, RTX))[0] == (RTX, parameters)
+    assert RTX not in dict(choose_providers(config, "GPU", 0, GPU_PROVIDERS))
+
+
+def test_without_the_plugin_or_a_gpu_the_log_says_what_is_missing(caplog, monkeypatch, tmp_path):
+    with caplog.at_level(logging.WARNING, "plansmith_server"):
+        assert not register_rtx_plugin()
+        package = tmp_path / "onnxruntime_ep_nv_tensorrt_rtx.py"
+        package.write_text(f"def get_library_path(): return {str(tmp_path / 'missing.so')!r}")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        assert not register_rtx_plugin()
+    assert "pip install onnxruntime-ep-nv-tensorrt-rtx-cu12" in caplog.text
+    assert "cannot be used: [ONNXRuntimeError]" in caplog.text
+    with pytest.raises(ModelError, match="finds 0 RTX GPUs"):
+        add_rtx_plugin(onnxruntime.SessionOptions(), 0, {})
+
+
 def test_accelerators_that_are_not_installed_are_left_out_with_a_warning(caplog):
     config = accelerated({"name": "tensorrt"}, cpu=({"name": "openvino"},))
     with caplog.at_level(logging.WARNING, "plansmith_server"):
@@ -266,6 +290,7 @@ def test_the_openvino_accelerator_is_used_where_it_is_installed():
             accelerated({"name": "tensorrt", "parameters": {"precision_mode": "FP8"}}),
             "precision_mode 'FP8' is not valid",
         ),
+        (accelerated({"name": "tensorrt_rtx", "parameters": {"trt_x": "1"}}), "tensorrt_rtx has no parameter 'trt_x'"),
         (accelerated({"name": "tensorrt", "parameters": {"trt_sparsity_enable": "maybe"}}), "must be 1 or 0"),
         (accelerated({"name": "tensorrt", "parameters": {"trt_dla_core": "x"}}), "must be a whole number"),
         (accelerated({"name": "cuda", "parameters": {"do_copy_in_default_stream": "2"}}), "must be 1 or 0"),
@@ -281,7 +306,7 @@ def test_what_the_native_backend_refuses_on_a_gpu_is_refused(config, message):
     ("accelerator", "reason"),
     [
         ({"name": "tensorrt", "parameters": {"trt_fp16": "1"}}, "the accelerator tensorrt has no parameter 'trt_fp16'"),
-        ({"name": "warp"}, "unknown GPU accelerator 'warp': use tensorrt or cuda"),
+        ({"name": "warp"}, "unknown GPU accelerator 'warp': use tensorrt, cuda or tensorrt_rtx"),
     ],
 )
 def test_what_a_gpu_would_refuse_is_warned_about_on_the_cpu(accelerator, reason, caplog):

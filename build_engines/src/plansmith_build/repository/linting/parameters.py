@@ -79,9 +79,23 @@ _CUDA_ACCELERATOR: Mapping[str, re.Pattern[str]] = {
     "tunable_op_max_tuning_duration_ms": _NUMBER,
     "use_tf32": _SWITCH,
 }
+_RTX_ACCELERATOR: Mapping[str, re.Pattern[str]] = {
+    # Of the server from pip alone.
+    "nv_max_workspace_size": _NUMBER,
+    "nv_max_shared_mem_size": _NUMBER,
+    "nv_detailed_build_log": _SWITCH,
+    "nv_profile_min_shapes": _SHAPES,
+    "nv_profile_opt_shapes": _SHAPES,
+    "nv_profile_max_shapes": _SHAPES,
+    "nv_multi_profile_enable": _SWITCH,
+    "nv_runtime_cache_path": _TEXT,
+    "nv_op_types_to_exclude": _TEXT,
+    "enable_cuda_graph": _SWITCH,
+}
 _ACCELERATORS: Mapping[tuple[str, str], Mapping[str, re.Pattern[str]]] = {
     ("gpu_execution_accelerator", "tensorrt"): _TENSORRT_ACCELERATOR,
     ("gpu_execution_accelerator", "cuda"): _CUDA_ACCELERATOR,
+    ("gpu_execution_accelerator", "tensorrt_rtx"): _RTX_ACCELERATOR,
     ("cpu_execution_accelerator", "openvino"): {},
 }
 _PARAMETERS: Mapping[str, Mapping[str, re.Pattern[str]]] = {

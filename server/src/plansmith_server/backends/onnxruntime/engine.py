@@ -10,7 +10,8 @@ import onnxruntime
 from plansmith_server.backends.datatypes import BFLOAT16, STRING
 from plansmith_server.backends.model_file import find_model_file
 from plansmith_server.backends.onnx_signature import read_onnx_signature
-from plansmith_server.backends.onnxruntime.providers import CPU, choose_providers
+from plansmith_server.backends.onnxruntime.providers import CPU, choose_providers, wants_rtx_plugin
+from plansmith_server.backends.onnxruntime.rtx_plugin import RTX, add_rtx_plugin, register_rtx_plugin
 from plansmith_server.backends.onnxruntime.settings import SessionSettings
 from plansmith_server.backends.tensors import bfloat16_bits
 from plansmith_server.errors import ModelError, RequestError
@@ -47,9 +48,17 @@ class OnnxRuntimeEngine:
         self.signature = read_onnx_signature(path)
         settings = SessionSettings.from_config(config, instance.kind)
         available = onnxruntime.get_available_providers()
+        if wants_rtx_plugin(config, instance.kind) and register_rtx_plugin():
+            available = [*available, RTX]
         providers = choose_providers(config, instance.kind, instance.device, available)
+        options = _session_options(settings)
+        given: dict[str, Any] = {"providers": providers}
+        if providers[0][0] == RTX:
+            # Plugins are named in the options, and then nothing else may be.
+            add_rtx_plugin(options, instance.device, providers[0][1])
+            given = {}
         try:
-            session = onnxruntime.InferenceSession(str(path), _session_options(settings), providers=providers)
+            session = onnxruntime.InferenceSession(str(path), options, **given)
         except Exception as error:
             # ONNX Runtime has an exception class for each status, without a common base below Exception.
             raise ModelError(f"ONNX Runtime cannot load {path.name}: {error}") from error

@@ -2,7 +2,7 @@
 
 Source: github.com/triton-inference-server/onnxruntime_backend, README.md and `ModelState::LoadModel` in
 src/onnxruntime.cc. As there, GPU accelerators apply to instances on a GPU only, CPU accelerators to all, and a
-parameter that the TensorRT accelerator does not know fails the load.
+parameter that the TensorRT accelerator does not know fails the load. `tensorrt_rtx` is of this backend alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Literal
 
 from plansmith_server.backends.config import parse_switch, parse_whole_number
+from plansmith_server.backends.onnxruntime.rtx_plugin import RTX
 from plansmith_server.errors import ModelError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from plansmith_server.backends.config import Accelerator, ModelConfig
 
-__all__ = ["Provider", "choose_providers"]
+__all__ = ["Provider", "choose_providers", "wants_rtx_plugin"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,18 @@ TENSORRT_KEYS: dict[str, Kind] = {
     "trt_ep_context_file_path": "text",
     "trt_ep_context_embed_mode": "number",
 }
+RTX_KEYS: dict[str, Kind] = {
+    "nv_max_workspace_size": "number",
+    "nv_max_shared_mem_size": "number",
+    "nv_detailed_build_log": "switch",
+    "nv_profile_min_shapes": "text",
+    "nv_profile_opt_shapes": "text",
+    "nv_profile_max_shapes": "text",
+    "nv_multi_profile_enable": "switch",
+    "nv_runtime_cache_path": "text",
+    "nv_op_types_to_exclude": "text",
+    "enable_cuda_graph": "switch",
+}
 CUDA_SWITCHES = ("do_copy_in_default_stream", "use_ep_level_unified_stream")
 # Parameters of the model (an older way to say it): the values, in the order of their numbers there.
 CUDA_CHOICES = {
@@ -107,6 +120,11 @@ def choose_providers(config: ModelConfig, kind: str, device: int, available: Col
     return [*chosen, (CPU, {})]
 
 
+def wants_rtx_plugin(config: ModelConfig, kind: str) -> bool:
+    """Whether the provider of TensorRT for RTX is asked for, which has to be registered first."""
+    return kind == "GPU" and any(accelerator.name == "tensorrt_rtx" for accelerator in config.gpu_accelerators)
+
+
 def _gpu_providers(config: ModelConfig, device: int, available: Collection[str]) -> list[Provider]:
     chosen: list[Provider] = []
     cuda: dict[str, str] = {"device_id": str(device)}
@@ -114,6 +132,10 @@ def _gpu_providers(config: ModelConfig, device: int, available: Collection[str])
         options = _gpu_options(accelerator)
         if accelerator.name == "cuda":
             cuda.update(options)
+        elif accelerator.name == "tensorrt_rtx":
+            # The package's registration has said why, where it is missing.
+            if RTX in available:
+                return [(RTX, options)]
         elif TENSORRT in available:
             chosen.append((TENSORRT, {**options, "device_id": str(device)}))
         else:
@@ -144,7 +166,9 @@ def _gpu_options(accelerator: Accelerator) -> dict[str, str]:
         return _tensorrt_options(accelerator)
     if accelerator.name == "cuda":
         return _cuda_options(accelerator)
-    raise ModelError(f"unknown GPU accelerator {accelerator.name!r}: use tensorrt or cuda")
+    if accelerator.name == "tensorrt_rtx":
+        return {key: _checked("tensorrt_rtx", RTX_KEYS, key, value) for key, value in accelerator.parameters.items()}
+    raise ModelError(f"unknown GPU accelerator {accelerator.name!r}: use tensorrt, cuda or tensorrt_rtx")
 
 
 def _tensorrt_options(accelerator: Accelerator) -> dict[str, str]:
@@ -157,15 +181,19 @@ def _tensorrt_options(accelerator: Accelerator) -> dict[str, str]:
             if switch is not None:
                 options[switch] = "1"
             continue
-        kind = TENSORRT_KEYS.get(key)
-        if kind is None:
-            raise ModelError(f"the accelerator tensorrt has no parameter {key!r}")
-        if kind == "switch":
-            parse_switch(key, value)
-        elif kind == "number":
-            parse_whole_number(key, value, smallest=-1)
-        options[TENSORRT_RENAMED.get(key, key)] = value
+        options[TENSORRT_RENAMED.get(key, key)] = _checked("tensorrt", TENSORRT_KEYS, key, value)
     return options
+
+
+def _checked(accelerator: str, known: Mapping[str, Kind], key: str, value: str) -> str:
+    kind = known.get(key)
+    if kind is None:
+        raise ModelError(f"the accelerator {accelerator} has no parameter {key!r}")
+    if kind == "switch":
+        parse_switch(key, value)
+    elif kind == "number":
+        parse_whole_number(key, value, smallest=-1)
+    return value
 
 
 def _cuda_options(accelerator: Accelerator) -> dict[str, str]:
