@@ -90,10 +90,44 @@ def generator() -> list[Row]:
 def compiled_engines() -> list[Row]:
     """What TensorRT for RTX compiled, by model and precision."""
     precisions = ("fp32", "fp16", "bf16", "int8", "int8-fp16")
-    rows: list[Row] = [("model", *precisions)]
-    for model, found in _read("compiled_engines")["models"].items():
-        rows.append((f"`{model}`", *(_engine(found, precision) for precision in precisions)))
+    models = _read("compiled_engines")["models"]
+    rows = [(f"`{name}`", *(_engine(found, precision) for precision in precisions)) for name, found in models.items()]
+    return [("model", *precisions), *rows]
+
+
+def compiled_matrices() -> list[Row]:
+    """The same for the precisions of MatMul and Gemm alone, of the models that have such weights."""
+    precisions = ("fp16", "w8a16", "w4a16", "fp8")
+    models = _read("compiled_engines")["models"]
+    return [
+        ("model", *precisions),
+        *(
+            (f"`{name}`", *(_engine(found, precision) for precision in precisions))
+            for name, found in models.items()
+            if "bytes" in found.get("w8a16", {})
+        ),
+    ]
+
+
+def quantizers() -> list[Row]:
+    """The quantizers of plansmith and ModelOpt, by model and precision."""
+    rows: list[Row] = [("model", "precision", "plansmith", "ModelOpt")]
+    for model, found in _read("compiled_engines")["quantizers"].items():
+        rows += [
+            (f"`{model}`", precision, *(_quantized(made[name]) for name in ("plansmith", "modelopt")))
+            for precision, made in found.items()
+        ]
     return rows
+
+
+def gpu(folder: Path = RESULTS / "gpu") -> list[Row]:
+    """What `make gpu` measured, by device."""
+    rows: list[Row] = [("GPU", "what", "measured")]
+    for path in sorted(folder.glob("*.json")):
+        steps = json.loads(path.read_text(encoding="utf-8"))["steps"]
+        device = steps["device"]["found"]["name"]
+        rows += [(device, what, measured) for step in steps for what, measured in _gpu_step(step, steps[step])]
+    return rows if len(rows) > 1 else [*rows, ("-", "-", "not measured yet")]
 
 
 TABLES: dict[str, Callable[[], list[Row]]] = {
@@ -104,6 +138,9 @@ TABLES: dict[str, Callable[[], list[Row]]] = {
     "tuning": tuning,
     "load generator": generator,
     "compiled engines": compiled_engines,
+    "compiled matrices": compiled_matrices,
+    "quantizers": quantizers,
+    "gpu": gpu,
 }
 
 
@@ -205,6 +242,54 @@ def _engine(found: dict[str, Any], precision: str) -> str:
     return "refused" if said.startswith("TensorRT does not take") else "not made" if said else "-"
 
 
+def _quantized(made: dict[str, Any]) -> str:
+    if "decibels" not in made:
+        return made["said"].split(":")[0]
+    return f"{_number(made['bytes'] / 1e6)} MB, {made['decibels']} dB"
+
+
+def _gpu_step(name: str, step: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a step of perf/gpu found, a line for each figure; its reason, where it was not done."""
+    if step["status"] != "done":
+        return [(name, f"{step['status']}: {step['reason']}")]
+    found = step["found"]
+    match name:
+        case "onnxruntime" | "tensorrt":
+            built = {model: entries for model, entries in found.items() if isinstance(entries, list)}
+            return [
+                (
+                    f"{model}, {entry['target']} {entry['precision']} ({entry['device'].upper()}), in process",
+                    _gpu_candidate(entry),
+                )
+                for model, entries in built.items()
+                for entry in entries
+                if "device" in entry
+            ]
+        case "pytorch":
+            timed = {"eager": "eager_ms", "compiled": "compiled_ms"}
+            return [
+                (f"encoder, PyTorch {how}, {found['rows']} rows", f"{_number(found[key])} ms")
+                for how, key in timed.items()
+                if key in found
+            ]
+        case "triton":
+            served = [(f"{model}, served", found[model]) for model in found if model != "device_arrays"]
+            arrays = found.get("device_arrays", {})
+            return [
+                *((what, f"{_number(value['rows_per_second'])} rows/s") for what, value in served),
+                *((f"one call with an array of the {key[:3].upper()}", f"{_number(arrays[key])} ms") for key in arrays),
+            ]
+        case "tensorrt-rtx":
+            rate = found.get("rows_per_second")
+            return [("engine for RTX, served", f"{_number(rate)} rows/s" if rate else f"refused: {found['refused']}")]
+    return []
+
+
+def _gpu_candidate(entry: dict[str, Any]) -> str:
+    rate = entry.get("rows_per_second")
+    return f"{_number(rate)} rows/s" if rate else f"{entry['status']}: {entry.get('reason', '')}"
+
+
 def _comparison(model: str) -> Comparison:
     return read_comparison(RESULTS / f"{model}.json")
 
@@ -229,7 +314,8 @@ def _number(value: float | None) -> str:
 
 
 def _as_markdown(rows: Sequence[Row]) -> str:
-    head, *rest = rows
+    # A reason may be of several lines, and end a cell.
+    head, *rest = ([" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows)
     lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rest)])
 

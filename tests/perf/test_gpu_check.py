@@ -12,21 +12,31 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "perf" / "benchmarks"))
+
+from published_tables import gpu  # noqa: E402 - it stands outside of the packages
+
 PROGRAM = ROOT / "perf" / "gpu" / "gpu_check.py"
 
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def dry_run(tmp_path_factory):
-    """What the check writes, by step."""
+def written(tmp_path_factory):
+    """The file that the check writes."""
     folder = tmp_path_factory.mktemp("gpu")
     done = subprocess.run(
         [sys.executable, PROGRAM, "--dry-run", "--output", folder], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = folder.iterdir()
-    return json.loads(path.read_text())
+    return path
+
+
+@pytest.fixture(scope="module")
+def dry_run(written):
+    """What the check writes, by step."""
+    return json.loads(written.read_text())
 
 
 def test_a_dry_run_says_that_it_is_one_and_publishes_nothing(dry_run):
@@ -52,6 +62,18 @@ def test_engines_are_compiled_and_a_server_without_an_rtx_gpu_refuses_them(dry_r
     assert "rows_per_second" not in found
     assert "no GPUs are available" in found["refused"]
     assert {entry["status"] for entry in dry_run["steps"]["tensorrt"]["found"]["digits"]} == {"compiled, not measured"}
+
+
+def test_the_table_of_gpus_is_made_of_such_files_and_says_where_there_is_none(written, tmp_path):
+    rows = gpu(written.parent)
+    assert {row[0] for row in rows[1:]} == {"dry run"}
+    measured = {what: figure for _, what, figure in rows[1:]}
+    for what in ("digits, onnxruntime fp32 (CPU), in process", "digits, served", "encoder, served"):
+        assert measured[what].endswith(" rows/s")
+    assert measured["encoder, PyTorch eager, 8 rows"].endswith(" ms")
+    assert measured["digits, tensorrt fp16 (GPU), in process"].startswith("compiled, not measured")
+    assert measured["engine for RTX, served"].startswith("refused: ")
+    assert gpu(tmp_path)[1:] == [("-", "-", "not measured yet")]
 
 
 def test_without_a_gpu_the_real_check_stops_and_writes_nothing(tmp_path):
