@@ -257,13 +257,9 @@ def _gpu_step(name: str, step: dict[str, Any]) -> list[tuple[str, str]]:
         case "onnxruntime" | "tensorrt":
             built = {model: entries for model, entries in found.items() if isinstance(entries, list)}
             return [
-                (
-                    f"{model}, {entry['target']} {entry['precision']} ({entry['device'].upper()}), in process",
-                    _gpu_candidate(entry),
-                )
+                (f"{model}, {_gpu_pairing(entry)}, in process", _gpu_candidate(entry))
                 for model, entries in built.items()
                 for entry in entries
-                if "device" in entry
             ]
         case "pytorch":
             timed = {"eager": "eager_ms", "compiled": "compiled_ms"}
@@ -283,6 +279,12 @@ def _gpu_step(name: str, step: dict[str, Any]) -> list[tuple[str, str]]:
             rate = found.get("rows_per_second")
             return [("engine for RTX, served", f"{_number(rate)} rows/s" if rate else f"refused: {found['refused']}")]
     return []
+
+
+def _gpu_pairing(entry: dict[str, Any]) -> str:
+    """Of a build that failed as a whole, only the target is known."""
+    device = f" ({entry['device'].upper()})" if "device" in entry else ""
+    return " ".join(filter(None, (entry["target"], entry.get("precision")))) + device
 
 
 def _gpu_candidate(entry: dict[str, Any]) -> str:
