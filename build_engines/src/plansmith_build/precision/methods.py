@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from plansmith_build.precision.errors import ConversionFailed
@@ -89,6 +90,8 @@ def first_inside_budget(methods: Sequence[Method], prepared: onnx.ModelProto, ju
             continue
         if is_accepted(variant, judges):
             return variant
+        # The next one is judged by the same rows once more.
+        judges = replace(judges, looks=variant.looks)
         if closest is None or used_budget(variant, judges) < used_budget(closest, judges):
             closest = variant
     if closest is None:
