@@ -5,6 +5,7 @@ Each is built as it is shipped and with random weights, and a real Triton is ask
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import light_models
@@ -48,10 +49,11 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
     folder = tmp_path_factory.mktemp("light")
     made = Networks(folder / "model_repository", {}, {}, {})
     for name in NAMES:
-        made.shipped[name] = build(light_models.light_model_path(name), BuildOptions(repository=made.repository))
+        options = BuildOptions(made.repository, serve=False)  # one server loads them all together, later
+        made.shipped[name] = build(light_models.light_model_path(name), options)
         original = light_models.with_random_weights(name, folder)
         made.expected[name] = answers_row_by_row(original, light_models.distinct_rows(name, ROWS))
-        made.random[name] = build(original, BuildOptions(repository=made.repository, name=f"{name}_random"))
+        made.random[name] = build(original, replace(options, name=f"{name}_random"))
         original.unlink()
     return made
 

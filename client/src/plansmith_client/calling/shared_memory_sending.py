@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.calling.flows import Send
-from plansmith_client.errors import ClientError, DeadlineExceeded, ServerUnavailable
+from plansmith_client.errors import ClientError, DeadlineExceeded, InvalidInput, ServerUnavailable
 from plansmith_client.inputs.device_tensors import on_host
 from plansmith_client.protocol.operations import (
     ListCudaSharedMemory,
@@ -177,7 +178,7 @@ class SharedMemory:
         if metadata is None or operation.classes or not operation.inputs:
             return {}
         if self._outputs[0] is not metadata:
-            self._outputs = metadata, metadata.fixed_outputs()
+            self._outputs = metadata, _fixed_outputs(metadata)
         rows, wanted = operation.inputs[0].array.shape[:1], operation.outputs
         return {
             name: size * rows[0] if is_batch else size
@@ -350,3 +351,20 @@ def _shareable(tensors: tuple[Tensor, ...]) -> list[Tensor]:
 
 def _size(tensors: tuple[Tensor, ...]) -> int:
     return sum(tensor.array.nbytes for tensor in tensors if tensor.array.dtype != object)
+
+
+def _fixed_outputs(metadata: ModelMetadata) -> tuple[tuple[str, int, bool], ...]:
+    """The outputs of known size: name, bytes, and whether these are the bytes of one row of the batch.
+
+    Which outputs come may depend on which optional inputs are given: then no size is known.
+    """
+    if metadata.max_batch_size is None or any(spec.optional for spec in metadata.inputs):
+        return ()
+    fixed = []
+    for spec in metadata.outputs:
+        is_batch = bool(metadata.max_batch_size) and spec.shape[:1] == (-1,)
+        shape = spec.shape[1:] if is_batch else spec.shape
+        if spec.datatype != "BYTES" and all(size > 0 for size in shape):
+            with contextlib.suppress(InvalidInput):
+                fixed.append((spec.name, math.prod(shape) * spec.numpy_dtype.itemsize, is_batch))
+    return tuple(fixed)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.errors import InvalidInput, ProtocolError
+from plansmith_client.errors import ProtocolError
 from plansmith_client.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -119,22 +117,6 @@ class ModelMetadata:
             decoupled=config.decoupled,
             queue_timeout=config.queue_timeout,
         )
-
-    def fixed_outputs(self) -> tuple[tuple[str, int, bool], ...]:
-        """The outputs of known size: name, bytes, and whether these are the bytes of one row of the batch.
-
-        Which outputs come may depend on which optional inputs are given: then no size is known.
-        """
-        if self.max_batch_size is None or any(spec.optional for spec in self.inputs):
-            return ()
-        fixed = []
-        for spec in self.outputs:
-            is_batch = bool(self.max_batch_size) and spec.shape[:1] == (-1,)
-            shape = spec.shape[1:] if is_batch else spec.shape
-            if spec.datatype != "BYTES" and all(size > 0 for size in shape):
-                with contextlib.suppress(InvalidInput):
-                    fixed.append((spec.name, math.prod(shape) * spec.numpy_dtype.itemsize, is_batch))
-        return tuple(fixed)
 
 
 @dataclass(frozen=True, slots=True)
