@@ -123,7 +123,7 @@ class FakeRtx:
 
     Args:
         model: what the engine computes.
-        profile: smallest, best and largest shape of each input.
+        profile: smallest, best and largest shape of each input; a list of them for several profiles.
         cuda: where its memory is.
         fits: what the library says of the engine: None for nothing wrong, else the names of diagnostics.
     """
@@ -137,9 +137,10 @@ class FakeRtx:
     CudaGraphStrategy = real.CudaGraphStrategy
     DataType = real.DataType
 
-    def __init__(self, model: bytes, profile: dict[str, Any], cuda: FakeCuda, *, fits: tuple[str, ...] = ()) -> None:
+    def __init__(self, model: bytes, profile: Any, cuda: FakeCuda, *, fits: tuple[str, ...] = ()) -> None:
         self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-        self.profile, self.cuda, self.fits = profile, cuda, fits
+        self.profiles = profile if isinstance(profile, list) else [profile]
+        self.cuda, self.fits = cuda, fits
         self.calls: list[str] = []
         self.graph_strategy = real.CudaGraphStrategy.DISABLED
         self.kernels: bytes | None = None
@@ -197,6 +198,7 @@ class _Engine:
         self._inputs = {entry.name: entry for entry in rtx.session.get_inputs()}
         self._outputs = {entry.name: entry for entry in rtx.session.get_outputs()}
         self.num_io_tensors = len(self._inputs) + len(self._outputs)
+        self.num_optimization_profiles = len(rtx.profiles)
 
     def get_tensor_name(self, index: int) -> str:
         return [*self._inputs, *self._outputs][index]
@@ -212,8 +214,7 @@ class _Engine:
         return tuple(s if isinstance(s, int) else -1 for s in (self._inputs | self._outputs)[name].shape)
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
-        assert profile_index == 0
-        return list(self._rtx.profile[name])
+        return list(self._rtx.profiles[profile_index][name])
 
     def get_tensor_location(self, name: str) -> Any:
         assert name in self._inputs | self._outputs
@@ -266,10 +267,19 @@ class _Context:
         self._rtx = rtx
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
+        self._profile = 0
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        self._rtx.calls.append(f"set_optimization_profile_async {profile_index}")
+        assert stream_handle in self._rtx.cuda.streams
+        self._profile = profile_index
+        # As the real one: every shape has to be set again.
+        self._shapes = {}
+        return profile_index < len(self._rtx.profiles)
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self._rtx.calls.append("set_input_shape")
-        low, _, high = self._rtx.profile[name]
+        low, _, high = self._rtx.profiles[self._profile][name]
         fits = len(shape) == len(low) and all(a <= s <= b for a, s, b in zip(low, shape, high, strict=True))
         if fits:
             self._shapes[name] = tuple(shape)

@@ -43,9 +43,9 @@ def load(tmp_path, monkeypatch):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "model.engine").write_bytes(HEAD + b"engine")
 
-    def load(*, fits=(), memory=2**30, kind="GPU", **parameters):
+    def load(*, fits=(), memory=2**30, kind="GPU", profile=PROFILE, **parameters):
         cuda = FakeCuda(memory=memory)
-        rtx = FakeRtx(linear(), PROFILE, cuda, fits=fits)
+        rtx = FakeRtx(linear(), profile, cuda, fits=fits)
         config = ModelConfig.from_dict(
             {
                 "name": "m",
@@ -119,6 +119,21 @@ def test_a_shape_outside_the_profile_is_refused_with_its_bounds_and_the_next_req
     with pytest.raises(RequestError, match=r"the engine takes \[1, 8\] to \[32, 8\]"):
         engine.run(("y",), {"x": np.zeros(shape, np.float32)})
     assert engine.run(("y",), rows(3))[0].shape == (3, 4)
+
+
+def test_each_request_runs_under_the_first_profile_that_takes_it(load):
+    engine, rtx, cuda = load(profile=[{"x": [(1, 8), (1, 8), (4, 8)]}, {"x": [(2, 8), (32, 8), (32, 8)]}])
+    assert cuda.calls.count("cudaMalloc") == 3
+    session = onnxruntime.InferenceSession(linear(), providers=["CPUExecutionProvider"])
+    rtx.calls.clear()
+    for count in (1, 4, 5, 32, 32, 2):
+        given = rows(count, seed=count)
+        np.testing.assert_array_equal(engine.run(("y",), given)[0], session.run(["y"], given)[0])
+    chosen = [call for call in rtx.calls if call.startswith("set_optimization_profile_async")]
+    # Loading has run once under each, the second one last.
+    assert chosen == [f"set_optimization_profile_async {number}" for number in (0, 1, 0)]
+    with pytest.raises(RequestError, match=r"the engine takes \[1, 8\] to \[4, 8\] or \[2, 8\] to \[32, 8\]"):
+        engine.run(("y",), rows(33))
 
 
 def test_kernels_are_finished_before_the_first_request_and_kept_for_the_next_start(load, tmp_path):

@@ -23,6 +23,7 @@ def built(plansmith, tmp_path_factory):
     done = plansmith(
         *("build", DIGITS, "--name", "digits", "--data", "random:32", "--max-drop", "5%", "--repository", repository),
         *("--target", "tensorrt-rtx", "--compute-capability", "8.6,8.9,12.0", "--no-serve", "--json"),
+        *("--profile", "images:1x8x8,1x8x8,4x8x8|images:1x8x8,32x8x8,32x8x8"),
     )
     return repository, json.loads(done.stdout)["manifest"]
 
@@ -48,7 +49,8 @@ def test_the_engine_is_published_with_what_compiled_it_and_a_configuration_of_it
     assert served["compiled"] == {
         "compiler": f"TensorRT for RTX {library_version()}",
         "compute_capabilities": ["8.6", "8.9", "12.0"],
-        "profile": {"images": [[1, 8, 8], [32, 8, 8], [32, 8, 8]]},
+        "profile": {"images": [[1, 8, 8], [1, 8, 8], [4, 8, 8]]},
+        "further_profiles": [{"images": [[1, 8, 8], [32, 8, 8], [32, 8, 8]]}],
         "tf32": False,
         "seconds": served["compiled"]["seconds"],
         "size": engine.stat().st_size,

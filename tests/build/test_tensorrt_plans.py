@@ -16,6 +16,7 @@ from plansmith_build.engines.tensorrt import (
     plan_config,
     plan_version,
     profile_for,
+    provider_profile,
 )
 from plansmith_build.errors import InvalidOption
 from plansmith_build.reading.signatures import signature_of
@@ -42,6 +43,37 @@ def test_a_profile_goes_from_one_row_to_the_largest_batch_in_the_shapes_of_the_d
 def test_a_model_without_batches_has_one_shape():
     profile = profile_for(IMAGES, max_batch_size=0, observed={"images": (2, 3, 8, 8)})
     assert profile.minimum == profile.maximum == {"images": (2, 3, 8, 8)}
+
+
+def test_several_profiles_are_one_range_for_the_server_and_each_its_own_for_the_engine():
+    text = "images:1x3x64x64,1x3x64x64,4x3x64x64|images:5x3x64x64,16x3x64x64,16x3x224x224"
+    profile = profile_for(IMAGES, max_batch_size=16, observed={}, given=parse_profile(text))
+    assert profile.minimum == {"images": (1, 3, 64, 64)}
+    assert profile.optimum == {"images": (1, 3, 64, 64)}
+    assert profile.maximum == {"images": (16, 3, 224, 224)}
+    assert [part.optimum["images"][0] for part in profile.each] == [1, 16]
+    assert provider_profile(profile) == {
+        "trt_profile_min_shapes": "images:1x3x64x64,images:5x3x64x64",
+        "trt_profile_opt_shapes": "images:1x3x64x64,images:16x3x64x64",
+        "trt_profile_max_shapes": "images:4x3x64x64,images:16x3x224x224",
+    }
+    portable = model_config("m", IMAGES, max_batch_size=16)
+    config = plan_config(portable, plans={"9.0": "model.plan"}, profiles=len(profile.each))
+    assert list(config.instance_group[0].profile) == ["0", "1"]
+    assert not plan_config(portable, plans={"9.0": "model.plan"}).instance_group[0].profile
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("images:1x3x8x8,1x3x8x8,4x3x8x8|images:6x3x8x8,8x3x8x8,16x3x8x8", "takes 1 to 4 and 6 to 16 rows"),
+        ("images:1x3x8x8,1x3x8x8,16x3x8x8|other:1,1,1", "not all for the same inputs"),
+        ("images:1x3x8x8,1x3x8x8,16x3x8x8|", "is empty"),
+    ],
+)
+def test_several_profiles_with_a_gap_or_of_other_inputs_are_refused(text, said):
+    with pytest.raises(InvalidOption, match=said):
+        profile_for(IMAGES, max_batch_size=16, observed={}, given=parse_profile(text))
 
 
 def test_a_profile_of_ones_own_is_used():

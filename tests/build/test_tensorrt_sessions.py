@@ -33,9 +33,9 @@ def linear() -> bytes:
 def gpu(monkeypatch):
     """Puts a stand-in for TensorRT and one for CUDA where the code imports them."""
 
-    def install(**options):
+    def install(*, profile=PROFILE, **options):
         cuda = FakeCuda()
-        trt = FakeTensorRT(linear(), PROFILE, cuda, **options)
+        trt = FakeTensorRT(linear(), profile, cuda, **options)
         bindings = ModuleType("cuda.bindings")
         bindings.runtime = cuda
         monkeypatch.setitem(sys.modules, "tensorrt", trt)
@@ -69,6 +69,16 @@ def test_a_plan_answers_as_its_graph_and_allocates_for_the_largest_request_only(
     assert not cuda.allocated
     assert not cuda.on_host
     assert not cuda.streams
+
+
+def test_a_plan_with_several_profiles_runs_each_request_under_the_first_that_takes_it(gpu, plan):
+    trt, _ = gpu(profile=[{"x": [(1, 8), (1, 8), (4, 8)]}, {"x": [(2, 8), (32, 8), (32, 8)]}])
+    session = PlanSession(plan, device=0)
+    expected = onnxruntime.InferenceSession(linear(), providers=["CPUExecutionProvider"])
+    for count in (1, 4, 5, 32, 2):
+        np.testing.assert_array_equal(session.run(rows(count))["y"], expected.run(None, rows(count))[0])
+    chosen = [call for call in trt.calls if call.startswith("set_optimization_profile_async")]
+    assert chosen == [f"set_optimization_profile_async {number}" for number in (1, 0)]
 
 
 def test_an_answer_is_not_changed_by_the_next(gpu, plan):

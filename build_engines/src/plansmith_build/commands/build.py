@@ -191,7 +191,8 @@ def build(
         str | None,
         typer.Option(
             rich_help_panel=_PLANS,
-            help="name:min,opt,max shapes, such as images:1x3x224x224,8x3x224x224,32x3x224x224.",
+            help="name:min,opt,max shapes, such as images:1x3x224x224,8x3x224x224,32x3x224x224; several profiles "
+            "apart by |, the preferred one first.",
             show_default="from the data and --max-batch-size",
         ),
     ] = None,

@@ -169,14 +169,16 @@ class DataRecord(_Record):
     labelled: bool
 
 
+_Profile = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+
+
 class CompiledRecord(_Record):
     """An engine that TensorRT for RTX compiled without a GPU; one runs on the version that compiled it only."""
 
     compiler: str = Field(description="TensorRT for RTX and its version, all four numbers")
     compute_capabilities: tuple[str, ...] = Field(description="empty: Ampere and later")
-    profile: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = Field(
-        description="smallest, best and largest shape by input"
-    )
+    profile: _Profile = Field(description="smallest, best and largest shape by input")
+    further_profiles: tuple[_Profile, ...] = Field(default=(), description="where it was built with several")
     tf32: bool = Field(default=False, description="whether FP32 may be rounded to TF32")
     seconds: float
     size: int = Field(description="of the engine, in bytes, whether or not it is published")

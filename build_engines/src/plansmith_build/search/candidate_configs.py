@@ -69,7 +69,8 @@ def _compiled_config(portable: Any, candidate: Candidate) -> Any:
     """The configuration of plans or of an engine, whose shapes are settled."""
     if candidate.plans:
         plans = {capability: path.name for capability, path in candidate.plans.items()}
-        config = plan_config(portable, plans=plans, instances=candidate.instances)
+        profiles = len(candidate.profile.each) if candidate.profile is not None else 1
+        config = plan_config(portable, plans=plans, instances=candidate.instances, profiles=profiles)
     else:
         config = engine_config(portable, engine=candidate.files[0].name, instances=candidate.instances)
     if candidate.profile is not None:

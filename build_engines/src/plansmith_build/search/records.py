@@ -112,13 +112,15 @@ def _candidate(candidate: Candidate, name: str | None, result: SearchResult) -> 
 
 
 def _compiled(engine: CompiledEngine) -> CompiledRecord:
-    profile = engine.profile
+    first, *others = [
+        {name: (part.minimum[name], part.optimum[name], part.maximum[name]) for name in part.minimum}
+        for part in engine.profile.each
+    ]
     return CompiledRecord(
         compiler=f"TensorRT for RTX {engine.version}",
         compute_capabilities=engine.capabilities,
-        profile={
-            name: (profile.minimum[name], profile.optimum[name], profile.maximum[name]) for name in profile.minimum
-        },
+        profile=first,
+        further_profiles=tuple(others),
         seconds=engine.seconds,
         size=engine.size,
     )

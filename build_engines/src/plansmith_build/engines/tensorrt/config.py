@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["plan_config"]
 
 
-def plan_config(portable: Any, *, plans: Mapping[str, str], instances: int = 1) -> Any:
+def plan_config(portable: Any, *, plans: Mapping[str, str], instances: int = 1, profiles: int = 1) -> Any:
     """A copy of a portable configuration, made fit for plans.
 
     Args:
@@ -20,6 +20,8 @@ def plan_config(portable: Any, *, plans: Mapping[str, str], instances: int = 1) 
         plans: the plan's file name by compute capability, such as `{"9.0": "model.fp16.sm_90.plan"}`; the server takes
             the one of the GPU that it finds.
         instances: how many instances on each GPU.
+        profiles: how many optimization profiles the plans have; each instance then takes, for every batch, the one
+            whose best shapes are nearest.
     """
     config = model_config_pb2.ModelConfig()
     config.CopyFrom(portable)
@@ -29,6 +31,9 @@ def plan_config(portable: Any, *, plans: Mapping[str, str], instances: int = 1) 
     config.cc_model_filenames.clear()
     config.cc_model_filenames.update(plans)
     del config.instance_group[:]
-    config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_GPU, count=instances)
+    group = config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_GPU, count=instances)
+    if profiles > 1:
+        # Without it the server loads the first one alone.
+        group.profile.extend(map(str, range(profiles)))
     config.ClearField("optimization")
     return config

@@ -47,6 +47,12 @@ class PlanSession:
         self._engine, self._context = engine, context
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
         self._outputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
+        inputs = [name for name in names if name not in self._outputs]
+        self._profiles = [
+            {name: engine.get_tensor_profile_shape(name, number) for name in inputs}
+            for number in range(engine.num_optimization_profiles)
+        ]
+        self._profile = 0
         self._places: dict[str, _Place] = {}
 
     def run(self, inputs: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> Arrays:
@@ -102,6 +108,7 @@ class PlanSession:
         import tensorrt as trt  # noqa: PLC0415 - as above
 
         engine, context = self._engine, self._context
+        self._choose_profile({name: array.shape for name, array in inputs.items()})
         for name, array in inputs.items():
             if array.dtype != self._dtype(name):
                 raise RunFailed(f"input {name!r} is {array.dtype}, and the plan reads {self._dtype(name)}")
@@ -121,6 +128,20 @@ class PlanSession:
             place = self._place(name, math.prod(shape) * self._dtype(name).itemsize)
             context.set_tensor_address(name, place.device)
         return shapes
+
+    def _choose_profile(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Use the first profile that takes these shapes; where none does, setting a shape says so."""
+        fitting = (
+            number
+            for number, profile in enumerate(self._profiles)
+            if all(_is_within(shape, *profile[name]) for name, shape in shapes.items() if name in profile)
+        )
+        number = next(fitting, self._profile)
+        if number != self._profile:
+            context = self._context
+            if not context.set_optimization_profile_async(number, self._stream):
+                raise RunFailed(f"TensorRT did not take its optimization profile {number}")
+            self._profile = number
 
     def _enqueue(self, inputs: list[str]) -> None:
         from cuda.bindings import runtime as cuda  # noqa: PLC0415 - as above
@@ -182,6 +203,12 @@ class _Place:
     def free(self, cuda: Any) -> None:
         cuda.cudaFree(self.device)
         cuda.cudaFreeHost(self.host)
+
+
+def _is_within(shape: tuple[int, ...], smallest: Any, _best: Any, largest: Any) -> bool:
+    return len(shape) == len(largest) and all(
+        low <= size <= high for low, size, high in zip(smallest, shape, largest, strict=True)
+    )
 
 
 def _check(cuda: Any, result: tuple[Any, ...]) -> Any:

@@ -52,7 +52,7 @@ class Plan:
 def build_plan(
     model: Path,
     path: Path,
-    profile: OptimizationProfile,
+    shapes: OptimizationProfile,
     options: PlanOptions,
     *,
     device: int,
@@ -64,7 +64,7 @@ def build_plan(
     Args:
         model: the ONNX file; its weight file is in the same folder.
         path: where the plan is written.
-        profile: the shapes that it is to take.
+        shapes: those that it is to take.
         options: how.
         device: the number of the GPU.
         compute_capability: of that GPU.
@@ -87,7 +87,8 @@ def build_plan(
             raise PlanFailed(_parser_errors(parser))
         config = builder.create_builder_config()
         _configure(config, options)
-        _add_profile(builder, network, config, profile)
+        for part in shapes.each:
+            _add_profile(builder, network, config, part)
         monitor = _monitor(trt, f"Building a TensorRT {trt.__version__} plan for {compute_capability}", progress)
         config.progress_monitor = monitor
         timings = timing_cache_of(options, device)

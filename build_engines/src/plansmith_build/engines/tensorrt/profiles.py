@@ -30,19 +30,45 @@ class OptimizationProfile:
         minimum: the smallest.
         optimum: what kernels are chosen for.
         maximum: the largest.
+        parts: where an engine has several profiles, each of them, the preferred one first; these shapes are then the
+            smallest and largest of all of them, and the first one's best. Empty for one.
     """
 
     minimum: Mapping[str, Shape]
     optimum: Mapping[str, Shape]
     maximum: Mapping[str, Shape]
+    parts: tuple[OptimizationProfile, ...] = ()
+
+    @property
+    def each(self) -> tuple[OptimizationProfile, ...]:
+        """The profiles that an engine is built with."""
+        return self.parts or (self,)
 
 
 def parse_profile(text: str) -> OptimizationProfile:
-    """Read `name:1x3x224x224,8x3x224x224,32x3x224x224`, several inputs apart by `;`.
+    """Read `name:1x3x224x224,8x3x224x224,32x3x224x224`, several inputs apart by `;`, several profiles by `|`.
 
     Raises:
-        InvalidOption: it is not written so, or the shapes do not grow.
+        InvalidOption: it is not written so, the shapes do not grow, or the profiles are not of the same inputs.
     """
+    parts = tuple(_parse_one(part) for part in text.split("|"))
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    ranks = [{name: len(shape) for name, shape in part.minimum.items()} for part in parts]
+    if any(rank != ranks[0] for rank in ranks):
+        raise InvalidOption(
+            f"the optimization profiles {text!r} are not all for the same inputs of the same dimensions"
+        )
+    return OptimizationProfile(
+        minimum={name: tuple(map(min, *(part.minimum[name] for part in parts))) for name in first.minimum},
+        optimum=first.optimum,
+        maximum={name: tuple(map(max, *(part.maximum[name] for part in parts))) for name in first.minimum},
+        parts=parts,
+    )
+
+
+def _parse_one(text: str) -> OptimizationProfile:
     shapes: tuple[dict[str, Shape], ...] = ({}, {}, {})
     for part in filter(None, (part.strip() for part in text.split(";"))):
         match = _INPUT.fullmatch(part)
@@ -60,7 +86,8 @@ def parse_profile(text: str) -> OptimizationProfile:
             target[match["name"]] = shape
     if not shapes[0]:
         raise InvalidOption("the optimization profile is empty: write name:min,opt,max")
-    return OptimizationProfile(*shapes)
+    minimum, optimum, maximum = shapes
+    return OptimizationProfile(minimum, optimum, maximum)
 
 
 def profile_for(
@@ -89,7 +116,9 @@ def profile_for(
     """
     required = {spec.name: spec.shape for spec in signature.inputs if spec.name in observed or not spec.optional}
     if given is not None:
-        _check(given, required, max_batch_size)
+        for part in given.each:
+            _check(part, required)
+        _check_rows(given, required, max_batch_size)
         return given
     counts = token_axes(signature) if tokens is not None else frozenset()
     sizes = (tokens[0], None, tokens[1]) if tokens is not None else (None, None, None)
@@ -112,7 +141,7 @@ def _resized(
     return (rows, *resized[1:]) if rows is not None else resized
 
 
-def _check(profile: OptimizationProfile, required: Mapping[str, tuple[int, ...]], max_batch_size: int) -> None:
+def _check(profile: OptimizationProfile, required: Mapping[str, tuple[int, ...]]) -> None:
     if set(profile.minimum) != set(required):
         raise InvalidOption(
             f"the optimization profile is for {', '.join(sorted(profile.minimum))}; the model has the inputs "
@@ -127,10 +156,21 @@ def _check(profile: OptimizationProfile, required: Mapping[str, tuple[int, ...]]
                 raise InvalidOption(
                     f"{'x'.join(map(str, three))} does not fit input {name!r}, which has the shape {list(shape)}"
                 )
-        if max_batch_size and not profile.minimum[name][0] <= 1 <= max_batch_size <= profile.maximum[name][0]:
+
+
+def _check_rows(profile: OptimizationProfile, required: Mapping[str, tuple[int, ...]], max_batch_size: int) -> None:
+    """Every batch that the server may form has a profile."""
+    for name in required if max_batch_size else ():
+        ranges = sorted((part.minimum[name][0], part.maximum[name][0]) for part in profile.each)
+        taken = 0
+        for low, high in ranges:
+            if low <= taken + 1:
+                taken = max(taken, high)
+        if taken < max_batch_size:
+            rows = " and ".join(f"{low} to {high}" for low, high in ranges)
             raise InvalidOption(
-                f"the optimization profile takes {profile.minimum[name][0]} to {profile.maximum[name][0]} rows of "
-                f"{name!r}, and the server will send 1 to {max_batch_size}: widen it, or lower --max-batch-size"
+                f"the optimization profile takes {rows} rows of {name!r}, and the server will send 1 to "
+                f"{max_batch_size}: widen it, or lower --max-batch-size"
             )
 
 

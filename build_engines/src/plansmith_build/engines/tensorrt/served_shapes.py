@@ -39,8 +39,13 @@ def provider_profile(profile: OptimizationProfile) -> dict[str, str]:
     They are for graphs that TensorRT takes whole: where parts run elsewhere, the provider wants shapes of the tensors
     between the parts, too, and does not load.
     """
-    three = {"min": profile.minimum, "opt": profile.optimum, "max": profile.maximum}
-    return {f"trt_profile_{name}_shapes": _text(shapes) for name, shapes in three.items()}
+    three = {
+        "min": [part.minimum for part in profile.each],
+        "opt": [part.optimum for part in profile.each],
+        "max": [part.maximum for part in profile.each],
+    }
+    # It takes the n-th shapes of every input together as its n-th profile.
+    return {f"trt_profile_{name}_shapes": ",".join(map(_text, shapes)) for name, shapes in three.items()}
 
 
 def _text(shapes: Mapping[str, Shape]) -> str:

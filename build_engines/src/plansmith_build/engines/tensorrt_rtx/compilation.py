@@ -68,7 +68,7 @@ def compile_engine(
         "model": os.fspath(model),
         "engine": os.fspath(path),
         "capabilities": capabilities,
-        "profiles": [_shapes(profile)],
+        "profiles": [_shapes(part) for part in profile.each],
     }
     done = subprocess.run(
         # Not the folder of the program first on the path, which has modules of common names.

@@ -29,9 +29,52 @@ def check_profiles(context: ConfigContext) -> Iterator[Finding]:
         if missing:
             yield error(context.path, f"the profile has no {', '.join(missing)}", "give min, opt and max, or none")
             continue
-        yield from _check(
-            context, *({name: _sizes(text) for name, text in _INPUT.findall(given[key])} for key in _KEYS)
+        minima, optima, maxima = (_profiles(given[key]) for key in _KEYS)
+        if not len(minima) == len(optima) == len(maxima):
+            yield error(
+                context.path,
+                f"there are {len(minima)} profiles of min, {len(optima)} of opt and {len(maxima)} of max shapes",
+                "give each input as often in all three",
+            )
+            continue
+        for three in zip(minima, optima, maxima, strict=True):
+            yield from _check(context, *three)
+        yield from _check_rows(context, minima, maxima)
+
+
+def _profiles(text: str) -> list[dict[str, tuple[int, ...]]]:
+    """The n-th shapes of every input, in a list; ONNX Runtime takes them together as its n-th profile."""
+    profiles: list[dict[str, tuple[int, ...]]] = []
+    for name, sizes in _INPUT.findall(text):
+        place = next((profile for profile in profiles if name not in profile), None)
+        if place is None:
+            profiles.append(place := {})
+        place[name] = tuple(map(int, sizes.split("x")))
+    return profiles
+
+
+def _check_rows(
+    context: ConfigContext, minima: list[dict[str, tuple[int, ...]]], maxima: list[dict[str, tuple[int, ...]]]
+) -> Iterator[Finding]:
+    """Every batch that the server may form has a profile."""
+    most = context.config.max_batch_size
+    for name in sorted({name for profile in minima for name in profile}) if most > 0 else ():
+        ranges = sorted(
+            (low[name][0], high[name][0])
+            for low, high in zip(minima, maxima, strict=True)
+            if {name} <= low.keys() & high.keys()
         )
+        taken = 0
+        for low, high in ranges:
+            if low <= taken + 1:
+                taken = max(taken, high)
+        if taken < most:
+            rows = " and ".join(f"{low} to {high}" for low, high in ranges)
+            yield error(
+                context.path,
+                f"the profile takes {rows} rows of {name!r}, and batches up to {most}",
+                "widen the profile, or lower max_batch_size",
+            )
 
 
 def _check(
@@ -62,13 +105,7 @@ def _check(
                 context.path, f"the profile's shapes of {name!r} do not grow from min over opt to max", "order them"
             )
             continue
-        low, high = three[0], three[2]
-        if config.max_batch_size > 0 and low and not low[0] <= 1 <= config.max_batch_size <= high[0]:
-            yield error(
-                context.path,
-                f"the profile takes {low[0]} to {high[0]} rows of {name!r}, and batches up to {config.max_batch_size}",
-                "widen the profile, or lower max_batch_size",
-            )
+        low = three[0]
         wanted = dims.get(name)
         own = low[1:] if config.max_batch_size > 0 else low
         if wanted is not None and (
@@ -77,7 +114,3 @@ def _check(
             yield error(
                 context.path, f"the profile's shapes of {name!r} do not fit dims {list(wanted)}", "make them agree"
             )
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split("x")))

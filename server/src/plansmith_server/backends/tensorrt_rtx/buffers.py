@@ -39,19 +39,23 @@ class Buffers:
     """Memory on the device that is current, and the stream that copies to it and from it.
 
     Args:
-        places: what to allocate for.
         cuda: `cuda.bindings.runtime`.
-
-    Raises:
-        ModelError: the device has not enough memory.
     """
 
-    def __init__(self, places: Iterable[TensorPlace], cuda: Any) -> None:
+    def __init__(self, cuda: Any) -> None:
         self._cuda = cuda
         self.stream = int(check(cuda, cuda.cudaStreamCreate()))
         self.addresses: dict[str, int] = {}
         # What the engine reads on the CPU must not move while it does.
         self.on_host: dict[str, NDArray[Any]] = {}
+
+    def allocate(self, places: Iterable[TensorPlace]) -> None:
+        """Memory for these, until `close`.
+
+        Raises:
+            ModelError: the device has not enough memory.
+        """
+        cuda = self._cuda
         try:
             for place in places:
                 if place.on_host:

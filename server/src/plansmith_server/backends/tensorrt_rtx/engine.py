@@ -91,16 +91,19 @@ class RtxEngine:
         self._inputs = self._names(trt.TensorIOMode.INPUT)
         self._outputs = self._names(trt.TensorIOMode.OUTPUT)
         self._dtypes = {name: self._type(name)[1] for name in (*self._inputs, *self._outputs)}
-        self._limits = {
-            name: tuple(tuple(s) for s in engine.get_tensor_profile_shape(name, 0)) for name in self._inputs
-        }
+        self._profiles = [
+            {name: tuple(tuple(s) for s in engine.get_tensor_profile_shape(name, number)) for name in self._inputs}
+            for number in range(engine.num_optimization_profiles)
+        ]
+        self._profile = 0
         self.signature = Signature(
             inputs=tuple(map(self._info, self._inputs)),
             optional_inputs=(),
             outputs=tuple(map(self._info, self._outputs)),
         )
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._buffers = Buffers(self._places(), cuda)
+        self._buffers = Buffers(cuda)
+        self._buffers.allocate(self._places())
         for name, address in self._buffers.addresses.items():
             context.set_tensor_address(name, address)
         self._warm_up()
@@ -123,6 +126,7 @@ class RtxEngine:
         context, buffers = self._context, self._buffers
         # Held until the copies are done.
         held = {name: np.ascontiguousarray(inputs[name]) for name in self._inputs}
+        self._choose_profile({name: array.shape for name, array in held.items()})
         for name, array in held.items():
             self._set_shape(name, array.shape)
             if array.dtype != self._dtypes[name]:
@@ -147,24 +151,48 @@ class RtxEngine:
         # In this order: each needs the one after it.
         del self._context, self._cache, self._engine, self._runtime
 
+    def _choose_profile(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Use the first profile that takes these shapes.
+
+        Raises:
+            RequestError: none does.
+        """
+        if shapes == self._shapes:
+            return
+        unfit = [
+            next((name for name, shape in shapes.items() if not _is_within(shape, profile[name])), "")
+            for profile in self._profiles
+        ]
+        if "" not in unfit:
+            name = unfit[0]
+            ranges = " or ".join(f"{list(profile[name][0])} to {list(profile[name][2])}" for profile in self._profiles)
+            raise RequestError(
+                f"input {name!r} has the shape {list(shapes[name])}, and the engine takes {ranges}: build with "
+                "--profile for other shapes"
+            )
+        self._use_profile(unfit.index(""))
+
+    def _use_profile(self, number: int) -> None:
+        if number == self._profile:
+            return
+        context = self._context
+        if not context.set_optimization_profile_async(number, self._buffers.stream):
+            raise ModelError(f"TensorRT for RTX did not take its optimization profile {number}; its log says why")
+        # Shapes are set anew under each.
+        self._profile, self._shapes = number, {}
+
     def _set_shape(self, name: str, shape: tuple[int, ...]) -> None:
         if self._shapes.get(name) == shape:
             return
-        smallest, _, largest = self._limits[name]
-        fits = len(shape) == len(largest) and all(
-            low <= size <= high for low, size, high in zip(smallest, shape, largest, strict=True)
-        )
-        if not fits or not self._context.set_input_shape(name, shape):
-            raise RequestError(
-                f"input {name!r} has the shape {list(shape)}, and the engine takes {list(smallest)} to "
-                f"{list(largest)}: build with --profile for other shapes"
-            )
+        if not self._context.set_input_shape(name, shape):
+            raise RequestError(f"TensorRT for RTX does not take the shape {list(shape)} of input {name!r}")
         self._shapes[name] = shape
 
     def _warm_up(self) -> None:
         """Run once in the best shapes on zeros: that finishes the kernels, so that no request waits for it."""
-        zeros = {name: np.zeros(self._limits[name][1], self._dtypes[name]) for name in self._inputs}
-        self.run(self._outputs, zeros)
+        for profile in self._profiles:
+            zeros = {name: np.zeros(profile[name][1], self._dtypes[name]) for name in self._inputs}
+            self.run(self._outputs, zeros)
         if self._kernels is not None:
             self._kernels.save(self._cache)
 
@@ -188,18 +216,30 @@ class RtxEngine:
     def _places(self) -> list[TensorPlace]:
         """How much each tensor takes where every input is as large as it may be."""
         trt, engine, context = self._trt, self._engine, self._context
-        for name in self._inputs:
-            context.set_input_shape(name, self._limits[name][2])
-        places = []
-        for name in (*self._inputs, *self._outputs):
-            dtype = self._dtypes[name]
-            if name in self._limits:
-                size = math.prod(self._limits[name][2]) * dtype.itemsize
-            else:
-                size = context.get_max_output_size(name)
-            on_host = engine.get_tensor_location(name) == trt.TensorLocation.HOST
-            places.append(TensorPlace(name=name, dtype=dtype, bytes=size, on_host=on_host))
-        return places
+        sizes = dict.fromkeys((*self._inputs, *self._outputs), 0)
+        for number, profile in enumerate(self._profiles):
+            self._use_profile(number)
+            for name in self._inputs:
+                context.set_input_shape(name, profile[name][2])
+                sizes[name] = max(sizes[name], math.prod(profile[name][2]) * self._dtypes[name].itemsize)
+            for name in self._outputs:
+                sizes[name] = max(sizes[name], context.get_max_output_size(name))
+        return [
+            TensorPlace(
+                name=name,
+                dtype=self._dtypes[name],
+                bytes=size,
+                on_host=engine.get_tensor_location(name) == trt.TensorLocation.HOST,
+            )
+            for name, size in sizes.items()
+        ]
+
+
+def _is_within(shape: tuple[int, ...], profile: tuple[tuple[int, ...], ...]) -> bool:
+    smallest, _, largest = profile
+    return len(shape) == len(largest) and all(
+        low <= size <= high for low, size, high in zip(smallest, shape, largest, strict=True)
+    )
 
 
 def _check_parameters(model: ModelConfig) -> None:
