@@ -42,6 +42,9 @@ def accelerated(parameters, *, name="tensorrt", side="gpu"):
     )
 
 
+# Rows 1 to 4 and 5 to 8, and with a gap between them.
+TWO = {"min": "x:1x4,x:5x4", "opt": "x:1x4,x:8x4", "max": "x:4x4,x:8x4"}
+GAP = {"min": "x:1x4,x:6x4", "opt": "x:4x4,x:8x4", "max": "x:4x4,x:8x4"}
 PROFILE = {
     "trt_profile_min_shapes": "x:1x4",
     "trt_profile_opt_shapes": "x:8x4",
@@ -83,6 +86,7 @@ CLEAN = {
     "platform": f'platform: "onnxruntime_onnx" max_batch_size: 8 {INPUT} {OUTPUT}',
     "accelerated": accelerated({"precision_mode": "FP16", "trt_engine_cache_enable": "true"}),
     "profiled": accelerated(PROFILE),
+    "profiled_twice": accelerated({f"trt_profile_{key}_shapes": shapes for key, shapes in TWO.items()}),
     "threads": f'{RIGHT} parameters {{ key: "intra_op_thread_count" value {{ string_value: "2" }} }}',
     "queued": f"{RIGHT} dynamic_batching {{ max_queue_delay_microseconds: 100 }}",
     "prioritised": f"{RIGHT} dynamic_batching {{ priority_levels: 2 default_priority_level: 1 }}",
@@ -141,6 +145,16 @@ WRONG = {
     "narrow_profile": (
         accelerated({**PROFILE, "trt_profile_max_shapes": "x:4x4", "trt_profile_opt_shapes": "x:2x4"}),
         "takes 1 to 4 rows of 'x', and batches up to 8",
+        False,
+    ),
+    "profiles_with_a_gap": (
+        accelerated({f"trt_profile_{key}_shapes": shapes for key, shapes in GAP.items()}),
+        "takes 1 to 4 and 6 to 8 rows of 'x', and batches up to 8",
+        False,
+    ),
+    "profiles_of_two_numbers": (
+        accelerated({**PROFILE, "trt_profile_min_shapes": "x:1x4,x:2x4"}),
+        "there are 2 profiles of min, 1 of opt and 1 of max shapes",
         False,
     ),
     "profile_of_another_input": (
