@@ -33,7 +33,7 @@ __all__ = [
 
 _FLOATING = {"FP16", "BF16", "FP32", "FP64"}
 # Elements that are widened to FP64 at once.
-_CHUNK = 2**22
+_CHUNK = 2**20
 # How far the probabilities of a row may be from a sum of 1: FP16 and BF16 round.
 _SUM_TOLERANCE = 1e-2
 # Where nearly every row has one class, agreement on it says nothing about the other classes.
