@@ -154,6 +154,7 @@ class HttpServer:
 
     def __init__(self) -> None:
         self.documents: dict[str, object] = {}
+        self.headers: list[dict[str, str]] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -162,6 +163,7 @@ class HttpServer:
 
             def do_GET(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                outer.headers.append(dict(self.headers))
                 given = outer.documents.get(self.path, DOCUMENTS.get(self.path))
                 if callable(given):
                     given = given(self.connection)
@@ -169,7 +171,8 @@ class HttpServer:
                 if isinstance(given, tuple):
                     given, headers = given
                 body = given if isinstance(given, bytes) else json.dumps(given).encode()
-                self.send_response_only(200 if given is not None else 404)
+                # A number is the status of an error.
+                self.send_response_only(given if isinstance(given, int) else 200 if given is not None else 404)
                 for name, value in {"Content-Length": str(len(body)), **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()

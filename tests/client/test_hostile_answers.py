@@ -232,3 +232,32 @@ def test_a_model_that_was_loaded_with_other_outputs_is_not_taken_for_a_liar(http
             "/v2/models/m/infer": hostile.changed(hostile.RESULT, "outputs", 0, "name", "z"),
         }
         assert list(model.infer({"x": ROW})) == ["z", "n"]
+
+
+@pytest.mark.parametrize("face", HTTP_FACES)
+@pytest.mark.parametrize("takes_binary", [True, False])
+def test_binary_tensors_are_tried_once_where_the_server_does_not_list_them(http, takes_binary, face):
+    sent = []
+
+    def answer(_):
+        sent.append("Inference-Header-Content-Length" in http.headers[-1])
+        return hostile.RESULT if takes_binary or not sent[-1] else 500
+
+    http.documents = {"/v2": {**hostile.SERVER, "extensions": []}, "/v2/models/m/infer": answer}
+    with open_client(face, http.url, timeout=20, retries=0) as client:
+        model = client.model("m")
+        # A step of a sequence is never sent twice.
+        model.infer({"x": ROW}, parameters={"sequence_id": 7, "sequence_end": True})
+        for _ in range(3):
+            model.infer({"x": ROW}, request_id="mine")
+    assert sent == ([False, True, True, True] if takes_binary else [False, True, False, False, False])
+
+
+@pytest.mark.parametrize("face", HTTP_FACES)
+def test_a_server_without_an_index_may_list_the_names_of_its_models(http, face):
+    http.documents = {"/v2/repository/index": 404, "/v2/models": {"models": ["m", "n"]}, "/v2/models/m/ready": {}}
+    with open_client(face, http.url, timeout=20, retries=0) as client:
+        assert [(one.name, one.state) for one in client.models()] == [("m", "READY"), ("n", "UNAVAILABLE")]
+        http.documents["/v2/models"] = {"models": [3]}
+        with pytest.raises(ProtocolError, match="3 should be a string"):
+            client.models()

@@ -129,6 +129,8 @@ def test_a_model_that_does_not_batch_takes_each_item_as_a_request(client):
     items = [{"int32": np.full((1, width), width, np.int32)} for width in range(1, 6)]
     got = list(client.model("every_type").map(items, outputs=["int32_out"]))
     assert [item.array.tolist() for item in got] == [[[width] * width] for width in range(1, 6)]
+    stacked = client.model("every_type").map({"int32": np.arange(6, dtype=np.int32).reshape(3, 1, 2)})
+    assert [item["int32_out"].tolist() for item in stacked] == [[[0, 1]], [[2, 3]], [[4, 5]]]
 
 
 def test_progress_is_told(client):

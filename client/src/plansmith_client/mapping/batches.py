@@ -92,21 +92,26 @@ def make_batcher(
     if largest and isinstance(options.batch_size, int) and options.batch_size > largest:
         raise InvalidInput(f"Model {core.name!r}: batch_size={options.batch_size} is above max_batch_size {largest}")
     rows = items_are_rows(metadata, source, options)
-    arrays = _arrays(metadata, source) if rows else None
-    if arrays is None:
-        if not hasattr(source, "__iter__") or getattr(source, "shape", None) == ():
-            raise InvalidInput(f"Model {core.name!r}: map needs an array or an iterable of items, got {source!r}")
-        total = len(source) if hasattr(source, "__len__") else None
-        return (lambda items: _from_items(core, metadata, items, options, rows=rows)), enumerate(source), total
+    arrays = _arrays(metadata, source) if rows or isinstance(source, Mapping) else None
+    if arrays is not None and rows:
+        count = _rows(core, arrays)
+        row_bytes = sum(array.nbytes for array in arrays.values()) // max(count, 1)
+        runs = _runs(count, _batch_size(options, largest or _UNDECLARED_BATCH, row_bytes), options)
+        return (lambda parts: _from_arrays(core, metadata, arrays, parts, options)), runs, count
+    if arrays is not None:
+        source = [{name: array[row] for name, array in arrays.items()} for row in range(_rows(core, arrays))]
+    if not hasattr(source, "__iter__") or getattr(source, "shape", None) == ():
+        raise InvalidInput(f"Model {core.name!r}: map needs an array or an iterable of items, got {source!r}")
+    total = len(source) if hasattr(source, "__len__") else None
+    return (lambda items: _from_items(core, metadata, items, options, rows=rows)), enumerate(source), total
+
+
+def _rows(core: ModelCore, arrays: Mapping[str, np.ndarray[Any, Any]]) -> int:
     lengths = {name: len(array) if array.ndim else None for name, array in arrays.items()}
-    total = next(iter(lengths.values()), None)
-    if total is None or len(set(lengths.values())) != 1:
+    rows = next(iter(lengths.values()), None)
+    if rows is None or len(set(lengths.values())) != 1:
         raise InvalidInput(f"Model {core.name!r}: the arrays have different numbers of rows: {lengths}")
-    size = _batch_size(
-        options, largest or _UNDECLARED_BATCH, sum(array.nbytes for array in arrays.values()) // max(total, 1)
-    )
-    runs = _runs(total, size, options)
-    return (lambda parts: _from_arrays(core, metadata, arrays, parts, options)), runs, total
+    return rows
 
 
 def items_are_rows(metadata: ModelMetadata, source: Any, options: MapOptions) -> bool:
@@ -121,7 +126,10 @@ def items_are_rows(metadata: ModelMetadata, source: Any, options: MapOptions) ->
         return False
     if isinstance(options.batch_size, int):
         return True
-    arrays = (_arrays(metadata, source) if metadata.inputs else None) or {}
+    if not metadata.inputs:
+        # Arrays by name are cut, as those of any model.
+        return isinstance(source, Mapping)
+    arrays = _arrays(metadata, source) or {}
     ranks = {spec.name: len(spec.shape) for spec in metadata.inputs}
     return bool(arrays) and all(array.ndim == ranks.get(name) for name, array in arrays.items())
 

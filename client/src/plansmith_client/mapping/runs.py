@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from plansmith_client.calling.drivers import AsyncDriver, SyncDriver
     from plansmith_client.calling.model_core import ModelCore
     from plansmith_client.mapping.batches import Batch, MapOptions
+    from plansmith_client.protocol.metadata import ModelMetadata
     from plansmith_client.protocol.results import InferResult
 
 __all__ = ["AsyncMapRun", "MapRun"]
@@ -147,11 +148,14 @@ class AsyncMapRun:
         async def work(batch: Batch) -> list[Piece]:
             return await self._driver.run(score(core, batch, Deadline(options.timeout), pace))
 
-        is_sized = hasattr(self._source, "__len__") and getattr(self._source, "shape", None) != ()
-        total = len(self._source) if is_sized else None
+        metadata = await self._driver.run(core.describe(Deadline(options.timeout)))
+        arriving = isinstance(self._source, AsyncIterable)
+        make_batches, source, total = make_batcher(core, metadata, () if arriving else self._source, options)
+        if arriving:
+            source, total = self._source, None
         with progress_of(options.progress, total, core.name) as advance:
             try:
-                async for batch in self._batches():
+                async for batch in _batches(make_batches, source, metadata, options):
                     while len(busy := [task for task in running if not task.done()]) >= pace.limit:
                         await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
                     if len(running) >= options.concurrency * _READ_AHEAD:
@@ -169,27 +173,28 @@ class AsyncMapRun:
                     task.cancel()
                 await asyncio.gather(*running, return_exceptions=True)
 
-    async def _batches(self) -> AsyncIterator[Batch]:
-        metadata = await self._driver.run(self._core.describe(Deadline(self._options.timeout)))
-        if not isinstance(self._source, AsyncIterable):
-            make_batches, source, _ = make_batcher(self._core, metadata, self._source, self._options)
-            for batch in make_batches(source):
-                yield batch
-            return
-        make_batches, _, _ = make_batcher(self._core, metadata, (), self._options)
-        largest = metadata.max_batch_size or 1
-        size = self._options.batch_size if isinstance(self._options.batch_size, int) else largest
-        items: list[tuple[int, Any]] = []
-        index = 0
-        async for item in self._source:
-            items.append((index, item))
-            index += 1
-            if len(items) >= size:
-                for batch in make_batches(items):
-                    yield batch
-                items = []
-        for batch in make_batches(items):
+
+async def _batches(
+    make_batches: Callable[[Any], Iterator[Batch]], source: Any, metadata: ModelMetadata, options: MapOptions
+) -> AsyncIterator[Batch]:
+    """The batches of a source, which may be an asynchronous one."""
+    if not isinstance(source, AsyncIterable):
+        for batch in make_batches(source):
             yield batch
+        return
+    largest = metadata.max_batch_size or 1
+    size = options.batch_size if isinstance(options.batch_size, int) else largest
+    items: list[tuple[int, Any]] = []
+    index = 0
+    async for item in source:
+        items.append((index, item))
+        index += 1
+        if len(items) >= size:
+            for batch in make_batches(items):
+                yield batch
+            items = []
+    for batch in make_batches(items):
+        yield batch
 
 
 def _taken(

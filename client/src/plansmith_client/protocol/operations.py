@@ -26,6 +26,7 @@ __all__ = [
     "IsServerLive",
     "IsServerReady",
     "ListCudaSharedMemory",
+    "ListModelNames",
     "ListModels",
     "ListSharedMemory",
     "LoadModel",
@@ -83,6 +84,11 @@ class ReadServerMetadata(Operation[ServerMetadata]):
 @dataclass(frozen=True, slots=True)
 class ListModels(Operation[tuple[ModelStatus, ...]]):
     """The repository's index: every model and its state."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListModelNames(Operation[tuple[str, ...]]):
+    """The names of the models of a server without an index; over HTTP only."""
 
 
 @dataclass(frozen=True, slots=True)

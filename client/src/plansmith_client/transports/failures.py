@@ -88,7 +88,7 @@ _RULES = (
     _Rule(
         ModelNotReady,
         "not ready ({reason})",
-        phrases=("has no available versions", "is not at ready state", "not ready for inference"),
+        phrases=("has no available versions", "is not at ready state", "not ready for inference", "is not ready."),
         about=ModelOperation,
     ),
     _Rule(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from plansmith_client.errors import DeadlineExceeded
-from plansmith_client.protocol.operations import Infer, ReadServerMetadata
+from plansmith_client.errors import DeadlineExceeded, InferenceFailed, InvalidInput, ProtocolError
+from plansmith_client.protocol.metadata import ModelStatus
+from plansmith_client.protocol.operations import Infer, IsModelReady, ListModelNames, ListModels, ReadServerMetadata
 from plansmith_client.transports.certificates import trusting_context
 from plansmith_client.transports.connections import Connection
 from plansmith_client.transports.failures import client_closed, headers_too_large
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from plansmith_client.errors import ClientError
     from plansmith_client.protocol.metadata import ModelMetadata
     from plansmith_client.protocol.operations import Answer_co, Operation
+    from plansmith_client.protocol.results import InferResult
     from plansmith_client.transports.addresses import Address
     from plansmith_client.transports.deadlines import Deadline
     from plansmith_client.transports.http.wire import Request
@@ -42,6 +44,9 @@ __all__ = ["FAILURES", "Exchanges", "HttpCalls"]
 
 FAILURES = (OSError, BrokenAnswerError, NoHttpError, InvalidAnswerError)
 """What a connection raises."""
+
+# Not found, and no such method.
+_HAS_NO_INDEX = (404, 405)
 
 _Result = TypeVar("_Result")
 Exchanges = Generator[Message, Response, _Result]
@@ -59,7 +64,8 @@ class HttpCalls:
     Attributes:
         ssl_context: for TLS; None for `http`.
         is_closed: whether the transport has been closed.
-        speaks_binary: whether the server has the binary tensor data extension; None until it has been asked.
+        speaks_binary: whether the server takes binary tensors; None until that is known. A server that does not list
+            the extension is tried once: KServe's takes it.
 
     Raises:
         InvalidInput: a certificate cannot be read.
@@ -71,20 +77,54 @@ class HttpCalls:
         self.ssl_context = trusting_context(self.connection) if address.scheme == "https" else None
         self.is_closed = False
         self.speaks_binary: bool | None = None
+        self._has_asked = False
 
     def call(
         self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str]
     ) -> Exchanges[Answer_co]:
         """Send the operation and return its answer; see `Transport.call`."""
-        binary = True
-        if isinstance(operation, Infer):
-            if self.speaks_binary is None:
-                metadata = yield from self.call(ReadServerMetadata(), deadline, headers)
-                self.speaks_binary = "binary_tensor_data" in metadata.extensions
-            binary = self.speaks_binary
+        if isinstance(operation, Infer) and not self.speaks_binary:
+            return cast("Answer_co", (yield from self._infer(operation, deadline, headers)))
+        return (yield from self._ask(operation, deadline, headers, binary=True))
+
+    def _infer(self, operation: Infer, deadline: Deadline, headers: Mapping[str, str]) -> Exchanges[InferResult]:
+        """Send an inference to a server that is not known to take binary tensors."""
+        if not self._has_asked:
+            metadata = yield from self._ask(ReadServerMetadata(), deadline, headers, binary=True)
+            self._has_asked = True
+            if "binary_tensor_data" in metadata.extensions:
+                self.speaks_binary = True
+        if self.speaks_binary or (self.speaks_binary is None and operation.repeatable):
+            try:
+                result = yield from self._ask(operation, deadline, headers, binary=True)
+            except (InvalidInput, InferenceFailed, ProtocolError):
+                # What servers say of a body that they cannot read, and of much else.
+                if self.speaks_binary:
+                    raise
+            else:
+                self.speaks_binary = True
+                return result
+        result = yield from self._ask(operation, deadline, headers, binary=False)
+        if operation.repeatable:
+            self.speaks_binary = False
+        return result
+
+    def _ask(
+        self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str], *, binary: bool
+    ) -> Exchanges[Answer_co]:
         request = prepare_request(operation, self.connection, headers, binary=binary)
         response = yield from self._send(request, operation, deadline)
+        if isinstance(operation, ListModels) and response.status in _HAS_NO_INDEX:
+            return cast("Answer_co", (yield from self._models(deadline, headers)))
         return answer_from_response(response, operation, self.address.url)
+
+    def _models(self, deadline: Deadline, headers: Mapping[str, str]) -> Exchanges[tuple[ModelStatus, ...]]:
+        """The index of a server that lists the names of its models only, as KServe's does."""
+        models = []
+        for name in (yield from self._ask(ListModelNames(), deadline, headers, binary=True)):
+            is_ready = yield from self._ask(IsModelReady(name, ""), deadline, headers, binary=True)
+            models.append(ModelStatus(name, "", "READY" if is_ready else "UNAVAILABLE", ""))
+        return tuple(models)
 
     def stream(
         self, operation: Infer, metadata: ModelMetadata, headers: Mapping[str, str]

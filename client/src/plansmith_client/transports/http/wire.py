@@ -32,6 +32,7 @@ from plansmith_client.protocol.operations import (
     IsServerLive,
     IsServerReady,
     ListCudaSharedMemory,
+    ListModelNames,
     ListModels,
     ListSharedMemory,
     LoadModel,
@@ -236,6 +237,10 @@ def _models(reply: Reply) -> tuple[ModelStatus, ...]:
     )
 
 
+def _model_names(reply: Reply) -> tuple[str, ...]:
+    return _strings(_object(reply.body), "models")
+
+
 def _specs(tensors: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
     return read_specs(
         (tensor["name"], tensor["datatype"], (-1 if size is None else size for size in tensor["shape"]))
@@ -351,6 +356,7 @@ EXCHANGES: Mapping[type[Operation[Any]], Exchange] = {
     IsModelReady: Exchange(_get_of_model("/ready"), _yes),
     ReadServerMetadata: Exchange(_get("/v2"), _server_metadata),
     ListModels: Exchange(lambda _: _post("/v2/repository/index", {}), _models),
+    ListModelNames: Exchange(_get("/v2/models"), _model_names),
     ReadModelMetadata: Exchange(_get_of_model(""), _model_metadata),
     ReadModelConfig: Exchange(_get_of_model("/config"), _model_config),
     ReadConfigDocument: Exchange(_get_of_model("/config"), lambda reply: _object(reply.body)),
