@@ -1,7 +1,8 @@
-"""The client against MLServer, an independent server of the Open Inference Protocol, over all four faces."""
+"""The client against MLServer and KServe's own server, over all four faces: what works, and what is said where not."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,32 +17,12 @@ import numpy as np
 import pytest
 from client_faces import FACES, open_client, url_of
 
+from peers.environments import REQUIREMENTS, make_environment
 from plansmith_client import Client, ClientError, InferenceFailed, InvalidInput, ModelNotFound, ProtocolError
 
-HERE = Path(__file__).parent / "mlserver_model"
-# Beside the environment of the tests, so that it is made once; git ignores both.
-ENVIRONMENT = Path(sys.prefix) / "mlserver"
-
-
-def make_environment() -> Path:
-    """The environment's Python; made anew where the pinned versions have changed."""
-    pinned, made = (HERE / "requirements.txt").read_text(), ENVIRONMENT / "requirements.txt"
-    python = ENVIRONMENT / "bin" / "python"
-    if made.exists() and made.read_text() == pinned:
-        return python
-    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
-    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
-    installer = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
-    done = subprocess.run(
-        [*installer, "--quiet", "--require-hashes", "-r", HERE / "requirements.txt"],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    made.write_text(pinned)
-    return python
+HERE = Path(__file__).parent / "other_servers"
+# Beside the environment of the tests, so that each is made once; git ignores them.
+ENVIRONMENTS = Path(sys.prefix) / "servers"
 
 
 def free_ports(count: int) -> list[int]:
@@ -52,51 +33,82 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    python = make_environment()
-    folder = tmp_path_factory.mktemp("mlserver")
-    shutil.copytree(HERE / "mixed", folder / "mixed")
-    http, grpc, metrics = free_ports(3)
-    settings = {"host": "127.0.0.1", "http_port": http, "grpc_port": grpc, "metrics_port": metrics}
+def mlserver(folder: Path, http: int, grpc: int) -> list[str | Path]:
+    python = make_environment(REQUIREMENTS / "mlserver.txt", cache=ENVIRONMENTS).python
+    shutil.copytree(HERE / "mlserver", folder, dirs_exist_ok=True)
+    shutil.copy(folder / "mixed" / "model.py", folder / "bare")
+    settings = {"host": "127.0.0.1", "http_port": http, "grpc_port": grpc, "metrics_port": free_ports(1)[0]}
     (folder / "settings.json").write_text(json.dumps({**settings, "parallel_workers": 0}))
+    return [python, "-c", "from mlserver.cli import main; main()", "start", folder]
+
+
+def kserve(_folder: Path, http: int, grpc: int) -> list[str | Path]:
+    python = make_environment(HERE / "kserve.txt", cache=ENVIRONMENTS).python
+    return [python, HERE / "kserve_models.py", f"--http_port={http}", f"--grpc_port={grpc}"]
+
+
+@contextlib.contextmanager
+def running(kind, folder: Path):
+    """One of the servers, which may still be starting, and what says when it has started."""
+    http, grpc = free_ports(2)
     log = folder / "log"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     with (
         log.open("w") as output,
         subprocess.Popen(
-            [python.with_name("mlserver"), "start", folder],
-            stdout=output,
-            stderr=output,
-            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+            kind(folder, http, grpc), stdout=output, stderr=output, env=environment, cwd=folder
         ) as process,
     ):
-        running = SimpleNamespace(grpc_url=f"127.0.0.1:{grpc}", http_url=f"http://127.0.0.1:{http}")
-        try:
-            for url in (running.grpc_url, running.http_url):
+
+        def wait() -> None:
+            end = time.monotonic() + 100
+            for url in (f"127.0.0.1:{grpc}", f"http://127.0.0.1:{http}"):
                 with Client(url) as client:
-                    end = time.monotonic() + 100
-                    while not client.model("mixed").is_ready():
+                    while not client.model("bare").is_ready():
                         assert process.poll() is None, log.read_text()
                         assert time.monotonic() < end, log.read_text()
                         time.sleep(0.1)
-            yield running
+
+        try:
+            yield SimpleNamespace(
+                name=kind.__name__, grpc_url=f"127.0.0.1:{grpc}", http_url=f"http://127.0.0.1:{http}", wait=wait
+            )
         finally:
             process.terminate()
 
 
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    with contextlib.ExitStack() as stack:
+        started = [stack.enter_context(running(kind, tmp_path_factory.mktemp("server"))) for kind in (mlserver, kserve)]
+        for server in started:
+            server.wait()
+        yield {server.name: server for server in started}
+
+
+@pytest.fixture(scope="module", params=["mlserver", "kserve"])
+def server(request, servers):
+    return servers[request.param]
+
+
 @pytest.fixture(scope="module", params=FACES)
-def client(request, server):
-    with open_client(request.param, url_of(request.param, server), timeout=20) as client:
+def face(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def client(face, server):
+    with open_client(face, url_of(face, server), timeout=20) as client:
         yield client
 
 
 INPUTS = {"float": np.array([[0.1, -2, 3e38 / 3]], np.float32), "integer": np.array([2**61, -7]), "words": ["ü", "a b"]}
 
 
-def test_it_is_live_and_tells_about_itself(client):
+def test_it_is_live_and_tells_about_itself(client, server):
     assert client.is_live()
     assert client.is_ready()
-    assert client.server_metadata().name == "mlserver"
+    assert client.server_metadata().name == server.name
     assert client.model("mixed").is_ready()
     assert not client.model("nope").is_ready()
 
@@ -155,8 +167,59 @@ def test_rows_are_mapped_one_request_each(client):
     assert [item["integer_twice"].reshape(-1).tolist() for item in items] == [[2**62, -14]] * 5
 
 
+ROWS = np.arange(210, dtype=np.float32).reshape(70, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": 8}, {"batch_size": 8, "ordered": False}], ids=str)
+def test_arrays_by_name_are_cut_for_a_model_that_declares_no_inputs(client, options):
+    result = client.model("bare").map({"float": ROWS}, **options).collect()
+    np.testing.assert_array_equal(result["float_twice"], ROWS * 2)
+
+
+def test_items_of_a_model_that_declares_no_inputs_share_requests_where_that_is_asked_for(client):
+    model = client.model("bare")
+    rows = model.map([{"float": row} for row in ROWS], batch_size=16).collect()
+    np.testing.assert_array_equal(rows["float_twice"], ROWS * 2)
+    parts = model.map([{"float": ROWS[:10]}, {"float": ROWS[10:]}]).collect()
+    np.testing.assert_array_equal(parts["float_twice"], ROWS * 2)
+    batched = model.batched(max_batch_size=16)
+    np.testing.assert_array_equal(batched(float=ROWS[:2])["float_twice"], ROWS[:2] * 2)
+
+
+def test_a_model_that_declares_no_inputs_is_called_by_name(client):
+    with pytest.raises(InvalidInput, match="does not declare its inputs: pass them by name"):
+        client.model("bare")(ROWS)
+    with pytest.raises(InvalidInput, match="does not declare its inputs: pass them by name"):
+        client.model("bare").map(ROWS).collect()
+
+
+def test_binary_tensors_are_sent_to_a_server_that_takes_them_without_saying_so(client, server, face):
+    model = client.model("bare")
+    if server.name == "kserve":
+        assert np.isnan(model(float=np.full((1, 3), np.nan, np.float32))["float_twice"]).all()
+        half = model(float=np.ones((1, 3), np.float16))["float_twice"]
+        assert half.dtype == np.float16
+    elif face.startswith("http"):
+        with pytest.raises(InvalidInput, match="takes JSON only"):
+            model(float=np.full((1, 3), np.nan, np.float32))
+
+
+def test_the_models_are_listed_where_the_server_can(client, server, face):
+    if server.name == "kserve" and face.startswith("grpc"):
+        with pytest.raises(ProtocolError, match="does not know this call"):
+            client.models()
+        return
+    assert {(model.name, model.state) for model in client.models()} == {("bare", "READY"), ("mixed", "READY")}
+
+
 def test_nothing_but_the_clients_errors_escapes(client):
-    for call in (client.models, lambda: client.load_model("nope"), lambda: client.unload_model("nope")):
+    for call in (
+        lambda: client.load_model("nope"),
+        lambda: client.unload_model("nope"),
+        lambda: client.model("mixed").classify(*INPUTS.values(), output="float_twice"),
+        lambda: client.model("mixed", version="7").infer(INPUTS),
+        lambda: list(client.model("mixed").stream(INPUTS)),
+    ):
         try:
             call()
         except ClientError:
