@@ -13,9 +13,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import CollectorRegistry
 
-from plansmith_client import Client, ClientError, InvalidInput
+from plansmith_client import Client, ClientError, InvalidInput, ServerUnavailable, TensorSpec
 from plansmith_client.metrics import ClientMetrics
 from plansmith_client.telemetry import Tracing
+from plansmith_client.testing import FakeModel, FakeServer
 
 IMAGES = np.zeros((2, 8, 8), np.float32)
 
@@ -48,11 +49,37 @@ def test_each_operation_is_a_span_with_its_model_and_its_error(committed_server,
     assert good.name == "inference.GRPCInferenceService/ModelInfer"
     assert good.attributes["rpc.service"] == "inference.GRPCInferenceService"
     assert good.attributes["rpc.system"]
+    port = int(url_of(face, committed_server).rpartition(":")[2])
+    assert (good.attributes["server.address"], good.attributes["server.port"]) == ("127.0.0.1", port)
+    assert [event.name for event in good.events] == ["attempt"]
     assert good.kind is SpanKind.CLIENT
     assert good.status.status_code is StatusCode.UNSET
     assert bad.status.status_code is StatusCode.ERROR
     assert bad.attributes["error.type"] == "ModelNotFound"
     assert {("ModelMetadata", "digits"), ("ModelConfig", "digits")} <= set(spans)
+
+
+@pytest.mark.parametrize("face", ["grpc", "grpc-async"])
+def test_each_attempt_is_an_event_with_its_server(face, tracing, exporter):
+    x = TensorSpec("x", "FP32", (-1, 1))
+    failing = iter([True, True, False])
+
+    def function(inputs):
+        if next(failing, False):
+            raise ServerUnavailable("gone")
+        return inputs
+
+    server = FakeServer({"same": FakeModel(function, [x], [x])})
+    with open_client(face, ["a:1", "unix:///b"], observers=[tracing], transport=server) as client:
+        client.model("same")([[1.0]])
+        client.is_ready(all_servers=True)
+    spans = {span.attributes["rpc.method"]: span for span in exporter.get_finished_spans()}
+    servers = [event.attributes["server.address"] for event in spans["ModelInfer"].events]
+    assert len(servers) == 3
+    assert set(servers[:2]) == {"a", "/b"}
+    assert spans["ModelInfer"].attributes["server.address"] == servers[2]
+    assert {event.attributes["server.address"] for event in spans["ServerReady"].events} == {"a", "/b"}
+    assert not tracing._spans
 
 
 def test_every_operation_of_a_span_is_a_method_of_the_protocols_service():

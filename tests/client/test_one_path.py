@@ -50,6 +50,7 @@ class Recorder:
     def __init__(self, headers=None) -> None:
         self.seen: list[str] = []
         self.failed: list[str] = []
+        self.attempts: list[str] = []
         self.headers = headers or {}
 
     @contextlib.contextmanager
@@ -60,6 +61,10 @@ class Recorder:
         except BaseException as error:
             self.failed.append(type(error).__name__)
             raise
+
+    def attempt(self, operation, address):
+        assert address.host
+        self.attempts.append(type(operation).__name__)
 
 
 def step(model):
@@ -123,8 +128,9 @@ def test_every_call_is_exactly_one_observed_operation(server, face):
             _ = client.model(name).metadata
         for name, (operation, call) in [*CLIENT_CALLS.items(), *MODEL_CALLS.items()]:
             recorder.seen.clear()
+            recorder.attempts.clear()
             call(client)
-            assert recorder.seen == [operation], name
+            assert recorder.seen == recorder.attempts == [operation], name
     assert not recorder.failed
 
 

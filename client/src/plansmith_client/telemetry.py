@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from plansmith_client.protocol.operations import Operation
+    from plansmith_client.transports.addresses import Address
 
 __all__ = ["Tracing"]
 
@@ -58,9 +59,10 @@ class Tracing:
     """Makes spans of the kind CLIENT, by OpenTelemetry's semantic conventions for RPC.
 
     A span is named `inference.GRPCInferenceService/ModelInfer` and so on, whichever protocol carries it, with the
-    attributes `rpc.system`, `rpc.service`, `rpc.method`, and of an error `error.type`; `plansmith.model`,
-    `plansmith.model_version` and `plansmith.request_id` say what was asked. Retries and other servers are inside the
-    span of their operation, which therefore names no server.
+    attributes `rpc.system`, `rpc.service`, `rpc.method`, `server.address`, `server.port`, and of an error `error.type`;
+    `plansmith.model`, `plansmith.model_version` and `plansmith.request_id` say what was asked. Retries and other
+    servers are inside the span of their operation: each is an event `attempt` with its server, and the attributes name
+    the last one.
 
     Args:
         provider: where spans go; by default the global provider.
@@ -76,6 +78,8 @@ class Tracing:
 
     def __init__(self, provider: trace.TracerProvider | None = None) -> None:
         self._tracer = trace.get_tracer("plansmith_client", __version__, tracer_provider=provider)
+        # By the identity of the operation, which lives as long as its span.
+        self._spans: dict[int, trace.Span] = {}
 
     @contextlib.contextmanager
     def observe(self, operation: Operation[Any]) -> Iterator[Mapping[str, str]]:
@@ -92,6 +96,7 @@ class Tracing:
             attributes["plansmith.request_id"] = operation.request_id
         # Not the current span: a generator runs in the context of its caller.
         span = self._tracer.start_span(f"{_SERVICE}/{method}", kind=trace.SpanKind.CLIENT, attributes=attributes)
+        self._spans[id(operation)] = span
         headers: dict[str, str] = {}
         propagate.inject(headers, context=trace.set_span_in_context(span))
         try:
@@ -101,4 +106,15 @@ class Tracing:
             span.set_attribute("error.type", type(error).__name__)
             raise
         finally:
+            self._spans.pop(id(operation), None)
             span.end()
+
+    def attempt(self, operation: Operation[Any], address: Address) -> None:
+        """Note the server that the operation is sent to."""
+        span = self._spans.get(id(operation))
+        if span is not None:
+            server: dict[str, str | int] = {"server.address": address.socket_path or address.host}
+            if address.port:
+                server["server.port"] = address.port
+            span.set_attributes(server)
+            span.add_event("attempt", server)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from plansmith_client.calling.flows import AnyOf, FirstOf, Pause, Send, Together
+from plansmith_client.calling.observers import tell_of_attempt
 from plansmith_client.errors import (
     ClientClosed,
     ClientError,
@@ -96,7 +97,7 @@ class Caller:
     def call_one(self, server: Server, operation: Operation[Answer_co], deadline: Deadline) -> Flow[Answer_co]:
         """Send the operation to this server, without retries."""
         with self.observing(operation) as headers:
-            answer: Answer_co = yield Send(server.transport, operation, deadline, headers)
+            answer = yield from self._send(server, operation, deadline, headers)
             self.servers.succeeded(server)
             return answer
 
@@ -104,7 +105,7 @@ class Caller:
         """Send the operation to every server, without retries: each has its own repository state."""
         with self.observing(operation) as headers:
             servers = yield from self._every_server(deadline)
-            flows = [_send(server, operation, deadline, headers) for server in servers]
+            flows = [self._send(server, operation, deadline, headers) for server in servers]
             answers: list[Answer_co] = yield Together(flows, len(flows))
             return answers
 
@@ -207,6 +208,7 @@ class Caller:
                     yield from self._probe(server, deadline)
                 answer: Answer_co
                 shared = server.shared_memory
+                tell_of_attempt(self.observers, operation, server.address)
                 if isinstance(operation, Infer) and (operation.on_device or (shared and shared.suits(operation))):
                     answer = cast("Answer_co", (yield from _send_from_memory(server, operation, deadline, headers)))
                 else:
@@ -275,18 +277,18 @@ class Caller:
         self, server: Server, question: Operation[bool], deadline: Deadline, headers: Mapping[str, str]
     ) -> Flow[bool]:
         try:
-            answer = yield from _send(server, question, deadline, headers)
+            answer = yield from self._send(server, question, deadline, headers)
         except (ModelNotFound, ModelNotReady, ServerUnavailable, ServerOverloaded, DeadlineExceeded):
             return False
         self.servers.succeeded(server)
         return answer
 
-
-def _send(
-    server: Server, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str]
-) -> Flow[Answer_co]:
-    answer: Answer_co = yield Send(server.transport, operation, deadline, headers)
-    return answer
+    def _send(
+        self, server: Server, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str]
+    ) -> Flow[Answer_co]:
+        tell_of_attempt(self.observers, operation, server.address)
+        answer: Answer_co = yield Send(server.transport, operation, deadline, headers)
+        return answer
 
 
 def _send_from_memory(

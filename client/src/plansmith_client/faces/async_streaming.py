@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from plansmith_client.calling.observers import tell_of_attempt
 from plansmith_client.calling.stream_servers import StreamServers
 from plansmith_client.errors import ClientError, InvalidInput, ModelNotFound, ModelNotReady
 
@@ -32,6 +33,7 @@ async def responses(
         while True:
             server = candidates.choose()
             begun = False
+            tell_of_attempt(core.caller.observers, operation, server.address)
             stream = server.transport.stream(operation, deadline, headers)
             try:
                 async for result in stream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from plansmith_client.calling.observers import tell_of_attempt
 from plansmith_client.calling.stream_servers import StreamServers
 from plansmith_client.errors import ClientError, InvalidInput, ModelNotFound, ModelNotReady
 
@@ -33,6 +34,7 @@ def responses(
         while True:
             server = candidates.choose()
             begun = False
+            tell_of_attempt(core.caller.observers, operation, server.address)
             stream = server.transport.stream(operation, deadline, headers)
             try:
                 for result in stream:
