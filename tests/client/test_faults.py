@@ -467,7 +467,8 @@ def answer_in_json(path, headers, body):
     if path == "/v2/models/m":
         return 200, {"name": "m", "versions": [], "platform": "", "inputs": tensors, "outputs": tensors}
     if path == "/v2/models/m/infer":
-        assert b"inference-header-content-length" not in headers
+        if b"inference-header-content-length" in headers:
+            return 400, {"error": "expected JSON"}
         request = json.loads(body)
         outputs = [
             {**tensor, "data": [value * 2 for value in tensor["data"]], "parameters": {"content_type": "x"}}

@@ -116,6 +116,13 @@ def test_a_server_that_nobody_vouches_for_is_refused(proxy, face):
         client.server_metadata()
 
 
+def test_the_authorities_of_the_system_are_trusted_over_both_protocols(proxy, face, monkeypatch):
+    monkeypatch.delenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(proxy.folder / "ca.pem"))
+    with open_client(face, proxy.url(face, "token"), token=TOKEN, timeout=10) as client:
+        assert works(client)
+
+
 def test_the_name_in_the_certificate_may_be_another_than_the_hosts(proxy, face):
     options = {"ca_file": proxy.folder / "ca.pem", "token": TOKEN, "timeout": 10}
     url = proxy.url(face, "token").replace("127.0.0.1", "localhost")
@@ -177,8 +184,30 @@ def test_secrets_stay_out_of_what_is_printed_and_pickled(face):
 def test_a_token_does_not_leave_the_machine_unencrypted(url):
     with pytest.raises(InvalidInput, match=r"unencrypted.*grpcs:// or https://"):
         Client(url, token=TOKEN)
+    with pytest.raises(InvalidInput, match=r"unencrypted.*grpcs:// or https://"):
+        Client(url, headers={"Authorization": f"Bearer {TOKEN}"})
     Client(url, token=TOKEN, token_over_plaintext=True).close()
+    Client("localhost:1", headers={"authorization": TOKEN}).close()
     Client("localhost:1", token=TOKEN).close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("htps://me:secret@h:1", "htps//me:secret@h:1", "https:/me:secret@h:1", "http://me:secret@h:1"),
+        *(
+            "me:sec/secret@h",
+            "http://me:secret@h:port",
+            "http://h:1?token=secret",
+            "h:1\n?secret",
+            b"http://me:secret@h",
+        ),
+    ],
+)
+def test_a_url_that_is_not_valid_never_prints_its_password(url):
+    with pytest.raises(InvalidInput) as caught:
+        Client(url)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,8 @@ def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> C
         raise InvalidInput(f"server_name must be a host name, got {server_name!r}")
     proxy = None if options.proxy is None else Proxy.parse(options.proxy)
     make_token = _token_maker(options.token)
-    if make_token is not None and not options.token_over_plaintext:
+    headers = {**checked_headers(_environment_headers()), **checked_headers(options.headers or {})}
+    if (make_token is not None or "authorization" in headers) and not options.token_over_plaintext:
         for address in addresses:
             near = is_loopback(address.host) and (proxy is None or is_loopback(proxy.address.host))
             if address.scheme in ("grpc", "http") and not near:
@@ -62,7 +63,7 @@ def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> C
         key,
         server_name,
         make_token,
-        {**checked_headers(_environment_headers()), **checked_headers(options.headers or {})},
+        headers,
         compression,
         channels,
         _context(addresses, options),

@@ -58,7 +58,7 @@ class AsyncClient:
         ssl_context: TLS as you have set it up, for `https://`, instead of the files above.
         proxy: an HTTP proxy, `http://[user:password@]host:port`, for all connections: with CONNECT, and absolute URLs
             for `http://`.
-        token_over_plaintext: whether the token may travel unencrypted to another machine.
+        token_over_plaintext: whether the token, or a header `authorization`, may travel unencrypted to another machine.
         compression: `"gzip"` or `"deflate"` for requests, and for answers where the server can.
         channels: gRPC connections to each server.
         largest_answer: bytes of the largest answer to accept, decompressed; a larger one is a ProtocolError.

@@ -67,13 +67,13 @@ class Address:
             is_path = parts.path.startswith("/") and not parts.path.endswith("/")
             if parts.netloc or parts.query or parts.fragment or not is_path:
                 raise InvalidInput(
-                    f"The URL {url!r} does not name a Unix socket: write it like {parts.scheme}:///run/triton.sock"
+                    f"The URL {_shown(url)} does not name a Unix socket: write it like {parts.scheme}:///run/triton.sock"
                 )
             if not hasattr(socket, "AF_UNIX"):
                 raise InvalidInput(f"The URL {url!r}: Python has no Unix sockets on this system; use a port")
             return cls(url, _UNIX_SCHEMES[parts.scheme], "localhost", 0, socket_path=parts.path)
         if parts.scheme not in _SCHEMES:
-            raise InvalidInput(f"The URL {url!r} has the unknown scheme {parts.scheme!r}: {_EXAMPLES}")
+            raise InvalidInput(f"The URL {_shown(url)} has the unknown scheme {parts.scheme!r}: {_EXAMPLES}")
         if parts.username is not None or parts.password is not None:
             # The URL is not repeated here: messages end up in logs, passwords should not.
             raise InvalidInput("The URL carries a user name or a password: leave them out of it")
@@ -81,15 +81,15 @@ class Address:
             port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
         except ValueError as error:
             raise InvalidInput(
-                f"The URL {url!r} has a port that is not a number from 1 to 65535: {_EXAMPLES}"
+                f"The URL {_shown(url)} has a port that is not a number from 1 to 65535: {_EXAMPLES}"
             ) from error
         if not parts.hostname:
-            raise InvalidInput(f"The URL {url!r} has no host: {_EXAMPLES}")
+            raise InvalidInput(f"The URL {_shown(url)} has no host: {_EXAMPLES}")
         if not port:
-            raise InvalidInput(f"The URL {url!r} has no port: {_EXAMPLES}")
+            raise InvalidInput(f"The URL {_shown(url)} has no port: {_EXAMPLES}")
         path = parts.path.rstrip("/")
         if parts.query or parts.fragment or (path and parts.scheme.startswith("grpc")):
-            raise InvalidInput(f"The URL {url!r} has a part after the port that is not allowed: {_EXAMPLES}")
+            raise InvalidInput(f"The URL {_shown(url)} has a part after the port that is not allowed: {_EXAMPLES}")
         return cls(url, parts.scheme, _ascii(url, parts.hostname), port, path)
 
 
@@ -103,17 +103,29 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _shown(url: object) -> str:
+    """A URL that is not valid, for a message: without what may be a password or a token of it."""
+    if not isinstance(url, str):
+        return f"a {type(url).__name__}" if isinstance(url, (bytes, bytearray)) else repr(url)
+    before, separator, rest = url.rpartition("@")
+    if separator:
+        scheme, mark, _ = before.partition("://")
+        rest = f"{scheme}://***@{rest}" if mark else f"***@{rest}"
+    shown, query, _ = rest.partition("?")
+    return repr(f"{shown}?***" if query else shown)
+
+
 def _ascii(url: str, host: str) -> str:
     try:
         return host if host.isascii() else host.encode("idna").decode("ascii")
     except UnicodeError as error:
-        raise InvalidInput(f"The URL {url!r} has a host that is not a valid name: {_EXAMPLES}") from error
+        raise InvalidInput(f"The URL {_shown(url)} has a host that is not a valid name: {_EXAMPLES}") from error
 
 
 def _split(url: object) -> SplitResult:
     if not isinstance(url, str) or not url or not url.isprintable() or " " in url:
-        raise InvalidInput(f"{url!r} is not a valid URL: {_EXAMPLES}")
+        raise InvalidInput(f"{_shown(url)} is not a valid URL: {_EXAMPLES}")
     try:
         return urlsplit(url if "://" in url or url.startswith("unix:/") else f"grpc://{url}")
     except ValueError as error:
-        raise InvalidInput(f"{url!r} is not a valid URL: {_EXAMPLES}") from error
+        raise InvalidInput(f"{_shown(url)} is not a valid URL: {_EXAMPLES}") from error

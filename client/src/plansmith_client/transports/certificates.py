@@ -1,7 +1,8 @@
-"""TLS over HTTP: trusted authorities and the client's certificate."""
+"""Whom TLS trusts, the same for HTTP and gRPC, and the client's own certificate."""
 
 from __future__ import annotations
 
+import os
 import ssl
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from plansmith_client.errors import InvalidInput
 if TYPE_CHECKING:
     from plansmith_client.transports.connections import Connection
 
-__all__ = ["trusting_context"]
+__all__ = ["system_authorities", "trusting_context"]
 
 
 def trusting_context(connection: Connection) -> ssl.SSLContext:
@@ -33,3 +34,15 @@ def trusting_context(connection: Connection) -> ssl.SSLContext:
             f"{files} cannot be used for TLS ({error}): expected PEM files, the key unencrypted"
         ) from error
     return context
+
+
+def system_authorities() -> bytes | None:
+    """The system's authorities, or those in the file of SSL_CERT_FILE, as PEM for gRPC, which would bring its own.
+
+    None where Python finds none, as on a Mac without them installed, and where GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names
+    a file that gRPC reads itself.
+    """
+    if os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"):
+        return None
+    authorities = ssl.create_default_context().get_ca_certs(binary_form=True)
+    return "".join(map(ssl.DER_cert_to_PEM_cert, authorities)).encode() or None

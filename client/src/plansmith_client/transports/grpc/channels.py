@@ -9,6 +9,7 @@ import grpc
 from plansmith_client._version import USER_AGENT
 from plansmith_client.errors import ClientError, InvalidInput, ProtocolError
 from plansmith_client.protocol.answers import MALFORMED
+from plansmith_client.transports.certificates import system_authorities
 from plansmith_client.transports.connections import LARGEST_ANSWER
 from plansmith_client.transports.failures import (
     deadline_exceeded,
@@ -115,7 +116,7 @@ def channel_credentials(address: Address, connection: Connection) -> grpc.Channe
     if address.scheme != "grpcs":
         return None
     return grpc.ssl_channel_credentials(
-        connection.read_pem(connection.ca_file),
+        connection.read_pem(connection.ca_file) or system_authorities(),
         connection.read_pem(connection.key_file),
         connection.read_pem(connection.certificate_file),
     )
@@ -195,9 +196,7 @@ def _connection_error(details: str, url: str) -> ClientError:
     reason = details.removesuffix(": OK").rpartition(": ")[2].rstrip("]")
     words = details.lower()
     if "certificate_verify_failed" in words:
-        return server_unavailable(
-            url, reason, "name its authority with ca_file= or GRPC_DEFAULT_SSL_ROOTS_FILE_PATH if you trust it"
-        )
+        return server_unavailable(url, reason, "name its authority with ca_file= or SSL_CERT_FILE if you trust it")
     if "socket closed" in words and "failed to connect" in words:
         target = url.rpartition("://")[2]
         advice = (

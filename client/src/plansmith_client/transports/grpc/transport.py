@@ -42,8 +42,8 @@ class GrpcTransport:
     """Carries operations over gRPC channels, which connect with the first call and again after a fault.
 
     Args:
-        address: of scheme `grpc` or `grpcs`; the latter trusts the authorities that gRPC ships, those in the file that
-            the environment variable GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names, or the connection's own.
+        address: of scheme `grpc` or `grpcs`; the latter trusts the system's authorities, those in the file that the
+            environment variable SSL_CERT_FILE names, or the connection's own.
         connection: how to connect.
     """
 
