@@ -152,22 +152,25 @@ def test_loading_a_model_is_never_sent_twice(face):
         assert time.monotonic() - started < 4
 
 
-def test_a_call_to_the_only_server_finds_it_again_although_its_circuit_is_open(face, tmp_path):
-    port = free_port()
-    url = f"{'' if face.startswith('grpc') else 'http://'}127.0.0.1:{port}"
+def test_a_call_to_the_only_server_finds_it_again_although_its_circuit_is_open(tmp_path):
+    ports = {"grpc": free_port(), "http": free_port()}
     breaker = BreakerPolicy(failures=2, cooldown=60.0, longest_cooldown=60.0)
-    with open_client(face, url, timeout=60, retries=0, breaker=breaker) as client:
-        model = client.model("double")
-        for _ in range(4):
-            with pytest.raises(ServerUnavailable, match="Connection refused"):
-                model(ROWS)
-        ports = {"grpc_port" if face.startswith("grpc") else "http_port": port}
-        with triton_with(("double",), tmp_path, **ports):
-            if face.startswith("grpc"):
-                # It waits a moment before it connects again.
-                time.sleep(3)
-            assert model(ROWS).array.tolist() == (ROWS * 2).tolist()
-            client.close()
+    with contextlib.ExitStack() as stack:
+        models = []
+        for face in FACES:
+            kind = face.partition("-")[0]
+            url = f"{kind}://127.0.0.1:{ports[kind]}"
+            client = stack.enter_context(open_client(face, url, timeout=60, retries=0, breaker=breaker))
+            models.append(client.model("double"))
+            for _ in range(4):
+                with pytest.raises(ServerUnavailable, match="Connection refused"):
+                    models[-1](ROWS)
+        with triton_with(("double",), tmp_path, grpc_port=ports["grpc"], http_port=ports["http"]):
+            # gRPC waits a moment before it connects again.
+            time.sleep(3)
+            for model in models:
+                assert model(ROWS).array.tolist() == (ROWS * 2).tolist()
+            stack.close()
 
 
 def test_overload_is_told_at_once_and_sent_once(server, face):
@@ -279,11 +282,15 @@ def test_a_server_that_is_back_is_asked_when_the_others_are_gone_however_long_it
             assert model(ROWS).array.tolist() == (ROWS * 2).tolist()
 
 
-def test_a_server_that_has_not_loaded_the_model_is_passed_over(server, face, tmp_path):
-    with (
-        triton_with(("slow",), tmp_path) as other,
-        open_client(face, [url_of(face, other), url_of(face, server)]) as client,
-    ):
+@pytest.fixture(scope="module")
+def lacking(tmp_path_factory):
+    """A server one of whose models could not be loaded."""
+    with triton_with(("broken", "slow"), tmp_path_factory.mktemp("lacking")) as running:
+        yield running
+
+
+def test_a_server_that_has_not_loaded_the_model_is_passed_over(server, lacking, face):
+    with open_client(face, [url_of(face, lacking), url_of(face, server)]) as client:
         for _ in range(4):
             assert client.model("double")(ROWS).array.tolist() == (ROWS * 2).tolist()
 
@@ -323,25 +330,22 @@ def test_a_sequence_begins_on_a_server_that_answers_and_stays_there(server, seco
                 assert sequence.end([[3.0]]).array.tolist() == [[6.0]]
 
 
-def test_a_server_that_lacks_one_of_its_models_is_used_again_for_the_others(face, tmp_path):
-    with (
-        triton_with(("broken", "double"), tmp_path) as lacking,
-        fault_proxy(int(url_of(face, lacking).rpartition(":")[2])) as proxy,
-    ):
+def test_a_server_that_lacks_one_of_its_models_is_used_again_for_the_others(lacking, face):
+    with fault_proxy(int(url_of(face, lacking).rpartition(":")[2])) as proxy:
         url = proxy.target if face.startswith("grpc") else f"http://{proxy.target}"
         breaker = BreakerPolicy(failures=1, cooldown=0.1)
         with open_client(face, url, breaker=breaker, retries=0, timeout=10) as client:
             assert not client.is_ready()
-            model = client.model("double")
-            model(ROWS)
+            model = client.model("slow")
+            model([[0.0]])
             proxy.always = Fault(cut_answer_after=0)
             proxy.end_connections()
             with pytest.raises(ServerUnavailable):
-                model(ROWS)
+                model([[0.0]])
             proxy.always = Fault()
             proxy.end_connections()
             time.sleep(1.5)
-            assert model(ROWS).array.tolist() == (ROWS * 2).tolist()
+            model([[0.0]])
             client.close()
 
 

@@ -146,26 +146,32 @@ def test_compressed_requests_are_smaller_and_right(server, face, compression):
         assert counting.request_bytes < rows.nbytes / 20
 
 
-def test_headers_open_what_triton_restricts(tmp_path, face, monkeypatch):
+@pytest.fixture(scope="module")
+def restricted(tmp_path_factory):
     arguments = ("--grpc-restricted-protocol=statistics:key=sesame", "--http-restricted-api=statistics:key=sesame")
+    with triton_with(("double",), tmp_path_factory.mktemp("restricted"), arguments=arguments) as running:
+        yield running
+
+
+def test_headers_open_what_triton_restricts(restricted, face, monkeypatch):
+    url = url_of(face, restricted)
     name = "triton-grpc-protocol-key" if face.startswith("grpc") else "key"
-    with triton_with(("double",), tmp_path, arguments=arguments) as server:
-        with open_client(face, url_of(face, server)) as client:
-            assert works(client)
-            with pytest.raises(AccessDenied, match="restrict"):
-                client.statistics()
-        with open_client(face, url_of(face, server), headers={name: "sesame"}) as client:
-            assert {statistics.name for statistics in client.statistics()} == {"double"}
-        monkeypatch.setenv("PLANSMITH_HEADERS", json.dumps({name: "sesame"}))
-        with open_client(face, url_of(face, server)) as client:
-            assert client.statistics()
-        with open_client(face, url_of(face, server), headers={name: "wrong"}) as client, pytest.raises(AccessDenied):
+    with open_client(face, url) as client:
+        assert works(client)
+        with pytest.raises(AccessDenied, match="restrict"):
             client.statistics()
-        for wrong in ("sesame", "[1]", '{"a": 1}'):
-            monkeypatch.setenv("PLANSMITH_HEADERS", wrong)
-            with pytest.raises(InvalidInput) as caught:
-                Client("localhost:1")
-            assert "sesame" not in str(caught.value)
+    with open_client(face, url, headers={name: "sesame"}) as client:
+        assert {statistics.name for statistics in client.statistics()} == {"double"}
+    monkeypatch.setenv("PLANSMITH_HEADERS", json.dumps({name: "sesame"}))
+    with open_client(face, url) as client:
+        assert client.statistics()
+    with open_client(face, url, headers={name: "wrong"}) as client, pytest.raises(AccessDenied):
+        client.statistics()
+    for wrong in ("sesame", "[1]", '{"a": 1}'):
+        monkeypatch.setenv("PLANSMITH_HEADERS", wrong)
+        with pytest.raises(InvalidInput) as caught:
+            Client("localhost:1")
+        assert "sesame" not in str(caught.value)
 
 
 def test_secrets_stay_out_of_what_is_printed_and_pickled(face):
