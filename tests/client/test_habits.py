@@ -9,17 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 from client_faces import FACES, open_client, url_of
-from client_servers import triton_with
 
 from plansmith_client import InvalidInput
 
 ROWS = np.ones((2, 4), np.float32)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with triton_with(("double", "every_type"), tmp_path_factory.mktemp("habits")) as running:
-        yield running
 
 
 @pytest.fixture(params=FACES)

@@ -13,15 +13,8 @@ import time
 import numpy as np
 import pytest
 from client_faces import FACES, open_client, url_of
-from client_servers import triton_with
 
 from plansmith_client import Client, ClientError, InferenceFailed, InvalidInput, ModelNotFound
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with triton_with(("add", "double", "every_type", "picky"), tmp_path_factory.mktemp("rows")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=FACES)

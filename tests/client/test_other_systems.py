@@ -9,18 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from client_servers import triton_with
 
 CLIENT = Path(__file__).parents[2] / "client"
 PROGRAM = Path(__file__).with_name("core_calls.py")
 # Beside the environment of the tests, so that each is made once; git ignores them.
 ENVIRONMENTS = Path(sys.prefix) / "pythons"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with triton_with(("accumulate", "double", "every_type", "repeat"), tmp_path_factory.mktemp("systems")) as running:
-        yield running
 
 
 def call(python, server, *taken: str) -> str:

@@ -32,12 +32,6 @@ VARIABLES = ("HEADERS", "TOKEN", "TOKEN_FILE", "CA_FILE", "CERTIFICATE_FILE", "K
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with triton_with(("double", "every_type"), tmp_path_factory.mktemp("secured")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def proxy(server, tmp_path_factory):
     if NGINX is None or shutil.which("openssl") is None:
         pytest.skip("nginx and openssl are not both installed: apt-get install nginx openssl")

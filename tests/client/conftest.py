@@ -1,0 +1,13 @@
+"""What the client's tests share: one Triton, for modules that neither load models nor stop it."""
+
+from __future__ import annotations
+
+import pytest
+from client_servers import triton_with
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    models = ("accumulate", "add", "double", "every_type", "picky", "repeat")
+    with triton_with(models, tmp_path_factory.mktemp("shared")) as running:
+        yield running
