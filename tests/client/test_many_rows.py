@@ -114,8 +114,8 @@ def test_an_endless_source_is_read_only_as_far_as_results_are_taken(client):
 
 def test_a_full_queue_slows_the_run_down_and_nothing_is_lost(client):
     # The model's queue takes four requests, of one row each here.
-    result = client.model("picky").map(ROWS[:300], batch_size=1, concurrency=32).collect()
-    np.testing.assert_array_equal(result["root"], np.sqrt(ROWS[:300]))
+    result = client.model("picky").map(ROWS[:150], batch_size=1, concurrency=32).collect()
+    np.testing.assert_array_equal(result["root"], np.sqrt(ROWS[:150]))
 
 
 def test_a_model_that_does_not_batch_takes_each_item_as_a_request(client):
@@ -254,7 +254,7 @@ import numpy as np
 from plansmith_client import Client
 
 with Client(sys.argv[1], timeout=30) as client:
-    batched = client.model("picky").batched(max_delay=5, max_batch_size=2)
+    batched = client.model("picky").batched(max_delay=2, max_batch_size=2)
     row = np.ones((1, 1), np.float32)
     leader = threading.Thread(target=lambda: batched(row))
     leader.start()

@@ -1,4 +1,4 @@
-"""The client against MLServer and KServe's own server, over all four faces: what works, and what is said where not."""
+"""MLServer and KServe's own server, asked by all four faces of the client; and clients of others, which ask Triton."""
 
 from __future__ import annotations
 
@@ -42,9 +42,12 @@ def mlserver(folder: Path, http: int, grpc: int) -> list[str | Path]:
     return [python, "-c", "from mlserver.cli import main; main()", "start", folder]
 
 
+def kserve_python() -> Path:
+    return make_environment(HERE / "kserve.txt", cache=ENVIRONMENTS).python
+
+
 def kserve(_folder: Path, http: int, grpc: int) -> list[str | Path]:
-    python = make_environment(HERE / "kserve.txt", cache=ENVIRONMENTS).python
-    return [python, HERE / "kserve_models.py", f"--http_port={http}", f"--grpc_port={grpc}"]
+    return [kserve_python(), HERE / "kserve_models.py", f"--http_port={http}", f"--grpc_port={grpc}"]
 
 
 @contextlib.contextmanager
@@ -224,3 +227,30 @@ def test_nothing_but_the_clients_errors_escapes(client):
             call()
         except ClientError:
             continue
+
+
+PYTRITON = """
+import sys, warnings
+import numpy as np
+warnings.simplefilter("ignore")
+from pytriton.client import ModelClient
+for url in sys.argv[1:]:
+    with ModelClient(url, "digits") as client:
+        assert client.model_config.max_batch_size > 1
+        assert client.infer_batch(np.zeros((2, 8, 8), np.float32))["probabilities"].shape == (2, 10)
+        assert client.infer_sample(np.zeros((8, 8), np.float32))["probabilities"].shape == (10,)
+"""
+
+
+def check(*words):
+    done = subprocess.run([*words], check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_kserves_own_clients_work_with_triton(committed_server):
+    check(kserve_python(), HERE / "kserve_client.py", committed_server.grpc_url, committed_server.http_url)
+
+
+def test_pytritons_own_client_works_with_triton(committed_server):
+    pytest.importorskip("pytriton", reason="needs nvidia-pytriton, which brings the server")
+    check(sys.executable, "-c", PYTRITON, committed_server.http_url, f"grpc://{committed_server.grpc_url}")
