@@ -1,0 +1,59 @@
+"""Our image of the server: built as the documentation says, and run as tightly as the compose file runs NVIDIA's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from containers import ROOT, SERVER_IMAGE, Engine
+from serving import add_double
+
+from plansmith_client import Client
+
+HARDENED = (
+    "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=1000:1000", "--tmpfs=/tmp:mode=1777",
+    "--memory=2g", "--pids-limit=256", "--shm-size=256m", "--publish=127.0.0.1::8001",
+)  # fmt: skip
+FIND_SETUID = "find / -xdev -type f -perm /6000"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """The committed repository, and one model for the other backend."""
+    folder = tmp_path_factory.mktemp("models")
+    shutil.copytree(ROOT / "model_repository", folder, dirs_exist_ok=True)
+    add_double(folder, "double", 'backend: "openvino" instance_group { kind: KIND_CPU count: 1 }')
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def container(engine: Engine, models):
+    command = ("tritonserver", "--model-repository=/models", "--model-config-name=cpu")
+    with engine.container(*HARDENED, f"--volume={models}:/models:ro", SERVER_IMAGE, *command) as container:
+        yield container
+
+
+def test_a_hardened_container_answers_for_both_backends_and_stops_when_asked(engine, container, held_out):
+    with Client(engine.address(container, 8001), timeout=10) as client:
+        client.wait_until_ready(timeout=120)
+        found = client.model("digits")(held_out["images"]).array.argmax(axis=1)
+        assert np.mean(found == held_out["labels"]) > 0.95
+        assert client.model("double")(np.float32([[1, 2]])).array.tolist() == [[2, 4]]
+    assert engine.run("exec", container, "touch", "/opt/file", check=False).stderr.count("Read-only file system")
+    assert engine.out("exec", container, "id", "-u") == "1000"
+    engine.run("stop", "--time", "40", container)
+    assert engine.out("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
+
+
+def test_the_image_brings_no_way_to_build_or_to_become_root(engine):
+    settings = json.loads(engine.out("image", "inspect", SERVER_IMAGE))[0]["Config"]
+    assert settings["User"] == "1000:1000"
+    found = engine.out(
+        "run", "--rm", "--user=0", SERVER_IMAGE, "sh", "-c", f"{FIND_SETUID}; command -v pip cc git || true"
+    )
+    assert found == ""
+    packages = "/opt/plansmith/lib/python3.11/site-packages"
+    assert "pip" not in engine.out("run", "--rm", SERVER_IMAGE, "ls", packages).split()
