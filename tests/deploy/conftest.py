@@ -1,17 +1,25 @@
-"""The container engine, once a session."""
+"""The container engine, once a session, and digits to ask about."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
-from containers import Engine, engine_here
+from containers import ROOT, engine_here
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from containers import Engine
 
 
 @pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """Podman, with the image of our server built."""
     return engine_here(tmp_path_factory.mktemp("podman"))
+
+
+@pytest.fixture(scope="session")
+def digits() -> dict[str, np.ndarray]:
+    """What the committed model has not seen: images FP32 [360, 8, 8] and labels INT64 [360]."""
+    with np.load(ROOT / "plansmith/src/plansmith/demo/digits/held_out.npz") as arrays:
+        return dict(arrays)

@@ -7,6 +7,7 @@ stay on the machine, so that a second run builds only what changed.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -99,7 +100,7 @@ def engine_here(folder: Path) -> Engine:
         engine = Engine(folder)
         if engine.run("image", "exists", BASE_IMAGE, check=False).returncode:
             _make_base(engine, folder)
-        build(engine, "Containerfile.server", SERVER_IMAGE)
+        _build(engine)
     return engine
 
 
@@ -125,10 +126,15 @@ def _make_base(engine: Engine, folder: Path) -> None:
     archive.unlink()
 
 
-def build(engine: Engine, containerfile: str, image: str) -> None:
-    """Build `deploy/images/<containerfile>` upon the base image."""
-    mounts = [f"--volume={place}:{place}:ro" for place in BUILD_MOUNTS if Path(place).exists()]
-    engine.run(
-        "build", "--network=host", *mounts, f"--build-arg=BASE={BASE_IMAGE}", "--tag", image,
-        "--file", ROOT / "deploy/images" / containerfile, ROOT,
-    )  # fmt: skip
+def _build(engine: Engine) -> None:
+    """Build our image upon the base image, unless it is there of just these files."""
+    containerfile = ROOT / "deploy/images/Containerfile.server"
+    seen = hashlib.sha256()
+    for file in (containerfile, ROOT / "requirements.lock", *sorted((ROOT / "server/src").rglob("*.py"))):
+        seen.update(file.read_bytes())
+    built = f"{SERVER_IMAGE.partition(':')[0]}:{seen.hexdigest()[:12]}"
+    if engine.run("image", "exists", built, check=False).returncode:
+        mounts = [f"--volume={place}:{place}:ro" for place in BUILD_MOUNTS if Path(place).exists()]
+        words = ("--network=host", *mounts, f"--build-arg=BASE={BASE_IMAGE}", "--tag", built)
+        engine.run("build", *words, "--file", containerfile, ROOT)
+    engine.run("tag", built, SERVER_IMAGE)

@@ -36,11 +36,11 @@ def container(engine: Engine, models):
         yield container
 
 
-def test_a_hardened_container_answers_for_both_backends_and_stops_when_asked(engine, container, held_out):
+def test_a_hardened_container_answers_for_both_backends_and_stops_when_asked(engine, container, digits):
     with Client(engine.address(container, 8001), timeout=10) as client:
         client.wait_until_ready(timeout=120)
-        found = client.model("digits")(held_out["images"]).array.argmax(axis=1)
-        assert np.mean(found == held_out["labels"]) > 0.95
+        found = client.model("digits")(digits["images"]).array.argmax(axis=1)
+        assert np.mean(found == digits["labels"]) > 0.95
         assert client.model("double")(np.float32([[1, 2]])).array.tolist() == [[2, 4]]
     assert engine.run("exec", container, "touch", "/opt/file", check=False).stderr.count("Read-only file system")
     assert engine.out("exec", container, "id", "-u") == "1000"

@@ -1,0 +1,22 @@
+#!/bin/sh
+# Starts tritonserver with the arguments given, and with its administrative APIs behind the key in a file. Without a key
+# nobody can use them: it is drawn at random. Triton takes the key on its command line only.
+set -eu
+key_file=${ADMIN_KEY_FILE:-/run/secrets/admin_key}
+key=$(cat "$key_file" 2>/dev/null || true)
+[ -n "$key" ] || key=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+case $key in
+  *[!A-Za-z0-9]*)
+    echo "the key in $key_file must be of letters and digits only: make one with openssl rand -hex 16" >&2
+    exit 2
+    ;;
+esac
+# With shared memory a client reaches the backends' memory, with logging and trace the server's files; to load a model
+# is to run its code.
+apis=shared-memory,logging,trace
+case " $* " in
+  *model-control-mode=explicit*) apis=$apis,model-repository ;;
+esac
+exec tritonserver "$@" \
+  "--http-restricted-api=$apis:plansmith-secret=$key" \
+  "--grpc-restricted-protocol=$apis:plansmith-secret=$key"

@@ -1,0 +1,194 @@
+"""docker-compose.yml is valid, keeps to its policy, and runs: podman-compose starts `cpu` with our image."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+import resource
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from functools import reduce
+
+import pytest
+import yaml
+from compose_policy import breaches, parse
+from containers import ROOT, SERVER_IMAGE
+
+from plansmith_client import Client
+
+COMPOSE_FILE = ROOT / "docker-compose.yml"
+DOCUMENT = parse(COMPOSE_FILE.read_text())
+SERVICES = DOCUMENT["services"]
+DELETED = object()
+KEY = "c0ffee"
+LIMITS = {"memlock": resource.RLIMIT_MEMLOCK, "stack": resource.RLIMIT_STACK}
+OTHER_VOLUME = {"type": "bind", "source": "/srv", "target": "/srv", "bind": {"create_host_path": False}}
+SOCKET = {**OTHER_VOLUME, "source": "/var/run/docker.sock", "read_only": True}
+# What somebody may do to the file one day: where, and what stands there then.
+MUTATIONS = [
+    *(("triton-cpu user", value) for value in ("root", "0", "0:0", DELETED)),
+    *((f"{service} read_only", False) for service in SERVICES),
+    *((f"{service} cap_drop", DELETED) for service in SERVICES),
+    ("triton-cpu cap_drop", ["NET_RAW"]),
+    ("triton-gpu cap_add", ["SYS_ADMIN"]),
+    ("triton-gpu security_opt", DELETED),
+    ("builder security_opt", ["seccomp:unconfined"]),
+    ("triton-gpu privileged", True),
+    ("triton-cpu devices", ["/dev/mem"]),
+    ("triton-cpu network_mode", "host"),
+    ("triton-cpu ipc", "host"),
+    ("triton-cpu pid", "host"),
+    *((f"{service} mem_limit", DELETED) for service in SERVICES),
+    *((f"{service} pids_limit", DELETED) for service in SERVICES),
+    ("triton-cpu pids_limit", -1),
+    ("triton-cpu mem_limit", 0),
+    ("triton-cpu shm_size", DELETED),
+    ("triton-cpu ports", ["8000:8000"]),
+    ("triton-gpu ports", ["0.0.0.0:8001:8001"]),
+    ("locust ports", ["8089:8089"]),
+    ("triton-cpu ports", DELETED),
+    ("triton-cpu volumes 0 read_only", False),
+    ("plan-check volumes 1 read_only", DELETED),
+    ("triton-cpu volumes 0 bind create_host_path", True),
+    ("triton-cpu volumes 0", "./model_repository:/models"),
+    ("builder volumes 0", OTHER_VOLUME),
+    ("locust volumes", [SOCKET]),
+    ("triton-cpu deploy", SERVICES["triton-gpu"]["deploy"]),
+    ("triton-gpu deploy", DELETED),
+    ("builder deploy", DELETED),
+    ("triton-cpu image", "nvcr.io/nvidia/tritonserver:25.06-py3"),
+    ("triton-cpu image", "nvcr.io/nvidia/tritonserver:latest"),
+    ("triton-cpu image", "nvcr.io/nvidia/tritonserver"),
+    ("triton-cpu environment AWS_SECRET_ACCESS_KEY", "abc"),
+    ("triton-cpu command 1", "-c"),
+    ("triton-cpu command", ["tritonserver", "--model-repository=/models", "--model-config-name=cpu"]),
+    ("triton-gpu command 3", "--model-config-name=cpu"),
+    ("triton-cpu command 2", "--model-control-mode=explicit"),
+    ("triton-cpu command 2", "--allow-client-shm=true"),
+    ("triton-cpu secrets", DELETED),
+    ("triton-cpu healthcheck test", ["CMD", "curl", "--fail", "http://localhost:8000/v2/health/ready"]),
+    ("triton-cpu healthcheck", DELETED),
+    ("triton-gpu healthcheck disable", True),
+    ("triton-cpu stop_grace_period", "10s"),
+    ("triton-gpu stop_grace_period", DELETED),
+    ("triton-gpu depends_on", DELETED),
+    ("triton-gpu depends_on plan-check condition", "service_started"),
+    ("plan-check network_mode", DELETED),
+    ("plan-check image", "nvcr.io/nvidia/tritonserver:26.10-py3"),
+    ("builder network_mode", "bridge"),
+    ("builder build args TRITON_RELEASE", "26.10"),
+    ("triton-cpu profiles", DELETED),
+    ("locust profiles", ["load"]),
+]
+
+
+def put(document, path, value):
+    """Set what stands at a path such as "triton-cpu volumes 0 read_only", or delete it."""
+    keys = [int(word) if word.isdigit() else word for word in path.split()]
+    place = reduce(lambda inner, key: inner[key], keys[:-1], document["services"])
+    if value is DELETED:
+        del place[keys[-1]]
+    else:
+        place[keys[-1]] = value
+
+
+def test_the_file_follows_the_compose_schema():
+    checker = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE_FILE]
+    done = subprocess.run(checker, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_file_keeps_to_its_policy():
+    assert breaches(DOCUMENT) == []
+
+
+@pytest.mark.parametrize(("path", "value"), MUTATIONS)
+def test_the_policy_sees_each_change_for_the_worse(path, value):
+    changed = copy.deepcopy(DOCUMENT)
+    put(changed, path, value)
+    assert breaches(changed)
+
+
+def test_the_builder_is_of_the_servers_release():
+    dockerfile = (ROOT / SERVICES["builder"]["build"]["dockerfile"]).read_text()
+    release = SERVICES["builder"]["build"]["args"]["TRITON_RELEASE"]
+    assert f"ARG TRITON_RELEASE={release}\nFROM nvcr.io/nvidia/tensorrt:${{TRITON_RELEASE}}-py3" in dockerfile
+    assert re.search(r"^USER (?!0|root)", dockerfile, re.MULTILINE)
+
+
+def test_what_is_mounted_and_built_is_in_the_repository():
+    mounted = [volume["source"] for service in SERVICES.values() for volume in service.get("volumes", ())]
+    built = [service["build"]["dockerfile"] for service in SERVICES.values() if "build" in service]
+    files = [ROOT / place for place in (*mounted, *built) if place != "timing-cache"]
+    assert [place for place in files if not place.exists()] == []
+
+
+def test_every_variable_has_a_default_and_is_in_the_example():
+    example = (ROOT / ".env.example").read_text()
+    named = re.findall(r"(?<!\$)\$\{(\w+)(:-)?", COMPOSE_FILE.read_text())
+    assert [name for name, default in named if not default] == []
+    assert sorted({name for name, _ in named} - set(re.findall(r"^#?(\w+)=", example, re.MULTILINE))) == []
+
+
+def free_ports(count):
+    """Ports of this machine that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listening.getsockname()[1] for listening in sockets]
+
+
+def status(url, headers):
+    """What a server answers to GET."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+@pytest.fixture(scope="module")
+def composed(engine, tmp_path_factory):
+    """The profile `cpu` as `docker compose` starts it, with our image under the name of NVIDIA's: the gRPC address."""
+    folder = tmp_path_factory.mktemp("compose")
+    key = folder / "admin.key"
+    key.write_text(KEY)
+    key.chmod(0o644)
+    engine.run("tag", SERVER_IMAGE, SERVICES["triton-cpu"]["image"])
+    ports = dict(zip(("HTTP_PORT", "GRPC_PORT", "METRICS_PORT"), map(str, free_ports(3)), strict=True))
+    variables = {**engine.environment, **ports, "ADMIN_KEY_FILE": str(key), "MEMORY_LIMIT": "2g", "SHM_SIZE": "256mb"}
+    # Where the tests run nobody may raise a limit.
+    ulimits = {name: resource.getrlimit(number)[1] for name, number in LIMITS.items()}
+    ulimits |= {"nofile": 1024, "nproc": 4096}
+    override = folder / "override.yml"
+    override.write_text(yaml.safe_dump({"services": {"triton-cpu": {"ulimits": ulimits}}}))
+    files = ["--file", COMPOSE_FILE, "--file", override]
+    project = [sys.executable, "-m", "podman_compose", "--project-name", folder.name, *files]
+
+    def compose(*words):
+        done = subprocess.run([*project, *words], check=False, capture_output=True, text=True, env=variables)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    try:
+        compose("--profile", "cpu", "up", "--detach", "--no-build")
+        yield f"{folder.name}_triton-cpu_1", compose
+    finally:
+        compose("--profile", "cpu", "down", "--timeout", "40", "--volumes")
+
+
+def test_the_profile_for_cpus_starts_is_healthy_answers_and_stops(engine, composed, digits):
+    container, compose = composed
+    with Client(engine.address(container, 8001), timeout=10) as client:
+        client.wait_until_ready(timeout=120)
+        assert client.model("digits")(digits["images"][:4]).array.shape == (4, 10)
+    engine.run("healthcheck", "run", container)
+    logging = f"http://{engine.address(container, 8000)}/v2/logging"
+    assert status(logging, {}) == 403
+    assert status(logging, {"plansmith-secret": KEY}) == 200
+    compose("--profile", "cpu", "stop")
+    assert engine.out("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
