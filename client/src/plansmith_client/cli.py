@@ -44,6 +44,7 @@ class KnownCommand(NamedTuple):
 # Kept here so that `plansmith --help` neither imports a distribution nor hides the ones that are not installed.
 KNOWN_COMMANDS = {
     "demo": KnownCommand("plansmith", "Build, serve and ask a small model, and show what it saw."),
+    "doctor": KnownCommand("plansmith", "Try what this machine has to build and serve with."),
     "build": KnownCommand("plansmith-build", "Build a verified version from an ONNX file and publish it."),
     "check": KnownCommand("plansmith-build", "Find out what each engine says to an ONNX file."),
     "inspect": KnownCommand("plansmith-build", "Show what a model repository holds."),

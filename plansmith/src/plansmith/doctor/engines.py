@@ -1,0 +1,90 @@
+"""Triton and the engines, each tried and not only looked for."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+
+import numpy as np
+
+from plansmith.doctor.findings import Finding
+from plansmith_build.engines.tensorrt.availability import unavailable_because
+from plansmith_server.errors import TritonUnavailable
+from plansmith_server.launcher.triton_wheel import find_triton
+
+__all__ = ["onnxruntime_providers", "openvino", "tensorrt", "triton"]
+
+_FATAL = 4
+# What a package of ONNX Runtime lists though it is no device of its own to serve from.
+_REMOTE = frozenset({"AzureExecutionProvider"})
+_LIBRARIES = (
+    "install the CUDA and cuDNN, or TensorRT, that this ONNX Runtime was made for, or serve in NVIDIA's container"
+)
+
+
+def triton() -> Finding:
+    """Triton's wheel: its binary, its Python backend's stub and the Python library that the stub needs."""
+    try:
+        wheel = find_triton()
+    except TritonUnavailable as error:
+        problem, _, remedy = str(error).partition(": ")
+        return Finding("Triton", "failed", problem, remedy or "serve in a container: docs/deploy.md")
+    return Finding("Triton", "ok", f"2.51 from nvidia-pytriton {wheel.version}; its Python backend starts")
+
+
+def onnxruntime_providers() -> list[Finding]:
+    """Each execution provider that ONNX Runtime lists, with a session opened and one row run on it."""
+    import onnxruntime  # noqa: PLC0415 - a second of imports
+
+    names = [name for name in onnxruntime.get_available_providers() if name not in _REMOTE]
+    found = []
+    for name in names:
+        label = f"ONNX Runtime {name.removesuffix('ExecutionProvider')}"
+        try:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = _FATAL
+            session = onnxruntime.InferenceSession(_model(), options, providers=[name])
+            session.run(None, {"images": np.zeros((1, 8, 8), np.float32)})
+            opened = session.get_providers()[0]
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises classes of its own, and RuntimeError
+            found.append(Finding(label, "failed", f"no session opens: {_first_line(error)}", _LIBRARIES))
+            continue
+        if opened == name:
+            found.append(Finding(label, "ok", f"{onnxruntime.__version__}; a session ran"))
+        else:
+            detail = f"is listed, but a session falls back to {opened.removesuffix('ExecutionProvider')}"
+            found.append(Finding(label, "failed", detail, _LIBRARIES))
+    return found
+
+
+def openvino() -> Finding:
+    """OpenVINO, with a model compiled and one row run."""
+    try:
+        found = version("openvino")
+    except PackageNotFoundError:
+        return Finding("OpenVINO", "failed", "is not installed", "pip install openvino")
+    import openvino as ov  # noqa: PLC0415 - slow to import
+
+    try:
+        core = ov.Core()
+        core.compile_model(core.read_model(_model()), "CPU")(np.zeros((1, 8, 8), np.float32))
+    except RuntimeError as error:
+        return Finding("OpenVINO", "failed", f"{found}: {_first_line(error)}", "pip install --force-reinstall openvino")
+    return Finding("OpenVINO", "ok", f"{found}; a model ran on {', '.join(core.available_devices)}")
+
+
+def tensorrt() -> Finding:
+    """TensorRT, which builds plans for this machine's GPU."""
+    reason = unavailable_because()
+    if not reason:
+        return Finding("TensorRT", "ok", version("tensorrt"))
+    problem, _, remedy = reason.partition(": ")
+    return Finding("TensorRT", "absent", problem, remedy)
+
+
+def _model() -> bytes:
+    return files("plansmith.demo").joinpath("digits", "digits.onnx").read_bytes()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
