@@ -2,9 +2,9 @@
 
     python3 infer_probe.py [--url http://localhost:8000] [MODEL ...]
 
-Each model named here or in the variable PROBE_MODELS, or else each that is ready, gets one request of zeros in the
-shapes that it declares, 1 for a dynamic dimension. Exit code 0: all answered, or said that their queue is full. 1: the
-server is not ready, an answer was an error, or none came in time.
+Each model named here or in the variable PROBE_MODELS, or else each of a server that is ready, gets one request of zeros
+in the shapes that it declares, 1 for a dynamic dimension. Exit code 0: all answered, or said that their queue is full.
+1: the server is not ready, an answer was an error, or none came in time.
 """
 
 import argparse
@@ -30,7 +30,6 @@ def main() -> int:
     options = parser.parse_args()
     server = Server(options.url.rstrip("/"), options.timeout)
     try:
-        server.ask("v2/health/ready")
         for model in options.models or os.environ.get("PROBE_MODELS", "").split() or server.ready_models():
             server.infer(model)
     except (OSError, ValueError) as error:
@@ -55,7 +54,8 @@ class Server:
             return answer.read()
 
     def ready_models(self) -> list[str]:
-        """The models that are ready; a model that is not is not this probe's question."""
+        """The models of a server that is ready."""
+        self.ask("v2/health/ready")
         return [model["name"] for model in json.loads(self.ask("v2/repository/index", b'{"ready": true}'))]
 
     def infer(self, model: str) -> None:

@@ -23,7 +23,8 @@ from plansmith_client.commands.image_files import array_from_image, recorded_pre
 from plansmith_client.commands.output_files import write_output_file
 from plansmith_server import ServerOptions, TritonServer
 
-MODELS = Path(__file__).parents[1] / "models_python"
+ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "tests" / "models_python"
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +303,29 @@ def test_health_tells_ready_not_ready_and_unreachable_apart(command, server, nob
         assert "this model never loads" in command("health", "broken", "--url", url, "--wait", "0.3", expect=3).stdout
         assert "the server has add" in command("health", "nope", "--url", url, expect=3).stdout
     assert "Connection refused" in command("health", "--url", nobody, expect=1).stderr
+
+
+def test_health_with_a_request_tells_a_model_that_answers_from_one_that_is_only_ready(command, server):
+    for url in (server.http_url, server.grpc_url):
+        assert command("health", "double", "--infer", "--url", url).stdout == f"model 'double' at {url} is ready\n"
+        assert "is ready" in command("health", "failing", "--url", url).stdout
+        done = command("health", "failing", "--infer", "--url", url, expect=3)
+        assert done.stdout.startswith(f"model 'failing' at {url} is not ready: ")
+
+
+def test_the_containers_probe_tells_a_model_that_answers_from_one_that_is_only_ready(server, nobody):
+    def probe(url, *models):
+        command = [sys.executable, "-I", "-S", ROOT / "deploy" / "infer_probe.py", "--url", url, *models]
+        return subprocess.run(command, check=False, capture_output=True, text=True)
+
+    assert probe(server.http_url, "double", "every_type").returncode == 0
+    assert probe(server.http_url).returncode == 1  # One of its models is not ready.
+    failing = probe(server.http_url, "failing")
+    assert failing.returncode == 1
+    assert "failing" in failing.stderr
+    unreachable = probe(f"http://{nobody}")
+    assert unreachable.returncode == 1
+    assert "Connection refused" in unreachable.stderr
 
 
 def test_health_as_json(command, nobody):

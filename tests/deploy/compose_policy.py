@@ -15,9 +15,9 @@ __all__ = ["breaches", "parse"]
 DEFAULT = re.compile(r"\$\{\w+:-([^${}]*)\}")
 SAFE_RELEASE = (26, 7)
 TRITON_EXIT_SECONDS = 30
-# The project folder for the builder, and nothing else, is mounted to be written to.
-WRITABLE = {("builder", "/project"), ("builder", "/cache")}
-PROFILES = {"cpu", "gpu", "build", "perf", "perf-analyzer"}
+# What is mounted to be written to.
+WRITABLE = {("builder", "/project"), ("builder", "/cache"), ("prometheus", "/data")}
+PROFILES = {"cpu", "gpu", "build", "perf", "perf-analyzer", "watch"}
 GPU = {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
 
 

@@ -64,6 +64,9 @@ MUTATIONS = [
     ("triton-cpu image", "nvcr.io/nvidia/tritonserver:latest"),
     ("triton-cpu image", "nvcr.io/nvidia/tritonserver"),
     ("triton-cpu environment AWS_SECRET_ACCESS_KEY", "abc"),
+    ("grafana environment GF_SECURITY_ADMIN_PASSWORD", "admin"),
+    ("grafana ports", ["3000:3000"]),
+    ("prometheus image", "docker.io/prom/prometheus:latest"),
     ("triton-cpu command 1", "-c"),
     ("triton-cpu command", ["tritonserver", "--model-repository=/models", "--model-config-name=cpu"]),
     ("triton-gpu command 3", "--model-config-name=cpu"),
@@ -123,7 +126,7 @@ def test_the_builder_is_of_the_servers_release():
 def test_what_is_mounted_and_built_is_in_the_repository():
     mounted = [volume["source"] for service in SERVICES.values() for volume in service.get("volumes", ())]
     built = [service["build"]["dockerfile"] for service in SERVICES.values() if "build" in service]
-    files = [ROOT / place for place in (*mounted, *built) if place != "timing-cache"]
+    files = [ROOT / place for place in (*mounted, *built) if not place.endswith(("-cache", "-data"))]
     assert [place for place in files if not place.exists()] == []
 
 

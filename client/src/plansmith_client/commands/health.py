@@ -1,17 +1,21 @@
-"""`plansmith health`: whether a server, or one of its models, is ready."""
+"""`plansmith health`: whether a server, or one of its models, is ready, and whether it answers."""
 
 from __future__ import annotations
 
 import json
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
-from plansmith_client.errors import ClientError
+from plansmith_client.errors import ClientError, ServerOverloaded
 from plansmith_client.faces.client import Client
+from plansmith_client.sampling import random_inputs
 from plansmith_client.visible import visible
+
+if TYPE_CHECKING:
+    from plansmith_client.faces.model import Model
 
 __all__ = ["health"]
 
@@ -25,9 +29,17 @@ def health(
     wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait until it is ready.")] = 0.0,
     timeout: TimeoutOption = 5.0,
     *,
+    infer: Annotated[
+        bool,
+        typer.Option("--infer", help="Send a request of random values, too: to the model, or to each that is ready."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell whether a server, or a model of it, is ready: exit code 0 if it is, 3 if not, 1 if nothing answers."""
+    """Tell whether a server, or a model of it, is ready: exit code 0 if it is, 3 if not, 1 if nothing answers.
+
+    With --infer it must answer a request as well, since a server can be wedged though it says that it is ready. A full
+    queue is no fault.
+    """
     end = time.monotonic() + wait
     with Client(url, timeout=timeout) as client:
         ready = _is_ready(client, model)
@@ -36,6 +48,9 @@ def health(
             ready = _is_ready(client, model)
         failure = None if ready else _unreachable(client)
         reason = "" if ready else str(failure or _why_not(client, model))
+        if ready and infer:
+            reason = _why_no_answer(client, model)
+            ready = not reason
     subject = f"model {model!r} at {url}" if model else f"the server at {url}"
     if as_json:
         live = failure is None
@@ -52,6 +67,37 @@ def health(
 
 def _is_ready(client: Client, model: str | None) -> bool:
     return client.model(model).is_ready() if model else client.is_ready()
+
+
+def _why_no_answer(client: Client, model: str | None) -> str:
+    """What fails of the first model that does not answer a request of random values, or an empty string."""
+    try:
+        names = [model] if model else sorted({status.name for status in client.models() if status.state == "READY"})
+    except ClientError as error:
+        return str(error)
+    for name in names:
+        if reason := _failure(client.model(name)):
+            return reason if model else f"model {name!r} does not answer: {reason}"
+    return ""
+
+
+def _failure(model: Model) -> str:
+    try:
+        inputs = random_inputs(model.metadata.inputs)
+        config = model.config()
+        if config.get("model_transaction_policy", {}).get("decoupled"):
+            for _ in model.stream(inputs):
+                pass
+        elif "sequence_batching" in config:
+            with model.sequence() as sequence:
+                sequence.end(**inputs)
+        else:
+            model.infer(inputs)
+    except ServerOverloaded:
+        return ""
+    except ClientError as error:
+        return str(error)
+    return ""
 
 
 def _unreachable(client: Client) -> ClientError | None:
