@@ -192,6 +192,12 @@ def test_what_unavailable_means_is_told_by_the_servers_words(grpc_client, http_c
     assert type(failure(http_client, f"503:{text}")) is error
 
 
+def test_a_call_that_a_stopping_server_drops_can_be_sent_elsewhere(grpc_client):
+    dropped = failure(grpc_client, "CANCELLED:CANCELLED")
+    assert type(dropped) is ServerUnavailable
+    assert dropped.retryable
+
+
 def test_a_request_too_large_for_a_proxy_is_not_overload(grpc_client):
     assert type(failure(grpc_client, "RESOURCE_EXHAUSTED:Received message larger than max (9 vs. 4)")) is InvalidInput
 

@@ -65,6 +65,9 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
 # What gRPC says of an answer that it does not pass on; "SERVER: Received message" is about the request.
 _REFUSED_ANSWERS = ("deserializing response", "client: received message larger", "stream removed (compression")
 
+# What gRPC itself says of calls that a server which stops leaves unanswered; a model that cancels says why.
+_CANCELLED_BY_GRPC = ("", "CANCELLED", "Cancelled")
+
 # Bits of grpc_compression_algorithm: none, deflate, gzip.
 _IDENTITY, _ALL_CODINGS = 0b001, 0b111
 
@@ -149,6 +152,8 @@ def error_from_status(code: grpc.StatusCode, details: str, operation: Operation[
     words = details.lower()
     if code is grpc.StatusCode.UNAVAILABLE and any(phrase in words for phrase in _CONNECTION_FAILURES):
         return _connection_error(details, url)
+    if code is grpc.StatusCode.CANCELLED and details in _CANCELLED_BY_GRPC:
+        return server_unavailable(url, "it cancelled the call, as a server that stops does", "try again later")
     if any(phrase in words for phrase in _REFUSED_ANSWERS):
         return malformed_answer(operation, url, details)
     if code is grpc.StatusCode.INTERNAL and "illegal header" in words:
