@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.engines.onnxruntime import Arrays
 
-__all__ = ["Entry", "Serving", "as_served", "obstacle_to_serving", "serving"]
+__all__ = ["Entry", "Serving", "as_served", "obstacle_to_serving", "served_repository", "serving"]
 
 # Several models of this size at once may not fit into memory, and every one is a process with all its weights.
 LARGEST_BYTES = 2**30
@@ -83,11 +83,22 @@ def serving(entries: Mapping[str, Entry], repository: Path) -> Iterator[Serving]
     Raises:
         ServerError: the server does not start, or refuses every entry.
     """
-    from plansmith_server import ServerOptions, TritonServer  # noqa: PLC0415 - an optional distribution
-
     make_folder(repository)
     for name, entry in entries.items():
         _write(entry, name, repository / name)
+    with served_repository(repository) as server:
+        yield server
+
+
+@contextmanager
+def served_repository(repository: Path) -> Iterator[Serving]:
+    """Serve every model of a repository by its config.pbtxt; the server has stopped when the context ends.
+
+    Raises:
+        ServerError: the server does not start, or refuses every model.
+    """
+    from plansmith_server import ServerOptions, TritonServer  # noqa: PLC0415 - an optional distribution
+
     options = ServerOptions(
         repository=repository,
         http_port=0,

@@ -75,6 +75,14 @@ def build(
             "--replace", help="Publish the next version even if its inputs or outputs are not those of the last."
         ),
     ] = False,
+    pipeline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="Publish the model with its steps before and after it, as one ensemble: images or text in, labels, "
+            "vectors or boxes out.",
+        ),
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="Text file with one class name a line, in the order of the outputs.")
     ] = None,
@@ -245,6 +253,7 @@ def build(
         plansmith build resnet50.onnx
         plansmith build resnet50.onnx --data held_out.npz --max-drop 0.5%
         plansmith build resnet50.onnx --data pictures --preprocess imagenet --precision int8
+        plansmith build resnet50.onnx --data pictures --preprocess imagenet --pipeline scenes.toml
     """
     chosen = {
         "--validation-data": validation_data,
@@ -327,7 +336,12 @@ def build(
                 else:
                     status.update(current_step(step))
 
-            result = build_version(model, options, progress)
+            if pipeline is not None:
+                from plansmith_build.pipelines.building import build_pipeline  # noqa: PLC0415 - as above
+
+                result = build_pipeline(model, pipeline, options, progress)
+            else:
+                result = build_version(model, options, progress)
         if as_json:
             typer.echo(result_as_json(result))
         else:

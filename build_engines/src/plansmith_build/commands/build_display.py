@@ -71,8 +71,7 @@ def show_result(result: BuildResult, repository: Path) -> None:
         f"up to {batching.max_batch_size} rows" if batching.max_batch_size else f"none: {escape(batching.reason)}",
     )
     graph = manifest.graph
-    nodes = f"{graph.nodes_before} -> {graph.nodes_after} nodes"
-    table.add_row("graph", f"{nodes}, {graph.format}, {escape(graph.optimization)}")
+    table.add_row("graph", escape(graph.in_words()))
     if graph.repairs:
         table.add_row("repaired", escape("\n".join(graph.repairs)))
     table.add_row("verified", escape(_verification(manifest.verification)))
@@ -210,6 +209,8 @@ def _verification(verification: Verification) -> str:
         if unknown
         else ""
     )
+    if not verification.outputs:
+        return verification.candidate
     compared = [output for output in verification.outputs if output.values_compared and output.finite]
     if not compared:
         reason = "" if unknown else ": the model gives other values each time"

@@ -162,7 +162,7 @@ def _add_manifest(facts: Table, manifest: Manifest) -> None:
     if manifest.rolled_back_from is not None:
         facts.add_row("rolled back", f"from version {manifest.rolled_back_from}")
     facts.add_row("built on", escape(f"{environment.cpu}, {environment.system}"))
-    facts.add_row("graph", escape(f"{graph.nodes_before} -> {graph.nodes_after} nodes, {graph.optimization}"))
+    facts.add_row("graph", escape(graph.in_words()))
     if graph.repairs:
         facts.add_row("repaired", escape("\n".join(graph.repairs)))
     if manifest.batching.reason:
@@ -174,12 +174,12 @@ def _add_manifest(facts: Table, manifest: Manifest) -> None:
         else f"{output.name}: random values, shapes compared"
         for output in verification.outputs
     ]
-    facts.add_row(
-        "verified",
-        escape(
-            "\n".join([*lines, f"{verification.candidate}, on {verification.samples} {verification.inputs} samples"])
-        ),
+    lines.append(
+        f"{verification.candidate}, on {verification.samples} {verification.inputs} samples"
+        if lines
+        else verification.candidate
     )
+    facts.add_row("verified", escape("\n".join(lines)))
 
     if manifest.server_trial is not None:
         facts.add_row("tried", escape(manifest.server_trial.in_words()))

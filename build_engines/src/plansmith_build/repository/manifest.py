@@ -96,10 +96,17 @@ class Graph(_Record):
     optimization: str = Field(description="the optimiser and its version, or why it was not used")
     format: str = Field(
         default="FP32",
-        description="of the weights: FP32, FP16, BF16, FP64, 'INT8 QDQ', 'INT8 operators', 'dynamic INT8', weight-only",
+        description="of the weights: FP32, FP16, BF16, FP64, 'INT8 QDQ', 'INT8 operators', 'dynamic INT8', "
+        "weight-only; 'pipeline' where there is no graph but steps, which `optimization` then lists",
     )
     ir_version: int
     opsets: dict[str, int]
+
+    def in_words(self) -> str:
+        """One line for a person."""
+        if self.format == "pipeline":
+            return f"a pipeline, {self.optimization}"
+        return f"{self.nodes_before} -> {self.nodes_after} nodes, {self.format}, {self.optimization}"
 
 
 class OutputError(_Record):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.errors import BuildError, InvalidOption, PublishFailed
 from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.repository.companions import companions_in_place, remove_unused_companions
 from plansmith_build.repository.edits import keep_edits, person_files, set_aside
 from plansmith_build.repository.filesystem import (
     ExchangeUnsupported,
@@ -73,6 +74,9 @@ class Release:
         describe: the manifest for a version number and the files, configurations and labels.txt among them. Its
             `configs` and `labels` are filled in when it is published.
         sign: called with the complete version folder, manifest included, before it is published; it may add a file.
+        companions: complete folders of other models that the version needs, such as the steps of an ensemble, on the
+            same file system; their names begin with the model's, a dot and the version. They are put in place before
+            the version, and removed again if that fails; those that neither this version nor the one before uses go.
     """
 
     model_files: tuple[Path, ...]
@@ -80,6 +84,7 @@ class Release:
     configure: Callable[[bytes | None], Mapping[str, str]]
     describe: Callable[[int, tuple[PublishedFile, ...]], Manifest]
     sign: Callable[[Path], None] | None = None
+    companions: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,7 +180,9 @@ def _publish(live: RepositoryModel, release: Release, staging: Path) -> Publishe
     # All that takes time is done: what was edited meanwhile comes over, and below what is edited in this last moment.
     before, edited = keep(live.path, folder, before)
     sync_file(folder)
-    if _put_in_place(folder, live, version):
+    with companions_in_place(release.companions, live):
+        replaced = _put_in_place(folder, live, version)
+    if replaced:
         try:
             edited += keep(folder, live.path, before)[1]
         except OSError as error:
@@ -184,6 +191,8 @@ def _publish(live: RepositoryModel, release: Release, staging: Path) -> Publishe
         with contextlib.suppress(OSError):
             keep_replaced(folder, staging)
     notes += edited
+    if release.companions:
+        remove_unused_companions(live, version, staging)
     _sync_renames(live.path, live.path.parent, live.path.parent.parent, folder.parent)
     return Published(version=version, path=live.path / str(version), manifest=manifest, notes=tuple(notes))
 

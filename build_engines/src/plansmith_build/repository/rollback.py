@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, InvalidOption, PublishFailed
 from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.repository.companions import models_of_ensemble
 from plansmith_build.repository.config import config_from_text, specs_from_config
 from plansmith_build.repository.filesystem import explain_os_error, link_or_copy
 from plansmith_build.repository.hashing import sha256_of
@@ -71,6 +72,12 @@ def roll_back(
             "build it again"
         )
     configs = manifest.configs or _present_config(model, manifest)
+    missing = models_of_ensemble(configs.get(CONFIG, "")) - set(repository.names())
+    if missing:
+        raise InvalidModel(
+            f"version {version} of {name!r} is a pipeline whose steps are no longer there, "
+            f"{', '.join(sorted(missing))}: those of the newest two versions are kept; build it again"
+        )
     labels = manifest.labels.encode() if manifest.labels is not None else _present_labels(model, manifest)
     with staging_folder(repository.path, staging) as stage:
         files = _copies(model, manifest, version, stage / "files")

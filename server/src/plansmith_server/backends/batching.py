@@ -39,9 +39,10 @@ class Answering:
         engine: the loaded model.
         config: of the model.
         triton: the module triton_python_backend_utils.
+        text_as_bytes: whether the engine takes BYTES as they come.
     """
 
-    def __init__(self, engine: Engine, config: ModelConfig, triton: Any) -> None:
+    def __init__(self, engine: Engine, config: ModelConfig, triton: Any, *, text_as_bytes: bool = False) -> None:
         shapes = {tensor.name: tensor.shape for tensor in (*engine.signature.inputs, *engine.signature.optional_inputs)}
         self._run = engine.run
         self._name = config.name
@@ -56,9 +57,13 @@ class Answering:
             tensor.name: make_writer(triton, tensor.name, tensor.data_type) for tensor in config.outputs
         }
         readers = {
-            tensor.name: make_reader(tensor.data_type, scalar=shapes.get(tensor.name) == ()) for tensor in config.inputs
+            tensor.name: make_reader(tensor.data_type, scalar=shapes.get(tensor.name) == ())
+            for tensor in config.inputs
+            if not (text_as_bytes and tensor.data_type == STRING.triton)
         }
-        self._text = tuple(tensor.name for tensor in config.inputs if tensor.data_type == STRING.triton)
+        self._text = tuple(
+            tensor.name for tensor in config.inputs if tensor.data_type == STRING.triton and tensor.name in readers
+        )
         self._readers = {name: reader for name, reader in readers.items() if reader is not None}
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:

@@ -68,9 +68,11 @@ class Runtime:
         read_signature: reads what a version's model takes and gives, for the completion of a configuration.
         load: loads a model.
         fixed_batch_allowed: whether the runtime can give a model's fixed first dimension any size.
+        text_as_bytes: whether engines take BYTES as they come, and not as text.
     """
 
     name: str
     read_signature: Callable[[Path, str], Signature]
     load: Callable[[Instance], Engine]
     fixed_batch_allowed: bool
+    text_as_bytes: bool = False

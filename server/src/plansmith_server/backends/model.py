@@ -65,7 +65,7 @@ class BackendModel:
         except Exception as error:
             raise ModelError(f"{self.runtime.name} cannot load the model: {error}") from error
         check(config, self._engine.signature, converts=self.runtime.fixed_batch_allowed)
-        self._answer = Answering(self._engine, config, self.triton).answer
+        self._answer = Answering(self._engine, config, self.triton, text_as_bytes=self.runtime.text_as_bytes).answer
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response for each of `requests`; called by Triton with all requests of a batch."""

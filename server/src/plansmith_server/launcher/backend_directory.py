@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["BACKENDS", "assemble"]
 
 # The Python-based backends of this package, each a folder of plansmith_server.backends with a model.py.
-BACKENDS = ("onnxruntime", "openvino", "tensorrt_rtx")
+BACKENDS = ("onnxruntime", "openvino", "pipeline_step", "tensorrt_rtx")
 
 
 def assemble(folder: Path, wheel: TritonWheel) -> None:

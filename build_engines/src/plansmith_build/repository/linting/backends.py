@@ -45,7 +45,9 @@ _PAIRED = frozenset(PLATFORMS.values()) - {"ensemble"}
 _PUBLISHED = frozenset(
     {
         *_PAIRED,
-        *("openvino", "python", "dali", "fil", "vllm", "tensorrtllm", "tensorrt_rtx", "dlpack", "stateful", "paddle"),
+        *("openvino", "python", "dali", "fil", "vllm", "tensorrtllm", "dlpack", "stateful", "paddle"),
+        # Of plansmith-server.
+        *("pipeline_step", "tensorrt_rtx"),
         *("identity", "repeat", "square", "sequence", "dyna_sequence", "distributed_addsub", "implicit_state"),
     }
 )

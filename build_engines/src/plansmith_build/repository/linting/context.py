@@ -21,6 +21,7 @@ _DEFAULT_FILES = {
     "tensorrt": "model.plan",
     "tensorrt_rtx": "model.engine",
     "openvino": "model.xml",
+    "pipeline_step": "step.json",
     "python": "model.py",
     "pytorch": "model.pt",
 }

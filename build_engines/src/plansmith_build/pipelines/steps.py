@@ -1,0 +1,181 @@
+"""From the options of a step to the folder that a server's backend `pipeline_step` runs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from plansmith_build.datasets import read_preprocessing
+from plansmith_build.datasets.preprocessing import Preprocessing
+from plansmith_build.errors import InvalidOption
+from plansmith_build.pipelines.spec import (
+    BoxesOptions,
+    ClassesOptions,
+    EmbeddingOptions,
+    ImageOptions,
+    TextOptions,
+)
+from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.repository.labels import read_labels
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from plansmith_build.pipelines.spec import PipelineSpec, StepOptions
+    from plansmith_client.tensors import TensorSpec
+
+__all__ = ["image_step", "read_tokenizer", "result_step", "text_step", "write_step"]
+
+_DTYPES = {"UINT8": "uint8", "FP16": "float16", "FP32": "float32", "FP64": "float64"}
+_TOKENS = 512
+
+
+def image_step(options: ImageOptions, recorded: dict[str, Any] | None, pixels: TensorSpec) -> dict[str, Any]:
+    """The options of an image step for a model.
+
+    Args:
+        options: as the pipeline's file has them.
+        recorded: the preprocessing of the model's build, None where that had no images.
+        pixels: the model's input.
+
+    Raises:
+        InvalidOption: nobody says how images become pixels, or the model's input does not have the shape of them.
+    """
+    if options.preprocess is not None:
+        recipe = read_preprocessing(options.preprocess)
+    elif recorded is not None:
+        recipe = Preprocessing(**recorded)
+    else:
+        raise InvalidOption(
+            "the image step does not say how images become pixels: write preprocess as --preprocess takes it, or build "
+            "with --data FOLDER --preprocess, which is recorded"
+        )
+    height, width = (pixels.shape[-3:-1] if recipe.layout == "NHWC" else pixels.shape[-2:])[:2]
+    size = recipe.size or (height, width)
+    if min(size) < 1:
+        raise InvalidOption(
+            f"the model's input {pixels.name} {pixels} takes images of any size: write one, as in "
+            'preprocess = "zero-to-one,size=640"'
+        )
+    dtype = recipe.dtype if recipe.dtype != "input" else _DTYPES.get(pixels.datatype)
+    if dtype is None:
+        raise InvalidOption(f"the model's input {pixels.name} {pixels} does not take pixels: UINT8 or floating point")
+    return {
+        "recipe": {**recipe.model_dump(mode="json"), "size": list(size), "dtype": dtype},
+        "formats": list(options.formats),
+        "max_pixels": options.max_pixels,
+    }
+
+
+def text_step(options: TextOptions, tokenizer: bytes, ids: TensorSpec) -> dict[str, Any]:
+    """The options of a text step for a model.
+
+    Args:
+        options: as the pipeline's file has them.
+        tokenizer: the content of tokenizer.json.
+        ids: the model's input of token ids.
+
+    Raises:
+        InvalidOption: the model takes other numbers, or the file is not JSON.
+    """
+    if ids.datatype not in ("INT64", "INT32"):
+        raise InvalidOption(f"the model's input {ids.name} {ids} does not take token ids: INT64 or INT32")
+    try:
+        own = (json.loads(tokenizer).get("truncation") or {}).get("max_length", _TOKENS)
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InvalidOption(f"{options.tokenizer} is not a tokenizer of the library tokenizers: {error}") from error
+    length, pad = options.max_length or own, options.pad
+    if ids.shape[-1] > 0:
+        # A graph of one length.
+        length, pad = min(length, ids.shape[-1]), (ids.shape[-1],)
+    if pad and max(pad) > length:
+        raise InvalidOption(f"the text step pads to {max(pad)} tokens, and the longest text has {length}")
+    return {
+        "max_length": length,
+        "too_long": options.too_long,
+        "max_bytes": options.max_bytes,
+        "pad": list(pad),
+        "datatype": ids.datatype,
+    }
+
+
+def result_step(
+    options: StepOptions, spec: PipelineSpec, labels: bytes | None, before: dict[str, TensorSpec], last: TensorSpec
+) -> dict[str, Any]:
+    """The options of a step after the model.
+
+    Args:
+        options: as the pipeline's file has them.
+        spec: the pipeline.
+        labels: of the model that is built.
+        before: every tensor so far.
+        last: the first output of the step before.
+
+    Raises:
+        InvalidOption: there are no labels, or not as many as the model has classes.
+    """
+    match options:
+        case ClassesOptions():
+            scores = before.get(options.inputs.get("scores", ""), last)
+            names = _labels(options.labels, spec, labels, scores, scores.shape[-1])
+            return {"labels": names, "top": options.top, "activation": options.activation}
+        case BoxesOptions():
+            found = before.get(options.inputs.get("predictions", ""), last)
+            names = _labels(options.labels, spec, labels, found, found.shape[1] - 4 if len(found.shape) > 1 else -1)
+            return {
+                "labels": names,
+                "min_score": options.min_score,
+                "max_overlap": options.max_overlap,
+                "max_boxes": options.max_boxes,
+            }
+        case EmbeddingOptions():
+            vectors = before.get(options.inputs.get("tokens", options.inputs.get("vector", "")), last)
+            mask = before.get(options.inputs.get("attention_mask", "attention_mask"))
+            return {
+                "size": vectors.shape[-1],
+                "pooling": options.pooling,
+                "normalize": options.normalize,
+                "datatype": mask.datatype if mask else "INT64",
+            }
+    raise InvalidOption(f"a step of kind {options.kind} cannot follow a model")
+
+
+def write_step(folder: Path, kind: str, options: dict[str, Any], tokenizer: bytes | None) -> tuple[Path, ...]:
+    """Write the files of a step's version."""
+    folder.mkdir()
+    files = {
+        "step.json": (json.dumps({"kind": kind, "options": options}, indent=2, ensure_ascii=False) + "\n").encode()
+    }
+    if tokenizer is not None:
+        files["tokenizer.json"] = tokenizer
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return tuple(folder / name for name in files)
+
+
+def read_tokenizer(options: TextOptions, spec: PipelineSpec) -> bytes:
+    """The content of tokenizer.json.
+
+    Raises:
+        InvalidOption: it cannot be read.
+    """
+    path = spec.path(options.tokenizer)
+    try:
+        return read_regular(path)
+    except OSError as error:
+        raise InvalidOption(f"the tokenizer {path} cannot be read: {error.strerror}") from error
+
+
+def _labels(path: Path | None, spec: PipelineSpec, built: bytes | None, tensor: TensorSpec, classes: int) -> list[str]:
+    labels = read_labels(spec.path(path)) if path is not None else built
+    if labels is None:
+        raise InvalidOption(
+            'the pipeline has no labels: write labels = "labels.txt" in the step, or build with --labels'
+        )
+    names = labels.decode().removesuffix("\n").split("\n")
+    if classes not in (-1, len(names)):
+        raise InvalidOption(
+            f"there are {len(names)} labels, and the tensor {tensor.name} {tensor} has {classes} classes"
+        )
+    return names

@@ -1,0 +1,100 @@
+"""Models that belong to a version of another one: the steps of an ensemble, `scenes.3.image` of `scenes` version 3."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from plansmith_build.errors import InvalidModel
+from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.filesystem import rename_new, sync_file, sync_tree
+from plansmith_build.repository.manifest import read_manifest
+from plansmith_build.repository.model_repository import CONFIG, MANIFEST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from plansmith_build.repository.model_repository import RepositoryModel
+
+__all__ = ["companions_in_place", "models_of_ensemble", "remove_unused_companions"]
+
+
+# In a companion's folder, where servers do not look: so that nothing is removed that somebody else made.
+_MARK = "companion.json"
+
+
+@contextmanager
+def companions_in_place(folders: Sequence[Path], live: RepositoryModel) -> Iterator[None]:
+    """Move models beside another one, and away again where the context ends with an error.
+
+    Args:
+        folders: complete folders on the same file system, under names that are free or were left by a builder that was
+            killed before its version was published.
+        live: the model that they belong to.
+
+    Raises:
+        OSError: one cannot be moved.
+    """
+    moved: list[Path] = []
+    try:
+        for folder in folders:
+            target = live.path.parent / folder.name
+            (folder / _MARK).write_text(json.dumps({"model": live.name}) + "\n", encoding="utf-8")
+            sync_tree(folder)
+            if _is_companion(target, live):
+                # Its version was never published, or its number would not be given again.
+                shutil.rmtree(target)
+            rename_new(folder, target)
+            moved.append(target)
+        if moved:
+            sync_file(live.path.parent)
+        yield
+    except BaseException:
+        for target in moved:
+            shutil.rmtree(target, ignore_errors=True)
+        raise
+
+
+def remove_unused_companions(live: RepositoryModel, version: int, staging: Path) -> None:
+    """Remove the companions that neither a version nor the one published before it uses.
+
+    Args:
+        live: the model.
+        version: the one that was just published.
+        staging: the builder's own folder, to move them to in one step.
+    """
+    used: set[str] = set()
+    for kept in [number for number in live.versions if number <= version][-2:]:
+        try:
+            used |= models_of_ensemble(read_manifest(live.path / str(kept) / MANIFEST).configs.get(CONFIG, ""))
+        except InvalidModel:
+            # It is not known what it uses.
+            return
+    for folder in sorted(live.path.parent.iterdir()):
+        if folder.name not in used and _is_companion(folder, live):
+            with contextlib.suppress(OSError):
+                os.rename(folder, staging / folder.name)  # noqa: PTH104 - a system call by this name
+
+
+def models_of_ensemble(text: str) -> set[str]:
+    """The models that a configuration's steps name; none where it is not an ensemble's.
+
+    Raises:
+        InvalidModel: it is not a configuration.
+    """
+    return {step.model_name for step in config_from_text(text).ensemble_scheduling.step}
+
+
+def _is_companion(folder: Path, live: RepositoryModel) -> bool:
+    try:
+        return bool(
+            not folder.is_symlink() and json.loads(read_regular(folder / _MARK, follow=False))["model"] == live.name
+        )
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False

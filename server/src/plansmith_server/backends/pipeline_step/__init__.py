@@ -1,0 +1,1 @@
+"""Steps of a pipeline before and after its model: images and text to arrays, arrays to labels, vectors and boxes."""

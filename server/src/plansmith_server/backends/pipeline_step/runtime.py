@@ -1,0 +1,93 @@
+"""The steps of pipelines as a backend: what a step does stands in the file `step.json` of its version, as data.
+
+```json
+{"kind": "image", "options": {"size": [224, 224], "...": "..."}}
+```
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from plansmith_server.backends.engine import Runtime
+from plansmith_server.backends.rows import Rows
+from plansmith_server.backends.signature import Signature
+from plansmith_server.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from plansmith_server.backends.engine import Instance
+    from plansmith_server.backends.pipeline_step.step import Step
+
+__all__ = ["KINDS", "RUNTIME", "STEP_FILE", "load_step"]
+
+STEP_FILE = "step.json"
+# The module and the class of each kind; a module is imported when a step of its kind is loaded.
+KINDS: Mapping[str, tuple[str, str]] = {
+    "image": ("images", "ImageStep"),
+    "text": ("text", "TextStep"),
+    "classes": ("classes", "ClassesStep"),
+    "embedding": ("embeddings", "EmbeddingStep"),
+    "boxes": ("boxes", "BoxesStep"),
+}
+
+
+def load_step(folder: Path) -> Step:
+    """The step that a version's folder describes.
+
+    Raises:
+        ModelError: the file is missing or damaged, has an option that the kind does not, or needs a package that is
+            not installed.
+    """
+    path = folder / STEP_FILE
+    try:
+        document = json.loads(path.read_bytes())
+        kind, options = document["kind"], dict(document["options"])
+        module, name = KINDS[kind]
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ModelError(f"{path} does not hold a kind, one of {', '.join(KINDS)}, and its options") from error
+    try:
+        step: Step = getattr(import_module(f"{__package__}.{module}"), name)(folder, **options)
+    except ImportError as error:
+        raise ModelError(
+            f"a step of kind {kind!r} needs the package {error.name}: pip install 'plansmith-server[pipelines]' "
+            "plansmith-client"
+        ) from error
+    except (TypeError, ValueError, OSError) as error:
+        raise ModelError(f"{path}: {error}") from error
+    return step
+
+
+class _StepEngine:
+    def __init__(self, instance: Instance) -> None:
+        self._step = load_step(instance.folder)
+        self.signature = _signature(self._step)
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.generic]]:
+        made = self._step.run(inputs)
+        return [made[name] for name in outputs]
+
+    def close(self) -> None:
+        del self._step
+
+
+def _signature(step: Step) -> Signature:
+    return Signature(step.inputs, (), step.outputs, rows=Rows(kept=True, shared=True))
+
+
+RUNTIME = Runtime(
+    name="The pipeline step",
+    read_signature=lambda folder, _: _signature(load_step(folder)),
+    load=_StepEngine,
+    fixed_batch_allowed=False,
+    text_as_bytes=True,
+)

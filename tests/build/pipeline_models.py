@@ -1,0 +1,110 @@
+"""Small models with weights of their own, and the files of pipelines around them."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WORDS = ("[PAD]", "[UNK]", "a", "great", "poor", "film", "book", "this", "is")
+VECTORS = np.random.default_rng(3).normal(size=(len(WORDS), 8)).astype(np.float32)
+COLOURS = ("red", "green", "blue", "dark")
+
+
+def save(path: Path, nodes, inputs, outputs, weights) -> Path:
+    def declared(tensors):
+        return [helper.make_tensor_value_info(*tensor) for tensor in tensors]
+
+    initializers = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "graph", declared(inputs), declared(outputs), initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    return path
+
+
+def colour_classifier(path: Path) -> Path:
+    """The colour that a picture has most of: scores [rows, 4] from pixels between 0 and 1, [rows, 3, 16, 16]."""
+    weights = np.concatenate([np.eye(3) * 8, [[-8], [-8], [-8]]], axis=1).astype(np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("Gemm", ["mean", "weights", "bias"], ["scores"]),
+    ]
+    return save(
+        path,
+        nodes,
+        [("images", TensorProto.FLOAT, ["rows", 3, 16, 16])],
+        [("scores", TensorProto.FLOAT, ["rows", 4])],
+        {"weights": weights, "bias": np.array([0, 0, 0, 4], np.float32)},
+    )
+
+
+def word_vectors(path: Path) -> Path:
+    """A vector for each token, [rows, tokens, 8]; an id beyond the vocabulary is an error."""
+    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["vectors"])]
+    return save(
+        path,
+        nodes,
+        [("input_ids", TensorProto.INT64, ["rows", "tokens"])],
+        [("vectors", TensorProto.FLOAT, ["rows", "tokens", 8])],
+        {"table": VECTORS},
+    )
+
+
+def tokenizer(path: Path, words=WORDS) -> Path:
+    made = Tokenizer(WordLevel({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = Whitespace()
+    made.save(str(path))
+    return path
+
+
+PLACES = np.array([[8, 8, 8, 8], [9, 8, 8, 8], [24, 24, 16, 16], [8, 8, 8, 8]], np.float32)
+
+
+def detector(path: Path) -> Path:
+    """Four boxes, as YOLOv8 gives them, [rows, 6, 4]; the scores are 0.9, 0.8, 0.7, 0.6 times the mean of the pixels.
+
+    The first two overlap and are of class 0, the third is elsewhere, and the last lies on the first and is of class 1.
+    """
+    scores = np.array([[0.9, 0.8, 0.7, 0], [0, 0, 0, 0.6]], np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Reshape", ["mean", "column"], ["brightness"]),
+        helper.make_node("Mul", ["brightness", "scores"], ["by_class"]),
+        helper.make_node("Mul", ["brightness", "nothing"], ["zeros"]),
+        helper.make_node("Add", ["zeros", "places"], ["boxes"]),
+        helper.make_node("Concat", ["boxes", "by_class"], ["predictions"], axis=1),
+    ]
+    return save(
+        path,
+        nodes,
+        [("images", TensorProto.FLOAT, ["rows", 3, 32, 32])],
+        [("predictions", TensorProto.FLOAT, ["rows", 6, 4])],
+        {
+            "column": np.array([-1, 1, 1], np.int64),
+            "scores": scores[np.newaxis],
+            "nothing": np.zeros((1, 4, 4), np.float32),
+            "places": PLACES.T[np.newaxis].copy(),
+        },
+    )
+
+
+def picture(colour: tuple[int, int, int], size=(40, 30), form="PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, form)
+    return buffer.getvalue()
+
+
+def column(*items: bytes) -> np.ndarray:
+    """Items as rows of a BYTES input, [rows, 1]."""
+    return np.array([*items, None], object)[:-1].reshape(-1, 1)

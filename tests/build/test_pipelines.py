@@ -1,0 +1,340 @@
+"""`plansmith build --pipeline`: images and text in, labels, vectors and boxes out, through a real Triton."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+from pipeline_models import (
+    COLOURS,
+    VECTORS,
+    WORDS,
+    colour_classifier,
+    column,
+    detector,
+    picture,
+    tokenizer,
+    word_vectors,
+)
+
+from plansmith_build import BuildOptions, InvalidModel, InvalidOption
+from plansmith_build.datasets import read_preprocessing
+from plansmith_build.pipelines.building import build_pipeline
+from plansmith_build.repository.companions import companions_in_place
+from plansmith_build.repository.linting import Severity, lint_repository
+from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_build.repository.rollback import roll_back
+from plansmith_build.search.search import SearchOptions
+from plansmith_build.search.targets import Precision, Target
+from plansmith_client import Client, InvalidInput
+from plansmith_server import ServerOptions, TritonServer
+
+SCENES = """
+[[step]]
+kind = "image"
+preprocess = "zero-to-one"
+max_pixels = 10_000
+
+[[step]]
+kind = "model"
+
+[[step]]
+kind = "classes"
+labels = "labels.txt"
+top = 2
+"""
+SEARCH = """
+samples = ["a great film", "this is a book"]
+
+[[step]]
+kind = "text"
+max_length = 6
+too_long = "refuse"
+max_bytes = 1000
+pad = [4]
+
+[[step]]
+kind = "model"
+
+[[step]]
+kind = "embedding"
+"""
+FINDER = """
+[[step]]
+kind = "image"
+preprocess = "zero-to-one,fit=pad"
+
+[[step]]
+kind = "model"
+
+[[step]]
+kind = "boxes"
+labels = "things.txt"
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipelines")
+    colour_classifier(folder / "colours.onnx")
+    word_vectors(folder / "words.onnx")
+    detector(folder / "detector.onnx")
+    tokenizer(folder / "tokenizer.json")
+    (folder / "labels.txt").write_text("".join(f"{name}\n" for name in COLOURS))
+    (folder / "things.txt").write_text("cup\nspoon\n")
+    for name, text in {"scenes": SCENES, "search": SEARCH, "finder": FINDER}.items():
+        (folder / f"{name}.toml").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def repository(files, plansmith):
+    """Three pipelines, the first of them tried on a Triton by the command."""
+    repository = files / "models"
+    words = ("--pipeline", files / "scenes.toml", "--repository", repository)
+    said = plansmith("build", files / "colours.onnx", *words).stdout
+    assert "a pipeline, image -> model -> classes" in said
+    for name, model in {"search": "words", "finder": "detector"}.items():
+        build_pipeline(files / f"{model}.onnx", files / f"{name}.toml", BuildOptions(repository, serve=False))
+    return repository
+
+
+@pytest.fixture(scope="module")
+def client(repository):
+    options = ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0, strict=True)
+    with TritonServer(options) as server, Client(server.grpc_url, timeout=60) as client:
+        yield client
+
+
+def test_image_files_are_answered_with_the_names_and_probabilities_of_their_classes(client):
+    pictures = [picture((255, 0, 0)), picture((0, 0, 255), (90, 20), "BMP"), picture((0, 0, 0), form="WEBP")]
+    answer = client.model("scenes").infer({"image": column(*pictures)})
+    assert answer["label"][:, 0].tolist() == [b"red", b"blue", b"dark"]
+    scores = np.array([8, 0, 0, -4])
+    assert answer["probability"][0] == pytest.approx((np.exp(scores) / np.exp(scores).sum())[:2], abs=1e-5)
+
+
+def test_texts_are_answered_with_vectors_of_unit_length_whatever_they_are_padded_to(client):
+    model = client.model("search")
+    together = model.infer({"text": column(b"great film", b"this is a great book", b"")})["embedding"]
+    for text, row in {"great film": together[0], "this is a great book": together[1]}.items():
+        mean = VECTORS[[WORDS.index(word) for word in text.split()]].mean(axis=0)
+        np.testing.assert_allclose(row, mean / np.linalg.norm(mean), atol=1e-6)
+        np.testing.assert_allclose(model.infer({"text": column(text.encode())})["embedding"][0], row, atol=1e-6)
+    # A text without a word has no direction.
+    assert not together[2].any()
+
+
+def test_boxes_are_those_of_the_image_and_overlapping_ones_are_left_out(client):
+    # 64 x 32 pixels, padded above and below to a square and halved.
+    answer = client.model("finder").infer({"image": column(picture((255, 255, 255), (64, 32)), picture((0, 0, 0)))})
+    assert answer["label"].tolist() == [[b"cup", b"cup", b"spoon"], [b"", b"", b""]]
+    # A half of the row is padding, so it is half as bright.
+    assert answer["probability"][0] == pytest.approx([0.45, 0.35, 0.3], abs=1e-3)
+    assert not answer["probability"][1].any()
+    # Rows of the model's 8 above and 8 below are not the image's.
+    np.testing.assert_allclose(answer["box"][0], [[8, 0, 24, 8], [32, 16, 64, 32], [8, 0, 24, 8]])
+
+
+def test_an_empty_detection_is_an_answer(client):
+    answer = client.model("finder").infer({"image": column(picture((0, 0, 0)))})
+    assert answer["box"].shape == (1, 1, 4)
+    assert answer["label"].tolist() == [[b""]]
+
+
+BAD_IMAGES = {
+    "0 bytes are not an image": b"",
+    "9 bytes are not an image": b"not image",
+    "the image has 101 x 100 pixels, and 10,000 are allowed": picture((1, 2, 3), (101, 100)),
+    "the image is damaged": picture((1, 2, 3), (90, 90), "BMP")[:2000],
+    "more than 8 bits a channel": b"P5 2 2 65535\n" + bytes(8),
+}
+BAD_TEXTS = {
+    "the text is not UTF-8": b"\xff\xfe",
+    "the text has 7 tokens, and the model takes 6": b"a a a a a a a",
+    "the text has 1,001 bytes, and 1,000 are allowed": b"a" * 1001,
+}
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "bad", "why"),
+    [
+        *(("scenes", bad, why) for why, bad in BAD_IMAGES.items()),
+        *(("search", bad, why) for why, bad in BAD_TEXTS.items()),
+    ],
+    ids=[*BAD_IMAGES, *BAD_TEXTS],
+)
+def test_a_bad_item_is_refused_for_what_it_is_and_its_neighbours_are_answered(client, pipeline, bad, why):
+    model = client.model(pipeline)
+    name, good = ("image", picture((0, 255, 0))) if pipeline == "scenes" else ("text", b"a film")
+    items = [good, bad, good, good, bad, good]
+
+    def ask(item):
+        try:
+            return model.infer({name: column(item)})
+        except InvalidInput as error:
+            return str(error)
+
+    with ThreadPoolExecutor(len(items)) as pool:
+        answers = list(pool.map(ask, items))
+    for item, answer in zip(items, answers, strict=True):
+        assert (why in answer) if item == bad else len(next(iter(answer.values()))) == 1
+    # In one request of several rows, the bad one is named.
+    with pytest.raises(InvalidInput, match=f"row 1: .*{why}"):
+        model.infer({name: column(good, bad)})
+
+
+def test_an_image_is_refused_by_its_header_before_it_is_decoded(client):
+    # 100 megapixels, of which there are no data at all.
+    with pytest.raises(InvalidInput, match="10000 x 10000 pixels"):
+        client.model("scenes").infer({"image": column(b"P5 10000 10000 255\n")})
+
+
+def test_verify_finds_nothing_wrong_and_notices_a_changed_step(repository, tmp_path):
+    assert not [f for f in lint_repository(ModelRepository.at(repository)) if f.severity is Severity.ERROR]
+    changed = shutil.copytree(repository, tmp_path / "models")
+    step = changed / "search.1.text" / "1" / "step.json"
+    step.write_text(step.read_text().replace('"max_length": 6', '"max_length": 5'))
+    errors = [f for f in lint_repository(ModelRepository.at(changed)) if f.severity is Severity.ERROR]
+    assert [error.path for error in errors] == ["search.1.text/1/step.json"]
+
+
+def test_images_are_prepared_as_the_calibration_did(files, tmp_path):
+    for number in range(12):
+        for colour in ("red", "blue"):
+            path = tmp_path / "pictures" / colour / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture((250 - number, 0, 0) if colour == "red" else (0, 0, 250 - number)))
+    recipe = read_preprocessing("zero-to-one,fit=stretch,mean=0.1")
+    search = SearchOptions(
+        str(tmp_path / "pictures"),
+        preprocessing=recipe,
+        targets=(Target.ONNXRUNTIME,),
+        precisions=(Precision.FP32,),
+        labels_key=None,
+    )
+    options = BuildOptions(tmp_path / "models", serve=False, search=search)
+    (files / "plain.toml").write_text(SCENES.replace('preprocess = "zero-to-one"\n', ""))
+    result = build_pipeline(files / "colours.onnx", files / "plain.toml", options)
+    step = json.loads((tmp_path / "models" / "plain.1.image" / "1" / "step.json").read_text())["options"]["recipe"]
+    assert step == {**recipe.model_dump(mode="json"), "size": [16, 16], "dtype": "float32"}
+    assert result.version == 1
+    with pytest.raises(InvalidOption, match="leave preprocess out"):
+        build_pipeline(files / "colours.onnx", files / "scenes.toml", options)
+
+
+def test_versions_are_exchanged_whole_and_the_steps_of_two_stay(files, tmp_path):
+    repository = ModelRepository.at(tmp_path / "models")
+
+    def publish(text=SCENES, **options):
+        (files / "changing.toml").write_text(text)
+        return build_pipeline(
+            files / "colours.onnx", files / "changing.toml", BuildOptions(repository.path, serve=False, **options)
+        )
+
+    def steps():
+        return [name for name in repository.names() if name.startswith("changing.")]
+
+    publish()
+    (repository.path / "changing.1.mine").mkdir()
+    publish()
+    assert [name[:10] for name in steps()] == ["changing.1"] * 4 + ["changing.2"] * 3
+    with pytest.raises(InvalidOption, match=r"output 'box' is new|output 'label' is gone|is another model"):
+        publish(SCENES[: SCENES.index('[[step]]\nkind = "classes"')])
+    assert len(steps()) == 7
+    publish()
+    assert {name[:10] for name in steps()} == {"changing.1", "changing.2", "changing.3"}
+    assert "changing.1.mine" in steps()
+    (repository.path / "changing.1.mine").rmdir()
+    assert roll_back(repository, "changing", 2).version == 4
+    assert not [f for f in lint_repository(repository) if f.severity is Severity.ERROR]
+    with pytest.raises(InvalidModel, match=r"whose steps are no longer there, changing\.1\.classes"):
+        roll_back(repository, "changing", 1)
+
+
+def test_steps_are_taken_back_where_their_pipeline_cannot_be_published(tmp_path):
+    live = ModelRepository.at(tmp_path / "models").model("scenes")
+    live.path.parent.mkdir()
+
+    def staged(number):
+        folder = tmp_path / str(number) / "scenes.1.image"
+        folder.mkdir(parents=True)
+        (folder / "config.pbtxt").write_text(f"# {number}")
+        return folder
+
+    def fail():
+        with companions_in_place((staged(0),), live):
+            assert [path.name for path in live.path.parent.iterdir()] == ["scenes.1.image"]
+            raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        fail()
+    assert not list(live.path.parent.iterdir())
+    # What a killed builder left is replaced; what somebody else made is not.
+    with companions_in_place((staged(1),), live):
+        pass
+    with companions_in_place((staged(2),), live):
+        assert (live.path.parent / "scenes.1.image" / "config.pbtxt").read_text() == "# 2"
+    (live.path.parent / "scenes.1.image" / "companion.json").unlink()
+    with pytest.raises(FileExistsError), companions_in_place((staged(3),), live):
+        pass
+
+
+def test_a_tokenizer_of_another_model_is_noticed(files, tmp_path):
+    tokenizer(tmp_path / "tokenizer.json", (*WORDS, "unknown"))
+    (tmp_path / "search.toml").write_text(SEARCH)
+    with pytest.raises(InvalidOption, match="does not fit the model, which does not run on 6 tokens with the id 9"):
+        build_pipeline(files / "words.onnx", tmp_path / "search.toml", BuildOptions(tmp_path / "m", serve=False))
+    (tmp_path / "tokenizer.json").write_text("[]")
+    with pytest.raises(InvalidOption, match="is not a tokenizer"):
+        build_pipeline(files / "words.onnx", tmp_path / "search.toml", BuildOptions(tmp_path / "m", serve=False))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("step = 3", "step: Input should be a valid tuple"),
+        ("[[step]", "is not TOML"),
+        ('[[step]]\nkind = "sound"\n[[step]]\nkind = "model"', "step 1: Input tag 'sound'"),
+        (SCENES.replace("top = 2", "tpo = 2"), "step 3 classes tpo: Extra inputs are not permitted"),
+        (SCENES.replace('"model"', '"boxes"'), "has 0 steps for the model that is built"),
+        (SCENES.replace('preprocess = "zero-to-one"', ""), "does not say how images become pixels"),
+        (SCENES.replace('"zero-to-one"', '"sixteen"'), "there is no preset 'sixteen'"),
+        (SCENES.replace("max_pixels = 10_000", 'formats = ["EPS"]'), "'EPS' is not one of BMP, GIF"),
+        (SCENES.replace("labels.txt", "things.txt"), "there are 2 labels, and the tensor scores .* has 4 classes"),
+        (SCENES.replace('labels = "labels.txt"', ""), "the pipeline has no labels"),
+        (SCENES.replace("top = 2", 'inputs = {scores = "logits"}'), "the tensors before it are image, pixels"),
+        (SCENES.replace("zero-to-one", "zero-to-one,size=8"), r"takes images .*, and the tensor 'pixels' is FP32"),
+        ('samples = ["gone.png"]' + SCENES, "the sample .*gone.png cannot be read"),
+    ],
+)
+def test_a_description_that_cannot_be_used_says_what_is_wrong(files, tmp_path, text, why):
+    for name in ("labels.txt", "things.txt"):
+        shutil.copy(files / name, tmp_path)
+    (tmp_path / "scenes.toml").write_text(text)
+    with pytest.raises(InvalidOption, match=why):
+        build_pipeline(files / "colours.onnx", tmp_path / "scenes.toml", BuildOptions(tmp_path / "m", serve=False))
+    assert not (tmp_path / "m").exists()
+
+
+def test_geometry_leads_from_the_row_back_to_the_image(tmp_path):
+    from plansmith_server.backends.pipeline_step.images import ImageStep  # noqa: PLC0415
+
+    # A white square of 20 x 20 pixels at 60, 30.
+    image = Image.new("RGB", (120, 80))
+    image.paste((255, 255, 255), (60, 30, 80, 50))
+    image.save(tmp_path / "square.png")
+    for words in ("fit=pad", "fit=stretch", "fit=crop", "fit=crop,resize=100"):
+        fields = read_preprocessing(f"zero-to-one,size=80,{words}").model_dump(mode="json")
+        step = ImageStep(tmp_path, recipe={**fields, "dtype": "float32"}, formats=["PNG"], max_pixels=10**6)
+        made = step.run({"image": column((tmp_path / "square.png").read_bytes())})
+        rows, columns = np.nonzero(made["pixels"][0, 0] > 0.5)
+        factor_x, factor_y, left, top, width, height = made["geometry"][0]
+        assert (width, height) == (120, 80)
+        found = [columns.min() * factor_x + left, (columns.max() + 1) * factor_x + left]
+        found += [rows.min() * factor_y + top, (rows.max() + 1) * factor_y + top]
+        assert found == pytest.approx([60, 80, 30, 50], abs=1.5), words
