@@ -194,6 +194,44 @@ def test_an_image_is_refused_by_its_header_before_it_is_decoded(client):
         client.model("scenes").infer({"image": column(b"P5 10000 10000 255\n")})
 
 
+def test_the_command_prints_what_images_and_texts_are(client, plansmith, tmp_path):
+    for name, colour in {"sky": (0, 0, 255), "rose": (255, 0, 0)}.items():
+        (tmp_path / f"{name}.png").write_bytes(picture(colour))
+
+    def said(*words, **options):
+        return plansmith("infer", *words, "--url", client.url, cwd=tmp_path, **options)
+
+    assert said("scenes", "sky.png", "rose.png").stdout.splitlines() == [
+        "sky.png: blue, 100 %; red, 0 %",
+        "rose.png: red, 100 %; green, 0 %",
+    ]
+    assert "embedding" in said("search", "--text", "great film", "--text", "a book").stdout
+    assert json.loads(said("scenes", "sky.png", "--json").stdout)["outputs"]["label"]["data"] == [["blue", "red"]]
+    assert "not an image" in said("scenes", "--text", "words", expect=2).stderr
+    assert "either --input FILE" in said("search", "sky.png", "--text", "a", expect=2).stderr
+
+
+def test_boxes_are_drawn_into_the_image(client, plansmith, tmp_path):
+    (tmp_path / "table.png").write_bytes(picture((255, 255, 255), (640, 320)))
+    (tmp_path / "night.png").write_bytes(picture((0, 0, 0)))
+    words = ("--url", client.url, "--draw", "found.png")
+    done = plansmith("infer", "finder", "table.png", *words, cwd=tmp_path)
+    assert done.stdout.splitlines()[0] == "table.png: cup, 45 % at 80,0,240,80"
+    drawn = np.asarray(Image.open(tmp_path / "found.png"))
+    assert drawn.shape == (320, 640, 3)
+    # The last box is the right half, from the middle down.
+    assert drawn[240, 320].min() < 200
+    assert drawn[160, 600].min() < 200
+    assert (drawn[180:300, 400:600] == 255).all()
+    assert plansmith("infer", "finder", "night.png", *words, cwd=tmp_path).stdout == "night.png: nothing\n"
+    assert (
+        "--draw needs a model that gives boxes"
+        in plansmith("infer", "scenes", "night.png", *words, cwd=tmp_path, expect=2).stderr
+    )
+    for mistake in (("night.png", "table.png"), ("night.png", "--draw", "found.txt")):
+        plansmith("infer", "finder", *mistake, *(words if len(mistake) == 2 else words[:2]), cwd=tmp_path, expect=2)
+
+
 def test_verify_finds_nothing_wrong_and_notices_a_changed_step(repository, tmp_path):
     assert not [f for f in lint_repository(ModelRepository.at(repository)) if f.severity is Severity.ERROR]
     changed = shutil.copytree(repository, tmp_path / "models")

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["IMAGE_SUFFIXES", "ImagePreparation", "array_from_image", "array_from_text", "recorded_preparation"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImagePreparation",
+    "array_from_image",
+    "array_from_text",
+    "decoded_image",
+    "recorded_preparation",
+]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -109,7 +116,7 @@ def recorded_preparation(path: Path) -> ImagePreparation:
 
 
 def _row(path: Path, spec: TensorSpec, recipe: ImageRecipe) -> np.ndarray[Any, Any]:
-    image = _decoded(path)
+    image = decoded_image(path)
     if image.mode in DEEP_MODES:
         raise InvalidInput(
             f"{path} has more than 8 bits a channel ({image.mode}): convert it to 8 bits, as in the build"
@@ -127,15 +134,20 @@ def _row(path: Path, spec: TensorSpec, recipe: ImageRecipe) -> np.ndarray[Any, A
 def _pixels(path: Path, sizes: tuple[int, int], channels: int) -> np.ndarray[Any, Any]:
     from PIL import Image  # noqa: PLC0415 - heavy, and only for images
 
-    wanted = _decoded(path).convert(_MODES[channels])
+    wanted = decoded_image(path).convert(_MODES[channels])
     height, width = (size if size > 0 else own for size, own in zip(sizes, (wanted.height, wanted.width), strict=True))
     if (wanted.width, wanted.height) != (width, height):
         wanted = wanted.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(wanted).reshape(height, width, channels)
 
 
-def _decoded(path: Path) -> Image.Image:
-    """The image as it is to be seen: cameras store it as the sensor saw it, and how it is to be turned."""
+def decoded_image(path: Path) -> Image.Image:
+    """The image as it is to be seen: cameras store it as the sensor saw it, and how it is to be turned.
+
+    Raises:
+        InvalidInput: it is not a complete image, or larger than 100 megapixels.
+        MissingDependency: Pillow is not installed.
+    """
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - heavy, and only for images
     except ImportError as error:

@@ -5,23 +5,27 @@ from __future__ import annotations
 import json
 import math
 import time
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from plansmith_client.commands.classes import classified, labelled_outputs, written
 from plansmith_client.commands.image_files import ImagePreparation, recorded_preparation
-from plansmith_client.commands.input_files import read_inputs
+from plansmith_client.commands.input_files import read_inputs, sources_of, texts_as_inputs
 from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
 from plansmith_client.commands.output_files import check_output_file, write_output_file
+from plansmith_client.commands.predictions import check_picture_file, draw_boxes, prediction_lines
 from plansmith_client.commands.tensor_json import json_from_result
 from plansmith_client.errors import InvalidInput
 from plansmith_client.faces.client import Client
 from plansmith_client.sampling import random_inputs
 from plansmith_client.tensors import datatype_from_numpy
+from plansmith_client.visible import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from plansmith_client.faces.model import Model
@@ -38,6 +42,9 @@ _MOST_ROWS = 20
 
 def infer(
     model: Annotated[str, typer.Argument(help="The model's name.")],
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE]...", help="The same as --input for each file.")
+    ] = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option(
@@ -48,6 +55,10 @@ def infer(
         ),
     ] = None,
     *,
+    texts: Annotated[
+        list[str] | None,
+        typer.Option("--text", metavar="TEXT", help="A row of the model's only input of text; again for more."),
+    ] = None,
     random: Annotated[bool, typer.Option("--random", help="Send random values that fit the model.")] = False,
     batch: Annotated[int | None, typer.Option("--batch", help="Items in a random request; 1 by default.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed makes the same random values.")] = 0,
@@ -67,6 +78,10 @@ def infer(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the outputs to .npy, .npz or .json.")
     ] = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option("--draw", metavar="FILE", help="Write the image with the boxes that the model found on it."),
+    ] = None,
     top: Annotated[
         int | None,
         typer.Option(
@@ -80,38 +95,70 @@ def infer(
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Send one request to a served model."""
-    if random == bool(inputs):
-        raise InvalidInput("Give either --input FILE (once for each input) or --random")
+    """Send one request to a served model.
+
+    For example:
+
+        plansmith infer digits --random
+        plansmith infer sentiment --text "great film"
+        plansmith infer scenes photo.jpg --draw found.png
+    """
+    words = [*(inputs or ()), *(files or ())]
+    if [random, bool(words), bool(texts)].count(True) != 1:
+        raise InvalidInput("Give either --input FILE (once for each input), --text or --random")
     if batch is not None and not random:
         raise InvalidInput("--batch is only for --random: the batch of --input is that of its files")
-    if output is not None:
-        check_output_file(output)
-    if top is not None and (as_json or output is not None):
-        raise InvalidInput("--top is for the table: leave it out with --output and --json, which have all values")
-    preparation = ImagePreparation(image_scale, _numbers("mean", image_mean), _numbers("std", image_std))
-    if manifest is not None:
-        if preparation != ImagePreparation():
-            raise InvalidInput("--manifest says how images are prepared: leave out --image-scale, -mean and -std")
-        preparation = recorded_preparation(manifest)
+    sources = texts or sources_of(words)
+    _check_what_is_shown(output, top, draw, as_json=as_json, sources=sources if words else ())
+    preparation = _preparation(image_scale, image_mean, image_std, manifest)
     with Client(url, timeout=timeout) as client:
         served = client.model(model, model_version)
-        arrays = (
-            _random(served, batch, seed) if random else read_inputs(inputs or (), served.metadata.inputs, preparation)
-        )
+        specs = served.metadata.inputs
+        if random:
+            arrays = random_inputs(specs, batch=batch, seed=seed)
+        else:
+            arrays = texts_as_inputs(texts, specs) if texts else read_inputs(words, specs, preparation)
         started = time.monotonic()
         result = served.infer(arrays)
         seconds = time.monotonic() - started
         classes = {} if as_json or output is not None else _classes(served, arrays, top)
     if output is not None:
         write_output_file(output, result)
+    if draw is not None:
+        draw_boxes(Path(sources[0]), result, draw)
     if as_json:
         document = {**json_from_result(result, data=output is None), "seconds": seconds}
         if output is not None:
             document["file"] = str(output)
         typer.echo(json.dumps(document, allow_nan=False))
+    elif output is None and (lines := prediction_lines(result, sources)):
+        for line in lines:
+            typer.echo(visible(line))
     else:
         _show(result, seconds, output, classes)
+
+
+def _check_what_is_shown(
+    output: Path | None, top: int | None, draw: Path | None, *, as_json: bool, sources: Sequence[str]
+) -> None:
+    """Refuse options that do not go together, before the server is asked."""
+    if output is not None:
+        check_output_file(output)
+    if top is not None and (as_json or output is not None):
+        raise InvalidInput("--top is for the table: leave it out with --output and --json, which have all values")
+    if draw is not None:
+        if len(sources) != 1:
+            raise InvalidInput(f"--draw is for one image file, and {len(sources)} are given")
+        check_picture_file(draw)
+
+
+def _preparation(scale: float | None, mean: str, std: str, manifest: Path | None) -> ImagePreparation:
+    preparation = ImagePreparation(scale, _numbers("mean", mean), _numbers("std", std))
+    if manifest is None:
+        return preparation
+    if preparation != ImagePreparation():
+        raise InvalidInput("--manifest says how images are prepared: leave out --image-scale, -mean and -std")
+    return recorded_preparation(manifest)
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:
@@ -122,10 +169,6 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
     if not all(map(math.isfinite, values)) or (name == "std" and 0 in values):
         raise InvalidInput(f"--image-{name} {text!r} has a value that is not finite, or a standard deviation of 0")
     return values
-
-
-def _random(model: Model, batch: int | None, seed: int) -> dict[str, np.ndarray[Any, Any]]:
-    return random_inputs(model.metadata.inputs, batch=batch, seed=seed)
 
 
 def _classes(model: Model, arrays: dict[str, Any], top: int | None) -> dict[str, list[list[ClassScore]]]:

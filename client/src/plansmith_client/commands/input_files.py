@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["read_inputs"]
+__all__ = ["read_inputs", "sources_of", "texts_as_inputs"]
 
 _SUFFIXES = (".npy", ".npz", ".json", ".txt", *IMAGE_SUFFIXES)
 # What `plansmith build` takes for the labels of an .npz file.
@@ -75,6 +75,25 @@ def read_inputs(
             if is_image:
                 images.add(key)
     return inputs
+
+
+def texts_as_inputs(texts: Sequence[str], specs: Sequence[TensorSpec]) -> dict[str, Any]:
+    """Texts as the rows of the model's only BYTES input.
+
+    Raises:
+        InvalidInput: the model has none, or several.
+    """
+    found = [spec for spec in specs if spec.datatype == "BYTES"]
+    if len(found) != 1:
+        names = ", ".join(spec.name for spec in specs)
+        raise InvalidInput(f"--text needs a model with one input of text (BYTES), and {len(found)} of {names} are that")
+    rows = np.array([*(text.encode() for text in texts), None], object)[:-1]
+    return {found[0].name: rows.reshape((len(texts),) + (1,) * (len(found[0].shape) - 1))}
+
+
+def sources_of(words: Sequence[str]) -> list[str]:
+    """The files that the words of `--input` stand for, by name."""
+    return [str(path) for _, path in _files(words)]
 
 
 def _files(words: Sequence[str]) -> Iterator[tuple[str, Path]]:

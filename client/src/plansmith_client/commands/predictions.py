@@ -1,0 +1,110 @@
+"""The answers of pipelines for `plansmith infer`: labels with their probabilities, and boxes drawn into the image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from plansmith_client.commands.classes import written
+from plansmith_client.commands.image_files import decoded_image
+from plansmith_client.errors import InvalidInput
+from plansmith_client.protocol.classification import ClassScore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from plansmith_client.protocol.results import InferResult
+
+__all__ = ["check_picture_file", "draw_boxes", "prediction_lines"]
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_COLOURS = ("#e6194b", "#0082c8", "#3cb44b", "#f58231", "#911eb4", "#008080")
+
+
+def prediction_lines(result: InferResult, sources: Sequence[str]) -> list[str]:
+    """What each row is, a line for each; nothing where the answer has no `label` and `probability`.
+
+    Args:
+        result: of a model that ends in a step `classes` or `boxes`.
+        sources: what each row was sent for; where there are not as many, rows are counted.
+    """
+    if not _has(result, "label", "probability"):
+        return []
+    rows = len(result["label"])
+    if len(sources) != rows:
+        sources = [f"row {number}" for number in range(rows)]
+    boxes = result["box"] if _has(result, "box") else None
+    lines = []
+    for number, source in enumerate(sources):
+        found = _found(result, number)
+        if boxes is None:
+            lines.append(f"{source}: {written([score for _, score in found]) or 'nothing'}")
+            continue
+        lines += [
+            f"{source}: {written([score])} at {','.join(f'{side:.0f}' for side in boxes[number, place])}"
+            for place, score in found
+        ] or [f"{source}: nothing"]
+    return lines
+
+
+def check_picture_file(path: Path) -> None:
+    """Refuse a picture that could not be written, before the server is asked.
+
+    Raises:
+        InvalidInput: the name has none of the known endings, or its folder does not exist.
+    """
+    if path.suffix.lower() not in _PICTURES:
+        raise InvalidInput(f"{path} does not end in one of {', '.join(_PICTURES)}: choose one of these formats")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InvalidInput(f"{path} cannot be written: it is a folder, or its folder does not exist")
+
+
+def draw_boxes(image: Path, result: InferResult, output: Path) -> None:
+    """Draw the boxes of a result's first row, with their labels.
+
+    Args:
+        image: the file that was sent.
+        result: with the outputs `box` [1, boxes, 4], `label` and `probability`.
+        output: where to write the picture.
+
+    Raises:
+        InvalidInput: the result has no boxes, or a file cannot be read or written.
+    """
+    if not _has(result, "box", "label", "probability"):
+        raise InvalidInput(f"--draw needs a model that gives boxes: {result.model_name!r} gives {', '.join(result)}")
+    from PIL import ImageDraw  # noqa: PLC0415 - heavy, and only for images
+
+    picture = decoded_image(image).convert("RGB")
+    pen = ImageDraw.Draw(picture)
+    width = max(2, max(picture.size) // 300)
+    size = max(10, max(picture.size) // 60)
+    labels: dict[str, str] = {}
+    for place, score in _found(result, 0):
+        left, top, right, bottom = (float(side) for side in result["box"][0, place])
+        colour = labels.setdefault(score.label, _COLOURS[len(labels) % len(_COLOURS)])
+        pen.rectangle((left, top, right, bottom), outline=colour, width=width)
+        words = written([score])
+        frame = pen.textbbox((left, max(0.0, top - size - width)), words, font_size=size)
+        pen.rectangle(frame, fill=colour)
+        pen.text(frame[:2], words, fill="white", font_size=size, anchor="lt")
+    try:
+        picture.save(output)
+    except OSError as error:
+        raise InvalidInput(f"{output} cannot be written: {error.strerror or error}") from error
+
+
+def _found(result: InferResult, row: int) -> list[tuple[int, ClassScore]]:
+    return list(_scores(result["label"][row], result["probability"][row]))
+
+
+def _scores(labels: np.ndarray[Any, Any], shares: np.ndarray[Any, Any]) -> Iterator[tuple[int, ClassScore]]:
+    for place, (label, share) in enumerate(zip(labels, shares, strict=True)):
+        # Rows are filled up with empty labels.
+        if label:
+            yield place, ClassScore(index=place, score=float(share), label=label.decode(errors="replace"))
+
+
+def _has(result: InferResult, *names: str) -> bool:
+    return all(name in result for name in names)
