@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unasync lint format lock dist bench gpu results clean
+.PHONY: help setup demo examples test unasync lint format lock dist bench gpu results clean
 
 # Python 3.11 or 3.12, whichever is found first; PYTHON=... overrides.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
@@ -33,6 +33,11 @@ $(STAMP): requirements.lock pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 
 demo: $(STAMP) ## The main job: build the digits model, serve it with Triton, ask it, show what it saw
 	@$(BIN)/python examples/digits/demo.py
+
+examples: $(STAMP) ## Train, build, serve and ask: image files to labels, sentences to vectors; needs PyTorch
+	@$(BIN)/python -c "import torch" 2>/dev/null || { echo "examples/pictures needs PyTorch: $(BIN)/python -m pip install torch" >&2; exit 2; }
+	@$(BIN)/python examples/pictures/pictures.py
+	@$(BIN)/python examples/search/search.py
 
 test: $(STAMP) ## Run every test, against real servers
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile

@@ -21,9 +21,8 @@ from pipeline_models import (
     word_vectors,
 )
 
-from plansmith_build import BuildOptions, InvalidModel, InvalidOption
+from plansmith_build import BuildOptions, InvalidModel, InvalidOption, build_pipeline
 from plansmith_build.datasets import read_preprocessing
-from plansmith_build.pipelines.building import build_pipeline
 from plansmith_build.repository.companions import companions_in_place
 from plansmith_build.repository.linting import Severity, lint_repository
 from plansmith_build.repository.model_repository import ModelRepository
@@ -183,6 +182,9 @@ def test_a_bad_item_is_refused_for_what_it_is_and_its_neighbours_are_answered(cl
         answers = list(pool.map(ask, items))
     for item, answer in zip(items, answers, strict=True):
         assert (why in answer) if item == bad else len(next(iter(answer.values()))) == 1
+    # `map` finds the one at fault.
+    failed = [item.index for item in model.map([[item] for item in items]) if item.error is not None]
+    assert failed == [1, 4]
     # In one request of several rows, the bad one is named.
     with pytest.raises(InvalidInput, match=f"row 1: .*{why}"):
         model.infer({name: column(good, bad)})

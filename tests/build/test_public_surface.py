@@ -21,7 +21,7 @@ FAMILY = [getattr(errors, name) for name in errors.__all__]
 
 def test_the_names_of_the_package_are_these_and_no_others():
     assert set(plansmith_build.__all__) == {
-        *("build", "BuildOptions", "BuildResult", "BuildStep", "SearchOptions"),
+        *("build", "build_pipeline", "BuildOptions", "BuildResult", "BuildStep", "SearchOptions"),
         *(kind.__name__ for kind in FAMILY),
     }
     for name in plansmith_build.__all__:

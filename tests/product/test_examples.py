@@ -12,9 +12,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import psutil
+import pytest
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits"
+UNREACHABLE = re.compile(r"after connection broken by|Max retries exceeded|Network is unreachable")
 
 
 def run(program: Path, *words: str | Path, cwd: Path) -> str:
@@ -63,3 +65,40 @@ def test_the_demonstration_shows_the_whole_way_and_leaves_no_server(tmp_path):
     assert not [
         process.pid for process in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(process.info["cmdline"])
     ]
+
+
+@pytest.mark.parametrize("name", ["pictures/pictures.toml", "search/sentences.toml", "digits/reading.toml"])
+def test_the_documentation_shows_the_pipelines_of_the_examples(name):
+    steps = (ROOT / "examples" / name).read_text().partition("[[step]]")
+    shown = [(ROOT / "docs" / page).read_text() for page in ("examples.md", "pipelines.md")]
+    assert any("".join(steps[1:]) in page for page in shown)
+
+
+def test_files_are_classified_by_a_network_trained_on_the_spot(tmp_path):
+    pytest.importorskip("torch", reason="examples/pictures needs PyTorch")
+    said = run(ROOT / "examples/pictures/pictures.py", "--quick", "--output", tmp_path / "made", cwd=tmp_path)
+    judged = [float(share) for share in re.findall(r"^(?:FP32|onnxruntime int8) ([\d.]+)%", said, re.MULTILINE)]
+    assert len(judged) == 2, said
+    assert min(judged) > 80
+    assert abs(judged[0] - judged[1]) <= 1
+    served = re.search(r"served: ([\d.]+)% of 100 files", said)
+    assert float(served[1]) > 80
+    assert "refused: Model 'pictures'" in said
+
+
+def test_a_question_finds_the_sentences_that_mean_the_same(tmp_path, pytestconfig):
+    folder = pytestconfig.cache.mkdir("search")
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples/search/search.py", "--quick", "--output", folder, "How do I bake bread?"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=600,
+    )
+    if UNREACHABLE.search(done.stderr):
+        pytest.skip("pip reaches no index to take the model from")
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.partition("How do I bake bread?")[2].splitlines()[1:3]
+    assert "Knead the dough" in first
+    assert "Add the eggs" in second

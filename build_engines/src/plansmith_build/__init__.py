@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from plansmith_build.building import BuildOptions, BuildResult, build
+    from plansmith_build.pipelines.building import build_pipeline
     from plansmith_build.search.search import SearchOptions
 
 __all__ = [
@@ -41,10 +42,17 @@ __all__ = [
     "UnsupportedOperator",
     "VerificationFailed",
     "build",
+    "build_pipeline",
 ]
 
 
-_LAZY = {"BuildOptions": "building", "BuildResult": "building", "SearchOptions": "search.search", "build": "building"}
+_LAZY = {
+    "BuildOptions": "building",
+    "BuildResult": "building",
+    "SearchOptions": "search.search",
+    "build": "building",
+    "build_pipeline": "pipelines.building",
+}
 
 
 def __getattr__(name: str) -> Any:
