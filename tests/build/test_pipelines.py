@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -21,11 +22,13 @@ from pipeline_models import (
     word_vectors,
 )
 
-from plansmith_build import BuildOptions, InvalidModel, InvalidOption, build_pipeline
+from plansmith_build import BuildOptions, InvalidModel, InvalidOption, ModelNotFound, build_pipeline
 from plansmith_build.datasets import read_preprocessing
 from plansmith_build.repository.companions import companions_in_place
 from plansmith_build.repository.linting import Severity, lint_repository
+from plansmith_build.repository.linting.signatures import check_signatures
 from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_build.repository.pruning import prune
 from plansmith_build.repository.rollback import roll_back
 from plansmith_build.search.search import SearchOptions
 from plansmith_build.search.targets import Precision, Target
@@ -292,8 +295,33 @@ def test_versions_are_exchanged_whole_and_the_steps_of_two_stay(files, tmp_path)
     (repository.path / "changing.1.mine").rmdir()
     assert roll_back(repository, "changing", 2).version == 4
     assert not [f for f in lint_repository(repository) if f.severity is Severity.ERROR]
-    with pytest.raises(InvalidModel, match=r"whose steps are no longer there, changing\.1\.classes"):
+    assert prune(repository, "changing", keep=1) == (1, 2, 3)
+    assert {name[:10] for name in steps()} == {"changing.2"}
+    publish()
+    with pytest.raises(ModelNotFound, match="no version 1"):
         roll_back(repository, "changing", 1)
+
+
+def test_a_version_whose_steps_are_gone_is_not_rolled_back_to(files, tmp_path):
+    repository = ModelRepository.at(tmp_path / "models")
+    for _ in range(3):
+        build_pipeline(files / "colours.onnx", files / "scenes.toml", BuildOptions(repository.path, serve=False))
+    with pytest.raises(InvalidModel, match=r"whose steps are no longer there, scenes\.1\.classes"):
+        roll_back(repository, "scenes", 1)
+
+
+def test_a_signed_pipeline_is_signed_in_every_step(files, tmp_path):
+    keys = {name: tmp_path / f"{name}.pem" for name in ("private", "public")}
+    subprocess.run(
+        ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", keys["private"]], check=True
+    )
+    subprocess.run(["openssl", "ec", "-in", keys["private"], "-pubout", "-out", keys["public"]], check=True)
+    repository = ModelRepository.at(tmp_path / "models")
+    options = BuildOptions(repository.path, serve=False, sign_key=keys["private"])
+    build_pipeline(files / "colours.onnx", files / "scenes.toml", options)
+    assert len(repository.names()) == 4
+    for name in repository.names():
+        assert list(check_signatures(repository.existing_model(name), keys["public"])) == []
 
 
 def test_steps_are_taken_back_where_their_pipeline_cannot_be_published(tmp_path):

@@ -167,13 +167,19 @@ class _Pipeline:
 
     def build_models(self, model: Path, options: BuildOptions, progress: Progress) -> None:
         """Build every model of the pipeline, as `build` does."""
+
+        def tell(step: BuildStep) -> None:
+            # It is not published yet where the user looks.
+            if not step.title.startswith("Publishing in"):
+                progress(step)
+
         for place, step in enumerate(self._spec.step):
             if not isinstance(step, ModelOptions):
                 continue
             own = replace(options, repository=self._repository.path, name=self._names[place], staging=None)
             if step.file is not None:
                 own = replace(own, search=None, samples=None, labels=None)
-            built = build(self._spec.path(step.file) if step.file is not None else model, own, progress)
+            built = build(self._spec.path(step.file) if step.file is not None else model, own, tell)
             if step.file is None:
                 search = built.manifest.search
                 self._recorded = search.preprocessing if search is not None else None

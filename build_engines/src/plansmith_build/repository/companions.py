@@ -14,7 +14,7 @@ from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.filesystem import rename_new, sync_file, sync_tree
 from plansmith_build.repository.manifest import read_manifest
-from plansmith_build.repository.model_repository import CONFIG, MANIFEST
+from plansmith_build.repository.model_repository import COMPANION, CONFIG, MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from plansmith_build.repository.model_repository import RepositoryModel
 
 __all__ = ["companions_in_place", "models_of_ensemble", "remove_unused_companions"]
-
-
-# In a companion's folder, where servers do not look: so that nothing is removed that somebody else made.
-_MARK = "companion.json"
 
 
 @contextmanager
@@ -45,7 +41,7 @@ def companions_in_place(folders: Sequence[Path], live: RepositoryModel) -> Itera
     try:
         for folder in folders:
             target = live.path.parent / folder.name
-            (folder / _MARK).write_text(json.dumps({"model": live.name}) + "\n", encoding="utf-8")
+            (folder / COMPANION).write_text(json.dumps({"model": live.name}) + "\n", encoding="utf-8")
             sync_tree(folder)
             if _is_companion(target, live):
                 # Its version was never published, or its number would not be given again.
@@ -94,7 +90,7 @@ def models_of_ensemble(text: str) -> set[str]:
 def _is_companion(folder: Path, live: RepositoryModel) -> bool:
     try:
         return bool(
-            not folder.is_symlink() and json.loads(read_regular(folder / _MARK, follow=False))["model"] == live.name
+            not folder.is_symlink() and json.loads(read_regular(folder / COMPANION, follow=False))["model"] == live.name
         )
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from plansmith_build.repository.manifest import Manifest
 
 __all__ = [
+    "COMPANION",
     "CONFIG",
     "CONFIGS",
     "HISTORY",
@@ -40,6 +41,8 @@ __all__ = [
     "valid_name",
 ]
 
+# In the folder of an ensemble's own step, where servers do not look: only what has it is removed with the ensemble.
+COMPANION = "companion.json"
 CONFIG = "config.pbtxt"
 CONFIGS = "configs"
 HISTORY = "history.json"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, InvalidOption
 from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.repository.companions import remove_unused_companions
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.filesystem import explain_os_error
 from plansmith_build.repository.locking import locked_folder
@@ -71,6 +72,8 @@ def prune(repository: ModelRepository, name: str, *, keep: int, staging: Path | 
                 _remove(model.version_path(version), stage / str(version))
             except OSError as error:
                 raise explain_os_error(error, f"remove version {version} of {name!r}") from error
+        if versions:
+            remove_unused_companions(model, model.versions[-1], stage)
         # It may hold the last links to the files of old versions.
         remove_replaced(stage)
     return versions

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from plansmith_build.errors import InvalidModel
 from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.linting.findings import error, warning
-from plansmith_build.repository.model_repository import HISTORY
+from plansmith_build.repository.model_repository import COMPANION, HISTORY
 from plansmith_build.repository.pruning import served_versions
 from plansmith_build.repository.signing import SignatureInvalid, verify_signature
 
@@ -53,7 +53,7 @@ def _check_beside(model: RepositoryModel, manifest: Manifest) -> Iterator[Findin
     versions = tuple(f"{version}/" for version in model.versions)
     for path in sorted(model.path.rglob("*")):
         name = str(path.relative_to(model.path))
-        if not path.is_file() or name == HISTORY or name.startswith(versions):
+        if not path.is_file() or name in (COMPANION, HISTORY) or name.startswith(versions):
             continue
         where = f"{model.name}/{name}"
         if name in signed and sha256_of(path) == signed[name]:
