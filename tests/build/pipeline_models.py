@@ -61,6 +61,23 @@ def word_vectors(path: Path) -> Path:
     )
 
 
+def sentiment(path: Path) -> Path:
+    """Scores [rows, 2] for negative and positive: 4 for each word that is one of them."""
+    table = np.zeros((len(WORDS), 2), np.float32)
+    table[WORDS.index("poor"), 0] = table[WORDS.index("great"), 1] = 4
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["words"]),
+        helper.make_node("ReduceSum", ["words", "tokens"], ["scores"], keepdims=0),
+    ]
+    return save(
+        path,
+        nodes,
+        [("input_ids", TensorProto.INT64, ["rows", "tokens"])],
+        [("scores", TensorProto.FLOAT, ["rows", 2])],
+        {"table": table, "tokens": np.array([1], np.int64)},
+    )
+
+
 def tokenizer(path: Path, words=WORDS) -> Path:
     made = Tokenizer(WordLevel({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
     made.pre_tokenizer = Whitespace()

@@ -18,6 +18,7 @@ from pipeline_models import (
     column,
     detector,
     picture,
+    sentiment,
     tokenizer,
     word_vectors,
 )
@@ -25,6 +26,7 @@ from pipeline_models import (
 from plansmith_build import BuildOptions, InvalidModel, InvalidOption, ModelNotFound, build_pipeline
 from plansmith_build.datasets import read_preprocessing
 from plansmith_build.repository.companions import companions_in_place
+from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.linting import Severity, lint_repository
 from plansmith_build.repository.linting.signatures import check_signatures
 from plansmith_build.repository.model_repository import ModelRepository
@@ -58,12 +60,24 @@ max_length = 6
 too_long = "refuse"
 max_bytes = 1000
 pad = [4]
+instances = 2
 
 [[step]]
 kind = "model"
 
 [[step]]
 kind = "embedding"
+"""
+SENTIMENT = """
+[[step]]
+kind = "text"
+
+[[step]]
+kind = "model"
+
+[[step]]
+kind = "classes"
+labels = "moods.txt"
 """
 FINDER = """
 [[step]]
@@ -85,22 +99,24 @@ def files(tmp_path_factory):
     colour_classifier(folder / "colours.onnx")
     word_vectors(folder / "words.onnx")
     detector(folder / "detector.onnx")
+    sentiment(folder / "moods.onnx")
+    (folder / "moods.txt").write_text("negative\npositive\n")
     tokenizer(folder / "tokenizer.json")
     (folder / "labels.txt").write_text("".join(f"{name}\n" for name in COLOURS))
     (folder / "things.txt").write_text("cup\nspoon\n")
-    for name, text in {"scenes": SCENES, "search": SEARCH, "finder": FINDER}.items():
+    for name, text in {"scenes": SCENES, "search": SEARCH, "finder": FINDER, "sentiment": SENTIMENT}.items():
         (folder / f"{name}.toml").write_text(text)
     return folder
 
 
 @pytest.fixture(scope="module")
 def repository(files, plansmith):
-    """Three pipelines, the first of them tried on a Triton by the command."""
+    """Four pipelines, the first of them tried on a Triton by the command."""
     repository = files / "models"
     words = ("--pipeline", files / "scenes.toml", "--repository", repository)
     said = plansmith("build", files / "colours.onnx", *words).stdout
     assert "a pipeline, image -> model -> classes" in said
-    for name, model in {"search": "words", "finder": "detector"}.items():
+    for name, model in {"search": "words", "finder": "detector", "sentiment": "moods"}.items():
         build_pipeline(files / f"{model}.onnx", files / f"{name}.toml", BuildOptions(repository, serve=False))
     return repository
 
@@ -195,8 +211,9 @@ def test_a_bad_item_is_refused_for_what_it_is_and_its_neighbours_are_answered(cl
 
 def test_an_image_is_refused_by_its_header_before_it_is_decoded(client):
     # 100 megapixels, of which there are no data at all.
-    with pytest.raises(InvalidInput, match="10000 x 10000 pixels"):
-        client.model("scenes").infer({"image": column(b"P5 10000 10000 255\n")})
+    for sides, why in {"10000 10000": "has 10000 x 10000 pixels", "90000 90000": "has too many pixels"}.items():
+        with pytest.raises(InvalidInput, match=why):
+            client.model("scenes").infer({"image": column(f"P5 {sides} 255\n".encode())})
 
 
 def test_the_command_prints_what_images_and_texts_are(client, plansmith, tmp_path):
@@ -209,6 +226,10 @@ def test_the_command_prints_what_images_and_texts_are(client, plansmith, tmp_pat
     assert said("scenes", "sky.png", "rose.png").stdout.splitlines() == [
         "sky.png: blue, 100 %; red, 0 %",
         "rose.png: red, 100 %; green, 0 %",
+    ]
+    assert said("sentiment", "--text", "great film", "--text", "this is a poor book").stdout.splitlines() == [
+        "great film: positive, 98 %",
+        "this is a poor book: negative, 98 %",
     ]
     assert "embedding" in said("search", "--text", "great film", "--text", "a book").stdout
     assert json.loads(said("scenes", "sky.png", "--json").stdout)["outputs"]["label"]["data"] == [["blue", "red"]]
@@ -300,6 +321,14 @@ def test_versions_are_exchanged_whole_and_the_steps_of_two_stay(files, tmp_path)
     publish()
     with pytest.raises(ModelNotFound, match="no version 1"):
         roll_back(repository, "changing", 1)
+
+
+def test_a_step_runs_in_as_many_processes_as_it_says(repository):
+    counts = {
+        name: config_from_text((repository / name / "config.pbtxt").read_text()).instance_group[0].count
+        for name in ("search.1.text", "search.1.embedding")
+    }
+    assert counts == {"search.1.text": 2, "search.1.embedding": 1}
 
 
 def test_a_version_whose_steps_are_gone_is_not_rolled_back_to(files, tmp_path):

@@ -229,7 +229,7 @@ class _Pipeline:
                 raise InvalidOption(f"step {place + 1} of the pipeline: {error}") from error
             size = min(node.max_batch_size for node in self._models.values()) or 1
             node = Node(name, _specs(loaded.inputs), _specs(loaded.outputs), size, loaded.run)
-            config = _step_config(node)
+            config = _step_config(node, step.instances if isinstance(step, (ImageOptions, TextOptions)) else 1)
             release = Release(
                 model_files=files,
                 labels=None,
@@ -327,7 +327,7 @@ def _specs(tensors: Any) -> tuple[TensorSpec, ...]:
     )
 
 
-def _step_config(node: Node) -> Any:
+def _step_config(node: Node, instances: int) -> Any:
     """No dynamic batching: each request is answered, and fails, alone."""
     wiring = Wiring()
     wiring.add(node, {}, node.name)
@@ -335,7 +335,7 @@ def _step_config(node: Node) -> Any:
     config.ClearField("ensemble_scheduling")
     config.platform = ""
     config.backend = "pipeline_step"
-    config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_CPU, count=1)
+    config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_CPU, count=instances)
     return config
 
 

@@ -33,7 +33,11 @@ class _Options(BaseModel):
     inputs: dict[str, str] = Field(default={}, description="tensor by the step's input, where names do not say it")
 
 
-class ImageOptions(_Options):
+class _Prepared(_Options):
+    instances: PositiveInt = Field(default=1, description="processes that prepare requests at the same time")
+
+
+class ImageOptions(_Prepared):
     """Image files to pixels."""
 
     kind: Literal["image"]
@@ -41,7 +45,7 @@ class ImageOptions(_Options):
         default=None, description="as --preprocess takes it; by default what the build with images recorded"
     )
     formats: tuple[str, ...] = Field(default=IMAGE_FORMATS, min_length=1, description="that are decoded")
-    max_pixels: PositiveInt = Field(default=50_000_000, description="of the largest image")
+    max_pixels: PositiveInt = Field(default=50_000_000, le=150_000_000, description="of the largest image")
 
     @field_validator("formats")
     @classmethod
@@ -52,7 +56,7 @@ class ImageOptions(_Options):
         return formats
 
 
-class TextOptions(_Options):
+class TextOptions(_Prepared):
     """Text to token ids."""
 
     kind: Literal["text"]

@@ -118,7 +118,8 @@ def output_errors(compared: Sequence[OutputComparison]) -> tuple[OutputError, ..
             tolerance=one.tolerance,
             values_compared=True,
         )
-        for one in greatest.values()
+        # Numbers first: of labels, nearly tied ones may differ.
+        for one in sorted(greatest.values(), key=lambda one: one.tolerance)
     )
 
 

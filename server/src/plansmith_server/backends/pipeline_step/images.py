@@ -90,7 +90,10 @@ class ImageStep:
                     return ImageOps.exif_transpose(image)
         except UnidentifiedImageError as error:
             raise RequestError(f"{len(content)} bytes are not an image: send a file in one of {names}") from error
-        except (Image.DecompressionBombError, OSError, *DECODER_ERRORS) as error:
+        except Image.DecompressionBombError as error:
+            # Pillow's own limit, which is above every `max_pixels`.
+            raise RequestError(f"the image has too many pixels: {error}") from error
+        except (OSError, *DECODER_ERRORS) as error:
             raise RequestError(f"the image is damaged: {' '.join(str(error).split())[:200]}") from error
 
 
