@@ -379,4 +379,11 @@ def test_class_folders_become_labels_and_the_manifest_says_how_images_became_row
     assert manifest["search"]["preprocessing"]["scale"] == pytest.approx([1 / 255])
     assert manifest["search"]["fp32"]["top1"] == 1.0
     assert (repository / "colours" / "labels.txt").read_text() == "ant\nbee\ncat\n"
-    assert 'label_filename: "labels.txt"' in (repository / "colours" / "config.pbtxt").read_text()
+    for name in ("config.pbtxt", "configs/cpu.pbtxt"):
+        text = (repository / "colours" / name).read_text()
+        assert 'label_filename: "labels.txt"' in text
+        # Clients prepare their images by it.
+        assert "plansmith_preprocessing" in text
+    assert "0 errors, 0 warnings" in plansmith("verify", repository).stdout
+    refused = ("build", model, "--repository", repository, "--preprocess", "channels=GRAY,layout=NHW", "--no-serve")
+    assert "change size, layout or channels" in plansmith(*refused, expect=2).stderr

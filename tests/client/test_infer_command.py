@@ -248,8 +248,8 @@ def test_a_bad_file_is_one_clear_sentence(command, name, content, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "either --input FILE"),
-        (["--random", "--input", "a.npy"], "either --input FILE"),
+        ([], "either FILE"),
+        (["--random", "--input", "a.npy"], "either FILE"),
         (["--input", "a.npy"], "write --input with one of a=a.npy, b=a.npy, bias=a.npy"),
         (["--input", "a=a.npy", "--input", "a=a.npy"], "Input 'a' is given twice"),
         (["--input", "a=a.npy"], "input 'b': missing"),

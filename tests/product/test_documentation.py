@@ -15,7 +15,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from plansmith.demo.picture import save_images
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -54,6 +57,7 @@ def test_the_blocks_of_a_page_run(page, committed_server, held_out_file, tmp_pat
     for name in ("examples", "perf"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "held_out.npz").symlink_to(held_out_file)
+    save_images(np.load(held_out_file)["images"], np.load(held_out_file)["labels"], tmp_path)
     for name in ("digits.onnx", "labels.txt"):
         (tmp_path / name).symlink_to(held_out_file.parent / name)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)

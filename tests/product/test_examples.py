@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import subprocess
@@ -49,6 +50,28 @@ def test_a_few_lines_ask_a_running_server_over_either_protocol(committed_server,
         said = run(DIGITS / "classify.py", "--url", url, cwd=tmp_path)
         true, predicted = (line.split()[1:] for line in said.splitlines())
         assert true == predicted
+
+
+def test_the_picture_of_the_readme_is_what_the_commands_print(tmp_path):
+    run(DIGITS / "first_minutes.py", "--output", tmp_path / "now.svg", cwd=tmp_path)
+    now, committed = (lines_of(path) for path in (tmp_path / "now.svg", ROOT / "docs" / "first-minutes.svg"))
+    # Which candidate is the fastest, and how fast, is the machine's affair.
+    assert [line.split()[0] for line in now] == [line.split()[0] for line in committed]
+    for same in ("$ plansmith", "three.png", "accuracy", "target"):
+        assert [line for line in now if line.startswith(same)] == [line for line in committed if line.startswith(same)]
+    readme = (ROOT / "README.md").read_text()
+    commands = [line.partition("#")[0].strip() for line in now if line.startswith("$ ")]
+    assert len(commands) == 3
+    assert not [command for command in commands if command not in readme]
+
+
+def lines_of(picture: Path) -> list[str]:
+    """What a picture of a terminal says, without the spaces that line up columns."""
+    pieces = re.findall(r"<text[^>]* y=\"([\d.]+)\"[^>]*>([^<]*)</text>", picture.read_text())
+    lines: dict[str, str] = {}
+    for height, text in pieces:
+        lines[height] = lines.get(height, "") + html.unescape(text).replace("\xa0", " ")
+    return [" ".join(line.split()) for line in lines.values() if line.strip()]
 
 
 def test_the_demonstration_shows_the_whole_way_and_leaves_no_server(tmp_path):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from plansmith_build.datasets.image_folders import image_shape
+from plansmith_build.datasets.layout import layout_of
 from plansmith_build.datasets.random_data import rows_from_text
 from plansmith_build.datasets.samples import read_samples
 from plansmith_build.errors import InputsNeeded, InvalidOption, VerificationFailed
@@ -18,6 +20,7 @@ from plansmith_build.portable.portable_model import Batching, make_portable, nod
 from plansmith_build.portable.reference import run_reference
 from plansmith_build.portable.repair import listed_weights
 from plansmith_build.portable.rows import BatchRefuted
+from plansmith_build.portable.sampling import leading_rows
 from plansmith_build.progress import BuildStep, silent
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.signatures import signature_of
@@ -31,6 +34,7 @@ from plansmith_build.repository.signing import signer
 from plansmith_build.repository.staging import staging_folder
 
 if TYPE_CHECKING:
+    from plansmith_build.datasets.preprocessing import Preprocessing
     from plansmith_build.portable.reference import Reference
     from plansmith_build.progress import Progress
     from plansmith_build.reading.loading import OnnxFile
@@ -58,6 +62,7 @@ class BuildOptions:
         batch_axis: which dimension of every input and output is the batch dimension.
         samples: where inputs for the verification come from, as `datasets.load_dataset` reads them; None for random
             ones, or for rows of the search's data if the model runs on no random ones.
+        preprocessing: how clients make an input from an image, for the configuration; by default that of the search.
         seed: makes the random inputs of the verification repeatable.
         staging: the folder to stage in, by default the repository's parent. It must be outside the repository and
             on the same file system.
@@ -76,6 +81,7 @@ class BuildOptions:
     dynamic_batch: bool = True
     batch_axis: BatchAxis = BatchAxis.AUTO
     samples: str | None = None
+    preprocessing: Preprocessing | None = None
     seed: int = 0
     staging: Path | None = None
     search: SearchOptions | None = None
@@ -137,6 +143,10 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     signature = signature_of(file.network.model, weights=listed_weights(file.network.model))
     progress(BuildStep(step, f"{nodes} nodes, {file.size / 1e6:,.1f} MB"))
 
+    if options.preprocessing is not None:
+        image_shape(
+            layout_of(signature, batched=leading_rows(signature, options.batch_axis) in {-1, 1}), options.preprocessing
+        )
     if not options.replace:
         _require_same_clients(repository.model(name), signature)
     reference = _run_original(file, signature, options, progress)
@@ -164,6 +174,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
             max_batch_size=options.max_batch_size,
             seed=options.seed,
             labels=labels,
+            preprocessing=options.preprocessing or (options.search.preprocessing if options.search else None),
         )
         if options.search is not None:
             built = _with_names_of_classes(_search(built, options, repository, staging, progress), repository)

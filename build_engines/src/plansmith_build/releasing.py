@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from plansmith_build.datasets.preprocessing import Preprocessing
     from plansmith_build.portable.portable_model import PortableModel
     from plansmith_build.portable.reference import Reference
     from plansmith_build.portable.verification import Verified
@@ -61,6 +62,7 @@ class Built:
         labels: the new content of labels.txt, None to keep the present one.
         search: the candidates and the chosen ones, where there was a search.
         trial: what a server made of it, where it was tried.
+        preprocessing: how clients make an input from an image, where that was declared.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Built:
     labels: bytes | None
     search: SearchResult | None = None
     trial: ServerTrial | None = None
+    preprocessing: Preprocessing | None = None
 
 
 def source_of(file: OnnxFile) -> Source:
@@ -104,6 +107,7 @@ def portable_config(built: Built, labels: bytes | None) -> Any:
         max_batch_size=built.max_batch_size if portable.batched else 0,
         labels=labelled,
         precision=_precision(portable.network.model),
+        preprocessing=built.preprocessing.model_dump_json(exclude_none=True) if built.preprocessing else "",
     )
 
 

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-__all__ = ["DEEP_MODES", "ImageRecipe", "row_from_image"]
+__all__ = ["DEEP_MODES", "RECIPE_PARAMETER", "ImageRecipe", "row_from_image"]
+
+RECIPE_PARAMETER = "plansmith_preprocessing"
+"""The parameter of a model's configuration that holds the recipe as JSON, for clients: servers ignore it."""
 
 DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 """Modes of Pillow with more than 8 bits a channel: converted, everything above 255 would be cut off without a word."""

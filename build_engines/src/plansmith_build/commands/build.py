@@ -136,7 +136,8 @@ def build(
     preprocess: Annotated[
         str | None,
         typer.Option(
-            rich_help_panel=_SEARCH, help="How images become rows: `imagenet`, `size=224,scale=...`, or a file."
+            help="How images become rows: `imagenet`, `size=224,scale=...`, or a file; for --data, and recorded for "
+            "`plansmith infer`."
         ),
     ] = None,
     labels_key: Annotated[
@@ -257,7 +258,6 @@ def build(
     """
     chosen = {
         "--validation-data": validation_data,
-        "--preprocess": preprocess,
         "--labels-key": labels_key,
         "--target": target,
         "--precision": precision,
@@ -279,6 +279,7 @@ def build(
     def work(alive: Callable[[], None]) -> None:
         from plansmith_build.building import BuildOptions  # noqa: PLC0415 - as above
         from plansmith_build.building import build as build_version  # noqa: PLC0415
+        from plansmith_build.datasets import read_preprocessing  # noqa: PLC0415 - as above
         from plansmith_build.portable.batch_obstacles import BatchAxis  # noqa: PLC0415 - onnx and ONNX Runtime, not for `--help`
 
         search = None
@@ -318,6 +319,7 @@ def build(
             dynamic_batch=not no_dynamic_batch,
             batch_axis=BatchAxis(batch_axis.value),
             samples=samples,
+            preprocessing=read_preprocessing(preprocess) if preprocess is not None else None,
             seed=seed,
             staging=staging,
             search=search,

@@ -7,9 +7,11 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from plansmith_client.terminal import Terminal
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["candidates_table", "current_step", "result_as_json", "show_result"]
 
+# The whole table fits a terminal of as many characters.
+_WIDE = 110
 _STYLES = {
     "chosen": "bold green",
     "kept": "green",
@@ -57,7 +61,7 @@ def show_result(result: BuildResult, repository: Path) -> None:
     manifest = result.manifest
     console = Terminal(highlight=False)
     if manifest.search is not None:
-        console.print(candidates_table(manifest.search))
+        console.print(candidates_table(manifest.search, console.width))
         console.print()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
@@ -92,51 +96,61 @@ def show_result(result: BuildResult, repository: Path) -> None:
     console.print(f"\nNext: plansmith serve{where}", markup=False, soft_wrap=True)
 
 
-def candidates_table(search: SearchRecord) -> Table:
-    """Every candidate with its accuracy and speed, or the reason why it has none."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("target", "device", "precision"):
-        table.add_column(heading)
-    labelled = search.fp32.top1 is not None
-    if labelled:
-        table.add_column("top-1", justify="right")
-    for heading in ("loses", "at most"):
-        table.add_column(heading, justify="right")
-    table.add_column("judged by", overflow="fold")
+def candidates_table(search: SearchRecord, width: int) -> Group:
+    """Every candidate with its accuracy and speed, and below them why one failed or was not possible here.
+
+    Args:
+        search: what a build tried.
+        width: of the terminal, in characters; where it is short of them, a column that says one thing throughout goes.
+    """
+    tried = [candidate for candidate in search.candidates if candidate.status != "not possible here"]
     # Nothing is measured where there is only the compiler: three empty columns would squeeze its words.
     measured = any(candidate.rows_per_second is not None for candidate in search.candidates)
-    for heading in ("rows/s", "x FP32", "served") if measured else ():
-        table.add_column(heading, justify="right")
-    table.add_column("", overflow="fold")
-    for candidate in search.candidates:
-        if candidate.status != "not possible here":
-            _add_candidate(table, candidate, labelled=labelled, measured=measured)
-    for (target, device, reason), precisions in _impossible(search).items():
-        table.add_row(
-            target,
-            device.upper(),
-            " ".join(precisions),
-            *[""] * (len(table.columns) - 4),
-            escape(f"not possible here: {reason}"),
-            style="dim",
-        )
-    return table
+    cells: dict[str, list[str]] = {
+        "target": [candidate.target for candidate in tried],
+        "device": [candidate.device.upper() for candidate in tried],
+        "precision": [candidate.precision for candidate in tried],
+    }
+    if search.fp32.top1 is not None:
+        cells["top-1"] = [_top1(candidate) for candidate in tried]
+    judgements = [_judgement(candidate) for candidate in tried]
+    for place, heading in enumerate(("loses", "at most", "judged by")):
+        cells[heading] = [judgement[place] for judgement in judgements]
+    if measured:
+        speeds = [_speeds(candidate) for candidate in tried]
+        for place, heading in enumerate(("rows/s", "x FP32", "served")):
+            cells[heading] = [speed[place] for speed in speeds]
+    narrow = width < _WIDE
+    if narrow:
+        for heading in ("device", "judged by"):
+            if len({cell for cell in cells[heading] if cell}) <= 1:
+                del cells[heading]
+    table = Table(box=None, padding=(0, 1 if narrow else 2, 0, 0), header_style="dim")
+    for heading in cells:
+        words = heading in ("target", "device", "precision", "judged by")
+        table.add_column(heading, justify="left" if words else "right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for place, candidate in enumerate(tried):
+        row = (column[place] for column in cells.values())
+        table.add_row(*row, candidate.status, style=_STYLES.get(candidate.status, "dim"))
+    # In a column of its own a long reason would be a dozen lines of a dozen characters.
+    reasons = [
+        Text(f"{candidate.target} {candidate.precision} {candidate.status}: {remarks}", style="dim")
+        for candidate in tried
+        if (remarks := _remarks(candidate))
+    ]
+    reasons += [
+        Text(f"{target} on {device.upper()} ({', '.join(precisions)}) is not possible here: {reason}", style="dim")
+        for (target, device, reason), precisions in _impossible(search).items()
+    ]
+    return Group(table, *reasons)
 
 
-def _add_candidate(table: Table, candidate: CandidateRecord, *, labelled: bool, measured: bool) -> None:
-    remarks = [candidate.status, candidate.reason]
+def _remarks(candidate: CandidateRecord) -> str:
+    remarks = [candidate.reason]
     if candidate.kept_in_fp32:
         remarks.append(f"{len(candidate.kept_in_fp32)} nodes left in FP32")
-    table.add_row(
-        candidate.target,
-        candidate.device.upper(),
-        candidate.precision,
-        *([_top1(candidate)] if labelled else []),
-        *_judgement(candidate),
-        *(_speeds(candidate) if measured else ()),
-        escape(": ".join(filter(None, remarks))),
-        style=_STYLES.get(candidate.status, "dim"),
-    )
+    return "; ".join(filter(None, remarks))
 
 
 def _speeds(candidate: CandidateRecord) -> tuple[str, str, str]:

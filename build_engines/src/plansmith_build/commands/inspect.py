@@ -131,7 +131,7 @@ def _show_model(console: Terminal, report: ModelReport) -> None:
     console.print(facts)
     if report.manifest and report.manifest.search:
         console.print()
-        console.print(candidates_table(report.manifest.search))
+        console.print(candidates_table(report.manifest.search, console.width))
 
     files = Table(box=None, padding=(0, 2, 0, 0))
     files.add_column("file", overflow="fold")

@@ -74,15 +74,7 @@ def read_image_folder(
         chosen = random_rows(len(files), limit, seed)
         files = [files[index] for index in chosen]
         labels = None if labels is None else labels[chosen]
-    size = _size(spec, preprocessing)
-    shape = _shape(preprocessing, size)
-    if len(shape) != len(spec.shape) - 1 or any(
-        want not in (-1, given) for given, want in zip(shape, spec.shape[1:], strict=True)
-    ):
-        raise InvalidPreprocessing(
-            f"the preprocessing gives images of {list(shape)} ({preprocessing.layout} {preprocessing.channels}), and "
-            f"input {spec.name!r} wants {layout.wanted(spec)}: change size, layout or channels"
-        )
+    size, shape = image_shape(layout, preprocessing)
     dtype = numpy_dtype_from_datatype(spec.datatype)
     check_memory(
         len(files) * int(np.prod(shape)) * max(1, dtype.itemsize),
@@ -95,6 +87,27 @@ def read_image_folder(
     for index, file in enumerate(files[1:], start=1):
         rows[index] = read_image(file, preprocessing, size, spec.datatype)
     return RawData({spec.name: rows}, labels, sha256_of_files(folder, files), "images", str(folder), classes)
+
+
+def image_shape(layout: Layout, preprocessing: Preprocessing) -> tuple[tuple[int, int], tuple[int, ...]]:
+    """(height, width) of an image, and the shape of the row that it becomes.
+
+    Raises:
+        InvalidPreprocessing: it is not the shape that a model with one input takes, or the size is not known.
+    """
+    if len(layout.inputs) != 1:
+        raise InvalidPreprocessing(f"a preprocessing is for a model with one input, and this has {len(layout.inputs)}")
+    spec = layout.inputs[0]
+    size = _size(spec, preprocessing)
+    shape = _shape(preprocessing, size)
+    if len(shape) != len(spec.shape) - 1 or any(
+        want not in (-1, given) for given, want in zip(shape, spec.shape[1:], strict=True)
+    ):
+        raise InvalidPreprocessing(
+            f"the preprocessing gives images of {list(shape)} ({preprocessing.layout} {preprocessing.channels}), and "
+            f"input {spec.name!r} wants {layout.wanted(spec)}: change size, layout or channels"
+        )
+    return size, shape
 
 
 def _files(

@@ -13,6 +13,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from plansmith_build.errors import BuildError, InvalidModel
+from plansmith_client.image_rows import RECIPE_PARAMETER
 from plansmith_client.tensors import TensorSpec, config_type_from_datatype, datatype_from_config_type
 
 if TYPE_CHECKING:
@@ -32,7 +33,13 @@ WORKSPACE_BYTES = 2**30
 
 
 def model_config(
-    name: str, signature: Signature, *, max_batch_size: int, labels: Collection[str] = (), precision: str = "FP32"
+    name: str,
+    signature: Signature,
+    *,
+    max_batch_size: int,
+    labels: Collection[str] = (),
+    precision: str = "FP32",
+    preprocessing: str = "",
 ) -> Any:
     """The portable configuration of a model.
 
@@ -42,6 +49,7 @@ def model_config(
         max_batch_size: 0 for a model that takes no batches; else the first dimension is the batch's.
         labels: the outputs for which labels.txt names the classes.
         precision: what the TensorRT provider may compute in: `"FP32"`, `"FP16"` or `"BF16"`.
+        preprocessing: how clients make an input from an image, as JSON; empty where that was not declared.
 
     Returns:
         An `inference.ModelConfig` message.
@@ -57,6 +65,8 @@ def model_config(
             tensor.label_filename = "labels.txt"
     if max_batch_size:
         config.dynamic_batching.SetInParent()
+    if preprocessing:
+        config.parameters[RECIPE_PARAMETER].string_value = preprocessing
     config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_AUTO, count=1)
     accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
     accelerator.parameters["precision_mode"] = precision

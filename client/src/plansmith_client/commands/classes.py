@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["classified", "labelled_outputs", "written"]
 
+# What rounds to 1 %.
+_LEAST = 0.005
+
 Classes = dict[str, list[list["ClassScore"]]]
 
 
@@ -45,9 +48,16 @@ def classified(model: Model, arrays: Mapping[str, np.ndarray[Any, Any]], outputs
     return {output: model.classify(*values, top=top, output=output, **named) for output in outputs}
 
 
-def written(classes: Sequence[ClassScore]) -> str:
-    """The classes of one row in a line, as percentages where all scores lie from 0 to 1."""
+def written(classes: Sequence[ClassScore], *, whole: bool) -> str:
+    """The classes of one row in a line, as percentages where all scores lie from 0 to 1.
+
+    Args:
+        classes: of the row, the best first.
+        whole: show those that round to 0 %, too.
+    """
     shares = all(0 <= found.score <= 1 for found in classes)
+    if shares and not whole:
+        classes = [found for place, found in enumerate(classes) if place == 0 or found.score >= _LEAST]
     return "; ".join(
         f"{found.label or f'class {found.index}'}, "
         + (f"{found.score:.0%}".replace("%", " %") if shares else f"{found.score:.4g}")

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plansmith_client.errors import InvalidInput, MissingDependency
+from plansmith_client.errors import ClientError, InvalidInput, MissingDependency
 from plansmith_client.image_formats import DECODER_ERRORS, IMAGE_FORMATS
-from plansmith_client.image_rows import DEEP_MODES, ImageRecipe, row_from_image
+from plansmith_client.image_rows import DEEP_MODES, RECIPE_PARAMETER, ImageRecipe, row_from_image
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from PIL import Image
 
+    from plansmith_client.faces.model import Model
     from plansmith_client.tensors import TensorSpec
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "array_from_text",
     "decoded_image",
     "recorded_preparation",
+    "served_preparation",
 ]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
@@ -113,6 +115,29 @@ def recorded_preparation(path: Path) -> ImagePreparation:
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise InvalidInput(f"{path} is not a manifest with a preprocessing: name a version's manifest.json") from error
     raise InvalidInput(f"{path} records no preprocessing: its model was not built with images; use --image-scale")
+
+
+def served_preparation(model: Model) -> ImagePreparation:
+    """The preprocessing that a build wrote into the model's configuration; the usual one where there is none.
+
+    Raises:
+        InvalidInput: what is written there is not a preprocessing.
+    """
+    try:
+        parameters = model.config().get("parameters") or {}
+    except ClientError:
+        # The configuration is an extension of Triton, and access may be restricted.
+        return ImagePreparation()
+    if RECIPE_PARAMETER not in parameters:
+        return ImagePreparation()
+    try:
+        recorded = json.loads(parameters[RECIPE_PARAMETER]["string_value"])
+        return ImagePreparation(recipe=ImageRecipe(**recorded))
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise InvalidInput(
+            f"the parameter {RECIPE_PARAMETER} of {model.name!r} is not a preprocessing: give --image-scale, -mean "
+            "and -std, or a --manifest"
+        ) from error
 
 
 def _row(path: Path, spec: TensorSpec, recipe: ImageRecipe) -> np.ndarray[Any, Any]:

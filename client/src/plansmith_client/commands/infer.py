@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -11,8 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plansmith_client.commands.classes import classified, labelled_outputs, written
-from plansmith_client.commands.image_files import ImagePreparation, recorded_preparation
-from plansmith_client.commands.input_files import read_inputs, sources_of, texts_as_inputs
+from plansmith_client.commands.image_files import ImagePreparation, recorded_preparation, served_preparation
+from plansmith_client.commands.input_files import (
+    has_images,
+    names_of_rows,
+    read_inputs,
+    sources_of,
+    texts_as_inputs,
+)
 from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
 from plansmith_client.commands.output_files import check_output_file, write_output_file
 from plansmith_client.commands.predictions import check_picture_file, draw_boxes, prediction_lines
@@ -43,7 +50,7 @@ _MOST_ROWS = 20
 def infer(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]...", help="The same as --input for each file.")
+        list[str] | None, typer.Argument(metavar="[NAME=]FILE", help="The same as --input.", show_default=False)
     ] = None,
     inputs: Annotated[
         list[str] | None,
@@ -63,7 +70,8 @@ def infer(
     batch: Annotated[int | None, typer.Option("--batch", help="Items in a random request; 1 by default.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed makes the same random values.")] = 0,
     image_scale: Annotated[
-        float | None, typer.Option("--image-scale", help="Factor for pixels; by default 1/255 for inputs of fractions.")
+        float | None,
+        typer.Option("--image-scale", help="Factor for pixels; by default what the build recorded."),
     ] = None,
     image_mean: Annotated[str, typer.Option("--image-mean", help="Then subtracted, as in 0.485,0.456,0.406.")] = "0",
     image_std: Annotated[str, typer.Option("--image-std", help="Then divided by, as in 0.229,0.224,0.225.")] = "1",
@@ -97,15 +105,19 @@ def infer(
 ) -> None:
     """Send one request to a served model.
 
+    Images are prepared as the build that had --preprocess recorded, or else resized and scaled to 0 to 1.
+
     For example:
 
-        plansmith infer digits --random
+        plansmith infer digits three.png
         plansmith infer sentiment --text "great film"
         plansmith infer scenes photo.jpg --draw found.png
+        plansmith infer bert ids=ids.npy mask=mask.npy --output answer.npz
+        plansmith infer digits --random --batch 4 --json
     """
-    words = [*(inputs or ()), *(files or ())]
+    words = [*(files or ()), *(inputs or ())]
     if [random, bool(words), bool(texts)].count(True) != 1:
-        raise InvalidInput("Give either --input FILE (once for each input), --text or --random")
+        raise InvalidInput("Give either FILE (once for each input), --text or --random")
     if batch is not None and not random:
         raise InvalidInput("--batch is only for --random: the batch of --input is that of its files")
     sources = texts or sources_of(words)
@@ -116,8 +128,10 @@ def infer(
         specs = served.metadata.inputs
         if random:
             arrays = random_inputs(specs, batch=batch, seed=seed)
+        elif texts:
+            arrays = texts_as_inputs(texts, specs)
         else:
-            arrays = texts_as_inputs(texts, specs) if texts else read_inputs(words, specs, preparation)
+            arrays = _read(words, served, preparation)
         started = time.monotonic()
         result = served.infer(arrays)
         seconds = time.monotonic() - started
@@ -135,7 +149,22 @@ def infer(
         for line in lines:
             typer.echo(visible(line))
     else:
-        _show(result, seconds, output, classes)
+        _show(result, seconds, output, _lines(classes, names_of_rows(words) if words else [], whole=top is not None))
+
+
+def _read(words: Sequence[str], model: Model, preparation: ImagePreparation) -> dict[str, Any]:
+    if preparation == ImagePreparation() and has_images(words):
+        preparation = served_preparation(model)
+    return read_inputs(words, model.metadata.inputs, preparation)
+
+
+def _preparation(scale: float | None, mean: str, std: str, manifest: Path | None) -> ImagePreparation:
+    given = ImagePreparation(scale, _numbers("mean", mean), _numbers("std", std))
+    if manifest is None:
+        return given
+    if given != ImagePreparation():
+        raise InvalidInput("--manifest says how images are prepared: leave out --image-scale, -mean and -std")
+    return recorded_preparation(manifest)
 
 
 def _check_what_is_shown(
@@ -150,15 +179,6 @@ def _check_what_is_shown(
         if len(sources) != 1:
             raise InvalidInput(f"--draw is for one image file, and {len(sources)} are given")
         check_picture_file(draw)
-
-
-def _preparation(scale: float | None, mean: str, std: str, manifest: Path | None) -> ImagePreparation:
-    preparation = ImagePreparation(scale, _numbers("mean", mean), _numbers("std", std))
-    if manifest is None:
-        return preparation
-    if preparation != ImagePreparation():
-        raise InvalidInput("--manifest says how images are prepared: leave out --image-scale, -mean and -std")
-    return recorded_preparation(manifest)
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:
@@ -181,27 +201,39 @@ def _classes(model: Model, arrays: dict[str, Any], top: int | None) -> dict[str,
     return classified(model, arrays, outputs, top or _CLASSES) if outputs else {}
 
 
-def _show(result: InferResult, seconds: float, output: Path | None, classes: dict[str, list[list[ClassScore]]]) -> None:
+def _lines(classes: dict[str, list[list[ClassScore]]], files: list[str], *, whole: bool) -> dict[str, list[str]]:
+    """For each output, a line a row; without classes that are 0 % unless they were asked for."""
+    lines: dict[str, list[str]] = {}
+    for name, rows in classes.items():
+        by_file = len(classes) == 1 and len(files) == len(rows)
+        lines[name] = [
+            f"{files[place] if by_file else f'{name}, row {place}'}: {written(row, whole=whole)}"
+            for place, row in enumerate(rows[:_MOST_ROWS])
+        ]
+        if len(rows) > _MOST_ROWS:
+            lines[name].append(f"{name}: {len(rows) - _MOST_ROWS} more rows; --output FILE writes them all")
+    return lines
+
+
+def _show(result: InferResult, seconds: float, output: Path | None, lines: dict[str, list[str]]) -> None:
     from rich.table import Table  # noqa: PLC0415 - not needed for --json
     from rich.text import Text  # noqa: PLC0415
 
     from plansmith_client.terminal import Terminal  # noqa: PLC0415
 
-    table = Table(
-        title=Text(f"{result.model_name} version {result.model_version}, {seconds * 1000:.1f} ms"), title_justify="left"
-    )
+    title = Text(f"{result.model_name} version {result.model_version}, {seconds * 1000:.1f} ms")
+    table = Table(title=title, title_justify="left")
     for heading in ("output", "type", "shape", "first values"):
         table.add_column(heading, overflow="fold")
     for name, array in result.items():
+        if name in lines:
+            continue
         shape = " x ".join(map(str, array.shape)) or "one value"
         table.add_row(*map(Text, (name, datatype_from_numpy(array.dtype), shape, _preview(array))))
     console = Terminal()
-    console.print(table)
-    for name, rows in classes.items():
-        for place, row in enumerate(rows[:_MOST_ROWS]):
-            console.print(Text(f"{name}, row {place}: {written(row)}"), soft_wrap=True)
-        if len(rows) > _MOST_ROWS:
-            console.print(Text(f"{name}: {len(rows) - _MOST_ROWS} more rows; --output FILE writes them all"))
+    for line in itertools.chain(*lines.values()):
+        console.print(Text(line), soft_wrap=True)
+    console.print(table if table.row_count else title)
     if output is not None:
         console.print(Text(f"written to {output}"), soft_wrap=True)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["read_inputs", "sources_of", "texts_as_inputs"]
+__all__ = ["has_images", "names_of_rows", "read_inputs", "sources_of", "texts_as_inputs"]
 
 _SUFFIXES = (".npy", ".npz", ".json", ".txt", *IMAGE_SUFFIXES)
 # What `plansmith build` takes for the labels of an .npz file.
@@ -94,6 +94,18 @@ def texts_as_inputs(texts: Sequence[str], specs: Sequence[TensorSpec]) -> dict[s
 def sources_of(words: Sequence[str]) -> list[str]:
     """The files that the words of `--input` stand for, by name."""
     return [str(path) for _, path in _files(words)]
+
+
+def has_images(words: Sequence[str]) -> bool:
+    """Whether one of the words of `--input` stands for images."""
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for _, path in _files(words))
+
+
+def names_of_rows(words: Sequence[str]) -> list[str]:
+    """The files that are the rows of a request, in their order; none where a file holds more than a row."""
+    names, paths = zip(*_files(words), strict=True)
+    alone = len(set(names)) == 1 and all(path.suffix.lower() in IMAGE_SUFFIXES for path in paths)
+    return [path.name for path in paths] if alone else []
 
 
 def _files(words: Sequence[str]) -> Iterator[tuple[str, Path]]:

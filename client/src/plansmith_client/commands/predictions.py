@@ -40,10 +40,10 @@ def prediction_lines(result: InferResult, sources: Sequence[str]) -> list[str]:
     for number, source in enumerate(sources):
         found = _found(result, number)
         if boxes is None:
-            lines.append(f"{source}: {written([score for _, score in found]) or 'nothing'}")
+            lines.append(f"{source}: {written([score for _, score in found], whole=False) if found else 'nothing'}")
             continue
         lines += [
-            f"{source}: {written([score])} at {','.join(f'{side:.0f}' for side in boxes[number, place])}"
+            f"{source}: {written([score], whole=True)} at {','.join(f'{side:.0f}' for side in boxes[number, place])}"
             for place, score in found
         ] or [f"{source}: nothing"]
     return lines
@@ -85,7 +85,7 @@ def draw_boxes(image: Path, result: InferResult, output: Path) -> None:
         left, top, right, bottom = (float(side) for side in result["box"][0, place])
         colour = labels.setdefault(score.label, _COLOURS[len(labels) % len(_COLOURS)])
         pen.rectangle((left, top, right, bottom), outline=colour, width=width)
-        words = written([score])
+        words = written([score], whole=True)
         frame = pen.textbbox((left, max(0.0, top - size - width)), words, font_size=size)
         pen.rectangle(frame, fill=colour)
         pen.text(frame[:2], words, fill="white", font_size=size, anchor="lt")

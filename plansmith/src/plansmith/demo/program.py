@@ -20,8 +20,9 @@ import onnxruntime
 from rich.table import Table
 
 from plansmith.demo.measure import Measurement, measure
-from plansmith.demo.picture import save_terminal, terminal_picture
+from plansmith.demo.picture import save_images, save_terminal, terminal_picture
 from plansmith_build import BuildOptions, build
+from plansmith_build.datasets import Preprocessing
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
 
@@ -35,6 +36,8 @@ __all__ = ["FILES", "Demonstration", "run", "step"]
 
 # The trained classifier, its labels and images that it has not seen: see the README there.
 FILES = Path(__file__).with_name("digits")
+# From an image file to what the classifier takes: pixels of 0 to 16.
+PREPROCESSING = Preprocessing(channels="GRAY", layout="NHW", scale=(16 / 255,))
 THREADS = 8
 ROUNDS = 5
 SHOWN = 8
@@ -64,7 +67,7 @@ class Demonstration:
 
 
 def run(files: Path, output: Path, console: Console) -> Demonstration:
-    """Build, serve and ask the model of `files`, and write a picture and a model repository to `output`.
+    """Build, serve and ask the model of `files`, and write all that it takes to do so by hand to `output`.
 
     Args:
         files: a folder with digits.onnx, labels.txt and held_out.npz.
@@ -80,11 +83,19 @@ def run(files: Path, output: Path, console: Console) -> Demonstration:
     repository = output / "model_repository"
     shutil.rmtree(repository, ignore_errors=True)
     with step(console, "Building a verified version from the ONNX file"):
-        options = BuildOptions(repository=repository, name="digits", labels=files / "labels.txt")
+        options = BuildOptions(
+            repository=repository, name="digits", labels=files / "labels.txt", preprocessing=PREPROCESSING
+        )
         built = build(files / "digits.onnx", options)
     console.print(f"  published version {built.version} in {repository / 'digits' / str(built.version)}")
     with np.load(files / "held_out.npz") as held_out:
         images, labels = held_out["images"], held_out["labels"]
+
+    with step(console, f"Writing the model and {len(images)} images to {output}"):
+        if files != output:
+            for name in ("digits.onnx", "labels.txt", "held_out.npz"):
+                shutil.copy2(files / name, output)
+        save_images(images, labels, output)
 
     with step(console, "Starting NVIDIA's Triton on free loopback ports"):
         server = TritonServer(ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0))
@@ -100,9 +111,10 @@ def run(files: Path, output: Path, console: Console) -> Demonstration:
     save_terminal(console, picture)
     seconds = time.perf_counter() - started
     console.print(f"\nDone in {seconds:.0f} s; what this showed is in {picture}. Go on:")
-    command = "plansmith" if which("plansmith") else os.path.relpath(Path(sys.executable).with_name("plansmith"))
-    console.print(f"  {command} serve --repository {repository}", style="bold")
-    console.print(f"  {command} infer digits --random    # from another terminal", style="bold")
+    command = "plansmith" if which("plansmith") else Path(sys.executable).with_name("plansmith")
+    console.print(f"  cd {output}")
+    console.print(f"  {command} serve")
+    console.print(f"  {command} infer digits three.png    # from another terminal")
     return Demonstration(built.version, repository, measured, labels, picture, seconds)
 
 

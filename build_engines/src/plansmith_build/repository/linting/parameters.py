@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from plansmith_build.repository.linting.findings import error, warning
+from plansmith_client.image_rows import RECIPE_PARAMETER
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -139,6 +140,9 @@ def check_parameters(context: ConfigContext) -> Iterator[Finding]:
     if known is None:
         return
     for key, value in context.config.parameters.items():
+        if key == RECIPE_PARAMETER:
+            # For clients: every server ignores it.
+            continue
         if key not in known:
             yield warning(
                 context.path,

@@ -243,7 +243,8 @@ def _is_within(shape: tuple[int, ...], profile: tuple[tuple[int, ...], ...]) -> 
 
 
 def _check_parameters(model: ModelConfig) -> None:
-    unknown = [key for key in model.parameters if key not in _PARAMETERS]
+    # Those of plansmith are for clients.
+    unknown = [key for key in model.parameters if key not in _PARAMETERS and not key.startswith("plansmith_")]
     if unknown:
         logger.warning(
             "model %r: the backend tensorrt_rtx has no parameter %s; it has %s",
