@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,14 +144,47 @@ def test_a_wheel_made_in_a_checkout_names_its_siblings_by_their_folders(tmp_path
         capture_output=True,
     )
     required = metadata_of(next(tmp_path.glob("*.whl"))).get_all("Requires-Dist")
-    for name, folder in (("client[cli]", "client"), ("build[openvino]", "build_engines"), ("server", "server")):
+    for name, folder in (("client[cli]", "client"), ("build[openvino]", "build_engines"), ("server[triton]", "server")):
         assert f"plansmith-{name} @ {(ROOT / folder).as_uri()}" in required
+
+
+def version_in(python: Path, name: str) -> str:
+    program = "import sys, importlib.metadata as m; print(m.version(sys.argv[1]))"
+    return subprocess.run([python, "-c", program, name], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def metadata_of(wheel: Path) -> Message:
     with zipfile.ZipFile(wheel) as archive:
         name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         return message_from_bytes(archive.read(name))
+
+
+def test_building_and_serving_leave_numpy_2_to_the_user(distributions, tmp_path, held_out_file):
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if uv is None:
+        pytest.skip("uv is not installed")
+    python = tmp_path / "environment" / "bin" / "python"
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, python.parents[1]], check=True)
+    wanted = ("plansmith-build", "plansmith-server", "plansmith-client[cli]", "numpy>=2")
+    command = [uv, "pip", "install", "--quiet", "--python", python, "--find-links", distributions, *wanted]
+    subprocess.run(command, check=True)
+    environment = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "PATH": f"{Path(uv).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+
+    def command_line(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [python.with_name("plansmith-client"), *map(str, words)]
+        return subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment)
+
+    # The version is published only after a Triton has answered as the file does.
+    built = command_line("build", held_out_file.with_name("digits.onnx"), "--json")
+    assert json.loads(built.stdout)["manifest"]["server_trial"]["served"] == ["config.pbtxt"]
+    assert "fetching Triton and numpy 1.26" in built.stderr
+    again = command_line("build", held_out_file.with_name("digits.onnx"), "--json")
+    assert "fetching" not in again.stderr
+    assert version_in(python, "numpy").startswith("2.")
 
 
 def test_one_name_brings_the_whole_way_and_its_demonstration(new_environment, distributions, tmp_path):

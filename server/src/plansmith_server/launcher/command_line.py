@@ -27,8 +27,9 @@ Ports = tuple[int, int, int]
 def make_run_folder(wheel: TritonWheel, plan: ServerPlan) -> Path:
     """Make the temporary folder of one run: `backends`, `work` to run in, and perhaps `repository`.
 
-    Backend processes import from their working folder before anything else: it must be empty, and only this user may
-    write to it. `repository` is a link to the real one where Triton cannot take its path.
+    Backend processes import from their working folder before anything else: only this user may write to it, and it is
+    empty unless they need another numpy than the environment has. `repository` is a link to the real one where Triton
+    cannot take its path.
 
     Raises:
         StartFailed: there is no usable temporary folder.
@@ -41,6 +42,10 @@ def make_run_folder(wheel: TritonWheel, plan: ServerPlan) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="plansmith-serve-", dir=parent))
         assemble(folder / "backends", wheel)
         (folder / "work").mkdir()
+        if wheel.packages is not None:
+            # They take no PYTHONPATH.
+            for name in ("numpy", "numpy.libs"):
+                (folder / "work" / name).symlink_to(wheel.packages / name, target_is_directory=True)
     except OSError as error:
         raise StartFailed(f"cannot prepare the server's files in {parent}: {error.strerror}") from error
     repository = plan.options.repository.resolve()

@@ -12,11 +12,12 @@ import subprocess
 import sys
 import sysconfig
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 
 from plansmith_server.errors import TritonUnavailable
+from plansmith_server.launcher.private_packages import private_packages
 
 __all__ = ["TritonWheel", "find_triton"]
 
@@ -36,6 +37,7 @@ class TritonWheel:
         caches: the folder of the response caches.
         libraries: the folders that LD_LIBRARY_PATH must name.
         version: of the package nvidia-pytriton.
+        packages: what backends import before what the environment has; None for nothing.
     """
 
     server: Path
@@ -44,6 +46,7 @@ class TritonWheel:
     caches: Path
     libraries: tuple[Path, ...]
     version: str
+    packages: Path | None
 
     def environment(self) -> dict[str, str]:
         """This process's environment, changed so that Triton and its stubs find their libraries and this Python."""
@@ -63,18 +66,18 @@ def find_triton() -> TritonWheel:
         TritonUnavailable: the package, a library or a program that they need is missing or of the wrong version.
     """
     _check_platform()
-    spec = find_spec("pytriton")
-    if spec is None or spec.origin is None:
-        raise TritonUnavailable("Triton is not installed: pip install nvidia-pytriton==0.7.0")
-    package = Path(spec.origin).parent
-    files = package / "tritonserver"
+    packages = private_packages()
+    site_packages = packages or _site_packages()
+    files = site_packages / "pytriton" / "tritonserver"
+    found = next(iter(distributions(name="nvidia-pytriton", path=[str(site_packages)])), None)
     wheel = TritonWheel(
         server=files / "bin" / "tritonserver",
         python_backend=files / "backends" / "python",
         stub=files / "python_backend_stubs" / PYTHON / "triton_python_backend_stub",
         caches=files / "caches",
-        libraries=_library_folders(package.parent),
-        version=version("nvidia-pytriton"),
+        libraries=_library_folders(site_packages),
+        version=found.version if found is not None else "of no version",
+        packages=packages,
     )
     for path in (wheel.server, wheel.python_backend / "libtriton_python.so"):
         if not path.exists():
@@ -99,15 +102,13 @@ def _check_platform() -> None:
         )
     if shutil.which("bash") is None:
         raise TritonUnavailable("Triton starts its backends through bash, which is not on PATH: install bash")
-    try:
-        numpy = version("numpy")
-    except PackageNotFoundError:
-        numpy = "none"
-    if not numpy.startswith("1."):
-        raise TritonUnavailable(
-            f"Triton's Python backend gives empty tensors with numpy 2, and numpy {numpy} is installed:"
-            " pip install 'numpy>=1.26,<2'"
-        )
+
+
+def _site_packages() -> Path:
+    spec = find_spec("pytriton")
+    if spec is None or spec.origin is None:
+        raise TritonUnavailable("Triton is not installed: pip install nvidia-pytriton==0.7.0")
+    return Path(spec.origin).parents[1]
 
 
 def _has_confstr() -> bool:
