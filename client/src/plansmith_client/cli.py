@@ -45,6 +45,7 @@ class KnownCommand(NamedTuple):
 KNOWN_COMMANDS = {
     "demo": KnownCommand("plansmith", "Build, serve and ask a small model, and show what it saw."),
     "doctor": KnownCommand("plansmith", "Try what this machine has to build and serve with."),
+    "init": KnownCommand("plansmith", "Begin a project: plansmith.toml, a workflow for CI and a Containerfile."),
     "build": KnownCommand("plansmith-build", "Build a verified version from an ONNX file and publish it."),
     "check": KnownCommand("plansmith-build", "Find out what each engine says to an ONNX file."),
     "inspect": KnownCommand("plansmith-build", "Show what a model repository holds."),
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         import typer  # noqa: F401, PLC0415
     except ImportError:
         _fail("the plansmith command needs typer and rich: add the extra `cli` of plansmith-client", EXIT_USAGE)
-    run(lambda: _command(called=words[0] if words else "")(args=words, prog_name="plansmith"))
+    run(lambda: _call(words))
 
 
 def run(work: Callable[[], object]) -> NoReturn:
@@ -112,6 +113,14 @@ def run(work: Callable[[], object]) -> NoReturn:
             EXIT_FAILED,
         )
     sys.exit(0)
+
+
+def _call(words: list[str]) -> None:
+    from plansmith_client.project_file import project_defaults  # noqa: PLC0415 - not for what imports `run` alone
+
+    called = words[0] if words else ""
+    command = _command(called)
+    command(args=words, prog_name="plansmith", default_map=project_defaults(command, called))
 
 
 def _command(called: str) -> Any:

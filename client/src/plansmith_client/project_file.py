@@ -1,0 +1,97 @@
+"""plansmith.toml in the current folder: defaults for options, so that a project's commands are short and the same.
+
+A key at the top is for every command that has such an option; a table is for the command of its name. What stands on
+the command line wins. The file may come with a repository that somebody else wrote, so it cannot name what runs code
+or what opens a server to other machines.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plansmith_client.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import click
+
+__all__ = ["PROJECT_FILE", "project_defaults"]
+
+PROJECT_FILE = "plansmith.toml"
+_OPENS = ("host", "open-admin", "triton-arguments")
+# Where a word with a colon is a Python function to be called.
+_MAY_CALL = ("data", "validation-data", "samples", "metric")
+
+
+def project_defaults(command: click.Command, called: str) -> dict[str, Any]:
+    """What click takes as `default_map`: of plansmith.toml, what the command that is called has options for.
+
+    Args:
+        command: the application, with the real options of `called`.
+        called: the name of the sub-command.
+
+    Raises:
+        InvalidInput: the file is not TOML, names an option that the command does not have, or one that it may not name.
+    """
+    path = Path(PROJECT_FILE)
+    if not path.is_file():
+        return {}
+    content = _read(path)
+    for key, value in _flat(content):
+        if key in _OPENS:
+            raise InvalidInput(f"{path}: {key} opens a server to others: give it on the command line")
+        if key in _MAY_CALL and any(":" in str(word) for word in (value if isinstance(value, list) else [value])):
+            raise InvalidInput(f"{path}: {key} = {value!r} would run code: give it on the command line")
+    commands = getattr(command, "commands", {})
+    for name in content:
+        if isinstance(content[name], dict) and name not in commands:
+            raise InvalidInput(f"{path}: [{name}] is not the name of a command of plansmith")
+    general = {key: value for key, value in content.items() if not isinstance(value, dict)}
+    own = content.get(called, {})
+    return {called: _defaults(commands[called], general, own, path)} if called in commands else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        import tomllib  # noqa: PLC0415 - Python 3.11
+    except ImportError as error:
+        raise InvalidInput(f"{path} needs Python 3.11 or newer: give its options on the command line") from error
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{path} is not valid TOML: {error}") from error
+
+
+def _flat(table: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        found += _flat(value) if isinstance(value, dict) else [(key, value)]
+    return found
+
+
+def _defaults(command: click.Command, general: Mapping[str, Any], own: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """By the names of click's parameters; of `bench`, by those of its sub-commands."""
+    inner = getattr(command, "commands", None)
+    if inner is not None:
+        shared = {**general, **{key: value for key, value in own.items() if not isinstance(value, dict)}}
+        return {name: _defaults(inner[name], shared, own.get(name, {}), path) for name in inner}
+    # An option by its longest spelling, an argument by its name.
+    names = {
+        max(parameter.opts, key=len).lstrip("-").replace("_", "-").lower(): parameter for parameter in command.params
+    }
+    unknown = [key for key in own if key not in names]
+    if unknown:
+        raise InvalidInput(
+            f"{path}: [{command.name}] has {unknown[0]!r}, and plansmith {command.name} has no such option: "
+            f"it has {', '.join(sorted(names))}"
+        )
+    defaults = {}
+    for key, value in {**general, **own}.items():
+        if key in names:
+            parameter = names[key]
+            defaults[str(parameter.name)] = value if isinstance(value, (list, bool)) else str(value)
+    return defaults

@@ -1,0 +1,1 @@
+"""`plansmith init`: the files that a project around one model begins with."""

@@ -1,0 +1,64 @@
+"""`plansmith init`."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plansmith_build.repository.model_repository import name_from_file
+from plansmith_client.errors import InvalidInput
+
+__all__ = ["init"]
+
+# Where each file goes.
+PLACES = {
+    "plansmith.toml": "plansmith.toml",
+    "Containerfile": "Containerfile",
+    "plansmith.yml": ".github/workflows/plansmith.yml",
+}
+
+
+def init(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.", show_default=False)],
+    data: Annotated[
+        str | None, typer.Option("--data", help="What candidates are judged on, as `plansmith build` takes it.")
+    ] = None,
+    *,
+    folder: Annotated[Path, typer.Option("--folder", help="The project; made if need be.", file_okay=False)] = Path(),
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
+) -> None:
+    """Begin a project: plansmith.toml, a workflow for CI and a Containerfile.
+
+    plansmith.toml has the defaults of the project, which every command in its folder reads. Nothing that exists is
+    written over.
+
+    Example: plansmith init digits.onnx --data held_out.npz
+    """
+    lines = (
+        f'data = {json.dumps(data or "held_out.npz")}\nmax-drop = "0.5%"  # what a faster version may lose of accuracy'
+    )
+    words = {
+        "model": json.dumps(str(model))[1:-1],
+        "name": name_from_file(model),
+        "data": lines if data is not None else "# " + lines.replace("\n", "\n# "),
+    }
+    made = [folder / place for place in PLACES.values()]
+    there = [path for path in made if path.exists()]
+    if there:
+        raise InvalidInput(f"{there[0]} exists: move it away, or begin in another folder with --folder")
+    for source, path in zip(PLACES, made, strict=True):
+        text = files("plansmith.init").joinpath("files", source).read_text(encoding="utf-8")
+        for word, value in words.items():
+            text = text.replace(f"{{{word}}}", value)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    if json_:
+        print(json.dumps({"files": list(map(str, made))}))  # noqa: T201
+        return
+    for path in made:
+        print(f"wrote {path}")  # noqa: T201
+    print("\nNext: plansmith build")  # noqa: T201

@@ -1,0 +1,62 @@
+"""`plansmith init` begins a project, whose plansmith.toml every command reads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "plansmith" / "src" / "plansmith" / "demo" / "digits"
+
+
+def test_a_project_is_begun_built_and_never_written_over(plansmith, tmp_path):
+    said = plansmith("init", DIGITS / "digits.onnx", "--data", DIGITS / "held_out.npz", cwd=tmp_path).stdout
+    assert "Next: plansmith build" in said
+    project = tmp_path / "plansmith.toml"
+    text = project.read_text().replace(
+        "[build]\n", '[build]\ntarget = ["onnxruntime"]\nprecision = ["fp32"]\nno-serve = true\n'
+    )
+    project.write_text(text.replace('"model_repository"', '"models"'))
+    # All of it comes from the file, and what the command line says wins.
+    built = json.loads(plansmith("build", "--max-drop", "1%", "--json", cwd=tmp_path).stdout)
+    search = built["manifest"]["search"]
+    assert {(one["target"], one["precision"]) for one in search["candidates"]} == {("onnxruntime", "fp32")}
+    assert search["validation"]["source"] == "held_out.npz"
+    assert search["max_drop"] == 0.01
+    assert (tmp_path / "models" / "digits" / "1").is_dir()
+    assert "digits" in plansmith("inspect", cwd=tmp_path).stdout
+    assert "0 errors" in plansmith("verify", cwd=tmp_path).stdout
+
+    assert "plansmith.toml exists" in plansmith("init", "other.onnx", cwd=tmp_path, expect=2).stderr
+    assert tomllib.loads(project.read_text())["build"]["precision"] == ["fp32"]
+
+
+def test_what_a_project_begins_with_is_valid(plansmith, tmp_path):
+    made = json.loads(plansmith("init", "my model.onnx", "--folder", tmp_path / "new", "--json").stdout)["files"]
+    assert all(Path(path).is_file() for path in made)
+    project = tomllib.loads((tmp_path / "new" / "plansmith.toml").read_text())
+    assert project["build"] == {"model": "my model.onnx"}
+    workflow = tmp_path / "new" / ".github" / "workflows" / "plansmith.yml"
+    assert "plansmith bench run my_model " in workflow.read_text()
+    checker = Path(sys.executable).with_name("check-jsonschema")
+    subprocess.run([checker, "--builtin-schema", "vendor.github-workflows", workflow], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("repository =", "plansmith.toml is not valid TOML"),
+        ("[inspect]\nrepositori = 'models'", "plansmith inspect has no such option: it has"),
+        ("[biuld]\nmax-drop = '1%'", "[biuld] is not the name of a command"),
+        ("[build]\ndata = 'module:function'", "would run code: give it on the command line"),
+        ("[serve]\nhost = '0.0.0.0'", "opens a server to others"),
+    ],
+)
+def test_a_file_that_cannot_be_followed_is_one_clear_sentence(plansmith, tmp_path, text, said):
+    (tmp_path / "plansmith.toml").write_text(text)
+    assert said in plansmith("inspect", cwd=tmp_path, expect=2).stderr
