@@ -74,9 +74,11 @@ results: $(STAMP) ## Repeat every published measurement, and rewrite the tables:
 	@$(BIN)/python perf/benchmarks/framework_table.py --output perf/results
 	@$(BIN)/python perf/benchmarks/published_tables.py
 
-dist: $(STAMP) ## Build wheels and sdists of all five distributions, for a release: dist/
+dist: $(STAMP) ## Build wheels and sdists of all five distributions and their SBOM, for a release: dist/
 	@rm -rf dist
 	@for n in $(MEMBERS); do PLANSMITH_RELEASE=1 $(BIN)/python -m build --no-isolation --outdir dist ./$$n >/dev/null; echo "built $$n"; done
+	@$(BIN)/cyclonedx-py requirements requirements.lock --output-reproducible --output-file dist/plansmith-sbom.cdx.json
+	@echo "listed what is locked in dist/plansmith-sbom.cdx.json"
 
 lock: ## Resolve requirements.lock anew
 	@uv=$$(command -v uv || echo $(BIN)/uv); \

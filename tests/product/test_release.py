@@ -1,0 +1,86 @@
+"""What a release consists of, and what others run in their CI."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+LOCK = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+
+
+def test_the_bill_of_materials_lists_what_is_locked_with_its_hashes(tmp_path):
+    (line,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if "cyclonedx-py" in line]
+    words = line.strip().lstrip("@").split()
+    command = [BIN / "cyclonedx-py", *words[1:-1], tmp_path / "sbom.cdx.json"]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    listed = json.loads((tmp_path / "sbom.cdx.json").read_text())
+    assert listed["bomFormat"] == "CycloneDX"
+    components = {component["name"]: component for component in listed["components"]}
+    assert {name: component["version"] for name, component in components.items()} == LOCK
+    assert all(reference["hashes"] for reference in components["numpy"]["externalReferences"] if "hashes" in reference)
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [("vendor.github-actions", "action.yml"), ("vendor.github-workflows", ".github/workflows/release.yml")],
+)
+def test_files_for_github_are_valid(schema, path):
+    command = [BIN / "check-jsonschema", "--builtin-schema", schema, ROOT / path]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_the_component_for_gitlab_is_valid(tmp_path):
+    _, job = yaml.safe_load_all((ROOT / "templates" / "verify.yml").read_text())
+    (tmp_path / "job.yml").write_text(yaml.safe_dump(job))
+    schema = ("--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci")
+    subprocess.run([BIN / "check-jsonschema", *schema, tmp_path / "job.yml"], check=True, capture_output=True)
+
+
+def scripts() -> dict[str, str]:
+    """What verifies, in the words of the action and of the component."""
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    _, job = yaml.safe_load_all((ROOT / "templates" / "verify.yml").read_text())
+    return {"github": action["runs"]["steps"][-1]["run"], "gitlab": job["plansmith-verify"]["script"][-1]}
+
+
+@pytest.mark.parametrize("place", ["github", "gitlab"])
+def test_a_damaged_repository_fails_the_job_and_leaves_the_report(place, tmp_path):
+    shutil.copytree(ROOT / "model_repository", tmp_path / "models")
+    report = tmp_path / "plansmith.sarif"
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "REPOSITORY": "models",
+        "SARIF": report.name,
+    }
+    for damaged in (False, True):
+        if damaged:
+            (tmp_path / "models" / "digits" / "config.pbtxt").write_text("max_batch_sise: 1")
+        done = subprocess.run(["bash", "-e", "-c", scripts()[place]], check=False, cwd=tmp_path, env=environment)
+        assert done.returncode == (3 if damaged else 0)
+        assert bool(json.loads(report.read_text())["runs"][0]["results"]) == damaged
+
+
+def test_the_support_matrix_says_what_the_tests_run_with():
+    page = (ROOT / "docs" / "support.md").read_text()
+    rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|", page, re.MULTILINE))
+    assert f"nvidia-pytriton {LOCK['nvidia-pytriton']}" in rows["Triton from PyPI"]
+    for name, package in (
+        ("tritonclient", "tritonclient"),
+        ("ONNX", "onnx"),
+        ("ONNX Runtime", "onnxruntime"),
+        ("OpenVINO", "openvino"),
+        ("numpy", "numpy"),
+        ("TensorRT for RTX", "tensorrt-rtx-cu12-libs"),
+    ):
+        assert LOCK[package] in rows[name], name
