@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo examples test unasync lint format lock dist bench gpu results clean
+.PHONY: help setup demo examples test docs unasync lint format lock dist bench gpu results clean
 
 # Python 3.11 or 3.12, whichever is found first; PYTHON=... overrides.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
@@ -41,6 +41,9 @@ examples: $(STAMP) ## Train, build, serve and ask: image files to labels, senten
 
 test: $(STAMP) ## Run every test, against real servers
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+
+docs: $(STAMP) ## Build the documentation site, with a check of every link: out/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 unasync: $(STAMP) ## Write the blocking faces of the client from the asynchronous ones
 	@$(BIN)/python client/unasync.py

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import typer
 
-__all__ = ["hide_types_of_flags", "main", "run"]
+__all__ = ["application_command", "hide_types_of_flags", "main", "run"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -119,11 +119,11 @@ def _call(words: list[str]) -> None:
     from plansmith_client.project_file import project_defaults  # noqa: PLC0415 - not for what imports `run` alone
 
     called = words[0] if words else ""
-    command = _command(called)
+    command = application_command(called)
     command(args=words, prog_name="plansmith", default_map=project_defaults(command, called))
 
 
-def _command(called: str) -> Any:
+def application_command(called: str) -> Any:
     """The application, without the type `<bool>` that typer shows after a flag."""
     import typer  # noqa: PLC0415
 
