@@ -19,7 +19,6 @@ def build(output: Path, config: Path = ROOT / "mkdocs.yml") -> subprocess.Comple
     command = [
         Path(sys.executable).with_name("mkdocs"),
         "build",
-        "--quiet",
         "--config-file",
         config,
         "--site-dir",
