@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from plansmith_client.terminal import Terminal
+from plansmith_client.terminal import Column, FittingTable, Terminal, facts_table
 
 if TYPE_CHECKING:
     from plansmith_build.building import BuildResult
@@ -63,9 +63,7 @@ def show_result(result: BuildResult, repository: Path) -> None:
     if manifest.search is not None:
         console.print(candidates_table(manifest.search, console.width))
         console.print()
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
+    table = facts_table()
     table.add_row("published", f"{escape(result.name)} version {result.version} in {escape(str(result.path))}")
     table.add_row("inputs", escape("\n".join(map(str, manifest.inputs))))
     table.add_row("outputs", escape("\n".join(map(str, manifest.outputs))))
@@ -96,66 +94,40 @@ def show_result(result: BuildResult, repository: Path) -> None:
     console.print(f"\nNext: plansmith serve{where}", markup=False, soft_wrap=True)
 
 
-def candidates_table(search: SearchRecord, width: int) -> Group:
-    """Every candidate with its accuracy and speed, and below them why one failed or was not possible here.
-
-    Args:
-        search: what a build tried.
-        width: of the terminal, in characters; where it is short of them, a column that says one thing throughout goes.
-    """
+def candidates_table(search: SearchRecord) -> FittingTable:
+    """Every candidate with its accuracy and speed; below them the reasons of those that have none."""
     tried = [candidate for candidate in search.candidates if candidate.status != "not possible here"]
-    # Nothing is measured where there is only the compiler: three empty columns would squeeze its words.
-    measured = any(candidate.rows_per_second is not None for candidate in search.candidates)
-    cells: dict[str, list[str]] = {
-        "target": [candidate.target for candidate in tried],
-        "device": [candidate.device.upper() for candidate in tried],
-        "precision": [candidate.precision for candidate in tried],
+    cells = {
+        Column("target", "words"): [candidate.target for candidate in tried],
+        Column("device", "name", spare=4): [candidate.device.upper() for candidate in tried],
+        Column("precision", "words"): [candidate.precision for candidate in tried],
+        Column("top-1", spare=2): [_top1(candidate) for candidate in tried],
+        Column("loses"): [_judgement(candidate)[0] for candidate in tried],
+        Column("at most", spare=3): [_judgement(candidate)[1] for candidate in tried],
+        Column("judged by", "words", spare=5): [_judgement(candidate)[2] for candidate in tried],
+        Column("rows/s"): [_number(candidate.rows_per_second) for candidate in tried],
+        Column("x FP32"): [f"{candidate.ratio_to_fp32:.2f}" if candidate.ratio_to_fp32 else "" for candidate in tried],
+        Column("served", spare=1): [_number(candidate.served_rows_per_second) for candidate in tried],
+        Column("", "words"): [candidate.status for candidate in tried],
     }
-    if search.fp32.top1 is not None:
-        cells["top-1"] = [_top1(candidate) for candidate in tried]
-    judgements = [_judgement(candidate) for candidate in tried]
-    for place, heading in enumerate(("loses", "at most", "judged by")):
-        cells[heading] = [judgement[place] for judgement in judgements]
-    if measured:
-        speeds = [_speeds(candidate) for candidate in tried]
-        for place, heading in enumerate(("rows/s", "x FP32", "served")):
-            cells[heading] = [speed[place] for speed in speeds]
-    narrow = width < _WIDE
-    if narrow:
-        for heading in ("device", "judged by"):
-            if len({cell for cell in cells[heading] if cell}) <= 1:
-                del cells[heading]
-    table = Table(box=None, padding=(0, 1 if narrow else 2, 0, 0), header_style="dim")
-    for heading in cells:
-        words = heading in ("target", "device", "precision", "judged by")
-        table.add_column(heading, justify="left" if words else "right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for place, candidate in enumerate(tried):
-        row = (column[place] for column in cells.values())
-        table.add_row(*row, candidate.status, style=_STYLES.get(candidate.status, "dim"))
-    # In a column of its own a long reason would be a dozen lines of a dozen characters.
+    # A column without a word would squeeze the others.
+    cells = {column: texts for column, texts in cells.items() if any(texts)}
     reasons = [
-        Text(f"{candidate.target} {candidate.precision} {candidate.status}: {remarks}", style="dim")
+        f"{candidate.target} {candidate.device.upper()} {candidate.precision}, {candidate.status}: {remark}"
         for candidate in tried
-        if (remarks := _remarks(candidate))
+        if (remark := ": ".join(filter(None, _remarks(candidate))))
     ]
     reasons += [
-        Text(f"{target} on {device.upper()} ({', '.join(precisions)}) is not possible here: {reason}", style="dim")
+        f"{target} {device.upper()} {' '.join(precisions)}, not possible here: {reason}"
         for (target, device, reason), precisions in _impossible(search).items()
     ]
-    return Group(table, *reasons)
+    styles = [_STYLES.get(candidate.status, "dim") for candidate in tried]
+    return FittingTable(list(cells), list(zip(*cells.values(), strict=True)), "", reasons, styles)
 
 
-def _remarks(candidate: CandidateRecord) -> str:
-    remarks = [candidate.reason]
-    if candidate.kept_in_fp32:
-        remarks.append(f"{len(candidate.kept_in_fp32)} nodes left in FP32")
-    return "; ".join(filter(None, remarks))
-
-
-def _speeds(candidate: CandidateRecord) -> tuple[str, str, str]:
-    ratio = f"{candidate.ratio_to_fp32:.2f}" if candidate.ratio_to_fp32 is not None else ""
-    return _number(candidate.rows_per_second), ratio, _number(candidate.served_rows_per_second)
+def _remarks(candidate: CandidateRecord) -> tuple[str, str]:
+    left = f"{len(candidate.kept_in_fp32)} nodes left in FP32" if candidate.kept_in_fp32 else ""
+    return candidate.reason, left
 
 
 def _impossible(search: SearchRecord) -> dict[tuple[str, str, str], list[str]]:
@@ -179,7 +151,7 @@ def _judgement(candidate: CandidateRecord) -> tuple[str, str, str]:
     if judge is None:
         return (_share(candidate.drop), "", "")
     by = f"{judge.measure} of {judge.name}" if len(outputs) > 1 else judge.measure
-    return (_share(judge.loss), _share(judge.bound), escape(by))
+    return (_share(judge.loss), _share(judge.bound), by)
 
 
 def _share(value: float | None) -> str:

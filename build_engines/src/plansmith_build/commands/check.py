@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.filesize import decimal
 from rich.markup import escape
-from rich.table import Table
 
 from plansmith_build.commands.build_display import current_step
 from plansmith_build.commands.confinement import Limits, MemoryOption, TimeOption, confined
 from plansmith_build.engines.tensorrt.options import PlanOptions
 from plansmith_build.engines.tensorrt_rtx.capabilities import parse_capabilities
-from plansmith_client.terminal import Terminal
+from plansmith_client.terminal import Column, FittingTable, Terminal, facts_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,9 +113,7 @@ def check(
 
 
 def _show(console: Terminal, report: CheckReport) -> None:
-    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    facts.add_column(style="dim")
-    facts.add_column(overflow="fold")
+    facts = facts_table()
     facts.add_row("model", escape(f"{report.file}, {decimal(report.size)}, {report.nodes} nodes, opset {report.opset}"))
     facts.add_row("inputs", escape("\n".join(report.inputs)))
     facts.add_row("outputs", escape("\n".join(report.outputs)))
@@ -126,14 +123,12 @@ def _show(console: Terminal, report: CheckReport) -> None:
         facts.add_row("repairs", escape("\n".join(report.repairs)))
     console.print(facts)
     console.print()
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("engine", "device", "precision", ""):
-        table.add_column(heading)
-    table.add_column("what it says", overflow="fold")
-    for (engine, device, verdict, said), answers in _alike(report.answers).items():
-        precisions = " ".join(answer.precision for answer in answers)
-        table.add_row(engine, device.upper(), precisions, verdict, escape(said), style=_STYLES[verdict])
-    console.print(table)
+    columns = [Column(heading, "words") for heading in ("engine", "device", "precision", "", "what it says")]
+    rows = [
+        (engine, device.upper(), " ".join(answer.precision for answer in answers), verdict, said)
+        for (engine, device, verdict, said), answers in _alike(report.answers).items()
+    ]
+    console.print(FittingTable(columns, rows, styles=[_STYLES[row[3]] for row in rows]))
 
 
 def _alike(answers: tuple[Answer, ...]) -> dict[tuple[str, str, str, str], list[Answer]]:

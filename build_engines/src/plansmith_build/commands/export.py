@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from plansmith_build.errors import InvalidOption
-from plansmith_client.terminal import Terminal
+from plansmith_client.terminal import Terminal, facts_table
 
 if TYPE_CHECKING:
     from plansmith_build.exporting import ExportResult
@@ -152,9 +151,7 @@ def _fixed_lengths(loaded: LoadedModel, result: ExportResult) -> list[TensorSpec
 
 
 def _show(loaded: LoadedModel, result: ExportResult) -> None:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
+    table = facts_table()
     written = str(result.path) if result.weights is None else f"{result.path}, weights in {result.weights}"
     table.add_row("written", escape(written))
     for word, specs in (("inputs", result.inputs), ("outputs", result.outputs)):

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.filesize import decimal
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from plansmith_build.commands.build_display import candidates_table
 from plansmith_build.commands.confinement import Limits, confined
 from plansmith_build.errors import InvalidOption
 from plansmith_build.repository.inspection import inspect_file, inspect_model, summaries
 from plansmith_build.repository.model_repository import ModelRepository
-from plansmith_client.terminal import Terminal
+from plansmith_client.terminal import Column, FittingTable, Terminal, facts_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from rich.table import Table
 
     from plansmith_build.repository.inspection import ModelReport, ModelSummary, OnnxReport
     from plansmith_build.repository.manifest import Manifest
@@ -90,30 +92,31 @@ def _print_json(document: object) -> None:
 
 
 def _show_models(console: Terminal, path: Path, models: Iterable[ModelSummary]) -> None:
-    table = Table(title=escape(str(path)), title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for heading in ["model", "versions", "backend", "batch", "inputs", "outputs", "size"]:
-        wide = heading in {"inputs", "outputs"}
-        right = heading in {"batch", "size"}
-        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not wide)
-    for model in models:
-        table.add_row(
-            escape(model.name),
+    columns = (
+        *(Column("model", "words"), Column("versions", "words"), Column("backend", "words", spare=2)),
+        *(Column("batch", spare=3), Column("inputs", "words"), Column("outputs", "words"), Column("size", spare=1)),
+    )
+    rows = [
+        (
+            model.name,
             ", ".join(map(str, model.versions)) or "none",
-            escape(model.backend),
+            model.backend,
             _batch(model.max_batch_size),
-            f"[red]{escape(model.problem)}[/]" if model.problem else escape(_lines(model.inputs)),
-            escape(_lines(model.outputs)),
+            Text(model.problem, style="red") if model.problem else _lines(model.inputs),
+            _lines(model.outputs),
             decimal(model.size),
         )
-    if table.row_count:
-        console.print(table)
+        for model in models
+    ]
+    if rows:
+        console.print(FittingTable(columns, rows, str(path)))
     else:
         console.print(f"{path} holds no models: plansmith build MODEL.onnx --repository {path}", markup=False)
 
 
 def _show_model(console: Terminal, report: ModelReport) -> None:
     summary = report.summary
-    facts = _facts()
+    facts = facts_table()
     facts.add_row("model", escape(summary.name))
     facts.add_row("versions", ", ".join(map(str, summary.versions)) or "none")
     facts.add_row("shown", f"version {report.version}, {escape(report.path)}" if report.version else "no version")
@@ -133,17 +136,11 @@ def _show_model(console: Terminal, report: ModelReport) -> None:
         console.print()
         console.print(candidates_table(report.manifest.search, console.width))
 
-    files = Table(box=None, padding=(0, 2, 0, 0))
-    files.add_column("file", overflow="fold")
-    files.add_column("size", justify="right")
-    files.add_column("SHA-256")
-    verdicts = {True: "[green]as published[/]", False: "[red]changed since[/]", None: "[dim]not recorded[/]"}
-    for file in report.files:
-        files.add_row(escape(file.path), decimal(file.size), verdicts[file.unchanged])
-    for missing in report.missing:
-        files.add_row(escape(missing), "", "[red]missing[/]")
+    verdicts = {True: ("as published", "green"), False: ("changed since", "red"), None: ("not recorded", "dim")}
+    files = [(file.path, decimal(file.size), Text(*verdicts[file.unchanged])) for file in report.files]
+    files += [(missing, "", Text("missing", "red")) for missing in report.missing]
     console.print()
-    console.print(files)
+    console.print(FittingTable((Column("file", "words"), Column("size"), Column("SHA-256", "name")), files))
     if report.config:
         console.print("\nconfig.pbtxt", style="bold")
         console.print(report.config.rstrip()[:_CONFIG], markup=False)
@@ -186,7 +183,7 @@ def _add_manifest(facts: Table, manifest: Manifest) -> None:
 
 
 def _show_file(console: Terminal, report: OnnxReport) -> None:
-    facts = _facts()
+    facts = facts_table()
     facts.add_row("file", escape(f"{report.path}, {decimal(report.size)}"))
     facts.add_row("SHA-256", report.sha256)
     facts.add_row("producer", escape(report.producer[:_PRODUCER] or "not said"))
@@ -197,13 +194,6 @@ def _show_file(console: Terminal, report: OnnxReport) -> None:
     operators = ", ".join(f"{count} {name}" for name, count in report.operators.items())
     facts.add_row("nodes", escape(f"{report.nodes}: {operators}"))
     console.print(facts)
-
-
-def _facts() -> Table:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    return table
 
 
 def _batch(max_batch_size: int | None) -> str:

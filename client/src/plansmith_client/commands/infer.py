@@ -216,24 +216,21 @@ def _lines(classes: dict[str, list[list[ClassScore]]], files: list[str], *, whol
 
 
 def _show(result: InferResult, seconds: float, output: Path | None, lines: dict[str, list[str]]) -> None:
-    from rich.table import Table  # noqa: PLC0415 - not needed for --json
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415 - not needed for --json
 
-    from plansmith_client.terminal import Terminal  # noqa: PLC0415
+    from plansmith_client.terminal import Column, FittingTable, Terminal  # noqa: PLC0415
 
-    title = Text(f"{result.model_name} version {result.model_version}, {seconds * 1000:.1f} ms")
-    table = Table(title=title, title_justify="left")
-    for heading in ("output", "type", "shape", "first values"):
-        table.add_column(heading, overflow="fold")
-    for name, array in result.items():
-        if name in lines:
-            continue
-        shape = " x ".join(map(str, array.shape)) or "one value"
-        table.add_row(*map(Text, (name, datatype_from_numpy(array.dtype), shape, _preview(array))))
+    headings = ("output", "type", "shape", "first values")
+    arrays = [
+        (name, datatype_from_numpy(array.dtype), " x ".join(map(str, array.shape)) or "one value", _preview(array))
+        for name, array in result.items()
+        if name not in lines
+    ]
     console = Terminal()
     for line in itertools.chain(*lines.values()):
         console.print(Text(line), soft_wrap=True)
-    console.print(table if table.row_count else title)
+    title = f"{result.model_name} version {result.model_version}, {seconds * 1000:.1f} ms"
+    console.print(FittingTable([Column(heading, "words") for heading in headings], arrays, title) if arrays else title)
     if output is not None:
         console.print(Text(f"written to {output}"), soft_wrap=True)
 

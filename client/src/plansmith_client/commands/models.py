@@ -63,21 +63,22 @@ def _as_json(status: ModelStatus, metadata: ModelMetadata | None) -> dict[str, A
 
 
 def _show(described: Iterable[tuple[ModelStatus, ModelMetadata | None]]) -> None:
-    from rich.table import Table  # noqa: PLC0415 - not needed for --json
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415 - not needed for --json
 
-    from plansmith_client.terminal import Terminal  # noqa: PLC0415
+    from plansmith_client.terminal import Column, FittingTable, Terminal  # noqa: PLC0415
 
-    table = Table()
-    for heading in ("model", "version", "state", "inputs", "outputs"):
-        table.add_column(heading, overflow="fold")
+    rows, reasons = [], []
     for status, metadata in described:
         inputs, outputs = ("", "") if metadata is None else (_listed(metadata.inputs), _listed(metadata.outputs))
         state = Text(status.state.lower() or "not loaded", style="green" if status.state == _READY else "yellow")
+        rows.append((status.name, status.version, state, inputs, outputs))
         if status.reason:
-            state.append(f"\n{status.short_reason}", style="")
-        table.add_row(Text(status.name), Text(status.version), state, Text(inputs), Text(outputs))
-    Terminal().print(table)
+            reasons.append(f"{status.name}: {status.short_reason}")
+    columns = (
+        *(Column("model", "words"), Column("version", "name", spare=1), Column("state", "name")),
+        *(Column("inputs", "words"), Column("outputs", "words")),
+    )
+    Terminal().print(FittingTable(columns, rows, notes=reasons))
 
 
 def _listed(specs: Iterable[TensorSpec]) -> str:

@@ -15,14 +15,14 @@ from plansmith_client.faces.client import Client
 from plansmith_client.protocol.statistics import Duration
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from plansmith_client.protocol.statistics import ModelStatistics
+    from plansmith_client.terminal import FittingTable, Terminal
 
 __all__ = ["stats"]
 
 _NOTHING = Duration(0, 0.0)
-_HEADINGS = ("model", "version", "requests/s", "rows/s", "rows each", "queue ms", "compute ms", "failed", "cached")
+# Which of them goes first where a terminal is narrow: the highest.
+_FIGURES = {"requests/s": 0, "rows/s": 2, "rows each": 4, "queue ms": 0, "compute ms": 0, "failed": 1, "cached": 5}
 
 
 def stats(
@@ -35,6 +35,8 @@ def stats(
     as_json: JsonOption = False,
 ) -> None:
     """Show a server's statistics of its models: rates over an interval, or totals with --json."""
+    from plansmith_client.terminal import Terminal  # noqa: PLC0415 - not for --help
+
     with Client(url, timeout=timeout) as client:
         read = client.model(model).statistics if model else client.statistics
         if as_json:
@@ -43,20 +45,20 @@ def stats(
             entries = [_as_json(statistics) for statistics in read()]
             typer.echo(json.dumps({"url": url, "models": entries}))
         elif watch:
-            _watch(read, interval)
+            _watch(Terminal(), read, interval)
         else:
             before, started = _by_version(read()), time.monotonic()
             time.sleep(interval)
-            _print(_table(before, _by_version(read()), time.monotonic() - started))
+            Terminal().print(_table(before, _by_version(read()), time.monotonic() - started))
 
 
-def _watch(read: Any, interval: float) -> None:
+def _watch(console: Terminal, read: Any, interval: float) -> None:
     from rich.console import Group  # noqa: PLC0415 - not needed for --json
     from rich.live import Live  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     before, started = _by_version(read()), time.monotonic()
-    with Live(_table(before, before, 1.0), auto_refresh=False) as live:
+    with Live(_table(before, before, 1.0), console=console, auto_refresh=False) as live:
         shown: Any = _table(before, before, 1.0)
         while True:
             time.sleep(interval)
@@ -77,13 +79,12 @@ def _by_version(found: tuple[ModelStatistics, ...]) -> dict[tuple[str, str], Mod
 
 def _table(
     before: dict[tuple[str, str], ModelStatistics], after: dict[tuple[str, str], ModelStatistics], seconds: float
-) -> Table:
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+) -> FittingTable:
+    from plansmith_client.terminal import Column, FittingTable  # noqa: PLC0415 - not needed for --json
 
-    table = Table()
-    for place, heading in enumerate(_HEADINGS):
-        table.add_column(heading, justify="left" if place < 2 else "right")  # noqa: PLR2004
+    columns = [Column("model", "words"), Column("version", "name", spare=3)]
+    columns += [Column(heading, spare=spare) for heading, spare in _FIGURES.items()]
+    shown = []
     for key, now in sorted(after.items()):
         then = before.get(key)
         if then is None or then.inferences > now.inferences:
@@ -93,6 +94,8 @@ def _table(
         rows = now.inferences - then.inferences
         executions = now.executions - then.executions
         cells = (
+            now.name,
+            now.version,
             f"{requests / seconds:,.1f}",
             f"{rows / seconds:,.1f}",
             f"{rows / executions:.1f}" if executions > 0 else "-",
@@ -101,8 +104,8 @@ def _table(
             str(now.fail.count),
             str(now.cache_hit.count),
         )
-        table.add_row(Text(now.name), Text(now.version), *cells)
-    return table
+        shown.append(cells)
+    return FittingTable(columns, shown)
 
 
 def _milliseconds(now: Duration, then: Duration) -> str:
@@ -114,9 +117,3 @@ def _as_json(statistics: ModelStatistics) -> dict[str, Any]:
     document = asdict(statistics)
     document["last_inference"] = statistics.last_inference and statistics.last_inference.isoformat()
     return document
-
-
-def _print(table: Table) -> None:
-    from plansmith_client.terminal import Terminal  # noqa: PLC0415
-
-    Terminal().print(table)

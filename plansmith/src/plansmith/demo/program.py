@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
-from rich.table import Table
 
 from plansmith.demo.measure import Measurement, measure
 from plansmith.demo.picture import save_images, save_terminal, terminal_picture
 from plansmith_build import BuildOptions, build
 from plansmith_build.datasets import Preprocessing
 from plansmith_client import Client
+from plansmith_client.terminal import Column, FittingTable
 from plansmith_server import ServerOptions, TritonServer
 
 if TYPE_CHECKING:
@@ -160,15 +160,18 @@ def show(
     measured: dict[str, Measurement], images: NDArray[np.float32], labels: NDArray[np.int64], console: Console
 ) -> None:
     """Print the table, and some images with what the served model takes them for."""
-    table = Table(title=f"\nAccuracy and speed on {os.cpu_count()} CPU cores", title_justify="left")
-    for heading in ["", "accuracy", "p50 ms", "p95 ms", "p99 ms", "images/s"]:
-        table.add_column(heading, justify="right" if heading else "left")
-    for name, measurement in measured.items():
-        percentiles = [f"{measurement.percentile(percent):.2f}" for percent in (50, 95, 99)]
-        table.add_row(
-            name, f"{measurement.accuracy(labels):.1%}", *percentiles, f"{measurement.images_per_second:,.0f}"
+    columns = [Column("", "words"), *map(Column, ("accuracy", "p50 ms", "p95 ms", "p99 ms", "images/s"))]
+    rows = [
+        (
+            name,
+            f"{measurement.accuracy(labels):.1%}",
+            *(f"{measurement.percentile(percent):.2f}" for percent in (50, 95, 99)),
+            f"{measurement.images_per_second:,.0f}",
         )
-    console.print(table)
+        for name, measurement in measured.items()
+    ]
+    console.print()
+    console.print(FittingTable(columns, rows, f"Accuracy and speed on {os.cpu_count()} CPU cores"))
     console.print("A network this small takes microseconds: the rest is the way to the server and back.\n", style="dim")
 
     probabilities = measured["Triton over gRPC"].probabilities

@@ -56,7 +56,7 @@ def show(console: Console, server: TritonServer, models: Sequence[ModelState]) -
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("model", "version", "state", "configuration"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, no_wrap=heading != "model", overflow="fold")
     for model in models:
         state = Text(model.state.lower(), style=STATE_STYLES.get(model.state, "yellow"))
         table.add_row(Text(model.name), model.version or "-", state, model.config)
