@@ -200,7 +200,7 @@ def test_weights_beside_the_model_are_found(tmp_path):
 
 def test_without_the_package_one_sentence_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
-    assert unavailable_because() == "TensorRT for RTX is not installed: pip install 'plansmith-build[rtx]'"
+    assert unavailable_because() == "TensorRT for RTX is not installed: plansmith[rtx] brings it"
     with pytest.raises(EngineFailed, match="is not installed"):
         compiled(quantized(), tmp_path, "")
 

@@ -257,7 +257,7 @@ except ImportError as error:
 """
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.startswith("True ")
-    assert "pip install 'plansmith-client[" in done.stdout
+    assert ": pip install " in done.stdout
 
 
 def test_the_tree_of_errors_is_the_one_that_its_module_draws():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points, version
@@ -26,24 +28,50 @@ def test_help_lists_every_command_with_a_line(plansmith):
         assert known.summary in listing
 
 
-def test_every_command_of_an_installed_distribution_is_listed_and_explains_its_options(plansmith):
-    brought = {point.name for point in entry_points(group="plansmith.commands")}
-    assert brought == KNOWN_COMMANDS.keys()
-    for name in brought - {"bench"}:
-        assert "--json" in plansmith(name, "--help").stdout
+@pytest.fixture(scope="module")
+def shown() -> dict[tuple[str, ...], str]:
+    """What `-h` says of each command, all asked for in one process; Locust's is its own program's."""
+    program = """
+import contextlib, io, json, sys
+from plansmith_client.cli import main
+for words in json.load(sys.stdin):
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+        main([*words, "-h"])
+    print(json.dumps(said.getvalue()))
+"""
+    commands = [(name,) for name in KNOWN_COMMANDS if name != "locust"]
+    commands += [("bench", name) for name in ("run", "compare", "diff", "report")]
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps(commands),
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "300"},
+    )
+    return dict(zip(commands, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+def test_every_command_of_an_installed_distribution_is_listed_and_explains_its_options(plansmith, shown):
+    assert {point.name for point in entry_points(group="plansmith.commands")} == KNOWN_COMMANDS.keys()
+    assert {words for words, text in shown.items() if "--json" not in text} == {("bench",)}
     for name in ("run", "compare", "diff", "report"):
-        assert name in plansmith("bench", "--help").stdout
-        assert "--json" in plansmith("bench", name, "--help").stdout
+        assert name in shown["bench",]
+    assert "--json" in plansmith("locust", "-h").stdout
 
 
-def test_help_is_in_plain_words_and_names_every_default(plansmith):
-    shown = {
-        words: plansmith(*words, "-h").stdout
-        for words in [*((name,) for name in KNOWN_COMMANDS), *(("bench", name) for name in ("run", "compare", "diff"))]
-    }
+def test_help_is_in_plain_words_and_names_every_default(shown):
+    letters: dict[str, set[str]] = {}
     for words, text in shown.items():
-        assert "<bool>" not in text, words
         assert "-h" in text, words
+        # What typer calls types, and its brackets around brackets.
+        assert not re.search(r"<(bool|str|int|float|path|list)|\[\[", text), words
+        assert re.search(rf"For example:\s+plansmith {words[0]}", text), words
+        for letter, option in re.findall(r"(--[a-z-]+) +(-[a-z]) ", text):
+            letters.setdefault(option, set()).add(letter)
+    assert {"-h", "-o", "-r"} <= letters.keys()
+    # A letter is the same option in every command.
+    assert not {letter: options for letter, options in letters.items() if len(options) > 1}
     defaults = {
         ("build",): ["the file's", "0.5%", "5% of a relative error, 0.5% of a cosine", "all", "labels", "auto"],
         ("export",): ["the model's name.onnx", "the exporter's choice"],
@@ -66,6 +94,28 @@ def test_no_default_is_written_as_markup_that_help_swallows():
     ]
     assert len(sources) > 100
     assert not [path for path in sources if "[default:" in path.read_text()]
+
+
+def test_a_shell_completes_commands_and_their_options():
+    command = Path(sys.executable).with_name("plansmith")
+    completed = {}
+    for words in ("plansmith inf", "plansmith bench di", "plansmith serve --http"):
+        asked = {"_PLANSMITH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        done = subprocess.run([command], env={**os.environ, **asked}, check=True, capture_output=True, text=True)
+        completed[words] = done.stdout.split()
+    assert [*completed.values()] == [["infer"], ["diff"], ["--http-port"]]
+
+
+def test_nothing_says_to_install_a_name_that_the_index_does_not_have():
+    texts = [
+        path
+        for folder in ("client", "server", "build_engines", "perf", "plansmith", "docs")
+        for path in (ROOT / folder).rglob("*.*")
+        if path.suffix in {".py", ".md"}
+    ]
+    assert not [
+        path for path in (*texts, ROOT / "README.md") if re.search(r"pip install '?plansmith", path.read_text())
+    ]
 
 
 def test_help_imports_no_distribution():

@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 
     import typer
 
-__all__ = ["application_command", "hide_types_of_flags", "main", "run"]
+__all__ = ["application_command", "main", "run", "show_plain_types"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 DEBUG = "PLANSMITH_DEBUG"
+# Set by the scripts that --install-completion writes.
+_COMPLETION = "_PLANSMITH_COMPLETE"
+# What typer calls types, in the words of a command line.
+_TYPES = {"str": "TEXT", "path": "PATH", "int": "N", "int range": "N", "float": "NUMBER", "float range": "NUMBER"}
 # Names in a file from outside can be of any length.
 _MOST_CHARACTERS = 4000
 
@@ -87,6 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run(lambda: _call(words))
 
 
+def _completed() -> list[str]:
+    """The words after `plansmith` that a shell has so far and asks to complete."""
+    return os.environ.get("_TYPER_COMPLETE_ARGS", os.environ.get("COMP_WORDS", "")).split()[1:]
+
+
 def run(work: Callable[[], object]) -> NoReturn:
     """Do a command's work, show what fails as one sentence, and exit.
 
@@ -118,22 +127,23 @@ def run(work: Callable[[], object]) -> NoReturn:
 def _call(words: list[str]) -> None:
     from plansmith_client.project_file import project_defaults  # noqa: PLC0415 - not for what imports `run` alone
 
-    called = words[0] if words else ""
+    given = _completed() if _COMPLETION in os.environ else words
+    called = given[0] if given else ""
     command = application_command(called)
     command(args=words, prog_name="plansmith", default_map=project_defaults(command, called))
 
 
 def application_command(called: str) -> Any:
-    """The application, without the type `<bool>` that typer shows after a flag."""
+    """The application, with types in its help that a person reads."""
     import typer  # noqa: PLC0415
 
     command = typer.main.get_command(_application(called))
-    hide_types_of_flags(command, typer.Context(command, **command.context_settings))
+    show_plain_types(command, typer.Context(command, **command.context_settings))
     return command
 
 
-def hide_types_of_flags(command: Any, context: typer.Context) -> None:
-    """Show a flag without the type `<bool>` in the help of a command and of its sub-commands.
+def show_plain_types(command: Any, context: typer.Context) -> None:
+    """Name arguments, choices and numbers in the help of a command and of its sub-commands as a person would.
 
     Args:
         command: typer's.
@@ -142,8 +152,16 @@ def hide_types_of_flags(command: Any, context: typer.Context) -> None:
     for parameter in (*command.params, command.get_help_option(context)):
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
+        elif parameter.param_type_name == "argument":
+            parameter.metavar = parameter.metavar or parameter.name.upper()
+            # Its name says what it is.
+            parameter.display_type_rich = lambda **_: None
+        elif parameter.metavar is None and hasattr(parameter, "display_type_rich"):
+            shown = (parameter.display_type_rich(ctx=context) or "").strip("<>").removeprefix("list[").removesuffix("]")
+            # Blanks let a narrow terminal wrap choices.
+            parameter.metavar = _TYPES.get(shown, shown.replace("|", " | "))
     for name, inner in getattr(command, "commands", {}).items():
-        hide_types_of_flags(inner, type(context)(inner, parent=context, info_name=name, **inner.context_settings))
+        show_plain_types(inner, type(context)(inner, parent=context, info_name=name, **inner.context_settings))
 
 
 def _application(called: str) -> typer.Typer:
@@ -152,7 +170,7 @@ def _application(called: str) -> typer.Typer:
 
     found = {point.name: point for point in entry_points(group="plansmith.commands")}
     application = typer.Typer(
-        add_completion=False,
+        add_completion=True,
         pretty_exceptions_enable=False,
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -69,7 +69,7 @@ class ClientClosed(InvalidInput):
 
 
 class MissingDependency(InvalidInput, ImportError):
-    """An optional package is not installed. The message names it and the extra that installs it.
+    """An optional package is not installed. The message names it and what installs it.
 
     Also an `ImportError`: `try: import plansmith_client.metrics` with `except ImportError` works as for any module.
     """

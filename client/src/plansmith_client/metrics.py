@@ -8,7 +8,7 @@ client = Client("localhost:8001", observers=[ClientMetrics()])
 client.close()
 ```
 
-Needs the package prometheus-client (`pip install 'plansmith-client[prometheus]'`).
+Needs the package prometheus-client (`pip install prometheus-client`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ try:
     from prometheus_client import REGISTRY, CollectorRegistry, Gauge, Histogram
 except ImportError as error:  # pragma: no cover - a test installs the package without it
     raise MissingDependency(
-        "ClientMetrics needs the package prometheus-client: pip install 'plansmith-client[prometheus]'"
+        "ClientMetrics needs the package prometheus-client: pip install prometheus-client"
     ) from error
 
 if TYPE_CHECKING:

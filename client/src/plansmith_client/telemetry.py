@@ -8,7 +8,7 @@ client = Client("localhost:8001", observers=[Tracing()])
 client.close()
 ```
 
-Needs the package opentelemetry-api (`pip install 'plansmith-client[opentelemetry]'`). Triton started with
+Needs the package opentelemetry-api (`pip install opentelemetry-api`). Triton started with
 `--trace-config=mode=opentelemetry` continues the trace.
 """
 
@@ -24,9 +24,7 @@ from plansmith_client.protocol.operations import Infer, ModelOperation
 try:
     from opentelemetry import propagate, trace
 except ImportError as error:  # pragma: no cover - a test installs the package without it
-    raise MissingDependency(
-        "Tracing needs the package opentelemetry-api: pip install 'plansmith-client[opentelemetry]'"
-    ) from error
+    raise MissingDependency("Tracing needs the package opentelemetry-api: pip install opentelemetry-api") from error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

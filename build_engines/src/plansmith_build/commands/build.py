@@ -66,7 +66,7 @@ def build(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.")],
     *,
     repository: Annotated[
-        Path, typer.Option(help="Model repository to publish into; made if it does not exist.", show_default=True)
+        Path, typer.Option("--repository", "-r", help="Model repository to publish into; made if it does not exist.")
     ] = Path("model_repository"),
     name: Annotated[str | None, typer.Option(help="Name of the model.", show_default="the file's")] = None,
     replace: Annotated[

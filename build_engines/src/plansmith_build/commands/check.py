@@ -79,6 +79,11 @@ def check(
     GPU: what it refuses, TensorRT refuses, too. Accuracy is for `plansmith build --data` to judge.
 
     Exits with 3 where an engine that was asked for by --target takes the model in no precision.
+
+    For example:
+
+        plansmith check resnet50.onnx
+        plansmith check resnet50.onnx --target tensorrt --precision int8
     """
 
     def work(alive: Callable[[], None]) -> None:

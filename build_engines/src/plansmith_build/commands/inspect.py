@@ -38,11 +38,13 @@ def inspect(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL|FILE.onnx]", help="A model of the repository, or an ONNX file.", show_default="all models"
+            metavar="MODEL|FILE.onnx", help="A model of the repository, or an ONNX file.", show_default="all models"
         ),
     ] = None,
     *,
-    repository: Annotated[Path, typer.Option(help="Model repository to look into.")] = Path("model_repository"),
+    repository: Annotated[Path, typer.Option("--repository", "-r", help="The model repository.")] = Path(
+        "model_repository"
+    ),
     version: Annotated[int | None, typer.Option(min=1, help="Version of the model.", show_default="the newest")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:

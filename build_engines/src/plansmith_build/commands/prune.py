@@ -18,11 +18,13 @@ __all__ = ["prune"]
 
 
 def prune(
-    models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="The models.")] = None,
+    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="The models.")] = None,
     *,
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions stay.")],
     every: Annotated[bool, typer.Option("--all", help="All models of the repository.")] = False,
-    repository: Annotated[Path, typer.Option(help="The model repository.")] = Path("model_repository"),
+    repository: Annotated[Path, typer.Option("--repository", "-r", help="The model repository.")] = Path(
+        "model_repository"
+    ),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
     staging: Annotated[
         Path | None, typer.Option(help="Folder to move versions to first.", show_default="the repository's parent")

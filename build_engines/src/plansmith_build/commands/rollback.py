@@ -20,7 +20,9 @@ def rollback(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")],
     version: Annotated[int, typer.Argument(metavar="VERSION", help="The old version.")],
     *,
-    repository: Annotated[Path, typer.Option(help="The model repository.")] = Path("model_repository"),
+    repository: Annotated[Path, typer.Option("--repository", "-r", help="The model repository.")] = Path(
+        "model_repository"
+    ),
     sign_key: Annotated[Path | None, typer.Option(help="Sign the new version with this private key (PEM).")] = None,
     public_key: Annotated[
         Path | None,

@@ -38,9 +38,16 @@ class _Format(StrEnum):
 
 
 def verify(
-    repository: Annotated[Path, typer.Argument(help="The model repository.")] = Path("model_repository"),
-    models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Only these models.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="REPOSITORY|MODEL",
+            help="The model repository, then models if not all are meant; with --repository, models alone.",
+            show_default="model_repository",
+        ),
+    ] = None,
     *,
+    repository: Annotated[Path | None, typer.Option("--repository", "-r", help="The model repository.")] = None,
     public_key: Annotated[
         Path | None,
         typer.Option(help="Also verify by this key (PEM) the signature of every version that is served."),
@@ -60,7 +67,8 @@ def verify(
 
     For example:
 
-        plansmith verify model_repository
+        plansmith verify
+        plansmith verify model_repository resnet50
         plansmith verify --format sarif > plansmith.sarif
     """
     if as_json:
@@ -68,9 +76,12 @@ def verify(
             raise InvalidOption(f"--json and --format {form} ask for two formats: give one of them")
         form = _Format.JSON
 
+    models = list(words or ())
+    place = repository or Path(models.pop(0) if models else "model_repository")
+
     def work(_: Callable[[], None]) -> None:
-        where = ModelRepository.at(repository)
-        findings = list(lint_repository(where, models or ()))
+        where = ModelRepository.at(place)
+        findings = list(lint_repository(where, models))
         if public_key is not None:
             for name in models or where.names():
                 findings += check_signatures(where.existing_model(name), public_key)
@@ -83,7 +94,7 @@ def verify(
             raise typer.Exit(EXIT_FOUND)
 
     # Its models are read and their shapes inferred.
-    confined(work, Limits(), subject=str(repository))
+    confined(work, Limits(), subject=str(place))
 
 
 def _document(form: _Format, findings: Sequence[Finding], errors: int, repository: Path) -> str:

@@ -23,7 +23,7 @@ __all__ = ["OpenVinoRuntime", "obstacle_to_openvino"]
 def obstacle_to_openvino(signature: Signature) -> str:
     """Why OpenVINO cannot serve a model here, or an empty string."""
     if find_spec("openvino") is None:
-        return "OpenVINO is not installed: pip install 'plansmith-build[openvino]'"
+        return "OpenVINO is not installed: plansmith brings it, or pip install openvino nncf"
     for spec in (*signature.inputs, *signature.outputs):
         if spec.datatype == "BYTES":
             return f"OpenVINO's CPU plugin has no text, and {spec.name!r} is text"

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["quiet", "require", "versions_of"]
 
-_EXTRAS = {"PyTorch": "pytorch", "Keras": "keras,pytorch", "scikit-learn": "sklearn"}
+# PyTorch's own index has builds without several GB of CUDA, which pip prefers to those of PyPI.
+_TORCH = "pip install torch onnxscript --extra-index-url https://download.pytorch.org/whl/cpu"
+_BRINGS = {"torch": _TORCH, "onnxscript": _TORCH}
 
 
 def require(module: str, framework: str = "PyTorch") -> Any:
@@ -28,7 +30,7 @@ def require(module: str, framework: str = "PyTorch") -> Any:
         framework: `"PyTorch"`, `"Keras"` or `"scikit-learn"`, the framework that needs it.
 
     Raises:
-        MissingPackage: it is not installed; the sentence has the pip command.
+        MissingPackage: it is not installed; the sentence says what brings it.
     """
     package = module.partition(".")[0]
     try:
@@ -37,7 +39,7 @@ def require(module: str, framework: str = "PyTorch") -> Any:
         missing = error.name.partition(".")[0] if error.name else package
         raise MissingPackage(
             f"exporting a {framework} model needs the package {missing}: "
-            f"pip install 'plansmith-build[{_EXTRAS[framework]}]'"
+            f"{_BRINGS.get(missing, 'plansmith[export] brings it')}"
         ) from error
 
 

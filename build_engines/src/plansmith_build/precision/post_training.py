@@ -110,7 +110,7 @@ def _imported() -> Any:
         ConversionFailed: it is not installed.
     """
     if not is_installed():
-        raise ConversionFailed("NNCF is not installed: pip install 'plansmith-build[openvino]'")
+        raise ConversionFailed("NNCF is not installed: plansmith brings it, or pip install nncf")
     before = os.environ.get(_TELEMETRY_OFF)
     os.environ[_TELEMETRY_OFF] = "1"
     try:

@@ -134,8 +134,6 @@ def _model_signing() -> ModuleType:
         with warnings.catch_warnings(action="ignore"):
             import model_signing  # noqa: PLC0415 - optional, and a second of imports
     except ImportError as error:
-        raise InvalidOption(
-            "signatures need the model-signing package: pip install 'plansmith-build[signing]'"
-        ) from error
+        raise InvalidOption("signatures need the model-signing package: plansmith[signing] brings it") from error
     module: ModuleType = model_signing
     return module

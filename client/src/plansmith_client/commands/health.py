@@ -39,6 +39,11 @@ def health(
 
     With --infer it must answer a request as well, since a server can be wedged though it says that it is ready. A full
     queue is no fault.
+
+    For example:
+
+        plansmith health --wait 30
+        plansmith health resnet50 --infer --url http://localhost:8000
     """
     end = time.monotonic() + wait
     with Client(url, timeout=timeout) as client:

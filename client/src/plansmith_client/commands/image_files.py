@@ -176,9 +176,7 @@ def decoded_image(path: Path) -> Image.Image:
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - heavy, and only for images
     except ImportError as error:
-        raise MissingDependency(
-            f"Reading {path} needs the package pillow: pip install 'plansmith-client[cli]'"
-        ) from error
+        raise MissingDependency(f"Reading {path} needs the package pillow: pip install pillow") from error
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             if image.width * image.height > _MOST_PIXELS:

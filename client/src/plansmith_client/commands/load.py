@@ -31,7 +31,13 @@ def load(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Load or reload a model. The server has to be started with --control explicit."""
+    """Load or reload a model. The server has to be started with --control explicit.
+
+    For example:
+
+        plansmith load resnet50
+        plansmith load resnet50 --config config.json
+    """
     document = _read(config)
     with Client(url, timeout=timeout) as client:
         client.load_model(model, config=document)
@@ -50,7 +56,13 @@ def unload(
     dependents: Annotated[bool, typer.Option("--dependents", help="Unload the models of an ensemble too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Unload a model; requests in flight are finished first. The server has to be started with --control explicit."""
+    """Unload a model; requests in flight are finished first. The server has to be started with --control explicit.
+
+    For example:
+
+        plansmith unload resnet50
+        plansmith unload pipeline --dependents
+    """
     with Client(url, timeout=timeout) as client:
         client.unload_model(model, dependents=dependents)
     typer.echo(json.dumps({"url": url, "model": model}) if as_json else visible(f"{model} is unloaded at {url}"))

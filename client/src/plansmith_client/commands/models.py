@@ -25,7 +25,13 @@ _READY = "READY"
 
 
 def models(url: UrlOption = "localhost:8001", timeout: TimeoutOption = 30.0, *, as_json: JsonOption = False) -> None:
-    """List the models of a server."""
+    """List the models of a server.
+
+    For example:
+
+        plansmith models
+        plansmith models --url http://localhost:8000 --json
+    """
     with Client(url, timeout=timeout) as client:
         found = sorted(client.models(), key=_by_name_and_version)
         described = [(status, _metadata(client, status)) for status in found]

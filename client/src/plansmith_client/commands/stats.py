@@ -34,7 +34,13 @@ def stats(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep measuring until Ctrl-C.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a server's statistics of its models: rates over an interval, or totals with --json."""
+    """Show a server's statistics of its models: rates over an interval, or totals with --json.
+
+    For example:
+
+        plansmith stats --watch
+        plansmith stats resnet50 --interval 10
+    """
     from plansmith_client.terminal import Terminal  # noqa: PLC0415 - not for --help
 
     with Client(url, timeout=timeout) as client:

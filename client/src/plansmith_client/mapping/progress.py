@@ -47,9 +47,7 @@ def progress_of(
 
             from plansmith_client.terminal import Terminal  # noqa: PLC0415
         except ImportError as error:
-            raise MissingDependency(
-                "progress=True needs the package rich: pip install 'plansmith-client[cli]'"
-            ) from error
+            raise MissingDependency("progress=True needs the package rich: pip install rich") from error
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Terminal(stderr=True)) as bar:
             task = bar.add_task(name, total=total)

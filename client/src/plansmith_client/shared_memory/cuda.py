@@ -3,7 +3,7 @@
 Arrays of other libraries are recognized by the CUDA Array Interface
 (https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html): torch, cupy, numba. It is copied once, from
 device to device, where client and server share a host and a GPU; otherwise to the host's memory, and on from there.
-Needs the package cuda-bindings (`pip install 'plansmith-client[cuda]'`).
+Needs the package cuda-bindings (`pip install cuda-bindings`).
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _runtime() -> Any:
     try:
         from cuda.bindings import runtime  # noqa: PLC0415 - heavy, and only where there is a GPU
     except ImportError as error:
-        raise CudaError("the package cuda-bindings is missing: pip install 'plansmith-client[cuda]'") from error
+        raise CudaError("the package cuda-bindings is missing: pip install cuda-bindings") from error
     return runtime
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from plansmith_client.cli import hide_types_of_flags
+from plansmith_client.cli import show_plain_types
 
 __all__ = ["bench"]
 
@@ -39,13 +39,19 @@ class _ModelOrCommand(TyperGroup):
         application = typer.Typer(add_completion=False, rich_markup_mode="markdown")
         application.command(cmd_name)(getattr(import_module(f"plansmith_perf.commands.bench_{cmd_name}"), cmd_name))
         command = typer.main.get_command(application)
-        hide_types_of_flags(command, ctx)
+        show_plain_types(command, ctx)
         return command
 
 
-bench = typer.Typer(cls=_ModelOrCommand, no_args_is_help=True)
+bench = typer.Typer(cls=_ModelOrCommand, no_args_is_help=True, rich_markup_mode="markdown")
 
 
 @bench.callback()
 def about() -> None:
-    """Measure how much a served model can take: `plansmith bench MODEL`, which is `plansmith bench run MODEL`."""
+    """Measure how much a served model can take: `plansmith bench MODEL`, which is `plansmith bench run MODEL`.
+
+    For example:
+
+        plansmith bench resnet50
+        plansmith bench diff before.json after.json
+    """

@@ -65,6 +65,11 @@ def compare(
     These are plansmith as it serves the model, Triton without its configuration, the client libraries, the runtimes in
     process, and any configuration of the model that --configs names. All get the same requests, and their answers are
     compared.
+
+    For example:
+
+        plansmith bench compare resnet50 --configs none,cpu
+        plansmith bench compare resnet50 --peers server,in-process
     """
     shared.check_positive(seconds=seconds, timeout=timeout)
     shared.check_not_negative(warmup=warmup, tolerance=tolerance)

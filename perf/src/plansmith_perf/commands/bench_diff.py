@@ -36,7 +36,12 @@ def diff(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two results, and tell a difference from noise."""
+    """Compare two results, and tell a difference from noise.
+
+    For example:
+
+        plansmith bench diff before.json after.json --fail-if-slower 5%
+    """
     # scipy takes as long to import as the other commands take to start.
     from plansmith_perf.results.differences import difference  # noqa: PLC0415
 

@@ -18,7 +18,7 @@ __all__ = ["report", "write_report"]
 def report(
     results: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULT...", help="Files that bench, bench compare, tune --json or Locust wrote."),
+        typer.Argument(metavar="RESULT", help="Files that bench, bench compare, tune --json or Locust wrote."),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The ending is the format: .html, .md or .csv.")
@@ -26,7 +26,12 @@ def report(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Write results as one page with plots, as Markdown for a pull request, or as CSV."""
+    """Write results as one page with plots, as Markdown for a pull request, or as CSV.
+
+    For example:
+
+        plansmith bench report before.json after.json --output report.html
+    """
     check_report_path(output)
     documents = name_documents(results)
     write_report(documents, output)

@@ -39,7 +39,7 @@ def run(
         ),
     ] = None,
     rate: Annotated[
-        str | None, typer.Option("--rate", "-r", help="Open loop instead: requests per second, one load for each.")
+        str | None, typer.Option("--rate", help="Open loop instead: requests per second, one load for each.")
     ] = None,
     *,
     slo: Annotated[
@@ -78,7 +78,14 @@ def run(
     timeout: shared.TimeoutOption = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how much a served model can take."""
+    """Measure how much a served model can take.
+
+    For example:
+
+        plansmith bench resnet50
+        plansmith bench resnet50 --rate 100,200 --rounds 5 --output result.json
+        plansmith bench resnet50 --slo p99=50ms --report report.html
+    """
     shared.check_positive(seconds=seconds, timeout=timeout)
     shared.check_not_negative(warmup=warmup, tolerance=tolerance)
     objective = Slo.parse(slo) if slo is not None else None

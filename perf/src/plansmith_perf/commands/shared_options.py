@@ -13,7 +13,7 @@ from plansmith_perf.errors import LoadTestMisconfigured
 
 EXIT_FAILED, EXIT_MISSED, EXIT_INTERRUPTED = 1, 3, 130
 
-RepositoryOption = Annotated[Path, typer.Option("--repository", help="The model repository.")]
+RepositoryOption = Annotated[Path, typer.Option("--repository", "-r", help="The model repository.")]
 SecondsOption = Annotated[float, typer.Option("--seconds", help="Length of each measurement.")]
 WarmupOption = Annotated[float, typer.Option("--warmup", help="Seconds of load before each that do not count.")]
 SamplesOption = Annotated[

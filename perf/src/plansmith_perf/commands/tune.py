@@ -86,6 +86,11 @@ def tune(
 
     Each trial is a real server with the model under another configuration, started on free ports. The
     repository is only read until the best trial has shown in interleaved rounds that it is better.
+
+    For example:
+
+        plansmith tune resnet50 --slo p99=50ms --dry-run
+        plansmith tune resnet50 --slo p99=50ms --instances 1,2 --threads 1,2
     """
     objective = Slo.parse(slo)
     shared.check_positive(seconds=seconds, timeout=timeout)

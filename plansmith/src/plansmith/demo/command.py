@@ -27,7 +27,9 @@ def demo(
     Triton on free ports of this machine, asked over gRPC and HTTP, and compared with ONNX Runtime in this process.
     Nothing outside the folder changes, and the server is stopped at the end.
 
-    Example: plansmith demo --output /tmp/demo
+    For example:
+
+        plansmith demo --output /tmp/demo
     """
     seen = run(FILES, output, Console(record=True, stderr=json_))
     if json_:

@@ -91,6 +91,12 @@ def serve(
     """Serve a model repository with Triton.
 
     Ctrl-C or SIGTERM stops the server and all its processes; a second one kills them.
+
+    For example:
+
+        plansmith serve
+        plansmith serve -r model_repository --model resnet50 --http-port 0
+        plansmith serve -- --log-verbose=1
     """
     level = _parse_level(log_level)
     options = ServerOptions(

@@ -13,7 +13,7 @@ _DISTRIBUTIONS = ("tensorrt-rtx-cu12-libs", "tensorrt-rtx-cu13-libs")
 def unavailable_because() -> str:
     """Why nothing can be compiled here, in one line, or an empty string. It takes no GPU, driver or CUDA."""
     if find_spec("tensorrt_rtx_bindings") is None or not library_version():
-        return "TensorRT for RTX is not installed: pip install 'plansmith-build[rtx]'"
+        return "TensorRT for RTX is not installed: plansmith[rtx] brings it"
     return ""
 
 

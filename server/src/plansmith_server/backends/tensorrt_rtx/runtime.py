@@ -22,9 +22,9 @@ def _load(instance: Instance) -> Engine:
     Raises:
         ModelError: a package, a GPU or the file is missing, or does not fit.
     """
-    for module, package in {"tensorrt_rtx_bindings": "plansmith-server[rtx]", "cuda": "cuda-bindings"}.items():
+    for module, package in {"tensorrt_rtx_bindings": "tensorrt-rtx-cu12-bindings", "cuda": "cuda-bindings"}.items():
         if find_spec(module) is None:
-            raise ModelError(f"engines of TensorRT for RTX need the package {package}: pip install '{package}'")
+            raise ModelError(f"engines of TensorRT for RTX need the package {package}: plansmith[rtx] brings it")
     if instance.kind != "GPU":
         raise ModelError(
             "an engine of TensorRT for RTX runs on an RTX GPU, and this instance is on the CPU: serve the model with "
