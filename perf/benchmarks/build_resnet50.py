@@ -45,7 +45,7 @@ def main() -> None:
             ]
         )
         search = SearchRecord.model_validate(json.loads(built.output)["manifest"]["search"])
-        console.print(candidates_table(search, console.width))
+        console.print(candidates_table(search))
         (chosen,) = (candidate for candidate in search.candidates if candidate.status == "chosen")
         base = next(c for c in search.candidates if c.target == "onnxruntime" and c.precision == "fp32")
         figures = {

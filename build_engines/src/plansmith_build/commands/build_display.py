@@ -7,11 +7,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Group
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from plansmith_client.terminal import Column, FittingTable, Terminal, facts_table
 
@@ -61,7 +59,7 @@ def show_result(result: BuildResult, repository: Path) -> None:
     manifest = result.manifest
     console = Terminal(highlight=False)
     if manifest.search is not None:
-        console.print(candidates_table(manifest.search, console.width))
+        console.print(candidates_table(manifest.search))
         console.print()
     table = facts_table()
     table.add_row("published", f"{escape(result.name)} version {result.version} in {escape(str(result.path))}")

@@ -136,7 +136,7 @@ def _show_model(console: Terminal, report: ModelReport) -> None:
     console.print(facts)
     if report.manifest and report.manifest.search:
         console.print()
-        console.print(candidates_table(report.manifest.search, console.width))
+        console.print(candidates_table(report.manifest.search))
 
     verdicts = {True: ("as published", "green"), False: ("changed since", "red"), None: ("not recorded", "dim")}
     files = [(file.path, decimal(file.size), Text(*verdicts[file.unchanged])) for file in report.files]

@@ -128,10 +128,8 @@ def infer(
         specs = served.metadata.inputs
         if random:
             arrays = random_inputs(specs, batch=batch, seed=seed)
-        elif texts:
-            arrays = texts_as_inputs(texts, specs)
         else:
-            arrays = _read(words, served, preparation)
+            arrays = texts_as_inputs(texts, specs) if texts else _read(words, served, preparation)
         started = time.monotonic()
         result = served.infer(arrays)
         seconds = time.monotonic() - started
@@ -141,9 +139,8 @@ def infer(
     if draw is not None:
         draw_boxes(Path(sources[0]), result, draw)
     if as_json:
-        document = {**json_from_result(result, data=output is None), "seconds": seconds}
-        if output is not None:
-            document["file"] = str(output)
+        written_to = {} if output is None else {"file": str(output)}
+        document = {**json_from_result(result, data=output is None), "seconds": seconds, **written_to}
         typer.echo(json.dumps(document, allow_nan=False))
     elif output is None and (lines := prediction_lines(result, sources)):
         for line in lines:
