@@ -48,7 +48,7 @@ def examples():
 # What says all that there is to say without a program.
 WITHOUT_EXAMPLE = re.compile(
     r".*(Error|Exceeded|Failed|Denied|Found|Ready|Unavailable|Overloaded|Closed|Invalid)"
-    r"|.*\.(name|version|url|timeout|array|mean|pause|numpy_dtype|with_config|add_note|with_traceback|observe)"
+    r"|.*\.(name|version|url|timeout|array|mean|pause|numpy_dtype|with_config|add_note|with_traceback|observe|attempt)"
     r"|FakeServer\.(open_(async_)?transport|answer|responses|model)"
     r"|Observer|InvalidInput|(Async)?ModelSequence|ClientError"
 )
