@@ -1,6 +1,8 @@
 """Models of KServe's own kind: numbers doubled, words in capitals, a failure on demand; declared or not."""
 
+import grpc
 import numpy as np
+import uvicorn
 from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer
 from kserve.errors import InvalidInput
 
@@ -43,4 +45,12 @@ class Mixed(Model):
         )
 
 
+def keep_to_loopback() -> None:
+    """KServe listens on all interfaces and has no option for it: a test must not be reached from elsewhere."""
+    configure, add_port = uvicorn.Config.__init__, grpc.aio.Server.add_insecure_port
+    uvicorn.Config.__init__ = lambda self, *words, **options: configure(self, *words, **options | {"host": "127.0.0.1"})
+    grpc.aio.Server.add_insecure_port = lambda self, address: add_port(self, address.replace("[::]", "127.0.0.1"))
+
+
+keep_to_loopback()
 ModelServer().start([Mixed("mixed", declares_inputs=True), Mixed("bare", declares_inputs=False)])
