@@ -82,10 +82,15 @@ def _late(*_: object) -> None:
 
 
 def _program() -> None:
+    # Each process that loads a file would import them for itself, which takes longer than most files.
+    import onnxslim  # noqa: PLC0415, F401
+    import sympy  # noqa: PLC0415, F401
+
     import plansmith_build.building  # noqa: PLC0415
     import plansmith_build.commands.build  # noqa: PLC0415
     import plansmith_build.commands.inspect  # noqa: PLC0415
-    import plansmith_build.commands.verify  # noqa: PLC0415, F401
+    import plansmith_build.commands.verify  # noqa: PLC0415
+    import plansmith_build.trial  # noqa: PLC0415, F401
     import plansmith_perf.commands.bench_report  # noqa: PLC0415, F401
 
     signal.signal(signal.SIGALRM, _late)

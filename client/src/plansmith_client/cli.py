@@ -11,6 +11,7 @@ Exit codes: 0 done, 1 the work failed, 2 the command line or the input was wrong
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib.metadata import entry_points, version
@@ -32,6 +33,7 @@ EXIT_INTERRUPTED = 130
 DEBUG = "PLANSMITH_DEBUG"
 # Set by the scripts that --install-completion writes.
 _COMPLETION = "_PLANSMITH_COMPLETE"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 # What typer calls types, in the words of a command line.
 _TYPES = {"str": "TEXT", "path": "PATH", "int": "N", "int range": "N", "float": "NUMBER", "float range": "NUMBER"}
 # Names in a file from outside can be of any length.
@@ -114,6 +116,8 @@ def run(work: Callable[[], object]) -> NoReturn:
         code = getattr(error, "exit_code", None)
         if isinstance(code, int):
             _fail(str(error), code)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            _fail(f"{error.strerror}: make room{f' for {error.filename}' if error.filename else ''}", EXIT_FAILED)
         if os.environ.get(DEBUG):
             raise
         _fail(

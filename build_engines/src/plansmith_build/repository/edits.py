@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
+from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.filesystem import link_or_copy, sync_file
 from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.model_repository import LABELS, RepositoryModel
@@ -17,11 +19,15 @@ __all__ = ["keep_edits", "person_files", "set_aside"]
 
 
 def person_files(model: Path) -> dict[str, str]:
-    """The SHA-256 of what a person may edit, by path in the model's folder."""
+    """The SHA-256 of what a person may edit, by path in the model's folder.
+
+    Raises:
+        OSError: one cannot be read, or is too large to have been written by a person.
+    """
     there = RepositoryModel(model).configurations
     if (model / LABELS).is_file():
         there[LABELS] = model / LABELS
-    return {name: sha256_of(path) for name, path in there.items()}
+    return {name: hashlib.sha256(read_regular(path)).hexdigest() for name, path in there.items()}
 
 
 def keep_edits(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import zipfile
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from plansmith_client.commands.tensor_json import json_from_array
 from plansmith_client.errors import InvalidInput
+from plansmith_client.whole_files import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from plansmith_client.protocol.results import InferResult
@@ -44,23 +46,26 @@ def write_output_file(path: Path, result: InferResult) -> None:
         InvalidInput: several outputs for .npy, BYTES that end in a zero byte for .npy or .npz, or no permission.
     """
     suffix = path.suffix.lower()
+    write: Callable[[BinaryIO], object]
     if suffix == ".json":
         content = json.dumps({name: json_from_array(array) for name, array in result.items()}, allow_nan=False)
+        write = partial(_write_bytes, content=content.encode() + b"\n")
     elif suffix == ".npy":
-        array = _plain(result.array, path)
+        write = partial(_write_npy, array=_plain(result.array, path))
     else:
-        arrays = {name: _plain(array, path) for name, array in result.items()}
+        write = partial(_write_npz, arrays={name: _plain(array, path) for name, array in result.items()})
     try:
-        # An open file, because numpy appends .npy to a name that ends in .NPY.
-        with path.open("wb") as file:
-            if suffix == ".json":
-                file.write(content.encode() + b"\n")
-            elif suffix == ".npy":
-                np.save(file, array, allow_pickle=False)
-            else:
-                _write_npz(file, arrays)
+        write_whole(path, write)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _write_bytes(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
+
+
+def _write_npy(file: BinaryIO, array: np.ndarray[Any, Any]) -> None:
+    np.save(file, array, allow_pickle=False)
 
 
 def _write_npz(file: BinaryIO, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:

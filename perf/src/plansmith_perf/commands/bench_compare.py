@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
+from plansmith_client.terminal import Terminal
 from plansmith_perf.commands import shared_options as shared
 from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
 from plansmith_perf.comparing.peers import baseline_of, choose_peers, configuration_peers, peers_for_a_gpu
@@ -93,7 +93,7 @@ def compare(
     try:
         result = _with_progress(options)
     except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted: nothing was measured; all servers have stopped.", soft_wrap=True)
+        Terminal(stderr=True).print("Interrupted: nothing was measured; all servers have stopped.", soft_wrap=True)
         raise typer.Exit(shared.EXIT_INTERRUPTED) from None
     document = result.model_dump_json(indent=2)
     if as_json:
@@ -103,7 +103,7 @@ def compare(
     # After it was shown: what cannot be written after all is not lost.
     shared.write_output(output, document)
     if not result.complete:
-        Console(stderr=True).print("Interrupted: the result is partial; all servers have stopped.", soft_wrap=True)
+        Terminal(stderr=True).print("Interrupted: the result is partial; all servers have stopped.", soft_wrap=True)
         raise typer.Exit(shared.EXIT_INTERRUPTED)
     if not any(peer.rounds for peer in result.peers):
         raise typer.Exit(shared.EXIT_FAILED)
@@ -111,6 +111,6 @@ def compare(
 
 def _with_progress(options: ComparisonOptions) -> Comparison:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Terminal(stderr=True), transient=True) as bar:
         task = bar.add_task("Starting", total=options.rounds * len(options.peers))
         return run_comparison(options, progress=lambda doing, done: bar.update(task, description=doing, completed=done))

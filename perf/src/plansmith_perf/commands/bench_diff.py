@@ -7,9 +7,9 @@ from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from plansmith_client.commands.options import JsonOption  # noqa: TC001
+from plansmith_client.terminal import Terminal
 from plansmith_perf.commands.shared_options import EXIT_MISSED
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.report.formatting import as_milliseconds, as_rate, as_share, load_name
@@ -54,7 +54,7 @@ def diff(
     worse = found.worse(than=limit) if limit is not None else []
     if worse:
         listed = "; ".join(f"{load_name(change.load)}: {change.figure}" for change in worse)
-        Console(stderr=True).print(f"Worse by more than {limit:.3g}: {listed}", soft_wrap=True, highlight=False)
+        Terminal(stderr=True).print(f"Worse by more than {limit:.3g}: {listed}", soft_wrap=True, highlight=False)
         raise typer.Exit(EXIT_MISSED)
     if limit is not None and found.not_compared:
         loads = ", ".join(map(load_name, found.not_compared))
@@ -72,7 +72,7 @@ def _share(text: str) -> float:
 
 
 def _show(found: Difference, before: str, after: str) -> None:
-    console = Console()
+    console = Terminal()
     if found.changes:
         table = Table(
             caption=f"before: {before}; after: {after}",

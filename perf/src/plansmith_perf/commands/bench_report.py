@@ -7,9 +7,9 @@ from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from plansmith_client.commands.options import JsonOption  # noqa: TC001
+from plansmith_client.terminal import Terminal
 from plansmith_perf.report import check_report_path, name_documents, summarize, write_report
 
 __all__ = ["report", "write_report"]
@@ -51,7 +51,7 @@ def report(
             )
         )
         return
-    console = Console(soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     for sentence in (*summary.answers, *(f"Mind: {warning}" for warning in summary.warnings)):
         console.print(sentence, markup=False, highlight=False)
     console.print(f"The report is in {output}", markup=False, highlight=False)

@@ -6,10 +6,10 @@ from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from plansmith_client.commands.options import JsonOption, UrlOption  # noqa: TC001
+from plansmith_client.terminal import Terminal
 from plansmith_perf.benchmarking.benchmark import run_benchmark
 from plansmith_perf.benchmarking.options import BenchmarkOptions
 from plansmith_perf.commands import shared_options as shared
@@ -147,7 +147,7 @@ def _loads(
 
 def _exit_unless_good(result: LoadTestResult) -> None:
     if not result.complete:
-        Console(stderr=True, markup=False).print(
+        Terminal(stderr=True, markup=False).print(
             f"Ended early: {result.interruption}. The result is partial.", soft_wrap=True
         )
         raise typer.Exit(shared.EXIT_INTERRUPTED if result.interruption == "Ctrl-C" else shared.EXIT_FAILED)
@@ -156,7 +156,7 @@ def _exit_unless_good(result: LoadTestResult) -> None:
         raise typer.Exit(shared.EXIT_FAILED)
     if result.slo is not None and not result.slo.met:
         last = result.measurements[-1]
-        Console(stderr=True, markup=False).print(
+        Terminal(stderr=True, markup=False).print(
             f"The SLO {result.slo.slo} is not met at any rate that was tried. "
             f"At {load_name(last.load)}, the last one, {Slo.parse(result.slo.slo).why_missed(last)}.",
             soft_wrap=True,
@@ -166,7 +166,7 @@ def _exit_unless_good(result: LoadTestResult) -> None:
 
 def _with_progress(options: BenchmarkOptions) -> LoadTestResult:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Terminal(stderr=True), transient=True) as bar:
         task = bar.add_task(
             f"Measuring {options.model}", total=None if options.slo else len(options.loads) * options.rounds
         )

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from plansmith_client.whole_files import write_whole
 from plansmith_perf.errors import LoadTestMisconfigured
 
 EXIT_FAILED, EXIT_MISSED, EXIT_INTERRUPTED = 1, 3, 130
@@ -113,7 +114,7 @@ def write_output(path: Path | None, text: str) -> None:
     if path is None:
         return
     try:
-        path.write_text(f"{text}\n", encoding="utf-8")
+        write_whole(path, lambda file: file.write(f"{text}\n".encode()))
     except OSError as error:
         raise LoadTestMisconfigured(f"--output {path} cannot be written: {error.strerror}") from error
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
+from plansmith_client.terminal import Terminal
 from plansmith_perf.commands import shared_options as shared
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
 from plansmith_perf.report.terminal import show_tuning
@@ -131,7 +131,7 @@ def tune(
     try:
         result = _with_progress(options)
     except KeyboardInterrupt:
-        Console(stderr=True).print(
+        Terminal(stderr=True).print(
             "Interrupted: nothing was published; all servers have stopped. Add --resume to continue.",
             soft_wrap=True,
         )
@@ -142,13 +142,13 @@ def tune(
         show_tuning(result)
     if not result.met:
         if as_json:
-            Console(stderr=True).print(result.record.verdict, soft_wrap=True, markup=False, highlight=False)
+            Terminal(stderr=True).print(result.record.verdict, soft_wrap=True, markup=False, highlight=False)
         raise typer.Exit(shared.EXIT_MISSED)
 
 
 def _with_progress(options: TuningOptions) -> TuningResult:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("Looking", total=None)
 

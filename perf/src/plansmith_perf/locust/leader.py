@@ -13,6 +13,7 @@ import typer
 from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner
 
 from plansmith_client.transports.addresses import Address
+from plansmith_client.whole_files import write_whole
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.server_side import read_counters
 from plansmith_perf.load.summary import summarize
@@ -244,7 +245,7 @@ class Leader:
         spoken = cast("Literal['grpc', 'http']", protocol)
         document = make_result(options, spoken, prepared, self._crew.size, outcome).model_dump_json(indent=2)
         try:
-            options.result.write_text(document + "\n", encoding="utf-8")
+            write_whole(options.result, lambda file: file.write(f"{document}\n".encode()))
         except OSError as error:
             self._fail(f"the result {options.result} cannot be written: {error.strerror}", _EXIT_FAILED)
 

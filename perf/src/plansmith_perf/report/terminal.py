@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from plansmith_client.terminal import Terminal
 from plansmith_perf.comparing.results import median_latency, median_throughput, paired_ratio
 from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.report.comparison_blocks import PERCENTS, peers_table
@@ -44,7 +43,7 @@ def show_load_test(result: LoadTestResult) -> None:
     loads = by_load(result.measurements)
     rounds = max(map(len, loads.values()), default=1)
     medians = f"medians of {rounds} rounds" if rounds > 1 and result.slo is None else ""
-    print_table(Console(), loads_table(result.tool, result, in_full=False), caption=medians)
+    print_table(Terminal(), loads_table(result.tool, result, in_full=False), caption=medians)
     lines = []
     if result.slo is not None and result.slo.rate is not None:
         lines.append(f"{result.slo.slo} is kept up to {result.slo.rate:,.1f} requests/s")
@@ -59,7 +58,7 @@ def show_load_test(result: LoadTestResult) -> None:
 def show_comparison(comparison: Comparison) -> None:
     """The peers; below them the pairs that belong together, reasons and notes."""
     caption = f"medians of the rounds, ratios to {comparison.baseline}"
-    print_table(Console(), peers_table(comparison).without("kind", "status"), caption=caption)
+    print_table(Terminal(), peers_table(comparison).without("kind", "status"), caption=caption)
     lines = _too_few(comparison)
     rates = {peer.name: as_rate(median_throughput(peer)) for peer in comparison.peers}
     for one, other in _PAIRS:
@@ -91,10 +90,10 @@ def show_tuning(result: TuningResult) -> None:
     trials = trials_table(record)
     more = len(trials.rows) - 1 - _TRIALS_SHOWN
     caption = f"the best {_TRIALS_SHOWN} of {len(trials.rows) - 1}; --json shows all" if more > 0 else ""
-    print_table(Console(), replace(trials, rows=trials.rows[: _TRIALS_SHOWN + 1]), caption=caption)
+    print_table(Terminal(), replace(trials, rows=trials.rows[: _TRIALS_SHOWN + 1]), caption=caption)
     rounds = rounds_table(record)
     if rounds is not None:
-        print_table(Console(), rounds)
+        print_table(Terminal(), rounds)
     _print([record.verdict])
     if result.diff:
         _print(["", *result.diff.splitlines()])
@@ -106,6 +105,6 @@ def show_tuning(result: TuningResult) -> None:
 
 
 def _print(lines: Iterable[str]) -> None:
-    console = Console()
+    console = Terminal()
     for line in lines:
         console.print(visible(line), soft_wrap=True, markup=False, highlight=False)

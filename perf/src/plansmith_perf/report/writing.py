@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
+from plansmith_client.whole_files import write_whole
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.report.csv_rows import as_csv
 from plansmith_perf.report.markdown import as_markdown
@@ -50,15 +50,10 @@ def write_report(documents: Mapping[str, Document], path: Path) -> None:
     if not documents:
         raise LoadTestMisconfigured("There is nothing to report: give at least one result")
     text = _FORMATS[path.suffix.lower()](documents)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("x", encoding="utf-8", newline="") as file:
-            file.write(text)
-        temporary.replace(path)
+        write_whole(path, lambda file: file.write(text.encode()))
     except OSError as error:
         raise LoadTestMisconfigured(f"The report {path} cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _as_html(documents: Mapping[str, Document]) -> str:

@@ -45,6 +45,10 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# What no machine has more of; larger ones have no float.
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+
 class ClosedLoop(Part):
     """So many requests in flight, each sent when the one before it has been answered."""
 
@@ -66,7 +70,7 @@ class OpenLoop(Part):
 class Distribution(Part):
     """How long something took. What is None the tool that measured did not tell."""
 
-    count: int
+    count: Count
     mean: float
     minimum: float | None
     maximum: float | None
@@ -85,9 +89,9 @@ class Stability(Part):
 class TimelineSecond(Part):
     """What was answered in one second of the measurement."""
 
-    second: int
-    answers: int
-    errors: int
+    second: Count
+    answers: Count
+    errors: Count
     median_latency: float | None
     p99_latency: float | None
 
@@ -96,14 +100,14 @@ class Usage(Part):
     """What a group of processes used while the measurement ran."""
 
     cpu_percent: float
-    memory: int
+    memory: Count
     processes: int
 
 
 class ServerSide(Part):
     """Triton's own statistics of the measurement: means of a request in microseconds."""
 
-    requests: int
+    requests: Count
     executions: int
     queue: float
     compute_input: float
@@ -117,14 +121,14 @@ class Measurement(Part):
     load: Annotated[ClosedLoop | OpenLoop, Field(discriminator="kind")]
     seconds: Annotated[float, Field(description="length of the measurement, without the warm-up")]
     warmup_seconds: float
-    warmup_requests: int
+    warmup_requests: Count
     complete: Annotated[bool, Field(description="False where it was interrupted: it covers what came until then")]
-    requests: int
-    errors: int
+    requests: Count
+    errors: Count
     wrong_answers: Annotated[int, Field(description="of the errors: answered, but not with what it must be")] = 0
     error_rate: float
     error_messages: Annotated[dict[str, int], Field(description="how often each of the most common was seen")]
-    throughput: Annotated[float, Field(description="right answers per second")]
+    throughput: Annotated[float, Field(ge=0, description="right answers per second")]
     rows_per_second: float
     latency: Annotated[Distribution | None, Field(description="open loop: from the time when it was due to be sent")]
     service: Annotated[Distribution | None, Field(description="from the time when it was really sent")]
@@ -145,8 +149,8 @@ class Environment(Part):
     """Where it was measured."""
 
     processor: str
-    cores: int
-    memory: int
+    cores: Count
+    memory: Count
     system: str
     python: str
     packages: dict[str, str]
