@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["quiet", "require", "versions_of"]
 
-# PyTorch's own index has builds without several GB of CUDA, which pip prefers to those of PyPI.
-_TORCH = "pip install torch onnxscript --extra-index-url https://download.pytorch.org/whl/cpu"
+_TORCH = "pip install torch onnxscript, without a GPU the CPU build that pytorch.org names (5 GB less)"
 _BRINGS = {"torch": _TORCH, "onnxscript": _TORCH}
 
 
