@@ -41,12 +41,13 @@ def test_hostile_models_are_read_and_run_in_their_limits(tmp_path):
         for name in read
         if name not in fields or fields.index(name) % 8 == 0
     }
-    # What builds that were ended have left, the next one removes.
+    # What builds that were ended have left, the next one removes; what it replaced stays until the one after it.
     read["last"] = ["build", str(models["with_a_tail"]), "--name", "m", *LIMITS, "--time-limit", "100"]
     _, more = attack(read, tmp_path / "work")
     assert (faults | more).keys() == EXPLAINED.keys(), faults | more
-    # Nothing is left but what was published.
-    assert {path.name for path in (tmp_path / "work").iterdir()} <= {"model_repository"}
+    staging = tmp_path / "work" / ".model_repository.plansmith"
+    assert {path.name for path in staging.parent.iterdir()} <= {"model_repository", staging.name}
+    assert [path.name for path in staging.glob("*/*")] == ["replaced"]
 
 
 def test_ctrl_c_ends_an_endless_computation(tmp_path):

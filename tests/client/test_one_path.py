@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import logging
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -198,11 +199,14 @@ def test_a_call_rides_out_the_restart_of_a_server_that_has_answered(server, face
             proxy.end_connections()
 
             def back() -> None:
+                # Long enough for the client to see by its failures that the server is gone.
+                while "Circuit open" not in caplog.text:
+                    time.sleep(0.05)
                 proxy.always = Fault()
 
-            restarting = threading.Timer(2.5, back)
-            restarting.start()
+            restarting = threading.Thread(target=back, daemon=True)
             with caplog.at_level(logging.INFO, "plansmith_client"):
+                restarting.start()
                 assert model(ROWS).array.tolist() == (ROWS * 2).tolist()
             restarting.join()
     assert "Retry in" in caplog.text

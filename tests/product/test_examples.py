@@ -76,7 +76,7 @@ def lines_of(picture: Path) -> list[str]:
 
 def test_the_demonstration_shows_the_whole_way_and_leaves_no_server(tmp_path):
     said = run(DIGITS / "demo.py", "--output", tmp_path / "demo", cwd=tmp_path)
-    rows = {name: re.search(rf"{name} +│ +([\d.]+)%", said) for name in ("ONNX Runtime in process", "gRPC", "HTTP")}
+    rows = {name: re.search(rf"{name}[ │]+([\d.]+)%", said) for name in ("ONNX Runtime in process", "gRPC", "HTTP")}
     accuracies = {name: float(found[1]) for name, found in rows.items() if found}
     assert accuracies.keys() == rows.keys(), said
     assert len(set(accuracies.values())) == 1

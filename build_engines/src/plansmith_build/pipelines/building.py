@@ -78,7 +78,9 @@ def build_pipeline(model: Path, file: Path, options: BuildOptions, progress: Pro
         BuildError: as `build`.
     """
     if find_spec("plansmith_server") is None:
-        raise InvalidOption("a pipeline needs the package plansmith-server: pip install 'plansmith-server[pipelines]'")
+        raise InvalidOption(
+            "a pipeline needs plansmith-server with its extra pipelines: plansmith[pipelines] brings them"
+        )
     spec = _with_preprocessing(read_pipeline(file), options)
     repository = ModelRepository.at(options.repository)
     name = valid_name(options.name) if options.name is not None else name_from_file(file)

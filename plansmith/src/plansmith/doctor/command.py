@@ -35,6 +35,11 @@ def doctor(
 
     Engines are not only looked for: a session is opened and runs. Exit code 0: what is needed works; 3: something that
     is needed, or that is there, does not. A GPU is not needed.
+
+    For example:
+
+        plansmith doctor
+        plansmith doctor --http-port 9000 --json
     """
     numbers = {"--http-port": http_port, "--grpc-port": grpc_port, "--metrics-port": metrics_port}
     findings = [

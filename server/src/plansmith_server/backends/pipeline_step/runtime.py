@@ -59,8 +59,7 @@ def load_step(folder: Path) -> Step:
         step: Step = getattr(import_module(f"{__package__}.{module}"), name)(folder, **options)
     except ImportError as error:
         raise ModelError(
-            f"a step of kind {kind!r} needs the package {error.name}: pip install 'plansmith-server[pipelines]' "
-            "plansmith-client"
+            f"a step of kind {kind!r} needs the package {error.name}: plansmith[pipelines] brings it"
         ) from error
     except (TypeError, ValueError, OSError) as error:
         raise ModelError(f"{path}: {error}") from error
