@@ -234,7 +234,7 @@ def test_the_command_prints_what_images_and_texts_are(client, plansmith, tmp_pat
     assert "embedding" in said("search", "--text", "great film", "--text", "a book").stdout
     assert json.loads(said("scenes", "sky.png", "--json").stdout)["outputs"]["label"]["data"] == [["blue", "red"]]
     assert "not an image" in said("scenes", "--text", "words", expect=2).stderr
-    assert "either --input FILE" in said("search", "sky.png", "--text", "a", expect=2).stderr
+    assert "either FILE" in said("search", "sky.png", "--text", "a", expect=2).stderr
 
 
 def test_boxes_are_drawn_into_the_image(client, plansmith, tmp_path):

@@ -36,7 +36,9 @@ def init(
     plansmith.toml has the defaults of the project, which every command in its folder reads. Nothing that exists is
     written over.
 
-    Example: plansmith init digits.onnx --data held_out.npz
+    For example:
+
+        plansmith init digits.onnx --data held_out.npz
     """
     lines = (
         f'data = {json.dumps(data or "held_out.npz")}\nmax-drop = "0.5%"  # what a faster version may lose of accuracy'
