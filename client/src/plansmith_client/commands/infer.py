@@ -50,7 +50,7 @@ _MOST_ROWS = 20
 def infer(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME=]FILE", help="The same as --input.", show_default=False)
+        list[str] | None, typer.Argument(metavar="FILE", help="NAME=FILE or FILE, as --input.", show_default=False)
     ] = None,
     inputs: Annotated[
         list[str] | None,
