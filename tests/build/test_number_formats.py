@@ -124,6 +124,19 @@ def test_a_file_of_fp32_is_fp32(tmp_path):
     assert (stored_format(model), quantization_of(model), coarsest_float(model)) == ("FP32", "", "FP32")
 
 
+def test_pairs_of_fp8_are_not_called_int8():
+    model = network()
+    model.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.float32(0.1), "scale"),
+            helper.make_tensor("zero", TensorProto.FLOAT8E4M3FN, [], [0]),
+        ]
+    )
+    for kind, source, result in (("QuantizeLinear", "x", "narrow"), ("DequantizeLinear", "narrow", "wide")):
+        model.graph.node.append(helper.make_node(kind, [source, "scale", "zero"], [result]))
+    assert quantization_of(model) == stored_format(model) == "FP8 QDQ"
+
+
 def test_few_numbers_of_another_type_do_not_name_a_file():
     model = network()
     model.graph.initializer.append(numpy_helper.from_array(np.float16([1, 2]), "small"))

@@ -21,6 +21,7 @@ _FLOATS: dict[int, str] = {
     TensorProto.FLOAT: "FP32",
     TensorProto.DOUBLE: "FP64",
 }
+_FLOAT8 = {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E4M3FNUZ, TensorProto.FLOAT8E5M2, TensorProto.FLOAT8E5M2FNUZ}
 _DYNAMIC = {"DynamicQuantizeLinear", "com.microsoft:DynamicQuantizeLSTM", "com.microsoft:DynamicQuantizeMatMul"}
 _WEIGHT_ONLY = {"com.microsoft:MatMulNBits", "com.microsoft:GatherBlockQuantized", "com.microsoft:MatMulBnb4"}
 _INTEGER = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
@@ -37,14 +38,14 @@ def coarsest_float(model: onnx.ModelProto) -> str:
 
 
 def quantization_of(model: onnx.ModelProto) -> str:
-    """How a graph is quantized already: "dynamic INT8", "INT8 operators", "INT8 QDQ", "weight-only", or "" for not."""
+    """How a graph is quantized already: "dynamic INT8", "INT8 operators", "INT8 QDQ", "FP8 QDQ", "weight-only", ""."""
     operators = {operator_name(node) for node in nodes_of(model)}
     if operators & _DYNAMIC:
         return "dynamic INT8"
     if operators & _INTEGER or any(name.startswith("com.microsoft:QLinear") for name in operators):
         return "INT8 operators"
     if "QuantizeLinear" in operators and "DequantizeLinear" in operators:
-        return "INT8 QDQ"
+        return "FP8 QDQ" if any(tensor.data_type in _FLOAT8 for tensor in tensors_of(model)) else "INT8 QDQ"
     if operators & _WEIGHT_ONLY:
         return "weight-only"
     return "weight-only" if "DequantizeLinear" in operators else ""

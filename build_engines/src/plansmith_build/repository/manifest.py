@@ -96,7 +96,7 @@ class Graph(_Record):
     optimization: str = Field(description="the optimiser and its version, or why it was not used")
     format: str = Field(
         default="FP32",
-        description="of the weights: FP32, FP16, BF16, FP64, 'INT8 QDQ', 'INT8 operators', 'dynamic INT8', "
+        description="of the weights: FP32, FP16, BF16, FP64, 'INT8 QDQ', 'FP8 QDQ', 'INT8 operators', 'dynamic INT8', "
         "weight-only; 'pipeline' where there is no graph but steps, which `optimization` then lists",
     )
     ir_version: int
