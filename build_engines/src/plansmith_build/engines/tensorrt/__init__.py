@@ -11,14 +11,13 @@ from plansmith_build.engines.tensorrt.config import plan_config
 from plansmith_build.engines.tensorrt.errors import PlanFailed, PlanVersionMismatch
 from plansmith_build.engines.tensorrt.options import PlanOptions
 from plansmith_build.engines.tensorrt.plan_check import plan_version
-from plansmith_build.engines.tensorrt.plans import Plan, build_plan, refit_plan
-from plansmith_build.engines.tensorrt.profiles import OptimizationProfile, parse_profile, profile_for
+from plansmith_build.engines.tensorrt.plans import build_plan, refit_plan
+from plansmith_build.engines.tensorrt.profiles import OptimizationProfile, parse_profile, profile_for, rows_taken
 from plansmith_build.engines.tensorrt.served_shapes import fix_dims, provider_profile
 from plansmith_build.engines.tensorrt.token_axes import find_token_range
 
 __all__ = [
     "OptimizationProfile",
-    "Plan",
     "PlanFailed",
     "PlanOptions",
     "PlanVersionMismatch",
@@ -31,5 +30,6 @@ __all__ = [
     "profile_for",
     "provider_profile",
     "refit_plan",
+    "rows_taken",
     "unavailable_because",
 ]

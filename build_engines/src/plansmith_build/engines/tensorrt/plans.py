@@ -10,9 +10,7 @@ import os
 import re
 import signal
 import threading
-import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from plansmith_build.engines.tensorrt.errors import PlanFailed
@@ -27,26 +25,7 @@ if TYPE_CHECKING:
     from plansmith_build.engines.tensorrt.profiles import OptimizationProfile
     from plansmith_build.progress import Progress
 
-__all__ = ["Plan", "build_plan", "load_plan", "on_device", "refit_plan"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A plan on disk.
-
-    Attributes:
-        path: the file.
-        tensorrt_version: what built it, and what has to run it.
-        compute_capability: of the device that it was built on, such as "9.0".
-        seconds: how long that took.
-        stripped: whether its weights have to be put back before it is served.
-    """
-
-    path: Path
-    tensorrt_version: str
-    compute_capability: str
-    seconds: float
-    stripped: bool
+__all__ = ["build_plan", "load_plan", "on_device", "refit_plan"]
 
 
 def build_plan(
@@ -58,7 +37,7 @@ def build_plan(
     device: int,
     compute_capability: str,
     progress: Progress,
-) -> Plan:
+) -> None:
     """Compile a graph for the GPU it runs on.
 
     Args:
@@ -77,7 +56,6 @@ def build_plan(
     """
     import tensorrt as trt  # noqa: PLC0415 - gigabytes that only GPU machines have
 
-    started = time.monotonic()
     logger = _logger_with_plugins()
     with on_device(device):
         builder = trt.Builder(logger)
@@ -101,13 +79,6 @@ def build_plan(
             raise PlanFailed("TensorRT could not build an engine from the graph; its log on standard error says why")
         path.write_bytes(serialized)
         _save_timing_cache(config, timings, progress)
-    return Plan(
-        path=path,
-        tensorrt_version=str(trt.__version__),
-        compute_capability=compute_capability,
-        seconds=time.monotonic() - started,
-        stripped=options.strip_weights,
-    )
 
 
 def load_plan(path: Path, *, version_compatible: bool = False) -> tuple[Any, Any]:

@@ -10,12 +10,12 @@ from plansmith_build.engines.tensorrt.token_axes import token_axes
 from plansmith_build.errors import InvalidOption
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from plansmith_build.engines.tensorrt.token_axes import TokenRange
     from plansmith_build.reading.signatures import Signature
 
-__all__ = ["OptimizationProfile", "Shape", "parse_profile", "profile_for"]
+__all__ = ["OptimizationProfile", "Shape", "parse_profile", "profile_for", "rows_taken"]
 
 Shape = tuple[int, ...]
 
@@ -134,6 +134,19 @@ def profile_for(
     return OptimizationProfile(minimum, optimum, maximum)
 
 
+def rows_taken(ranges: Iterable[tuple[int, int]]) -> int:
+    """The largest batch up to which, from one row on, some profile takes every size.
+
+    Args:
+        ranges: the fewest and most rows of each profile.
+    """
+    taken = 0
+    for low, high in sorted(ranges):
+        if low <= taken + 1:
+            taken = max(taken, high)
+    return taken
+
+
 def _resized(
     name: str, shape: Shape, counts: frozenset[tuple[str, int]], rows: int | None, tokens: int | None
 ) -> Shape:
@@ -162,11 +175,7 @@ def _check_rows(profile: OptimizationProfile, required: Mapping[str, tuple[int, 
     """Every batch that the server may form has a profile."""
     for name in required if max_batch_size else ():
         ranges = sorted((part.minimum[name][0], part.maximum[name][0]) for part in profile.each)
-        taken = 0
-        for low, high in ranges:
-            if low <= taken + 1:
-                taken = max(taken, high)
-        if taken < max_batch_size:
+        if rows_taken(ranges) < max_batch_size:
             rows = " and ".join(f"{low} to {high}" for low, high in ranges)
             raise InvalidOption(
                 f"the optimization profile takes {rows} rows of {name!r}, and the server will send 1 to "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from plansmith_build.engines.tensorrt import rows_taken
 from plansmith_build.repository.linting.findings import error
 
 if TYPE_CHECKING:
@@ -62,13 +63,9 @@ def _check_rows(
         ranges = sorted(
             (low[name][0], high[name][0])
             for low, high in zip(minima, maxima, strict=True)
-            if {name} <= low.keys() & high.keys()
+            if name in low and name in high
         )
-        taken = 0
-        for low, high in ranges:
-            if low <= taken + 1:
-                taken = max(taken, high)
-        if taken < most:
+        if rows_taken(ranges) < most:
             rows = " and ".join(f"{low} to {high}" for low, high in ranges)
             yield error(
                 context.path,
