@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["candidates_table", "current_step", "result_as_json", "show_result"]
 
-# The whole table fits a terminal of as many characters.
-_WIDE = 110
 _STYLES = {
     "chosen": "bold green",
     "kept": "green",

@@ -99,10 +99,6 @@ class Accuracy:
         pairs = zip(self.outputs, reference.outputs, strict=True)
         return tuple((output, output.loss_from(other)) for output, other in pairs)
 
-    def drop_from(self, reference: Accuracy) -> float:
-        """How much worse than the reference, from 0 (as good): the greatest loss of any output."""
-        return max((loss for _, loss in self.losses_from(reference)), default=0.0)
-
     @property
     def noise(self) -> float:
         """Noise power relative to signal power, the worst of all outputs: finer than a count of flipped rows."""

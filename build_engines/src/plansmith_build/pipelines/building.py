@@ -81,7 +81,8 @@ def build_pipeline(model: Path, file: Path, options: BuildOptions, progress: Pro
         raise InvalidOption(
             "a pipeline needs plansmith-server with its extra pipelines: plansmith[pipelines] brings them"
         )
-    spec = _with_preprocessing(read_pipeline(file), options)
+    spec = read_pipeline(file)
+    _check_preprocessing(spec, options)
     repository = ModelRepository.at(options.repository)
     name = valid_name(options.name) if options.name is not None else name_from_file(file)
     live = repository.model(name)
@@ -278,8 +279,8 @@ class _Pipeline:
             ) from error
 
 
-def _with_preprocessing(spec: PipelineSpec, options: BuildOptions) -> PipelineSpec:
-    """The same, after a check that a build with images prepares them as the pipeline does.
+def _check_preprocessing(spec: PipelineSpec, options: BuildOptions) -> None:
+    """Whether a build with images prepares them as the pipeline does.
 
     Raises:
         InvalidOption: it does not.
@@ -295,7 +296,6 @@ def _with_preprocessing(spec: PipelineSpec, options: BuildOptions) -> PipelineSp
                 f"the pipeline prepares images by {step.preprocess!r} and --preprocess otherwise: leave preprocess out "
                 "of the pipeline, which then does as the build"
             )
-    return spec
 
 
 def _model_node(built: BuildResult) -> Node:
