@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["quiet", "require", "versions_of"]
 
-_TORCH = "pip install torch onnxscript, without a GPU the CPU build that pytorch.org names (5 GB less)"
+_TORCH = "pip install torch onnxscript, without a GPU the CPU build that pytorch.org names (gigabytes less)"
 _BRINGS = {"torch": _TORCH, "onnxscript": _TORCH}
 
 
