@@ -44,7 +44,7 @@ def face(request):
 def regions(server) -> set[str]:
     with Client(server.grpc_url) as client:
         (asked,) = client._core.caller.servers.all()
-        return set(asked.transport.call(ListSharedMemory(), Deadline(10)))
+        return set(asked.transport.call(ListSharedMemory(), Deadline(60)))
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def nothing_registered(server):
     """What a stalled connection delivers late, after its client has gone, is of no concern to the next test."""
     with Client(server.grpc_url) as client:
         (asked,) = client._core.caller.servers.all()
-        asked.transport.call(UnregisterSharedMemory(""), Deadline(10))
+        asked.transport.call(UnregisterSharedMemory(""), Deadline(60))
 
 
 def files() -> set[str]:
@@ -138,7 +138,7 @@ def test_a_registration_that_the_server_has_lost_is_made_anew(server, face):
         model.infer({"fp32": rows})
         with Client(server.grpc_url) as other:
             (asked,) = other._core.caller.servers.all()
-            asked.transport.call(UnregisterSharedMemory(""), Deadline(10))
+            asked.transport.call(UnregisterSharedMemory(""), Deadline(60))
         for number in range(3):
             np.testing.assert_array_equal(model.infer({"fp32": rows * number})["fp32_out"], rows * number)
         assert len(regions(server)) == 1

@@ -123,7 +123,7 @@ def locust(addresses, tmp_path):
             check=False,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             cwd=tmp_path,
             env=environment(),
         )
@@ -209,8 +209,8 @@ def test_a_missed_slo_fails_the_run_with_an_exit_code_of_its_own(locust):
 
 
 def test_an_slo_that_too_few_answers_were_seen_to_keep_fails_the_run(locust):
-    said = locust("GrpcUser", "--think-time", "0.1", "--slo", "p99.9=5s", expect=1)
-    assert "the SLO p99.9=5s cannot be judged: p99.9 takes 10,000 answers" in said
+    said = locust("GrpcUser", "--think-time", "0.1", "--slo", "p99.9=60s", expect=1)
+    assert "the SLO p99.9=60s cannot be judged: p99.9 takes 10,000 answers" in said
 
 
 def test_a_ramp_brings_users_little_by_little(locust, tmp_path):
@@ -318,7 +318,7 @@ def test_ctrl_c_keeps_what_was_measured_and_marks_it(addresses, tmp_path, load):
         said = wait_for(process, "All users spawned")
         time.sleep(1.5)
         process.send_signal(signal.SIGINT)
-        said += process.communicate(timeout=30)[0]
+        said += process.communicate(timeout=300)[0]
     assert process.returncode == 1, said
     assert "Traceback" not in said
     result = read_result(tmp_path / "result.json")
@@ -343,9 +343,9 @@ def test_a_master_and_two_workers_share_one_schedule_and_one_histogram(addresses
         started("--worker", *link, cwd=tmp_path) as first,
         started("--worker", *link, cwd=tmp_path) as second,
     ):
-        said = master.communicate(timeout=60)[0]
+        said = master.communicate(timeout=300)[0]
         for worker in (first, second):
-            worker.wait(timeout=30)
+            worker.wait(timeout=300)
     assert master.returncode == 0, said
     assert (first.returncode, second.returncode) == (0, 0)
     result = read_result(tmp_path / "result.json")
@@ -374,8 +374,8 @@ def test_a_worker_that_cannot_prepare_ends_the_run_everywhere(addresses, tmp_pat
         ) as master,
         started("--worker", "--master-port", port, cwd=tmp_path / "worker") as worker,
     ):
-        said = master.communicate(timeout=60)[0]
-        worker.wait(timeout=30)
+        said = master.communicate(timeout=300)[0]
+        worker.wait(timeout=300)
     assert master.returncode == 2, said
     assert "Error: worker 0: the arrival log arrivals.log cannot be read" in said
 
@@ -400,7 +400,7 @@ def test_the_web_page_has_the_options_and_runs_one_test_after_the_other(addresse
         begin(page, form | {"protocol": "grpc", "arrival_rate": 20, "arrivals": "constant"})
         second = wait_until(page, lambda now: has_ended(now) and rows_of_digits(now)[0][0] == "gRPC")
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=30)[0]
+        said = process.communicate(timeout=300)[0]
     for statistics in (first, second):
         (table,) = statistics["extended_stats"]
         assert [row["column0"] for row in table["data"]] == ["latency", "service", "sent late by"]
