@@ -14,6 +14,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
+from google.protobuf import json_format
 from tritonclient.grpc import service_pb2
 
 SERVER = {"name": "s", "version": "1", "extensions": ["binary_tensor_data", "system_shared_memory"]}
@@ -51,15 +52,41 @@ STATISTICS = {
         }
     ]
 }
+CLASSES = {
+    **RESULT,
+    "id": "",
+    "outputs": [{"name": "y", "datatype": "BYTES", "shape": [1, 1], "data": ["3.5:3:three"]}],
+}
+EVENT = {"model_name": "m", "model_version": "1", "id": "mine", "y": [0.5, 1, 2, 3], "n": 7, "more": 1}
+TRACE = {"trace_level": ["OFF"], "trace_rate": "1000", "log_frequency": 0}
+LOG = {"log_file": "", "log_info": True, "log_verbose_level": 0, "log_format": "default"}
 DOCUMENTS = {
+    **{path: {} for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/m/ready")},
     "/v2": SERVER,
+    "/v2/models": {"models": ["m"]},
     "/v2/models/m": METADATA,
     "/v2/models/m/config": CONFIG,
     "/v2/models/m/infer": RESULT,
-    "/v2/repository/index": INDEX,
+    "/v2/models/m/generate_stream": EVENT,
+    "/v2/models/m/stats": STATISTICS,
     "/v2/models/stats": STATISTICS,
+    "/v2/repository/index": INDEX,
+    "/v2/repository/models/m/load": {},
+    "/v2/repository/models/m/unload": {},
+    "/v2/trace/setting": TRACE,
+    "/v2/logging": LOG,
+    "/v2/systemsharedmemory/status": [],
 }
 VALUES = [None, True, 3, -1, 1.5, math.nan, math.inf, 2**70, "x", "", "\x1b[2J", [], {}, [[]], ["x"], {"a": 1}]
+VALUES += ["9" * 5000, "\ud800", 10**400, [2**62, 2**62]]
+# Whole bodies of answers, and the statuses that they come with.
+BODIES = [
+    *(b"", b"\xff", b"[" * 100_000, b'{"a":', b"9" * 5000, b'"', b"<html></html>", b"\0"),
+    *(b"data: {}\n\n", b"data: [\n\n"),
+    *(json.dumps(value).encode() for value in VALUES),
+    *(b'{"error": %b}' % json.dumps(value).encode() for value in VALUES),
+]
+STATUSES = [200, 204, 302, 400, 401, 404, 408, 429, 500, 501, 503, 599]
 
 
 def changed(document, *path_and_value):
@@ -76,6 +103,42 @@ def changed(document, *path_and_value):
     else:
         place[last] = value
     return copied
+
+
+def altered(message):
+    """The message with one of its fields changed, whichever type it has; and bytes that are none."""
+
+    def copied(change):
+        changed = type(message)()
+        changed.CopyFrom(message)
+        change(changed)
+        return changed
+
+    for field, value in message.ListFields():
+        name = field.name
+        yield copied(lambda one, name=name: one.ClearField(name))
+        if field.message_type is not None and not hasattr(value, "items"):
+            several = hasattr(value, "add")
+            for place, part in enumerate(value if several else [value]):
+                for changed in altered(part):
+                    yield copied(
+                        lambda one, changed=changed, place=place, name=name, several=several: (
+                            getattr(one, name)[place] if several else getattr(one, name)
+                        ).CopyFrom(changed)
+                    )
+            if several:
+                yield copied(lambda one, name=name, value=value: getattr(one, name).extend(value))
+        elif isinstance(value, (str, bool, int)):
+            for other in {str: ["", "x", "\x1b[2J", "a:b:c", "9" * 5000], bool: [not value]}.get(
+                type(value), [0, -1, 2**31 - 1, 2**63 - 1]
+            ):
+                with contextlib.suppress(ValueError):
+                    yield copied(lambda one, name=name, other=other: setattr(one, name, other))
+        elif isinstance(value[0] if not hasattr(value, "items") else None, int):
+            yield from (
+                copied(lambda one, name=name, more=more: getattr(one, name).append(more))
+                for more in ([-1, 2**62] if field.cpp_type == field.CPPTYPE_INT64 else [1])
+            )
 
 
 def leaves(document, path=()):
@@ -155,6 +218,7 @@ class HttpServer:
     def __init__(self) -> None:
         self.documents: dict[str, object] = {}
         self.headers: list[dict[str, str]] = []
+        self.asked: list[str] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -162,17 +226,23 @@ class HttpServer:
             wbufsize = -1
 
             def do_GET(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                question = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 outer.headers.append(dict(self.headers))
-                given = outer.documents.get(self.path, DOCUMENTS.get(self.path))
+                outer.asked.append(self.path)
+                right = CLASSES if b'"classification"' in question else DOCUMENTS.get(self.path)
+                given = outer.documents.get(self.path, right)
                 if callable(given):
                     given = given(self.connection)
                 headers: dict[str, str] = {}
+                status = 200 if given is not None else 404
                 if isinstance(given, tuple):
-                    given, headers = given
+                    given, headers, *stated = given
+                    status = stated[0] if stated else status
                 body = given if isinstance(given, bytes) else json.dumps(given).encode()
+                if self.path.endswith("generate_stream") and not isinstance(given, (bytes, int)):
+                    body, headers = b"data: " + body + b"\n\n", {"Content-Type": "text/event-stream"}
                 # A number is the status of an error.
-                self.send_response_only(given if isinstance(given, int) else 200 if given is not None else 404)
+                self.send_response_only(given if isinstance(given, int) else status)
                 for name, value in {"Content-Length": str(len(body)), **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
@@ -216,11 +286,29 @@ def messages():
             getattr(metadata, kind).add(**one)
     config = service_pb2.ModelConfigResponse()
     config.config.name, config.config.max_batch_size = "m", 8
+    config.config.input.add(name="x")
+    index = service_pb2.RepositoryIndexResponse()
+    for one in INDEX:
+        index.models.add(**one)
+    statistics = json_format.ParseDict(STATISTICS, service_pb2.ModelStatisticsResponse())
+    trace, log = service_pb2.TraceSettingResponse(), service_pb2.LogSettingsResponse()
+    trace.settings["trace_level"].value.append("OFF")
+    log.settings["log_info"].bool_param = True
     return {
+        "ServerLive": service_pb2.ServerLiveResponse(live=True),
+        "ServerReady": service_pb2.ServerReadyResponse(ready=True),
+        "ModelReady": service_pb2.ModelReadyResponse(ready=True),
         "ServerMetadata": service_pb2.ServerMetadataResponse(**SERVER),
         "ModelMetadata": metadata,
         "ModelConfig": config,
         "ModelInfer": message_of(RESULT),
+        "ModelStatistics": statistics,
+        "RepositoryIndex": index,
+        "RepositoryModelLoad": service_pb2.RepositoryModelLoadResponse(),
+        "RepositoryModelUnload": service_pb2.RepositoryModelUnloadResponse(),
+        "TraceSetting": trace,
+        "LogSettings": log,
+        "SystemSharedMemoryStatus": service_pb2.SystemSharedMemoryStatusResponse(),
     }
 
 
@@ -282,32 +370,39 @@ class GrpcServer:
 
     def __init__(self) -> None:
         self.replies: dict[str, object] = {}
+        self.asked: list[str] = []
         right = messages()
         outer = self
 
         class Handler(grpc.GenericRpcHandler):
             def service(self, details):
                 method = details.method.rpartition("/")[2]
+                outer.asked.append(method)
                 if method == "ModelStreamInfer":
                     return grpc.stream_stream_rpc_method_handler(outer._stream)
                 if method not in right:
                     return None
-                return grpc.unary_unary_rpc_method_handler(lambda _, context: outer._bytes(method, right, context))
+                return grpc.unary_unary_rpc_method_handler(
+                    lambda question, context: outer._bytes(method, right, context, question)
+                )
 
         self._server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
         self._server.add_generic_rpc_handlers((Handler(),))
         self.url = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
-    def _bytes(self, method, right, context) -> bytes:
-        given = self.replies.get(method, right[method])
+    def _bytes(self, method, right, context, question) -> bytes:
+        classified = b"classification" in question
+        given = self.replies.get(method, message_of(CLASSES) if classified else right[method])
         if callable(given):
             given = given(context)
         return given if isinstance(given, bytes) else given.SerializeToString()
 
-    def _stream(self, requests, _):
+    def _stream(self, requests, context):
         next(requests)
-        given = self.replies.get("ModelInfer", GOOD)
+        given = self.replies.get("ModelStreamInfer", self.replies.get("ModelInfer", GOOD))
+        if callable(given):
+            given = given(context)
         if not isinstance(given, service_pb2.ModelInferResponse):
             yield given if isinstance(given, bytes) else given.SerializeToString()
         else:

@@ -22,7 +22,7 @@ from plansmith_client.errors import (
     InvalidInput,
     ModelNotFound,
 )
-from plansmith_client.inputs.validation import check_text
+from plansmith_client.inputs.validation import check_flag, check_text
 from plansmith_client.protocol.operations import (
     IsServerReady,
     ListModels,
@@ -120,7 +120,7 @@ class ClientCore:
 
     def is_ready(self, deadline: Deadline, *, all_servers: bool) -> Flow[bool]:
         """Whether a server is ready, or all of them are."""
-        _check_flag("all_servers", all_servers)
+        check_flag("all_servers", all_servers)
         return (self.caller.is_every if all_servers else self.caller.is_any)(IsServerReady(), deadline)
 
     def server_metadata(self, deadline: Deadline) -> Flow[ServerMetadata]:
@@ -168,7 +168,7 @@ class ClientCore:
 
     def unload(self, name: str, deadline: Deadline, *, dependents: bool) -> Flow[None]:
         """Unload a model on every server."""
-        _check_flag("dependents", dependents)
+        check_flag("dependents", dependents)
         yield from self.caller.call_all(UnloadModel(check_text("model name", name), "", dependents), deadline)
         self._forget(name)
 
@@ -260,11 +260,6 @@ def _contents(name: str, files: Mapping[str, bytes | Path] | None) -> dict[str, 
         except OSError as error:
             raise InvalidInput(f"Model {name!r}: {path} cannot be read: {error.strerror or error}") from error
     return contents
-
-
-def _check_flag(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise InvalidInput(f"{name} must be True or False, got {value!r}")
 
 
 def _checked_settings(changes: Mapping[str, Any], *, whole: bool = False) -> dict[str, Any]:

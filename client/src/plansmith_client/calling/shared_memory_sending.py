@@ -341,7 +341,8 @@ def _unregister(region: Region | CudaRegion) -> Operation[bool]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2] if part.isascii() and part.isdigit())
+    # Of digits without end Python makes no number.
+    return tuple(int(part[:9]) for part in version.split(".")[:2] if part.isascii() and part.isdigit())
 
 
 def _shareable(tensors: tuple[Tensor, ...]) -> list[Tensor]:

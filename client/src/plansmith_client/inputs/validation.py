@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bind_inputs",
+    "check_flag",
     "check_inputs",
     "check_outputs",
     "check_parameters",
@@ -166,6 +167,16 @@ def check_parameters(
                 "expected a bool, an integer of 64 bits, a float or a string"
             )
     return checked
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse an option that is neither on nor off.
+
+    Raises:
+        InvalidInput: it is not a truth value.
+    """
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{name} must be True or False, got {value!r}")
 
 
 def check_text(what: str, text: Any) -> str:

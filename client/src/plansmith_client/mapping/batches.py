@@ -11,7 +11,7 @@ import numpy as np
 from plansmith_client.calling.model_core import InferOptions, ModelCore
 from plansmith_client.errors import ClientError, InvalidInput
 from plansmith_client.inputs.conversion import UnfitValueError, host_array
-from plansmith_client.inputs.validation import bind_inputs, has_free_rows, is_whole
+from plansmith_client.inputs.validation import bind_inputs, check_flag, has_free_rows, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -45,6 +45,9 @@ class MapOptions:
             raise InvalidInput(f"batch_size={self.batch_size!r} is neither 'auto' nor a number of items from 1")
         if not _is_count(self.concurrency):
             raise InvalidInput(f"concurrency={self.concurrency!r} is not a number of requests from 1")
+        check_flag("ordered", self.ordered)
+        if not callable(self.progress):
+            check_flag("progress, unless it is a function,", self.progress)
         if is_whole(self.skip) and self.skip >= 0:  # type: ignore[operator]
             return
         if isinstance(self.skip, (bool, int, float, str, bytes)) or not isinstance(self.skip, Collection):
