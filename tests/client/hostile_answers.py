@@ -213,7 +213,7 @@ METADATAS = {
 
 
 class HttpServer:
-    """Serves the documents, as JSON or as bytes, changed or not; over HTTP."""
+    """Serves the documents, as JSON or as bytes, changed or not; over HTTP. For `...` it drops the connection."""
 
     def __init__(self) -> None:
         self.documents: dict[str, object] = {}
@@ -233,6 +233,9 @@ class HttpServer:
                 given = outer.documents.get(self.path, right)
                 if callable(given):
                     given = given(self.connection)
+                if given is ...:
+                    self.close_connection = True
+                    return
                 headers: dict[str, str] = {}
                 status = 200 if given is not None else 404
                 if isinstance(given, tuple):

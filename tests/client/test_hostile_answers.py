@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from client_faces import open_client
 
-from plansmith_client import ProtocolError
+from plansmith_client import ProtocolError, RetryPolicy, ServerUnavailable
 
 ROW = np.ones((1, 4), np.float32)
 HTTP_FACES, GRPC_FACES = ("http", "http-async"), ("grpc", "grpc-async")
@@ -225,6 +225,60 @@ def test_binary_tensors_are_tried_once_where_the_server_does_not_list_them(http,
         for _ in range(3):
             model.infer({"x": ROW}, request_id="mine")
     assert sent == ([False, True, True, True] if takes_binary else [False, True, False, False, False])
+
+
+@pytest.fixture
+def dropping(http):
+    """A server that drops connections with binary tensors, and does not list them; which requests had them."""
+    sent = []
+
+    def answer(_):
+        sent.append("Inference-Header-Content-Length" in http.headers[-1])
+        return ... if sent[-1] else hostile.RESULT
+
+    http.documents = {"/v2": {**hostile.SERVER, "extensions": []}, "/v2/models/m/infer": answer}
+    return sent
+
+
+RETRY = RetryPolicy(attempts=1, restart=0.0)
+
+
+@pytest.mark.parametrize("face", HTTP_FACES)
+def test_a_server_that_drops_binary_tensors_is_sent_json_by_the_retry(http, dropping, face):
+    with open_client(face, http.url, timeout=20, retries=RETRY) as client:
+        for _ in range(3):
+            client.model("m").infer({"x": ROW})
+        # The kept connection may have been an old one; the next one was not.
+        assert dropping == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize("face", HTTP_FACES)
+def test_without_retries_an_inference_that_was_dropped_is_not_sent_again(http, dropping, face):
+    with open_client(face, http.url, timeout=20, retries=0) as client:
+        with pytest.raises(ServerUnavailable):
+            client.model("m").infer({"x": ROW})
+        assert all(dropping)
+        client.model("m").infer({"x": ROW})
+        assert dropping[-1] is False
+
+
+@pytest.mark.parametrize("face", HTTP_FACES)
+def test_a_server_that_drops_everything_for_a_while_is_still_tried_with_binary_tensors(http, face):
+    sent, broken = [], True
+
+    def answer(_):
+        sent.append("Inference-Header-Content-Length" in http.headers[-1])
+        return ... if broken else hostile.RESULT
+
+    http.documents = {"/v2": {**hostile.SERVER, "extensions": []}, "/v2/models/m/infer": answer}
+    with open_client(face, http.url, timeout=20, retries=RETRY, breaker=None) as client:
+        with pytest.raises(ServerUnavailable):
+            client.model("m").infer({"x": ROW})
+        assert sent[0] is True
+        assert sent[-1] is False
+        broken = False
+        client.model("m").infer({"x": ROW})
+        assert sent[-1] is True
 
 
 @pytest.mark.parametrize("face", HTTP_FACES)

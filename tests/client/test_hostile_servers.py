@@ -37,8 +37,9 @@ def call(client, kind, name):
         return used(name, (model if name == "__call__" else getattr(model, name))(ROW, **outputs))
     method = getattr(kind, name)
     named = needed(method)
-    if name == "wait_until_ready":
-        named["timeout"] = 0.05
+    if name in ("wait_until_ready", "map"):
+        # They go on until the time is over: until it is ready, and while it is overloaded.
+        named["timeout"] = 0.05 if name == "wait_until_ready" else 1.0
     return used(name, getattr(client if kind is Client else model, name)(**named))
 
 

@@ -148,6 +148,14 @@ def test_a_missing_model_is_named(client):
         client.model("nope").infer({})
 
 
+def test_a_version_that_mlserver_does_not_have_is_not_found(servers, face):
+    with (
+        open_client(face, url_of(face, servers["mlserver"]), timeout=20) as client,
+        pytest.raises(ModelNotFound, match="version 7 not found"),
+    ):
+        client.model("mixed", version="7").infer(INPUTS)
+
+
 def test_a_failing_model_is_an_error_of_the_model(client):
     with pytest.raises((InferenceFailed, InvalidInput), match="told to fail"):
         client.model("mixed").infer({**INPUTS, "words": ["fail"]})

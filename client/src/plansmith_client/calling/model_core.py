@@ -346,9 +346,12 @@ class ModelCore:
 def _explanation(model: ModelCore, error: ModelNotFound | ModelNotReady, models: Iterable[ModelStatus]) -> ClientError:
     mine = [status for status in models if status.name == model.name]
     wanted = [status for status in mine if not model.version or status.version in (model.version, "")]
-    if any(status.state == "READY" for status in wanted):
-        # The model is ready: "not found" was part of its own message, or it has become ready since.
-        return InferenceFailed(str(error)) if isinstance(error, ModelNotFound) else error
+    ready = [status for status in wanted if status.state == "READY"]
+    if ready:
+        # Servers that list no versions, as MLServer does, cannot say that this one is there.
+        is_listed = not model.version or any(status.version for status in ready)
+        # Where it is, "not found" was part of the model's own message, or it has become ready since.
+        return InferenceFailed(str(error)) if isinstance(error, ModelNotFound) and is_listed else error
     if wanted:
         state = wanted[0].state.lower() or "not loaded"
         reason = wanted[0].short_reason

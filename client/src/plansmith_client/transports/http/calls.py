@@ -29,6 +29,8 @@ from plansmith_client.transports.http.responses import (
     Response,
 )
 
+from plansmith_client.transports.http.wire import HEADER_LENGTH
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -65,7 +67,8 @@ class HttpCalls:
         ssl_context: for TLS; None for `http`.
         is_closed: whether the transport has been closed.
         speaks_binary: whether the server takes binary tensors; None until that is known. A server that does not list
-            the extension is tried once: KServe's takes it.
+            the extension is tried once: KServe's takes it. One that drops the connection, and answers on the next,
+            is sent JSON from the next attempt on.
 
     Raises:
         InvalidInput: a certificate cannot be read.
@@ -77,6 +80,7 @@ class HttpCalls:
         self.ssl_context = trusting_context(self.connection) if address.scheme == "https" else None
         self.is_closed = False
         self.speaks_binary: bool | None = None
+        self._drops_binary = False
         self._has_asked = False
 
     def call(
@@ -94,7 +98,8 @@ class HttpCalls:
             self._has_asked = True
             if "binary_tensor_data" in metadata.extensions:
                 self.speaks_binary = True
-        if self.speaks_binary or (self.speaks_binary is None and operation.repeatable):
+        is_tried = self.speaks_binary is None and operation.repeatable and not self._drops_binary
+        if self.speaks_binary or is_tried:
             try:
                 result = yield from self._ask(operation, deadline, headers, binary=True)
             except (InvalidInput, InferenceFailed, ProtocolError):
@@ -104,6 +109,8 @@ class HttpCalls:
             else:
                 self.speaks_binary = True
                 return result
+        # If a server drops this, too, it was not for the tensors.
+        self._drops_binary = False
         result = yield from self._ask(operation, deadline, headers, binary=False)
         if operation.repeatable:
             self.speaks_binary = False
@@ -158,6 +165,9 @@ class HttpCalls:
             unanswered = isinstance(error, OSError) and not is_timeout(error)
             if unanswered and has_large_headers(request) and (yield from self._answers()):
                 raise headers_too_large(operation, url, str(error)) from error
+            if unanswered and HEADER_LENGTH in request.headers and self.speaks_binary is None:
+                # The inference may have run: whether it is sent again, as JSON, is for the retries to decide.
+                self._drops_binary = yield from self._answers()
             raise error_from_exception(error, operation, self.address, deadline.timeout) from error
 
     def _answers(self) -> Exchanges[bool]:

@@ -63,9 +63,10 @@ if TYPE_CHECKING:
     from plansmith_client.protocol.operations import OutputPlace
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["EXCHANGES", "Exchange", "Reply", "Request", "infer_request"]
+__all__ = ["EXCHANGES", "HEADER_LENGTH", "Exchange", "Reply", "Request", "infer_request"]
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+"""The header of a request or reply with binary tensors: how long its JSON is."""
 
 
 @dataclass(frozen=True, slots=True)
