@@ -21,8 +21,8 @@ from plansmith_client.commands.input_files import (
     texts_as_inputs,
 )
 from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
-from plansmith_client.commands.output_files import check_output_file, write_output_file
-from plansmith_client.commands.predictions import check_picture_file, draw_boxes, prediction_lines
+from plansmith_client.commands.output_files import ARRAYS, PICTURES, check_output_file, write_output_file
+from plansmith_client.commands.predictions import draw_boxes, prediction_lines
 from plansmith_client.commands.tensor_json import json_from_result
 from plansmith_client.errors import InvalidInput
 from plansmith_client.faces.client import Client
@@ -169,13 +169,13 @@ def _check_what_is_shown(
 ) -> None:
     """Refuse options that do not go together, before the server is asked."""
     if output is not None:
-        check_output_file(output)
+        check_output_file(output, ARRAYS)
     if top is not None and (as_json or output is not None):
         raise InvalidInput("--top is for the table: leave it out with --output and --json, which have all values")
     if draw is not None:
         if len(sources) != 1:
             raise InvalidInput(f"--draw is for one image file, and {len(sources)} are given")
-        check_picture_file(draw)
+        check_output_file(draw, PICTURES)
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:

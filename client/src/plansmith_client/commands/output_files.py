@@ -19,19 +19,21 @@ if TYPE_CHECKING:
 
     from plansmith_client.protocol.results import InferResult
 
-__all__ = ["check_output_file", "write_output_file"]
+__all__ = ["ARRAYS", "PICTURES", "check_output_file", "write_output_file"]
 
-_SUFFIXES = (".npy", ".npz", ".json")
+# The endings of what can be written.
+ARRAYS = (".npy", ".npz", ".json")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def check_output_file(path: Path) -> None:
+def check_output_file(path: Path, suffixes: tuple[str, ...]) -> None:
     """Refuse a file that could not be written, before the server is asked.
 
     Raises:
-        InvalidInput: the name has none of the known endings, or its folder does not exist.
+        InvalidInput: the name has none of these endings, or its folder does not exist.
     """
-    if path.suffix.lower() not in _SUFFIXES:
-        raise InvalidInput(f"{path} does not end in one of {', '.join(_SUFFIXES)}: choose one of these formats")
+    if path.suffix.lower() not in suffixes:
+        raise InvalidInput(f"{path} does not end in one of {', '.join(suffixes)}: choose one of these formats")
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise InvalidInput(f"{path} cannot be written: it is a folder, or its folder does not exist")
 

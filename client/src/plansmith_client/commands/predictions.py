@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
     from plansmith_client.protocol.results import InferResult
 
-__all__ = ["check_picture_file", "draw_boxes", "prediction_lines"]
+__all__ = ["draw_boxes", "prediction_lines"]
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _COLOURS = ("#e6194b", "#0082c8", "#3cb44b", "#f58231", "#911eb4", "#008080")
 
 
@@ -47,18 +46,6 @@ def prediction_lines(result: InferResult, sources: Sequence[str]) -> list[str]:
             for place, score in found
         ] or [f"{source}: nothing"]
     return lines
-
-
-def check_picture_file(path: Path) -> None:
-    """Refuse a picture that could not be written, before the server is asked.
-
-    Raises:
-        InvalidInput: the name has none of the known endings, or its folder does not exist.
-    """
-    if path.suffix.lower() not in _PICTURES:
-        raise InvalidInput(f"{path} does not end in one of {', '.join(_PICTURES)}: choose one of these formats")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InvalidInput(f"{path} cannot be written: it is a folder, or its folder does not exist")
 
 
 def draw_boxes(image: Path, result: InferResult, output: Path) -> None:

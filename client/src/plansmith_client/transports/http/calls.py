@@ -28,7 +28,6 @@ from plansmith_client.transports.http.responses import (
     NoHttpError,
     Response,
 )
-
 from plansmith_client.transports.http.wire import HEADER_LENGTH
 
 if TYPE_CHECKING:
