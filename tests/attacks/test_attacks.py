@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -119,6 +120,25 @@ def test_hostile_results_are_refused_or_shown_as_text(tmp_path):
         assert not set("\x1b\x07\u202e") & set(text)
         # A cell of a spreadsheet that begins with one is computed.
         assert report.suffix != ".csv" or not any(line.startswith(("=", '"=', '"\r=')) for line in text.splitlines())
+
+
+def test_hostile_data_and_inputs_are_refused_or_read(tmp_path):
+    done = subprocess.run(
+        [sys.executable, HERE / "reading_inputs.py", tmp_path / "inputs"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    ends = json.loads(done.stdout)
+    assert len(ends["data"]) >= 158
+    assert len(ends["requests"]) >= 31
+    wrong = [(name, end) for each in ends.values() for name, end in each.items() if end not in {"read", "refused"}]
+    assert not wrong
+    assert not done.stderr
+    assert not list(tmp_path.glob("PWNED"))
+    # A rewritten element type or byte order is no harm.
+    assert ends["data"]["archive_big_endian.npz"] == ends["requests"]["numbers array_half.npy"] == "read"
 
 
 def test_what_cannot_be_written_whole_leaves_what_was_there(tmp_path):

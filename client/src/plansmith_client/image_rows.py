@@ -20,6 +20,9 @@ RECIPE_PARAMETER = "plansmith_preprocessing"
 DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 """Modes of Pillow with more than 8 bits a channel: converted, everything above 255 would be cut off without a word."""
 
+# Before the middle is cut out; a line of pixels becomes a very long one.
+_MOST_PIXELS = 100_000_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRecipe:
@@ -67,7 +70,7 @@ def row_from_image(
         [C, H, W], [H, W, C] or [H, W], by the recipe's layout.
 
     Raises:
-        ValueError: the recipe gives fractions, which the dtype cannot hold.
+        ValueError: the recipe gives fractions, which the dtype cannot hold, or resizes to more than 100 megapixels.
     """
     pixels = np.asarray(_resized(image.convert("L" if recipe.channels == "GRAY" else "RGB"), recipe, size))
     if recipe.channels == "GRAY":
@@ -99,6 +102,11 @@ def _resized(image: Image, recipe: ImageRecipe, size: tuple[int, int]) -> Image:
         short = min(image.size)
         wide, high = (recipe.resize if side == short else int(recipe.resize * side / short) for side in image.size)
         covering = (wide, high)
+    if covering[0] * covering[1] > _MOST_PIXELS:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels would be resized to {covering[0]} x {covering[1]} before the crop, "
+            f"and {_MOST_PIXELS} pixels are allowed: use images of another shape, or fit=pad"
+        )
     if covering != image.size:
         image = image.resize(covering, method)
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
@@ -112,7 +120,10 @@ def _scaled(
     if (scale == 1).all() and not mean.any() and (std == 1).all():
         return pixels.astype(dtype)
     if dtype.kind in "biuO":
-        raise ValueError(f"the preprocessing gives fractions, which {dtype.name} cannot hold")
+        raise ValueError(
+            f"the preprocessing gives fractions, which {dtype.name} cannot hold: "
+            "declare the preset pixels, or scale=1 without mean and std"
+        )
     # One multiplication and one addition instead of three passes over the image.
     values: np.ndarray[Any, np.dtype[Any]] = pixels * (scale / std) - mean / std
     return values.astype(dtype)

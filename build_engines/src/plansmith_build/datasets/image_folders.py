@@ -12,7 +12,7 @@ import numpy as np
 
 from plansmith_build.datasets.errors import InvalidData, InvalidLabels, InvalidPreprocessing
 from plansmith_build.datasets.npy_folders import natural_key, sha256_of_files
-from plansmith_build.datasets.raw_data import RawData, check_memory
+from plansmith_build.datasets.raw_data import RawData, check_file, check_memory
 from plansmith_build.datasets.thinning import random_rows
 from plansmith_build.repository.labels import read_labels
 from plansmith_client.tensors import numpy_dtype_from_datatype
@@ -81,6 +81,8 @@ def read_image_folder(
         f"the {len(files)} images of {folder}",
         "read fewer of them with --calibration-rows and --validation-rows",
     )
+    for file in files:
+        check_file(file)
     first = read_image(files[0], preprocessing, size, spec.datatype)
     rows = np.empty((len(files), *shape), first.dtype)
     rows[0] = first

@@ -40,17 +40,15 @@ def read_image(
         [C, H, W], [H, W, C] or [H, W], by the preprocessing's layout.
 
     Raises:
-        InvalidData: it is not an image, is damaged, too large, or has too many bits per colour.
+        InvalidData: it is not an image, is damaged, too large before or after it is resized, or has too many bits per
+            colour.
     """
     image = _decode(path)
     try:
         recipe = ImageRecipe(**preprocessing.model_dump())
         return row_from_image(image, recipe, size, numpy_dtype_from_datatype(datatype))
     except ValueError as error:
-        raise InvalidData(
-            f"{path}: the preprocessing gives fractions, and the input takes {datatype}: "
-            "declare the preset pixels, or scale=1 without mean and std"
-        ) from error
+        raise InvalidData(f"{path}: {error}") from error
 
 
 def _decode(path: Path) -> Image.Image:

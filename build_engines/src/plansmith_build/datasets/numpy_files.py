@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from plansmith_build.datasets.errors import InvalidData
-from plansmith_build.datasets.raw_data import RawData, check_memory, separate_labels
+from plansmith_build.datasets.raw_data import RawData, check_file, check_memory, separate_labels
 from plansmith_build.repository.hashing import sha256_of
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def read_npz(path: Path, layout: Layout, *, labels_key: str | None) -> RawData:
         InvalidLabels: it is not clear which array holds the labels.
     """
     try:
+        check_file(path)
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             _check_names(path, [_array_name(member) for member in members])
@@ -74,6 +75,7 @@ def read_npy(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
         InvalidData: it cannot be read, is damaged or holds Python objects.
     """
     try:
+        check_file(path)
         with path.open("rb") as file:
             return _mapped(path, file, str(path))
     except OSError as error:
@@ -117,14 +119,20 @@ def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np
             raise zipfile.BadZipFile(f"{member.filename} is not where the list of contents says")
         name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
         file.seek(name_bytes + extra_bytes, 1)
-        return _mapped(path, file, where)
+        begin = file.tell()
+        array = _mapped(path, file, where)
+        if file.tell() - begin + array.nbytes != member.file_size:
+            # What follows in the file is not the array's.
+            raise ValueError(f"{member.filename} has {member.file_size} bytes, and its header says another number")
+        return array
 
 
 def _mapped(path: Path, file: IO[bytes], where: str) -> np.ndarray[Any, np.dtype[Any]]:
     shape, order, dtype = _header(file, where)
     if not math.prod(shape):
         return np.empty(shape, dtype)
-    # np.memmap refuses a range that is not inside the file.
+    if math.prod(shape) * dtype.itemsize > path.stat().st_size - file.tell():
+        raise ValueError("it ends before its last value")
     return np.asarray(np.memmap(path, dtype=dtype, mode="r", offset=file.tell(), shape=shape, order=order))
 
 

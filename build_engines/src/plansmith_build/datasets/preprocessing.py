@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import tomllib
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from plansmith_build.datasets.errors import InvalidPreprocessing
+from plansmith_build.reading.regular_files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,13 +44,15 @@ def _numbers(value: Any) -> Any:
 def _number(value: Any) -> Any:
     if not isinstance(value, str):
         return value
+    above, slash, below = value.partition("/")
     try:
-        return float(Fraction(value.strip()))
-    except (ValueError, ZeroDivisionError, OverflowError):
+        return float(above) / (float(below) if slash else 1)
+    except (ValueError, ZeroDivisionError):
         return value
 
 
-_Size = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_pair)]
+_Side = Annotated[int, Field(ge=1, le=2**16)]
+_Size = Annotated[tuple[_Side, _Side], BeforeValidator(_pair)]
 _PerChannel = Annotated[
     tuple[Annotated[float, Field(allow_inf_nan=False)], ...], BeforeValidator(_numbers), Field(min_length=1)
 ]
@@ -70,7 +72,7 @@ class Preprocessing(BaseModel):
     size: _Size | None = Field(
         default=None, description="height and width that the model takes; by default those of its input"
     )
-    resize: PositiveInt | None = Field(
+    resize: _Side | None = Field(
         default=None,
         description="length of the shorter side before the crop; by default the image just covers `size`",
     )
@@ -195,7 +197,7 @@ def _read_text(text: str) -> dict[str, Any]:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path).decode()
         fields = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
     except OSError as error:
         raise InvalidPreprocessing(f"{path} cannot be read: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,19 +10,23 @@ from plansmith_build.datasets.errors import InvalidData, InvalidLabels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     import numpy as np
 
     from plansmith_build.datasets.dataset import Kind
     from plansmith_build.datasets.layout import Layout
 
-__all__ = ["LABEL_KEYS", "MEMORY_BYTES", "RawData", "check_memory", "separate_labels"]
+__all__ = ["LABEL_KEYS", "MEMORY_BYTES", "RawData", "check_file", "check_memory", "separate_labels"]
 
 LABEL_KEYS = ("labels", "label", "y")
 """The names under which labels are looked for, unless an input of the model has that name."""
 
 MEMORY_BYTES = 4 * 2**30
 """The most that is held in memory of one data set; a mapped file does not count."""
+
+# Every byte of a file is read, for its checksums.
+_FILE_BYTES = 64 * 2**30
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,22 @@ class RawData:
     kind: Kind
     where: str
     class_names: tuple[str, ...] = ()
+
+
+def check_file(path: Path) -> None:
+    """Refuse what cannot be read to its end: opening a FIFO waits for its writer, and a device has no end.
+
+    Raises:
+        InvalidData: it is not a regular file, or larger than 64 GiB.
+        OSError: it cannot be read.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidData(f"{path} is not a regular file: copy what it gives to one")
+    if status.st_size > _FILE_BYTES:
+        raise InvalidData(
+            f"{path} has {status.st_size / 2**30:.1f} GiB, and {_FILE_BYTES >> 30} GiB are allowed: give fewer rows"
+        )
 
 
 def check_memory(size: int, where: str, way_out: str) -> None:

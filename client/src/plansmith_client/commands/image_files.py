@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ __all__ = [
     "ImagePreparation",
     "array_from_image",
     "array_from_text",
+    "check_file",
+    "check_size",
     "decoded_image",
     "recorded_preparation",
     "served_preparation",
@@ -34,6 +37,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # Larger images are refused: a small file can decompress to one that fills the memory.
 _MOST_PIXELS = 100_000_000
+# A request over gRPC cannot be larger.
+_LARGEST_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,31 @@ class ImagePreparation:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     recipe: ImageRecipe | None = None
+
+
+def check_file(path: Path) -> None:
+    """Refuse what cannot be read to its end: opening a FIFO waits for its writer, and a device has no end.
+
+    Raises:
+        InvalidInput: it is not a regular file, or larger than 2 GiB.
+        OSError: it cannot be read.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidInput(f"{path} is not a regular file: copy what it gives to one")
+    check_size(path, status.st_size)
+
+
+def check_size(path: Path, size: int) -> None:
+    """Refuse what is larger than a request can be.
+
+    Raises:
+        InvalidInput: it is larger than 2 GiB.
+    """
+    if size > _LARGEST_BYTES:
+        raise InvalidInput(
+            f"{path} holds {size / 2**30:.1f} GiB, and {_LARGEST_BYTES >> 30} GiB are allowed: send it in parts"
+        )
 
 
 def array_from_image(path: Path, spec: TensorSpec, preparation: ImagePreparation) -> np.ndarray[Any, Any]:
@@ -107,6 +137,7 @@ def recorded_preparation(path: Path) -> ImagePreparation:
         InvalidInput: the file is not a manifest, or its build had no images.
     """
     try:
+        check_file(path)
         recorded = json.loads(path.read_bytes())["search"]["preprocessing"]
         if recorded is not None:
             return ImagePreparation(recipe=ImageRecipe(**recorded))
@@ -151,7 +182,7 @@ def _row(path: Path, spec: TensorSpec, recipe: ImageRecipe) -> np.ndarray[Any, A
         if min(height, width) < 1:
             height, width = image.height, image.width
         return row_from_image(image, recipe, (height, width), spec.numpy_dtype)
-    except (ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, MemoryError, ArithmeticError) as error:
         # What is recorded may be anything: a file is not trusted.
         raise InvalidInput(f"{path}: the recorded preprocessing cannot be applied to {spec}: {error}") from error
 

@@ -20,6 +20,8 @@ from plansmith_client.commands.image_files import (
     ImagePreparation,
     array_from_image,
     array_from_text,
+    check_file,
+    check_size,
 )
 from plansmith_client.errors import InvalidInput
 
@@ -136,6 +138,7 @@ def _spec(name: str, path: Path, specs: Sequence[TensorSpec]) -> TensorSpec:
 
 def _read_for(spec: TensorSpec, path: Path, preparation: ImagePreparation, *, is_image: bool) -> Any:
     try:
+        check_file(path)
         return array_from_image(path, spec, preparation) if is_image else array_from_text(path, spec)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
@@ -178,6 +181,7 @@ def _read(path: Path) -> Any:
     if suffix not in _SUFFIXES:
         raise InvalidInput(f"{path} does not end in one of {', '.join(_SUFFIXES)}: convert it to one of these formats")
     try:
+        check_file(path)
         return _read_json(path) if suffix == ".json" else _read_numpy(path)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
@@ -188,6 +192,8 @@ def _read_json(path: Path) -> Any:
         content = json.loads(path.read_bytes(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{path} is not valid JSON: {error}") from error
+    except MemoryError as error:
+        raise InvalidInput(f"{path} is too large for the memory: send it as .npy, or in parts") from error
     return content
 
 
@@ -204,6 +210,8 @@ def _read_numpy(path: Path) -> Any:
         if isinstance(loaded, np.ndarray):
             return loaded
         with loaded:
+            # A small file can decompress to one that fills the memory.
+            check_size(path, sum(member.file_size for member in loaded.zip.infolist()))
             arrays = dict(loaded)
     except _DAMAGED as error:
         if "pickle" in str(error).lower():
