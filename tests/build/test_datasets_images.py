@@ -186,7 +186,7 @@ def test_a_preprocessing_is_needed_and_must_give_what_the_model_takes(tmp_path):
     free = signature("m (float[N, 3, H, W] x) => (float[N, 3, H, W] y) { y = Relu (x) }")
     refused(tmp_path, "does not say the size of the images", free, error=InvalidPreprocessing)
     whole = signature("m (uint8[N, 3, 32, 32] x) => (uint8[N, 3, 32, 32] y) { y = Identity (x) }")
-    refused(tmp_path, "gives fractions, and the input takes UINT8", whole, preprocessing=Preprocessing())
+    refused(tmp_path, "gives fractions, which uint8 cannot hold", whole, preprocessing=Preprocessing())
     assert load_dataset(str(tmp_path), whole, preprocessing=PIXELS).inputs["x"].dtype == np.uint8
 
 
