@@ -87,6 +87,7 @@ WRONG = {
     "platform_onnx": BASE.replace("backend:", "platform:"),
     "pair": f'{BASE} platform: "tensorrt_plan"',
     "ensemble_backend": ensemble(step(), more='backend: "onnxruntime"'),
+    "missing_file": f'{BASE} default_model_filename: "other.onnx"',
     "negative_batch": BASE.replace("8", "-1"),
     "other_name": f'{BASE} name: "another"',
     "latest_none": f"{BASE} version_policy {{ latest {{ num_versions: 0 }} }}",

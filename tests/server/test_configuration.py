@@ -196,6 +196,12 @@ def test_a_model_file_may_be_a_folder_or_have_the_usual_name(tmp_path):
     assert find_model_file(tmp_path, "model.xml") == tmp_path / "model.onnx"
 
 
+def test_another_file_is_not_served_for_one_that_is_named(tmp_path):
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(ModelError, match=r"there is no other\.onnx in version"):
+        find_model_file(tmp_path, "other.onnx")
+
+
 def test_the_cpu_computes_where_there_is_no_gpu(caplog):
     config = accelerated({"name": "tensorrt", "parameters": {"precision_mode": "FP16"}}, {"name": "cuda"})
     with caplog.at_level(logging.INFO, "plansmith_server"):

@@ -8,15 +8,18 @@ from plansmith_server.errors import ModelError
 
 __all__ = ["find_model_file"]
 
+# Where a configuration names no file, Triton writes in what its own backend of that name would load; ours of OpenVINO
+# takes other files as well.
+_FILLED_IN = frozenset({"", "model.xml"})
+
 
 def find_model_file(folder: Path, name: str, default: str = "model.onnx") -> Path:
-    """The file `name` in the version folder `folder`, or `default` if that is missing.
+    """The file `name` in the version folder `folder`, or `default` if nobody named one.
 
     Args:
         folder: of the version.
-        name: `default_model_filename`, or "". Triton fills in the backend's usual file name, so a file of that name may
-            not exist. If it is a folder, the file `default` in it is meant.
-        default: the file name to fall back on.
+        name: `default_model_filename`, or "". If it is a folder, the file `default` in it is meant.
+        default: the usual file name.
 
     Raises:
         ModelError: there is no such file, or the name points outside the folder.
@@ -25,7 +28,7 @@ def find_model_file(folder: Path, name: str, default: str = "model.onnx") -> Pat
     if wanted.is_absolute() or ".." in wanted.parts:
         raise ModelError(f"default_model_filename {name!r} points outside the version's folder: name a file in it")
     try:
-        for path in (folder / wanted, folder / wanted / default, folder / default):
+        for path in (folder / wanted, folder / wanted / default, *([folder / default] if name in _FILLED_IN else [])):
             if path.is_file():
                 return path
     except OSError as error:
