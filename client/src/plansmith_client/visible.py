@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
-__all__ = ["visible"]
+__all__ = ["markdown_text", "visible"]
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~>$-])")
+_SPACE = re.compile(r"\s+")
 
 # What ends or reorders a line, or is no character at all: controls, formats such as right-to-left overrides, line and
 # paragraph separators, surrogates.
@@ -26,3 +30,9 @@ def visible(text: str, *, keep: str = "") -> str:
         else character
         for character in text
     )
+
+
+def markdown_text(text: str) -> str:
+    """Text for a line of Markdown, in which nothing is markup, a mention, or the end of the line."""
+    escaped = _SPECIAL.sub(r"\\\1", visible(_SPACE.sub(" ", text).strip()).replace("&", "&amp;"))
+    return escaped.replace("<", "&lt;").replace("@", "@<!-- -->")
