@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 from build_models import ADD, write
 
 
@@ -73,3 +74,32 @@ def test_what_is_not_there_is_named_with_what_is(plansmith, adder, words, reason
 
 def test_a_repository_that_is_not_there_is_the_users_mistake(plansmith, tmp_path):
     assert "no repository" in plansmith("inspect", "--repository", tmp_path / "nosuch", expect=2).stderr
+
+
+def test_a_model_card_says_what_the_manifest_knows(plansmith, repository, held_out_file):
+    onnx = held_out_file.with_name("digits.onnx")
+    words = ("--data", held_out_file, "--precision", "int8", "--target", "onnxruntime", "--no-serve")
+    built = json.loads(plansmith("build", onnx, "--repository", repository, "--name", "d-1", *words, "--json").stdout)
+    card = plansmith("inspect", "d-1", "--repository", repository, "--card").stdout
+    _, metadata, body = card.split("---\n", 2)
+    metadata = yaml.safe_load(metadata)
+    assert {"onnx", "int8"} <= set(metadata["tags"])
+    (index,) = metadata["model-index"]
+    assert index["name"] == "d-1"
+    chosen = next(each for each in built["manifest"]["search"]["candidates"] if each["precision"] == "int8")
+    results = [result["metrics"][0] for result in index["results"]]
+    assert {"type": "accuracy", "value": chosen["accuracy"]["top1"], "name": "top-1, int8"} in results
+    # What is a name stays one, and no folder of this machine is told.
+    assert "# d\\-1" in body
+    assert built["manifest"]["source"]["sha256"] in body
+    assert f"{chosen['accuracy']['top1']:.2%}" in body
+    assert "held\\_out.npz" in body
+    assert str(held_out_file.parent) not in card
+    json_too = plansmith("inspect", "d-1", "--repository", repository, "--card", "--json", expect=2)
+    assert "--card" in json_too.stderr
+
+
+def test_a_model_card_needs_a_manifest(plansmith, repository):
+    (repository / "foreign" / "1").mkdir(parents=True)
+    write(repository / "foreign" / "1" / "model.onnx", ADD)
+    assert "no manifest" in plansmith("inspect", "foreign", "--repository", repository, "--card", expect=2).stderr

@@ -15,6 +15,7 @@ from plansmith_build.commands.build_display import candidates_table
 from plansmith_build.commands.confinement import Limits, confined
 from plansmith_build.errors import InvalidOption
 from plansmith_build.repository.inspection import inspect_file, inspect_model, summaries
+from plansmith_build.repository.model_card import model_card
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_client.terminal import Column, FittingTable, Terminal, facts_table
 
@@ -47,6 +48,9 @@ def inspect(
     ),
     version: Annotated[int | None, typer.Option(min=1, help="Version of the model.", show_default="the newest")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+    card: Annotated[
+        bool, typer.Option("--card", help="Print a model card instead: Markdown with Hugging Face's metadata.")
+    ] = False,
 ) -> None:
     """Show what a model repository holds: its models, or one model's configuration, manifest and files.
 
@@ -58,17 +62,27 @@ def inspect(
         plansmith inspect
         plansmith inspect resnet50 --version 2
         plansmith inspect resnet50.onnx
+        plansmith inspect resnet50 --card > README.md
     """
+    if card and (as_json or model is None or _is_file(model)):
+        raise InvalidOption("--card is of a model in the repository, without --json: plansmith inspect MODEL --card")
 
     def work(_: Callable[[], None]) -> None:
         console = Terminal(highlight=False)
-        if model is not None and (model.endswith(".onnx") or "/" in model):
+        if model is not None and _is_file(model):
             report = inspect_file(Path(model))
             _print_json(report.model_dump(mode="json")) if as_json else _show_file(console, report)
             return
         found = ModelRepository.at(repository)
         if model is not None:
             details = inspect_model(found.existing_model(model), version)
+            if card:
+                if details.manifest is None:
+                    raise InvalidOption(
+                        f"{details.path} has no manifest to write a card from: plansmith did not write it"
+                    )
+                typer.echo(model_card(details.manifest), nl=False)
+                return
             _print_json(details.model_dump(mode="json")) if as_json else _show_model(console, details)
             return
         if version is not None:
@@ -87,6 +101,10 @@ def inspect(
 
     # A file is read, and of a repository what its configurations leave out.
     confined(work, Limits(), subject=model or str(repository))
+
+
+def _is_file(model: str) -> bool:
+    return model.endswith(".onnx") or "/" in model
 
 
 def _print_json(document: object) -> None:
