@@ -29,15 +29,17 @@ def test_help_lists_every_command_with_a_line(plansmith):
 
 
 @pytest.fixture(scope="module")
-def shown() -> dict[tuple[str, ...], str]:
-    """What `-h` says of each command, all asked for in one process; Locust's is its own program's."""
+def shown_at() -> dict[str, dict[tuple[str, ...], str]]:
+    """What `-h` says of each command at 300 and 80 columns, all in one process; Locust's is its own program's."""
     program = """
-import contextlib, io, json, sys
+import contextlib, io, json, os, sys
 from plansmith_client.cli import main
-for words in json.load(sys.stdin):
-    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
-        main([*words, "-h"])
-    print(json.dumps(said.getvalue()))
+asked = json.load(sys.stdin)
+for os.environ["COLUMNS"] in ("300", "80"):
+    for words in asked:
+        with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+            main([*words, "-h"])
+        print(json.dumps(said.getvalue()))
 """
     commands = [(name,) for name in KNOWN_COMMANDS if name != "locust"]
     commands += [("bench", name) for name in ("run", "compare", "diff", "report")]
@@ -47,9 +49,22 @@ for words in json.load(sys.stdin):
         check=True,
         capture_output=True,
         text=True,
-        env={**os.environ, "COLUMNS": "300"},
     )
-    return dict(zip(commands, map(json.loads, done.stdout.splitlines()), strict=True))
+    texts = [json.loads(line) for line in done.stdout.splitlines()]
+    wide, narrow = texts[: len(commands)], texts[len(commands) :]
+    return {"300": dict(zip(commands, wide, strict=True)), "80": dict(zip(commands, narrow, strict=True))}
+
+
+@pytest.fixture(scope="module")
+def shown(shown_at) -> dict[tuple[str, ...], str]:
+    return shown_at["300"]
+
+
+def test_help_cuts_nothing_on_a_narrow_terminal(shown_at):
+    for words, text in shown_at["80"].items():
+        assert max(map(len, text.splitlines())) <= 80
+        assert "…" not in text, words
+        assert "{" not in text, words
 
 
 def test_every_command_of_an_installed_distribution_is_listed_and_explains_its_options(plansmith, shown):

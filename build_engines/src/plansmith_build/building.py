@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from rich.filesize import decimal
 
 from plansmith_build.datasets.image_folders import image_shape
 from plansmith_build.datasets.layout import layout_of
@@ -21,7 +22,7 @@ from plansmith_build.portable.reference import run_reference
 from plansmith_build.portable.repair import listed_weights
 from plansmith_build.portable.rows import BatchRefuted
 from plansmith_build.portable.sampling import leading_rows
-from plansmith_build.progress import BuildStep, silent
+from plansmith_build.progress import BuildStep, plural, silent
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.signatures import signature_of
 from plansmith_build.releasing import Built, portable_config, release_of, source_of
@@ -141,7 +142,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     file = load_onnx(path)
     source, nodes = source_of(file), node_count(file.network.model)
     signature = signature_of(file.network.model, weights=listed_weights(file.network.model))
-    progress(BuildStep(step, f"{nodes} nodes, {file.size / 1e6:,.1f} MB"))
+    progress(BuildStep(step, f"{nodes} node{plural(nodes)}, {decimal(file.size)}"))
 
     if options.preprocessing is not None:
         image_shape(

@@ -200,8 +200,8 @@ def build(
         str | None,
         typer.Option(
             rich_help_panel=_PLANS,
-            help="name:min,opt,max shapes, such as images:1x3x224x224,8x3x224x224,32x3x224x224; several profiles "
-            "apart by |, the preferred one first.",
+            help="name:min,opt,max shapes, such as x:1x64,8x64,32x64; several profiles apart "
+            "by |, the preferred one first.",
             show_default="from the data and --max-batch-size",
         ),
     ] = None,
@@ -218,7 +218,12 @@ def build(
         ),
     ] = None,
     hardware_compatibility: Annotated[
-        HardwareCompatibility, typer.Option(rich_help_panel=_PLANS, help="Other GPUs that plans are to run on.")
+        HardwareCompatibility,
+        typer.Option(
+            rich_help_panel=_PLANS,
+            metavar="LEVEL",
+            help="Other GPUs that plans are to run on: none, ampere_plus or same_compute_capability.",
+        ),
     ] = HardwareCompatibility.NONE,
     version_compatible: Annotated[
         bool, typer.Option("--version-compatible", rich_help_panel=_PLANS, help="For later versions of TensorRT, too.")
