@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+from browsing import DESKTOP, PHONE, chromium, resize
 from report_documents import HOSTILE, compare, measure, tune
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from plansmith_perf.report import write_report
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-DESKTOP, PHONE = (1280, 900), (390, 844)
 # Loading the page as a file asks for nothing else; the others never leave the browser.
 OWN = ("file:", "data:", "blob:", "about:")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    assert CHROMIUM, "the report is opened in a browser: apt-get install chromium chromium-driver"
-    assert DRIVER, "the report is opened in a browser: apt-get install chromium-driver"
-    options = ChromeOptions()
-    options.binary_location = CHROMIUM
-    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = Chrome(options=options, service=Service(DRIVER))
-    try:
+    with chromium() as driver:
         yield driver
-    finally:
-        driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +48,7 @@ def visit(browser):
     """Opens a page; gives the addresses that it asked for."""
 
     def opened(address: str, size: tuple[int, int] = DESKTOP, theme: str = "light") -> list[str]:
-        width, height = size
-        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": size == PHONE})
+        resize(browser, size)
         choose(browser, theme)
         for kind in ("browser", "performance"):
             browser.get_log(kind)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from functools import partial
 from importlib.metadata import entry_points, version
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -64,6 +65,7 @@ KNOWN_COMMANDS = {
     "models": KnownCommand("plansmith-client", "List the models of a server."),
     "health": KnownCommand("plansmith-client", "Tell whether a server, or a model of it, is ready."),
     "stats": KnownCommand("plansmith-client", "Show what a server has counted of its models."),
+    "ui": KnownCommand("plansmith-client", "Try a served model on a local page."),
     "load": KnownCommand("plansmith-client", "Load a model on a server."),
     "unload": KnownCommand("plansmith-client", "Unload a model from a server."),
     "bench": KnownCommand("plansmith-perf", "Measure how much a served model can take."),
@@ -154,18 +156,38 @@ def show_plain_types(command: Any, context: typer.Context) -> None:
         context: of the command itself, or of what it belongs to.
     """
     for parameter in (*command.params, command.get_help_option(context)):
+        parameter.process_value = partial(_in_plain_words, parameter.process_value)
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
         elif parameter.param_type_name == "argument":
             parameter.metavar = parameter.metavar or parameter.name.upper()
             # Its name says what it is.
             parameter.display_type_rich = lambda **_: None
+            shown = f"{parameter.metavar}{'...' if parameter.nargs != 1 else ''}"
+            shown = shown if parameter.required else f"[{shown}]"
+            # Typer's own way to show what is required is braces.
+            parameter._usage_display_name = lambda shown=shown: shown  # noqa: SLF001
         elif parameter.metavar is None and hasattr(parameter, "display_type_rich"):
             shown = (parameter.display_type_rich(ctx=context) or "").strip("<>").removeprefix("list[").removesuffix("]")
             # Blanks let a narrow terminal wrap choices.
             parameter.metavar = _TYPES.get(shown, shown.replace("|", " | "))
     for name, inner in getattr(command, "commands", {}).items():
         show_plain_types(inner, type(context)(inner, parent=context, info_name=name, **inner.context_settings))
+
+
+def _in_plain_words(process: Callable[[typer.Context, Any], Any], context: typer.Context, value: Any) -> Any:
+    """A parameter's value; what pydantic says of one that is wrong is said as a person would."""
+    import typer  # noqa: PLC0415
+
+    try:
+        return process(context, value)
+    except typer.BadParameter as error:
+        said = error.message.removeprefix("Value error, ")
+        for type_, expected in (("integer", "a whole number"), ("number", "a number")):
+            if said.startswith(f"Input should be a valid {type_}"):
+                said = f"{value!r} is not {expected}."
+        error.message = said.replace("Input should be", f"{value} is not")
+        raise
 
 
 def _application(called: str) -> typer.Typer:
