@@ -262,7 +262,7 @@ def test_what_is_no_whole_npz_file_is_refused(npz, tmp_path):
         "empty.npz": (b"", "is not a whole .npz file"),
         "flipped.npz": (content.replace(ROWS[3].tobytes(), ROWS[2].tobytes()), "is not a whole .npz file"),
         "data.csv": (b"1,2", "is of no known kind: name a .npz file"),
-        "data.npy": (content, "has no names in it"),
+        "data.npy": (content, "is not a whole .npy file"),
     }
     for name, (data, sentence) in files.items():
         (tmp_path / name).write_bytes(data)
@@ -274,6 +274,13 @@ def test_what_is_no_whole_npz_file_is_refused(npz, tmp_path):
         archive.writestr("readme.txt", "hello")
     refused(str(tmp_path / "other.npz"), IMAGES, "'readme.txt', which is not an array")
     refused(str(tmp_path / "nosuch.npz"), IMAGES, "nosuch.npz does not exist: name a .npz file")
+
+
+def test_an_array_without_a_name_is_that_of_the_only_input(tmp_path):
+    np.save(tmp_path / "rows.npy", ROWS)
+    dataset = load_dataset(str(tmp_path / "rows.npy"), IMAGES)
+    np.testing.assert_array_equal(next(iter(dataset.inputs.values())), ROWS)
+    refused(str(tmp_path / "rows.npy"), PAIR, "has no names in it")
 
 
 def test_a_name_that_stands_twice_in_a_file_is_refused(tmp_path, npz):

@@ -10,6 +10,7 @@ import pkgutil
 import subprocess
 import sys
 import types
+from importlib.metadata import version
 from importlib.resources import files
 
 import pytest
@@ -40,6 +41,7 @@ def visible_names(module):
 def test_the_names_of_the_package_are_these_and_no_others():
     assert set(plansmith_client.__all__) == PUBLIC
     assert visible_names(plansmith_client) == PUBLIC
+    assert plansmith_client.__version__ == version("plansmith-client")
 
 
 def modules():

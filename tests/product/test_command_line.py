@@ -101,6 +101,23 @@ def test_help_is_in_plain_words_and_names_every_default(shown):
             assert f"[default: ({text})]" in shown[words], words
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("build x.onnx --precision int4", "'int4' is not one of 'auto', 'fp32'"),
+        ("build x.onnx --max-batch-size 3.5", "'3.5' is not a whole number"),
+        ("build x.onnx --max-batch-size -4", "-4 is not greater than or equal to 0"),
+        ("bench digits --seconds abc", "'abc' is not a number"),
+        ("build .", "Error: . is a folder: name the .onnx file"),
+    ],
+)
+def test_a_wrong_value_is_said_in_plain_words(plansmith, words, sentence):
+    said = plansmith(*words.split(), expect=2).stderr
+    assert sentence in said
+    assert "Value error" not in said
+    assert "Input" not in said
+
+
 def test_no_default_is_written_as_markup_that_help_swallows():
     sources = [
         path

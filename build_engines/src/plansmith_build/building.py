@@ -13,9 +13,10 @@ from rich.filesize import decimal
 
 from plansmith_build.datasets.image_folders import image_shape
 from plansmith_build.datasets.layout import layout_of
+from plansmith_build.datasets.loading import check_source
 from plansmith_build.datasets.random_data import rows_from_text
 from plansmith_build.datasets.samples import read_samples
-from plansmith_build.errors import InputsNeeded, InvalidOption, VerificationFailed
+from plansmith_build.errors import InputsNeeded, InvalidModel, InvalidOption, VerificationFailed
 from plansmith_build.portable.batch_obstacles import BatchAxis
 from plansmith_build.portable.portable_model import Batching, make_portable, node_count, without_batches
 from plansmith_build.portable.reference import run_reference
@@ -129,6 +130,8 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     """
     path = Path(model)
     repository = ModelRepository.at(options.repository)
+    if path.is_dir():
+        raise InvalidModel(f"{path} is a folder: name the .onnx file")
     name = valid_name(options.name) if options.name is not None else name_from_file(path)
     if not 0 <= options.max_batch_size < 2**31:
         raise InvalidOption(
@@ -136,6 +139,10 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
         )
     labels = read_labels(options.labels) if options.labels is not None else None
     sign = signer(options.sign_key) if options.sign_key is not None else None
+
+    for data in (options.search.data, options.search.validation_data) if options.search is not None else ():
+        if data is not None:
+            check_source(data)
 
     step = f"Reading {path}"
     progress(BuildStep(step))

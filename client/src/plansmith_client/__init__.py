@@ -11,6 +11,7 @@ Example:
 
 from __future__ import annotations
 
+from plansmith_client._version import __version__ as __version__
 from plansmith_client.calling.breaker import BreakerPolicy
 from plansmith_client.calling.observers import Observer
 from plansmith_client.calling.retries import RetryPolicy

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from plansmith_build.progress import BuildStep
     from plansmith_build.repository.manifest import CandidateRecord, SearchRecord, Verification
 
-__all__ = ["candidates_table", "current_step", "result_as_json", "show_result"]
+__all__ = ["RUNNING_SERVER", "candidates_table", "current_step", "result_as_json", "show_result"]
 
+RUNNING_SERVER = "A server that already runs takes this version when it is restarted, or by itself with serve --poll 5."
 _STYLES = {
     "chosen": "bold green",
     "kept": "green",
@@ -88,6 +89,8 @@ def show_result(result: BuildResult, repository: Path) -> None:
     console.print(table)
     where = "" if repository == Path("model_repository") else f" --repository {shlex.quote(str(repository))}"
     console.print(f"\nNext: plansmith serve{where}", markup=False, soft_wrap=True)
+    if result.version > 1:
+        console.print(RUNNING_SERVER, markup=False, soft_wrap=True)
 
 
 def candidates_table(search: SearchRecord) -> FittingTable:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from plansmith_build.commands.build_display import RUNNING_SERVER
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_build.repository.rollback import roll_back
 from plansmith_build.repository.signing import signer
@@ -67,3 +68,4 @@ def rollback(
     console.print(f"version {version} of {model} is published again as version {published.version}")
     for note in published.notes:
         console.print(f"note: {note}")
+    console.print(RUNNING_SERVER)

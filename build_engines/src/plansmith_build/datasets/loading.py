@@ -11,8 +11,10 @@ from plansmith_build.datasets.errors import InvalidData, InvalidPreprocessing
 from plansmith_build.datasets.image_folders import read_image_folder
 from plansmith_build.datasets.layout import layout_of
 from plansmith_build.datasets.npy_folders import read_npy_folder
-from plansmith_build.datasets.numpy_files import read_npz
+from plansmith_build.datasets.numpy_files import read_npy, read_npz
 from plansmith_build.datasets.random_data import random_data, rows_from_text
+from plansmith_build.datasets.raw_data import RawData
+from plansmith_build.repository.hashing import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,12 +22,21 @@ if TYPE_CHECKING:
     from plansmith_build.datasets.dataset import Dataset
     from plansmith_build.datasets.layout import Layout
     from plansmith_build.datasets.preprocessing import Preprocessing
-    from plansmith_build.datasets.raw_data import RawData
     from plansmith_build.reading.signatures import Signature
 
-__all__ = ["load_dataset"]
+__all__ = ["check_source", "load_dataset"]
 
 _KINDS = "a .npz file, a folder of .npy files or images, module:function, or random"
+
+
+def check_source(source: str) -> None:
+    """Refuse files that are not there, before anything that takes long.
+
+    Raises:
+        InvalidData: there is no such file or folder.
+    """
+    if rows_from_text(source) is None and not is_callable_source(source) and not Path(source).exists():
+        raise InvalidData(f"the data {source} does not exist: name {_KINDS}")
 
 
 def load_dataset(
@@ -45,8 +56,9 @@ def load_dataset(
     """Load data for a model and check it against the model's inputs.
 
     Args:
-        source: a `.npz` file, a folder of `.npy` files, a folder of images, `module:function`, `random` or `random:N`.
-            A file or folder that is called as one of the last three is written with its path: `./random`.
+        source: a `.npz` file, a `.npy` file for a model with one input, a folder of `.npy` files, a folder of images,
+            `module:function`, `random` or `random:N`. A file or folder that is called as one of the last three is
+            written with its path: `./random`.
         signature: the model's. Optional inputs need no data.
         preprocessing: how an image becomes a row; for images only.
         class_names: the content of labels.txt, for labels that are names and for class sub-folders.
@@ -134,7 +146,9 @@ def _from_path(
         raise InvalidData(f"the data {path} cannot be read: {error.strerror}") from error
     _no_preprocessing(str(path), preprocessing)
     if path.suffix.lower() == ".npy":
-        raise InvalidData(f"{path} has no names in it: save it with numpy.savez, or name the folder that it is in")
+        if len(layout.inputs) != 1:
+            raise InvalidData(f"{path} has no names in it: save it with numpy.savez, or name the folder that it is in")
+        return RawData({layout.inputs[0].name: read_npy(path)}, None, sha256_of(path), "npy folder", str(path))
     if path.suffix.lower() != ".npz":
         raise InvalidData(f"the data {path} is of no known kind: name {_KINDS}")
     return read_npz(path, layout, labels_key=labels_key)

@@ -44,6 +44,9 @@ def stats(
     from plansmith_client.terminal import Terminal  # noqa: PLC0415 - not for --help
 
     with Client(url, timeout=timeout) as client:
+        if model:
+            # A model that the server does not have is told by this, with those that it has.
+            client.model(model).metadata  # noqa: B018
         read = client.model(model).statistics if model else client.statistics
         if as_json:
             if watch:

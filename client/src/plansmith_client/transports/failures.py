@@ -93,7 +93,8 @@ _RULES = (
     ),
     _Rule(
         InvalidInput,
-        "the server does not take load and unload requests ({reason}); start it with explicit model control",
+        "the server does not take load and unload requests ({reason}); start it with `plansmith serve --control "
+        "explicit`, or a container with --model-control-mode=explicit",
         phrases=("explicit model load / unload is not allowed",),
     ),
     _Rule(

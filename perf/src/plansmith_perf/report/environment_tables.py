@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plansmith_perf.report.formatting import as_memory
+from plansmith_perf.report.formatting import as_memory, as_time
 from plansmith_perf.results.documents import LoadTestResult
 from plansmith_perf.results.tables import NOTHING, Column, Table
 from plansmith_perf.tuning.records import TuningRecord
@@ -72,7 +72,7 @@ def _environment(document: Document) -> dict[str, str]:
 
 def _configuration(document: Document) -> dict[str, str]:
     common = {
-        "created": document.created,
+        "created": as_time(document.created),
         "model": document.model,
         "version": str(document.model_version),
         "batch of": f"{document.batch_size:,}",

@@ -10,7 +10,7 @@ from plansmith_perf.results.tables import NOTHING
 if TYPE_CHECKING:
     from plansmith_perf.results.documents import OpenLoop
 
-__all__ = ["as_cpu", "as_memory", "as_milliseconds", "as_rate", "as_ratio", "as_share", "load_name"]
+__all__ = ["as_cpu", "as_memory", "as_milliseconds", "as_rate", "as_ratio", "as_share", "as_time", "load_name"]
 
 _GIBIBYTE, _MEBIBYTE = 2**30, 2**20
 
@@ -55,3 +55,9 @@ def load_name(load: ClosedLoop | OpenLoop) -> str:
 def _three_digits(number: float) -> str:
     digits = next((digits for limit, digits in ((99.95, 0), (9.995, 1), (0.0995, 2)) if number >= limit), 3)
     return f"{number:,.{digits}f}"
+
+
+def as_time(created: str) -> str:
+    """When a document was made, to the minute; as it stands where it is not ISO 8601 in UTC."""
+    day, _, time = created.partition("T")
+    return f"{day} {time[:5]} UTC" if time.endswith("+00:00") else created

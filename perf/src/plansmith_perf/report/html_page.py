@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from plansmith_perf.report.blocks import Figure
+from plansmith_perf.report.formatting import as_time
 from plansmith_perf.report.sections import sections_of
 from plansmith_perf.report.summary import summarize
 from plansmith_perf.results.tables import Link, Table, visible
@@ -42,7 +43,8 @@ def as_html(documents: Mapping[str, Document]) -> str:
     return environment.get_template("report.html.jinja").render(
         title=_title(documents),
         summary=summarize(documents),
-        created=", ".join(dict.fromkeys(document.created for document in documents.values())),
+        created=", ".join(dict.fromkeys(as_time(document.created) for document in documents.values())),
+        served=dict.fromkeys(filter(None, map(_served, documents.values()))),
         sections=sections,
         figures={figure.name: {"data": figure.data, "layout": figure.layout} for figure in figures},
         scripts=scripts,
@@ -54,6 +56,12 @@ def as_html(documents: Mapping[str, Document]) -> str:
 def _visible(value: object) -> object:
     # What is marked as safe is the page's own.
     return visible(value) if type(value) is str else value
+
+
+def _served(document: Document) -> str:
+    """Engine, file, instances and batches, without the parameters, which stand with the configuration."""
+    served = getattr(document, "served", "")
+    return "; ".join(part for part in served.split("; ") if "=" not in part)
 
 
 def _title(documents: Mapping[str, Document]) -> str:

@@ -38,7 +38,7 @@ def loads_table(name: str, result: LoadTestResult, *, in_full: bool = True) -> T
     spares = [0 if percent == edges[1] else 1 if percent == edges[0] else 2 for percent in percents]
     table = Table(
         caption=f"{name}: {result.model} version {result.model_version or 'of the server'}, {result.protocol}, "
-        f"{result.batch_size} rows a request; latencies in ms; CPU: 100 % is one core",
+        f"{result.batch_size} row{'s' * (result.batch_size != 1)} a request; latencies in ms; CPU: 100 % is one core",
         columns=(
             *(Column("load", "name"), Column("answers/s"), Column("rows/s", spare=7)),
             *(Column(f"p{percent:g}", spare=spare) for percent, spare in zip(percents, spares, strict=True)),
