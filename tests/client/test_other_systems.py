@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from interpreters import interpreter, uv_program
 
 CLIENT = Path(__file__).parents[2] / "client"
 PROGRAM = Path(__file__).with_name("core_calls.py")
@@ -32,25 +33,6 @@ def call(python, server, *taken: str) -> str:
 @pytest.mark.parametrize("taken", [["poll"], ["proc"], ["poll", "proc", "win32"], ["proc", "darwin"]], ids=" ".join)
 def test_what_a_system_lacks_is_done_without(server, taken):
     assert (taken[-1] if taken[-1] in ("win32", "darwin") else "linux") in call(sys.executable, server, *taken)
-
-
-def interpreter(version: str) -> str | None:
-    """A Python of this version: on the path, of pyenv, or of uv."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    found = [shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python"))]
-    if uv := uv_program():
-        done = subprocess.run([uv, "python", "find", version], check=False, capture_output=True, text=True)
-        found.append(done.stdout.strip())
-    for candidate in filter(None, found):
-        # A name on the path may be a shim of pyenv that leads nowhere.
-        words = [candidate, "-c", "import sys; print('{}.{}'.format(*sys.version_info))"]
-        if subprocess.run(words, check=False, capture_output=True, text=True).stdout.strip() == version:
-            return str(candidate)
-    return None
-
-
-def uv_program() -> str | None:
-    return shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
 
 
 def environment(python: str, version: str, numpy: str) -> Path:

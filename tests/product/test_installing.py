@@ -1,10 +1,9 @@
-"""The distributions, installed with plain pip into empty environments, work as built, not as they lie in a checkout."""
+"""The distributions, installed into empty environments, work as built, not as they lie in a checkout."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from interpreters import interpreter, uv_program
 
 if TYPE_CHECKING:
     from email.message import Message
@@ -25,20 +25,52 @@ MEMBERS = ("client", "build_engines", "server", "perf", "plansmith")
 
 
 @pytest.fixture(scope="module")
-def new_environment(tmp_path_factory):
-    """Makes an empty virtual environment; gives its `bin`."""
+def distributions(tmp_path_factory):
+    """What `make dist` makes."""
+    folder = tmp_path_factory.mktemp("dist")
+    for member in MEMBERS:
+        subprocess.run(
+            [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT / member],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "PLANSMITH_RELEASE": "1"},
+        )
+    return folder
 
-    def make() -> Path:
+
+@pytest.fixture(scope="module")
+def new_environment(tmp_path_factory):
+    """Makes an empty virtual environment of a Python that has pip; gives its `bin`."""
+
+    def make(version: str | None = None) -> Path:
         folder = tmp_path_factory.mktemp("environment")
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        subprocess.run([python_of(version) if version else sys.executable, "-m", "venv", folder], check=True)
         return folder / "bin"
 
     return make
 
 
-def install(environment: Path, *wanted: str | Path) -> None:
-    command = [environment / "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
-    subprocess.run(command, check=True)
+def python_of(version: str) -> str:
+    """A Python of this version, or a skipped test."""
+    return interpreter(version) or pytest.skip(f"Python {version} is not installed: uv python install {version}")
+
+
+def install(environment: Path, distributions: Path, *wanted: str) -> None:
+    """With pip, which the environment brings."""
+    command = [environment / "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*command, "--find-links", distributions, *wanted], check=True)
+
+
+def install_with_uv(folder: Path, python: str, distributions: Path, *wanted: str) -> Path:
+    """Into a new environment in this folder; gives its `bin`."""
+    if (uv := uv_program()) is None:
+        pytest.skip("uv is not installed")
+    subprocess.run([uv, "venv", "--quiet", "--python", python, folder], check=True)
+    # Else uv takes what it kept of an earlier run's wheels, whose names are the same.
+    fresh = [f"--refresh-package={path.name.split('-')[0]}" for path in distributions.glob("*.whl")]
+    command = [uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python", *fresh]
+    subprocess.run([*command, "--find-links", distributions, *wanted], check=True)
+    return folder / "bin"
 
 
 def installed(environment: Path) -> set[str]:
@@ -52,9 +84,9 @@ def installed(environment: Path) -> set[str]:
     return {package["name"].replace("_", "-") for package in json.loads(listing.stdout)}
 
 
-def test_the_sdk_alone_is_light_and_says_what_its_command_needs(new_environment, committed_server):
+def test_the_sdk_alone_is_light_and_says_what_its_command_needs(new_environment, distributions, committed_server):
     environment = new_environment()
-    install(environment, ROOT / "client")
+    install(environment, distributions, "plansmith-client")
     packages = installed(environment) - {"pip", "setuptools"}
     # tritonclient brings packaging, ml-dtypes, python-rapidjson and urllib3; grpcio brings typing-extensions.
     assert packages == {
@@ -91,7 +123,7 @@ for name in ("telemetry", "metrics"):
         command.stderr == "Error: the plansmith command needs typer and rich: add the extra `cli` of plansmith-client\n"
     )
 
-    install(environment, f"{ROOT}/client[cli]")
+    install(environment, distributions, "plansmith-client[cli]")
     command = subprocess.run(
         [environment / "plansmith-client", "serve", "--port", "1"], check=False, capture_output=True, text=True
     )
@@ -100,20 +132,6 @@ for name in ("telemetry", "metrics"):
         command.stderr
         == "Error: `plansmith serve` is part of plansmith-server, which is not installed: plansmith brings it\n"
     )
-
-
-@pytest.fixture(scope="module")
-def distributions(tmp_path_factory):
-    """What `make dist` makes."""
-    folder = tmp_path_factory.mktemp("dist")
-    for member in MEMBERS:
-        subprocess.run(
-            [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT / member],
-            check=True,
-            capture_output=True,
-            env={**os.environ, "PLANSMITH_RELEASE": "1"},
-        )
-    return folder
 
 
 def test_the_hooks_that_name_siblings_are_one_text():
@@ -160,18 +178,12 @@ def metadata_of(wheel: Path) -> Message:
 
 
 def test_building_and_serving_leave_numpy_2_to_the_user(distributions, tmp_path, held_out_file):
-    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if uv is None:
-        pytest.skip("uv is not installed")
-    python = tmp_path / "environment" / "bin" / "python"
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, python.parents[1]], check=True)
     wanted = ("plansmith-build", "plansmith-server", "plansmith-client[cli]", "numpy>=2")
-    command = [uv, "pip", "install", "--quiet", "--python", python, "--find-links", distributions, *wanted]
-    subprocess.run(command, check=True)
+    python = install_with_uv(tmp_path / "environment", sys.executable, distributions, *wanted) / "python"
     environment = {
         **os.environ,
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        "PATH": f"{Path(uv).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{Path(uv_program()).parent}{os.pathsep}{os.environ['PATH']}",
     }
 
     def command_line(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -182,18 +194,48 @@ def test_building_and_serving_leave_numpy_2_to_the_user(distributions, tmp_path,
     built = command_line("build", held_out_file.with_name("digits.onnx"), "--json")
     assert json.loads(built.stdout)["manifest"]["server_trial"]["served"] == ["config.pbtxt"]
     assert "fetching Triton and numpy 1.26" in built.stderr
-    again = command_line("build", held_out_file.with_name("digits.onnx"), "--json")
+    program = "from plansmith_server.launcher.private_packages import private_packages as folder; print(folder())"
+    again = subprocess.run([python, "-c", program], check=True, capture_output=True, text=True, env=environment)
+    assert str(tmp_path / "cache") in again.stdout
     assert "fetching" not in again.stderr
     assert version_in(python, "numpy").startswith("2.")
 
 
-def test_one_name_brings_the_whole_way_and_its_demonstration(new_environment, distributions, tmp_path):
-    environment = new_environment()
-    install(environment, "--find-links", distributions, "plansmith[perf]")
-    assert installed(environment) > {
-        "plansmith",
-        *(f"plansmith-{part}" for part in ("build", "client", "perf", "server")),
-    }
+@pytest.mark.parametrize("version", ["3.10", "3.13"])
+def test_the_client_and_its_command_install_on_the_oldest_and_the_newest_python(version, distributions, tmp_path):
+    environment = install_with_uv(tmp_path / "environment", python_of(version), distributions, "plansmith-client[cli]")
+    done = subprocess.run(
+        [environment / "plansmith-client", "health", "--url", "localhost:1"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+
+
+def test_the_pip_that_python_brings_finds_versions_that_suit_each_other(new_environment, distributions):
+    environment = new_environment("3.12" if interpreter("3.12") else None)
+    install(environment, distributions, "--dry-run", "--report", environment / "report.json", "plansmith[perf]")
+    found = json.loads((environment / "report.json").read_text())["install"]
+    names = {each["metadata"]["name"]: each["metadata"]["version"] for each in found}
+    assert names.keys() > {"plansmith", *(f"plansmith-{part}" for part in ("build", "client", "perf", "server"))}
+    assert names["numpy"].startswith("1.")
+
+
+def test_a_python_that_is_too_new_is_refused_before_anything_is_compiled(new_environment, distributions):
+    environment = new_environment("3.13")
+    command = [environment / "pip", "install", "--disable-pip-version-check", "--find-links", distributions]
+    done = subprocess.run(
+        [*command, "--only-binary", ":all:", "plansmith"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "requires a different Python: 3.13" in done.stderr
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12"])
+def test_one_name_brings_the_whole_way_and_its_demonstration(version, distributions, tmp_path):
+    environment = install_with_uv(tmp_path / "environment", python_of(version), distributions, "plansmith[perf]")
 
     def plansmith(*words: str | Path) -> str:
         command = [environment / "plansmith", *map(str, words)]
