@@ -141,6 +141,21 @@ square (float[n, n] x) => (float[n, n] y)
 }
 """
 
+# What it was given so far, and an error for 99.
+RUNNING_SUM = """
+<ir_version: 10, opset_import: ["" : 21]>
+running_sum (float[batch, 1] x, float[batch, 1] sum_before) => (float[batch, 1] sum, float[batch, 1] sum_after)
+<float[3] table = {0, 1, 2}>
+{
+  place = Cast <to = 7> (x)
+  value = Gather (table, place)
+  sum_after = Add (sum_before, value)
+  sum = Identity (sum_after)
+}
+"""
+BEGINS_AT_100 = 'name: "hundred" data_file: "hundred"'
+BEGINS_AT_0 = 'name: "zero" zero_data: true'
+
 # Declared to take batches by mistake: how many rows an answer has is told by what is found, or not that of the request.
 ANSWERS_WITHOUT_ROWS = [
     ("found_by_name", FOUND % "detections", 3, "dims: 1 reshape { }"),
@@ -329,6 +344,20 @@ def unbatched_config(backend: str, names: Sequence[str]) -> str:
     return f'backend: "{backend}" {ONE_INSTANCE} {" ".join(tensors)}'
 
 
+def running_sum_config(backend: str, begin: str) -> str:
+    state = 'input_name: "sum_before" output_name: "sum_after" data_type: TYPE_FP32 dims: 1'
+    strategy = "oldest { preferred_batch_size: 8 max_queue_delay_microseconds: 500000 max_candidate_sequences: 8 }"
+    return f"""
+        backend: "{backend}" {ONE_INSTANCE} max_batch_size: 8
+        input {{ name: "x" data_type: TYPE_FP32 dims: 1 }} output {{ name: "sum" data_type: TYPE_FP32 dims: 1 }}
+        sequence_batching {{
+          {strategy}
+          max_sequence_idle_microseconds: 60000000
+          state {{ {state} initial_state {{ {begin} data_type: TYPE_FP32 dims: 1 }} }}
+        }}
+    """
+
+
 def fill(folder: Path) -> None:
     """Put every model and configuration of these tests into a repository."""
     for model, names in MODELS_OF_TYPES.items():
@@ -345,6 +374,11 @@ def fill(folder: Path) -> None:
             tensors = f'input {{ name: "x" data_type: TYPE_FP32 dims: {columns} }}'
             tensors += f' output {{ name: "y" data_type: TYPE_FP32 {dims} }}'
             add_model(folder, f"{backend}_{name}", model, f"{alone} {TOGETHER} {tensors}")
+    for backend, begin in {"onnxruntime": BEGINS_AT_100, "openvino": BEGINS_AT_0}.items():
+        add_model(folder, f"{backend}_running_sum", RUNNING_SUM, running_sum_config(backend, begin))
+    initial = folder / "onnxruntime_running_sum" / "initial_state"
+    initial.mkdir()
+    (initial / "hundred").write_bytes(np.float32(100).tobytes())
     add_model(folder, "bare", PAIR)
     add_model(folder, "square", SQUARE)
     add_model(folder, "bare_other_name", OTHER_NAME)

@@ -85,6 +85,20 @@ def ask_together(
     return [received[number] for number in range(len(requests))]
 
 
+def ask_sequences(client: grpc_client.InferenceServerClient, model: str, values: Sequence[float], **flags: bool) -> Any:
+    """The next request of sequences 1, 2, ..., all at once: the sum that each gives, or its error."""
+    answers: queue.Queue[tuple[int, Any]] = queue.Queue()
+    for number, value in enumerate(values):
+
+        def keep(result: Any, error: Any, number: int = number) -> None:
+            answers.put((number, error or float(result.as_numpy("sum").item())))
+
+        inputs = make_inputs(grpc_client, {"x": np.array([[value]], np.float32)})
+        client.async_infer(model, inputs, keep, sequence_id=number + 1, **flags)
+    received = dict(answers.get(timeout=60) for _ in values)
+    return [received[number] for number in range(len(values))]
+
+
 def executions(client: grpc_client.InferenceServerClient, model: str) -> tuple[int, int]:
     """How many rows the model computed, and in how many runs."""
 
@@ -200,6 +214,32 @@ def test_a_request_that_fails_in_a_batch_fails_alone(grpc):
     table = np.array([10, 20, 30], np.float32)
     for number in (0, 1, 3):
         np.testing.assert_array_equal(answers[number].as_numpy("values"), table[rows[number]])
+
+
+@pytest.mark.parametrize(("backend", "begin"), [("onnxruntime", 100), ("openvino", 0)])
+def test_eight_sequences_at_once_are_computed_in_one_run_and_each_keeps_its_own_state(backend, begin, grpc):
+    model = f"{backend}_running_sum"
+    config = grpc.get_model_metadata(model)
+    assert ([t.name for t in config.inputs], [t.name for t in config.outputs]) == (["x"], ["sum"])
+    rows_before, runs_before = executions(grpc, model)
+    values = np.array([0, 1, 2, 0, 1, 2, 0, 1])
+    assert ask_sequences(grpc, model, values, sequence_start=True) == list(begin + values)
+    assert ask_sequences(grpc, model, values) == list(begin + 2 * values)
+    assert ask_sequences(grpc, model, values, sequence_end=True) == list(begin + 3 * values)
+    rows, runs = executions(grpc, model)
+    assert (rows - rows_before, runs - runs_before) == (24, 3)
+    # An id begins anew with the initial state.
+    assert ask_sequences(grpc, model, values, sequence_start=True, sequence_end=True) == list(begin + values)
+
+
+def test_a_request_that_fails_leaves_its_sequence_and_others_as_they_were(grpc):
+    model = "onnxruntime_running_sum"
+    ask_sequences(grpc, model, [1] * 8, sequence_start=True)
+    answers = ask_sequences(grpc, model, [1, 99, 1, 1, 1, 1, 1, 1])
+    assert isinstance(answers[1], InferenceServerException)
+    assert "out of data bounds" in answers[1].message()
+    assert answers[:1] + answers[2:] == [102] * 7
+    assert ask_sequences(grpc, model, [1] * 8, sequence_end=True) == [103, 102, 103, 103, 103, 103, 103, 103]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -6,6 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 import onnx.parser
 import onnxruntime
@@ -21,6 +22,8 @@ from plansmith_server.backends.onnxruntime.providers import TENSORRT_KEYS, choos
 from plansmith_server.backends.onnxruntime.rtx_plugin import RTX, add_rtx_plugin, register_rtx_plugin
 from plansmith_server.backends.onnxruntime.settings import SessionSettings
 from plansmith_server.backends.openvino.settings import OpenVinoSettings
+from plansmith_server.backends.sequences import States
+from plansmith_server.errors import RequestError
 from plansmith_server.launcher.logs import Level, clean_reason, parse_line
 
 if TYPE_CHECKING:
@@ -43,8 +46,8 @@ def accelerated(*gpu: dict[str, Any], cpu: tuple[dict[str, Any], ...] = (), **pa
 
 @pytest.fixture
 def signature_of(tmp_path):
-    def read(inputs: str, outputs: str) -> Signature:
-        text = f'<ir_version: 10, opset_import: ["" : 21]> g ({inputs}) => ({outputs}) {{ y = Identity (x) }}'
+    def read(inputs: str, outputs: str, nodes: str = "y = Identity (x)") -> Signature:
+        text = f'<ir_version: 10, opset_import: ["" : 21]> g ({inputs}) => ({outputs}) {{ {nodes} }}'
         onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
         return read_onnx_signature(tmp_path / "model.onnx")
 
@@ -177,6 +180,35 @@ def test_control_inputs_of_a_sequence_are_not_inputs_of_a_request(signature_of):
     signature = signature_of("float[batch, 1] start, float[batch, 3] x", "float[batch, 3] y")
     config = {"name": "m", "max_batch_size": 4, "sequence_batching": {"control_input": [{"name": "start"}]}}
     assert [tensor["name"] for tensor in complete(config, signature)["input"]] == ["x"]
+
+
+def test_states_of_a_sequence_are_neither_inputs_of_a_request_nor_outputs_of_an_answer(signature_of):
+    signature = signature_of(
+        "float[batch, 3] x, float[batch, 2] h", "float[batch, 3] y, float[batch, 2] hn", "y = Identity (x) hn = Neg (h)"
+    )
+    state = {"input_name": "h", "output_name": "hn", "data_type": "TYPE_FP32", "dims": [2]}
+    config = {"name": "m", "max_batch_size": 4, "sequence_batching": {"state": [state]}}
+    completed = complete(config, signature)
+    assert [[tensor["name"] for tensor in completed[key]] for key in ("input", "output")] == [["x"], ["y"]]
+
+
+def test_a_state_is_kept_until_it_is_dropped_or_idle_for_too_long():
+    now = 0.0
+    states = States(10, clock=lambda: now)
+    for sequence in (1, 2, "three"):
+        states.keep(sequence, {"h": np.full(1, now)})
+    now = 9.0
+    states.keep(2, {"h": np.full(1, now)})
+    now = 11.0
+    states.drop_idle(["three"])
+    assert len(states) == 2
+    assert states.of(2)["h"] == 9
+    assert states.of("three")["h"] == 0
+    with pytest.raises(RequestError, match=r"sequence 1 has no state: .* nothing came for 10 seconds: begin it again"):
+        states.of(1)
+    states.drop(2)
+    with pytest.raises(RequestError):
+        states.of(2)
 
 
 @pytest.mark.parametrize(

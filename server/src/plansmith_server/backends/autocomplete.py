@@ -94,8 +94,10 @@ def _tensors(
     max_batch_size: int,
 ) -> list[dict[str, Any]]:
     if not config.get(key):
-        controls = {control["name"] for control in config.get("sequence_batching", {}).get("control_input", ())}
-        return [_describe(tensor, max_batch_size) for tensor in tensors if tensor.name not in controls]
+        sequence = config.get("sequence_batching", {})
+        filled = {control["name"] for control in sequence.get("control_input", ())}
+        filled |= {state[f"{key}_name"] for state in sequence.get("state", ())}
+        return [_describe(tensor, max_batch_size) for tensor in tensors if tensor.name not in filled]
     known = {tensor.name: tensor for tensor in (*tensors, *optional)}
     completed = []
     for given in config[key]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from plansmith_server.backends.config import ModelConfig
     from plansmith_server.backends.engine import Engine
 
-__all__ = ["Answering"]
+__all__ = ["Answering", "Arrays"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +53,13 @@ class Answering:
         self._triton = triton
         self._response = triton.InferenceResponse
         self._outputs = tuple(tensor.name for tensor in config.outputs)
+        self._computed = tuple(tensor.name for tensor in config.run_outputs)
         self._writers: dict[str, Callable[[NDArray[Any]], Any]] = {
             tensor.name: make_writer(triton, tensor.name, tensor.data_type) for tensor in config.outputs
         }
         readers = {
             tensor.name: make_reader(tensor.data_type, scalar=shapes.get(tensor.name) == ())
-            for tensor in config.inputs
+            for tensor in config.run_inputs
             if not (text_as_bytes and tensor.data_type == STRING.triton)
         }
         self._text = tuple(
@@ -93,7 +94,7 @@ class Answering:
         try:
             names = self._wanted(request)
             arrays = self._run(names, self._read(request))
-            return self._respond(names, arrays)
+            return self._respond(request, names, arrays)
         except RequestError as error:
             return self._response(error=error_type(str(error), error_type.INVALID_ARG))
         except Exception as error:  # noqa: BLE001 - the runtimes have no common base of their errors
@@ -112,7 +113,7 @@ class Answering:
         together = {name: np.concatenate([feed[name] for feed in feeds]) for name in first}
         everything = wanted[0]
         if any(names != everything for names in wanted):
-            everything = tuple(name for name in self._outputs if any(name in names for names in wanted))
+            everything = tuple(name for name in self._computed if any(name in names for names in wanted))
         arrays = self._run(everything, together)
         for name, array in zip(everything, arrays, strict=True):
             if array.ndim == 0 or len(array) != total:
@@ -120,13 +121,13 @@ class Answering:
                 raise _RowsDoNotFit(f"output {name!r} had {given} for {total} in the inputs")
         responses = []
         start = 0
-        for names, count in zip(wanted, rows, strict=True):
+        for request, names, count in zip(requests, wanted, rows, strict=True):
             stop = start + count
             parts = [array[start:stop] for array in arrays]
             if names != everything:
                 by_name = dict(zip(everything, parts, strict=True))
                 parts = [by_name[name] for name in names]
-            responses.append(self._respond(names, parts))
+            responses.append(self._respond(request, names, parts))
             start = stop
         return responses
 
@@ -145,6 +146,7 @@ class Answering:
             return self._outputs
         return tuple(name for name in self._outputs if name in names)
 
-    def _respond(self, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Any:
+    def _respond(self, request: Any, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Any:
+        del request  # for those that remember something of it
         writers = self._writers
         return self._response([writers[name](array) for name, array in zip(names, arrays, strict=True)])

@@ -10,7 +10,7 @@ from plansmith_server.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Accelerator", "ConfigTensor", "ModelConfig", "parse_switch", "parse_whole_number"]
+__all__ = ["Accelerator", "ConfigState", "ConfigTensor", "ModelConfig", "parse_switch", "parse_whole_number"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,14 @@ class ConfigTensor:
     shape: tuple[int, ...]
     optional: bool
     ragged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigState:
+    """One entry of `sequence_batching.state`: what a run gives by one name, the next run of a sequence takes by another."""
+
+    input: ConfigTensor
+    output: ConfigTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,8 @@ class ModelConfig:
         cpu_accelerators: `optimization.execution_accelerators.cpu_execution_accelerator`.
         operation_libraries: `model_operations.op_library_filename`.
         control_inputs: inputs that the sequence batcher adds to each request.
+        states: what sequences remember; empty for a model without implicit state.
+        sequence_idle_seconds: after how long without a request a sequence ends.
         unsupported: configured features that a Python-based backend cannot provide.
     """
 
@@ -73,6 +83,8 @@ class ModelConfig:
     cpu_accelerators: tuple[Accelerator, ...]
     operation_libraries: tuple[str, ...]
     control_inputs: frozenset[str]
+    states: tuple[ConfigState, ...]
+    sequence_idle_seconds: float
     unsupported: tuple[str, ...]
 
     @classmethod
@@ -85,7 +97,9 @@ class ModelConfig:
         unsupported = {
             "batch_input": config.get("batch_input"),
             "batch_output": config.get("batch_output"),
-            "sequence_batching.state": sequence.get("state"),
+            "text as a state (sequence_batching.state)": any(
+                state.get("data_type") == "TYPE_STRING" for state in sequence.get("state", ())
+            ),
             # Triton 2.51 hands it to a Python-based backend with one value too many, and refuses every request.
             "a sequence id as TYPE_STRING (CONTROL_SEQUENCE_CORRID)": any(map(_is_text_id, controls)),
             "allow_ragged_batch": any(tensor.get("allow_ragged_batch") for tensor in config.get("input", ())),
@@ -103,8 +117,22 @@ class ModelConfig:
             cpu_accelerators=tuple(map(_accelerator, accelerators.get("cpu_execution_accelerator", ()))),
             operation_libraries=tuple(config.get("model_operations", {}).get("op_library_filename", ())),
             control_inputs=frozenset(str(control["name"]) for control in sequence.get("control_input", ())),
+            states=tuple(map(_state, sequence.get("state", ()))),
+            # Triton's own default is a second.
+            sequence_idle_seconds=int(sequence.get("max_sequence_idle_microseconds", 0)) / 1e6 or 1.0,
             unsupported=tuple(name for name, value in unsupported.items() if value),
         )
+
+    @property
+    def run_inputs(self) -> tuple[ConfigTensor, ...]:
+        """What a run takes: the inputs of requests, and states."""
+        return (*self.inputs, *(state.input for state in self.states))
+
+    @property
+    def run_outputs(self) -> tuple[ConfigTensor, ...]:
+        """What a run gives: the outputs of requests, and states that are none of them."""
+        named = {tensor.name for tensor in self.outputs}
+        return (*self.outputs, *(state.output for state in self.states if state.output.name not in named))
 
 
 def parse_whole_number(key: str, text: str, smallest: int = 0) -> int:
@@ -144,6 +172,12 @@ def _tensor(tensor: Mapping[str, Any]) -> ConfigTensor:
         optional=bool(tensor.get("optional", False)),
         ragged=bool(tensor.get("allow_ragged_batch", False)),
     )
+
+
+def _state(state: Mapping[str, Any]) -> ConfigState:
+    """A state has the fields of a tensor, with a name for each side."""
+    taken, given = (_tensor({**state, "name": state[key]}) for key in ("input_name", "output_name"))
+    return ConfigState(taken, given)
 
 
 def _is_text_id(control: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from plansmith_server.backends.autocomplete import complete, is_complete
 from plansmith_server.backends.batching import Answering
 from plansmith_server.backends.config import ModelConfig
 from plansmith_server.backends.engine import Engine, Instance, Runtime
+from plansmith_server.backends.sequences import SequenceAnswering
 from plansmith_server.backends.validation import check
 from plansmith_server.errors import ModelError
 
@@ -65,7 +66,8 @@ class BackendModel:
         except Exception as error:
             raise ModelError(f"{self.runtime.name} cannot load the model: {error}") from error
         check(config, self._engine.signature, converts=self.runtime.fixed_batch_allowed)
-        self._answer = Answering(self._engine, config, self.triton, text_as_bytes=self.runtime.text_as_bytes).answer
+        answering = SequenceAnswering if config.states else Answering
+        self._answer = answering(self._engine, config, self.triton, text_as_bytes=self.runtime.text_as_bytes).answer
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response for each of `requests`; called by Triton with all requests of a batch."""

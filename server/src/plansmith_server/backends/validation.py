@@ -31,17 +31,17 @@ def check(config: ModelConfig, signature: Signature, *, converts: bool = False) 
     inputs = {tensor.name: tensor for tensor in (*signature.inputs, *signature.optional_inputs)}
     optional = {tensor.name for tensor in signature.optional_inputs}
     outputs = {tensor.name: tensor for tensor in signature.outputs}
-    for tensor in config.inputs:
+    for tensor in config.run_inputs:
         _check_tensor("input", tensor, inputs, config.max_batch_size, converts=converts)
         if tensor.optional and config.max_batch_size > 0:
             raise ModelError(f"input {tensor.name!r} is optional, which needs max_batch_size 0")
         if tensor.optional and tensor.name not in optional:
             raise ModelError(f"input {tensor.name!r} is optional in the configuration but required by the model")
-    configured = {tensor.name for tensor in config.inputs} | config.control_inputs
+    configured = {tensor.name for tensor in config.run_inputs} | config.control_inputs
     forgotten = [tensor.name for tensor in signature.inputs if tensor.name not in configured]
     if forgotten:
         raise ModelError(f"the model has an input {forgotten[0]!r}, which the configuration omits")
-    for tensor in config.outputs:
+    for tensor in config.run_outputs:
         _check_tensor("output", tensor, outputs, config.max_batch_size, converts=converts)
 
 

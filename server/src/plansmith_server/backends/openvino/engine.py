@@ -68,7 +68,7 @@ class OpenVinoEngine:
             compiled.get_property("INFERENCE_PRECISION_HINT").to_string(),
             settings.properties["INFERENCE_NUM_THREADS"],
         )
-        types = {tensor.name: tensor.data_type for tensor in (*config.inputs, *config.outputs)}
+        types = {tensor.name: tensor.data_type for tensor in (*config.run_inputs, *config.run_outputs)}
         self._request = compiled.create_infer_request()
         self._inputs = [
             (name, index, types.get(name, ""))
@@ -194,7 +194,7 @@ def _dims(port: Any) -> list[int] | None:
 
 def _reshape(model: Any, config: ModelConfig, settings: OpenVinoSettings) -> None:
     """Make the batch dimension dynamic or fixed, and set the configured dims, as the parameters say."""
-    configured = {tensor.name: tensor.shape for tensor in config.inputs}
+    configured = {tensor.name: tensor.shape for tensor in config.run_inputs}
     shapes = {}
     for port in model.inputs:
         dims = _dims(port)
@@ -216,7 +216,7 @@ def _convert(model: Any, config: ModelConfig, signature: Signature) -> Any:
     known = {tensor.name: tensor.data_type for tensor in (*signature.inputs, *signature.outputs)}
     steps = openvino.preprocess.PrePostProcessor(model)
     changed = False
-    for tensors, choose in ((config.inputs, steps.input), (config.outputs, steps.output)):
+    for tensors, choose in ((config.run_inputs, steps.input), (config.run_outputs, steps.output)):
         for tensor in tensors:
             if tensor.name in known and tensor.data_type != known[tensor.name]:
                 choose(tensor.name).tensor().set_element_type(ELEMENT_TYPES[tensor.data_type])

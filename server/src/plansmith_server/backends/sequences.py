@@ -1,0 +1,121 @@
+"""Implicit state of sequences: what a model remembers of a stream between its requests.
+
+Triton's core gives a Python-based backend the initial state with every request, read from `initial_state`, and has no
+way to take a new one from it. So the states are kept here, in the process of the instance that the sequence batcher
+bound the sequence to.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plansmith_server.backends.batching import Answering
+from plansmith_server.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from plansmith_server.backends.batching import Arrays
+    from plansmith_server.backends.config import ModelConfig
+    from plansmith_server.backends.engine import Engine
+
+__all__ = ["SequenceAnswering", "States"]
+
+SequenceId = int | str
+
+
+class States:
+    """The states of the sequences that have begun and not ended, by their ids.
+
+    Args:
+        idle_seconds: a state that nothing asked for so long is dropped.
+        clock: seconds, for tests.
+    """
+
+    def __init__(self, idle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._idle = idle_seconds
+        self._clock = clock
+        # The one that was used last stands last.
+        self._kept: dict[SequenceId, tuple[float, Arrays]] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def drop_idle(self, but: Sequence[SequenceId]) -> None:
+        """Drop what was idle for too long, except the states of the sequences in `but`."""
+        now = self._clock()
+        for sequence in but:
+            if sequence in self._kept:
+                self._kept[sequence] = (now, self._kept.pop(sequence)[1])
+        while self._kept:
+            oldest = next(iter(self._kept))
+            if now - self._kept[oldest][0] <= self._idle:
+                return
+            del self._kept[oldest]
+
+    def of(self, sequence: SequenceId) -> Arrays:
+        """The state of a sequence, arrays by the names of inputs.
+
+        Raises:
+            RequestError: there is none.
+        """
+        if sequence not in self._kept:
+            raise RequestError(
+                f"sequence {sequence!r} has no state: its first request failed, or nothing came for"
+                f" {self._idle:g} seconds: begin it again"
+            )
+        return self._kept[sequence][1]
+
+    def keep(self, sequence: SequenceId, state: Arrays) -> None:
+        """Replace the state of a sequence by `state`."""
+        self._kept.pop(sequence, None)
+        self._kept[sequence] = (self._clock(), state)
+
+    def drop(self, sequence: SequenceId) -> None:
+        """Forget a sequence."""
+        self._kept.pop(sequence, None)
+
+
+class SequenceAnswering(Answering):
+    """Answers requests of sequences, each with the state that the request before it left.
+
+    A request that fails leaves the state as it was. The arguments are those of `Answering`.
+    """
+
+    def __init__(self, engine: Engine, config: ModelConfig, triton: Any, *, text_as_bytes: bool = False) -> None:
+        super().__init__(engine, config, triton, text_as_bytes=text_as_bytes)
+        self._input_of = {state.output.name: state.input.name for state in config.states}
+        # The core ends a sequence by its own clock, and a request that it let in may wait for its turn.
+        self._states = States(2 * config.sequence_idle_seconds)
+        self._start = triton.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START
+        self._end = triton.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END
+
+    def answer(self, requests: Sequence[Any]) -> list[Any]:
+        """One response for each request, in their order; never raises for what a request holds."""
+        self._states.drop_idle([request.correlation_id() for request in requests])
+        return super().answer(requests)
+
+    def _read(self, request: Any) -> Arrays:
+        arrays = super()._read(request)
+        if not request.flags() & self._start:
+            arrays.update(self._states.of(request.correlation_id()))
+        return arrays
+
+    def _wanted(self, request: Any) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*super()._wanted(request), *self._input_of)))
+
+    def _respond(self, request: Any, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Any:
+        given = dict(zip(names, arrays, strict=True))
+        sequence = request.correlation_id()
+        if request.flags() & self._end:
+            self._states.drop(sequence)
+        else:
+            # Copies, because an array may be a part of a batch's or memory of the runtime's.
+            self._states.keep(sequence, {taken: np.array(given[name]) for name, taken in self._input_of.items()})
+        asked = super()._wanted(request)
+        return super()._respond(request, asked, [given[name] for name in asked])
