@@ -109,19 +109,28 @@ def test_files_are_classified_by_a_network_trained_on_the_spot(tmp_path):
     assert "refused: Model 'pictures'" in said
 
 
-def test_a_question_finds_the_sentences_that_mean_the_same(tmp_path, pytestconfig):
-    folder = pytestconfig.cache.mkdir("search")
+def test_eight_streams_are_heard_at_once_as_each_is_alone(tmp_path, pytestconfig):
+    said = run_fetching(ROOT / "examples/speech/speech.py", "--quick", "--output", pytestconfig.cache.mkdir("speech"))
+    streams = re.findall(r"^stream \d: (\.+)(#+)(\.+)$", said, re.MULTILINE)
+    assert len(streams) == 8, said
+    assert min(len(voice) for _, voice, _ in streams) > 10
+    assert float(re.search(r"largest difference to ONNX Runtime in this process: (\S+)", said)[1]) < 1e-5
+
+
+def run_fetching(program: Path, *words: str | Path) -> str:
+    """What a program says that takes a package from the index; the test is skipped where pip reaches none."""
     done = subprocess.run(
-        [sys.executable, ROOT / "examples/search/search.py", "--quick", "--output", folder, "How do I bake bread?"],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=600,
+        [sys.executable, program, *words], check=False, capture_output=True, text=True, cwd=ROOT, timeout=600
     )
     if UNREACHABLE.search(done.stderr):
         pytest.skip("pip reaches no index to take the model from")
     assert done.returncode == 0, done.stderr
-    first, second = done.stdout.partition("How do I bake bread?")[2].splitlines()[1:3]
+    return done.stdout
+
+
+def test_a_question_finds_the_sentences_that_mean_the_same(pytestconfig):
+    folder = pytestconfig.cache.mkdir("search")
+    said = run_fetching(ROOT / "examples/search/search.py", "--quick", "--output", folder, "How do I bake bread?")
+    first, second = said.partition("How do I bake bread?")[2].splitlines()[1:3]
     assert "Knead the dough" in first
     assert "Add the eggs" in second

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from plansmith_build.portable.reference import run_reference
 from plansmith_build.portable.repair import listed_weights
 from plansmith_build.portable.rows import BatchRefuted
 from plansmith_build.portable.sampling import leading_rows
+from plansmith_build.portable.sequence_states import find_states, rows_in_front, verify_rows_in_front, without_states
 from plansmith_build.progress import BuildStep, plural, silent
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.signatures import signature_of
@@ -38,6 +40,7 @@ from plansmith_build.repository.staging import staging_folder
 if TYPE_CHECKING:
     from plansmith_build.datasets.preprocessing import Preprocessing
     from plansmith_build.portable.reference import Reference
+    from plansmith_build.portable.sequence_states import State
     from plansmith_build.progress import Progress
     from plansmith_build.reading.loading import OnnxFile
     from plansmith_build.reading.signatures import Signature
@@ -65,6 +68,7 @@ class BuildOptions:
         samples: where inputs for the verification come from, as `datasets.load_dataset` reads them; None for random
             ones, or for rows of the search's data if the model runs on no random ones.
         preprocessing: how clients make an input from an image, for the configuration; by default that of the search.
+        states: what the server keeps of a sequence between its requests: `INPUT=OUTPUT` each, or `auto` alone.
         seed: makes the random inputs of the verification repeatable.
         staging: the folder to stage in, by default the repository's parent. It must be outside the repository and
             on the same file system.
@@ -84,6 +88,7 @@ class BuildOptions:
     batch_axis: BatchAxis = BatchAxis.AUTO
     samples: str | None = None
     preprocessing: Preprocessing | None = None
+    states: tuple[str, ...] = ()
     seed: int = 0
     staging: Path | None = None
     search: SearchOptions | None = None
@@ -155,44 +160,62 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
         image_shape(
             layout_of(signature, batched=leading_rows(signature, options.batch_axis) in {-1, 1}), options.preprocessing
         )
+    states = _states(signature, options, progress)
     if not options.replace:
-        _require_same_clients(repository.model(name), signature)
-    reference = _run_original(file, signature, options, progress)
+        _require_same_clients(repository.model(name), without_states(signature, states))
+    with rows_in_front(file, states) if states else nullcontext(file) as prepared:
+        if prepared is not file:
+            signature = signature_of(prepared.network.model, weights=listed_weights(prepared.network.model))
+        reference = _run_original(prepared, signature, options, progress)
+        verify_rows_in_front(file, reference, states)
 
-    with staging_folder(repository.path, options.staging) as staging:
-        try:
-            portable, verified = make_portable(
-                file,
-                reference,
-                staging,
-                batching=Batching(options.max_batch_size > 0, options.batch_axis, options.dynamic_batch),
-                optimized=options.optimize,
-                progress=progress,
+        with staging_folder(repository.path, options.staging) as staging:
+            try:
+                portable, verified = make_portable(
+                    prepared,
+                    reference,
+                    staging,
+                    batching=Batching(options.max_batch_size > 0, options.batch_axis, options.dynamic_batch),
+                    optimized=options.optimize,
+                    progress=progress,
+                )
+            except OSError as error:
+                raise explain_os_error(error, f"write the new version in {staging}") from error
+            del file, prepared
+            built = Built(
+                name=name,
+                source=source,
+                nodes=nodes,
+                portable=portable,
+                verified=verified,
+                reference=reference,
+                max_batch_size=options.max_batch_size,
+                seed=options.seed,
+                labels=labels,
+                preprocessing=options.preprocessing or (options.search.preprocessing if options.search else None),
+                states=states,
             )
-        except OSError as error:
-            raise explain_os_error(error, f"write the new version in {staging}") from error
-        del file
-        built = Built(
-            name=name,
-            source=source,
-            nodes=nodes,
-            portable=portable,
-            verified=verified,
-            reference=reference,
-            max_batch_size=options.max_batch_size,
-            seed=options.seed,
-            labels=labels,
-            preprocessing=options.preprocessing or (options.search.preprocessing if options.search else None),
-        )
-        if options.search is not None:
-            built = _with_names_of_classes(_search(built, options, repository, staging, progress), repository)
-        built = _tried(built, options, repository, staging, progress)
-        step = f"Publishing in {options.repository}"
-        progress(BuildStep(step))
-        release = replace(release_of(built, labels_path=options.labels), sign=sign)
-        published = publish(repository, name, release, staging=staging)
-        progress(BuildStep(step, f"{name} version {published.version}"))
+            if options.search is not None:
+                built = _with_names_of_classes(_search(built, options, repository, staging, progress), repository)
+            built = _tried(built, options, repository, staging, progress)
+            step = f"Publishing in {options.repository}"
+            progress(BuildStep(step))
+            release = replace(release_of(built, labels_path=options.labels), sign=sign)
+            published = publish(repository, name, release, staging=staging)
+            progress(BuildStep(step, f"{name} version {published.version}"))
     return BuildResult(name, published.version, published.path, published.manifest, published.notes)
+
+
+def _states(signature: Signature, options: BuildOptions, progress: Progress) -> tuple[State, ...]:
+    if not options.states:
+        return ()
+    if options.search is not None:
+        raise InvalidOption("--state cannot be used with --data yet: build sequence models without it, in FP32")
+    if options.labels is not None:
+        raise InvalidOption("--state cannot be used with --labels yet: name the classes in the client")
+    states = find_states(signature, options.states)
+    progress(BuildStep("Keeping state between requests", "; ".join(map(str, states))))
+    return states
 
 
 def _run_original(file: OnnxFile, signature: Signature, options: BuildOptions, progress: Progress) -> Reference:

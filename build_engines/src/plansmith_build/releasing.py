@@ -10,6 +10,7 @@ import onnx
 
 from plansmith_build.errors import InvalidOption
 from plansmith_build.portable.portable_model import node_count
+from plansmith_build.portable.sequence_states import without_states
 from plansmith_build.reading.graphs import tensors_of
 from plansmith_build.reading.number_formats import stored_format
 from plansmith_build.reading.signatures import signature_of
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from plansmith_build.datasets.preprocessing import Preprocessing
     from plansmith_build.portable.portable_model import PortableModel
     from plansmith_build.portable.reference import Reference
+    from plansmith_build.portable.sequence_states import State
     from plansmith_build.portable.verification import Verified
     from plansmith_build.reading.loading import OnnxFile
     from plansmith_build.repository.manifest import ServerTrial
@@ -63,6 +65,7 @@ class Built:
         search: the candidates and the chosen ones, where there was a search.
         trial: what a server made of it, where it was tried.
         preprocessing: how clients make an input from an image, where that was declared.
+        states: what the model remembers of a sequence.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Built:
     search: SearchResult | None = None
     trial: ServerTrial | None = None
     preprocessing: Preprocessing | None = None
+    states: tuple[State, ...] = ()
 
 
 def source_of(file: OnnxFile) -> Source:
@@ -108,6 +112,7 @@ def portable_config(built: Built, labels: bytes | None) -> Any:
         labels=labelled,
         precision=_precision(portable.network.model),
         preprocessing=built.preprocessing.model_dump_json(exclude_none=True) if built.preprocessing else "",
+        states=built.states,
     )
 
 
@@ -150,7 +155,7 @@ def release_of(built: Built, *, labels_path: Path | None) -> Release:
 
 def _manifest(built: Built, version: int, files: tuple[PublishedFile, ...]) -> Manifest:
     portable = built.portable
-    signature = signature_of(portable.network.model)
+    signature = without_states(signature_of(portable.network.model), built.states)
     return Manifest(
         model=built.name,
         version=version,

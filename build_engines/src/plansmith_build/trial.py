@@ -10,12 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from plansmith_build.engines.onnxruntime import Session
 from plansmith_build.portable.rows import concatenate
+from plansmith_build.portable.sequence_states import initial_state
+from plansmith_build.reading.signatures import signature_of
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.manifest import ServerTrial
 from plansmith_build.repository.model_repository import CONFIG
 from plansmith_build.search.candidates import Status
-from plansmith_build.search.served_answers import Exchange, problem_with_answers
+from plansmith_build.search.served_answers import Exchange, problem_with_answers, problem_with_sequences
 from plansmith_build.serving import Entry, obstacle_to_serving, serving
 from plansmith_client.errors import ClientError
 
@@ -71,9 +74,11 @@ def try_on_triton(built: Built, release: Release, labels: bytes | None, folder: 
         with serving(entries, folder) as server:
             version = server.version
             for path, name in names.items():
-                problem = server.refused.get(name) or problem_with_answers(
-                    server.client, name, entries[name], exchanges[path]
-                )
+                problem = server.refused.get(name)
+                if not problem and built.states:
+                    problem = problem_with_sequences(server.client, name, entries[name], _sequences(built))
+                elif not problem:
+                    problem = problem_with_answers(server.client, name, entries[name], exchanges[path])
                 if problem:
                     refused[path] = problem
     except TritonUnavailable as error:
@@ -110,6 +115,29 @@ def _of_reference(built: Built) -> Iterator[Exchange]:
         pairs = [(_rows(samples, count), _rows(answers, count)) for count in {1: 0, together: 0}]
     for sample, answer in pairs:
         yield Exchange(sample, answer, reference.random_outputs, reference.noise)
+
+
+def _sequences(built: Built) -> list[list[Exchange]]:
+    """Two sequences of the reference's inputs, and what the portable version answers where it gets back its state."""
+    portable, reference = built.portable, built.reference
+    if not portable.batched:
+        reference = reference.with_vectors()
+    hidden = {name for state in built.states for name in (state.input, state.output)}
+    session = Session(portable.files[0], signature_of(portable.network.model), optimized=True)
+    samples = reference.samples[: reference.single_samples]
+    sequences = []
+    for steps in (samples, samples[::-1]):
+        kept = initial_state(samples[0], built.states)
+        exchanges = []
+        for sample in steps:
+            answer = session.run({**sample, **kept})
+            kept = {state.input: answer[state.output] for state in built.states}
+            request, expected = (
+                {name: array for name, array in arrays.items() if name not in hidden} for arrays in (sample, answer)
+            )
+            exchanges.append(Exchange(request, expected, reference.random_outputs, reference.noise))
+        sequences.append(exchanges)
+    return sequences
 
 
 def _rows(arrays: Arrays, count: int) -> Arrays:

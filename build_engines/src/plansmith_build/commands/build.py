@@ -86,6 +86,14 @@ def build(
     labels: Annotated[
         Path | None, typer.Option(help="Text file with one class name a line, in the order of the outputs.")
     ] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT=OUTPUT",
+            help="Serve sequences: what the model gives as OUTPUT, the sequence's next request takes as INPUT. May be "
+            "repeated; `auto` finds pairs such as state and stateN.",
+        ),
+    ] = None,
     max_batch_size: Annotated[
         int, typer.Option(min=0, max=2**31 - 1, help="Largest batch that the server may make; 0 for no batches.")
     ] = 32,
@@ -325,6 +333,7 @@ def build(
             batch_axis=BatchAxis(batch_axis.value),
             samples=samples,
             preprocessing=read_preprocessing(preprocess) if preprocess is not None else None,
+            states=tuple(state or ()),
             seed=seed,
             staging=staging,
             search=search,

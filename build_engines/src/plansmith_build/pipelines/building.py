@@ -81,6 +81,8 @@ def build_pipeline(model: Path, file: Path, options: BuildOptions, progress: Pro
         raise InvalidOption(
             "a pipeline needs plansmith-server with its extra pipelines: plansmith[pipelines] brings them"
         )
+    if options.states:
+        raise InvalidOption("--state cannot be used with --pipeline yet: build the sequence model alone")
     spec = read_pipeline(file)
     _check_preprocessing(spec, options)
     repository = ModelRepository.at(options.repository)

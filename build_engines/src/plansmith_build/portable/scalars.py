@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from plansmith_build.portable.repair import TARGET_OPSET
-from plansmith_build.reading.graphs import direct_subgraphs, nodes_of, standard_domain
+from plansmith_build.reading.graphs import free_name, rename_input, standard_domain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,10 +44,10 @@ def _scalars(values: Iterable[onnx.ValueInfoProto]) -> list[onnx.ValueInfoProto]
 
 
 def _reshape_behind(model: onnx.ModelProto, name: str) -> None:
-    inner = _free(model, f"{name}__scalar")
+    inner = free_name(model, f"{name}__scalar")
     for node in model.graph.node:
         node.output[:] = [inner if output == name else output for output in node.output]
-        _rename_input(node, name, inner)
+        rename_input(node, name, inner)
     for tensor in model.graph.initializer:
         if tensor.name == name:
             tensor.name = inner
@@ -55,9 +55,9 @@ def _reshape_behind(model: onnx.ModelProto, name: str) -> None:
 
 
 def _reshape_before(model: onnx.ModelProto, name: str) -> None:
-    inner = _free(model, f"{name}__scalar")
+    inner = free_name(model, f"{name}__scalar")
     for node in model.graph.node:
-        _rename_input(node, name, inner)
+        rename_input(node, name, inner)
     for tensor in model.graph.initializer:
         if tensor.name == name:
             tensor.dims.append(1)
@@ -65,31 +65,6 @@ def _reshape_before(model: onnx.ModelProto, name: str) -> None:
 
 
 def _reshape(model: onnx.ModelProto, source: str, target: str, shape: list[int]) -> onnx.NodeProto:
-    constant, node = _free(model, f"{target}__shape"), _free(model, f"{target}__reshape")
+    constant, node = free_name(model, f"{target}__shape"), free_name(model, f"{target}__reshape")
     model.graph.initializer.append(onnx.helper.make_tensor(constant, onnx.TensorProto.INT64, [len(shape)], shape))
     return onnx.helper.make_node("Reshape", [source, constant], [target], name=node)
-
-
-def _free(model: onnx.ModelProto, stem: str) -> str:
-    """A name that nothing in the graph has yet."""
-    taken = {name for node in nodes_of(model) for name in (node.name, *node.input, *node.output)}
-    taken.update(tensor.name for tensor in model.graph.initializer)
-    name = stem
-    while name in taken:
-        name += "_"
-    return name
-
-
-def _rename_input(node: onnx.NodeProto, old: str, new: str) -> None:
-    """In the node and in what its branches and bodies read from outside, unless they have a value of that name."""
-    node.input[:] = [new if name == old else name for name in node.input]
-    for graph in direct_subgraphs(node):
-        own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-        own.update(name for inner in graph.node for name in inner.output)
-        if old in own:
-            continue
-        for inner in graph.node:
-            _rename_input(inner, old, new)
-        for value in graph.output:
-            if value.name == old:
-                value.name = new

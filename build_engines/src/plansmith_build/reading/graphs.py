@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 __all__ = [
     "consumed_names",
     "direct_subgraphs",
+    "free_name",
     "node_label",
     "nodes_of",
     "operator_name",
+    "rename_input",
     "standard_domain",
     "tensors_of",
 ]
@@ -80,3 +82,28 @@ def direct_subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
+
+
+def free_name(model: onnx.ModelProto, stem: str) -> str:
+    """A name that nothing in the graph has yet."""
+    taken = {name for node in nodes_of(model) for name in (node.name, *node.input, *node.output)}
+    taken.update(tensor.name for tensor in model.graph.initializer)
+    name = stem
+    while name in taken:
+        name += "_"
+    return name
+
+
+def rename_input(node: onnx.NodeProto, old: str, new: str) -> None:
+    """In the node and in what its branches and bodies read from outside, unless they have a value of that name."""
+    node.input[:] = [new if name == old else name for name in node.input]
+    for graph in direct_subgraphs(node):
+        own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+        own.update(name for inner in graph.node for name in inner.output)
+        if old in own:
+            continue
+        for inner in graph.node:
+            rename_input(inner, old, new)
+        for value in graph.output:
+            if value.name == old:
+                value.name = new

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from plansmith_build.errors import BuildError, InvalidModel
+from plansmith_build.errors import BuildError, InvalidModel, InvalidOption
+from plansmith_build.portable.sequence_states import without_states
 from plansmith_client.image_rows import RECIPE_PARAMETER
 from plansmith_client.tensors import TensorSpec, config_type_from_datatype, datatype_from_config_type
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from typing import Any
 
+    from plansmith_build.portable.sequence_states import State
     from plansmith_build.reading.signatures import Signature
 
 __all__ = [
@@ -30,6 +32,9 @@ __all__ = [
 ]
 
 WORKSPACE_BYTES = 2**30
+# A stream may pause so long before it has to begin again, and so many go on at once in an instance of the model.
+IDLE_MICROSECONDS = 60_000_000
+SEQUENCES_AT_ONCE = 256
 
 
 def model_config(
@@ -40,6 +45,7 @@ def model_config(
     labels: Collection[str] = (),
     precision: str = "FP32",
     preprocessing: str = "",
+    states: Sequence[State] = (),
 ) -> Any:
     """The portable configuration of a model.
 
@@ -50,20 +56,27 @@ def model_config(
         labels: the outputs for which labels.txt names the classes.
         precision: what the TensorRT provider may compute in: `"FP32"`, `"FP16"` or `"BF16"`.
         preprocessing: how clients make an input from an image, as JSON; empty where that was not declared.
+        states: what the model remembers of a sequence.
 
     Returns:
         An `inference.ModelConfig` message.
+
+    Raises:
+        InvalidOption: a state has a dimension of any size besides its rows.
     """
+    clients = without_states(signature, states)
     config = model_config_pb2.ModelConfig(name=name, backend="onnxruntime", max_batch_size=max_batch_size)
-    for spec in signature.inputs:
+    for spec in clients.inputs:
         tensor = config.input.add(name=spec.name, optional=spec.optional)
         _declare(tensor, spec, batched=bool(max_batch_size))
-    for spec in signature.outputs:
+    for spec in clients.outputs:
         tensor = config.output.add(name=spec.name)
         _declare(tensor, spec, batched=bool(max_batch_size))
         if spec.name in labels:
             tensor.label_filename = "labels.txt"
-    if max_batch_size:
+    if states:
+        _declare_states(config, signature, states)
+    elif max_batch_size:
         config.dynamic_batching.SetInParent()
     if preprocessing:
         config.parameters[RECIPE_PARAMETER].string_value = preprocessing
@@ -118,6 +131,28 @@ def specs_from_config(tensors: Sequence[Any], *, batched: bool) -> tuple[TensorS
         # A configuration that leaves the type to the server says nothing yet.
         if tensor.data_type != model_config_pb2.TYPE_INVALID
     )
+
+
+def _declare_states(config: Any, signature: Signature, states: Sequence[State]) -> None:
+    """Sequences keep their states in the server; requests of different ones are batched as they come."""
+    batching = config.sequence_batching
+    batching.max_sequence_idle_microseconds = IDLE_MICROSECONDS
+    batching.oldest.max_candidate_sequences = SEQUENCES_AT_ONCE
+    taken = {spec.name: spec for spec in signature.inputs}
+    for state in states:
+        spec = taken[state.input]
+        dims = spec.shape[1:] if config.max_batch_size else spec.shape
+        if not all(size > 0 for size in dims):
+            raise InvalidOption(
+                f"state {spec.name!r} ({spec}) has a dimension of any size, so a server cannot make the first one: "
+                "export the model with fixed sizes"
+            )
+        declared = batching.state.add(input_name=state.input, output_name=state.output)
+        declared.data_type = model_config_pb2.DataType.Value(config_type_from_datatype(spec.datatype))
+        declared.dims.extend(dims or (1,))
+        zeros = declared.initial_state.add(name=f"{state.input} at first", zero_data=True)
+        zeros.data_type = declared.data_type
+        zeros.dims.extend(declared.dims)
 
 
 def _declare(tensor: Any, spec: TensorSpec, *, batched: bool) -> None:

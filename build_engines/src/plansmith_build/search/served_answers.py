@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,15 +15,15 @@ from plansmith_build.serving import as_served
 from plansmith_client.errors import ClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from plansmith_build.engines.onnxruntime import Arrays
     from plansmith_build.search.candidates import Candidate
     from plansmith_build.serving import Entry
-    from plansmith_client import Client
+    from plansmith_client import Client, InferResult
 
-__all__ = ["Exchange", "problem_with_answers"]
+__all__ = ["Exchange", "problem_with_answers", "problem_with_sequences"]
 
 # Threads and batches of another size change the order of sums, and what is computed in few bits then rounds otherwise.
 _ROUNDING = {
@@ -81,10 +83,31 @@ class Exchange:
 
 def problem_with_answers(client: Client, name: str, entry: Entry, exchanges: Sequence[Exchange]) -> str:
     """Why a model that is loaded does not answer as expected, or an empty string."""
+    return _problem(client.model(name).infer, entry, exchanges)
+
+
+def problem_with_sequences(client: Client, name: str, entry: Entry, sequences: Sequence[Sequence[Exchange]]) -> str:
+    """The same for a model that keeps state: all sequences are open at once, and ask in turn."""
     model = client.model(name)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(model.sequence()) for _ in sequences]
+        problem = ""
+        for number, exchanges in enumerate(zip(*sequences, strict=True), start=1):
+            for sequence, exchange in zip(opened, exchanges, strict=True):
+                ask = sequence.end if number == len(sequences[0]) else sequence
+                found = _problem(partial(_step, ask), entry, [exchange])
+                problem = problem or found
+    return problem
+
+
+def _step(ask: Callable[..., InferResult], arrays: Arrays) -> InferResult:
+    return ask(**arrays)
+
+
+def _problem(ask: Callable[[Arrays], InferResult], entry: Entry, exchanges: Sequence[Exchange]) -> str:
     for exchange in exchanges:
         try:
-            result = model.infer(as_served(exchange.request, entry.config.input))
+            result = ask(as_served(exchange.request, entry.config.input))
         except ClientError as error:
             return f"it loads the model and does not answer: {error}"
         given = {output: _as_bytes(result[output]) for output in exchange.answer}

@@ -35,7 +35,7 @@ class ConfigTensor:
 
 @dataclass(frozen=True, slots=True)
 class ConfigState:
-    """One entry of `sequence_batching.state`: what a run gives by one name, the next run of a sequence takes by another."""
+    """One entry of `sequence_batching.state`: what a run gives as `output`, the next of a sequence takes as `input`."""
 
     input: ConfigTensor
     output: ConfigTensor
