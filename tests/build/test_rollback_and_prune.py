@@ -12,6 +12,7 @@ from build_models import ADD, snapshot, write
 from stripes_models import write_data, write_stripes_classifier
 
 from plansmith_build import BuildOptions, InvalidModel, InvalidOption, ModelNotFound, build
+from plansmith_build.repository import filesystem, publishing
 from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.inspection import inspect_model
 from plansmith_build.repository.manifest import read_manifest
@@ -65,6 +66,39 @@ def test_named_configurations_and_labels_come_back_too(plansmith, repository, tm
     assert (repository / "stripes/labels.txt").read_text() == "a\nb\nc\nd\n"
     assert (repository / "stripes/3/model.int8.onnx").is_file()
     assert "0 errors, 0 warnings" in plansmith("verify", repository).stdout
+
+
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_warm_up_samples_come_back_with_their_version_and_go_with_the_last_that_names_them(
+    plansmith, repository, tmp_path, monkeypatch, exchanged
+):
+    def unsupported(*_):
+        raise filesystem.ExchangeUnsupported
+
+    if not exchanged:
+        monkeypatch.setattr(publishing, "rename_exchange", unsupported)
+    adder = write(tmp_path / "adder.onnx", ADD)
+    for seed in (1, 2, 3):
+        build(adder, BuildOptions(repository=repository, warmup=2, seed=seed, serve=False))
+    there = ModelRepository.at(repository)
+    warmup = repository / "adder/warmup"
+    before = {number: read_manifest(repository / f"adder/{number}/manifest.json") for number in (1, 2, 3)}
+    samples = {
+        number: {file.path.removeprefix("warmup/") for file in manifest.files if file.path.startswith("warmup/")}
+        for number, manifest in before.items()
+    }
+    assert [len(names) for names in samples.values()] == [4, 4, 4]
+    assert {path.name for path in warmup.iterdir()} == samples[1] | samples[2] | samples[3]
+    roll_back(there, "adder", 1)
+    assert all(name in (repository / "adder/config.pbtxt").read_text() for name in samples[1])
+    assert "0 errors, 0 warnings" in plansmith("verify", repository).stdout
+    assert inspect_model(there.existing_model("adder")).missing == ()
+    assert prune(there, "adder", keep=1) == (1, 2, 3)
+    assert {path.name for path in warmup.iterdir()} == samples[1]
+    (warmup / min(samples[1])).write_bytes(b"changed")
+    build(adder, BuildOptions(repository=repository, serve=False))
+    with pytest.raises(InvalidModel, match="is not what was published as version 4"):
+        roll_back(there, "adder", 4)
 
 
 def test_what_cannot_come_back_is_refused_and_changes_nothing(three_versions, repository, plansmith):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 import shutil
 import subprocess
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 
 import kubernetes_validate
-import numpy as np
 import pytest
 import yaml
+from callers import Caller
 from containers import ROOT, install
 from serving import add_double
 
@@ -129,27 +127,6 @@ def test_services_budget_and_network_policy_mean_the_pods_of_the_deployment(mani
     assert all(rule["from"] for rule in policy["ingress"])
 
 
-class Caller(threading.Thread):
-    """Asks until it is told to stop."""
-
-    def __init__(self, client):
-        super().__init__()
-        self.model, self.calls, self.failures, self.stopped = client.model("double"), 0, [], threading.Event()
-
-    def run(self):
-        rows = np.float32([[1, 2]])
-        while not self.stopped.is_set():
-            self.calls += 1
-            try:
-                answer = self.model(rows).array.tolist()
-            except Exception as error:  # noqa: BLE001 - whatever a caller would see
-                self.failures.append(repr(error))
-            else:
-                if answer != [[2, 4]]:
-                    self.failures.append(answer)
-            time.sleep(0.005)
-
-
 def test_no_call_fails_while_the_servers_are_restarted_one_after_the_other(tmp_path):
     repository = tmp_path / "models"
     repository.mkdir()
@@ -165,7 +142,7 @@ def test_no_call_fails_while_the_servers_are_restarted_one_after_the_other(tmp_p
     try:
         urls = [f"127.0.0.1:{grpc}" for _, grpc, _ in addresses]
         with Client(urls, timeout=30) as client:
-            callers = [Caller(client) for _ in range(THREADS)]
+            callers = [Caller(client, "double", [[[2, 4]]]) for _ in range(THREADS)]
             for caller in callers:
                 caller.start()
             for place, ports in enumerate(addresses):

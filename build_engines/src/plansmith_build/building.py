@@ -77,6 +77,7 @@ class BuildOptions:
         serve: whether a Triton of this machine has to serve the version before it is published, and times the fastest
             candidates. There is none where plansmith-server is not installed or the model is very large.
         sign_key: a private key (PEM) to sign the version with.
+        warmup: how many inputs of the verification servers run before they call the version ready.
     """
 
     repository: Path
@@ -95,6 +96,7 @@ class BuildOptions:
     replace: bool = False
     serve: bool = True
     sign_key: Path | None = None
+    warmup: int = 0
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
                 labels=labels,
                 preprocessing=options.preprocessing or (options.search.preprocessing if options.search else None),
                 states=states,
+                warmup=options.warmup,
             )
             if options.search is not None:
                 built = _with_names_of_classes(_search(built, options, repository, staging, progress), repository)
@@ -213,6 +216,8 @@ def _states(signature: Signature, options: BuildOptions, progress: Progress) -> 
         raise InvalidOption("--state cannot be used with --data yet: build sequence models without it, in FP32")
     if options.labels is not None:
         raise InvalidOption("--state cannot be used with --labels yet: name the classes in the client")
+    if options.warmup:
+        raise InvalidOption("--state cannot be used with --warmup: a warm-up belongs to no sequence")
     states = find_states(signature, options.states)
     progress(BuildStep("Keeping state between requests", "; ".join(map(str, states))))
     return states

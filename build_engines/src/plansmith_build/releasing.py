@@ -10,6 +10,7 @@ import onnx
 
 from plansmith_build.errors import InvalidOption
 from plansmith_build.portable.portable_model import node_count
+from plansmith_build.portable.rows import concatenate
 from plansmith_build.portable.sequence_states import without_states
 from plansmith_build.reading.graphs import tensors_of
 from plansmith_build.reading.number_formats import stored_format
@@ -29,14 +30,17 @@ from plansmith_build.repository.manifest import (
 )
 from plansmith_build.repository.model_repository import CONFIG
 from plansmith_build.repository.publishing import Release
+from plansmith_build.repository.warmup import add_warmup
 from plansmith_build.search.candidate_configs import candidate_config
 from plansmith_build.search.records import search_record
+from plansmith_build.serving import as_served
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
     from plansmith_build.datasets.preprocessing import Preprocessing
+    from plansmith_build.engines.onnxruntime import Arrays
     from plansmith_build.portable.portable_model import PortableModel
     from plansmith_build.portable.reference import Reference
     from plansmith_build.portable.sequence_states import State
@@ -66,6 +70,7 @@ class Built:
         trial: what a server made of it, where it was tried.
         preprocessing: how clients make an input from an image, where that was declared.
         states: what the model remembers of a sequence.
+        warmup: how many of the reference's inputs a server runs before it calls the version ready.
     """
 
     name: str
@@ -81,6 +86,7 @@ class Built:
     trial: ServerTrial | None = None
     preprocessing: Preprocessing | None = None
     states: tuple[State, ...] = ()
+    warmup: int = 0
 
 
 def source_of(file: OnnxFile) -> Source:
@@ -140,17 +146,39 @@ def release_of(built: Built, *, labels_path: Path | None) -> Release:
     for candidate in named.values():
         files.update({file.name: file for file in candidate.files})
 
+    samples = _warmup_samples(built)
+    warmup = add_warmup(portable_config(built, None), samples)
+
     def configure(present: bytes | None) -> dict[str, str]:
         config = portable_config(built, present)
-        configs = {CONFIG: text_from_config(config)}
+        configs = {CONFIG: config}
         for name, candidate in named.items():
-            configs[f"configs/{name}.pbtxt"] = text_from_config(candidate_config(config, candidate))
-        return configs
+            configs[f"configs/{name}.pbtxt"] = candidate_config(config, candidate)
+        for each in configs.values():
+            add_warmup(each, samples)
+        return {path: text_from_config(each) for path, each in configs.items()}
 
     def describe(version: int, published: tuple[PublishedFile, ...]) -> Manifest:
         return _manifest(built, version, published)
 
-    return Release(model_files=tuple(files.values()), labels=built.labels, configure=configure, describe=describe)
+    return Release(
+        model_files=tuple(files.values()),
+        labels=built.labels,
+        configure=configure,
+        describe=describe,
+        warmup=warmup,
+    )
+
+
+def _warmup_samples(built: Built) -> list[Arrays]:
+    reference = built.reference
+    if built.portable.batched:
+        rows = concatenate(reference.samples[: reference.single_samples])
+        count = min(built.warmup, len(next(iter(rows.values()))))
+        samples = [{name: array[row : row + 1] for name, array in rows.items()} for row in range(count)]
+    else:
+        samples = list(reference.with_vectors().samples[: built.warmup])
+    return [as_served(sample, portable_config(built, None).input) for sample in samples]
 
 
 def _manifest(built: Built, version: int, files: tuple[PublishedFile, ...]) -> Manifest:

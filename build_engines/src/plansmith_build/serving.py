@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 from plansmith_build.repository.config import text_from_config
 from plansmith_build.repository.filesystem import link_or_copy, make_folder
 from plansmith_build.repository.model_repository import CONFIG, LABELS
+from plansmith_build.repository.warmup import WARMUP
 from plansmith_client import Client
 
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ class Entry:
         config: an `inference.ModelConfig`; it is served under the entry's own name.
         files: what its version's folder holds.
         labels: the content of labels.txt, None where there is none.
+        warmup: what is in its folder `warmup`, by name.
     """
 
     config: Any
     files: tuple[Path, ...]
     labels: bytes | None = None
+    warmup: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,9 @@ def _write(entry: Entry, name: str, folder: Path) -> None:
         link_or_copy(file, version / file.name)
     if entry.labels is not None:
         (folder / LABELS).write_bytes(entry.labels)
+    for file_name, content in entry.warmup.items():
+        (folder / WARMUP).mkdir(exist_ok=True)
+        (folder / WARMUP / file_name).write_bytes(content)
     config = type(entry.config)()
     config.CopyFrom(entry.config)
     config.name = name

@@ -67,7 +67,10 @@ def try_on_triton(built: Built, release: Release, labels: bytes | None, folder: 
     from plansmith_server import NoModelLoaded, ServerError, TritonUnavailable  # noqa: PLC0415 - an optional distribution
 
     names = {path: f"{built.name[:100]}.{number}" for number, path in enumerate(exchanges)}
-    entries = {name: Entry(config_from_text(texts[path]), release.model_files, labels) for path, name in names.items()}
+    entries = {
+        name: Entry(config_from_text(texts[path]), release.model_files, labels, release.warmup)
+        for path, name in names.items()
+    }
     refused: dict[str, str] = {}
     version = ""
     try:

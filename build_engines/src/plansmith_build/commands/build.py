@@ -115,6 +115,10 @@ def build(
             "array per input.",
         ),
     ] = None,
+    warmup: Annotated[
+        int,
+        typer.Option(min=0, help="Let servers run this many inputs of the verification before the version is ready."),
+    ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Makes the random inputs and the split of the data repeatable.")] = 0,
     staging: Annotated[
         Path | None,
@@ -289,6 +293,9 @@ def build(
             "says little of real data"
         )
 
+    if pipeline is not None and warmup:
+        raise InvalidOption("Triton runs no warm-up for a pipeline: leave out --warmup")
+
     def work(alive: Callable[[], None]) -> None:
         from plansmith_build.building import BuildOptions  # noqa: PLC0415 - as above
         from plansmith_build.building import build as build_version  # noqa: PLC0415
@@ -340,6 +347,7 @@ def build(
             replace=replace,
             serve=not no_serve,
             sign_key=sign_key,
+            warmup=warmup,
         )
         # What it is doing goes to standard error, so that standard output holds the result alone.
         display = Terminal(stderr=True, highlight=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from plansmith_build.repository.config import config_from_text, specs_from_confi
 from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.manifest import Manifest, Tensor, read_manifest
 from plansmith_build.repository.model_repository import CONFIG, LABELS, MANIFEST
+from plansmith_build.repository.warmup import WARMUP
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,6 +114,7 @@ def inspect_model(model: RepositoryModel, version: int | None = None) -> ModelRe
     config = model.path / CONFIG
     alternatives = [path for path in model.configurations.values() if path != config]
     paths = [path for path in [config, model.path / LABELS] if path.is_file()] + alternatives
+    paths += sorted(path for path in (model.path / WARMUP).glob("*") if path.is_file())
     if chosen is not None:
         try:
             paths += sorted(path for path in folder.rglob("*") if path.is_file())

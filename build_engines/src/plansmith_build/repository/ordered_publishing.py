@@ -22,6 +22,7 @@ from plansmith_build.errors import InvalidModel, PublishFailed
 from plansmith_build.repository.config import config_from_text, text_from_config
 from plansmith_build.repository.filesystem import sync_file
 from plansmith_build.repository.model_repository import CONFIG, CONFIGS, HISTORY, History, RepositoryModel
+from plansmith_build.repository.warmup import WARMUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -74,9 +75,10 @@ def publish_in_order(folder: Path, live: RepositoryModel, version: int) -> None:
         on_error(_rename_back, folder / str(version), live.path / str(version))
         os.rename(folder / str(version), live.path / str(version))  # noqa: PTH104
         _sync_folders(live)
-        if not (live.path / CONFIGS).exists() and (folder / CONFIGS).exists():
-            on_error((live.path / CONFIGS).rmdir)
-            (live.path / CONFIGS).mkdir()
+        for inner in (CONFIGS, WARMUP):
+            if not (live.path / inner).exists() and (folder / inner).exists():
+                on_error((live.path / inner).rmdir)
+                (live.path / inner).mkdir()
         for name in sorted(changed, key=_order):
             on_error(_restore, live.path / name, back_to_pins.get(name))
             os.replace(folder / name, live.path / name)  # noqa: PTH105
@@ -115,7 +117,7 @@ def _rename_back(folder: Path, target: Path) -> None:
 
 def _changed(folder: Path, live: RepositoryModel) -> list[str]:
     """The files that are new or other than the live ones, configurations last and config.pbtxt the very last."""
-    there = [*folder.iterdir(), *((folder / CONFIGS).iterdir() if (folder / CONFIGS).is_dir() else ())]
+    there = [*folder.iterdir(), *(folder / CONFIGS).glob("*"), *(folder / WARMUP).glob("*")]
     names = [str(path.relative_to(folder)) for path in there if path.is_file()]
     changed = [name for name in names if name != HISTORY and not _same_file(folder / name, live.path / name)]
     return sorted(changed, key=_order)
@@ -141,7 +143,8 @@ def _copies(live: RepositoryModel, names: set[str], folder: Path) -> dict[str, P
 
 def _written(contents: Mapping[str, bytes], folder: Path) -> dict[str, Path]:
     """Files with these contents, by name, on the disk."""
-    (folder / CONFIGS).mkdir(parents=True)
+    for inner in (CONFIGS, WARMUP):
+        (folder / inner).mkdir(parents=True)
     for name, content in contents.items():
         (folder / name).write_bytes(content)
         # After a power failure a name must not lead to a file that is empty yet.
@@ -151,7 +154,7 @@ def _written(contents: Mapping[str, bytes], folder: Path) -> dict[str, Path]:
 
 def _sync_folders(live: RepositoryModel) -> None:
     """Bring what was renamed so far to the disk before what is renamed next."""
-    for folder in (live.path / CONFIGS, live.path):
+    for folder in (live.path / CONFIGS, live.path / WARMUP, live.path):
         if folder.exists():
             sync_file(folder)
 

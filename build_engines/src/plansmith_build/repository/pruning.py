@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, InvalidOption
@@ -14,10 +15,9 @@ from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.filesystem import explain_os_error
 from plansmith_build.repository.locking import locked_folder
 from plansmith_build.repository.staging import remove_replaced, staging_folder
+from plansmith_build.repository.warmup import WARMUP, warmup_files
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
 
 __all__ = ["prunable_versions", "prune", "served_versions"]
@@ -67,16 +67,33 @@ def prune(repository: ModelRepository, name: str, *, keep: int, staging: Path | 
     with staging_folder(repository.path, staging) as stage, locked_folder(repository.path):
         model = repository.existing_model(name)
         versions = prunable_versions(model, keep=keep)
+        samples = _warmup_of(model, versions)
         for version in versions:
             try:
                 _remove(model.version_path(version), stage / str(version))
             except OSError as error:
                 raise explain_os_error(error, f"remove version {version} of {name!r}") from error
+        texts = (read_regular(path).decode() for path in model.configurations.values())
+        for path in samples - _warmup_of(model, model.versions) - warmup_files(model.path, texts):
+            path.unlink(missing_ok=True)
         if versions:
             remove_unused_companions(model, model.versions[-1], stage)
         # It may hold the last links to the files of old versions.
         remove_replaced(stage)
     return versions
+
+
+def _warmup_of(model: RepositoryModel, versions: tuple[int, ...]) -> set[Path]:
+    """The warm-up samples that were published with any of these versions."""
+    paths = set()
+    for version in versions:
+        try:
+            files = model.manifest(version).files
+        except (InvalidModel, OSError):
+            # Not ours, or reported by `plansmith verify`.
+            continue
+        paths |= {model.path / WARMUP / Path(file.path).name for file in files if file.path.startswith(f"{WARMUP}/")}
+    return paths
 
 
 def _remove(folder: Path, aside: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,7 @@ from plansmith_build.repository.model_repository import (
 )
 from plansmith_build.repository.ordered_publishing import publish_in_order
 from plansmith_build.repository.staging import keep_replaced, remove_replaced
+from plansmith_build.repository.warmup import WARMUP, warmup_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -77,6 +78,7 @@ class Release:
         companions: complete folders of other models that the version needs, such as the steps of an ensemble, on the
             same file system; their names begin with the model's, a dot and the version. They are put in place before
             the version, and removed again if that fails; those that neither this version nor the one before uses go.
+        warmup: what is new in the model's folder `warmup`, by name.
     """
 
     model_files: tuple[Path, ...]
@@ -85,6 +87,7 @@ class Release:
     describe: Callable[[int, tuple[PublishedFile, ...]], Manifest]
     sign: Callable[[Path], None] | None = None
     companions: tuple[Path, ...] = ()
+    warmup: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,9 @@ def _publish(live: RepositoryModel, release: Release, staging: Path) -> Publishe
         labels = labels_of(folder)
     configs = _checked(release.configure(labels))
     notes = _write_configs(live, folder, version, configs)
+    for name, content in release.warmup.items():
+        (folder / WARMUP).mkdir(exist_ok=True)
+        write_new(folder / WARMUP / name, content)
 
     version_folder = folder / str(version)
     make_folder(version_folder)
@@ -163,6 +169,7 @@ def _publish(live: RepositoryModel, release: Release, staging: Path) -> Publishe
     described = [
         *sorted(path for path in version_folder.rglob("*") if path.is_file()),
         *(folder / name for name in configs),
+        *sorted(warmup_files(folder, configs.values())),
     ]
     if labels is not None:
         described.append(folder / LABELS)

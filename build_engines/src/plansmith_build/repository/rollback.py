@@ -19,6 +19,7 @@ from plansmith_build.repository.model_repository import CONFIG, LABELS
 from plansmith_build.repository.publishing import Published, Release, publish
 from plansmith_build.repository.signing import require_public_key, verify_signature
 from plansmith_build.repository.staging import staging_folder
+from plansmith_build.repository.warmup import WARMUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,9 +106,10 @@ def roll_back(
 def _check_unchanged(model: RepositoryModel, manifest: Manifest, version: int) -> None:
     for file in manifest.files:
         path = model.path / file.path
-        if not file.path.startswith(f"{version}/"):
+        folder = next((name for name in (str(version), WARMUP) if file.path.startswith(f"{name}/")), None)
+        if folder is None:
             continue
-        if not path.resolve().is_relative_to(model.path / str(version)):
+        if not path.resolve().is_relative_to(model.path / folder):
             raise InvalidModel(f"the manifest of version {version} names a file outside of it: {file.path!r}")
         if not path.is_file() or path.stat().st_size != file.size or sha256_of(path) != file.sha256:
             raise InvalidModel(

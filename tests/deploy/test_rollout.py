@@ -1,0 +1,57 @@
+"""A new version takes the place of an old one under load, as docs/deploy.md says, and goes back; no call fails."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx.parser
+from callers import Caller
+from serving import wait_for
+
+from plansmith_client import Client
+
+TIMES = """
+<ir_version: 10, opset_import: ["" : 21]>
+times (float[N, 2] x) => (float[N, 2] y) <float factor = {{{factor}}}> {{ y = Mul (x, factor) }}
+"""
+CALLERS = 4
+
+
+def test_no_call_fails_while_a_version_is_rolled_out_and_back(plansmith, repository, tmp_path, start):
+    np.savez(tmp_path / "samples.npz", x=np.float32([[1, 2], [3, 4], [5, 6]]))
+
+    def publish(factor, *words):
+        onnx.save(onnx.parser.parse_model(TIMES.format(factor=factor)), tmp_path / "times.onnx")
+        samples = ("--samples", tmp_path / "samples.npz", "--warmup", "2")
+        plansmith("build", tmp_path / "times.onnx", "--repository", repository, *samples, *words)
+
+    publish(2)
+    log = tmp_path / "triton.log"
+    serving = start(repository, "--model", "times", "--log-file", log, "--", "--log-verbose=1")
+    url = serving.facts["grpc_url"]
+    with Client(url, timeout=30) as client:
+        callers = [Caller(client, "times", [[[2, 4]], [[3, 6]]]) for _ in range(CALLERS)]
+        for caller in callers:
+            caller.start()
+
+        def roll_out(version, answer):
+            said = json.loads(plansmith("load", "times", "--url", url, "--json").stdout)
+            assert said["versions"] == [str(version)]
+            plansmith("health", "times", "--infer", "--url", url)
+            wait_for(lambda: all(caller.last == answer for caller in callers))
+
+        wait_for(lambda: all(caller.last == [[2, 4]] for caller in callers))
+        publish(3, "--no-serve")
+        assert {str(caller.last) for caller in callers} == {"[[2.0, 4.0]]"}
+        roll_out(2, [[3, 6]])
+        plansmith("rollback", "times", "1", "--repository", repository)
+        roll_out(3, [[2, 4]])
+        for caller in callers:
+            caller.stopped.set()
+        for caller in callers:
+            caller.join()
+    assert [failure for caller in callers for failure in caller.failures] == []
+    assert sum(caller.calls for caller in callers) > 100
+    # Each of the three versions ran its two samples before it was ready.
+    assert log.read_text().count("is running warmup sample") == 6
