@@ -24,6 +24,7 @@ from plansmith_server.backends.onnxruntime.settings import SessionSettings
 from plansmith_server.backends.openvino.settings import OpenVinoSettings
 from plansmith_server.backends.sequences import States
 from plansmith_server.errors import RequestError
+from plansmith_server.launcher import complete_configs
 from plansmith_server.launcher.logs import Level, clean_reason, parse_line
 
 if TYPE_CHECKING:
@@ -158,6 +159,40 @@ def test_a_configuration_that_says_everything_is_complete():
     assert not is_complete({"input": [tensor], "output": []})
     assert not is_complete({"input": [tensor], "output": [{**tensor, "dims": []}]})
     assert not is_complete({"input": [{**tensor, "data_type": "TYPE_INVALID"}], "output": [tensor]})
+
+
+COMPLETE = """
+# A comment with a { bracket.
+name: "m" backend: "onnxruntime"
+max_batch_size: 8
+input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 64 ] }, { name: "}" data_type: TYPE_INT64 dims: 1 } ]
+output { name: 'y', data_type: TYPE_FP32; dims: [ 10 ] }
+parameters < key: "intra_op_thread_count" value: < string_value: "1" > >
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "complete"),
+    [
+        ("", "", True),
+        ('backend: "onnxruntime"', 'platform: "ensemble"', True),
+        ("data_type: TYPE_INT64", "", False),
+        ("TYPE_INT64", "TYPE_INVALID", False),
+        ("dims: [ 10 ]", "", False),
+        ("dims: [ 10 ]", "dims: [ ]", False),
+        ("output {", "result {", False),
+        # A Python model may complete its configuration itself.
+        ('"onnxruntime"', '"python"', False),
+        ('backend: "onnxruntime"', 'platform: "onnxruntime_onnx"', False),
+        ("> >", ">", False),
+        ("64", '"', False),
+    ],
+)
+def test_a_server_starts_no_process_for_a_configuration_that_says_everything(before, after, complete, tmp_path):
+    config = tmp_path / "config.pbtxt"
+    config.write_text(COMPLETE.replace(before, after), encoding="utf-8")
+    assert complete_configs.is_complete(config) is complete
+    assert not complete_configs.is_complete(tmp_path / "missing.pbtxt")
 
 
 def test_completion_leaves_a_chosen_scheduler_and_batch_size_alone(signature_of):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_server.errors import StartFailed
 from plansmith_server.launcher.backend_directory import assemble
+from plansmith_server.launcher.complete_configs import is_complete
 from plansmith_server.launcher.repository import is_shell_safe
 from plansmith_server.launcher.triton_arguments import resolve_paths
 
@@ -82,7 +83,14 @@ def tritonserver_command(
     ]
     if plan.config_name is not None:
         words.append(f"--model-config-name={plan.config_name}")
+    if options.control == "none" and _nothing_to_complete(plan):
+        words.append("--disable-auto-complete-config")
     if options.control == "poll":
         words.append(f"--repository-poll-secs={options.poll_seconds}")
     words += [f"--load-model={name}" for name in options.models]
     return [*words, *restrictions, *resolve_paths(options.triton_arguments)]
+
+
+def _nothing_to_complete(plan: ServerPlan) -> bool:
+    folder = plan.options.repository
+    return all(is_complete(folder / model.name / model.config_used(plan.config_name)) for model in plan.folders)
