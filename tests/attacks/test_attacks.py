@@ -25,7 +25,7 @@ EXPLAINED: dict[str, str] = {}
 LIMITS = ("--no-serve", "--replace", "--time-limit", "2", "--memory-limit", "1")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_hostile_models_are_read_and_run_in_their_limits(tmp_path):
     models = write_models(tmp_path / "models")
     assert len(models) >= 150
@@ -73,7 +73,7 @@ def good(tmp_path_factory):
     return folder / "repository", path
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_hostile_repositories_are_findings_and_nothing_is_read_through_links(tmp_path, good):
     repository, model = good
     repositories = write_repositories(tmp_path / "repositories", repository)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Arrays = dict[str, np.ndarray]
 
 # The first test waits for eighteen builds, and the first that asks the server for it to load them.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(2400)
 
 NAMES = light_models.light_model_names()
 ROWS = 4

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Arrays = dict[str, np.ndarray]
 
 # The first test waits for 200 builds, and the first that asks the server for it to load a process for each model.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(2400)
 
 CASES = 200
 # Above half of them are served; the rest has types and operators that ONNX Runtime or Triton does not have.

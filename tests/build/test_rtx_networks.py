@@ -11,7 +11,7 @@ from plansmith_build.checking import CheckOptions, check
 from plansmith_build.search.targets import Precision, Target
 
 # The 45 engines take a core four minutes; one network after the other, so that one of them is told by its name.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(2400)
 
 TENSORRT = CheckOptions(targets=(Target.TENSORRT,), max_batch_size=8)
 # Its weights are made by nodes while it runs, and INT8 takes weights that are there.

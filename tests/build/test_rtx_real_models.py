@@ -27,7 +27,7 @@ REFUSED = {
     ("nmp", "int8-fp16"): "(Conv)",
 }
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(2400)
 
 
 @pytest.fixture(scope="module")

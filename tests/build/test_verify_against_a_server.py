@@ -175,7 +175,7 @@ GRAPHS = {
 EXPLAINED: dict[str, str] = {}
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_verify_and_a_server_agree_on_right_configurations_and_on_every_single_mistake(repository):
     for name, text in {**RIGHT, **WRONG}.items():
         (repository / name / "1").mkdir(parents=True)

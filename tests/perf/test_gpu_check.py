@@ -18,7 +18,7 @@ from published_tables import gpu  # noqa: E402 - it stands outside of the packag
 
 PROGRAM = ROOT / "perf" / "gpu" / "gpu_check.py"
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(2400)
 
 
 @pytest.fixture(scope="module")

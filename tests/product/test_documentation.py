@@ -56,7 +56,7 @@ def blocks(page: Path) -> list[Block]:
     ]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run(page, committed_server, held_out_file, tmp_path):
     shutil.copytree(ROOT / "model_repository", tmp_path / "model_repository")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Arrays = dict[str, np.ndarray]
 
 # The first test waits for all builds.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(2400)
 
 CALLERS = 8
 TOLERANCE = 1e-3
