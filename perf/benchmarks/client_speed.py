@@ -1,10 +1,13 @@
 """What the SDK costs and gains compared with tritonclient and PyTriton's ModelClient, against one real server.
 
-Four comparisons, each in turn, round by round, in one run; only ratios carry over to another machine:
+Each comparison in turn, round by round, in one run; only ratios carry over to another machine:
 
 - one small call: `Model.__call__` with validation, a deadline and the retry policy, against a bare `infer`;
+- the same from 32 threads of one client, and from 32 tasks of an event loop;
+- one row of 602 KB, one caller;
 - bulk scoring: `Model.map` over many rows, against a loop of single calls;
-- one request of 19 MB: automatic shared memory (the data copied in each time), against the same request without it;
+- one request of 19 MB, and one whose answer has 19 MB too: automatic shared memory (the data copied in each time),
+  against the same request without it;
 - importing the package and connecting, in a new process.
 """
 
@@ -25,6 +28,7 @@ import numpy as np
 import tritonclient.grpc
 import tritonclient.http
 from backend_overhead import CONFIG, write_repository
+from concurrent_calls import from_tasks, from_threads
 from figures_file import write_figures
 from rich.console import Console
 from rich.progress import track
@@ -61,6 +65,27 @@ class TritonPythonModel:
             responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("first", x[0, 0, 0, :1].copy())]))
         return responses
 """
+ECHO_CONFIG = """
+backend: "python"
+max_batch_size: 32
+input { name: "x" data_type: TYPE_FP32 dims: [ 3, 224, 224 ] }
+output { name: "y" data_type: TYPE_FP32 dims: [ 3, 224, 224 ] }
+instance_group { kind: KIND_CPU count: 1 }
+"""
+ECHO_MODEL = """
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [
+            pb_utils.InferenceResponse(
+                [pb_utils.Tensor("y", pb_utils.get_input_tensor_by_name(request, "x").as_numpy())]
+            )
+            for request in requests
+        ]
+"""
+AT_ONCE = 32
 IMPORTS = {
     "plansmith gRPC": "from plansmith_client import Client\nClient({grpc!r}).is_live()",
     "tritonclient gRPC": "import tritonclient.grpc as t\nt.InferenceServerClient({grpc!r}).is_server_live()",
@@ -70,7 +95,7 @@ IMPORTS = {
 
 
 def write_models(repository: Path) -> None:
-    """The MLP, and a model that takes 19 MB and gives one number."""
+    """The MLP, a model that takes 19 MB and gives one number, and one that gives all of it back."""
     write_repository(repository)
     shutil.rmtree(repository / "handwritten")
     mlp = repository / "plansmith"
@@ -78,9 +103,10 @@ def write_models(repository: Path) -> None:
     # What `plansmith build` writes unless told otherwise.
     config = CONFIG.format(backend="onnxruntime").replace("max_batch_size: 64", "max_batch_size: 32")
     (repository / "mlp" / "config.pbtxt").write_text(config, encoding="utf-8")
-    (repository / "large" / "1").mkdir(parents=True)
-    (repository / "large" / "config.pbtxt").write_text(LARGE_CONFIG, encoding="utf-8")
-    (repository / "large" / "1" / "model.py").write_text(LARGE_MODEL, encoding="utf-8")
+    for name, text, program in (("large", LARGE_CONFIG, LARGE_MODEL), ("echo", ECHO_CONFIG, ECHO_MODEL)):
+        (repository / name / "1").mkdir(parents=True)
+        (repository / name / "config.pbtxt").write_text(text, encoding="utf-8")
+        (repository / name / "1" / "model.py").write_text(program, encoding="utf-8")
 
 
 def bare_grpc(client: Any, model: str, name: str, output: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -146,16 +172,31 @@ def compare(server: TritonServer, rounds: int, rows: int) -> dict[str, dict[str,
             "tritonclient HTTP": bare_http(their_http, "large", "x", "first"),
             "PyTriton gRPC": pytriton_large.infer_sample,
         }
-        for call in small_calls.values():
-            seconds_each(call, small, 50)
-        for call in large_calls.values():
-            seconds_each(call, large, 2)
+        echo_calls = {
+            "plansmith gRPC": grpc.model("echo"),
+            "plansmith HTTP": over_http.model("echo"),
+            "tritonclient gRPC": bare_grpc(their_grpc, "echo", "x", "y"),
+            "tritonclient HTTP": bare_http(their_http, "echo", "x", "y"),
+        }
+        row_calls = {name: call for name, call in large_calls.items() if "PyTriton" not in name}
+        # What is called with what, and how often in a round.
+        timed: list[tuple[str, dict[str, Any], Any, int]] = [
+            ("one small call, ms", small_calls, small, 400),
+            ("one request of 19 MB, ms", large_calls, large, 8),
+            ("19 MB there and back, ms", echo_calls, large, 8),
+            ("one row of 602 KB, ms", row_calls, large[:1], 100),
+        ]
+        for _, calls, array, times in timed:
+            for call in calls.values():
+                seconds_each(call, array, times // 4)
         measured: dict[str, dict[str, list[float]]] = {}
         for _ in track(range(rounds), description="Measuring"):
-            for name, call in small_calls.items():
-                add(measured, "one small call, ms", name, 1e3 * seconds_each(call, small, 400))
-            for name, call in large_calls.items():
-                add(measured, "one request of 19 MB, ms", name, 1e3 * seconds_each(call, large, 8))
+            for kind, calls, array, times in timed:
+                for name, call in calls.items():
+                    add(measured, kind, name, 1e3 * seconds_each(call, array, times))
+            for kind, rates in (("threads", from_threads), ("tasks", from_tasks)):
+                for name, rate in rates(server, AT_ONCE, 100):
+                    add(measured, f"small calls of {AT_ONCE} {kind}, calls/s", name, rate)
             for name, seconds in bulk(many, small_calls, {"gRPC": grpc, "HTTP": over_http}):
                 add(measured, "bulk scoring, rows/s", name, seconds)
             for name, program in IMPORTS.items():

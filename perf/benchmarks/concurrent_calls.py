@@ -1,0 +1,107 @@
+"""Small calls from many threads of one client, and from many tasks of an event loop: plansmith against tritonclient.
+
+tritonclient's HTTP client is not safe to share between threads: there each thread has one of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tritonclient.grpc
+import tritonclient.grpc.aio
+import tritonclient.http
+import tritonclient.http.aio
+
+from plansmith_client import AsyncClient, Client
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from plansmith_server import TritonServer
+
+__all__ = ["from_tasks", "from_threads"]
+
+ROW = np.ones((1, 64), np.float32)
+
+
+def from_threads(server: TritonServer, count: int, calls: int) -> Iterator[tuple[str, float]]:
+    """Calls a second of so many threads, by contestant."""
+    bare = server.http_url.removeprefix("http://")
+    for name, url in (("plansmith gRPC", server.grpc_url), ("plansmith HTTP", server.http_url)):
+        with Client(url) as client:
+            model = client.model("mlp")
+            yield name, _rate_of_threads(lambda model=model: model(ROW), count, calls)  # type: ignore[misc]
+    with tritonclient.grpc.InferenceServerClient(server.grpc_url) as shared:
+        yield "tritonclient gRPC", _rate_of_threads(lambda: _theirs(tritonclient.grpc, shared), count, calls)
+    own = threading.local()
+    with contextlib.ExitStack() as stack:
+
+        def call() -> Any:
+            if not hasattr(own, "client"):
+                own.client = stack.enter_context(tritonclient.http.InferenceServerClient(bare))
+            return _theirs(tritonclient.http, own.client)
+
+        yield "tritonclient HTTP", _rate_of_threads(call, count, calls)
+
+
+def from_tasks(server: TritonServer, count: int, calls: int) -> Iterator[tuple[str, float]]:
+    """Calls a second of so many tasks of one event loop, by contestant."""
+    bare = server.http_url.removeprefix("http://")
+    for name, url in (("plansmith gRPC", server.grpc_url), ("plansmith HTTP", server.http_url)):
+        yield name, asyncio.run(_ours_in_tasks(url, count, calls))
+    for name, kind, url in (("gRPC", tritonclient.grpc, server.grpc_url), ("HTTP", tritonclient.http, bare)):
+        yield f"tritonclient {name}", asyncio.run(_theirs_in_tasks(kind, url, count, calls))
+
+
+async def _ours_in_tasks(url: str, count: int, calls: int) -> float:
+    async with AsyncClient(url) as client:
+        model = client.model("mlp")
+        return await _rate_of_tasks(lambda: model(ROW), count, calls)
+
+
+async def _theirs_in_tasks(kind: Any, url: str, count: int, calls: int) -> float:
+    async with kind.aio.InferenceServerClient(url) as client:
+        return await _rate_of_tasks(lambda: _theirs(kind, client), count, calls)
+
+
+def _theirs(kind: Any, client: Any) -> Any:
+    """One call of tritonclient, or what to await for it, as its examples write it."""
+    tensor = kind.InferInput("x", ROW.shape, "FP32")
+    tensor.set_data_from_numpy(ROW)
+    return client.infer("mlp", [tensor])
+
+
+def _rate_of_threads(call: Callable[[], Any], count: int, calls: int) -> float:
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        # Connections are there before the clock starts.
+        barrier = threading.Barrier(count + 1)
+
+        def work() -> None:
+            call()
+            barrier.wait()
+            for _ in range(calls):
+                call()
+
+        futures = [pool.submit(work) for _ in range(count)]
+        barrier.wait()
+        started = time.perf_counter()
+        for future in futures:
+            future.result()
+        return count * calls / (time.perf_counter() - started)
+
+
+async def _rate_of_tasks(call: Callable[[], Awaitable[Any]], count: int, calls: int) -> float:
+    async def work(times: int) -> None:
+        for _ in range(times):
+            await call()
+
+    await asyncio.gather(*[work(1) for _ in range(count)])
+    started = time.perf_counter()
+    await asyncio.gather(*[work(calls) for _ in range(count)])
+    return count * calls / (time.perf_counter() - started)
