@@ -22,7 +22,7 @@ METHODS += [(Model, "metadata"), (Model, "shared memory")]
 DESCRIPTIONS = ("/v2/models/m", "/v2/models/m/config", "ModelMetadata", "ModelConfig")
 
 
-def call(client, kind, name):
+def call(client, kind, name, patience=20.0):
     """A right call, and the use of what it gives."""
     model = client.model("m")
     if name == "metadata":
@@ -39,7 +39,7 @@ def call(client, kind, name):
     named = needed(method)
     if name in ("wait_until_ready", "map"):
         # They go on until the time is over: until it is ready, and while it is overloaded.
-        named["timeout"] = 0.05 if name == "wait_until_ready" else 1.0
+        named["timeout"] = patience
     return used(name, getattr(client if kind is Client else model, name)(**named))
 
 
@@ -93,7 +93,7 @@ def test_whatever_a_server_answers_no_other_error_leaves_a_public_method(servers
         nonlocal refused
         given[place] = answer
         try:
-            call(client, kind, name)
+            call(client, kind, name, 0.05 if name == "wait_until_ready" else 1.0)
         except ClientError:
             refused += 1
         except Exception as error:  # noqa: BLE001 - none is allowed
