@@ -240,7 +240,6 @@ def _client() -> list[Row]:
             "small calls of 32 tasks of an event loop over {}, calls/s",
             "tritonclient {}",
         ),
-        "import and first answer, ms": ("import and first answer over {}, ms", "tritonclient {}"),
     }
     for kind, (words, other) in kinds.items():
         if kind not in figures:
