@@ -74,6 +74,7 @@ RIGHT = {
     "negative_count": f"{BASE} instance_group {{ kind: KIND_CPU count: -1 }}",
     "controlled": control(START),
     "warm": warm(),
+    "skipped_warm": warm('data_type: TYPE_FP32 dims: 4 input_data_file: "missing"').replace("batch_size: 1", ""),
     "chain": ensemble(step(made="between"), step("completed", given="between")),
     "wholes": BASE.replace("FP32", "INT64"),
     "fives": BASE.replace("dims: 4", "dims: 5"),
