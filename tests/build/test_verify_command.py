@@ -392,6 +392,16 @@ def test_a_configuration_for_a_gpu_machine_is_checked_like_every_other(repositor
     assert "on the GPU in the configuration for CPUs" in said["m/configs/cpu.pbtxt"]
 
 
+def test_sequences_for_which_a_server_has_no_memory_are_an_error(repository):
+    """No server is asked: this ends it."""
+    many = RIGHT.replace("max_batch_size: 8", "max_batch_size: 2147483647")
+    put(repository, "many", f"{many} sequence_batching {{ }}")
+    put(repository, "oldest", f"{many} sequence_batching {{ oldest {{ max_candidate_sequences: 4 }} }}")
+    found = {finding.path.split("/")[0]: finding for finding in findings(repository) if finding.severity == "error"}
+    assert found.keys() == {"many"}
+    assert "takes more memory than a server has" in found["many"].message
+
+
 def test_files_that_are_not_plans_and_missing_plans_are_named(repository):
     model = put(repository, "m", RIGHT)
     (model / "1" / "model.sm_90.plan").write_bytes(b"not a plan at all, but long enough to be one")

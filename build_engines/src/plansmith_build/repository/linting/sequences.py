@@ -26,6 +26,9 @@ _CONTROL = model_config_pb2.ModelSequenceBatching.Control
 _VALUES = ("int32_false_true", "fp32_false_true", "bool_false_true")
 _ID_TYPES = ("TYPE_UINT64", "TYPE_INT64", "TYPE_UINT32", "TYPE_INT32", "TYPE_STRING")
 
+# The direct strategy makes a queue for each row of a batch, of some 600 bytes, in each instance.
+_MOST_SLOTS = 10_000_000
+
 
 def check_sequences(context: ConfigContext) -> Iterator[Finding]:
     """Control inputs, preferred batch sizes, slot utilization and the response cache."""
@@ -50,6 +53,13 @@ def check_sequences(context: ConfigContext) -> Iterator[Finding]:
                 f"{config.max_batch_size}",
                 "remove it",
             )
+    if batching.WhichOneof("strategy_choice") != "oldest" and config.max_batch_size > _MOST_SLOTS:
+        yield error(
+            context.path,
+            f"max_batch_size {config.max_batch_size} with the direct strategy of sequence_batching takes more memory "
+            "than a server has, which ends it with all its models",
+            "write how many sequences run at once",
+        )
     if not 0 <= batching.direct.minimum_slot_utilization <= 1:
         yield error(
             context.path,
