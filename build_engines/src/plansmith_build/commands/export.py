@@ -31,7 +31,14 @@ def export(
     ],
     *,
     output: Annotated[
-        Path | None, typer.Option(help="File to write, replaced if it is there.", show_default="the model's name.onnx")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="File to write, replaced if it is there.",
+            show_default="the model's name.onnx",
+        ),
     ] = None,
     opset: Annotated[
         int | None,
