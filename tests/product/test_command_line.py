@@ -118,6 +118,26 @@ def test_a_wrong_value_is_said_in_plain_words(plansmith, words, sentence):
     assert "Input" not in said
 
 
+def test_the_skill_for_coding_assistants_names_what_there_is(shown):
+    text = (ROOT / "skills" / "plansmith" / "SKILL.md").read_text()
+    _, head, body = text.split("---\n", 2)
+    assert re.search(r"^name: plansmith$", head, re.MULTILINE)
+    # The standard allows no more: https://agentskills.io/specification
+    assert 100 < len(re.search(r"^description: (.*)$", head, re.MULTILINE)[1]) <= 1024
+    called = re.findall(r"(?:\$ |`)plansmith ([a-z]+)([^`\n]*)", body)
+    assert {"check", "build", "inspect", "verify", "serve", "health", "infer", "bench", "tune"} <= dict(called).keys()
+    for name, rest in called:
+        word = rest.split()[0] if name == "bench" and rest else ""
+        words = (name, word) if (name, word) in shown else (name, "run") if name == "bench" else (name,)
+        for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest):
+            assert f"{option} " in shown[words], (words, option)
+    # What it says of refusals is what is said.
+    sources = "".join(path.read_text() for path in (ROOT / "build_engines" / "src").rglob("*.py"))
+    for said in ("needs data to judge by", "is another model to its clients", "outside the budget", "FP32 is right on"):
+        assert said in body
+        assert said in sources
+
+
 def test_no_default_is_written_as_markup_that_help_swallows():
     sources = [
         path
