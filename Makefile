@@ -34,11 +34,12 @@ $(STAMP): requirements.lock pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 demo: $(STAMP) ## The main job: build the digits model, serve it with Triton, ask it, show what it saw
 	@$(BIN)/python examples/digits/demo.py
 
-examples: $(STAMP) ## Train, build, serve and ask: images, sentences, streams of audio; needs PyTorch
+examples: $(STAMP) ## Train, build, serve and ask: images, sentences, audio, tables; needs PyTorch
 	@$(BIN)/python -c "import torch" 2>/dev/null || { echo "examples/pictures needs PyTorch: $(BIN)/python -m pip install torch" >&2; exit 2; }
 	@$(BIN)/python examples/pictures/pictures.py
 	@$(BIN)/python examples/search/search.py
 	@$(BIN)/python examples/speech/speech.py
+	@$(BIN)/python examples/tabular/tabular.py
 
 test: $(STAMP) ## Run every test, against real servers
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile

@@ -117,6 +117,12 @@ def test_eight_streams_are_heard_at_once_as_each_is_alone(tmp_path, pytestconfig
     assert float(re.search(r"largest difference to ONNX Runtime in this process: (\S+)", said)[1]) < 1e-5
 
 
+def test_rows_with_missing_values_and_unknown_text_are_answered_as_by_the_library_that_learnt_them(tmp_path):
+    said = run(ROOT / "examples/tabular/tabular.py", "--quick", "--output", tmp_path / "made", cwd=tmp_path)
+    assert float(re.search(r"served: ([\d.]+)% of 200 rows right", said)[1]) > 75
+    assert float(re.search(r"largest difference to LightGBM: (\S+)", said)[1]) < 1e-5
+
+
 def run_fetching(program: Path, *words: str | Path) -> str:
     """What a program says that takes a package from the index; the test is skipped where pip reaches none."""
     done = subprocess.run(
