@@ -13,6 +13,7 @@ from plansmith_client import (
     InferenceFailed,
     InvalidInput,
     ModelNotFound,
+    ModelNotReady,
     ProtocolError,
     RetryPolicy,
     ServerOverloaded,
@@ -126,3 +127,16 @@ def test_the_example_of_the_module_runs():
 def test_what_is_no_transport_is_refused():
     with pytest.raises(InvalidInput, match="FakeServer"):
         Client("localhost:8001", transport=double)
+
+
+def test_an_error_is_never_its_own_cause(face):
+    def unloaded(_):
+        raise ModelNotReady("The model was unloaded")
+
+    with (
+        open_client(face, "localhost:8001", transport=server_of(unloaded)) as client,
+        pytest.raises(ModelNotReady) as caught,
+    ):
+        client.model("model")(ROWS)
+    # Whoever follows the causes comes to an end: Dask does, in an endless loop.
+    assert caught.value.__cause__ is not caught.value

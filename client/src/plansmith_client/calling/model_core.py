@@ -295,7 +295,7 @@ class ModelCore:
             self.forget()
             raise
         except (ModelNotFound, ModelNotReady) as error:
-            raise (yield from self.refused(error, deadline)) from error
+            raise (yield from self.refused(error, deadline)) from error.__cause__
         return (yield from self.checked(operation, result, deadline))
 
     def _or_fallback(self, flow: Flow[Answer], of_fallback: Callable[[ModelCore], Flow[Answer]]) -> Flow[Answer]:

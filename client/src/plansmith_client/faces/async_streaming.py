@@ -44,7 +44,7 @@ async def responses(
                 if candidates.may_begin_again(server, error, begun=begun):
                     continue
                 if isinstance(error, (ModelNotFound, ModelNotReady)):
-                    raise await driver.run(core.refused(error, deadline)) from error
+                    raise await driver.run(core.refused(error, deadline)) from error.__cause__
                 if isinstance(error, InvalidInput):
                     core.forget()
                 raise

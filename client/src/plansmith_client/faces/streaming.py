@@ -45,7 +45,7 @@ def responses(
                 if candidates.may_begin_again(server, error, begun=begun):
                     continue
                 if isinstance(error, (ModelNotFound, ModelNotReady)):
-                    raise driver.run(core.refused(error, deadline)) from error
+                    raise driver.run(core.refused(error, deadline)) from error.__cause__
                 if isinstance(error, InvalidInput):
                     core.forget()
                 raise
