@@ -69,6 +69,7 @@ KNOWN_COMMANDS = {
     "load": KnownCommand("plansmith-client", "Load a model on a server."),
     "unload": KnownCommand("plansmith-client", "Unload a model from a server."),
     "bench": KnownCommand("plansmith-perf", "Measure how much a served model can take."),
+    "capacity": KnownCommand("plansmith-perf", "Tell how many replicas a rate takes."),
     "locust": KnownCommand("plansmith-perf", "Load a served model with Locust: on a web page, from many machines."),
     "tune": KnownCommand("plansmith-perf", "Find the configuration with the highest throughput inside an SLO."),
 }

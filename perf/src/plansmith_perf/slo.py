@@ -14,7 +14,7 @@ from plansmith_perf.results.documents import ClosedLoop, Measurement, OpenLoop, 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["Slo", "highest_rate"]
+__all__ = ["Slo", "highest_rate", "overload"]
 
 _FORM = re.compile(r"p(?P<percentile>\d+(\.\d+)?)=(?P<limit>\d+(\.\d+)?)(?P<unit>us|ms|s)")
 _MICROSECONDS = {"us": 1.0, "ms": 1e3, "s": 1e6}
@@ -74,15 +74,15 @@ class Slo:
             return "the measurement was interrupted"
         if measured.error_rate > _ERRORS_ALLOWED:
             return f"{measured.error_rate:.2%} of the requests failed"
-        if overload := _overload(measured):
-            return overload
+        if overloaded := overload(measured):
+            return overloaded
         found = measured.latency.percentiles.get(f"{self.percentile:g}")
         if found is None:
             return f"the load generator did not report p{self.percentile:g}"
         return f"p{self.percentile:g} is {found / 1000:,.3f} ms" if found > self.limit else ""
 
 
-def _overload(measured: Measurement) -> str:
+def overload(measured: Measurement) -> str:
     """How it shows that more was asked than answered; "" where it does not."""
     in_time = measured.throughput * measured.seconds
     # One request may be on its way at the end that was not at the beginning.

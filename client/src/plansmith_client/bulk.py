@@ -1,0 +1,165 @@
+"""Scoring inside Spark and Dask: what their adapters (`plansmith_client.spark`, `.dask`) share.
+
+An engine pickles a `BulkScorer` and calls it in its workers. Each worker process keeps one client, which it opens at
+its first batch. A batch is scored whole or fails, so an engine that runs it again elsewhere neither loses nor doubles
+rows.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plansmith_client.calling.retries import RetryPolicy
+from plansmith_client.errors import InvalidInput, ModelNotReady
+from plansmith_client.faces.client import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from plansmith_client.faces.model import Model
+    from plansmith_client.protocol.metadata import ModelMetadata
+    from plansmith_client.tensors import TensorSpec
+
+__all__ = ["BulkScorer"]
+
+_LOOK_AGAIN_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class BulkScorer:
+    """Scores batches of columns with a model, in any process that it is sent to.
+
+    Attributes:
+        url: of the server, or of several, as `Client` takes it; the workers have to reach it.
+        model: the model's name; its first dimension is the rows.
+        columns: for an input by name, the column that it is read from, or the columns that are its features. An input
+            that is not named here has a column of its own name.
+        outputs: the outputs to add as columns; by default all.
+        concurrency: requests in flight of each worker process.
+        patience: seconds that a batch may wait for a server that is away or overloaded.
+        options: other arguments of `Client`, such as `token` or `ca_file`.
+
+    Raises:
+        InvalidInput: when it scores: a column is missing, an output has the name of a column, or a row is refused.
+        ClientError: when it scores: the server was away for longer than `patience`.
+
+    Example:
+        ```python
+        BulkScorer("triton:8001", "digits", columns={"image": "pixels"})
+        ```
+    """
+
+    url: str | Sequence[str]
+    model: str
+    columns: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    outputs: Sequence[str] | None = None
+    concurrency: int = 4
+    patience: float = 300.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+        """The model's outputs for a batch of columns, each with as many rows: a dict of arrays, or a data frame."""
+        end = time.monotonic() + self.patience
+        while True:
+            try:
+                return self._scored(batch)
+            except ModelNotReady:  # noqa: PERF203 - what the loop is for
+                # A server unloads its models before it closes its connections, and loads them after it opened them.
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(_LOOK_AGAIN_SECONDS)
+
+    def _scored(self, batch: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+        model = self._model()
+        metadata = model.metadata
+        inputs = {spec.name: self._input(spec, batch) for spec in metadata.inputs if self._has(spec, batch)}
+        rows = {len(array) for array in inputs.values()}
+        wanted = self._specs(metadata)
+        if taken := sorted(spec.name for spec in wanted if spec.name in batch):
+            raise InvalidInput(f"{', '.join(taken)}: the model's output has the name of a column: rename the column")
+        if rows == {0}:
+            return {
+                spec.name: np.empty((0, *(max(dim, 0) for dim in spec.shape[1:])), spec.numpy_dtype) for spec in wanted
+            }
+        result = model.map(inputs, concurrency=self.concurrency, outputs=[spec.name for spec in wanted]).collect()
+        return {spec.name: result[spec.name] for spec in wanted}
+
+    def with_outputs(self, frame: Any) -> Any:
+        """A pandas data frame with the outputs as further columns: numbers, or a nested list for each row."""
+        outputs = self(frame)
+        return frame.assign(**{name: _cells(array) for name, array in outputs.items()})
+
+    def output_specs(self) -> tuple[TensorSpec, ...]:
+        """The outputs that become columns, asked of the server."""
+        return self._specs(self._model().metadata)
+
+    def _model(self) -> Model:
+        return _client(
+            self.url if isinstance(self.url, str) else tuple(self.url), self.patience, _Options(self.options)
+        ).model(self.model)
+
+    def _specs(self, metadata: ModelMetadata) -> tuple[TensorSpec, ...]:
+        by_name = {spec.name: spec for spec in metadata.outputs}
+        if unknown := [name for name in self.outputs or () if name not in by_name]:
+            raise InvalidInput(f"the model has no output {unknown[0]!r}: it has {', '.join(by_name)}")
+        return tuple(by_name[name] for name in self.outputs or by_name)
+
+    def _has(self, spec: TensorSpec, batch: Mapping[str, Any]) -> bool:
+        return not spec.optional or spec.name in self.columns or spec.name in batch
+
+    def _input(self, spec: TensorSpec, batch: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+        source = self.columns.get(spec.name, spec.name)
+        names = [source] if isinstance(source, str) else list(source)
+        if missing := [name for name in names if name not in batch]:
+            raise InvalidInput(
+                f"there is no column {missing[0]!r} for the input {spec.name!r}: name its column, or those of its "
+                f"features, as columns={{{spec.name!r}: ...}}; there are {', '.join(map(str, batch))}"
+            )
+        columns = [np.asarray(batch[name]) for name in names]
+        if not isinstance(source, str):
+            return np.column_stack(columns).astype(spec.numpy_dtype)
+        array = columns[0]
+        rank = len(spec.shape)
+        if array.ndim == 1 and rank > 1 and len(array):
+            # Cells of a data frame: a single number each, or nested lists or arrays.
+            array = (
+                array[:, np.newaxis]
+                if spec.shape[1:] == (1,) and np.ndim(array[0]) == 0
+                else np.stack([_stacked(cell, rank - 1) for cell in array])
+            )
+        return array if array.dtype == spec.numpy_dtype or spec.datatype == "BYTES" else array.astype(spec.numpy_dtype)
+
+
+class _Options(dict[str, Any]):
+    """Options of a client, told apart by what they hold."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(sorted((name, repr(value)) for name, value in self.items())))
+
+
+@lru_cache(maxsize=8)
+def _client(url: str | tuple[str, ...], patience: float, options: _Options) -> Client:
+    """The one client of this process for a server."""
+    retries = RetryPolicy(restart=patience)
+    client = Client(url if isinstance(url, str) else list(url), **{"timeout": patience, "retries": retries, **options})
+    # A worker that starts while the server is away waits for it, too.
+    client.wait_until_ready(timeout=patience)
+    return client
+
+
+def _stacked(cell: Any, rank: int) -> np.ndarray[Any, Any]:
+    array = np.asarray(cell)
+    return (
+        array if array.ndim == rank or array.dtype != object else np.stack([_stacked(part, rank - 1) for part in cell])
+    )
+
+
+def _cells(array: np.ndarray[Any, Any]) -> Any:
+    if array.shape[1:] == (1,):
+        array = array[:, 0]
+    return array if array.ndim == 1 else array.tolist()

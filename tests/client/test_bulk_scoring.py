@@ -1,0 +1,114 @@
+"""Scoring inside engines for much data: columns in, columns out, and no row lost while the server is restarted."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import sysconfig
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from serving import add_double, wait_for
+
+from peers.environments import make_environment
+from plansmith_client import InvalidInput
+from plansmith_client.bulk import BulkScorer
+from plansmith_server import ServerOptions, TritonServer
+from plansmith_server.launcher.ports import find_free
+
+HERE = Path(__file__).parent
+SOURCES = HERE.parents[1] / "client/src"
+ROWS = 20_000
+
+
+@pytest.fixture(scope="module")
+def ports():
+    return dict(zip(("http_port", "grpc_port", "metrics_port"), find_free("127.0.0.1", 3), strict=True))
+
+
+@pytest.fixture(scope="module")
+def start_again(ports, tmp_path_factory):
+    """A server of the model `double`; called, it stops and starts again."""
+    repository = tmp_path_factory.mktemp("models")
+    add_double(
+        repository, "double", 'backend: "onnxruntime" max_batch_size: 64 instance_group { kind: KIND_CPU count: 1 }'
+    )
+    running = [TritonServer(ServerOptions(repository=repository, **ports)).start()]
+
+    def again():
+        running.pop().stop()
+        running.append(TritonServer(ServerOptions(repository=repository, **ports)).start())
+
+    yield again
+    running.pop().stop()
+
+
+@pytest.fixture
+def url(start_again, ports):
+    return f"127.0.0.1:{ports['grpc_port']}"
+
+
+def test_columns_become_inputs_and_outputs_become_columns(url):
+    scorer = pickle.loads(pickle.dumps(BulkScorer(url, "double", columns={"x": ["a", "b"]})))
+    frame = pd.DataFrame({"id": [7, 8, 9], "a": [1.0, 2.0, 3.0], "b": [4, 5, 6]}, index=[3, 1, 2])
+    scored = scorer.with_outputs(frame)
+    assert scored["y"].tolist() == [[2, 8], [4, 10], [6, 12]]
+    pd.testing.assert_frame_equal(scored[["id", "a", "b"]], frame)
+    empty = scorer.with_outputs(frame.iloc[:0])
+    assert (len(empty), list(empty)) == (0, ["id", "a", "b", "y"])
+    # Cells that are lists, or an array with the rows first.
+    cells = BulkScorer(url, "double", columns={"x": "pair"})
+    assert cells.with_outputs(pd.DataFrame({"pair": [[1, 2], [3, 4]]}))["y"].tolist() == [[2, 4], [6, 8]]
+    assert cells({"pair": np.float64([[1, 2], [3, 4]])})["y"].tolist() == [[2, 4], [6, 8]]
+
+
+def test_what_does_not_fit_is_refused_with_the_columns_that_there_are(url):
+    with pytest.raises(InvalidInput, match=r"no column 'x' for the input 'x': .*; there are a, b"):
+        BulkScorer(url, "double")({"a": np.ones(2), "b": np.ones(2)})
+    with pytest.raises(InvalidInput, match="y: the model's output has the name of a column: rename the column"):
+        BulkScorer(url, "double")({"x": np.ones((2, 2)), "y": np.ones(2)})
+    with pytest.raises(InvalidInput, match="no output 'z': it has y"):
+        BulkScorer(url, "double", outputs=["z"])({"x": np.ones((2, 2))})
+
+
+def test_dask_loses_and_doubles_no_row_while_the_server_is_restarted(url, ports, start_again, tmp_path):
+    environment = make_environment(HERE / "dask_requirements.txt")
+
+    def rows_done():
+        with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics_port']}/metrics") as answer:
+            found = re.search(r"^nv_inference_count\{.*\} (\S+)$", answer.read().decode(), re.MULTILINE)
+        return float(found[1]) if found else 0
+
+    # The client as it is here, with the version that it has: its own environment has what it needs.
+    (tmp_path / "plansmith_client").symlink_to(SOURCES / "plansmith_client")
+    metadata = next(Path(sysconfig.get_path("purelib")).glob("plansmith_client-*.dist-info"))
+    (tmp_path / metadata.name).symlink_to(metadata)
+    done_before = rows_done()
+    scoring = subprocess.Popen(
+        [environment.python, HERE / "bulk_program.py", "dask", url, str(ROWS), "200"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    try:
+        wait_for(lambda: scoring.poll() is not None or rows_done() > done_before + ROWS / 10, seconds=240)
+        assert scoring.poll() is None
+        start_again()
+        assert json.loads(scoring.communicate(timeout=240)[0]) == {"out": ROWS, "lost": 0, "doubled": 0, "wrong": 0}
+    finally:
+        scoring.kill()
+        scoring.communicate()
+
+
+def test_the_adapters_import_no_engine():
+    program = "import sys, plansmith_client.spark, plansmith_client.dask;"
+    program += "print(sorted({'pyspark', 'dask', 'distributed', 'pandas', 'pyarrow'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"

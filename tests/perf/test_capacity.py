@@ -1,0 +1,75 @@
+"""How many replicas a rate takes: against queues whose latency is known exactly, and from a real load test."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from plansmith_perf.capacity import capacity, fitted
+from plansmith_perf.results.documents import read_result
+from plansmith_perf.slo import Slo
+
+SERVICE = 100.0
+"""Requests per second of one server whose service times are exponential (M/M/1)."""
+
+
+def p99(rate):
+    """Microseconds, waiting included."""
+    return 1e6 * math.log(100) / (SERVICE - rate)
+
+
+def test_the_curve_of_a_queue_that_is_known_is_found_and_predicts_its_limit():
+    rates = np.array([10.0, 30, 50, 70, 80, 90])
+    curve = fitted(rates, [p99(rate) for rate in rates])
+    assert curve.saturation == pytest.approx(SERVICE, rel=0.02)
+    assert curve.error < 0.05
+    for rate in (20, 60, 85):
+        assert curve.latency(rate) == pytest.approx(p99(rate), rel=0.02)
+    # log(100) / (100 - rate) seconds are 100 ms at 53.9/s.
+    assert curve.highest_rate(100_000) == pytest.approx(53.9, rel=0.06)
+    assert curve.highest_rate(1) == 0
+    # Nothing is said of rates that were not measured.
+    assert curve.highest_rate(1e12) == 90
+
+
+def test_a_model_that_fits_badly_says_so_and_plans_with_more_replicas():
+    rates = np.array([10.0, 30, 50, 70, 80, 90])
+    exact = np.array([p99(rate) for rate in rates])
+    rough = fitted(rates, exact * [1, 1.4, 0.8, 1.3, 0.9, 1])
+    assert rough.error > 0.2
+    assert rough.highest_rate(150_000) < fitted(rates, exact).highest_rate(150_000)
+
+
+@pytest.fixture(scope="module")
+def result(plansmith, committed_server, tmp_path_factory):
+    """A load test of the committed model; p50 takes few answers, so that it is short."""
+    file = tmp_path_factory.mktemp("capacity") / "result.json"
+    plansmith(
+        *("bench", "digits", "--url", committed_server.grpc_url, "--rate", "20,30,40,50", "--seconds", "2"),
+        *("--warmup", "0.3", "--workers", "1", "--distinct-inputs", "4", "--output", file),
+    )
+    return file
+
+
+def test_replicas_come_from_a_real_load_test(plansmith, result):
+    words = ("capacity", result, "--rate", "2000", "--slo")
+    said = json.loads(plansmith(*words, "p50=60s", "--json").stdout)
+    assert (said["replicas"], said["each"]) == (40, 50)
+    assert "40 replicas: 50.0/s each, where p50 is about" in plansmith(*words, "p50=60s").stdout
+    refused = plansmith(*words, "p50=1us", expect=3).stdout
+    assert "No number of replicas keeps p50=1us" in refused
+    assert "The model missed the measured p50 by" in refused
+
+
+def test_too_few_rates_are_refused_with_the_way_to_measure_more(plansmith, result, tmp_path):
+    document = json.loads(result.read_text())
+    document["measurements"] = document["measurements"][:3]
+    few = tmp_path / "few.json"
+    few.write_text(json.dumps(document))
+    said = plansmith("capacity", few, "--rate", "2000", "--slo", "p50=1s", expect=2).stderr
+    assert "3 rates of the result have a p50" in said
+    assert "plansmith bench digits --rate 100,200,400,600" in said
+    assert capacity(read_result(result), 49, Slo.parse("p50=60s")).replicas == 1
