@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from peers.environments import REQUIREMENTS, cache_folder, make_environment
-from peers.foreign_servers import FOREIGN_SERVERS
+from peers.foreign_servers import FOREIGN_SERVERS, SAME_ENGINE
 from plansmith_perf.comparing.peer import PeerUnavailable
 from plansmith_perf.comparing.peers import PEERS
 
@@ -76,7 +76,14 @@ def test_a_cache_folder_that_cannot_be_written_is_a_sentence(tmp_path):
 
 def test_every_requirement_is_pinned_with_its_hash():
     files = sorted(REQUIREMENTS.glob("*.txt"))
-    assert [file.stem for file in files] == ["bentoml", "fastapi", "litserve", "mlserver", "pytriton"]
+    assert [file.stem for file in files] == [
+        "bentoml",
+        "fastapi-openvino",
+        "fastapi",
+        "litserve",
+        "mlserver",
+        "pytriton",
+    ]
     for file in files:
         lines = [line for line in file.read_text().splitlines() if line and not line.lstrip().startswith("#")]
         pins = [line for line in lines if not line.startswith(" ")]
@@ -86,7 +93,7 @@ def test_every_requirement_is_pinned_with_its_hash():
 
 
 def test_every_server_of_others_names_the_page_that_recommends_its_setup():
-    peers = [*PEERS, *FOREIGN_SERVERS]
+    peers = [*PEERS, *FOREIGN_SERVERS, SAME_ENGINE]
     assert all(peer.source.startswith("https://") for peer in peers if peer.kind == "server")
     assert len({peer.name for peer in peers}) == len({peer.key for peer in peers}) == len(peers)
 

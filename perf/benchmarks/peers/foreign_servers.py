@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from plansmith_perf.comparing.subject import Subject
 
-__all__ = ["BASELINE", "FOREIGN_SERVERS"]
+__all__ = ["BASELINE", "FOREIGN_SERVERS", "SAME_ENGINE"]
 
 BASELINE = "FastAPI + ONNX Runtime"
 """What most people write first; ratios are to this one."""
@@ -152,3 +152,22 @@ FOREIGN_SERVERS: Sequence[Peer] = (
         ),
     ),
 )
+
+SAME_ENGINE = Peer(
+    "fastapi-served",
+    "FastAPI + the engine that plansmith serves",
+    "server",
+    "as FastAPI + ONNX Runtime, with the file, engine and precision of plansmith's configuration",
+    "https://fastapi.tiangolo.com/async/",
+    _server(
+        Program(
+            REQUIREMENTS / "fastapi-openvino.txt",
+            (*_FASTAPI, "openvino"),
+            (*_UVICORN, *_QUIET),
+            body="raw",
+            path="/predict",
+            variables={"PEER_SERVED": "1"},
+        )
+    ),
+)
+"""The same without the gain of a lower precision."""

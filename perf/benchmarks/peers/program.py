@@ -15,6 +15,7 @@ from peers.bodies import inputs_of, outputs_of
 from peers.body_contestant import BodyContestant
 from peers.environments import make_environment
 from peers.processes import PeerProcess
+from plansmith_build.repository.linting.context import backend_of, model_files
 from plansmith_client import Client, ClientError
 from plansmith_perf.comparing.servers import protocol_contestant
 from plansmith_server.launcher.ports import find_free
@@ -128,6 +129,17 @@ def _settings(subject: Subject, http: int, grpc: int, metrics: int) -> dict[str,
         "batch_wait": BATCH_WAIT_SECONDS,
         "inputs": [_as_dict(tensor) for tensor in inputs_of(subject)],
         "outputs": [_as_dict(tensor) for tensor in outputs_of(subject)],
+        "served": _served(subject),
+    }
+
+
+def _served(subject: Subject) -> dict[str, str]:
+    """What plansmith serves: its file, its engine and the precision that OpenVINO is told to compute in."""
+    files = model_files(subject.served, subject.file.parent)
+    return {
+        "backend": backend_of(subject.served),
+        "file": str(files[0][1] if files else subject.file),
+        "precision": subject.served.parameters["INFERENCE_PRECISION_HINT"].string_value,
     }
 
 
