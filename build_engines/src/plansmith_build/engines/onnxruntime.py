@@ -26,6 +26,8 @@ Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
 # Beyond this, memory counts for more than speed.
 LARGE_BYTES = 2**30
+# So large are the weights of such a model in 16 bits at least; smaller models have no file of weights made for them.
+LARGE_DATA_BYTES = LARGE_BYTES // 2
 
 _BFLOAT16 = 16  # TensorProto.BFLOAT16
 _LOG_FATAL = 4
@@ -63,13 +65,20 @@ class Session:
         options.log_severity_level = _LOG_FATAL
         if not optimized:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        if not optimized or _is_large(model):
+        large = _is_large(model)
+        if not optimized or large:
             # Weights laid out for speed are a second copy of them in memory.
             options.add_session_config_entry("session.disable_prepacking", "1")
+        if large:
+            # Each weight of 16 bits is widened when it is used: not all at the start, and not once for all runs.
+            options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         self._bfloat16 = {spec.name for spec in (*signature.inputs, *signature.outputs) if spec.datatype == "BF16"}
         try:
             self._session = onnxruntime.InferenceSession(
-                model if isinstance(model, bytes) else os.fspath(model), options, providers=[provider]
+                model if isinstance(model, bytes) else os.fspath(model),
+                options,
+                providers=[provider],
+                disabled_optimizers=["ConstantFolding"] if large else None,
             )
         except Exception as error:
             raise RunFailed(str(error)) from error
@@ -135,7 +144,7 @@ def _is_large(model: Path | bytes) -> bool:
     if isinstance(model, bytes):
         return False
     data = model.with_name(f"{model.name}.data")
-    return data.exists() and data.stat().st_size > LARGE_BYTES
+    return data.exists() and data.stat().st_size > LARGE_DATA_BYTES
 
 
 def _from_bfloat16(value: Any) -> np.ndarray[Any, np.dtype[Any]]:

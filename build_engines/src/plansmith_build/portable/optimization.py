@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import io
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnx import inliner
-from onnx.helper import make_tensor_value_info
 
-from plansmith_build.reading.graphs import nodes_of
-from plansmith_build.reading.networks import Network, attach, detach, weight_size
+from plansmith_build.reading.external_data import ExternalRange, read_range
+from plansmith_build.reading.networks import (
+    Network,
+    attach,
+    detach,
+    weight_size,
+    weights_from_inputs,
+    weights_to_inputs,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import onnx
+
+    from plansmith_build.reading.networks import Weight
 
 __all__ = ["OptimizationFailed", "obstacle_to_optimization", "optimize"]
 
@@ -61,7 +70,7 @@ def optimize(network: Network) -> Network:
         # It prints what it finds strange; whether the result is right is decided by verification.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             held_back = _largest_weights(network)
-            source = _with_inputs(attach(network, leave=held_back), held_back)
+            source = weights_to_inputs(attach(network, leave=held_back), held_back)
             if source.functions:
                 source = inliner.inline_local_functions(source)
             slim: onnx.ModelProto = onnxslim.slim(source, size_threshold=LARGEST_FOLDED_BYTES)
@@ -71,11 +80,32 @@ def optimize(network: Network) -> Network:
     finally:
         logger.setLevel(before)
     model = network.model
-    _without_inputs(slim, {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in held_back})
+    weights_from_inputs(slim, {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in held_back})
     _keep_interface(model, slim)
     slim.ir_version = model.ir_version
     slim.producer_name, slim.producer_version = model.producer_name, model.producer_version
-    return detach(slim, {name: network.weights[name] for name in held_back})
+    optimized = detach(slim, {name: network.weights[name] for name in held_back})
+    del slim, source
+    _give_memory_back()
+    return replace(optimized, weights={**optimized.weights, **_unchanged(optimized, network)})
+
+
+def _unchanged(optimized: Network, network: Network) -> dict[str, Weight]:
+    """The weights in files that are as they were, which need not be held in memory."""
+    return {
+        name: place
+        for name, place in network.weights.items()
+        if isinstance(place, ExternalRange)
+        and isinstance(optimized.weights.get(name), bytes)
+        and read_range(place) == optimized.weights[name]
+    }
+
+
+def _give_memory_back() -> None:
+    """What the optimiser's copies took: glibc would keep it, for the next who asks."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _largest_weights(network: Network) -> frozenset[str]:
@@ -88,27 +118,6 @@ def _largest_weights(network: Network) -> frozenset[str]:
         if total > GIVEN_BYTES:
             held_back.add(name)
     return frozenset(held_back)
-
-
-def _with_inputs(model: onnx.ModelProto, held_back: frozenset[str]) -> onnx.ModelProto:
-    """The weights that are held back as inputs, of which an optimiser knows the shape and not the values."""
-    kept = [tensor for tensor in model.graph.initializer if tensor.name not in held_back]
-    for tensor in model.graph.initializer:
-        if tensor.name in held_back:
-            model.graph.input.append(make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    return model
-
-
-def _without_inputs(model: onnx.ModelProto, weights: Mapping[str, onnx.TensorProto]) -> None:
-    """The reverse, for the weights that are still used."""
-    used = {name for node in nodes_of(model) for name in node.input}
-    used.update(value.name for value in model.graph.output)
-    kept = [value for value in model.graph.input if value.name not in weights]
-    del model.graph.input[:]
-    model.graph.input.extend(kept)
-    model.graph.initializer.extend(tensor for name, tensor in weights.items() if name in used)
 
 
 def _keep_interface(model: onnx.ModelProto, slim: onnx.ModelProto) -> None:

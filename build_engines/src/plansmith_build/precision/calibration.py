@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
+import onnxruntime
 from onnxruntime.quantization import CalibrationMethod as _Method
 from onnxruntime.quantization import create_calibrator
 
@@ -72,6 +73,7 @@ def calibrate(
                 calibrate_method=_METHODS[method],
                 extra_options={"symmetric": scheme.symmetric},
             )
+            calibrator.infer_session = _session(calibrator)
             # What an engine keeps between the batches is not needed here.
             for batch in batches:
                 calibrator.collect_data(_Reader(batch))
@@ -79,6 +81,19 @@ def calibrate(
         except Exception as error:
             said = " ".join(str(error).split())[:200]
             raise ConversionFailed(f"the {method} calibration failed: {type(error).__name__}: {said}") from error
+
+
+def _session(calibrator: Any) -> Any:
+    """The calibrator's, in an order that takes least and greatest of a tensor while that is there.
+
+    By default they come last, and every tensor of the network is kept until then.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    return onnxruntime.InferenceSession(
+        calibrator.augmented_model_path, options, providers=calibrator.execution_providers
+    )
 
 
 class _Reader:

@@ -7,7 +7,8 @@ an operator may have 16 bits is read in ONNX's own definition of it.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -17,13 +18,23 @@ from onnx.shape_inference import infer_shapes
 
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.reading.graphs import direct_subgraphs, standard_domain
+from plansmith_build.reading.networks import (
+    ConvertedWeight,
+    Network,
+    weights_apart,
+    weights_from_inputs,
+    weights_to_inputs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["HalfType", "convertible_nodes", "rounded", "to_bfloat16", "to_float16"]
+# Large weights of a network stay where they are, and are rounded as they are written.
+Graph = TypeVar("Graph", onnx.ModelProto, Network)
+
+__all__ = ["Graph", "HalfType", "convertible_nodes", "rounded", "to_bfloat16", "to_float16"]
 
 
 class HalfType(IntEnum):
@@ -43,39 +54,39 @@ _INDIFFERENT = {"Cast", "Shape", "Size"}
 _STRINGS = {HalfType.FLOAT16: "tensor(float16)", HalfType.BFLOAT16: "tensor(bfloat16)"}
 
 
-def convertible_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
+def convertible_nodes(graph: Graph) -> tuple[str, ...]:
     """The names of the nodes that can compute in 16 bits, those in branches and bodies included."""
-    plan = _Plan(model, HalfType.FLOAT16, frozenset())
+    plan = _Plan(graph.model if isinstance(graph, Network) else graph, HalfType.FLOAT16, frozenset())
     return tuple(dict.fromkeys(plan.names))
 
 
-def to_float16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
+def to_float16(graph: Graph, *, keep: Collection[str] = ()) -> Graph:
     """A copy that computes in FP16.
 
     Args:
-        model: from `preparation.prepare`.
+        graph: from `preparation.prepare` or `prepare_apart`.
         keep: names of nodes that compute in FP32.
 
     Raises:
         ConversionFailed: the result is not a valid model.
     """
-    return _checked(_converted(model, HalfType.FLOAT16, keep, simulated=False), "FP16")
+    return _converted(graph, HalfType.FLOAT16, keep, simulated=False)
 
 
-def to_bfloat16(model: onnx.ModelProto, *, keep: Collection[str] = ()) -> onnx.ModelProto:
+def to_bfloat16(graph: Graph, *, keep: Collection[str] = ()) -> Graph:
     """A copy that computes in BF16, which ONNX Runtime's CPU provider does not run: see `rounded`.
 
     Args:
-        model: from `preparation.prepare`, of operator set `BFLOAT16_OPSET` or later.
+        graph: from `preparation.prepare` or `prepare_apart`, of operator set `BFLOAT16_OPSET` or later.
         keep: names of nodes that compute in FP32.
 
     Raises:
         ConversionFailed: the result is not a valid model.
     """
-    return _checked(_converted(model, HalfType.BFLOAT16, keep, simulated=False), "BF16")
+    return _converted(graph, HalfType.BFLOAT16, keep, simulated=False)
 
 
-def rounded(model: onnx.ModelProto, number: HalfType, *, keep: Collection[str] = ()) -> onnx.ModelProto:
+def rounded(graph: Graph, number: HalfType, *, keep: Collection[str] = ()) -> Graph:
     """What `to_float16` or `to_bfloat16` computes, on a runtime that has no such arithmetic.
 
     FP32 arithmetic, each weight and each result rounded: that is what an accelerator does that accumulates in FP32.
@@ -83,18 +94,26 @@ def rounded(model: onnx.ModelProto, number: HalfType, *, keep: Collection[str] =
     one must not be optimised by it.
 
     Args:
-        model: from `preparation.prepare`.
+        graph: from `preparation.prepare` or `prepare_apart`.
         number: what to round to.
         keep: names of nodes that compute in FP32.
     """
-    return _converted(model, number, keep, simulated=True)
+    return _converted(graph, number, keep, simulated=True)
 
 
-def _converted(model: onnx.ModelProto, number: HalfType, keep: Collection[str], *, simulated: bool) -> onnx.ModelProto:
+def _converted(graph: Graph, number: HalfType, keep: Collection[str], *, simulated: bool) -> Graph:
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    _Graph(copy.graph, None, _Plan(copy, number, frozenset(keep)), simulated=simulated).convert()
-    return copy
+    copy.CopyFrom(graph.model if isinstance(graph, Network) else graph)
+    plan = _Plan(copy, number, frozenset(keep))
+    _Graph(copy.graph, None, plan, simulated=simulated).convert()
+    model = copy if simulated else _checked(copy, "FP16" if number is HalfType.FLOAT16 else "BF16")
+    if isinstance(graph, onnx.ModelProto):
+        return model  # type: ignore[return-value] # checked once for each type that a graph may have
+    weights = dict(graph.weights)
+    for name, source in plan.rounded_apart.items():
+        convert = partial(_round_to, number=number, simulated=simulated)
+        weights[name] = ConvertedWeight(graph.weights[source], convert, 4 if simulated else 2)  # type: ignore[arg-type]
+    return Network(model, {name: weights[name] for name in weights_apart(model)})
 
 
 class _Plan:
@@ -104,6 +123,8 @@ class _Plan:
         self.number = number
         self.names: list[str] = []
         self.wanted_wide: set[str] = set()
+        # Large weights that are rounded when they are written, and what they are rounded from.
+        self.rounded_apart: dict[str, str] = {}
         self._keep = keep
         self._versions = {standard_domain(entry.domain): entry.version for entry in model.opset_import}
         self._chosen: dict[int, tuple[frozenset[int], frozenset[int]]] = {}
@@ -272,8 +293,16 @@ class _Graph:
 
     def _rounded(self, tensor: onnx.TensorProto, name: str = "") -> onnx.TensorProto:
         """A constant in 16 bits."""
-        values = _round(numpy_helper.to_array(tensor), self._plan.number)
-        return numpy_helper.from_array(values.astype(np.float32) if self._simulated else values, name or tensor.name)
+        number, name = self._plan.number, name or tensor.name
+        if tensor.data_location != TensorProto.EXTERNAL:
+            values = _round_to(numpy_helper.to_array(tensor), number=number, simulated=self._simulated)
+            return numpy_helper.from_array(values, name)
+        self._plan.rounded_apart[name] = tensor.name
+        copy = TensorProto()
+        copy.CopyFrom(tensor)
+        copy.name = name
+        copy.data_type = TensorProto.FLOAT if self._simulated else number.value
+        return copy
 
 
 def _variable(formals: Any, place: int) -> str:
@@ -291,6 +320,12 @@ def _copied(node: onnx.NodeProto) -> onnx.NodeProto:
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     return copy
+
+
+def _round_to(values: Array, *, number: HalfType, simulated: bool) -> Array:
+    """In 16 bits, or the same numbers in FP32."""
+    narrow = _round(values, number)
+    return narrow.astype(np.float32) if simulated else narrow
 
 
 def _round(values: Array, number: HalfType) -> Array:
@@ -318,10 +353,14 @@ def _checked(converted: onnx.ModelProto, name: str) -> onnx.ModelProto:
     Raises:
         ConversionFailed: it is not a valid model: a node gets inputs of two types, for example.
     """
+    apart = {}
+    for tensor in weights_apart(converted).values():
+        apart[tensor.name] = onnx.TensorProto()
+        apart[tensor.name].CopyFrom(tensor)
     try:
-        inferred = infer_shapes(converted, strict_mode=False)
+        inferred = infer_shapes(weights_to_inputs(converted, apart), strict_mode=False)
         onnx.checker.check_model(inferred, full_check=True)
     except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise ConversionFailed(f"the graph in {name} is not a valid model: {said}") from error
-    return inferred
+    return weights_from_inputs(inferred, apart)

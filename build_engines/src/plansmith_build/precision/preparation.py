@@ -11,12 +11,20 @@ from onnx.shape_inference import infer_shapes
 
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.reading.graphs import nodes_of, standard_domain
-from plansmith_build.reading.networks import attach
+from plansmith_build.reading.networks import attach, weights_apart, weights_from_inputs, weights_to_inputs
 
 if TYPE_CHECKING:
     from plansmith_build.reading.networks import Network
 
-__all__ = ["BFLOAT16_OPSET", "HALF_OPSET", "HALF_SCALES_OPSET", "QUANTIZATION_OPSET", "prepare"]
+__all__ = [
+    "BFLOAT16_OPSET",
+    "HALF_OPSET",
+    "HALF_SCALES_OPSET",
+    "LARGEST_BYTES",
+    "QUANTIZATION_OPSET",
+    "prepare",
+    "prepare_apart",
+]
 
 QUANTIZATION_OPSET = 17
 """Per-channel DequantizeLinear needs 13 (https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html); 17 is old enough
@@ -32,12 +40,12 @@ HALF_SCALES_OPSET = 19
 """The first in which QuantizeLinear and DequantizeLinear take scales of 16 bits
 (https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html)."""
 
-# The tools hold several copies of a model in one protobuf message each.
 LARGEST_BYTES = 2**30
+"""The tools for INT8 hold several copies of a model in one protobuf message each."""
 
 
 def prepare(network: Network, *, opset: int) -> onnx.ModelProto:
-    """A copy of the whole model, ready for the precision tools.
+    """A copy of the whole model, ready for all precision tools.
 
     Args:
         network: a repaired network.
@@ -48,10 +56,25 @@ def prepare(network: Network, *, opset: int) -> onnx.ModelProto:
     """
     if network.size > LARGEST_BYTES:
         raise ConversionFailed(
-            f"the model has {network.size / 2**30:.1f} GiB, and the precision tools take up to "
-            f"{LARGEST_BYTES / 2**30:.0f} GiB"
+            f"the model has {network.size / 2**30:.1f} GiB, and the tools for this precision take up to "
+            f"{LARGEST_BYTES / 2**30:.0f} GiB: FP16 and BF16 take any size"
         )
-    model = attach(network)
+    return _prepared(attach(network), opset)
+
+
+def prepare_apart(network: Network, *, opset: int) -> Network:
+    """The same for a model of any size, its large weights left where they are.
+
+    Raises:
+        ConversionFailed: the model cannot be converted to that operator set.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(network.model)
+    apart = {name: _copied(tensor) for name, tensor in weights_apart(model).items()}
+    return network.with_model(weights_from_inputs(_prepared(weights_to_inputs(model, apart), opset), apart))
+
+
+def _prepared(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     version = next((entry.version for entry in model.opset_import if not standard_domain(entry.domain)), opset)
     if version < opset:
         try:
@@ -71,6 +94,12 @@ def prepare(network: Network, *, opset: int) -> onnx.ModelProto:
             node.name = next(name for name in _names(node.op_type, number) if name not in taken)
             taken.add(node.name)
     return infer_shapes(model)
+
+
+def _copied(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    copy = onnx.TensorProto()
+    copy.CopyFrom(tensor)
+    return copy
 
 
 def _names(operator: str, number: int) -> tuple[str, ...]:

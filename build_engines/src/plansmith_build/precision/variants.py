@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnx
 from onnx.shape_inference import infer_shapes
 
 from plansmith_build.engines.onnxruntime import RunFailed, Session
@@ -14,17 +17,16 @@ from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision import half
 from plansmith_build.precision.calibration import CalibrationMethod, calibrate
 from plansmith_build.precision.errors import ConversionFailed
-from plansmith_build.precision.half import HalfType
+from plansmith_build.precision.half import Graph, HalfType
 from plansmith_build.precision.matrix_formats import narrow_weights, to_matrix_format
 from plansmith_build.precision.quantization import nothing_to_quantize, quantizable_nodes, quantize
 from plansmith_build.precision.sensitivity import fewest_to_keep, noisiest_first
 from plansmith_build.precision.sparsity import prunable_nodes, prune
+from plansmith_build.reading.networks import Network, write_network
 from plansmith_build.reading.operators import runtime_sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import onnx
+    from collections.abc import Callable, Mapping, Sequence
 
     from plansmith_build.judging.accuracy import Accuracy
     from plansmith_build.judging.budget import Budget
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from plansmith_build.precision.matrix_formats import MatrixFormat
     from plansmith_build.precision.schemes import QuantizationScheme
     from plansmith_build.precision.sparsity import Sparsity
+    from plansmith_build.reading.networks import Weight
     from plansmith_build.reading.signatures import Signature
 
 __all__ = [
@@ -69,6 +72,7 @@ class Variant:
         accuracy: on the validation rows, as ONNX Runtime computes it; None where it does not run at all.
         problem: why not, else empty.
         looks: how often it was judged by the validation rows, each time but the last one to be changed.
+        weights: those that are not in the graph; see `Network`.
     """
 
     model: onnx.ModelProto
@@ -77,6 +81,7 @@ class Variant:
     accuracy: Accuracy | None = None
     problem: str = ""
     looks: int = 0
+    weights: Mapping[str, Weight] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class Judges:
     optimized: bool = True
     looks: int = 0
 
-    def verdict(self, model: onnx.ModelProto, look: int) -> Accuracy:
+    def verdict(self, model: Graph, look: int) -> Accuracy:
         """The accuracy on the validation rows, whose bounds pay for each look at them.
 
         Raises:
@@ -117,7 +122,7 @@ class Judges:
         """How much of the budget is used on the validation rows: above 1 is outside."""
         return self.budget.use(*self.budget.worst(accuracy, self.final.accuracy))
 
-    def estimate(self, model: onnx.ModelProto) -> tuple[float, float]:
+    def estimate(self, model: Graph) -> tuple[float, float]:
         """Used budget and noise on the calibration rows; both infinite where the graph does not run or overflows."""
         try:
             accuracy = self.search.judge(self._session(model))
@@ -127,18 +132,23 @@ class Judges:
         seen = replace(self.budget, prove=False)
         return seen.use(*seen.worst(accuracy, self.search.accuracy)), accuracy.noise
 
-    def noise(self, model: onnx.ModelProto) -> float:
+    def noise(self, model: Graph) -> float:
         """Noise on a few calibration rows; infinite where the graph does not run or overflows."""
         try:
             return self.search.first(RANKING_REQUESTS).judge(self._session(model)).noise
         except (RunFailed, VerificationFailed):
             return math.inf
 
-    def _session(self, model: onnx.ModelProto) -> Session:
-        return Session(model.SerializeToString(), self.signature, optimized=self.optimized)
+    def _session(self, graph: Graph) -> Session:
+        if not isinstance(graph, Network):
+            return Session(graph.SerializeToString(), self.signature, optimized=self.optimized)
+        # Mapped into memory, the weights are there for as long as the session is.
+        with tempfile.TemporaryDirectory(prefix="plansmith-large-") as folder:
+            path = write_network(graph, Path(folder) / "model.onnx", inline=0)[0]
+            return Session(path, self.signature, optimized=self.optimized)
 
 
-def float16_variant(prepared: onnx.ModelProto, judges: Judges) -> Variant:
+def float16_variant(prepared: Graph, judges: Judges) -> Variant:
     """The graph in FP16, nodes that overflow or lose too much left in FP32.
 
     For the CPU it is judged itself; for other devices, a graph that rounds as FP16 does is judged in its place.
@@ -150,10 +160,10 @@ def float16_variant(prepared: onnx.ModelProto, judges: Judges) -> Variant:
     if judges.optimized:
         return inside_budget(lambda keep: half.to_float16(prepared, keep=keep), nodes, judges)
     stand_in = inside_budget(lambda keep: half.rounded(prepared, HalfType.FLOAT16, keep=keep), nodes, judges)
-    return replace(stand_in, model=half.to_float16(prepared, keep=stand_in.kept))
+    return _with_graph(stand_in, half.to_float16(prepared, keep=stand_in.kept))
 
 
-def bfloat16_variant(prepared: onnx.ModelProto, judges: Judges) -> Variant:
+def bfloat16_variant(prepared: Graph, judges: Judges) -> Variant:
     """The graph in BF16, nodes that lose too much left in FP32; judged as by `float16_variant` for other devices.
 
     Raises:
@@ -161,7 +171,7 @@ def bfloat16_variant(prepared: onnx.ModelProto, judges: Judges) -> Variant:
     """
     nodes = half.convertible_nodes(prepared)
     stand_in = inside_budget(lambda keep: half.rounded(prepared, HalfType.BFLOAT16, keep=keep), nodes, judges)
-    return replace(stand_in, model=half.to_bfloat16(prepared, keep=stand_in.kept))
+    return _with_graph(stand_in, half.to_bfloat16(prepared, keep=stand_in.kept))
 
 
 def int8_variant(
@@ -249,7 +259,7 @@ def sparse_variant(prepared: onnx.ModelProto, sparsity: Sparsity, judges: Judges
     return inside_budget(lambda keep: prune(prepared, sparsity, keep=keep), nodes, judges)
 
 
-def inside_budget(make: Callable[[frozenset[str]], onnx.ModelProto], nodes: Sequence[str], judges: Judges) -> Variant:
+def inside_budget(make: Callable[[frozenset[str]], Graph], nodes: Sequence[str], judges: Judges) -> Variant:
     """The graph with as few nodes kept as the budget allows.
 
     Args:
@@ -289,12 +299,19 @@ def _more(groups: Sequence[tuple[str, ...]], kept: frozenset[str], most: int) ->
     return larger if len(kept) < len(larger) <= most else None
 
 
-def _judged(model: onnx.ModelProto, kept: frozenset[str], nodes: Sequence[str], judges: Judges, look: int) -> Variant:
-    variant = Variant(model, tuple(node for node in nodes if node in kept), looks=judges.looks + look)
+def _judged(graph: Graph, kept: frozenset[str], nodes: Sequence[str], judges: Judges, look: int) -> Variant:
+    chosen = tuple(node for node in nodes if node in kept)
+    variant = _with_graph(Variant(onnx.ModelProto(), chosen, looks=judges.looks + look), graph)
     try:
-        return replace(variant, accuracy=judges.verdict(model, variant.looks))
+        return replace(variant, accuracy=judges.verdict(graph, variant.looks))
     except (RunFailed, VerificationFailed) as error:
         return replace(variant, problem=runtime_sentence(str(error)))
+
+
+def _with_graph(variant: Variant, graph: onnx.ModelProto | Network) -> Variant:
+    if isinstance(graph, Network):
+        return replace(variant, model=graph.model, weights=graph.weights)
+    return replace(variant, model=graph)
 
 
 def _rest_in_float16(narrow: Variant, judges: Judges) -> Variant:

@@ -23,18 +23,17 @@ from plansmith_build.reading.graphs import tensors_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import BufferedReader
-    from typing import BinaryIO
 
 __all__ = [
     "ExternalRange",
     "check_external_data",
-    "copy_range",
+    "pieces_of",
     "read_external_data",
     "read_range",
     "sha256_of_weights",
 ]
 
-_COPY_BYTES = 16 * 2**20
+_PIECE_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,8 @@ def sha256_of_weights(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def copy_range(place: ExternalRange, target: BinaryIO) -> None:
-    """Write the bytes of a checked place to a file, a piece at a time.
+def pieces_of(place: ExternalRange) -> Iterator[bytes]:
+    """The bytes of a checked place, 16 MiB at a time.
 
     Raises:
         UnsafeExternalData: the file is not what it was when it was checked.
@@ -119,11 +118,12 @@ def copy_range(place: ExternalRange, target: BinaryIO) -> None:
         source.seek(place.offset)
         left = place.length
         while left:
-            chunk = source.read(min(left, _COPY_BYTES))
-            if not chunk:
+            wanted = min(left, _PIECE_BYTES)
+            piece = source.read(wanted)
+            if len(piece) < wanted:
                 raise _shorter(place.path)
-            target.write(chunk)
-            left -= len(chunk)
+            yield piece
+            left -= wanted
 
 
 def _external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

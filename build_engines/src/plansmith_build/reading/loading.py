@@ -11,8 +11,13 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from plansmith_build.errors import InvalidModel
-from plansmith_build.reading.external_data import check_external_data, read_external_data, sha256_of_weights
-from plansmith_build.reading.networks import INLINE_BYTES, SMALL_TENSOR_BYTES, Network, detach
+from plansmith_build.reading.external_data import (
+    ExternalRange,
+    check_external_data,
+    read_external_data,
+    sha256_of_weights,
+)
+from plansmith_build.reading.networks import INLINE_BYTES, SMALL_TENSOR_BYTES, Network, detach, weights_apart
 from plansmith_build.reading.operators import check_operators
 
 if TYPE_CHECKING:
@@ -26,6 +31,10 @@ PROTOBUF_BYTES = 2**31 - 1
 
 # Every ONNX writer begins with the IR version, a small number: field 1 of the message, as a varint.
 _FIRST_FIELD = b"\x08"
+
+# Enough of a tensor to find it by, and how often something else may begin like it.
+_PREFIX_BYTES = 256
+_TRIES = 1000
 
 # What people hand over instead, by its first bytes.
 _OTHER_FORMATS = {
@@ -50,7 +59,7 @@ class OnnxFile:
     Attributes:
         path: the file.
         network: the graph, and its weights apart. External weights are read, unless the whole is larger than
-            `INLINE_BYTES`: then they stay in their checked places.
+            `INLINE_BYTES`: then all that are large stay where they are, those inside the file as well.
         sha256: of the file; where it has external weights, of the lines `<SHA-256>  <name>` of the file and of each
             file of weights, by name, as sha256sum prints them.
         size: bytes of the file and of the external weights that it names.
@@ -76,12 +85,13 @@ def load_onnx(path: Path) -> OnnxFile:
         raise InvalidModel(f"{path} has names or text in it that are not UTF-8: export the model again")
     content_sha256 = hashlib.sha256(content).hexdigest()
     size = len(content)
+    inside = _places_inside(path, content, model) if size > INLINE_BYTES else {}
     del content
     places = check_external_data(model, path.parent)
     size += sum(place.length for place in places.values())
     sha256 = _sha256(path, content_sha256, {place.path for place in places.values()})
     read_external_data(model, path.parent, largest=None if size <= INLINE_BYTES else SMALL_TENSOR_BYTES)
-    network = detach(model, places)
+    network = detach(model, {name: places[name] for name in weights_apart(model)} | inside)
     del model
     # Before the rules: an operator that does not exist breaks them too, and here it is named with its node.
     check_operators(network.model)
@@ -138,6 +148,27 @@ def _parse(path: Path, content: bytes) -> onnx.ModelProto:
     if not model.opset_import:
         raise InvalidModel(f"{path} is truncated, or not an ONNX model: it does not say which operator set it uses")
     return model
+
+
+def _places_inside(path: Path, content: bytes, model: onnx.ModelProto) -> dict[str, ExternalRange]:
+    """Where the large weights are in the model file itself, so that none is held in memory."""
+    file, end = path.resolve(), 0
+    places = {}
+    for tensor in model.graph.initializer:
+        raw = tensor.raw_data
+        if len(raw) < SMALL_TENSOR_BYTES:
+            continue
+        # Tensors stand in the file in the order of the graph; equal bytes found earlier are as good.
+        start = end
+        for _ in range(_TRIES):
+            start = content.find(raw[:_PREFIX_BYTES], start)
+            if start < 0 or content.startswith(raw, start):
+                break
+            start += 1
+        if start >= 0 and content.startswith(raw, start):
+            end = start + len(raw)
+            places[tensor.name] = ExternalRange(file, start, len(raw))
+    return places
 
 
 def _is_text(message: Any) -> bool:

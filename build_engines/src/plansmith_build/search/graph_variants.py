@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
-import onnx
+from typing import TYPE_CHECKING, Any
 
 from plansmith_build.engines.cpu_features import has_vnni
 from plansmith_build.engines.onnxruntime import RunFailed, Session
@@ -19,8 +17,10 @@ from plansmith_build.precision.preparation import (
     BFLOAT16_OPSET,
     HALF_OPSET,
     HALF_SCALES_OPSET,
+    LARGEST_BYTES,
     QUANTIZATION_OPSET,
     prepare,
+    prepare_apart,
 )
 from plansmith_build.precision.schemes import TENSORRT, x86_scheme
 from plansmith_build.precision.variants import (
@@ -30,6 +30,7 @@ from plansmith_build.precision.variants import (
     matrix_variant,
     sparse_variant,
 )
+from plansmith_build.reading.networks import Network, write_network
 from plansmith_build.reading.number_formats import stored_format
 from plansmith_build.reading.operators import runtime_sentence
 from plansmith_build.reading.signatures import signature_of
@@ -38,11 +39,12 @@ from plansmith_build.search.targets import Device, Precision, Target
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import onnx
+
     from plansmith_build.judging.accuracy import Accuracy
     from plansmith_build.precision.methods import Method
     from plansmith_build.precision.sparsity import Sparsity
     from plansmith_build.precision.variants import Judges, Variant
-    from plansmith_build.reading.networks import Network
     from plansmith_build.reading.signatures import Signature
     from plansmith_build.search.targets import Pairing
 
@@ -159,9 +161,9 @@ class GraphVariants:
                 form = MATRIX_FORMATS[pairing.precision]
                 variant = matrix_variant(self._prepare(form.opset), form, judges)
             case Precision.FP16:
-                variant = float16_variant(self._prepare(HALF_OPSET), judges)
+                variant = float16_variant(self._prepare_half(HALF_OPSET), judges)
             case Precision.BF16 if not on_cpu:
-                variant = bfloat16_variant(self._prepare(BFLOAT16_OPSET), judges)
+                variant = bfloat16_variant(self._prepare_half(BFLOAT16_OPSET), judges)
             case _ if self._sparsity is None:
                 # OpenVINO computes FP32 graphs in BF16 where it is told to.
                 return replace(self._portable, accuracy=self.judges.final.accuracy)
@@ -208,6 +210,12 @@ class GraphVariants:
             self._prepared[opset] = prepare(self._network, opset=opset)
         return self._prepared[opset]
 
+    def _prepare_half(self, opset: int) -> Any:
+        """A model, or a network where that is too large for tools that hold all of it."""
+        if self._sparsity is None and self._network.size > LARGEST_BYTES:
+            return prepare_apart(self._network, opset=opset)
+        return self._prepare(opset)
+
     def _sparse(self, sparsity: Sparsity, opset: int) -> Variant:
         if opset not in self._pruned:
             variant = sparse_variant(prepare(self._network, opset=opset), sparsity, self.judges)
@@ -216,7 +224,7 @@ class GraphVariants:
 
     def _write(self, name: str, variant: Variant, *, judged_itself: bool) -> GraphFile:
         path = self._folder / name
-        onnx.save(variant.model, path)
+        files = write_network(Network(variant.model, variant.weights), path, inline=0 if variant.weights else None)
         made, wanted = _interface(signature_of(variant.model)), _interface(self.signature)
         if made != wanted:
             raise ConversionFailed(
@@ -226,7 +234,7 @@ class GraphVariants:
             self._run_once(path)
         return GraphFile(
             path=path,
-            files=(path,),
+            files=files,
             kept=variant.kept,
             layout=variant.layout,
             accuracy=variant.accuracy,
