@@ -81,7 +81,7 @@ class SessionSettings:
             memory_pattern=_switch(parameters, "enable_mem_pattern"),
             session_entries={
                 # A thread that waits for the next operator by spinning keeps the core from Triton and its clients, for
-                # a millisecond after each run.
+                # some time after each run.
                 **dict.fromkeys(SPINNING, "0"),
                 **{key: parameters[key] for key in (DEVICE_ALLOCATOR, *SPINNING) if key in parameters},
             },
