@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import socket
 import threading
+import warnings
 import zlib
 
 import pytest
@@ -312,6 +314,46 @@ def test_an_endless_answer_ends_at_the_largest_that_is_accepted(driver):
         assert DRIVERS[driver](endless.url, ACCEPTING) == ["ProtocolError"]
     finally:
         endless.stop()
+
+
+class EndsAtLook(Deadline):
+    """A deadline that has passed when it is looked at for the nth time."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__(60)
+        self._looks = looks
+
+    def remaining(self) -> float | None:
+        self._looks -= 1
+        if self._looks < 0:
+            raise DeadlineExceeded("has passed")
+        return super().remaining()
+
+
+def test_a_deadline_that_passes_at_any_moment_leaves_no_connection_open(server):
+    server.parts = [READ["nginx"][0]]
+
+    async def given_up_at(look: int) -> tuple[str, list[str]]:
+        problems = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context["message"]))
+        transport = open_async_transport(Address.parse(server.url), ACCEPTING)
+        try:
+            outcome = (await transport.call(ReadServerMetadata(), EndsAtLook(look))).name
+        except DeadlineExceeded:
+            outcome = "given up"
+        await transport.close()
+        for _ in range(10):
+            await asyncio.sleep(0.01)
+        gc.collect()
+        return outcome, problems + [task.get_name() for task in asyncio.all_tasks() - {asyncio.current_task()}]
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        outcomes = [asyncio.run(given_up_at(look)) for look in range(8)]
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+    assert [left for _, left in outcomes] == [[]] * 8
+    assert (outcomes[0][0], outcomes[-1][0]) == ("given up", "a")
 
 
 def test_the_deadline_bounds_an_exchange_of_an_event_loop(server):

@@ -77,10 +77,11 @@ class AioConnectionPool:
         return response
 
     async def _connect(self, deadline: Deadline) -> AioConnection:
+        remaining = deadline.remaining()
         opening = asyncio.ensure_future(self._opened())
         try:
             # Not wait_for(): before Python 3.12 it swallows a cancellation that comes as the connection is made.
-            await asyncio.wait([opening], timeout=deadline.remaining())
+            await asyncio.wait([opening], timeout=remaining)
         except asyncio.CancelledError:
             opening.add_done_callback(_close_unused)
             opening.cancel()
@@ -183,11 +184,10 @@ class AioConnection(asyncio.Protocol):
 
     async def exchange(self, message: Message, deadline: Deadline) -> Response:
         """Send a request and read its response; see `ConnectionPool.exchange`."""
-        loop = asyncio.get_running_loop()
+        loop, remaining = asyncio.get_running_loop(), deadline.remaining()
         self.has_answered = self.is_reusable = False
         reader = self._reader = ResponseReader(message.coding, message.largest_answer)
         answered = self._answered = loop.create_future()
-        remaining = deadline.remaining()
         timer = None if remaining is None else loop.call_later(remaining, self._fail, TimeoutError("timed out"))
         try:
             is_sent = await self._send(message, answered)
