@@ -15,7 +15,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from plansmith_build import BuildOptions, build
-from plansmith_build.repository.config import config_from_text, text_from_config
+from plansmith_build.reading.signatures import Signature
+from plansmith_build.repository.config import config_from_text, model_config, text_from_config
+from plansmith_client.tensors import TensorSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -209,3 +211,17 @@ def test_the_manifest_says_where_a_version_comes_from_and_what_it_is(plansmith, 
     assert manifest["source"]["file"] == "adder.onnx"
     assert manifest["verification"]["inputs"] == "random"
     assert {file["path"] for file in manifest["files"]} == {"1/model.onnx", "config.pbtxt"}
+
+
+@pytest.mark.parametrize(
+    ("dims", "said"),
+    [
+        ((3, 224, 224), "FORMAT_NCHW"), ((1, -1, -1), "FORMAT_NCHW"), ((28, 28, 1), "FORMAT_NHWC"),
+        ((3, 8, 3), "FORMAT_NONE"), ((16, 8, 8), "FORMAT_NONE"), ((3, 64), "FORMAT_NONE"), ((), "FORMAT_NONE"),
+    ],
+)  # fmt: skip
+def test_an_input_that_looks_like_an_image_says_how_it_is_laid_out(dims, said):
+    images = TensorSpec("x", "FP32", (-1, *dims))
+    signature = Signature((images,), (TensorSpec("y", "FP32", (-1, 10)),), {}, frozenset())
+    config = model_config("m", signature, max_batch_size=8)
+    assert model_config_pb2.ModelInput.Format.Name(config.input[0].format) == said

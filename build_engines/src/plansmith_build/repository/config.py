@@ -35,6 +35,9 @@ WORKSPACE_BYTES = 2**30
 # A stream may pause so long before it has to begin again, and so many go on at once in an instance of the model.
 IDLE_MICROSECONDS = 60_000_000
 SEQUENCES_AT_ONCE = 256
+# Without the batch: Triton takes a format for no other number.
+_IMAGE_DIMS = 3
+_CHANNELS = (1, 3)
 
 
 def model_config(
@@ -69,6 +72,7 @@ def model_config(
     for spec in clients.inputs:
         tensor = config.input.add(name=spec.name, optional=spec.optional)
         _declare(tensor, spec, batched=bool(max_batch_size))
+        tensor.format = _image_format(tensor.dims)
     for spec in clients.outputs:
         tensor = config.output.add(name=spec.name)
         _declare(tensor, spec, batched=bool(max_batch_size))
@@ -153,6 +157,15 @@ def _declare_states(config: Any, signature: Signature, states: Sequence[State]) 
         zeros = declared.initial_state.add(name=f"{state.input} at first", zero_data=True)
         zeros.data_type = declared.data_type
         zeros.dims.extend(declared.dims)
+
+
+def _image_format(dims: Sequence[int]) -> Any:
+    """How an input that looks like an image is laid out: NVIDIA's image clients refuse a model that does not say it."""
+    if len(dims) == _IMAGE_DIMS and dims[0] in _CHANNELS and dims[-1] not in _CHANNELS:
+        return model_config_pb2.ModelInput.FORMAT_NCHW
+    if len(dims) == _IMAGE_DIMS and dims[-1] in _CHANNELS and dims[0] not in _CHANNELS:
+        return model_config_pb2.ModelInput.FORMAT_NHWC
+    return model_config_pb2.ModelInput.FORMAT_NONE
 
 
 def _declare(tensor: Any, spec: TensorSpec, *, batched: bool) -> None:
