@@ -24,7 +24,8 @@ from plansmith_build.portable.reference import run_reference
 from plansmith_build.portable.repair import listed_weights
 from plansmith_build.portable.rows import BatchRefuted
 from plansmith_build.portable.sampling import leading_rows
-from plansmith_build.portable.sequence_states import find_states, rows_in_front, verify_rows_in_front, without_states
+from plansmith_build.portable.sequence_states import find_states, without_states
+from plansmith_build.portable.state_rows import rows_in_front, verify_rows_in_front
 from plansmith_build.progress import BuildStep, plural, silent
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.signatures import signature_of
