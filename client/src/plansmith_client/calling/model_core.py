@@ -334,7 +334,7 @@ class ModelCore:
         try:
             metadata = yield from self.caller.call(ReadModelMetadata(self.name, self.version), deadline)
         except (ModelNotFound, ModelNotReady) as error:
-            raise (yield from self._explained(error, deadline)) from error
+            raise (yield from self._explained(error, deadline)) from error.__cause__
         try:
             config = yield from self.caller.call(ReadModelConfig(self.name, self.version), deadline)
         except (ProtocolError, AccessDenied, InvalidInput, ModelNotFound):
