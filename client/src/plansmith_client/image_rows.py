@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-__all__ = ["DEEP_MODES", "RECIPE_PARAMETER", "ImageRecipe", "row_from_image"]
+__all__ = ["DEEP_MODES", "MOST_PIXELS", "RECIPE_PARAMETER", "ImageRecipe", "row_from_image"]
 
 RECIPE_PARAMETER = "plansmith_preprocessing"
 """The parameter of a model's configuration that holds the recipe as JSON, for clients: servers ignore it."""
@@ -20,8 +20,9 @@ RECIPE_PARAMETER = "plansmith_preprocessing"
 DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 """Modes of Pillow with more than 8 bits a channel: converted, everything above 255 would be cut off without a word."""
 
-# Before the middle is cut out; a line of pixels becomes a very long one.
-_MOST_PIXELS = 100_000_000
+MOST_PIXELS = 100_000_000
+"""Larger images are refused: a small file can decompress to one that fills the memory, and a line of pixels, resized
+before its middle is cut out, becomes a very long one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +103,10 @@ def _resized(image: Image, recipe: ImageRecipe, size: tuple[int, int]) -> Image:
         short = min(image.size)
         wide, high = (recipe.resize if side == short else int(recipe.resize * side / short) for side in image.size)
         covering = (wide, high)
-    if covering[0] * covering[1] > _MOST_PIXELS:
+    if covering[0] * covering[1] > MOST_PIXELS:
         raise ValueError(
             f"{image.width} x {image.height} pixels would be resized to {covering[0]} x {covering[1]} before the crop, "
-            f"and {_MOST_PIXELS} pixels are allowed: use images of another shape, or fit=pad"
+            f"and {MOST_PIXELS} pixels are allowed: use images of another shape, or fit=pad"
         )
     if covering != image.size:
         image = image.resize(covering, method)

@@ -11,7 +11,7 @@ import numpy as np
 
 from plansmith_client.errors import ClientError, InvalidInput, MissingDependency
 from plansmith_client.image_formats import DECODER_ERRORS, IMAGE_FORMATS
-from plansmith_client.image_rows import DEEP_MODES, RECIPE_PARAMETER, ImageRecipe, row_from_image
+from plansmith_client.image_rows import DEEP_MODES, MOST_PIXELS, RECIPE_PARAMETER, ImageRecipe, row_from_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,8 +35,6 @@ __all__ = [
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# Larger images are refused: a small file can decompress to one that fills the memory.
-_MOST_PIXELS = 100_000_000
 # A request over gRPC cannot be larger.
 _LARGEST_BYTES = 2 * 2**30
 
@@ -210,9 +208,9 @@ def decoded_image(path: Path) -> Image.Image:
         raise MissingDependency(f"Reading {path} needs the package pillow: pip install pillow") from error
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
-            if image.width * image.height > _MOST_PIXELS:
+            if image.width * image.height > MOST_PIXELS:
                 raise InvalidInput(
-                    f"{path} has {image.width} x {image.height} pixels, more than {_MOST_PIXELS}: scale it down first"
+                    f"{path} has {image.width} x {image.height} pixels, more than {MOST_PIXELS}: scale it down first"
                 )
             return ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
