@@ -1,71 +1,52 @@
-"""Scores rows inside an engine and says as JSON what became of them: engine, URL, rows, partitions.
+"""Scores rows with Dask and says as JSON what became of them: URL, rows, partitions, a folder.
 
-Runs in the engine's own environment. A row has an id, and the model doubles [id, 1].
+Runs in an environment of Dask's own. A row has an id, and the model doubles [id, 1]. Each partition leaves a file in
+the folder when it begins; those after the first half wait until there is one called `away`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
+import time
+from pathlib import Path
 
+import dask.dataframe
 import numpy as np
+import pandas as pd
+from dask.distributed import Client, LocalCluster
 
 from plansmith_client.bulk import BulkScorer
+from plansmith_client.dask import score
 
 
-def columns(ids):
-    return {"id": ids, "a": ids.astype("f4"), "b": np.ones(len(ids), "f4")}
+def held(frame, folder, parts):
+    (folder / str(frame["id"].iloc[0])).touch()
+    while sum(1 for _ in folder.iterdir()) > parts // 2 and not (folder / "away").exists():
+        time.sleep(0.02)
+    return frame
 
 
-def with_dask(scorer, rows, parts):
-    import dask.dataframe
-    import pandas as pd
-    from dask.distributed import Client, LocalCluster
-
-    from plansmith_client.dask import score
-
+def main(url, rows, parts, folder):
+    scorer = BulkScorer(url, "double", columns={"x": ["a", "b"]})
+    ids = np.arange(rows)
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
-        print("workers", *(worker.pid for worker in cluster.workers.values()), file=sys.stderr, flush=True)
-        frame = dask.dataframe.from_pandas(pd.DataFrame(columns(np.arange(rows))), npartitions=parts)
-        scored = client.compute(score(frame, scorer)[["id", "y"]]).result()
-        yield scored["id"].to_numpy(), np.stack(scored["y"].to_numpy())
-
-
-def with_spark(scorer, rows, parts):
-    from pyspark.sql import SparkSession
-    from pyspark.sql.functions import col, lit
-
-    from plansmith_client.spark import score
-
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    spark = (
-        SparkSession.builder.master("local[2, 4]")
-        .config("spark.ui.enabled", "false")
-        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
-        .getOrCreate()
-    )
-    frame = spark.range(0, rows, 1, parts).select("id", col("id").cast("float").alias("a"), lit(1.0).alias("b"))
-    scored = score(frame, scorer).select("id", "y").toPandas()
-    yield scored["id"].to_numpy(), np.stack(scored["y"].to_numpy())
-    spark.stop()
-
-
-def main(engine, url, rows, parts):
-    scorer = BulkScorer(url, "double", columns={"x": ["a", "b"]})
-    score = {"dask": with_dask, "spark": with_spark}[engine]
-    seen, out, wrong = np.zeros(rows, int), 0, 0
-    for ids, answers in score(scorer, rows, parts):
-        np.add.at(seen, ids, 1)
-        out += len(ids)
-        wrong += int(
-            (answers != np.stack([ids.astype("f4") * 2, np.full(len(ids), 2, "f4")], axis=1)).any(axis=1).sum()
+        frame = dask.dataframe.from_pandas(
+            pd.DataFrame({"id": ids, "a": ids.astype("f4"), "b": np.ones(rows, "f4")}), npartitions=parts
         )
-    print(json.dumps({"out": out, "lost": int((seen == 0).sum()), "doubled": int((seen > 1).sum()), "wrong": wrong}))
+        # Dask would call it with no rows to learn the columns.
+        frame = frame.map_partitions(held, folder, parts, meta=frame._meta)
+        scored = client.compute(score(frame, scorer)[["id", "y"]]).result()
+    ids, answers = scored["id"].to_numpy(), np.stack(scored["y"].to_numpy())
+    seen = np.bincount(ids, minlength=rows)
+    wanted = np.stack([ids.astype("f4") * 2, np.full(len(ids), 2, "f4")], axis=1)
+    wrong = int((answers != wanted).any(axis=1).sum())
+    lost, doubled = int((seen == 0).sum()), int((seen > 1).sum())
+    print(json.dumps({"out": len(ids), "lost": lost, "doubled": doubled, "wrong": wrong}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))

@@ -13,15 +13,17 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from serving import add_double, wait_for
 
 from peers.environments import make_environment
-from plansmith_client import InvalidInput
+from plansmith_client import InvalidInput, ModelNotReady, TensorSpec
 from plansmith_client.bulk import BulkScorer
+from plansmith_client.testing import FakeModel, FakeServer
 from plansmith_server import ServerOptions, TritonServer
 from plansmith_server.launcher.ports import find_free
+
+pd = pytest.importorskip("pandas")
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "client/src"
@@ -35,15 +37,16 @@ def ports():
 
 @pytest.fixture(scope="module")
 def start_again(ports, tmp_path_factory):
-    """A server of the model `double`; called, it stops and starts again."""
+    """A server of the model `double`; called, it stops, calls what it is given, and starts again."""
     repository = tmp_path_factory.mktemp("models")
     add_double(
         repository, "double", 'backend: "onnxruntime" max_batch_size: 64 instance_group { kind: KIND_CPU count: 1 }'
     )
     running = [TritonServer(ServerOptions(repository=repository, **ports)).start()]
 
-    def again():
+    def again(while_away):
         running.pop().stop()
+        while_away()
         running.append(TritonServer(ServerOptions(repository=repository, **ports)).start())
 
     yield again
@@ -78,6 +81,74 @@ def test_what_does_not_fit_is_refused_with_the_columns_that_there_are(url):
         BulkScorer(url, "double", outputs=["z"])({"x": np.ones((2, 2))})
 
 
+def faked(function, x, y, **options):
+    """A scorer of the model `fake`, whose input is `x` and whose output is `y`."""
+    server = FakeServer({"fake": FakeModel(function, [TensorSpec("x", *x)], [TensorSpec("y", *y)])})
+    return BulkScorer("localhost:1", "fake", options={"transport": server}, **options)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "cells", "reason"),
+    [
+        ("INT64", [1.0, float("nan")], "holds nan"),
+        ("UINT8", [1, 300], "holds 300"),
+        ("INT32", [1.0, 3.7], "holds 3.7"),
+        ("FP32", [1, 2**24 + 1], "16777217"),
+        ("FP32", ["a", "b"], "which FP32 does not take"),
+        ("BYTES", [1, 2], "BYTES does not take"),
+    ],
+)
+@pytest.mark.parametrize("columns", ["a", ["a"]])
+def test_a_cell_that_the_input_cannot_hold_is_refused_with_its_column(datatype, cells, reason, columns):
+    scorer = faked(lambda inputs: {"y": inputs["x"]}, (datatype, (-1, 1)), (datatype, (-1, 1)), columns={"x": columns})
+    with pytest.raises(InvalidInput, match=f"column 'a' for the input 'x': .*{reason}"):
+        scorer({"a": np.asarray(cells)})
+
+
+def test_columns_of_other_types_are_taken_where_no_value_changes():
+    scorer = faked(
+        lambda inputs: {"y": inputs["x"]}, ("INT64", (-1, 2)), ("INT64", (-1, 2)), columns={"x": ["whole", "float"]}
+    )
+    # A common type of both columns would round the first.
+    scored = scorer({"whole": np.array([2**53 + 1]), "float": np.array([3.0])})
+    assert scored["y"].tolist() == [[2**53 + 1, 3]]
+
+
+@pytest.mark.parametrize("cells", [[[1.0, 2.0], [1.0]], [[1.0, 2.0], None], [[1.0, 2.0], "a"]])
+def test_cells_that_are_no_array_together_are_refused(cells):
+    scorer = faked(lambda inputs: {"y": inputs["x"]}, ("FP32", (-1, 2)), ("FP32", (-1, 2)))
+    with pytest.raises(InvalidInput, match="column 'x' for the input 'x'"):
+        scorer(pd.DataFrame({"x": cells}))
+
+
+def test_whether_a_cell_is_a_number_or_a_list_is_as_declared():
+    frame = pd.DataFrame({"x": [1.0, 2.0]})
+    for shape, cells in (((-1, -1), [[1], [2]]), ((-1, 1), [1, 2])):
+        scorer = faked(lambda inputs: {"y": inputs["x"]}, ("FP32", (-1, 1)), ("FP32", shape))
+        assert scorer.with_outputs(frame)["y"].tolist() == cells
+
+
+def test_a_column_for_what_is_no_input_is_refused_and_no_secret_is_shown():
+    scorer = faked(lambda inputs: {"y": inputs["x"]}, ("FP32", (-1, 1)), ("FP32", (-1, 1)), columns={"z": "a"})
+    with pytest.raises(InvalidInput, match="no input 'z': it has x"):
+        scorer({"x": np.ones(2)})
+    assert "secret" not in repr(BulkScorer("localhost:1", "fake", options={"token": "secret"}))
+
+
+def test_a_batch_ends_at_its_first_error_and_with_its_patience():
+    asked = []
+
+    def unloaded(inputs):
+        asked.append(len(inputs["x"]))
+        raise ModelNotReady("The model was unloaded")
+
+    scorer = faked(unloaded, ("FP32", (-1, 1)), ("FP32", (-1, 1)), patience=0.2, concurrency=1)
+    with pytest.raises(ModelNotReady):
+        scorer({"x": np.ones(10_000, np.float32)})
+    # Of more than 300 requests: one in flight, and those that were read ahead of it.
+    assert len(asked) < 10
+
+
 def test_dask_loses_and_doubles_no_row_while_the_server_is_restarted(url, ports, start_again, tmp_path):
     environment = make_environment(HERE / "dask_requirements.txt")
 
@@ -90,18 +161,22 @@ def test_dask_loses_and_doubles_no_row_while_the_server_is_restarted(url, ports,
     (tmp_path / "plansmith_client").symlink_to(SOURCES / "plansmith_client")
     metadata = next(Path(sysconfig.get_path("purelib")).glob("plansmith_client-*.dist-info"))
     (tmp_path / metadata.name).symlink_to(metadata)
+    begun = tmp_path / "begun"
+    begun.mkdir()
     done_before = rows_done()
     scoring = subprocess.Popen(
-        [environment.python, HERE / "bulk_program.py", "dask", url, str(ROWS), "200"],
+        [environment.python, HERE / "bulk_program.py", url, str(ROWS), "200", begun],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "DASK_TEMPORARY_DIRECTORY": str(tmp_path / "dask")},
     )
     try:
         wait_for(lambda: scoring.poll() is not None or rows_done() > done_before + ROWS / 10, seconds=240)
         assert scoring.poll() is None
-        start_again()
+        # Half of the partitions wait until the server is away.
+        start_again((begun / "away").touch)
         assert json.loads(scoring.communicate(timeout=240)[0]) == {"out": ROWS, "lost": 0, "doubled": 0, "wrong": 0}
+        assert rows_done() >= ROWS / 2
     finally:
         scoring.kill()
         scoring.communicate()

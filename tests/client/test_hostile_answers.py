@@ -262,7 +262,9 @@ def test_a_server_that_drops_binary_tensors_is_sent_json_by_the_retry(http, drop
 
 
 @pytest.mark.parametrize("face", HTTP_FACES)
-def test_without_retries_a_dropped_inference_goes_out_on_the_kept_connection_and_once_on_a_fresh_one(http, dropping, face):
+def test_without_retries_a_dropped_inference_goes_out_on_the_kept_connection_and_once_on_a_fresh_one(
+    http, dropping, face
+):
     with open_client(face, http.url, timeout=20, retries=0) as client:
         with pytest.raises(ServerUnavailable):
             client.model("m").infer({"x": ROW})

@@ -26,7 +26,7 @@ from plansmith_client.tensors import numpy_dtype_from_datatype
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["UnfitValueError", "array_from_value", "host_array"]
+__all__ = ["UnfitValueError", "array_from_numbers", "array_from_value", "host_array"]
 
 # A floating datatype with this many bits of significand holds every integer up to 2**bits.
 _SIGNIFICAND_BITS = {"BF16": 8, "FP16": 11, "FP32": 24, "FP64": 53}
@@ -77,6 +77,20 @@ def array_from_value(value: ArrayLike, datatype: str) -> np.ndarray[Any, Any]:
             f"convert it first if you accept the loss: .astype({_spelling(datatype, dtype)})"
         )
     return array.astype(dtype)
+
+
+def array_from_numbers(array: np.ndarray[Any, Any], datatype: str) -> np.ndarray[Any, Any]:
+    """An array as one of `datatype` by the rule for Python numbers: floats are rounded, integers must fit exactly.
+
+    For numbers whose dtype was nobody's choice, as in the columns of a data frame.
+
+    Raises:
+        UnfitValueError: a value does not fit.
+    """
+    dtype = numpy_dtype_from_datatype(datatype)
+    if datatype == "BYTES" or array.dtype == dtype or not _holds_numbers(array):
+        return array_from_value(array, datatype)
+    return _literal(array, array, datatype, dtype)
 
 
 def host_array(value: Any) -> np.ndarray[Any, Any]:
@@ -137,7 +151,8 @@ def _literal(value: Any, array: np.ndarray[Any, Any], datatype: str, dtype: np.d
         for number in array.reshape(-1).tolist():
             if not (lowest <= number <= highest and number == int(number)):
                 # Python refuses to print integers of thousands of digits.
-                shown = number if abs(number) < _LONGEST_SHOWN else "an integer of many digits"
+                is_long = isinstance(number, int) and abs(number) >= _LONGEST_SHOWN
+                shown = "an integer of many digits" if is_long else number
                 raise UnfitValueError(f"holds {shown}, which {datatype} cannot hold")
     with np.errstate(invalid="ignore"):
         converted = array.astype(dtype)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
+from plansmith_client.errors import ClientError
 from plansmith_client.mapping.batches import items_are_rows, make_batcher
 from plansmith_client.mapping.mapped import MappedItem, Piece, items_of, join_pieces
 from plansmith_client.mapping.progress import progress_of
@@ -15,7 +17,7 @@ from plansmith_client.mapping.scoring import Pace, score
 from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 
     from plansmith_client.calling.drivers import AsyncDriver, SyncDriver
     from plansmith_client.calling.model_core import ModelCore
@@ -66,9 +68,15 @@ class MapRun:
         """
         metadata = self._driver.run(self._core.describe(Deadline(self._options.timeout)))
         rows = items_are_rows(metadata, self._source, self._options)
-        return join_pieces(list(self._pieces()), batches=rows)
+        pieces = []
+        with contextlib.closing(self._pieces()) as done:
+            for piece in done:
+                pieces.append(piece)
+                if self._options.ordered and isinstance(piece.outcome, ClientError):
+                    break
+        return join_pieces(pieces, batches=rows)
 
-    def _pieces(self) -> Iterator[Piece]:
+    def _pieces(self) -> Generator[Piece, None, None]:
         options, core = self._options, self._core
         metadata = self._driver.run(core.describe(Deadline(options.timeout)))
         make_batches, source, total = make_batcher(core, metadata, self._source, options)
@@ -138,9 +146,15 @@ class AsyncMapRun:
         """
         metadata = await self._driver.run(self._core.describe(Deadline(self._options.timeout)))
         rows = items_are_rows(metadata, self._source, self._options)
-        return join_pieces([piece async for piece in self._pieces()], batches=rows)
+        pieces = []
+        async with contextlib.aclosing(self._pieces()) as done:
+            async for piece in done:
+                pieces.append(piece)
+                if self._options.ordered and isinstance(piece.outcome, ClientError):
+                    break
+        return join_pieces(pieces, batches=rows)
 
-    async def _pieces(self) -> AsyncIterator[Piece]:
+    async def _pieces(self) -> AsyncGenerator[Piece, None]:
         options, core = self._options, self._core
         pace = Pace(options.concurrency)
         running: deque[asyncio.Task[list[Piece]]] = deque()
