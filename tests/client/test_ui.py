@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 from sklearn.datasets import load_digits
 
-from plansmith_client import Client, TensorSpec
+from plansmith_client import Client, InvalidInput, TensorSpec
 from plansmith_client.commands.ui_server import PageServer
 from plansmith_client.testing import FakeModel, FakeServer
 
@@ -39,7 +39,7 @@ def address(committed_server):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield json.loads(process.stdout.readline())["address"]
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(300) == 130
 
 
 @pytest.fixture
@@ -58,8 +58,11 @@ def page(browser):
 
 
 def sent(browser, at, button: str, text: str) -> None:
+    waiting = WebDriverWait(browser, 60)
+    waiting.until(lambda _: at(button).is_enabled())
+    browser.execute_script("document.getElementById('answer').textContent = ''")
     at(button).click()
-    WebDriverWait(browser, 60).until(lambda _: text in at("answer").text + at("problem").text)
+    waiting.until(lambda _: text in at("answer").text + at("problem").text and at(button).is_enabled())
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -102,6 +105,45 @@ def test_names_of_models_and_tensors_are_text(browser, page):
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_a_fixed_first_dimension_many_values_and_a_large_file(browser, page, tmp_path):
+    x, y = TensorSpec("x", "FP32", (3, 2)), TensorSpec("y", "FP32", (100, 100))
+    model = FakeModel(lambda _: {"y": np.zeros((100, 100), np.float32)}, [x], [y], max_batch_size=0)
+    with Client("localhost:1", transport=FakeServer({"m": model})) as client, PageServer(client, 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            at = page(server.address)
+            sent(browser, at, "random", "y FP32 [100, 100]")
+            assert at("answer").text.endswith("(8000 more values)")
+            large = tmp_path / "large.npy"
+            with large.open("wb") as file:
+                file.truncate(2**26 + 1)
+            at("file").send_keys(str(large))
+            sent(browser, at, "send", "the input has 67108865 bytes, and this page sends at most 67108864")
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_port_80_is_left_out_of_the_name_of_the_host():
+    with Client("localhost:1", transport=FakeServer({})) as client:
+        try:
+            server = PageServer(client, 80)
+        except InvalidInput as error:
+            pytest.skip(str(error))
+        with server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=30)
+                connection.request("GET", "/", headers={"Host": "localhost"})
+                assert connection.getresponse().status == 200
+                connection.close()
+            finally:
+                server.shutdown()
+                thread.join()
 
 
 def test_only_the_page_itself_is_given_without_the_token_and_nothing_under_another_name(address):

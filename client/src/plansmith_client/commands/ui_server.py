@@ -6,6 +6,7 @@ neither read nor send: it stands in the fragment of the address, and is sent in 
 
 from __future__ import annotations
 
+import http.client
 import json
 import secrets
 import tempfile
@@ -21,7 +22,7 @@ from plansmith_client.commands.classes import classified, labelled_outputs, writ
 from plansmith_client.commands.image_files import IMAGE_SUFFIXES, ImagePreparation, served_preparation
 from plansmith_client.commands.input_files import read_inputs, texts_as_inputs
 from plansmith_client.commands.predictions import prediction_lines
-from plansmith_client.commands.tensor_json import json_from_result
+from plansmith_client.commands.tensor_json import json_from_array, json_from_result
 from plansmith_client.errors import ClientError, InvalidInput
 from plansmith_client.sampling import random_inputs
 from plansmith_client.visible import visible
@@ -37,6 +38,7 @@ __all__ = ["PageServer"]
 _MOST_BYTES = 64 * 2**20
 _CLASSES = 5
 _MOST_ROWS = 20
+_MOST_VALUES = 2_000
 
 
 class PageServer(ThreadingHTTPServer):
@@ -64,9 +66,14 @@ class PageServer(ThreadingHTTPServer):
             raise InvalidInput(f"--port {port} cannot be used: {error.strerror}; 0 takes a free one") from error
         self.client = client
         self.token = secrets.token_urlsafe(32)
-        self.hosts = {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
+        names = {"127.0.0.1", "localhost"}
+        self.hosts = {f"{name}:{self.server_port}" for name in names}
+        if self.server_port == http.client.HTTP_PORT:
+            # Browsers leave it out.
+            self.hosts |= names
         self.address = f"http://127.0.0.1:{self.server_port}/#{self.token}"
-        self.page = files("plansmith_client.commands").joinpath("ui_page.html").read_text(encoding="utf-8")
+        page = files("plansmith_client.commands").joinpath("ui_page.html").read_text(encoding="utf-8")
+        self.page = page.replace("MOST_BYTES", str(_MOST_BYTES))
 
     def handle_error(self, *_: Any) -> None:
         """A browser that leaves is no fault; what else could fail is answered."""
@@ -182,7 +189,7 @@ def _if_allowed(read: Callable[[], Any]) -> Any:
 def _answered(model: Model, kind: str, body: bytes) -> dict[str, Any]:
     specs = model.metadata.inputs
     if kind == "random":
-        arrays: dict[str, Any] = dict(random_inputs(specs, batch=1, seed=secrets.randbelow(2**31)))
+        arrays: dict[str, Any] = dict(random_inputs(specs, seed=secrets.randbelow(2**31)))
     elif kind == "text":
         arrays = texts_as_inputs(body.decode().splitlines(), specs)
     else:
@@ -194,14 +201,20 @@ def _answered(model: Model, kind: str, body: bytes) -> dict[str, Any]:
     outputs = labelled_outputs(model) if not lines else ()
     for name, rows in classified(model, arrays, outputs, _CLASSES).items():
         lines += [f"{name}, row {place}: {written(row, whole=False)}" for place, row in enumerate(rows[:_MOST_ROWS])]
-    return {"milliseconds": round(seconds * 1e3, 2), "lines": [*map(visible, lines)], **json_from_result(result)}
+    document = json_from_result(result, data=False)
+    for name, array in result.items():
+        values = array if array.size <= _MOST_VALUES else array.reshape(-1)[:_MOST_VALUES]
+        document["outputs"][name] |= {"data": json_from_array(values), "left_out": array.size - values.size}
+    return {"milliseconds": round(seconds * 1e3, 2), "lines": [*map(visible, lines)], **document}
 
 
 def _from_file(model: Model, suffix: str, body: bytes) -> dict[str, Any]:
     # What the browser says of a file is no path: only its ending counts.
     known = next((each for each in (".json", ".npy", ".npz", ".txt", *IMAGE_SUFFIXES) if each == suffix), None)
     if known is None:
-        raise InvalidInput(f"a file that ends in {suffix!r} is no input: give .json, .npy, .npz, .txt or an image")
+        raise InvalidInput(
+            f"a file that ends in {suffix!r} cannot be used as an input: give .json, .npy, .npz, .txt or an image"
+        )
     preparation = served_preparation(model) if known in IMAGE_SUFFIXES else ImagePreparation()
     with tempfile.TemporaryDirectory(prefix="plansmith-ui-") as folder:
         path = Path(folder, f"input{known}")
