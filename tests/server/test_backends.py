@@ -242,6 +242,15 @@ def test_a_request_that_fails_leaves_its_sequence_and_others_as_they_were(grpc):
     assert ask_sequences(grpc, model, [1] * 8, sequence_end=True) == [103, 102, 103, 103, 103, 103, 103, 103]
 
 
+def test_a_sequence_whose_first_request_failed_does_not_continue_the_one_that_had_its_id_before(grpc):
+    model = "onnxruntime_running_sum"
+    assert ask_sequences(grpc, model, [1], sequence_start=True) == [101]
+    (failed,) = ask_sequences(grpc, model, [99], sequence_start=True)
+    assert "out of data bounds" in failed.message()
+    (refused,) = ask_sequences(grpc, model, [1], sequence_end=True)
+    assert "sequence 1 has no state: its first request failed" in refused.message()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("model", ["found_by_name", "found"])
 def test_requests_never_get_what_was_found_in_another(backend, model, grpc, server):

@@ -84,7 +84,8 @@ class States:
 class SequenceAnswering(Answering):
     """Answers requests of sequences, each with the state that the request before it left.
 
-    A request that fails leaves the state as it was. The arguments are those of `Answering`.
+    A request that fails leaves the state as it was, except that one which begins a sequence ends the one that had its
+    id before. The arguments are those of `Answering`.
     """
 
     def __init__(self, engine: Engine, config: ModelConfig, triton: Any, *, text_as_bytes: bool = False) -> None:
@@ -92,30 +93,63 @@ class SequenceAnswering(Answering):
         self._input_of = {state.output.name: state.input.name for state in config.states}
         # The core ends a sequence by its own clock, and a request that it let in may wait for its turn.
         self._states = States(2 * config.sequence_idle_seconds)
+        # What the requests of a run leave; None where a sequence ends.
+        self._next: dict[SequenceId, Arrays | None] = {}
         self._start = triton.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START
         self._end = triton.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:
         """One response for each request, in their order; never raises for what a request holds."""
-        self._states.drop_idle([request.correlation_id() for request in requests])
-        return super().answer(requests)
+        # With the strategy "direct", Triton fills the slots of sequences that have no request: nobody has the id 0.
+        asked = [request for request in requests if request.correlation_id()]
+        self._states.drop_idle([request.correlation_id() for request in asked])
+        answers = super().answer(asked)
+        if len(asked) == len(requests):
+            return answers
+        following = iter(answers)
+        error = self._triton.TritonError
+        return [
+            # Each its own: Triton takes the memory of a response.
+            next(following) if request.correlation_id() else self._response(error=error("a request of no sequence"))
+            for request in requests
+        ]
+
+    def _answer_alone(self, request: Any) -> Any:
+        self._next.clear()
+        response = super()._answer_alone(request)
+        self._keep_next()
+        return response
+
+    def _answer_together(self, requests: Sequence[Any]) -> list[Any]:
+        self._next.clear()
+        responses = super()._answer_together(requests)
+        # Not before all of them are there: where one fails, each request runs again, from the state before.
+        self._keep_next()
+        return responses
+
+    def _keep_next(self) -> None:
+        for sequence, state in self._next.items():
+            if state is None:
+                self._states.drop(sequence)
+            else:
+                self._states.keep(sequence, state)
 
     def _read(self, request: Any) -> Arrays:
-        arrays = super()._read(request)
-        if not request.flags() & self._start:
-            arrays.update(self._states.of(request.correlation_id()))
-        return arrays
+        sequence = request.correlation_id()
+        if request.flags() & self._start:
+            # If it fails, the next request must not continue the sequence that had this id before.
+            self._states.drop(sequence)
+            return super()._read(request)
+        return super()._read(request) | self._states.of(sequence)
 
     def _wanted(self, request: Any) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*super()._wanted(request), *self._input_of)))
 
     def _respond(self, request: Any, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Any:
         given = dict(zip(names, arrays, strict=True))
-        sequence = request.correlation_id()
-        if request.flags() & self._end:
-            self._states.drop(sequence)
-        else:
-            # Copies, because an array may be a part of a batch's or memory of the runtime's.
-            self._states.keep(sequence, {taken: np.array(given[name]) for name, taken in self._input_of.items()})
         asked = super()._wanted(request)
-        return super()._respond(request, asked, [given[name] for name in asked])
+        response = super()._respond(request, asked, [given[name] for name in asked])
+        # Copies, because an array may be a part of a batch's or memory of the runtime's.
+        left = {taken: np.array(given[name]) for name, taken in self._input_of.items()}
+        self._next[request.correlation_id()] = None if request.flags() & self._end else left
+        return response
