@@ -13,7 +13,7 @@ import onnx.parser
 import onnxruntime
 import pytest
 
-from plansmith_server import ModelError
+from plansmith_server import ModelError, ServerOptions
 from plansmith_server.backends import threads
 from plansmith_server.backends.autocomplete import complete, is_complete
 from plansmith_server.backends.config import ModelConfig
@@ -26,7 +26,9 @@ from plansmith_server.backends.openvino.settings import OpenVinoSettings
 from plansmith_server.backends.sequences import SequenceAnswering, States
 from plansmith_server.errors import RequestError
 from plansmith_server.launcher import complete_configs
+from plansmith_server.launcher.command_line import tritonserver_command
 from plansmith_server.launcher.logs import Level, clean_reason, parse_line
+from plansmith_server.launcher.triton_wheel import find_triton
 
 if TYPE_CHECKING:
     from plansmith_server.backends.signature import Signature
@@ -194,6 +196,26 @@ def test_a_server_starts_no_process_for_a_configuration_that_says_everything(bef
     config.write_text(COMPLETE.replace(before, after), encoding="utf-8")
     assert complete_configs.is_complete(config) is complete
     assert not complete_configs.is_complete(tmp_path / "missing.pbtxt")
+
+
+@pytest.mark.parametrize(
+    ("words", "skipped"),
+    [
+        ((), True),
+        (("--model-load-thread-count=2",), True),
+        (("--model-repository=others",), False),
+        (("--model-store", "others"), False),
+        (("--model-control-mode=poll",), False),
+        (("--model-config-name", "large"), False),
+    ],
+)
+def test_completion_is_skipped_only_where_the_server_reads_the_configurations_that_were_seen(words, skipped, tmp_path):
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "1" / "model.onnx").touch()
+    (tmp_path / "m" / "config.pbtxt").write_text(COMPLETE, encoding="utf-8")
+    options = ServerOptions(repository=tmp_path, triton_arguments=words, http_port=0, grpc_port=0, metrics_port=0)
+    command = tritonserver_command(find_triton(), options.plan(), (1, 2, 3), tmp_path / "run", ())
+    assert ("--disable-auto-complete-config" in command) == skipped
 
 
 def test_completion_leaves_a_chosen_scheduler_and_batch_size_alone(signature_of):

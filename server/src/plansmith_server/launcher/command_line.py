@@ -12,7 +12,7 @@ from plansmith_server.errors import StartFailed
 from plansmith_server.launcher.backend_directory import assemble
 from plansmith_server.launcher.complete_configs import is_complete
 from plansmith_server.launcher.repository import is_shell_safe
-from plansmith_server.launcher.triton_arguments import resolve_paths
+from plansmith_server.launcher.triton_arguments import resolve_paths, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,5 +92,9 @@ def tritonserver_command(
 
 
 def _nothing_to_complete(plan: ServerPlan) -> bool:
+    others = ("--model-repository", "--model-store", "--model-control-mode", "--model-config-name")
+    if any(values_of(option, plan.options.triton_arguments) for option in others):
+        # Other configurations than those of `plan` may be read.
+        return False
     folder = plan.options.repository
     return all(is_complete(folder / model.name / model.config_used(plan.config_name)) for model in plan.folders)
