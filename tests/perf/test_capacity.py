@@ -43,25 +43,52 @@ def test_a_model_that_fits_badly_says_so_and_plans_with_more_replicas():
     assert rough.highest_rate(150_000) < fitted(rates, exact).highest_rate(150_000)
 
 
+def test_the_error_that_is_allowed_for_covers_a_load_that_was_slower_than_predicted():
+    rates = np.array([10.0, 30, 50, 70, 80, 90])
+    exact = np.array([p99(rate) for rate in rates])
+    # Twice what the others predict is an error of all of the prediction, not of half of what was measured.
+    assert fitted(rates, exact * [1, 1, 2, 1, 1, 1]).error > 0.9
+
+
 @pytest.fixture(scope="module")
-def result(plansmith, committed_server, tmp_path_factory):
-    """A load test of the committed model; p50 takes few answers, so that it is short."""
+def measured(plansmith, committed_server, tmp_path_factory):
+    """A load test of the committed model at rates far below what it can take."""
     file = tmp_path_factory.mktemp("capacity") / "result.json"
     plansmith(
-        *("bench", "digits", "--url", committed_server.grpc_url, "--rate", "20,30,40,50", "--seconds", "2"),
+        *("bench", "digits", "--url", committed_server.grpc_url, "--rate", "10,15,20,25", "--seconds", "3"),
         *("--warmup", "0.3", "--workers", "1", "--distinct-inputs", "4", "--output", file),
     )
     return file
 
 
-def test_replicas_come_from_a_real_load_test(plansmith, result):
-    words = ("capacity", result, "--rate", "2000", "--slo")
-    said = json.loads(plansmith(*words, "p50=60s", "--json").stdout)
+@pytest.fixture
+def result(measured, tmp_path):
+    """The same with the latency of a queue that is known at rates of 20 to 50, all kept up with."""
+    document = json.loads(measured.read_text())
+    for each, rate in zip(document["measurements"], (20, 30, 40, 50), strict=True):
+        each["load"]["rate"] = each["throughput"] = rate
+        each |= {"seconds": 10, "requests": 10 * rate, "errors": 0, "latency_growth": 0, "complete": True}
+        each["latency"]["percentiles"]["50"] = p99(rate)
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_the_result_of_a_real_load_test_is_read(measured):
+    loads = [each.load for each in read_result(measured).measurements]
+    assert [load.rate for load in loads] == [10, 15, 20, 25]
+
+
+def test_replicas_are_told_with_what_is_allowed_for(plansmith, result):
+    words = ("capacity", result, "--slo")
+    said = json.loads(plansmith(*words, "p50=60s", "--rate", "2000", "--json").stdout)
     assert (said["replicas"], said["each"]) == (40, 50)
-    assert "40 replicas: 50.0/s each, where p50 is about" in plansmith(*words, "p50=60s").stdout
-    refused = plansmith(*words, "p50=1us", expect=3).stdout
-    assert "No number of replicas keeps p50=1us" in refused
-    assert "The model missed the measured p50 by" in refused
+    assert "40 replicas: 50.0/s each, where p50 is about 92" in plansmith(*words, "p50=60s", "--rate", "2000").stdout
+    assert "1 replica: 49.0/s each" in plansmith(*words, "p50=60s", "--rate", "49").stdout
+    refused = plansmith(*words, "p50=1us", "--rate", "2000", expect=3).stdout
+    assert "No number of replicas keeps p50=1us: one alone takes about 46" in refused
+    assert "ms with the model's error" in refused
+    assert "The measured p50 was off the model's by" in refused
 
 
 def test_too_few_rates_are_refused_with_the_way_to_measure_more(plansmith, result, tmp_path):

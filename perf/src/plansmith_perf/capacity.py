@@ -42,7 +42,7 @@ class Curve:
         wait: microseconds of wait at half of `saturation`.
         saturation: requests per second at which the queue would grow without end.
         measured: the highest rate that was measured and kept up with; nothing is said of higher ones.
-        error: how far a measured load was off what the others predict, at most, as a share of it.
+        error: how far a measured load was off what the others predict, at most, as a share of the prediction.
     """
 
     base: float
@@ -130,7 +130,7 @@ def fitted(rates: Sequence[float] | _Numbers, latencies: Sequence[float] | _Numb
         others = np.arange(len(rates)) != place
         # What lies above all others cannot be predicted from them where it is beyond their saturation.
         curve = Curve(*_fit(rates[others], latencies[others], above=rates[-1]), rates[-1], 0.0)
-        errors.append(abs(curve.latency(rates[place]) / latencies[place] - 1))
+        errors.append(abs(latencies[place] / curve.latency(rates[place]) - 1))
     return Curve(base, wait, saturation, float(rates[-1]), float(max(errors)))
 
 

@@ -47,13 +47,14 @@ def capacity(
         name, off = f"p{objective.percentile:g}", as_share(found.curve.error)
         if found.replicas is None:
             console.print(
-                f"No number of replicas keeps {slo}: one alone takes about {as_milliseconds(found.latency)} ms"
+                f"No number of replicas keeps {slo}: one alone takes about {as_milliseconds(found.latency)} ms, and "
+                f"{as_milliseconds(found.latency * (1 + found.curve.error))} ms with the model's error"
             )
         else:
             console.print(
-                f"{found.replicas} replicas: {as_rate(found.each)}/s each, where {name} is about "
-                f"{as_milliseconds(found.latency)} ms"
+                f"{found.replicas} replica{'s' * (found.replicas != 1)}: {as_rate(found.each)}/s each, where {name} is "
+                f"about {as_milliseconds(found.latency)} ms"
             )
-        console.print(f"The model missed the measured {name} by {off} at most; that is allowed for.")
+        console.print(f"The measured {name} was off the model's by {off} at most; that is allowed for.")
     if found.replicas is None:
         raise typer.Exit(EXIT_MISSED)
