@@ -83,13 +83,20 @@ def _rate_of_threads(call: Callable[[], Any], count: int, calls: int) -> float:
         barrier = threading.Barrier(count + 1)
 
         def work() -> None:
-            call()
-            barrier.wait()
+            try:
+                call()
+                barrier.wait()
+            except threading.BrokenBarrierError:
+                return  # the first call of another failed, which says why
+            except BaseException:
+                barrier.abort()
+                raise
             for _ in range(calls):
                 call()
 
         futures = [pool.submit(work) for _ in range(count)]
-        barrier.wait()
+        with contextlib.suppress(threading.BrokenBarrierError):
+            barrier.wait()
         started = time.perf_counter()
         for future in futures:
             future.result()
