@@ -20,6 +20,6 @@ def test_a_server_under_mixed_load_keeps_nothing_of_its_requests(tmp_path):
     assert all(found["requests"].get(kind) for kind in ("valid", "large", "invalid", "given up"))
     before, after = found["figures"]["after_warmup"], found["figures"]["at_the_end"]
     assert after["descriptors"] <= before["descriptors"]
-    assert after["regions"] == before["regions"]
+    assert after["regions"] <= before["regions"]
     # The tensors of the large requests alone, if they were kept, would be more than that.
     assert after["memory"] < 1.15 * before["memory"]
