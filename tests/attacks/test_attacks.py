@@ -131,8 +131,9 @@ def test_hostile_data_and_inputs_are_refused_or_read(tmp_path):
         text=True,
     )
     ends = json.loads(done.stdout)
-    assert len(ends["data"]) >= 158
-    assert len(ends["requests"]) >= 31
+    assert len(ends["data"]) >= 247
+    # Each as an input of numbers, of pictures and of words.
+    assert len(ends["requests"]) == 3 * len(ends["data"])
     wrong = [(name, end) for each in ends.values() for name, end in each.items() if end not in {"read", "refused"}]
     assert not wrong
     assert not done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -12,7 +13,7 @@ class Caller(threading.Thread):
     """Asks for [[1, 2]] until it is told to stop; `last` is the newest answer."""
 
     def __init__(self, client, model, accepted):
-        super().__init__()
+        super().__init__(daemon=True)
         self.model, self.accepted, self.stopped = client.model(model), accepted, threading.Event()
         self.calls, self.failures, self.last = 0, [], None
 
@@ -28,3 +29,19 @@ class Caller(threading.Thread):
                 if self.last not in self.accepted:
                     self.failures.append(self.last)
             time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def calling(count, client, model, accepted):
+    """So many callers at once, stopped at the end."""
+    callers = [Caller(client, model, accepted) for _ in range(count)]
+    try:
+        for caller in callers:
+            caller.start()
+        yield callers
+    finally:
+        for caller in callers:
+            caller.stopped.set()
+        for caller in callers:
+            if caller.ident is not None:
+                caller.join()

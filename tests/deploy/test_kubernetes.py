@@ -11,7 +11,7 @@ from functools import reduce
 import kubernetes_validate
 import pytest
 import yaml
-from callers import Caller
+from callers import calling
 from containers import ROOT, install
 from serving import add_double
 
@@ -141,19 +141,12 @@ def test_no_call_fails_while_the_servers_are_restarted_one_after_the_other(tmp_p
         servers = list(pool.map(start, addresses))
     try:
         urls = [f"127.0.0.1:{grpc}" for _, grpc, _ in addresses]
-        with Client(urls, timeout=30) as client:
-            callers = [Caller(client, "double", [[[2, 4]]]) for _ in range(THREADS)]
-            for caller in callers:
-                caller.start()
+        with Client(urls, timeout=30) as client, calling(THREADS, client, "double", [[[2, 4]]]) as callers:
             for place, ports in enumerate(addresses):
                 before = sum(caller.calls for caller in callers)
                 servers[place].stop()
                 servers[place] = start(ports)
                 assert sum(caller.calls for caller in callers) > before
-            for caller in callers:
-                caller.stopped.set()
-            for caller in callers:
-                caller.join()
         assert [failure for caller in callers for failure in caller.failures] == []
     finally:
         with ThreadPoolExecutor() as pool:

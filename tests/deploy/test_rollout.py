@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import onnx.parser
-from callers import Caller
+from callers import calling
 from serving import wait_for
 
 from plansmith_client import Client
@@ -30,10 +30,7 @@ def test_no_call_fails_while_a_version_is_rolled_out_and_back(plansmith, reposit
     log = tmp_path / "triton.log"
     serving = start(repository, "--model", "times", "--log-file", log, "--", "--log-verbose=1")
     url = serving.facts["grpc_url"]
-    with Client(url, timeout=30) as client:
-        callers = [Caller(client, "times", [[[2, 4]], [[3, 6]]]) for _ in range(CALLERS)]
-        for caller in callers:
-            caller.start()
+    with Client(url, timeout=30) as client, calling(CALLERS, client, "times", [[[2, 4]], [[3, 6]]]) as callers:
 
         def roll_out(version, answer):
             said = json.loads(plansmith("load", "times", "--url", url, "--json").stdout)
@@ -47,10 +44,6 @@ def test_no_call_fails_while_a_version_is_rolled_out_and_back(plansmith, reposit
         roll_out(2, [[3, 6]])
         plansmith("rollback", "times", "1", "--repository", repository)
         roll_out(3, [[2, 4]])
-        for caller in callers:
-            caller.stopped.set()
-        for caller in callers:
-            caller.join()
     assert [failure for caller in callers for failure in caller.failures] == []
     assert sum(caller.calls for caller in callers) > 100
     # Each of the three versions ran its two samples before it was ready.
