@@ -153,6 +153,27 @@ running_sum (float[batch, 1] x, float[batch, 1] sum_before) => (float[batch, 1] 
   sum = Identity (sum_after)
 }
 """
+# What the sequence batcher adds to each request: 1000 for a first one, 10 times the sequence's id.
+CONTROLLED = """
+<ir_version: 10, opset_import: ["" : 21]>
+controlled (float[batch, 1] x, float[batch, 1] begins, int32[batch, 1] id) => (float[batch, 1] sum)
+<float thousand = {1000}, float ten = {10}>
+{
+  beginning = Mul (begins, thousand)
+  number = Cast <to = 1> (id)
+  tens = Mul (number, ten)
+  both = Add (beginning, tens)
+  sum = Add (x, both)
+}
+"""
+CONTROLS = """
+max_batch_size: 8
+input { name: "x" data_type: TYPE_FP32 dims: 1 } output { name: "sum" data_type: TYPE_FP32 dims: 1 }
+sequence_batching {
+  control_input { name: "begins" control { kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0, 1 ] } }
+  control_input { name: "id" control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_INT32 } }
+}
+"""
 BEGINS_AT_100 = 'name: "hundred" data_file: "hundred"'
 BEGINS_AT_0 = 'name: "zero" zero_data: true'
 
@@ -369,6 +390,7 @@ def fill(folder: Path) -> None:
         add_model(folder, f"{backend}_pair", PAIR, f"{alone} {TOGETHER}")
         add_model(folder, f"{backend}_lookup", LOOKUP, f"{alone} {TOGETHER}")
         add_model(folder, f"{backend}_scalar", SCALAR, alone)
+        add_model(folder, f"{backend}_controlled", CONTROLLED, f"{alone} {CONTROLS}")
         add_model(folder, f"{backend}_per_row", PER_ROW, alone)
         for name, model, columns, dims in ANSWERS_WITHOUT_ROWS:
             tensors = f'input {{ name: "x" data_type: TYPE_FP32 dims: {columns} }}'

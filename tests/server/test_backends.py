@@ -242,6 +242,13 @@ def test_a_request_that_fails_leaves_its_sequence_and_others_as_they_were(grpc):
     assert ask_sequences(grpc, model, [1] * 8, sequence_end=True) == [103, 102, 103, 103, 103, 103, 103, 103]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_model_is_given_the_controls_of_a_sequence(backend, grpc):
+    model = f"{backend}_controlled"
+    assert ask_sequences(grpc, model, [1, 2], sequence_start=True) == [1011, 1022]
+    assert ask_sequences(grpc, model, [1, 2], sequence_end=True) == [11, 22]
+
+
 def test_a_sequence_whose_first_request_failed_does_not_continue_the_one_that_had_its_id_before(grpc):
     model = "onnxruntime_running_sum"
     assert ask_sequences(grpc, model, [1], sequence_start=True) == [101]
