@@ -68,8 +68,10 @@ class OpenVinoEngine:
             compiled.get_property("INFERENCE_PRECISION_HINT").to_string(),
             settings.properties["INFERENCE_NUM_THREADS"],
         )
-        controls = (tensor for tensor in self.signature.inputs if tensor.name in config.control_inputs)
-        types = {tensor.name: tensor.data_type for tensor in (*config.run_inputs, *controls, *config.run_outputs)}
+        types = {tensor.name: tensor.data_type for tensor in (*config.run_inputs, *config.run_outputs)}
+        types |= {
+            tensor.name: tensor.data_type for tensor in self.signature.inputs if tensor.name in config.control_inputs
+        }
         self._request = compiled.create_infer_request()
         self._inputs = [
             (name, index, types.get(name, ""))
