@@ -51,6 +51,7 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
     return {
         "no such file": (folder / "nosuch.onnx", "does not exist"),
         "a folder": (folder, "is a folder"),
+        "a name that no file can have": (folder / f"{'long' * 100}.onnx", "File name too long"),
         "not a model": (folder / "text.onnx", "is not an ONNX file"),
         "an empty file": (folder / "empty.onnx", "is empty"),
         "truncated": (folder / "truncated.onnx", "truncated"),

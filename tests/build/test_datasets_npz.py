@@ -14,6 +14,7 @@ from datasets_signatures import IMAGES, PAIR, TOKENS, WORDS, signature
 from plansmith_build.datasets import InvalidData, InvalidLabels, InvalidPreprocessing, Preprocessing, load_dataset
 from plansmith_build.datasets.checking import check_data
 from plansmith_build.datasets.layout import layout_of
+from plansmith_build.datasets.loading import check_source
 from plansmith_build.datasets.numpy_files import read_npy
 from plansmith_build.datasets.raw_data import RawData
 
@@ -274,6 +275,10 @@ def test_what_is_no_whole_npz_file_is_refused(npz, tmp_path):
         archive.writestr("readme.txt", "hello")
     refused(str(tmp_path / "other.npz"), IMAGES, "'readme.txt', which is not an array")
     refused(str(tmp_path / "nosuch.npz"), IMAGES, "nosuch.npz does not exist: name a .npz file")
+    for source in (f"{'long' * 100}.npz", f"{'long' * 100}:rows"):
+        refused(source, IMAGES, "cannot be read: File name too long")
+    with pytest.raises(InvalidData, match="cannot be read: File name too long"):
+        check_source(f"{'long' * 100}.npz")
 
 
 def test_an_array_without_a_name_is_that_of_the_only_input(tmp_path):

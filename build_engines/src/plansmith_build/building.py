@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -138,7 +139,8 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     """
     path = Path(model)
     repository = ModelRepository.at(options.repository)
-    if path.is_dir():
+    # Path.is_dir raises where the system refuses a name or the way there; reading the file says why.
+    if os.path.isdir(path):  # noqa: PTH112
         raise InvalidModel(f"{path} is a folder: name the .onnx file")
     name = valid_name(options.name) if options.name is not None else name_from_file(path)
     if not 0 <= options.max_batch_size < 2**31:

@@ -33,9 +33,9 @@ def check_source(source: str) -> None:
     """Refuse files that are not there, before anything that takes long.
 
     Raises:
-        InvalidData: there is no such file or folder.
+        InvalidData: there is no such file or folder, or the system does not let it be seen.
     """
-    if rows_from_text(source) is None and not is_callable_source(source) and not Path(source).exists():
+    if rows_from_text(source) is None and not is_callable_source(source) and not _is_there(Path(source)):
         raise InvalidData(f"the data {source} does not exist: name {_KINDS}")
 
 
@@ -101,7 +101,7 @@ def load_dataset(
         )
         return check_data(raw, layout, source="random")
     path = Path(source)
-    if is_callable_source(source) and not path.exists():
+    if is_callable_source(source) and not _is_there(path):
         _no_preprocessing(source, preprocessing)
         raw = read_callable(source, layout, labels_key=labels_key, limit=max_rows)
         name = source
@@ -140,10 +140,10 @@ def _from_path(
                 max_rows=max_rows,
                 seed=seed,
             )
-        if not path.exists():
-            raise InvalidData(f"the data {path} does not exist: name {_KINDS}")
     except OSError as error:
         raise InvalidData(f"the data {path} cannot be read: {error.strerror}") from error
+    if not _is_there(path):
+        raise InvalidData(f"the data {path} does not exist: name {_KINDS}")
     _no_preprocessing(str(path), preprocessing)
     if path.suffix.lower() == ".npy":
         if len(layout.inputs) != 1:
@@ -152,6 +152,13 @@ def _from_path(
     if path.suffix.lower() != ".npz":
         raise InvalidData(f"the data {path} is of no known kind: name {_KINDS}")
     return read_npz(path, layout, labels_key=labels_key)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise InvalidData(f"the data {path} cannot be read: {error.strerror}") from error
 
 
 def _from_folder(
