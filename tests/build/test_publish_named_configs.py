@@ -179,10 +179,11 @@ def test_after_a_kill_between_two_steps_the_next_builder_knows_what_was_written(
         assert configurations(model) == {"config.pbtxt", "configs/gpu.pbtxt"}
 
 
-def test_a_folder_of_configurations_that_is_a_link_is_not_followed(builder, repository, tmp_path):
+@pytest.mark.parametrize("folder", ["configs", "warmup"])
+def test_a_folder_of_configurations_or_samples_that_is_a_link_is_not_followed(builder, repository, tmp_path, folder):
     builder()
     (tmp_path / "elsewhere").mkdir()
-    (repository / "adder" / "configs").symlink_to(tmp_path / "elsewhere")
+    (repository / "adder" / folder).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InvalidOption, match="not a folder of the model's own"):
         builder("cpu")
     assert not list((tmp_path / "elsewhere").iterdir())

@@ -225,3 +225,10 @@ def test_an_input_that_looks_like_an_image_says_how_it_is_laid_out(dims, said):
     signature = Signature((images,), (TensorSpec("y", "FP32", (-1, 10)),), {}, frozenset())
     config = model_config("m", signature, max_batch_size=8)
     assert model_config_pb2.ModelInput.Format.Name(config.input[0].format) == said
+
+
+@pytest.mark.parametrize(("datatype", "max_batch_size"), [("FP32", 0), ("BYTES", 8), ("BOOL", 8)])
+def test_what_is_no_batch_of_numbers_is_no_image(datatype, max_batch_size):
+    spec = TensorSpec("x", datatype, (3, 8, 8) if not max_batch_size else (-1, 3, 8, 8))
+    config = model_config("m", Signature((spec,), (spec,), {}, frozenset()), max_batch_size=max_batch_size)
+    assert config.input[0].format == model_config_pb2.ModelInput.FORMAT_NONE

@@ -191,6 +191,35 @@ def test_nothing_is_removed_through_a_link(three_versions, repository, tmp_path,
     assert snapshot(tmp_path / "elsewhere") == before
 
 
+def test_more_warm_up_samples_than_there_are_are_refused(repository, tmp_path):
+    adder = write(tmp_path / "adder.onnx", ADD)
+    with pytest.raises(InvalidOption, match=r"--warmup 99: the verification has \d+ inputs: give more with --samples"):
+        build(adder, BuildOptions(repository=repository, warmup=99, serve=False))
+
+
+def test_warm_up_samples_are_not_removed_through_a_link(repository, tmp_path):
+    adder = write(tmp_path / "adder.onnx", ADD)
+    for seed in (1, 2):
+        build(adder, BuildOptions(repository=repository, warmup=1, seed=seed, serve=False))
+    there, warmup, elsewhere = ModelRepository.at(repository), repository / "adder/warmup", tmp_path / "elsewhere"
+    warmup.rename(elsewhere)
+    warmup.symlink_to(elsewhere)
+    before = snapshot(elsewhere)
+    with pytest.raises(InvalidOption, match="warmup is a link, and nothing is removed from where it leads"):
+        prune(there, "adder", keep=1)
+    assert snapshot(elsewhere) == before
+    assert there.existing_model("adder").versions == (1, 2)
+    # A sample that somebody made a folder of stays where it is.
+    warmup.unlink()
+    elsewhere.rename(warmup)
+    first = read_manifest(repository / "adder/1/manifest.json")
+    sample = repository / "adder" / next(file.path for file in first.files if file.path.startswith("warmup/"))
+    sample.unlink()
+    sample.mkdir()
+    assert prune(there, "adder", keep=1) == (1,)
+    assert sample.is_dir()
+
+
 def test_nothing_is_removed_while_it_is_not_known_what_is_served(three_versions, repository):
     (repository / "adder/config.pbtxt").write_text("no configuration")
     with pytest.raises(InvalidModel, match="not known which versions it serves"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx.parser
@@ -82,11 +84,28 @@ def test_pairs_are_found_by_their_names_or_named(memory, tmp_path):
         (["state=y"], r"output 'y' \(FP32 .*\) cannot be the next state of input 'state'"),
         (["x=y", "state=stateN"], "--state leaves no input for requests"),
         (["state=stateN", "state=stateN"], "or names one twice"),
+        (["auto", "state=stateN"], "--state auto stands alone"),
     ],
 )
 def test_a_pair_that_cannot_be_a_state_is_refused(wanted, reason, memory):
     with pytest.raises(InvalidOption, match=reason):
         states_of(memory("batch"), *wanted)
+
+
+@pytest.mark.parametrize(
+    ("graph", "reason"),
+    [
+        ("(float[1] x, float[1] h) => (float[1] hn) { hn = Add (x, h) }", "--state leaves no output for answers"),
+        (
+            "(float[1] x, float[1] h = {2}) => (float[1] y, float[1] hn) { y = Neg (x) hn = Add (x, h) }",
+            "input 'h' has a default in the file",
+        ),
+    ],
+)
+def test_a_model_without_an_answer_or_a_first_state_of_zeros_is_refused(graph, reason, tmp_path):
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 17]> g {graph}'), tmp_path / "g.onnx")
+    with pytest.raises(InvalidOption, match=reason):
+        states_of(tmp_path / "g.onnx", "h=hn")
 
 
 def test_a_state_whose_size_nobody_knows_is_refused(tmp_path):
@@ -96,6 +115,26 @@ def test_a_state_whose_size_nobody_knows_is_refused(tmp_path):
     with pytest.raises(InvalidOption, match=r"state 'past' \(FP32 .*\) has a dimension of any size"):
         build(tmp_path / "grows.onnx", BuildOptions(tmp_path / "r", states=("auto",), serve=False))
     assert np.all([not path.name.isdigit() for path in (tmp_path / "r").rglob("*")])
+
+
+def test_a_state_of_any_number_of_rows_without_batches_is_refused_with_that_reason(memory, tmp_path):
+    model, options = memory("batch"), BuildOptions(tmp_path / "r", states=("auto",), serve=False, max_batch_size=0)
+    with pytest.raises(InvalidOption, match=r"state 'state' .* has any number of rows .* are not batched"):
+        build(model, options)
+
+
+def test_a_model_of_sequences_replaces_one_without_and_the_reverse_only_when_asked(memory, tmp_path):
+    # Clients send and get the same tensors.
+    plain = '<ir_version: 10, opset_import: ["" : 17]> g (float[batch, 3] x) => (float[batch, 3] y) { y = Neg (x) }'
+    onnx.save(onnx.parser.parse_model(plain), tmp_path / "plain.onnx")
+    one = BuildOptions(tmp_path / "r", name="one", serve=False)
+    build(tmp_path / "plain.onnx", one)
+    stateful = replace(one, states=("auto",))
+    with pytest.raises(InvalidOption, match=r"its requests belong to sequences now; .* with --replace"):
+        build(memory("batch"), stateful)
+    build(memory("batch"), replace(stateful, replace=True))
+    with pytest.raises(InvalidOption, match=r"its requests belong to sequences no longer; .* with --replace"):
+        build(tmp_path / "plain.onnx", one)
 
 
 def test_what_cannot_be_combined_with_states_is_said(memory, tmp_path):

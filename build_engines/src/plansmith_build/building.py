@@ -30,7 +30,7 @@ from plansmith_build.portable.state_rows import rows_in_front, verify_rows_in_fr
 from plansmith_build.progress import BuildStep, plural, silent
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.signatures import signature_of
-from plansmith_build.releasing import Built, portable_config, release_of, source_of
+from plansmith_build.releasing import Built, portable_config, release_of, source_of, warmup_samples
 from plansmith_build.repository.compatibility import changes_for_clients
 from plansmith_build.repository.filesystem import explain_os_error
 from plansmith_build.repository.labels import class_outputs, labels_of, read_labels
@@ -167,7 +167,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
         )
     states = _states(signature, options, progress)
     if not options.replace:
-        _require_same_clients(repository.model(name), without_states(signature, states))
+        _require_same_clients(repository.model(name), without_states(signature, states), sequences=bool(states))
     with rows_in_front(file, states) if states else nullcontext(file) as prepared:
         if prepared is not file:
             signature = signature_of(prepared.network.model, weights=listed_weights(prepared.network.model))
@@ -201,6 +201,8 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
                 states=states,
                 warmup=options.warmup,
             )
+            # What cannot be had is said before a search.
+            warmup_samples(built)
             if options.search is not None:
                 built = _with_names_of_classes(_search(built, options, repository, staging, progress), repository)
             built = _tried(built, options, repository, staging, progress)
@@ -249,8 +251,8 @@ def _run_original(file: OnnxFile, signature: Signature, options: BuildOptions, p
     return reference
 
 
-def _require_same_clients(model: RepositoryModel, signature: Signature) -> None:
-    changes = changes_for_clients(model, signature)
+def _require_same_clients(model: RepositoryModel, signature: Signature, *, sequences: bool) -> None:
+    changes = changes_for_clients(model, signature, sequences=sequences)
     if changes:
         raise InvalidOption(
             f"{model.name!r} version {model.versions[-1]} in {model.path.parent} is another model to its clients: "

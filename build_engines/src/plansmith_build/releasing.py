@@ -12,6 +12,7 @@ from plansmith_build.errors import InvalidOption
 from plansmith_build.portable.portable_model import node_count
 from plansmith_build.portable.rows import concatenate
 from plansmith_build.portable.sequence_states import without_states
+from plansmith_build.progress import plural
 from plansmith_build.reading.graphs import tensors_of
 from plansmith_build.reading.number_formats import stored_format
 from plansmith_build.reading.signatures import signature_of
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from plansmith_build.repository.manifest import ServerTrial
     from plansmith_build.search.search import SearchResult
 
-__all__ = ["Built", "portable_config", "release_of", "source_of"]
+__all__ = ["Built", "portable_config", "release_of", "source_of", "warmup_samples"]
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def release_of(built: Built, *, labels_path: Path | None) -> Release:
         labels_path: where the labels came from, for the error's text.
 
     Raises:
-        InvalidOption: there are labels, and no output has that many numbers per row.
+        InvalidOption: there are labels, and no output has that many numbers per row; or too few inputs for a warm-up.
     """
     portable = built.portable
     if built.labels is not None and not class_outputs(
@@ -146,7 +147,7 @@ def release_of(built: Built, *, labels_path: Path | None) -> Release:
     for candidate in named.values():
         files.update({file.name: file for file in candidate.files})
 
-    samples = _warmup_samples(built)
+    samples = warmup_samples(built)
     warmup = add_warmup(portable_config(built, None), samples)
 
     def configure(present: bytes | None) -> dict[str, str]:
@@ -170,15 +171,28 @@ def release_of(built: Built, *, labels_path: Path | None) -> Release:
     )
 
 
-def _warmup_samples(built: Built) -> list[Arrays]:
+def warmup_samples(built: Built) -> list[Arrays]:
+    """The inputs that servers run before the version is ready, as clients send them.
+
+    Raises:
+        InvalidOption: the verification has fewer of them than were asked for.
+    """
+    if not built.warmup:
+        return []
     reference = built.reference
     if built.portable.batched:
         rows = concatenate(reference.samples[: reference.single_samples])
-        count = min(built.warmup, len(next(iter(rows.values()))))
+        count = len(next(iter(rows.values())))
         samples = [{name: array[row : row + 1] for name, array in rows.items()} for row in range(count)]
     else:
-        samples = list(reference.with_vectors().samples[: built.warmup])
-    return [as_served(sample, portable_config(built, None).input) for sample in samples]
+        samples = list(reference.with_vectors().samples)
+    if len(samples) < built.warmup:
+        raise InvalidOption(
+            f"--warmup {built.warmup}: the verification has {len(samples)} input{plural(len(samples))}: give more with "
+            "--samples"
+        )
+    config = portable_config(built, None)
+    return [as_served(sample, config.input) for sample in samples[: built.warmup]]
 
 
 def _manifest(built: Built, version: int, files: tuple[PublishedFile, ...]) -> Manifest:

@@ -117,7 +117,11 @@ def build(
     ] = None,
     warmup: Annotated[
         int,
-        typer.Option(min=0, help="Let servers run this many inputs of the verification before the version is ready."),
+        typer.Option(
+            min=0,
+            help="Let servers run this many inputs of the verification, which are those of --samples, before the "
+            "version is ready.",
+        ),
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Makes the random inputs and the split of the data repeatable.")] = 0,
     staging: Annotated[

@@ -52,6 +52,8 @@ def find_states(signature: Signature, wanted: Sequence[str]) -> tuple[State, ...
     inputs = {spec.name: spec for spec in signature.inputs}
     outputs = {spec.name: spec for spec in signature.outputs}
     there = f"inputs are {', '.join(inputs)}, outputs {', '.join(outputs)}"
+    if AUTO in wanted and len(wanted) > 1:
+        raise InvalidOption("--state auto stands alone: leave it out, or the pairs that are named beside it")
     if AUTO in wanted:
         pairs = [(name, found) for name in inputs if (found := _next_of(name, outputs))]
         if not pairs:
@@ -61,9 +63,15 @@ def find_states(signature: Signature, wanted: Sequence[str]) -> tuple[State, ...
     for name, output in pairs:
         if name not in inputs or output not in outputs:
             raise InvalidOption(f"--state {name}={output} names no input and output of the model: {there}")
+        if inputs[name].optional:
+            raise InvalidOption(
+                f"input {name!r} has a default in the file, so it cannot be a state, which begins as zeros"
+            )
         _require_fit(inputs[name], outputs[output])
     if len(set(dict(pairs).values())) < len(pairs) or len(pairs) == len(inputs):
         raise InvalidOption(f"--state leaves no input for requests, or names one twice: {there}")
+    if len(pairs) == len(outputs):
+        raise InvalidOption(f"--state leaves no output for answers: {there}")
     others = [spec for spec in signature.inputs if spec.name not in {name for name, _ in pairs}]
     return tuple(replace(State(*pair), moved=_axis_of_rows(signature, pair[0], others)) for pair in pairs)
 

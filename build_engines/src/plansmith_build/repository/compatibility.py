@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, ModelNotFound
+from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.model_repository import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["changes_for_clients"]
 
 
-def changes_for_clients(model: RepositoryModel, signature: Signature) -> tuple[str, ...]:
+def changes_for_clients(model: RepositoryModel, signature: Signature, *, sequences: bool = False) -> tuple[str, ...]:
     """What clients of the newest version would trip over, a phrase each; nothing where there is no such version.
 
     More outputs, and more optional inputs, do not count, nor does the size of the first dimension: it may be that of a
@@ -26,6 +29,7 @@ def changes_for_clients(model: RepositoryModel, signature: Signature) -> tuple[s
     Args:
         model: where a version is to be published.
         signature: of the file that it is to be built from.
+        sequences: whether its requests are to belong to sequences.
     """
     try:
         before = model.manifest(model.versions[-1])
@@ -39,7 +43,18 @@ def changes_for_clients(model: RepositoryModel, signature: Signature) -> tuple[s
         *_changes("input", before.inputs, inputs),
         *(f"input {spec.name!r} is new" for spec in signature.inputs if spec.name not in named and not spec.optional),
         *_changes("output", before.outputs, outputs),
+        *_change_of_sequences(model, sequences=sequences),
     )
+
+
+def _change_of_sequences(model: RepositoryModel, *, sequences: bool) -> Iterator[str]:
+    try:
+        before = config_from_text(read_regular(model.path / CONFIG).decode()).HasField("sequence_batching")
+    except (OSError, UnicodeDecodeError, InvalidModel):
+        # What no server loads has no clients.
+        return
+    if before != sequences:
+        yield "its requests belong to sequences" + (" now" if sequences else " no longer")
 
 
 def _changes(role: str, before: tuple[Tensor, ...], after: dict[str, TensorSpec]) -> Iterator[str]:

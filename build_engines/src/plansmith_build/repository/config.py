@@ -38,6 +38,7 @@ SEQUENCES_AT_ONCE = 256
 # Without the batch: Triton takes a format for no other number.
 _IMAGE_DIMS = 3
 _CHANNELS = (1, 3)
+_NO_NUMBERS = ("BYTES", "BOOL")
 
 
 def model_config(
@@ -65,14 +66,15 @@ def model_config(
         An `inference.ModelConfig` message.
 
     Raises:
-        InvalidOption: a state has a dimension of any size besides its rows.
+        InvalidOption: a state has a dimension of any size besides its rows, or any number of rows that are not batched.
     """
     clients = without_states(signature, states)
     config = model_config_pb2.ModelConfig(name=name, backend="onnxruntime", max_batch_size=max_batch_size)
     for spec in clients.inputs:
         tensor = config.input.add(name=spec.name, optional=spec.optional)
         _declare(tensor, spec, batched=bool(max_batch_size))
-        tensor.format = _image_format(tensor.dims)
+        if max_batch_size and spec.datatype not in _NO_NUMBERS:
+            tensor.format = _image_format(tensor.dims)
     for spec in clients.outputs:
         tensor = config.output.add(name=spec.name)
         _declare(tensor, spec, batched=bool(max_batch_size))
@@ -146,6 +148,11 @@ def _declare_states(config: Any, signature: Signature, states: Sequence[State]) 
     for state in states:
         spec = taken[state.input]
         dims = spec.shape[1:] if config.max_batch_size else spec.shape
+        if not config.max_batch_size and spec.shape[:1] == (-1,) and all(size > 0 for size in dims[1:]):
+            raise InvalidOption(
+                f"state {spec.name!r} ({spec}) has any number of rows and the rows of this version are not batched, so "
+                "a server cannot make the first one: export the model with one row, or with rows that it can batch"
+            )
         if not all(size > 0 for size in dims):
             raise InvalidOption(
                 f"state {spec.name!r} ({spec}) has a dimension of any size, so a server cannot make the first one: "

@@ -31,11 +31,15 @@ def prunable_versions(model: RepositoryModel, *, keep: int) -> tuple[int, ...]:
         keep: how many of the newest stay.
 
     Raises:
-        InvalidOption: none would stay, or the model's folder is a link: what it leads to may be another's.
+        InvalidOption: none would stay, or the model's folder or its `warmup` is a link, which may lead to another's.
         InvalidModel: a configuration cannot be read, so it is not known what is served; or history.json cannot.
     """
     if model.path.is_symlink():
         raise InvalidOption(f"{model.path} is a link, and nothing is removed from where it leads: prune it there")
+    if (model.path / WARMUP).is_symlink():
+        raise InvalidOption(
+            f"{model.path / WARMUP} is a link, and nothing is removed from where it leads: replace it with a folder"
+        )
     if keep < 1:
         raise InvalidOption(f"--keep {keep} would leave no version: keep 1 or more")
     # It keeps the number of what is removed from being given again.
@@ -58,9 +62,9 @@ def prune(repository: ModelRepository, name: str, *, keep: int, staging: Path | 
 
     Raises:
         ModelNotFound: there is no such model.
-        InvalidOption: none would stay, or the model's folder is a link.
+        InvalidOption: none would stay, or the model's folder or its `warmup` is a link.
         InvalidModel: a configuration or history.json cannot be read.
-        PublishFailed: the system did not let one be moved.
+        PublishFailed: the system did not let one be moved, or a warm-up sample be removed.
     """
     # Before anything is made: a lock would make the repository's folder.
     repository.existing_model(name)
@@ -75,7 +79,12 @@ def prune(repository: ModelRepository, name: str, *, keep: int, staging: Path | 
                 raise explain_os_error(error, f"remove version {version} of {name!r}") from error
         texts = (read_regular(path).decode() for path in model.configurations.values())
         for path in samples - _warmup_of(model, model.versions) - warmup_files(model.path, texts):
-            path.unlink(missing_ok=True)
+            if path.is_symlink() or not path.is_file():
+                continue
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise explain_os_error(error, f"remove {path}, which no version needs any more") from error
         if versions:
             remove_unused_companions(model, model.versions[-1], stage)
         # It may hold the last links to the files of old versions.

@@ -158,6 +158,7 @@ def _publish(live: RepositoryModel, release: Release, staging: Path) -> Publishe
         labels = labels_of(folder)
     configs = _checked(release.configure(labels))
     notes = _write_configs(live, folder, version, configs)
+    _require_own_folder(live, folder, WARMUP)
     for name, content in release.warmup.items():
         (folder / WARMUP).mkdir(exist_ok=True)
         write_new(folder / WARMUP / name, content)
@@ -240,11 +241,8 @@ def _write_configs(live: RepositoryModel, folder: Path, version: int, configs: M
     Raises:
         InvalidOption: configs is not a folder of this model's own.
     """
+    _require_own_folder(live, folder, CONFIGS)
     alternatives = folder / CONFIGS
-    if alternatives.is_symlink() or (alternatives.exists() and not alternatives.is_dir()):
-        raise InvalidOption(
-            f"{live.path / CONFIGS} is not a folder of the model's own: replace the link or file with a folder"
-        )
     there = RepositoryModel(folder).configurations
     ours = live.history.config_sha256s
     by_hand = [name for name, path in there.items() if hashlib.sha256(read_regular(path)).hexdigest() not in ours]
@@ -265,6 +263,14 @@ def _write_configs(live: RepositoryModel, folder: Path, version: int, configs: M
             alternatives.mkdir(exist_ok=True)
         write_new(folder / name, text.encode())
     return notes
+
+
+def _require_own_folder(live: RepositoryModel, folder: Path, name: str) -> None:
+    path = folder / name
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise InvalidOption(
+            f"{live.path / name} is not a folder of the model's own: replace the link or file with a folder"
+        )
 
 
 def _text(labels: bytes | None) -> str | None:
