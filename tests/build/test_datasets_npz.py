@@ -262,7 +262,7 @@ def test_what_is_no_whole_npz_file_is_refused(npz, tmp_path):
         "text.npz": (b"no archive", "is not a whole .npz file"),
         "empty.npz": (b"", "is not a whole .npz file"),
         "flipped.npz": (content.replace(ROWS[3].tobytes(), ROWS[2].tobytes()), "is not a whole .npz file"),
-        "data.csv": (b"1,2", "is of no known kind: name a .npz file"),
+        "data.csv": (b"1,2", "is of no known kind: name a .npz or .npy file"),
         "data.npy": (content, "is not a whole .npy file"),
     }
     for name, (data, sentence) in files.items():
@@ -274,7 +274,7 @@ def test_what_is_no_whole_npz_file_is_refused(npz, tmp_path):
     with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
         archive.writestr("readme.txt", "hello")
     refused(str(tmp_path / "other.npz"), IMAGES, "'readme.txt', which is not an array")
-    refused(str(tmp_path / "nosuch.npz"), IMAGES, "nosuch.npz does not exist: name a .npz file")
+    refused(str(tmp_path / "nosuch.npz"), IMAGES, "nosuch.npz does not exist: name a .npz or .npy file")
     for source in (f"{'long' * 100}.npz", f"{'long' * 100}:rows"):
         refused(source, IMAGES, "cannot be read: File name too long")
     with pytest.raises(InvalidData, match="cannot be read: File name too long"):
@@ -285,7 +285,9 @@ def test_an_array_without_a_name_is_that_of_the_only_input(tmp_path):
     np.save(tmp_path / "rows.npy", ROWS)
     dataset = load_dataset(str(tmp_path / "rows.npy"), IMAGES)
     np.testing.assert_array_equal(next(iter(dataset.inputs.values())), ROWS)
+    assert dataset.kind == "npy"
     refused(str(tmp_path / "rows.npy"), PAIR, "has no names in it")
+    refused(str(tmp_path / "rows.npy"), IMAGES, "rows.npy has no 'target'", error=InvalidLabels, labels_key="target")
 
 
 def test_a_name_that_stands_twice_in_a_file_is_refused(tmp_path, npz):

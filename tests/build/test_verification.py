@@ -134,6 +134,8 @@ def test_a_model_without_a_single_number_in_its_answers_is_published_unbatched_a
     assert "NaN or infinite on every input that was tried" in done.stdout
     manifest = json.loads((repository / "model" / "1" / "manifest.json").read_text())
     assert manifest["verification"]["outputs"][0]["finite"] is False
+    card = plansmith("inspect", manifest["model"], "--repository", repository, "--card").stdout
+    assert "NaN or infinite, not verified" in card
     assert "NaN or infinite" in manifest["batching"]["reason"]
 
 

@@ -142,8 +142,8 @@ def build(
         str | None,
         typer.Option(
             rich_help_panel=_SEARCH,
-            help="A .npz file, a folder of .npy files or of images, module:function, or `random`. Half calibrates, "
-            "half validates.",
+            help="A .npz or .npy file, a folder of .npy files or of images, module:function, or `random`. Half "
+            "calibrates, half validates.",
         ),
     ] = None,
     validation_data: Annotated[
@@ -216,8 +216,8 @@ def build(
         str | None,
         typer.Option(
             rich_help_panel=_PLANS,
-            help="name:min,opt,max shapes, such as x:1x64,8x64,32x64; several profiles apart "
-            "by |, the preferred one first.",
+            help="name:min,opt,max shapes, such as x:1x64,8x64,32x64; separate several profiles "
+            "with |, the preferred one first.",
             show_default="from the data and --max-batch-size",
         ),
     ] = None,

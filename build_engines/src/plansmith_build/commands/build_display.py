@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RUNNING_SERVER", "candidates_table", "current_step", "result_as_json", "show_result"]
 
-RUNNING_SERVER = "A server that already runs takes this version when it is restarted, or by itself with serve --poll 5."
+RUNNING_SERVER = (
+    "A server that already runs takes this version when it is restarted; with serve --poll 5 by itself; with serve "
+    "--control explicit by plansmith load."
+)
 _STYLES = {
     "chosen": "bold green",
     "kept": "green",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Batches", "Dataset", "Kind"]
 
-Kind = Literal["npz", "npy folder", "images", "callable", "random"]
+Kind = Literal["npz", "npy", "npy folder", "images", "callable", "random"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.datasets.callables import is_callable_source, read_callable
 from plansmith_build.datasets.checking import check_data
-from plansmith_build.datasets.errors import InvalidData, InvalidPreprocessing
+from plansmith_build.datasets.errors import InvalidData, InvalidLabels, InvalidPreprocessing
 from plansmith_build.datasets.image_folders import read_image_folder
 from plansmith_build.datasets.layout import layout_of
 from plansmith_build.datasets.npy_folders import read_npy_folder
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_source", "load_dataset"]
 
-_KINDS = "a .npz file, a folder of .npy files or images, module:function, or random"
+_KINDS = "a .npz or .npy file, a folder of .npy files or images, module:function, or random"
 
 
 def check_source(source: str) -> None:
@@ -148,7 +148,9 @@ def _from_path(
     if path.suffix.lower() == ".npy":
         if len(layout.inputs) != 1:
             raise InvalidData(f"{path} has no names in it: save it with numpy.savez, or name the folder that it is in")
-        return RawData({layout.inputs[0].name: read_npy(path)}, None, sha256_of(path), "npy folder", str(path))
+        if labels_key is not None:
+            raise InvalidLabels(f"{path} has no {labels_key!r}: save rows and labels by their names with numpy.savez")
+        return RawData({layout.inputs[0].name: read_npy(path)}, None, sha256_of(path), "npy", str(path))
     if path.suffix.lower() != ".npz":
         raise InvalidData(f"the data {path} is of no known kind: name {_KINDS}")
     return read_npz(path, layout, labels_key=labels_key)

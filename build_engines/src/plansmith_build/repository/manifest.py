@@ -169,7 +169,7 @@ class AccuracyRecord(_Record):
 class DataRecord(_Record):
     """Data that candidates were calibrated with and judged by."""
 
-    kind: Literal["npz", "npy folder", "images", "callable", "random"]
+    kind: Literal["npz", "npy", "npy folder", "images", "callable", "random"]
     source: str
     sha256: str
     rows: int

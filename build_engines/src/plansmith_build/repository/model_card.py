@@ -11,7 +11,7 @@ from plansmith_client.visible import markdown_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from plansmith_build.repository.manifest import DataRecord, Manifest, SearchRecord
+    from plansmith_build.repository.manifest import DataRecord, Manifest, OutputError, SearchRecord
 
 __all__ = ["model_card"]
 
@@ -76,14 +76,7 @@ def _body(manifest: Manifest) -> Iterator[str]:
     yield f"Compared with the file as it came, on {verification.samples} {verification.inputs} inputs:\n"
     yield from _table(
         ("output", "relative error", "allowed"),
-        (
-            (
-                output.name,
-                f"{output.max_relative_error:.2g}" if output.values_compared else "random values",
-                str(output.tolerance),
-            )
-            for output in verification.outputs
-        ),
+        ((output.name, _error(output), str(output.tolerance)) for output in verification.outputs),
     )
     if manifest.search is not None:
         yield from _candidates(manifest.search)
@@ -110,6 +103,12 @@ def _candidates(search: SearchRecord) -> Iterator[str]:
     yield from _table(heads, rows)
     yield f"\nSpeeds were measured {markdown_text(search.measured)}."
     yield from (f"\n**Mind:** {markdown_text(warning)}" for warning in search.warnings)
+
+
+def _error(output: OutputError) -> str:
+    if not output.finite:
+        return "NaN or infinite, not verified"
+    return f"{output.max_relative_error:.2g}" if output.values_compared else "random values"
 
 
 def _share(value: float | None) -> str:

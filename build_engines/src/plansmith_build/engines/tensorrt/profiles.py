@@ -46,7 +46,7 @@ class OptimizationProfile:
 
 
 def parse_profile(text: str) -> OptimizationProfile:
-    """Read `name:1x3x224x224,8x3x224x224,32x3x224x224`, several inputs apart by `;`, several profiles by `|`.
+    """Read `name:1x3x224x224,8x3x224x224,32x3x224x224`, several inputs separated with `;`, profiles with `|`.
 
     Raises:
         InvalidOption: it is not written so, the shapes do not grow, or the profiles are not of the same inputs.
