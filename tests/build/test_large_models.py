@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from plansmith_build import BuildOptions, build
+from plansmith_build.errors import UnsafeExternalData
 from plansmith_build.reading import loading, networks
 from plansmith_build.search import graph_variants
 from plansmith_build.search.search import SearchOptions
@@ -68,6 +69,22 @@ def write_stack(path: Path, *, layers: int, width: int, opset: int = 17, inline:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     path.write_bytes(model.SerializeToString())
     return path.stat().st_size + weights.stat().st_size
+
+
+@pytest.mark.parametrize("inline", [False, True], ids=["external weights", "one file"])
+def test_weights_that_change_after_they_were_checked_are_not_read(tmp_path, monkeypatch, inline):
+    for module in (loading, networks):
+        monkeypatch.setattr(module, "INLINE_BYTES", 2**20)
+    source = tmp_path / "stack.onnx"
+    write_stack(source, layers=3, width=512, inline=inline)
+    network = loading.load_onnx(source).network
+    networks.write_network(network, tmp_path / "copy.onnx")
+    (path,) = {weight.path for weight in network.weights.values()}
+    with path.open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"else")
+    with pytest.raises(UnsafeExternalData, match="changed while it was built: build again"):
+        networks.write_network(network, tmp_path / "other.onnx")
 
 
 @pytest.mark.parametrize("inline", [False, True], ids=["external weights", "one file"])

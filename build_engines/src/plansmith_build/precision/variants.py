@@ -95,6 +95,7 @@ class Judges:
         budget: what may be lost.
         optimized: whether graphs are judged as ONNX Runtime rewrites them for the CPU; else exactly as written, which
             is how other engines read them.
+        folder: where copies of large models are made while they are judged; by default the system's for such files.
         looks: how often what is judged was judged by the validation rows before, in an earlier form.
     """
 
@@ -104,6 +105,7 @@ class Judges:
     budget: Budget
     optimized: bool = True
     looks: int = 0
+    folder: Path | None = None
 
     def verdict(self, model: Graph, look: int) -> Accuracy:
         """The accuracy on the validation rows, whose bounds pay for each look at them.
@@ -143,7 +145,7 @@ class Judges:
         if not isinstance(graph, Network):
             return Session(graph.SerializeToString(), self.signature, optimized=self.optimized)
         # Mapped into memory, the weights are there for as long as the session is.
-        with tempfile.TemporaryDirectory(prefix="plansmith-large-") as folder:
+        with tempfile.TemporaryDirectory(prefix="plansmith-large-", dir=self.folder) as folder:
             path = write_network(graph, Path(folder) / "model.onnx", inline=0)[0]
             return Session(path, self.signature, optimized=self.optimized)
 

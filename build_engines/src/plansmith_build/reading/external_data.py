@@ -31,18 +31,34 @@ __all__ = [
     "read_external_data",
     "read_range",
     "sha256_of_weights",
+    "state_of",
 ]
 
 _PIECE_BYTES = 16 * 2**20
 
+FileState = tuple[int, int, int]
+
 
 @dataclass(frozen=True)
 class ExternalRange:
-    """The checked place of one tensor's bytes."""
+    """The checked place of one tensor's bytes.
+
+    Attributes:
+        path: the file.
+        offset: of the first byte.
+        length: how many bytes.
+        state: of the file when it was checked; see `state_of`.
+    """
 
     path: Path
     offset: int
     length: int
+    state: FileState
+
+
+def state_of(status: os.stat_result) -> FileState:
+    """What tells a file from the same one changed: its inode, size in bytes and time of change in nanoseconds."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def check_external_data(model: onnx.ModelProto, folder: Path) -> dict[str, ExternalRange]:
@@ -90,7 +106,7 @@ def read_range(place: ExternalRange) -> bytes:
     Raises:
         UnsafeExternalData: the file is not what it was when it was checked.
     """
-    with _open(place.path) as file:
+    with _open(place) as file:
         file.seek(place.offset)
         content = file.read(place.length)
     if len(content) < place.length:
@@ -98,13 +114,13 @@ def read_range(place: ExternalRange) -> bytes:
     return content
 
 
-def sha256_of_weights(path: Path) -> str:
-    """The SHA-256 of a checked file of weights, as 64 hexadecimal digits.
+def sha256_of_weights(place: ExternalRange) -> str:
+    """The SHA-256 of the whole file of a checked place, as 64 hexadecimal digits.
 
     Raises:
         UnsafeExternalData: the file is not what it was when it was checked.
     """
-    with _open(path) as file:
+    with _open(place) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -114,7 +130,7 @@ def pieces_of(place: ExternalRange) -> Iterator[bytes]:
     Raises:
         UnsafeExternalData: the file is not what it was when it was checked.
     """
-    with _open(place.path) as source:
+    with _open(place) as source:
         source.seek(place.offset)
         left = place.length
         while left:
@@ -171,7 +187,7 @@ def _check(tensor: onnx.TensorProto, folder: Path) -> ExternalRange:
             f"{what} from byte {offset} to {offset + length}, but the file ends at byte {found.st_size}: "
             "it is not complete, or belongs to another model"
         )
-    return ExternalRange(path=path, offset=offset, length=length)
+    return ExternalRange(path=path, offset=offset, length=length, state=state_of(found))
 
 
 def _whole_number(text: str, key: str, what: str) -> int:
@@ -181,12 +197,18 @@ def _whole_number(text: str, key: str, what: str) -> int:
     return int(text)
 
 
-def _open(path: Path) -> BufferedReader:
-    """Open without following a link that was put there after the check."""
+def _open(place: ExternalRange) -> BufferedReader:
+    """Open what was checked: no link that was put there since, and no file that changed since."""
     try:
-        return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+        file = os.fdopen(os.open(place.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
     except OSError as error:
-        raise UnsafeExternalData(f"the weight file {path} cannot be read: {error.strerror}") from error
+        raise UnsafeExternalData(f"the weight file {place.path} cannot be read: {error.strerror}") from error
+    if state_of(os.fstat(file.fileno())) != place.state:
+        file.close()
+        raise UnsafeExternalData(
+            f"the file {place.path} changed while it was built: build again, and leave it as it is until the end"
+        )
+    return file
 
 
 def _shorter(path: Path) -> UnsafeExternalData:

@@ -16,6 +16,7 @@ from plansmith_build.reading.external_data import (
     check_external_data,
     read_external_data,
     sha256_of_weights,
+    state_of,
 )
 from plansmith_build.reading.networks import INLINE_BYTES, SMALL_TENSOR_BYTES, Network, detach, weights_apart
 from plansmith_build.reading.operators import check_operators
@@ -89,7 +90,7 @@ def load_onnx(path: Path) -> OnnxFile:
     del content
     places = check_external_data(model, path.parent)
     size += sum(place.length for place in places.values())
-    sha256 = _sha256(path, content_sha256, {place.path for place in places.values()})
+    sha256 = _sha256(path, content_sha256, places.values())
     read_external_data(model, path.parent, largest=None if size <= INLINE_BYTES else SMALL_TENSOR_BYTES)
     network = detach(model, {name: places[name] for name in weights_apart(model)} | inside)
     del model
@@ -99,11 +100,11 @@ def load_onnx(path: Path) -> OnnxFile:
     return OnnxFile(path=path, network=network, sha256=sha256, size=size)
 
 
-def _sha256(path: Path, content: str, weights: Collection[Path]) -> str:
+def _sha256(path: Path, content: str, weights: Collection[ExternalRange]) -> str:
     """One hash for the file and its weights."""
     if not weights:
         return content
-    names = {str(weight.relative_to(path.parent)): weight for weight in weights}
+    names = {str(place.path.relative_to(path.parent)): place for place in weights}
     lines = [f"{content}  {path.name}\n", *(f"{sha256_of_weights(names[name])}  {name}\n" for name in sorted(names))]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -153,6 +154,7 @@ def _parse(path: Path, content: bytes) -> onnx.ModelProto:
 def _places_inside(path: Path, content: bytes, model: onnx.ModelProto) -> dict[str, ExternalRange]:
     """Where the large weights are in the model file itself, so that none is held in memory."""
     file, end = path.resolve(), 0
+    state = state_of(file.stat())
     places = {}
     for tensor in model.graph.initializer:
         raw = tensor.raw_data
@@ -167,7 +169,7 @@ def _places_inside(path: Path, content: bytes, model: onnx.ModelProto) -> dict[s
             start += 1
         if start >= 0 and content.startswith(raw, start):
             end = start + len(raw)
-            places[tensor.name] = ExternalRange(file, start, len(raw))
+            places[tensor.name] = ExternalRange(file, start, len(raw), state)
     return places
 
 

@@ -179,6 +179,7 @@ def search(
         _judge(reference, calibration, lambda _answers, _labels: final.measures, bounded=False),
         final,
         Budget(options.max_drop, options.max_error, options.prove),
+        folder=folder,
     )
     progress(BuildStep(step, _accuracy_text(final)))
 
