@@ -168,49 +168,51 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     states = _states(signature, options, progress)
     if not options.replace:
         _require_same_clients(repository.model(name), without_states(signature, states), sequences=bool(states))
-    with rows_in_front(file, states) if states else nullcontext(file) as prepared:
+    with (
+        staging_folder(repository.path, options.staging) as staging,
+        rows_in_front(file, states, staging) if states else nullcontext(file) as prepared,
+    ):
         if prepared is not file:
             signature = signature_of(prepared.network.model, weights=listed_weights(prepared.network.model))
         reference = _run_original(prepared, signature, options, progress)
         verify_rows_in_front(file, reference, states)
 
-        with staging_folder(repository.path, options.staging) as staging:
-            try:
-                portable, verified = make_portable(
-                    prepared,
-                    reference,
-                    staging,
-                    batching=Batching(options.max_batch_size > 0, options.batch_axis, options.dynamic_batch),
-                    optimized=options.optimize,
-                    progress=progress,
-                )
-            except OSError as error:
-                raise explain_os_error(error, f"write the new version in {staging}") from error
-            del file, prepared
-            built = Built(
-                name=name,
-                source=source,
-                nodes=nodes,
-                portable=portable,
-                verified=verified,
-                reference=reference,
-                max_batch_size=options.max_batch_size,
-                seed=options.seed,
-                labels=labels,
-                preprocessing=options.preprocessing or (options.search.preprocessing if options.search else None),
-                states=states,
-                warmup=options.warmup,
+        try:
+            portable, verified = make_portable(
+                prepared,
+                reference,
+                staging,
+                batching=Batching(options.max_batch_size > 0, options.batch_axis, options.dynamic_batch),
+                optimized=options.optimize,
+                progress=progress,
             )
-            # What cannot be had is said before a search.
-            warmup_samples(built)
-            if options.search is not None:
-                built = _with_names_of_classes(_search(built, options, repository, staging, progress), repository)
-            built = _tried(built, options, repository, staging, progress)
-            step = f"Publishing in {options.repository}"
-            progress(BuildStep(step))
-            release = replace(release_of(built, labels_path=options.labels), sign=sign)
-            published = publish(repository, name, release, staging=staging)
-            progress(BuildStep(step, f"{name} version {published.version}"))
+        except OSError as error:
+            raise explain_os_error(error, f"write the new version in {staging}") from error
+        del file, prepared
+        built = Built(
+            name=name,
+            source=source,
+            nodes=nodes,
+            portable=portable,
+            verified=verified,
+            reference=reference,
+            max_batch_size=options.max_batch_size,
+            seed=options.seed,
+            labels=labels,
+            preprocessing=options.preprocessing or (options.search.preprocessing if options.search else None),
+            states=states,
+            warmup=options.warmup,
+        )
+        # What cannot be had is said before a search.
+        warmup_samples(built)
+        if options.search is not None:
+            built = _with_names_of_classes(_search(built, options, repository, staging, progress), repository)
+        built = _tried(built, options, repository, staging, progress)
+        step = f"Publishing in {options.repository}"
+        progress(BuildStep(step))
+        release = replace(release_of(built, labels_path=options.labels), sign=sign)
+        published = publish(repository, name, release, staging=staging)
+        progress(BuildStep(step, f"{name} version {published.version}"))
     return BuildResult(name, published.version, published.path, published.manifest, published.notes)
 
 

@@ -54,10 +54,18 @@ def verify_rows_in_front(original: OnnxFile, reference: Reference, states: Seque
 
 
 @contextmanager
-def rows_in_front(file: OnnxFile, states: Sequence[State]) -> Iterator[OnnxFile]:
+def rows_in_front(file: OnnxFile, states: Sequence[State], folder: Path) -> Iterator[OnnxFile]:
     """The file with the rows of each state in its first dimension, as a server joins requests.
 
     It is a file of its own, which is gone when the context ends; the same file where there is nothing to move.
+
+    Args:
+        file: as it came.
+        states: what the model remembers.
+        folder: where the file is made.
+
+    Raises:
+        OSError: the disk did not take it.
     """
     moved = [state for state in states if state.moved]
     if not moved:
@@ -67,8 +75,8 @@ def rows_in_front(file: OnnxFile, states: Sequence[State]) -> Iterator[OnnxFile]
     model.CopyFrom(file.network.model)
     for state in moved:
         _move(model, state)
-    with TemporaryDirectory(prefix="plansmith-") as folder:
-        path = Path(folder) / file.path.name
+    with TemporaryDirectory(prefix="rows-in-front-", dir=folder) as own:
+        path = Path(own) / file.path.name
         write_network(file.network.with_model(model), path)
         yield load_onnx(path)
 
