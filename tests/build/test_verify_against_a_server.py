@@ -18,6 +18,10 @@ CONTROLLED = (
     "controlled (float[N, 4] x, int32[N, 1] START) => (float[N, 4] y) "
     "{ start = Cast <to = 1> (START) y = Mul (x, start) }"
 )
+STATEFUL = (
+    "stateful (float[N, 4] x, float[N, 4] h) => (float[N, 4] y, float[N, 4] h_out) "
+    "{ y = Add (x, h) h_out = Add (x, h) }"
+)
 X = 'input { name: "x" data_type: TYPE_FP32 dims: 4 }'
 Y = 'output { name: "y" data_type: TYPE_FP32 dims: 4 }'
 BASE = f'backend: "onnxruntime" max_batch_size: 8 {X} {Y}'
@@ -39,6 +43,10 @@ def control(fields, *, names=("START",), more=""):
     return f"{BASE} sequence_batching {{ {given} {more} }}"
 
 
+STATES = (
+    'sequence_batching { oldest { } state { input_name: "h" output_name: "h_out" data_type: TYPE_FP32 dims: 4 '
+    'initial_state { name: "zeros" data_type: TYPE_FP32 dims: 4 zero_data: true } } }'
+)
 START = "kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ]"
 CORRELATION = "kind: CONTROL_SEQUENCE_CORRID"
 
@@ -73,6 +81,7 @@ RIGHT = {
     "all_versions": f"{BASE} version_policy {{ all {{ }} }}",
     "negative_count": f"{BASE} instance_group {{ kind: KIND_CPU count: -1 }}",
     "controlled": control(START),
+    "stateful": f"{BASE} {STATES}",
     "warm": warm(),
     "skipped_warm": warm('data_type: TYPE_FP32 dims: 4 input_data_file: "missing"').replace("batch_size: 1", ""),
     "chain": ensemble(step(made="between"), step("completed", given="between")),
@@ -162,6 +171,7 @@ WRONG = {
     ),
     "ensemble_batch": ensemble(step(), size=16),
     "ensemble_instances": ensemble(step(), more="instance_group { count: 1 }"),
+    "stateful_warmup": f"{warm()} {STATES}",
     "ensemble_warmup": ensemble(step(), more='model_warmup { name: "w" batch_size: 1 }'),
     "no_steps": f'platform: "ensemble" max_batch_size: 8 {X} {Y}',
 }
@@ -170,6 +180,8 @@ GRAPHS = {
     "wholes": WHOLE,
     "fives": FIVE,
     "controlled": CONTROLLED,
+    "stateful": STATEFUL,
+    "stateful_warmup": STATEFUL,
     **{name: CONTROLLED for name in WRONG if name.startswith(("control_", "sequence_"))},
 }
 # Where the two differ, and why that is right.

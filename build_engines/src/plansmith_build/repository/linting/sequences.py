@@ -26,6 +26,9 @@ _CONTROL = model_config_pb2.ModelSequenceBatching.Control
 _VALUES = ("int32_false_true", "fp32_false_true", "bool_false_true")
 _ID_TYPES = ("TYPE_UINT64", "TYPE_INT64", "TYPE_UINT32", "TYPE_INT32", "TYPE_STRING")
 
+# Those of plansmith-server that keep states themselves.
+_FROM_PIP = ("onnxruntime", "openvino")
+
 # The direct strategy makes a queue for each row of a batch, of some 600 bytes, in each instance.
 _MOST_SLOTS = 10_000_000
 
@@ -44,6 +47,7 @@ def check_sequences(context: ConfigContext) -> Iterator[Finding]:
             "sequence_batching without control inputs: the model is not told where sequences begin",
             "add control_input, where the model has one",
         )
+    yield from _check_warmup(context)
     yield from _check_controls(context)
     for size in batching.oldest.preferred_batch_size:
         if not 0 < size <= config.max_batch_size:
@@ -66,6 +70,19 @@ def check_sequences(context: ConfigContext) -> Iterator[Finding]:
             f"minimum_slot_utilization must be from 0 to 1, got {batching.direct.minimum_slot_utilization}",
             "correct it",
         )
+
+
+def _check_warmup(context: ConfigContext) -> Iterator[Finding]:
+    if not context.config.sequence_batching.state or context.backend not in _FROM_PIP:
+        return
+    for sample in context.config.model_warmup:
+        if sample.batch_size:
+            yield error(
+                context.path,
+                f"warm-up sample {sample.name!r} begins no sequence, and a model with states of sequences answers "
+                "nothing else: plansmith-server does not load it",
+                "remove model_warmup",
+            )
 
 
 def _check_controls(context: ConfigContext) -> Iterator[Finding]:
