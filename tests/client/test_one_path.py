@@ -86,8 +86,8 @@ CLIENT_CALLS = {
     "server_metadata": ("ReadServerMetadata", lambda client: client.server_metadata()),
     "models": ("ListModels", lambda client: client.models()),
     "statistics": ("ReadStatistics", lambda client: client.statistics()),
-    "load_model": ("LoadModel", lambda client: client.load_model("versions")),
-    "unload_model": ("UnloadModel", lambda client: client.unload_model("versions")),
+    "load_model": ("LoadModel", lambda client: client.load_model("twice")),
+    "unload_model": ("UnloadModel", lambda client: client.unload_model("twice")),
     "trace_settings": ("TraceSettings", lambda client: client.trace_settings()),
     "log_settings": ("LogSettings", lambda client: client.log_settings()),
 }
