@@ -12,6 +12,7 @@ from serving import Serving
 from stripes_models import write_data, write_stripes_classifier
 from tritonclient.grpc import model_config_pb2
 
+from plansmith_build.reading.signatures import Signature
 from plansmith_build.repository.config import model_config
 from plansmith_build.repository.environment import this_environment
 from plansmith_build.search.candidate_configs import candidate_config
@@ -53,7 +54,7 @@ def test_fp32_is_the_first_finalist_and_the_one_served_fastest_wins():
 
 
 def test_what_was_measured_on_the_cuda_provider_is_served_on_it():
-    signature = SimpleNamespace(inputs=(), outputs=())
+    signature = Signature((), (), {})
     portable = model_config("m", signature, max_batch_size=8)
     files = SimpleNamespace(files=(SimpleNamespace(name="model.onnx"),), format="")
     pairing = Pairing(Target.ONNXRUNTIME, Device.GPU, Precision.FP16)
