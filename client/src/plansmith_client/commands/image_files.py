@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plansmith_client.commands.file_limits import check_file
 from plansmith_client.errors import ClientError, InvalidInput, MissingDependency
 from plansmith_client.image_formats import DECODER_ERRORS, IMAGE_FORMATS
 from plansmith_client.image_rows import DEEP_MODES, MOST_PIXELS, RECIPE_PARAMETER, ImageRecipe, row_from_image
@@ -26,8 +26,6 @@ __all__ = [
     "ImagePreparation",
     "array_from_image",
     "array_from_text",
-    "check_file",
-    "check_size",
     "decoded_image",
     "recorded_preparation",
     "served_preparation",
@@ -35,8 +33,6 @@ __all__ = [
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# A request over gRPC cannot be larger.
-_LARGEST_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,31 +48,6 @@ class ImagePreparation:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     recipe: ImageRecipe | None = None
-
-
-def check_file(path: Path) -> None:
-    """Refuse what cannot be read to its end: opening a FIFO waits for its writer, and a device has no end.
-
-    Raises:
-        InvalidInput: it is not a regular file, or larger than 2 GiB.
-        OSError: it cannot be read.
-    """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise InvalidInput(f"{path} is not a regular file: copy what it gives to one")
-    check_size(path, status.st_size)
-
-
-def check_size(path: Path, size: int) -> None:
-    """Refuse what is larger than a request can be.
-
-    Raises:
-        InvalidInput: it is larger than 2 GiB.
-    """
-    if size > _LARGEST_BYTES:
-        raise InvalidInput(
-            f"{path} holds {size / 2**30:.1f} GiB, and {_LARGEST_BYTES >> 30} GiB are allowed: send it in parts"
-        )
 
 
 def array_from_image(path: Path, spec: TensorSpec, preparation: ImagePreparation) -> np.ndarray[Any, Any]:

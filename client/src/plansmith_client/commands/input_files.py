@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plansmith_client.commands.file_limits import check_file, check_size
 from plansmith_client.commands.image_files import (
     IMAGE_SUFFIXES,
     ImagePreparation,
     array_from_image,
     array_from_text,
-    check_file,
-    check_size,
 )
 from plansmith_client.errors import InvalidInput
 
