@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -13,8 +12,10 @@ __all__ = ["interpreter", "uv_program"]
 
 def interpreter(version: str) -> str | None:
     """A Python of this version: on the path, of pyenv, or of uv."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    found = [shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python"))]
+    found = [shutil.which(f"python{version}")]
+    if pyenv := shutil.which("pyenv"):
+        root = subprocess.run([pyenv, "root"], check=True, capture_output=True, text=True).stdout.strip()
+        found += sorted(map(str, Path(root, "versions").glob(f"{version}.*/bin/python")))
     if uv := uv_program():
         done = subprocess.run([uv, "python", "find", version], check=False, capture_output=True, text=True)
         found.append(done.stdout.strip())
@@ -22,7 +23,7 @@ def interpreter(version: str) -> str | None:
         # A name on the path may be a shim of pyenv that leads nowhere.
         words = [candidate, "-c", "import sys; print('{}.{}'.format(*sys.version_info))"]
         if subprocess.run(words, check=False, capture_output=True, text=True).stdout.strip() == version:
-            return str(candidate)
+            return candidate
     return None
 
 
