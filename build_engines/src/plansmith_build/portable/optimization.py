@@ -70,7 +70,8 @@ def optimize(network: Network) -> Network:
         # It prints what it finds strange; whether the result is right is decided by verification.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             held_back = _largest_weights(network)
-            source = weights_to_inputs(attach(network, leave=held_back), held_back)
+            source = attach(network, leave=held_back)
+            apart = weights_to_inputs(source, held_back)
             if source.functions:
                 source = inliner.inline_local_functions(source)
             slim: onnx.ModelProto = onnxslim.slim(source, size_threshold=LARGEST_FOLDED_BYTES)
@@ -80,7 +81,7 @@ def optimize(network: Network) -> Network:
     finally:
         logger.setLevel(before)
     model = network.model
-    weights_from_inputs(slim, {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in held_back})
+    weights_from_inputs(slim, apart)
     _keep_interface(model, slim)
     slim.ir_version = model.ir_version
     slim.producer_name, slim.producer_version = model.producer_name, model.producer_version

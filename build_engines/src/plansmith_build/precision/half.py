@@ -353,12 +353,9 @@ def _checked(converted: onnx.ModelProto, name: str) -> onnx.ModelProto:
     Raises:
         ConversionFailed: it is not a valid model: a node gets inputs of two types, for example.
     """
-    apart = {}
-    for tensor in weights_apart(converted).values():
-        apart[tensor.name] = onnx.TensorProto()
-        apart[tensor.name].CopyFrom(tensor)
+    apart = weights_to_inputs(converted, weights_apart(converted))
     try:
-        inferred = infer_shapes(weights_to_inputs(converted, apart), strict_mode=False)
+        inferred = infer_shapes(converted, strict_mode=False)
         onnx.checker.check_model(inferred, full_check=True)
     except Exception as error:
         said = " ".join(str(error).split())[:200]

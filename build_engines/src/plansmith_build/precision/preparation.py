@@ -70,8 +70,8 @@ def prepare_apart(network: Network, *, opset: int) -> Network:
     """
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
-    apart = {name: _copied(tensor) for name, tensor in weights_apart(model).items()}
-    return network.with_model(weights_from_inputs(_prepared(weights_to_inputs(model, apart), opset), apart))
+    apart = weights_to_inputs(model, weights_apart(model))
+    return network.with_model(weights_from_inputs(_prepared(model, opset), apart))
 
 
 def _prepared(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
@@ -94,12 +94,6 @@ def _prepared(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
             node.name = next(name for name in _names(node.op_type, number) if name not in taken)
             taken.add(node.name)
     return infer_shapes(model)
-
-
-def _copied(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    copy = onnx.TensorProto()
-    copy.CopyFrom(tensor)
-    return copy
 
 
 def _names(operator: str, number: int) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -142,15 +143,18 @@ def weights_apart(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     return {tensor.name: tensor for tensor in model.graph.initializer if tensor.data_location == tensor.EXTERNAL}
 
 
-def weights_to_inputs(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    """Make inputs of some weights, in place: a tool then knows their shapes and asks for no content."""
+def weights_to_inputs(model: onnx.ModelProto, names: Collection[str]) -> dict[str, onnx.TensorProto]:
+    """Make inputs of some weights, in place: a tool then knows their shapes and asks for no content.
+
+    Returns:
+        The weights that are inputs now, by name, for `weights_from_inputs`.
+    """
+    taken = {tensor.name: deepcopy(tensor) for tensor in model.graph.initializer if tensor.name in names}
     kept = [tensor for tensor in model.graph.initializer if tensor.name not in names]
-    for tensor in model.graph.initializer:
-        if tensor.name in names:
-            model.graph.input.append(make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
-    return model
+    model.graph.input.extend(make_tensor_value_info(each.name, each.data_type, each.dims) for each in taken.values())
+    return taken
 
 
 def weights_from_inputs(model: onnx.ModelProto, weights: Mapping[str, onnx.TensorProto]) -> onnx.ModelProto:
