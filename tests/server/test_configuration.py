@@ -198,6 +198,14 @@ def test_a_server_starts_no_process_for_a_configuration_that_says_everything(bef
     assert not complete_configs.is_complete(tmp_path / "missing.pbtxt")
 
 
+def test_a_configuration_that_ends_anywhere_is_left_to_triton(tmp_path):
+    config = tmp_path / "config.pbtxt"
+    for end in range(COMPLETE.index("parameters")):
+        config.write_text(COMPLETE[:end], encoding="utf-8")
+        # Cut behind the last tensor, all is there.
+        assert not complete_configs.is_complete(config) or not COMPLETE[end : COMPLETE.index("parameters")].strip()
+
+
 @pytest.mark.parametrize(
     ("words", "skipped"),
     [

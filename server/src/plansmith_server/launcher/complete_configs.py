@@ -32,7 +32,7 @@ def is_complete(config: Path) -> bool:
     try:
         tokens = [token for token in TOKEN.findall(config.read_text(encoding="utf-8")) if not token.startswith("#")]
         message = _message(iter(tokens), end="")
-    except (OSError, ValueError, StopIteration, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return False
     known = _text(message, "backend") in BACKENDS or _text(message, "platform") == "ensemble"
     return known and all(
@@ -57,9 +57,9 @@ def _message(tokens: Iterator[str], end: str) -> Message:
             return fields
         if token in (",", ";"):
             continue
-        following = next(tokens)
+        following = _next(tokens)
         if following == ":":
-            following = next(tokens)
+            following = _next(tokens)
         values = fields.setdefault(token, [])
         if following == "[":
             values.extend(_items(tokens))
@@ -71,11 +71,16 @@ def _message(tokens: Iterator[str], end: str) -> Message:
 
 
 def _items(tokens: Iterator[str]) -> Iterator[Any]:
-    for token in tokens:
-        if token == "]":  # noqa: S105 - a bracket
-            return
+    while (token := _next(tokens)) != "]":
         if token != ",":  # noqa: S105 - a separator
             yield _value(token, tokens)
+
+
+def _next(tokens: Iterator[str]) -> str:
+    token = next(tokens, None)
+    if token is None:
+        raise ValueError("it ends within a field")
+    return token
 
 
 def _value(token: str, tokens: Iterator[str]) -> Any:
