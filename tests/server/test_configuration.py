@@ -4,43 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 import onnx.parser
 import onnxruntime
 import pytest
+from configurations import configure, signature_from
 
-from plansmith_server import ModelError, ServerOptions
+from plansmith_server import ModelError
 from plansmith_server.backends import threads
 from plansmith_server.backends.autocomplete import complete, is_complete
-from plansmith_server.backends.config import ModelConfig
 from plansmith_server.backends.model_file import find_model_file
 from plansmith_server.backends.onnx_signature import read_onnx_signature
 from plansmith_server.backends.onnxruntime.providers import TENSORRT_KEYS, choose_providers, wants_rtx_plugin
 from plansmith_server.backends.onnxruntime.rtx_plugin import RTX, add_rtx_plugin, register_rtx_plugin
 from plansmith_server.backends.onnxruntime.settings import SessionSettings
 from plansmith_server.backends.openvino.settings import OpenVinoSettings
-from plansmith_server.backends.sequences import SequenceAnswering, States
-from plansmith_server.errors import RequestError
-from plansmith_server.launcher import complete_configs
-from plansmith_server.launcher.command_line import tritonserver_command
 from plansmith_server.launcher.logs import Level, clean_reason, parse_line
-from plansmith_server.launcher.triton_wheel import find_triton
 
 if TYPE_CHECKING:
+    from plansmith_server.backends.config import ModelConfig
     from plansmith_server.backends.signature import Signature
 
 GPU_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
 CPU_ONLY = ("CPUExecutionProvider",)
-
-
-def configure(**fields: Any) -> ModelConfig:
-    """A configuration as Triton passes it on; parameters as plain text."""
-    parameters = {key: {"string_value": value} for key, value in fields.pop("parameters", {}).items()}
-    return ModelConfig.from_dict({"name": "m", "parameters": parameters, **fields})
 
 
 def accelerated(*gpu: dict[str, Any], cpu: tuple[dict[str, Any], ...] = (), **parameters: str) -> ModelConfig:
@@ -51,9 +39,7 @@ def accelerated(*gpu: dict[str, Any], cpu: tuple[dict[str, Any], ...] = (), **pa
 @pytest.fixture
 def signature_of(tmp_path):
     def read(inputs: str, outputs: str, nodes: str = "y = Identity (x)") -> Signature:
-        text = f'<ir_version: 10, opset_import: ["" : 21]> g ({inputs}) => ({outputs}) {{ {nodes} }}'
-        onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
-        return read_onnx_signature(tmp_path / "model.onnx")
+        return signature_from(tmp_path, inputs, outputs, nodes)
 
     return read
 
@@ -164,68 +150,6 @@ def test_a_configuration_that_says_everything_is_complete():
     assert not is_complete({"input": [{**tensor, "data_type": "TYPE_INVALID"}], "output": [tensor]})
 
 
-COMPLETE = """
-# A comment with a { bracket.
-name: "m" backend: "onnxruntime"
-max_batch_size: 8
-input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 64 ] }, { name: "}" data_type: TYPE_INT64 dims: 1 } ]
-output { name: 'y', data_type: TYPE_FP32; dims: [ 10 ] }
-parameters < key: "intra_op_thread_count" value: < string_value: "1" > >
-"""
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "complete"),
-    [
-        ("", "", True),
-        ('backend: "onnxruntime"', 'platform: "ensemble"', True),
-        ("data_type: TYPE_INT64", "", False),
-        ("TYPE_INT64", "TYPE_INVALID", False),
-        ("dims: [ 10 ]", "", False),
-        ("dims: [ 10 ]", "dims: [ ]", False),
-        ("output {", "result {", False),
-        # A Python model may complete its configuration itself.
-        ('"onnxruntime"', '"python"', False),
-        ('backend: "onnxruntime"', 'platform: "onnxruntime_onnx"', False),
-        ("> >", ">", False),
-        ("64", '"', False),
-    ],
-)
-def test_a_server_starts_no_process_for_a_configuration_that_says_everything(before, after, complete, tmp_path):
-    config = tmp_path / "config.pbtxt"
-    config.write_text(COMPLETE.replace(before, after), encoding="utf-8")
-    assert complete_configs.is_complete(config) is complete
-    assert not complete_configs.is_complete(tmp_path / "missing.pbtxt")
-
-
-def test_a_configuration_that_ends_anywhere_is_left_to_triton(tmp_path):
-    config = tmp_path / "config.pbtxt"
-    for end in range(COMPLETE.index("parameters")):
-        config.write_text(COMPLETE[:end], encoding="utf-8")
-        # Cut behind the last tensor, all is there.
-        assert not complete_configs.is_complete(config) or not COMPLETE[end : COMPLETE.index("parameters")].strip()
-
-
-@pytest.mark.parametrize(
-    ("words", "skipped"),
-    [
-        ((), True),
-        (("--model-load-thread-count=2",), True),
-        (("--model-repository=others",), False),
-        (("--model-store", "others"), False),
-        (("--model-control-mode=poll",), False),
-        (("--model-config-name", "large"), False),
-    ],
-)
-def test_completion_is_skipped_only_where_the_server_reads_the_configurations_that_were_seen(words, skipped, tmp_path):
-    (tmp_path / "m" / "1").mkdir(parents=True)
-    (tmp_path / "m" / "1" / "model.onnx").touch()
-    (tmp_path / "m" / "config.pbtxt").write_text(COMPLETE, encoding="utf-8")
-    options = ServerOptions(repository=tmp_path, triton_arguments=words, http_port=0, grpc_port=0, metrics_port=0)
-    command = tritonserver_command(find_triton(), options.plan(), (1, 2, 3), tmp_path / "run", ())
-    assert ("--disable-auto-complete-config" in command) == skipped
-
-
 def test_completion_leaves_a_chosen_scheduler_and_batch_size_alone(signature_of):
     signature = signature_of("float[batch, 3] x", "float[batch, 3] y")
     completed = complete({"name": "m", "max_batch_size": 32, "sequence_batching": {}}, signature)
@@ -256,86 +180,6 @@ def test_states_of_a_sequence_are_neither_inputs_of_a_request_nor_outputs_of_an_
     config = {"name": "m", "max_batch_size": 4, "sequence_batching": {"state": [state]}}
     completed = complete(config, signature)
     assert [[tensor["name"] for tensor in completed[key]] for key in ("input", "output")] == [["x"], ["y"]]
-
-
-def test_a_state_is_kept_until_it_is_dropped_or_idle_for_too_long():
-    now = 0.0
-    states = States(10, clock=lambda: now)
-    for sequence in (1, 2, "three"):
-        states.keep(sequence, {"h": np.full(1, now)})
-    now = 9.0
-    states.keep(2, {"h": np.full(1, now)})
-    now = 11.0
-    states.drop_idle(["three"])
-    assert len(states) == 2
-    assert states.of(2)["h"] == 9
-    assert states.of("three")["h"] == 0
-    with pytest.raises(RequestError, match=r"sequence 1 has no state: .* nothing came for 10 seconds: begin it again"):
-        states.of(1)
-    states.drop(2)
-    with pytest.raises(RequestError):
-        states.of(2)
-
-
-class Written:
-    """Stands for a tensor of Triton's; the tests make its memory run out."""
-
-    full = False
-
-    def __init__(self, name, array):
-        if self.full and array.item() == 2:
-            raise MemoryError("shared memory is full")
-        self.name, self.array = (lambda: name), array
-        self.as_numpy = lambda: array
-
-    from_dlpack = None
-
-
-class Asked:
-    """Stands for a request of Triton's."""
-
-    def __init__(self, sequence, flags, **inputs):
-        self.correlation_id, self.flags = (lambda: sequence), (lambda: flags)
-        self.inputs = lambda: [Written(name, np.float32([[value]])) for name, value in inputs.items()]
-        self.requested_output_names = lambda: ["y"]
-
-
-def test_no_state_is_taken_twice_where_an_answer_of_a_batch_cannot_be_written(signature_of, monkeypatch):
-    signature = signature_of("float[n, 1] x, float[n, 1] h", "float[n, 1] y, float[n, 1] hn")
-    state = {"input_name": "h", "output_name": "hn", "data_type": "TYPE_FP32", "dims": [1]}
-    tensors = {
-        key: [{"name": name, "data_type": "TYPE_FP32", "dims": [1]}] for key, name in (("input", "x"), ("output", "y"))
-    }
-
-    runs = []
-
-    def run(names, arrays):
-        runs.append(len(arrays["x"]))
-        total = arrays["x"] + arrays["h"]
-        return [total for _ in names]
-
-    triton = SimpleNamespace(
-        Tensor=Written,
-        InferenceResponse=lambda tensors=(), error=None: error or tensors[0].array.item(),
-        TritonError=type(
-            "TritonError", (str,), {"INTERNAL": 1, "__new__": lambda cls, text, _=0: str.__new__(cls, text)}
-        ),
-        TRITONSERVER_REQUEST_FLAG_SEQUENCE_START=1,
-        TRITONSERVER_REQUEST_FLAG_SEQUENCE_END=2,
-    )
-    config = configure(max_batch_size=4, sequence_batching={"state": [state]}, **tensors)
-    answering = SequenceAnswering(SimpleNamespace(signature=signature, run=run), config, triton)
-    assert answering.answer([Asked(1, 1, x=1, h=0), Asked(2, 1, x=1, h=0)]) == [1, 1]
-    monkeypatch.setattr(Written, "full", True)
-    first, second = answering.answer([Asked(1, 0, x=2.5), Asked(2, 0, x=1)])
-    assert first == 3.5
-    assert "shared memory is full" in second
-    monkeypatch.setattr(Written, "full", False)
-    # The second as if it had not been asked, as every request that fails; Triton's request of no sequence joins no run.
-    runs.clear()
-    said = answering.answer([Asked(1, 2, x=1), Asked(0, 0, x=1), Asked(2, 2, x=5)])
-    assert said == [4.5, "a request of no sequence", 6]
-    assert runs == [2]
 
 
 @pytest.mark.parametrize(
