@@ -316,7 +316,14 @@ def _gpu_step(name: str, step: dict[str, Any]) -> list[tuple[str, str]]:
             arrays = found.get("device_arrays", {})
             return [
                 *((what, f"{_number(value['rows_per_second'])} rows/s") for what, value in served),
-                *((f"one call with an array of the {key[:3].upper()}", f"{_number(arrays[key])} ms") for key in arrays),
+                *(
+                    (
+                        f"a call with {arrays['rows']} rows that lie on the {key[:3].upper()}",
+                        f"{_number(arrays[key])} ms",
+                    )
+                    for key in ("cpu_ms", "gpu_ms")
+                    if key in arrays
+                ),
             ]
         case "tensorrt-rtx":
             rate = found.get("rows_per_second")

@@ -17,10 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 from figures_file import write_figures
-from steps import STEPS, Setting
+from steps import RESNET, STEPS, Setting
+from texture_classifier import texture_images, write_texture_classifier
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "perf" / "results" / "gpu"
@@ -78,7 +81,7 @@ def _run_step(name: str, arguments: argparse.Namespace, work: Path, seconds: flo
     taken = {"seconds": round(time.monotonic() - started, 1)}
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
-        return {"status": "failed", **taken, "reason": lines[-1][:500]}
+        return {"status": "failed", **taken, "reason": lines[-1][:500], "output": "\n".join(lines[-40:])}
     return {"status": "done", **taken, "found": json.loads(done.stdout.strip().splitlines()[-1])}
 
 
@@ -93,7 +96,19 @@ def _setting(arguments: argparse.Namespace) -> Setting:
     arguments.work.mkdir(parents=True, exist_ok=True)
     digits = arguments.work / "digits.onnx"
     digits.write_bytes(DIGITS.read_bytes())
+    if not arguments.dry_run:
+        more.append(_resnet(arguments.work))
     return Setting(folder=arguments.work, models=(digits, *more), dry_run=arguments.dry_run)
+
+
+def _resnet(folder: Path) -> Path:
+    """ResNet-50 that tells textures apart, with pictures and their classes beside it; made by the first step."""
+    path = folder / f"{RESNET}.onnx"
+    if not path.exists():
+        images, labels = texture_images(256, seed=99)
+        np.savez(path.with_suffix(".npz"), **{"gpu_0/data_0": images, "labels": labels})
+        write_texture_classifier(path)
+    return path
 
 
 if __name__ == "__main__":

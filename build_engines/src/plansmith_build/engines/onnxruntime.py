@@ -1,4 +1,4 @@
-"""Running a model in this process with ONNX Runtime on the CPU."""
+"""Running a model in this process with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 
+from plansmith_build.engines.cuda_libraries import load_cuda_libraries
 from plansmith_build.reading.operators import runtime_sentence
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Session:
             # Each weight of 16 bits is widened when it is used: not all at the start, and not once for all runs.
             options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         self._bfloat16 = {spec.name for spec in (*signature.inputs, *signature.outputs) if spec.datatype == "BF16"}
+        if provider != CPU_PROVIDER:
+            load_cuda_libraries()
         try:
             self._session = onnxruntime.InferenceSession(
                 model if isinstance(model, bytes) else os.fspath(model),

@@ -14,6 +14,7 @@ from google.protobuf import json_format
 from pydantic import BaseModel, ConfigDict
 from tritonclient.grpc import model_config_pb2
 
+from plansmith_build.engines.cuda_libraries import load_cuda_libraries
 from plansmith_build.repository.linting.context import backend_of
 from plansmith_perf.errors import PerfError
 
@@ -105,6 +106,8 @@ def _load_onnxruntime(spec: EngineSpec) -> Compute:
     import onnxruntime  # noqa: PLC0415 - a process loads only the runtime that it measures
 
     providers = list(_PROVIDERS[spec.kind])
+    if spec.kind != "onnxruntime":
+        load_cuda_libraries()
     session = onnxruntime.InferenceSession(spec.file, providers=providers)
     if session.get_providers()[0] != providers[0]:
         raise PerfError(f"{providers[0]} did not start")

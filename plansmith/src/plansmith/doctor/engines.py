@@ -8,6 +8,7 @@ from importlib.resources import files
 import numpy as np
 
 from plansmith.doctor.findings import Finding
+from plansmith_build.engines.cuda_libraries import load_cuda_libraries
 from plansmith_build.engines.tensorrt.availability import unavailable_because
 from plansmith_server.errors import TritonUnavailable
 from plansmith_server.launcher.triton_wheel import find_triton
@@ -37,6 +38,7 @@ def onnxruntime_providers() -> list[Finding]:
     import onnxruntime  # noqa: PLC0415 - a second of imports
 
     names = [name for name in onnxruntime.get_available_providers() if name not in _REMOTE]
+    load_cuda_libraries()
     found = []
     for name in names:
         label = f"ONNX Runtime {name.removesuffix('ExecutionProvider')}"

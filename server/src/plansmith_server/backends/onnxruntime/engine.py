@@ -10,6 +10,7 @@ import onnxruntime
 from plansmith_server.backends.datatypes import BFLOAT16, STRING
 from plansmith_server.backends.model_file import find_model_file
 from plansmith_server.backends.onnx_signature import read_onnx_signature
+from plansmith_server.backends.onnxruntime.cuda_libraries import load_cuda_libraries
 from plansmith_server.backends.onnxruntime.providers import CPU, choose_providers, wants_rtx_plugin
 from plansmith_server.backends.onnxruntime.rtx_plugin import RTX, add_rtx_plugin, register_rtx_plugin
 from plansmith_server.backends.onnxruntime.settings import SessionSettings
@@ -57,6 +58,8 @@ class OnnxRuntimeEngine:
             # Plugins are named in the options, and then nothing else may be.
             add_rtx_plugin(options, instance.device, providers[0][1])
             given = {}
+        if instance.kind == "GPU":
+            load_cuda_libraries()
         try:
             session = onnxruntime.InferenceSession(str(path), options, **given)
         except Exception as error:
