@@ -295,40 +295,68 @@ def _gpu_step(name: str, step: dict[str, Any]) -> list[tuple[str, str]]:
     """What a step of perf/gpu found, a line for each figure; its reason, where it was not done."""
     if step["status"] != "done":
         return [(name, f"{step['status']}: {step['reason']}")]
-    found = step["found"]
-    match name:
-        case "onnxruntime" | "tensorrt":
-            built = {model: entries for model, entries in found.items() if isinstance(entries, list)}
-            return [
-                (f"{model}, {_gpu_pairing(entry)}, in process", _gpu_candidate(entry))
-                for model, entries in built.items()
-                for entry in entries
-            ]
-        case "pytorch":
-            timed = {"eager": "eager_ms", "compiled": "compiled_ms"}
-            return [
-                (f"encoder, PyTorch {how}, {found['rows']} rows", f"{_number(found[key])} ms")
-                for how, key in timed.items()
-                if key in found
-            ]
-        case "triton":
-            served = [(f"{model}, served", found[model]) for model in found if model != "device_arrays"]
-            arrays = found.get("device_arrays", {})
-            return [
-                *((what, f"{_number(value['rows_per_second'])} rows/s") for what, value in served),
-                *(
-                    (
-                        f"a call with {arrays['rows']} rows that lie on the {key[:3].upper()}",
-                        f"{_number(arrays[key])} ms",
-                    )
-                    for key in ("cpu_ms", "gpu_ms")
-                    if key in arrays
-                ),
-            ]
-        case "tensorrt-rtx":
-            rate = found.get("rows_per_second")
-            return [("engine for RTX, served", f"{_number(rate)} rows/s" if rate else f"refused: {found['refused']}")]
-    return []
+    lines = _GPU_LINES.get(name)
+    return lines(step["found"]) if lines is not None else []
+
+
+def _gpu_builds(found: dict[str, Any]) -> list[tuple[str, str]]:
+    built = {model: entries for model, entries in found.items() if isinstance(entries, list)}
+    return [
+        (f"{model}, {_gpu_pairing(entry)}, in process", _gpu_candidate(entry))
+        for model, entries in built.items()
+        for entry in entries
+        if entry["status"] not in {"not possible here", "compiled, not measured"}
+    ]
+
+
+def _gpu_served(found: dict[str, Any]) -> list[tuple[str, str]]:
+    arrays = found.get("device_arrays", {})
+    served = [
+        (f"{model}, served", f"{_number(found[model]['rows_per_second'])} rows/s")
+        for model in found
+        if model != "device_arrays"
+    ]
+    placed = [
+        (f"one call of {arrays['rows']} rows on the {key[:3].upper()}", f"{_number(arrays[key])} ms")
+        for key in ("cpu_ms", "gpu_ms")
+        if key in arrays
+    ]
+    return served + placed
+
+
+def _gpu_sizes(found: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (
+            f"a run of as many rows as the one before, and of another number; algorithms: {choice}",
+            f"{_number(taken['same_ms'])} ms, {_number(taken['changed_ms'])} ms",
+        )
+        for choice, taken in found.items()
+    ]
+
+
+def _gpu_pytorch(found: dict[str, Any]) -> list[tuple[str, str]]:
+    timed = {"eager": "eager_ms", "compiled": "compiled_ms"}
+    return [
+        (f"encoder, PyTorch {how}, {found['rows']} rows", f"{_number(found[key])} ms")
+        for how, key in timed.items()
+        if key in found
+    ]
+
+
+def _gpu_rtx(found: dict[str, Any]) -> list[tuple[str, str]]:
+    rate = found.get("rows_per_second")
+    return [("engine for RTX, served", f"{_number(rate)} rows/s" if rate else f"refused: {found['refused']}")]
+
+
+_GPU_LINES: dict[str, Callable[[dict[str, Any]], list[tuple[str, str]]]] = {
+    "onnxruntime": _gpu_builds,
+    "tensorrt": _gpu_builds,
+    "triton": _gpu_served,
+    "batch sizes": _gpu_sizes,
+    "pytorch": _gpu_pytorch,
+    "torch.compile": _gpu_pytorch,
+    "tensorrt-rtx": _gpu_rtx,
+}
 
 
 def _gpu_pairing(entry: dict[str, Any]) -> str:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime
 
+from plansmith_build.engines.cuda_libraries import load_cuda_libraries
 from plansmith_client import Client, ClientError
 from plansmith_server import ServerError, ServerOptions, TritonServer
 
@@ -85,12 +87,19 @@ def build_for_onnxruntime(setting: Setting) -> dict[str, Any]:
 
 
 def time_pytorch(setting: Setting) -> dict[str, Any]:
-    """The encoder as PyTorch runs it, eager and compiled."""
-    from torch_encoder import time_encoder  # noqa: PLC0415 - as above
+    """The encoder as PyTorch runs it."""
+    return _pytorch(setting, compiled=False)
 
-    if setting.dry_run:
-        return time_encoder("cpu", small=True, runs=3)
-    return time_encoder("cuda", small=False, runs=50)
+
+def time_compiled_pytorch(setting: Setting) -> dict[str, Any]:
+    """The same compiled, which may take minutes."""
+    return _pytorch(setting, compiled=True)
+
+
+def change_batch_size(setting: Setting) -> dict[str, Any]:
+    """Milliseconds of a run of the size of the one before it, and of another size, by how algorithms are chosen."""
+    path = _model_file(setting, setting.models[-1].stem)
+    return {choice: _time_sizes(path, choice, setting) for choice in ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")}
 
 
 def serve(setting: Setting) -> dict[str, Any]:
@@ -129,12 +138,46 @@ def build_and_serve_for_rtx(setting: Setting) -> dict[str, Any]:
 STEPS: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "device": device,
     "onnxruntime": build_for_onnxruntime,
-    "pytorch": time_pytorch,
     "triton": serve,
+    "batch sizes": change_batch_size,
     "tensorrt": build_for_tensorrt,
     "tensorrt-rtx": build_and_serve_for_rtx,
+    "pytorch": time_pytorch,
+    "torch.compile": time_compiled_pytorch,
 }
 """By name, in the order in which they are run: what is most worth knowing comes first."""
+
+
+def _pytorch(setting: Setting, *, compiled: bool) -> dict[str, Any]:
+    from torch_encoder import time_encoder  # noqa: PLC0415 - as above
+
+    if setting.dry_run:
+        return time_encoder("cpu", small=True, compiled=compiled, runs=3)
+    return time_encoder("cuda", small=False, compiled=compiled, runs=50)
+
+
+def _model_file(setting: Setting, name: str) -> Path:
+    """The FP32 graph that was published."""
+    return max((setting.repository / name).glob("*/model.onnx"))
+
+
+def _time_sizes(path: Path, choice: str, setting: Setting) -> dict[str, float]:
+    load_cuda_libraries()
+    provider: Any = "CPUExecutionProvider"
+    if not setting.dry_run:
+        provider = ("CUDAExecutionProvider", {"cudnn_conv_algo_search": choice})
+    session = onnxruntime.InferenceSession(path, providers=[provider])
+    (described,) = session.get_inputs()
+    rows = np.random.default_rng(0).random((8, *described.shape[1:]), np.float32)
+    found: dict[str, list[float]] = {"same_ms": [], "changed_ms": []}
+    last = 0
+    for size in (1, 1, 7, 7, 1, 7, 8, 1, 8, 8):
+        started = time.perf_counter()
+        session.run(None, {described.name: rows[:size]})
+        if last:
+            found["same_ms" if size == last else "changed_ms"].append(1000 * (time.perf_counter() - started))
+        last = size
+    return {key: round(statistics.median(taken), 1) for key, taken in found.items()}
 
 
 def _build(setting: Setting, path: Path, target: str, precisions: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from serving import Serving
 from stripes_models import write_data, write_stripes_classifier
@@ -19,7 +21,7 @@ from plansmith_build.search.candidate_configs import candidate_config
 from plansmith_build.search.candidates import Candidate, Status
 from plansmith_build.search.selection import finalists, select
 from plansmith_build.search.targets import Device, Pairing, Precision, Target
-from plansmith_build.search.timing import Speed
+from plansmith_build.search.timing import Speed, gains_by_batching
 from plansmith_server.launcher.chosen_machine import machine_warning
 
 FP32 = Pairing(Target.ONNXRUNTIME, Device.CPU, Precision.FP32)
@@ -63,6 +65,49 @@ def test_what_was_measured_on_the_cuda_provider_is_served_on_it():
     assert unmeasured.optimization.execution_accelerators.gpu_execution_accelerator[0].name == "tensorrt"
     assert not measured.HasField("optimization")
     assert measured.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
+
+
+class RecordedRuntime:
+    """Takes as long as was read on an H200, where a size that follows another costs more."""
+
+    def __init__(self, *, first_row: float, each_row: float, change: float) -> None:
+        self.now = 0.0
+        self._first, self._each, self._change = first_row, each_row, change
+        self._size = 0
+
+    def run(self, inputs):
+        (array,) = inputs.values()
+        self.now += self._first + self._each * (len(array) - 1) + (self._change if len(array) != self._size else 0)
+        self._size = len(array)
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "gains"),
+    [
+        # ResNet-50 on the CUDA provider, its algorithms searched for and by rule, and a network without convolutions.
+        ({"first_row": 0.003, "each_row": 0.0002, "change": 0.150}, False),
+        ({"first_row": 0.003, "each_row": 0.0002, "change": 0.045}, True),
+        ({"first_row": 0.001, "each_row": 0.0001, "change": 0.0}, True),
+    ],
+)
+def test_requests_are_joined_where_batches_of_changing_size_are_faster(seconds, gains):
+    runtime = RecordedRuntime(**seconds)
+    request = {"images": np.zeros((32, 3), np.float32)}
+    assert gains_by_batching(runtime, request, rows=32, clock=lambda: runtime.now) is gains
+
+
+def test_the_server_joins_no_requests_where_that_was_measured_slower():
+    portable = model_config("m", Signature((), (), {}), max_batch_size=8)
+    files = SimpleNamespace(files=(SimpleNamespace(name="model.onnx"),), format="")
+    measured = Candidate(
+        Pairing(Target.ONNXRUNTIME, Device.GPU, Precision.FP32), graph=files, speed=Speed(200, 100, 2.0)
+    )
+    assert candidate_config(portable, measured).HasField("dynamic_batching")
+    alone = candidate_config(portable, replace(measured, is_batched=False))
+    assert not alone.HasField("dynamic_batching")
+    # What a client sends as one request is still computed at once.
+    assert alone.max_batch_size == 8
 
 
 def test_the_environment_names_flags_engines_gpus_and_driver(tmp_path):

@@ -61,6 +61,7 @@ def runtime_sentence(said: str) -> str:
     """ONNX Runtime's message without its codes, paths, source files and signatures."""
     said = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(said.split()))
     said = re.sub(r"^Load model from \S+ failed: ?", "", said)
+    said = re.sub(r"/\S+\.(?:cc|h):\d+ \S.*? was false\. ", "", said)
     return re.sub(r"/\S+\.(?:cc|h):\d+ \S.*?\) (?=[A-Z])", "", said)[:500]
 
 

@@ -223,6 +223,9 @@ class CandidateRecord(_Record):
     )
     instances: int
     threads: int = Field(description="of each instance; 0: as many as there are cores")
+    is_batched: bool = Field(
+        default=True, description="false where batches that change in size were measured slower than row after row"
+    )
     compiled: CompiledRecord | None = Field(default=None, description="null where TensorRT for RTX did not compile it")
 
 

@@ -45,6 +45,8 @@ def candidate_config(portable: Any, candidate: Candidate) -> Any:
         if candidate.speed is not None:
             # Judged and timed on the CUDA provider, and so served on that alone.
             config.ClearField("optimization")
+            if not candidate.is_batched:
+                config.ClearField("dynamic_batching")
             return config
         accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
         # Q/DQ pairs and casts say what is computed in which precision; the provider only has to be allowed to. A graph

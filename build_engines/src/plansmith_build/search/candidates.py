@@ -21,7 +21,7 @@ from plansmith_build.reading.operators import runtime_sentence
 from plansmith_build.search.plan_candidates import build_plans, plan_rate
 from plansmith_build.search.rtx_candidates import compile_candidate, compiled_in_words
 from plansmith_build.search.targets import CUDA_PROVIDER, Device, Pairing, Precision, Target, has_cuda, obstacle_to
-from plansmith_build.search.timing import Speed, time_against
+from plansmith_build.search.timing import Speed, gains_by_batching, time_against
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,6 +72,7 @@ class Candidate:
         served: as it is served, against the first of the finalists, where that was measured.
         instances: how many instances serve it.
         threads: of each instance; 0 where the engine takes every core.
+        is_batched: whether a server may join requests.
         engine: what ran it.
         answer: what it answers to the request that it is timed with; None where it does not run here.
         plans: TensorRT plans by compute capability.
@@ -91,6 +92,7 @@ class Candidate:
     served: Speed | None = None
     instances: int = 1
     threads: int = 0
+    is_batched: bool = True
     engine: str = ""
     answer: Arrays | None = field(default=None, repr=False, compare=False)
     plans: Mapping[str, Path] = field(default_factory=dict)
@@ -131,6 +133,7 @@ class Timing:
         signature: what it takes and gives.
         request: what is asked.
         rows: how many rows that has.
+        is_batched: whether its rows are requests that a server may join.
     """
 
     reference: Runtime
@@ -138,6 +141,7 @@ class Timing:
     signature: Signature
     request: Arrays = field(repr=False)
     rows: int
+    is_batched: bool
 
     def reference_on(self, device: Device) -> Runtime:
         """The FP32 model on a device, as far as ONNX Runtime has that here."""
@@ -247,7 +251,9 @@ def _judged_and_timed(
     rate = plan_rate(runtime, plans.profile, timing.request) if isinstance(runtime, PlanSession) else None
     answer = runtime.run(timing.request)
     speed = time_against(runtime, timing.reference_on(pairing.device), timing.request, rows=timing.rows, rate=rate)
-    return replace(candidate, answer=answer, speed=speed)
+    changes_size = pairing.device is Device.GPU and isinstance(runtime, Session) and timing.is_batched
+    is_batched = not changes_size or gains_by_batching(runtime, timing.request, rows=timing.rows)
+    return replace(candidate, answer=answer, speed=speed, is_batched=is_batched)
 
 
 def _with_plans(
@@ -327,5 +333,5 @@ def _outcome(candidate: Candidate) -> str:
     left = f", {len(kept)} nodes left in FP32" if kept else ""
     return (
         f"loses {candidate.drop or 0:.2%}, {candidate.speed.rows_per_second:,.0f} rows/s, "
-        f"{candidate.speed.ratio:.2f} of FP32{left}"
+        f"{candidate.speed.ratio:.2f} of FP32{left}{'' if candidate.is_batched else ', faster without batches'}"
     )

@@ -107,6 +107,7 @@ def _candidate(candidate: Candidate, name: str | None, result: SearchResult) -> 
         served_ratio=candidate.served.ratio if candidate.served is not None else None,
         instances=candidate.instances,
         threads=candidate.threads,
+        is_batched=candidate.is_batched,
         compiled=_compiled(candidate.compiled) if candidate.compiled is not None else None,
     )
 

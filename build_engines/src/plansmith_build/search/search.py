@@ -195,7 +195,7 @@ def search(
     candidates = try_candidates(
         pairings(options.targets, options.precisions, stored=graphs.format),
         graphs,
-        Timing(reference, portable.files[0], signature, request, rows),
+        Timing(reference, portable.files[0], signature, request, rows, is_batched=portable.batched and rows > 1),
         _plan_settings(reference, signature, config, options, request),
         unmeasured=bool(options.targets),
         progress=progress,

@@ -37,7 +37,7 @@ _PROVIDERS = {
     "cuda": ("CUDAExecutionProvider",),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
 }
-_PACKAGES = {"openvino": ("openvino",), "served": ("onnxruntime", "openvino")}
+_PACKAGES = {"openvino": ("openvino",), "served": ("openvino",)}
 
 
 class EngineSpec(BaseModel):
@@ -97,9 +97,13 @@ def load_engine(spec: EngineSpec) -> Compute:
         raise PerfError(f"the model cannot be loaded: {' '.join(str(error).split())[:300]}") from error
 
 
-def packages_of(kind: EngineKind) -> dict[str, str]:
-    """The versions of what computes."""
-    return {name: version(name) for name in _PACKAGES.get(kind, ("onnxruntime",))}
+def packages_of(engine: str) -> dict[str, str]:
+    """The versions of what computes, for an `EngineKind` or the backend of that name."""
+    import onnxruntime  # noqa: PLC0415 - as below
+
+    # The package that brings it has another name where it can use a GPU.
+    versions = {"onnxruntime": onnxruntime.__version__} if engine != "openvino" else {}
+    return versions | {name: version(name) for name in _PACKAGES.get(engine, ())}
 
 
 def _load_onnxruntime(spec: EngineSpec) -> Compute:

@@ -15,6 +15,7 @@ from plansmith_build.repository.linting.context import backend_of
 from plansmith_build.repository.model_repository import CONFIG
 from plansmith_client import Client
 from plansmith_perf.comparing.contestants import ProtocolContestant
+from plansmith_perf.comparing.engines import packages_of
 from plansmith_server import ServerOptions, TritonServer
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def default_triton(subject: Subject) -> Iterator[ProtocolContestant]:
     mirror(subject.model.version_path(subject.version), folder / str(subject.version))
     (folder / CONFIG).write_text(text_from_config(_least_config(subject)), encoding="utf-8")
     with _server(repository, "none") as server:
-        versions = {"triton": server.version, "onnxruntime": version("onnxruntime")}
+        versions = {"triton": server.version, **packages_of("onnxruntime")}
         with protocol_contestant(
             subject, server.http_url, versions=versions, find_processes=lambda: family_of(server.pid)
         ) as contestant:
@@ -90,7 +91,7 @@ def _plansmith_contestant(subject: Subject, server: TritonServer, url: str, path
     versions = {
         "plansmith-server": version("plansmith-server"),
         "triton": server.version,
-        **({backend: version(backend)} if backend in ("onnxruntime", "openvino") else {}),
+        **(packages_of(backend) if backend in ("onnxruntime", "openvino") else {}),
     }
     detail, processes = subject.described(path), lambda: family_of(server.pid)
     with protocol_contestant(subject, url, versions=versions, find_processes=processes, detail=detail) as contestant:

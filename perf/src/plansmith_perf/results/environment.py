@@ -15,7 +15,7 @@ __all__ = ["describe_environment"]
 
 _PACKAGES = (
     *("plansmith-perf", "plansmith-client", "grpcio", "numpy", "tritonclient"),
-    *("nvidia-pytriton", "onnxruntime", "openvino"),
+    *("nvidia-pytriton", "onnxruntime", "onnxruntime-gpu", "openvino"),
 )
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Question", "engine_versions", "look"]
 
 # nvidia-pytriton is the wheel that carries the server, plansmith-server its backends.
-_ENGINES = ("onnxruntime", "openvino", "nvidia-pytriton", "plansmith-server")
+_ENGINES = ("onnxruntime", "onnxruntime-gpu", "openvino", "nvidia-pytriton", "plansmith-server")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 
@@ -18,6 +20,7 @@ __all__ = ["onnxruntime_providers", "openvino", "tensorrt", "triton"]
 _FATAL = 4
 # What a package of ONNX Runtime lists though it is no device of its own to serve from.
 _REMOTE = frozenset({"AzureExecutionProvider"})
+_TENSORRT = "TensorrtExecutionProvider"
 _LIBRARIES = (
     "install the CUDA and cuDNN, or TensorRT, that this ONNX Runtime was made for, or serve in NVIDIA's container"
 )
@@ -39,13 +42,16 @@ def onnxruntime_providers() -> list[Finding]:
 
     names = [name for name in onnxruntime.get_available_providers() if name not in _REMOTE]
     load_cuda_libraries()
+    onnxruntime.set_default_logger_severity(_FATAL)
     found = []
     for name in names:
         label = f"ONNX Runtime {name.removesuffix('ExecutionProvider')}"
         try:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = _FATAL
-            session = onnxruntime.InferenceSession(_model(), options, providers=[name])
+            # Where a provider does not start, ONNX Runtime prints so.
+            with redirect_stdout(io.StringIO()):
+                session = onnxruntime.InferenceSession(_model(), options, providers=[name])
             session.run(None, {"images": np.zeros((1, 8, 8), np.float32)})
             opened = session.get_providers()[0]
         except Exception as error:  # noqa: BLE001 - ONNX Runtime raises classes of its own, and RuntimeError
@@ -53,6 +59,9 @@ def onnxruntime_providers() -> list[Finding]:
             continue
         if opened == name:
             found.append(Finding(label, "ok", f"{onnxruntime.__version__}; a session ran"))
+        elif name == _TENSORRT and unavailable_because():
+            # onnxruntime-gpu lists it everywhere.
+            found.append(Finding(label, "absent", "TensorRT is not here", "the CUDA provider is used"))
         else:
             detail = f"is listed, but a session falls back to {opened.removesuffix('ExecutionProvider')}"
             found.append(Finding(label, "failed", detail, _LIBRARIES))
