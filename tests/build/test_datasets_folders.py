@@ -7,7 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from datasets_signatures import IMAGES, PAIR, TOKENS, signature
+from datasets_signatures import IMAGES, PAIR, signature
 
 from plansmith_build.datasets import InvalidData, InvalidLabels, load_dataset
 
@@ -82,11 +82,6 @@ def test_inputs_whose_names_cannot_be_file_names(tmp_path):
     model = signature('m (float[N, 4] "in/a:0", float[N, 4] b) => (float[N, 4] y) { y = Add ("in/a:0", b) }')
     save(tmp_path, in_a_0=np.ones((3, 4)), b=np.zeros((3, 4)))
     assert load_dataset(str(tmp_path), model).inputs["in/a:0"].sum() == 12
-
-
-def test_samples_of_a_varying_dimension_must_agree(tmp_path):
-    save(tmp_path, one=np.arange(4), two=np.arange(5))
-    refused(tmp_path, TOKENS, r"two.npy has rows of \[5\], and .*one.npy has rows of \[4\]: .*pad or resize")
 
 
 def test_what_does_not_fit_is_refused_by_its_name(tmp_path):

@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 
+from plansmith_build.datasets.ragged import ragged
 from plansmith_build.judging.accuracy import measure_accuracy
 from plansmith_build.judging.budget import Budget
 from plansmith_build.judging.measures import Metric, choose_measures
@@ -92,14 +93,26 @@ DAMAGES = {
 }
 
 
+# The axis of a row along which rows may differ in size: tokens, cells and samples of sound.
+LENGTHS = {token_classifier: 0, detector: 1, detector_with_channels_last: 0, audio: 0}
+
+
+def cut(array, axis, lengths):
+    """Each row in a length of its own."""
+    return ragged(np.take(row, range(length), axis) for row, length in zip(array, lengths, strict=True))
+
+
 def loss_by_hand(measure, reference, damaged, part):
     """What the damage costs, counted in another way than by the code under test."""
     if measure.metric is Metric.TOP1:
-        return np.mean(reference.argmax(-1) != damaged.argmax(-1))
+        return np.mean([np.mean(a.argmax(-1) != b.argmax(-1)) for a, b in zip(reference, damaged, strict=True)])
     if measure.metric is Metric.DECISION:
         return np.mean((reference > 0.5) != (damaged > 0.5))
-    difference = damaged[part].astype(np.float64) - reference[part]
-    return np.sqrt(np.mean(difference**2)) / np.std(reference[part].astype(np.float64))
+    before, after = (
+        np.concatenate([row[part[1:]].reshape(-1) for row in array]).astype(np.float64)
+        for array in (reference, damaged)
+    )
+    return np.sqrt(np.mean((after - before) ** 2)) / np.std(before)
 
 
 def test_no_damage_above_the_budget_is_accepted_and_no_identical_candidate_refused():
@@ -109,7 +122,12 @@ def test_no_damage_above_the_budget_is_accepted_and_no_identical_candidate_refus
         rows = int(rng.integers(12, 80))
         kinds = rng.choice(len(KINDS), size=int(rng.integers(1, 4)))
         makers = [list(KINDS)[kind] for kind in kinds]
-        answers = {f"output{n}": maker(rng, rows).astype(np.float32) for n, maker in enumerate(makers)}
+        whole = {f"output{n}": maker(rng, rows).astype(np.float32) for n, maker in enumerate(makers)}
+        lengths = rng.integers(2, 6, rows) if rng.random() < 0.3 else None
+        axes = {
+            f"output{n}": LENGTHS[maker] for n, maker in enumerate(makers) if lengths is not None and maker in LENGTHS
+        }
+        answers = {name: cut(array, axes[name], lengths) if name in axes else array for name, array in whole.items()}
         sigmoids = [f"output{n}" for n, maker in enumerate(makers) if maker is decision]
         measures = choose_measures(answers, sigmoids=sigmoids)
         itself = measure_accuracy(answers, answers, None, measures, confidence=None)
@@ -119,18 +137,20 @@ def test_no_damage_above_the_budget_is_accepted_and_no_identical_candidate_refus
         name, parts = f"output{ruined}", KINDS[makers[ruined]]
         part = parts[int(rng.integers(len(parts)))]
         damage = list(DAMAGES)[int(rng.integers(len(DAMAGES)))]
-        damaged = answers[name].copy()
+        damaged = whole[name].copy()
         damaged[part] = DAMAGES[damage](rng, damaged[part])
+        damaged = cut(damaged, axes[name], lengths) if name in axes else damaged
         candidate = measure_accuracy(answers, {**answers, name: damaged}, None, measures, confidence=None)
         loss = loss_by_hand(measures[name], answers[name], damaged, part)
         if loss > BUDGET.allowed(measures[name]) * 1.001:
             seen[damage, "above"] += 1
+            seen["in its own shape", "above"] += name in axes
             told = (makers[ruined].__name__, damage, part, loss, measures[name])
             assert not BUDGET.accepts(candidate, itself), told
         else:
             seen[damage, "inside"] += 1
     # Each damage was large enough to matter, many times over.
-    assert all(seen[damage, "above"] > 50 for damage in DAMAGES), seen
+    assert all(seen[damage, "above"] > 50 for damage in [*DAMAGES, "in its own shape"]), seen
 
 
 def test_rounding_to_sixteen_bits_is_inside_the_budget_for_every_kind():

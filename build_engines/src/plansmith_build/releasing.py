@@ -10,7 +10,6 @@ import onnx
 
 from plansmith_build.errors import InvalidOption
 from plansmith_build.portable.portable_model import node_count
-from plansmith_build.portable.rows import concatenate
 from plansmith_build.portable.sequence_states import without_states
 from plansmith_build.progress import plural
 from plansmith_build.reading.graphs import tensors_of
@@ -181,9 +180,11 @@ def warmup_samples(built: Built) -> list[Arrays]:
         return []
     reference = built.reference
     if built.portable.batched:
-        rows = concatenate(reference.samples[: reference.single_samples])
-        count = len(next(iter(rows.values())))
-        samples = [{name: array[row : row + 1] for name, array in rows.items()} for row in range(count)]
+        samples = [
+            {name: array[row : row + 1] for name, array in sample.items()}
+            for sample in reference.samples[: reference.single_samples]
+            for row in range(len(next(iter(sample.values()))))
+        ]
     else:
         samples = list(reference.with_vectors().samples)
     if len(samples) < built.warmup:

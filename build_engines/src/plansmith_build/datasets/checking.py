@@ -12,6 +12,7 @@ from plansmith_build.datasets.dataset import Dataset
 from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.labelling import check_labels
 from plansmith_build.datasets.layout import fits, listed
+from plansmith_build.datasets.ragged import is_ragged, ragged
 from plansmith_build.datasets.raw_data import check_memory
 from plansmith_build.datasets.thinning import random_rows
 
@@ -85,6 +86,8 @@ def check_data(
 
 def _shaped(raw: RawData, layout: Layout, spec: TensorSpec) -> np.ndarray[Any, np.dtype[Any]]:
     given = raw.arrays[spec.name]
+    if is_ragged(given):
+        return layout.stack(spec, [(f"row {number} of {raw.where}", row) for number, row in enumerate(given)])
     array = layout.grouped(spec, given)
     if not array.ndim or not fits(array.shape[1:], layout.row_shape(spec)):
         raise InvalidData(
@@ -103,6 +106,22 @@ def _values(
 ) -> np.ndarray[Any, np.dtype[Any]]:
     if chosen is not None:
         array = array[chosen]
+    if is_ragged(array):
+        numbers = np.arange(len(array)) if chosen is None else chosen
+        return ragged(
+            _fitted(raw, spec, row[np.newaxis], numbers[place : place + 1], layout)[0]
+            for place, row in enumerate(array)
+        )
+    return _fitted(raw, spec, array, chosen, layout)
+
+
+def _fitted(
+    raw: RawData,
+    spec: TensorSpec,
+    array: np.ndarray[Any, np.dtype[Any]],
+    chosen: np.ndarray[Any, np.dtype[np.int64]] | None,
+    layout: Layout,
+) -> np.ndarray[Any, np.dtype[Any]]:
     if array.dtype != spec.numpy_dtype:
         check_memory(
             array.size * spec.numpy_dtype.itemsize,
@@ -165,7 +184,8 @@ def _labels_hint(unknown: Sequence[str]) -> str:
 
 def _sha256_of_arrays(inputs: dict[str, np.ndarray[Any, np.dtype[Any]]], labels: np.ndarray[Any, Any] | None) -> str:
     digest = hashlib.sha256()
-    for name, array in [*inputs.items(), *([] if labels is None else [("labels", labels)])]:
+    rows = [(name, row) for name, array in inputs.items() for row in (array if is_ragged(array) else [array])]
+    for name, array in [*rows, *([] if labels is None else [("labels", labels)])]:
         digest.update(f"{name} {array.dtype} {list(array.shape)}\n".encode())
         if array.dtype == object:
             for element in array.reshape(-1):

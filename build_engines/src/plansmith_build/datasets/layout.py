@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plansmith_build.datasets.errors import InvalidData
+from plansmith_build.datasets.ragged import ragged
+from plansmith_build.datasets.raw_data import check_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -63,20 +65,26 @@ class Layout:
     def stack(
         self, spec: TensorSpec, parts: Sequence[tuple[str, np.ndarray[Any, np.dtype[Any]]]]
     ) -> np.ndarray[Any, np.dtype[Any]]:
-        """One array from many, each of them a row or several.
+        """One array from many, each of them a row or several; see `ragged` where rows differ in shape.
 
         Args:
             spec: the input.
             parts: what each is called in an error, and the array.
 
         Raises:
-            InvalidData: a part is neither, or differs from the others in shape.
+            InvalidData: a part is neither, or they are too large together.
         """
+        check_memory(
+            sum(part.nbytes for _, part in parts),
+            f"the {len(parts)} arrays for input {spec.name!r}",
+            "give fewer of them, or one .npy file with all rows, which is read as it is needed",
+        )
         shape = self.row_shape(spec)
         rows: list[np.ndarray[Any, np.dtype[Any]]] = []
         for name, part in parts:
-            if fits(part.shape, shape):
-                rows.append(part[np.newaxis])
+            one = self.grouped(spec, part[np.newaxis])
+            if fits(one.shape[1:], shape):
+                rows.append(one)
             elif part.ndim == len(shape) + 1 and fits(part.shape[1:], shape):
                 rows.append(part)
             else:
@@ -84,11 +92,8 @@ class Layout:
                     f"{name} is {part.dtype} {list(part.shape)}, and input {spec.name!r} wants {self.wanted(spec)}, "
                     "or one row of that"
                 )
-            if rows[-1].shape[1:] != rows[0].shape[1:]:
-                raise InvalidData(
-                    f"{name} has rows of {list(rows[-1].shape[1:])}, and {parts[0][0]} has rows of "
-                    f"{list(rows[0].shape[1:])}: all rows of a data set must have one shape, so pad or resize them"
-                )
+        if len({part.shape[1:] for part in rows}) > 1:
+            return ragged(row for part in rows for row in part)
         return np.concatenate(rows)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.numpy_files import read_npy
-from plansmith_build.datasets.raw_data import LABEL_KEYS, RawData, check_memory, separate_labels
+from plansmith_build.datasets.raw_data import LABEL_KEYS, RawData, separate_labels
 from plansmith_build.repository.hashing import sha256_of
 
 if TYPE_CHECKING:
@@ -118,13 +118,7 @@ def _from_subfolders(
 
 
 def _stacked(spec: TensorSpec, files: Sequence[Path], layout: Layout) -> np.ndarray[Any, np.dtype[Any]]:
-    parts = [(str(path), read_npy(path)) for path in files]
-    check_memory(
-        sum(array.nbytes for _, array in parts),
-        f"the {len(parts)} files for input {spec.name!r}",
-        "give fewer of them, or one .npy file with all rows, which is read as it is needed",
-    )
-    return layout.stack(spec, parts)
+    return layout.stack(spec, [(str(path), read_npy(path)) for path in files])
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -64,8 +64,34 @@ def read_npz(path: Path, layout: Layout, *, labels_key: str | None) -> RawData:
         raise InvalidData(f"{path} is not a whole .npz file: {_sentence(error)}") from error
     if not arrays:
         raise InvalidData(f"{path} is empty: save arrays by the names of the inputs with numpy.savez")
-    inputs, labels = separate_labels(arrays, layout, labels_key=labels_key, where=str(path))
+    inputs, labels = separate_labels(
+        _with_rows_joined(arrays, layout, path), layout, labels_key=labels_key, where=str(path)
+    )
     return RawData(inputs, labels, sha256, "npz", str(path))
+
+
+def _with_rows_joined(
+    arrays: dict[str, np.ndarray[Any, np.dtype[Any]]], layout: Layout, path: Path
+) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
+    """The same where each row of an input is an array of its own, called `INPUT/ROW`, with these put together."""
+    specs = {spec.name: spec for spec in layout.inputs}
+    rows: dict[str, dict[str, np.ndarray[Any, np.dtype[Any]]]] = {}
+    whole = {}
+    for key, array in arrays.items():
+        name, _, row = key.rpartition("/")
+        if name in specs and key not in specs:
+            rows.setdefault(name, {})[row] = array
+        else:
+            whole[key] = array
+    for name, parts in rows.items():
+        if name in whole:
+            raise InvalidData(f"{path} has both {name!r} and {f'{name}/{next(iter(parts))}'!r}: keep one of them")
+        for other, others in rows.items():
+            for row in (row for row in parts if row not in others):
+                raise InvalidData(f"{path} has {f'{name}/{row}'!r} and no {f'{other}/{row}'!r}: a row needs each input")
+        order = next(iter(rows.values()))
+        whole[name] = layout.stack(specs[name], [(f"{name}/{row} of {path}", parts[row]) for row in order])
+    return whole
 
 
 def read_npy(path: Path) -> np.ndarray[Any, np.dtype[Any]]:

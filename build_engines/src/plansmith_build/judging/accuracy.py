@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from plansmith_build.datasets.ragged import is_ragged, ragged, row_shapes, stacked
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.judging.losses import (
     confidence_of,
@@ -21,10 +22,10 @@ from plansmith_build.judging.measures import (
     Measure,
     Metric,
     choose_measures,
-    class_scores,
     classifier_output,
     is_floating,
     row_parts,
+    row_scores,
 )
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def measure_accuracy(
     """Compare a candidate's answers with the FP32 model's, and with labels.
 
     Args:
-        reference: the FP32 model's answers, all rows stacked, by output name.
+        reference: the FP32 model's answers, all rows stacked, by output name; see `datasets.ragged` where rows differ
+            in shape.
         answers: the candidate's, likewise.
         labels: INT64 [rows].
         measures: what each output is measured by; None chooses by the reference.
@@ -157,18 +159,17 @@ def _agreement(
     *,
     confidence: float | None,
 ) -> OutputAgreement:
-    if given is None or given.shape != reference.shape or given.dtype != reference.dtype:
-        found = "nothing" if given is None else f"{given.dtype} {list(given.shape)}"
-        raise VerificationFailed(
-            f"output {name!r} is {found} where the FP32 model gives {reference.dtype} {list(reference.shape)}"
-        )
+    if given is None:
+        raise VerificationFailed(f"output {name!r} is missing")
+    _check_form(name, reference, given)
     if not is_floating(reference):
-        differing = float(np.mean(reference != given)) if reference.size else 0.0
+        counts = [(stacked(reference, part) != stacked(given, part)) for part in row_parts(reference)]
+        differing = sum(int(found.sum()) for found in counts) / max(sum(found.size for found in counts), 1)
         value, bound = _judged(measure, reference, given, labels, confidence=confidence)
         return OutputAgreement(name, measure, value, bound, None, None, None, differing, differing)
     signal = noise = greatest = 0.0
     for part in row_parts(reference):
-        wide, other = reference[part].astype(np.float64), given[part].astype(np.float64)
+        wide, other = stacked(reference, part).astype(np.float64), stacked(given, part).astype(np.float64)
         finite = np.isfinite(wide)
         if not np.array_equal(wide[~finite], other[~finite], equal_nan=True) or not np.isfinite(other[finite]).all():
             raise VerificationFailed(
@@ -186,10 +187,9 @@ def _agreement(
     else:
         value, bound = error_and_bound(measure.metric, numbers, others, confidence=confidence)
     top1 = None
-    scores = class_scores(reference)
     if measure == Measure(Metric.TOP1):
         top1 = 1 - value
-    elif scores is not None and (scores.ndim == 2 or measure.metric in {Metric.TOP1, Metric.TOP5}):  # noqa: PLR2004
+    elif row_scores(reference) is not None or measure.metric in {Metric.TOP1, Metric.TOP5}:
         top1 = 1 - float(wrong_rows(Measure(Metric.TOP1), reference, given, None).mean())
     return OutputAgreement(
         name=name,
@@ -204,8 +204,24 @@ def _agreement(
     )
 
 
+def _check_form(name: str, reference: Array, given: Array) -> None:
+    """Refuse answers of another type or shape."""
+    pairs = zip(row_shapes(given), row_shapes(reference), strict=False)
+    row = next((row for row, (one, other) in enumerate(pairs) if one != other), 0)
+    apart = is_ragged(reference) or is_ragged(given)
+    one, other = (given[row], reference[row]) if apart else (given, reference)
+    if one.shape != other.shape or one.dtype != other.dtype or len(given) != len(reference):
+        where = f" for row {row}" if apart else ""
+        raise VerificationFailed(
+            f"output {name!r} is {one.dtype} {list(one.shape)}{where} where the FP32 model gives {other.dtype} "
+            f"{list(other.shape)}"
+        )
+
+
 def _without_infinities(array: Array) -> Array:
     """The same with 0 for what is not a number or infinite."""
+    if is_ragged(array):
+        return ragged(map(_without_infinities, array))
     finite = np.isfinite(array)
     return array if finite.all() else np.where(finite, array, array.dtype.type(0))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from plansmith_build.datasets.ragged import ragged
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.judging.accuracy import Accuracy, measure_accuracy
 from plansmith_build.judging.losses import confidence_of
@@ -30,7 +31,7 @@ class Judge:
     Attributes:
         requests: the inputs, as the model takes them.
         batched: whether the first dimension of each request is that of its rows; else each request is one row.
-        answers: the FP32 model's, all rows stacked, by output name.
+        answers: the FP32 model's, all rows stacked, by output name; see `datasets.ragged` where rows differ in shape.
         labels: INT64 [rows], or None.
         measures: the measure of each output.
         bounded: whether to compute upper bounds of the loss as well; see `losses.confidence_of`.
@@ -106,28 +107,40 @@ class Judge:
 
 
 def answers_of(runtime: Runtime, requests: Sequence[Arrays], *, batched: bool) -> Arrays:
-    """All rows' answers stacked, by output name.
+    """All rows' answers stacked, by output name; see `datasets.ragged` where rows differ in shape.
 
     Raises:
         RunFailed: a request fails.
-        VerificationFailed: rows get answers of different shapes, as from a detector that gives what it has found.
+        VerificationFailed: rows of one shape get answers of different shapes, as from a detector that gives what it has
+            found.
     """
-    rows = sum(len(next(iter(request.values()))) for request in requests) if batched else len(requests)
-    stacked: Arrays = {}
-    row = 0
+    parts: dict[str, list[np.ndarray[Any, np.dtype[Any]]]] = {}
+    shapes: dict[tuple[Any, ...], tuple[int, ...]] = {}
     for request in requests:
-        answer = {name: array if batched else array[np.newaxis] for name, array in runtime.run(request).items()}
-        for name, array in answer.items():
-            if name not in stacked:
-                stacked[name] = np.empty((rows, *array.shape[1:]), array.dtype)
-            whole = stacked[name]
-            if array.shape[1:] != whole.shape[1:]:
-                one, other = sorted([list(whole.shape[1:]), list(array.shape[1:])])
+        asked = tuple(array.shape[1:] if batched else array.shape for array in request.values())
+        for name, array in runtime.run(request).items():
+            answer = array if batched else array[np.newaxis]
+            # Rows of other shapes may well have answers of other shapes.
+            before = shapes.setdefault((name, asked), answer.shape[1:])
+            if answer.shape[1:] != before:
+                one, other = sorted([list(before), list(answer.shape[1:])])
                 raise VerificationFailed(
                     f"output {name!r} changes its shape from row to row, such as {one} and {other}, so its rows cannot "
                     "be compared: export the model without the step that selects (non-maximum suppression, for "
                     "example), or build it without --data"
                 )
-            whole[row : row + len(array)] = array
-        row += len(next(iter(request.values()))) if batched else 1
-    return stacked
+            parts.setdefault(name, []).append(answer)
+    return {name: _joined(arrays) for name, arrays in parts.items()}
+
+
+def _joined(parts: list[np.ndarray[Any, np.dtype[Any]]]) -> np.ndarray[Any, np.dtype[Any]]:
+    """The parts as one array; they are taken out of the list, so that memory holds them once."""
+    if len({part.shape[1:] for part in parts}) > 1:
+        return ragged(row for part in parts for row in part)
+    end = sum(map(len, parts))
+    whole = np.empty((end, *parts[0].shape[1:]), parts[0].dtype)
+    while parts:
+        part = parts.pop()
+        whole[end - len(part) : end] = part
+        end -= len(part)
+    return whole

@@ -16,6 +16,7 @@ from scipy.special import betaincinv, stdtrit
 
 from plansmith_build.datasets.callables import call_user_function
 from plansmith_build.datasets.errors import DataFunctionFailed
+from plansmith_build.datasets.ragged import is_ragged, row_shapes, stacked
 from plansmith_build.judging.measures import Measure, Metric, class_scores, row_parts
 
 if TYPE_CHECKING:
@@ -64,6 +65,18 @@ def wrong_rows(measure: Measure, reference: Array, given: Array, labels: Array |
         given: the candidate's, of the same shape.
         labels: INT64 [rows]; read where the measure is labelled.
     """
+    parts = row_parts(reference) if is_ragged(reference) else [slice(None)]
+    return np.concatenate(
+        [
+            _wrong_rows(
+                measure, stacked(reference, part), stacked(given, part), labels[part] if labels is not None else None
+            )
+            for part in parts
+        ]
+    )
+
+
+def _wrong_rows(measure: Measure, reference: Array, given: Array, labels: Array | None) -> Array:
     truth: Array
     match measure.metric:
         case Metric.TOP1 | Metric.TOP5:
@@ -122,7 +135,7 @@ def error_and_bound(
         confidence: of the bound; None for no bound.
     """
     rows = len(reference)
-    if not reference.size:
+    if not any(map(math.prod, row_shapes(reference))):
         return 0.0, 0.0
     if metric is Metric.COSINE:
         distances = 1 - _cosines(reference, given)
@@ -146,7 +159,7 @@ def score_and_bound(
 
     Args:
         function: `module:function`, called with answers, the FP32 model's answers and the labels or None; it returns a
-            number, greater for better.
+            number, greater for better. Where rows differ in shape, the answers are arrays of one array a row.
         reference: the FP32 model's answers.
         given: the candidate's.
         labels: INT64 [rows], or None.
@@ -177,7 +190,7 @@ def score_and_bound(
 
 def mean_cosine(reference: Array, given: Array) -> float:
     """The mean cosine similarity of the rows."""
-    return float(_cosines(reference, given).mean()) if reference.size else 1.0
+    return float(_cosines(reference, given).mean()) if len(reference) else 1.0
 
 
 class _SliceSums:
@@ -185,17 +198,20 @@ class _SliceSums:
 
     def __init__(self, reference: Array, given: Array, axis: int | None) -> None:
         rows = len(reference)
-        slices = reference.shape[axis] if axis is not None else 1
-        self.values = reference.size // rows // slices
+        slices = row_shapes(reference)[0][axis - 1] if axis is not None else 1
+        self.values = np.zeros(rows, np.int64)
         self.low = np.full(slices, np.inf)
         self.high = np.full(slices, -np.inf)
         self.noise, self.sums, self.squares = (np.zeros((rows, slices)) for _ in range(3))
         self.offset = np.zeros(slices)
         for part in row_parts(reference):
-            wide, other = _sliced(reference[part], axis), _sliced(given[part], axis)
-            if not part.start:
+            wide, other = _sliced(stacked(reference, part), axis), _sliced(stacked(given, part), axis)
+            if not wide.size:
+                continue
+            if not self.values.any():
                 # Numbers far from zero lose their spread in the difference of two sums of squares.
                 self.offset = wide.mean(axis=(0, 2))
+            self.values[part] = wide.shape[2]
             self.low = np.minimum(self.low, wide.min(axis=(0, 2)))
             self.high = np.maximum(self.high, wide.max(axis=(0, 2)))
             self.noise[part] = np.square(wide - other).sum(axis=2)
@@ -205,7 +221,9 @@ class _SliceSums:
 
     def worst(self, chosen: Array) -> float:
         """The relative error of the worst slice, on some of the rows."""
-        count = len(chosen) * self.values
+        count = int(self.values[chosen].sum())
+        if not count:
+            return 0.0
         noise = np.sqrt(self.noise[chosen].sum(axis=0) / count)
         mean = self.sums[chosen].sum(axis=0) / count
         variance = np.maximum(self.squares[chosen].sum(axis=0) / count - mean**2, 0)
@@ -245,8 +263,12 @@ def _with_bound(
 
 
 def _axes(array: Array) -> tuple[int | None, ...]:
-    axes = {1, array.ndim - 1} if array.ndim > 1 else set()
-    return (None, *sorted(axis for axis in axes if array.shape[axis] > 1))
+    """The axes along which slices are judged: those of one size in all rows."""
+    shapes = set(row_shapes(array))
+    ranks = {len(shape) for shape in shapes}
+    axes = {1, max(ranks)} if len(ranks) == 1 and ranks != {0} else set()
+    sizes = {axis: {shape[axis - 1] for shape in shapes} for axis in sorted(axes)}
+    return (None, *(axis for axis, found in sizes.items() if len(found) == 1 and max(found) > 1))
 
 
 def _sliced(array: Array, axis: int | None) -> Array:
@@ -258,7 +280,8 @@ def _sliced(array: Array, axis: int | None) -> Array:
 
 
 def _cosines(reference: Array, given: Array) -> Array:
-    return np.concatenate([_cosines_of(reference[part], given[part]) for part in row_parts(reference)])
+    parts = row_parts(reference)
+    return np.concatenate([_cosines_of(stacked(reference, part), stacked(given, part)) for part in parts])
 
 
 def _cosines_of(reference: Array, given: Array) -> Array:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plansmith_build.datasets.callables import is_callable_source
+from plansmith_build.datasets.ragged import is_ragged, row_shapes, stacked
 from plansmith_build.errors import InvalidOption
 from plansmith_client.tensors import datatype_from_numpy
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from typing import Any
 
     from plansmith_build.engines.onnxruntime import Arrays
@@ -29,6 +32,7 @@ __all__ = [
     "is_floating",
     "parse_metrics",
     "row_parts",
+    "row_scores",
 ]
 
 _FLOATING = {"FP16", "BF16", "FP32", "FP64"}
@@ -113,7 +117,7 @@ def choose_measures(
     """Choose the measure of each output.
 
     Args:
-        answers: the FP32 model's, all rows stacked, by output name.
+        answers: the FP32 model's, all rows stacked, by output name; see `datasets.ragged` where rows differ in shape.
         labels: INT64 [rows], or None.
         given: from `parse_metrics`.
         sigmoids: the outputs that come from a sigmoid.
@@ -155,9 +159,9 @@ def classifier_output(answers: Arrays, labels: Array, *, sigmoids: Collection[st
     Raises:
         InvalidOption: no output classifies, or a label is not a class of it.
     """
-    scores = {name: found for name, array in answers.items() if (found := _row_scores(array)) is not None}
-    numbers = [name for name, array in answers.items() if array.dtype.kind in "iub" and array.size == len(labels)]
-    decisions = [name for name, array in answers.items() if is_floating(array) and array.size == len(labels)]
+    scores = {name: found for name, array in answers.items() if (found := row_scores(array)) is not None}
+    numbers = [name for name, array in answers.items() if array.dtype.kind in "iub" and _is_one_number(array)]
+    decisions = [name for name, array in answers.items() if is_floating(array) and _is_one_number(array)]
     binary = bool(len(labels)) and int(labels.min()) >= 0 and int(labels.max()) <= 1
     likely = [name for name, found in scores.items() if _are_probabilities(found)]
     if not likely and binary and (sure := [name for name in decisions if name in sigmoids]):
@@ -191,16 +195,35 @@ def class_scores(array: Array) -> Array | None:
     return array.reshape(shape) if len(shape) > 1 and array.size else None
 
 
+def row_scores(array: Array) -> Array | None:
+    """[rows, classes] of floating point, without dimensions of 1; else None."""
+    scores = None if is_ragged(array) else class_scores(array)
+    return scores if scores is not None and scores.ndim == 2 else None  # noqa: PLR2004
+
+
 def is_floating(array: Array) -> bool:
     """Whether the values are floating point."""
-    return datatype_from_numpy(array.dtype) in _FLOATING
+    return datatype_from_numpy((array[0] if is_ragged(array) else array).dtype) in _FLOATING
 
 
 def row_parts(array: Array) -> list[slice]:
-    """The rows in parts that are small enough to be widened to FP64."""
-    rows = len(array)
-    step = max(1, _CHUNK * rows // max(array.size, 1))
-    return [slice(start, start + step) for start in range(0, rows, step)]
+    """The rows in parts of one shape that are small enough to be widened to FP64."""
+    shapes = row_shapes(array)
+    ends = [row for row in range(1, len(shapes)) if shapes[row] != shapes[row - 1]] if is_ragged(array) else []
+    parts = []
+    for start, stop in pairwise([0, *ends, len(shapes)]):
+        step = max(1, _CHUNK // max(math.prod(shapes[start]), 1)) if stop else 1
+        parts += [slice(begin, min(begin + step, stop)) for begin in range(start, stop, step)]
+    return parts
+
+
+def _blocks(array: Array) -> Iterator[Array]:
+    return (stacked(array, part) for part in row_parts(array))
+
+
+def _is_one_number(array: Array) -> bool:
+    """Whether each row has one element."""
+    return not is_ragged(array) and array.size == len(array)
 
 
 def _wanted(text: str, array: Array, *, labelled: bool) -> Measure | None:
@@ -211,22 +234,24 @@ def _wanted(text: str, array: Array, *, labelled: bool) -> Measure | None:
     if not is_floating(array):
         return None
     if metric in {Metric.TOP1, Metric.TOP5}:
-        return Measure(metric, labelled) if class_scores(array) is not None else None
+        return Measure(metric, labelled) if _classes_of(array) else None
     if metric is Metric.DECISION:
-        return Measure(metric, labelled and array.size == len(array), threshold=_threshold(array))
+        return Measure(metric, labelled and _is_one_number(array), threshold=_threshold(array))
     return Measure(metric)
 
 
 def _natural(array: Array, *, labelled: bool, sigmoid: bool, classes: int | None) -> Measure:
     if not is_floating(array):
         return Measure(Metric.EQUAL, labelled)
-    scores = class_scores(array)
+    scored = _classes_of(array)
     if labelled:
-        return Measure(Metric.TOP1, labelled=True) if scores is not None else _decision(array, labelled=True)
-    if scores is not None and (scores.shape[-1] == classes or _are_probabilities(scores)):
-        best = scores.argmax(axis=-1)
-        return Measure(Metric.TOP1 if _varies(best) else Metric.RELATIVE_ERROR)
-    if sigmoid and array.size == len(array):
+        return Measure(Metric.TOP1, labelled=True) if scored else _decision(array, labelled=True)
+    if scored:
+        blocks = [scores for scores in map(class_scores, _blocks(array)) if scores is not None]
+        if scored == classes or all(map(_are_probabilities, blocks)):
+            best = np.concatenate([scores.argmax(axis=-1).reshape(-1) for scores in blocks])
+            return Measure(Metric.TOP1 if _varies(best) else Metric.RELATIVE_ERROR)
+    if sigmoid and _is_one_number(array):
         decision = _decision(array, labelled=False)
         return decision if _varies(array.reshape(-1) > decision.threshold) else Measure(Metric.RELATIVE_ERROR)
     return Measure(Metric.RELATIVE_ERROR)
@@ -238,12 +263,13 @@ def _decision(array: Array, *, labelled: bool) -> Measure:
 
 def _threshold(array: Array) -> float:
     """Half for probabilities, 0 for what a sigmoid was left off."""
-    return 0.5 if bool(((array >= 0) & (array <= 1)).all()) else 0.0
+    return 0.5 if all(bool(((block >= 0) & (block <= 1)).all()) for block in _blocks(array)) else 0.0
 
 
-def _row_scores(array: Array) -> Array | None:
-    scores = class_scores(array)
-    return scores if scores is not None and scores.ndim == 2 else None  # noqa: PLR2004
+def _classes_of(array: Array) -> int:
+    """How many classes each row, or each position of it, has scores for; 0 where it has none."""
+    found = {scores.shape[-1] if scores is not None else 0 for scores in map(class_scores, _blocks(array))}
+    return found.pop() if len(found) == 1 else 0
 
 
 def _are_probabilities(scores: Array) -> bool:

@@ -18,8 +18,10 @@ from plansmith_build.portable.comparison import identical
 from plansmith_build.portable.noise import noise_floor
 from plansmith_build.portable.repair import repair
 from plansmith_build.portable.rows import (
+    NOT_OF_ONE_SHAPE,
     NOT_TOLD_APART,
     Evidence,
+    alike,
     concatenate,
     evidence_of,
     obstacle_in_answers,
@@ -142,14 +144,21 @@ def run_reference(
                 samples.append(sample)
                 shapes.append(answers[-1])
     elif free:
-        together = concatenate(samples)
+        groups = alike(samples)
+        together = concatenate([samples[index] for index in groups[0]])
         with contextlib.suppress(RunFailed):
             combined = runner.run(together)
             shapes.append(combined)
-            obstacle = obstacle_in_answers(answers, 1) or obstacle_in_batches(
-                runner.run, samples, answers, ignore=random_outputs, noise=noise
-            )
-            if not obstacle and not told_apart(answers):
+            obstacle = ""
+            for group in groups:
+                asked, given_alone = ([arrays[index] for index in group] for arrays in (samples, answers))
+                obstacle = obstacle or obstacle_in_answers(given_alone, 1)
+                obstacle = obstacle or obstacle_in_batches(
+                    runner.run, asked, given_alone, ignore=random_outputs, noise=noise
+                )
+            if not obstacle and len(samples) > len(groups[0]) == 1:
+                obstacle = NOT_OF_ONE_SHAPE
+            if not obstacle and not told_apart([answers[index] for index in groups[0]]):
                 obstacle = NOT_TOLD_APART
             if obstacle:
                 # The first dimension means something else: what it computes with more than one is worth checking.

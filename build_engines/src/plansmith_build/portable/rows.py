@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 _ROUNDING = 1e-6
 _FLOATING = "fV"
+NOT_OF_ONE_SHAPE = "no two of the inputs have one shape, so none could be put together"
 NOT_TOLD_APART = "every input that was tried got the same answer, so rows could not be told apart"
 
 __all__ = [
     "BatchRefuted",
     "Evidence",
+    "alike",
     "batches_of",
     "concatenate",
     "evidence_of",
@@ -40,22 +42,30 @@ def concatenate(parts: Sequence[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def alike(samples: Sequence[Arrays]) -> list[list[int]]:
+    """The indexes of the samples, those of one shape together, most samples first; only such can be put together."""
+    groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for index, sample in enumerate(samples):
+        groups.setdefault(tuple(array.shape[1:] for array in sample.values()), []).append(index)
+    return sorted(groups.values(), key=len, reverse=True)
+
+
 def batches_of(samples: Sequence[Arrays], answers: Sequence[Arrays]) -> Iterator[tuple[Arrays, Arrays]]:
-    """Samples put together, and what each got alone: all of them, then the last before the first."""
-    for chosen in _arrangements(len(samples)):
-        yield concatenate([samples[index] for index in chosen]), concatenate([answers[index] for index in chosen])
+    """Samples put together, and what each got alone: all of one shape, then the last before the first."""
+    for group in alike(samples):
+        for chosen in _arrangements(group):
+            yield concatenate([samples[index] for index in chosen]), concatenate([answers[index] for index in chosen])
 
 
-def _arrangements(count: int) -> list[tuple[int, ...]]:
-    everything = tuple(range(count))
-    return [everything, (count - 1, 0)] if count > 2 else [everything]  # noqa: PLR2004 - two are all of them
+def _arrangements(indexes: Sequence[int]) -> list[Sequence[int]]:
+    return [indexes, (indexes[-1], indexes[0])] if len(indexes) > 2 else [indexes]  # noqa: PLR2004 - two are all
 
 
 def obstacle_in_answers(answers: Sequence[Arrays], rows: int) -> str:
     """Why answers to single samples do not show that rows are answered with rows, or an empty string.
 
     Args:
-        answers: to different inputs.
+        answers: to different inputs of one shape.
         rows: how many rows each of these inputs had.
     """
     for name in answers[0]:
@@ -136,7 +146,7 @@ def obstacle_in_batches(
         ignore: outputs whose values are random; their shapes are compared.
         noise: how exact the answers are; see `comparison.compare`.
     """
-    for chosen in _arrangements(len(samples)):
+    for chosen in _arrangements(range(len(samples))):
         batch = concatenate([samples[index] for index in chosen])
         rows = f"with {len(next(iter(batch.values())))} rows"
         try:

@@ -10,7 +10,7 @@ import onnxruntime
 from plansmith_build.engines.onnxruntime import Arrays, RunFailed, Session
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.portable.comparison import OutputComparison, compare, worst
-from plansmith_build.portable.rows import batches_of, obstacle_in_answers
+from plansmith_build.portable.rows import NOT_OF_ONE_SHAPE, alike, batches_of, obstacle_in_answers
 from plansmith_build.progress import plural
 from plansmith_build.reading.operators import runtime_sentence
 
@@ -78,7 +78,7 @@ def verify(path: Path, reference: Reference, signature: Signature, *, batched: b
     return Verified(
         engine=f"ONNX Runtime {onnxruntime.__version__} on the CPU",
         samples=len(reference.samples),
-        rows_together=_row_count(pairs[0][0]) if batched else 0,
+        rows_together=max(_row_count(sample) for sample, _ in pairs) if batched else 0,
         outputs=tuple(worst(tuple(comparisons)) for comparisons in found.values()),
     )
 
@@ -86,10 +86,12 @@ def verify(path: Path, reference: Reference, signature: Signature, *, batched: b
 def _rows(reference: Reference) -> Iterator[tuple[Arrays, Arrays]]:
     """Several rows together, and the first one alone."""
     answers = reference.answers[: reference.single_samples]
-    obstacle = obstacle_in_answers(answers, reference.rows or 1)
+    samples = reference.samples[: reference.single_samples]
+    groups = alike(samples)
+    obstacles = [obstacle_in_answers([answers[index] for index in group], reference.rows or 1) for group in groups]
+    obstacle = next(filter(None, obstacles), NOT_OF_ONE_SHAPE if len(samples) > len(groups[0]) == 1 else "")
     if obstacle:
         raise VerificationFailed(obstacle)
-    samples = reference.samples[: reference.single_samples]
     yield from batches_of(samples, answers)
     yield _first_row(samples[0]), _first_row(answers[0])
 

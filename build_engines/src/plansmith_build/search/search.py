@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plansmith_build.datasets import load_dataset, split, without_rows_of
+from plansmith_build.datasets.ragged import row_shapes
 from plansmith_build.engines.onnxruntime import RunFailed, Session
 from plansmith_build.engines.tensorrt import PlanOptions, find_token_range, parse_profile, profile_for
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.judging.budget import DEFAULT_DROP, Budget
 from plansmith_build.judging.judge import Judge
 from plansmith_build.judging.measures import choose_measures
-from plansmith_build.portable.rows import BatchRefuted, obstacle_in_answers, obstacle_in_batches
+from plansmith_build.portable.rows import BatchRefuted, alike, obstacle_in_answers, obstacle_in_batches
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.variants import Judges
 from plansmith_build.progress import BuildStep, plural
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.datasets import Dataset, Preprocessing
     from plansmith_build.engines.onnxruntime import Arrays
+    from plansmith_build.engines.tensorrt.profiles import Shape
     from plansmith_build.judging.measures import Measure
     from plansmith_build.portable.portable_model import PortableModel
     from plansmith_build.precision.sparsity import Sparsity
@@ -196,7 +198,7 @@ def search(
         pairings(options.targets, options.precisions, stored=graphs.format),
         graphs,
         Timing(reference, portable.files[0], signature, request, rows, is_batched=portable.batched and rows > 1),
-        _plan_settings(reference, signature, config, options, request),
+        _plan_settings(reference, signature, config, options, request, extremes=_extremes(calibration, validation)),
         unmeasured=bool(options.targets),
         progress=progress,
     )
@@ -266,11 +268,15 @@ def _check_rows(reference: Session, data: Dataset) -> None:
         answers = [reference.run(sample) for sample in samples]
     except RunFailed as error:
         raise VerificationFailed(f"the model does not run on {data.source}: {error}") from error
-    obstacle = obstacle_in_answers(answers, 1)
+    obstacle = ""
     size = -(-len(samples) // PROVEN_BATCHES)
-    for start in range(0, len(samples), size):
-        stop = start + size
-        obstacle = obstacle or obstacle_in_batches(reference.run, samples[start:stop], answers[start:stop])
+    for group in alike(samples):
+        obstacle = obstacle or obstacle_in_answers([answers[index] for index in group], 1)
+        for start in range(0, len(group), size):
+            together, alone = (
+                [arrays[index] for index in group[start : start + size]] for arrays in (samples, answers)
+            )
+            obstacle = obstacle or obstacle_in_batches(reference.run, together, alone)
     if obstacle:
         raise BatchRefuted(f"on {data.source}, {obstacle}")
 
@@ -283,8 +289,9 @@ def _judge(
     bounded: bool,
 ) -> Judge:
     requests = data.batches(JUDGED_ROWS)
+    labels = data.labels[requests.order] if data.labels is not None else None
     try:
-        return Judge.of(reference, requests, data.labels, batched=data.batched, choose=choose, bounded=bounded)
+        return Judge.of(reference, requests, labels, batched=data.batched, choose=choose, bounded=bounded)
     except RunFailed as error:
         raise VerificationFailed(f"the model does not run on {data.source}: {error}") from error
 
@@ -324,21 +331,38 @@ def _accuracy_text(judge: Judge) -> str:
 
 
 def _timed_request(data: Dataset, max_batch_size: int) -> tuple[Arrays, int]:
-    """A few rows as one request, repeated where the data has fewer."""
-    if not data.batched:
-        return data.batches(1)[0], 1
-    rows = min(TIMED_ROWS, max(1, max_batch_size))
-    indexes = np.arange(rows) % len(data)
-    return dict(data.take(indexes).inputs), rows
+    """A few rows of middling size as one request, repeated where the data has fewer."""
+    rows = min(TIMED_ROWS, max(1, max_batch_size)) if data.batched else 1
+    groups = data.alike()
+    middle = np.searchsorted(np.cumsum([len(group) for group in groups]), len(data) // 2, side="right")
+    return data.take(np.resize(groups[middle], rows)).batches(rows)[0], rows
+
+
+def _extremes(calibration: Dataset, validation: Dataset) -> dict[str, tuple[Shape, Shape]]:
+    """The least and the greatest size of each dimension of each input in the data."""
+    first = (1,) if validation.batched else ()
+    extremes = {}
+    for name in validation.inputs:
+        arrays = [data.inputs[name] for data in (calibration, validation) if name in data.inputs]
+        sizes = list(zip(*{shape for array in arrays for shape in row_shapes(array)}, strict=True))
+        extremes[name] = (*first, *map(min, sizes)), (*first, *map(max, sizes))
+    return extremes
 
 
 def _plan_settings(
-    reference: Session, signature: Signature, config: Any, options: SearchOptions, request: Arrays
+    reference: Session,
+    signature: Signature,
+    config: Any,
+    options: SearchOptions,
+    request: Arrays,
+    *,
+    extremes: Mapping[str, tuple[Shape, Shape]],
 ) -> PlanSettings:
     profile = profile_for(
         signature,
         max_batch_size=int(config.max_batch_size),
         observed={name: array.shape for name, array in request.items()},
+        extremes=extremes,
         tokens=find_token_range(signature, request, reference.run),
         given=parse_profile(options.plan.profile) if options.plan.profile else None,
     )

@@ -94,7 +94,8 @@ def profile_for(
     signature: Signature,
     *,
     max_batch_size: int,
-    observed: Mapping[str, tuple[int, ...]],
+    observed: Mapping[str, Shape],
+    extremes: Mapping[str, tuple[Shape, Shape]] | None = None,
     tokens: TokenRange | None = None,
     given: OptimizationProfile | None = None,
 ) -> OptimizationProfile:
@@ -108,6 +109,7 @@ def profile_for(
         signature: the model's.
         max_batch_size: 0 for a model that does not batch.
         observed: a shape of each input in the data, with its first dimension.
+        extremes: the least and the greatest size of each dimension in the data, where rows differ in shape, likewise.
         tokens: the fewest and most tokens, from `find_token_range`; None to take the data's number.
         given: the user's own.
 
@@ -125,11 +127,11 @@ def profile_for(
     minimum, optimum, maximum = {}, {}, {}
     for name, shape in required.items():
         seen = observed[name]
-        fixed = tuple(size if size >= 0 else seen[axis] for axis, size in enumerate(shape))
+        least, greatest = (extremes or {}).get(name, (seen, seen))
         batched = bool(max_batch_size) and shape[:1] == (-1,)
         minimum[name], optimum[name], maximum[name] = (
-            _resized(name, fixed, counts, rows if batched else None, size)
-            for rows, size in zip((1, max_batch_size, max_batch_size), sizes, strict=True)
+            _resized(name, _filled(shape, of), counts, rows if batched else None, size)
+            for of, rows, size in zip((least, seen, greatest), (1, max_batch_size, max_batch_size), sizes, strict=True)
         )
     return OptimizationProfile(minimum, optimum, maximum)
 
@@ -145,6 +147,10 @@ def rows_taken(ranges: Iterable[tuple[int, int]]) -> int:
         if low <= taken + 1:
             taken = max(taken, high)
     return taken
+
+
+def _filled(shape: Shape, seen: Shape) -> Shape:
+    return tuple(size if size >= 0 else seen[axis] for axis, size in enumerate(shape))
 
 
 def _resized(
