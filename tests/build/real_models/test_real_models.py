@@ -122,6 +122,14 @@ def test_real_models_answer_eight_callers_at_once(built, server):
         assert sum(pool.map(ask, range(CALLERS))) == CALLERS * len(questions)
 
 
+def test_every_variant_of_a_voice_detector_goes_through(tmp_path, repository, pytestconfig):
+    files = onnx_files(("silero-vad==6.2.3",), pytestconfig.cache.mkdir("wheels"))
+    published = [build(file, BuildOptions(repository, file.stem, serve=False)) for file in files.values()]
+    assert len(published) >= 6
+    # The state is [2, rows, 128], and the rate is one number.
+    assert all(result.manifest.batching.reason for result in published)
+
+
 def answers_of(file: Path, sample: Arrays, *, one_row: bool) -> Arrays:
     """What ONNX Runtime answers in this process, row by row where the file takes no more."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
