@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from plansmith_build import BuildOptions, build
 from plansmith_build.portable.batch_obstacles import BatchAxis
+from plansmith_build.progress import silent
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.search.graph_variants import GraphVariants
 from plansmith_build.search.search import SearchOptions
@@ -92,13 +93,13 @@ KINDS = {
 def built(tmp_path, repository):
     """Builds a model, given as text or whole; gives the result and its configuration."""
 
-    def run(model: str | onnx.ModelProto, **options):
+    def run(model: str | onnx.ModelProto, progress=silent, **options):
         path = tmp_path / "model.onnx"
         if isinstance(model, str):
             write(path, model)
         else:
             onnx.save(model, path)
-        result = build(path, BuildOptions(repository=repository, **options))
+        result = build(path, BuildOptions(repository=repository, **options), progress)
         return result, config_from_text((result.path.parent / "config.pbtxt").read_text())
 
     return run
@@ -275,7 +276,13 @@ def test_a_candidate_that_cannot_be_made_is_a_line_and_never_the_end_of_a_build(
 
     monkeypatch.setattr(GraphVariants, "graph_for", stumbles)
     search = SearchOptions("random:8", targets=(Target.ONNXRUNTIME,))
-    result, _ = built(KINDS["rows"][0], search=search)
+    steps = []
+    result, _ = built(KINDS["rows"][0], steps.append, search=search)
+    begun = [step.title for step in steps if step.title.startswith("Candidate ") and not step.outcome]
+    assert len(begun) >= 2
+    assert [title.partition(":")[0] for title in begun] == [
+        f"Candidate {number} of {len(begun)}" for number in range(1, len(begun) + 1)
+    ]
     reasons = {(c.precision, c.device): c.reason for c in result.manifest.search.candidates}
     assert reasons["int8", "cpu"] == "it could not be made: KeyError: 'tensor 7'"
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import onnx.parser
+import onnxruntime
+from build_models import HEADER
+from onnx import numpy_helper
 
 from plansmith_build.datasets.ragged import ragged
 from plansmith_build.judging.accuracy import measure_accuracy
@@ -15,34 +19,51 @@ TRIALS = 2000
 BUDGET = Budget()
 
 
-def softmax(logits):
-    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return exponents / exponents.sum(axis=-1, keepdims=True)
+def answers_of(text, x, **weights):
+    """The answers of a graph of ONNX's textual syntax, with the weights that the kind has been given."""
+    model = onnx.parser.parse_model(f"{HEADER} kind {text}")
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(w, np.float32), n) for n, w in weights.items())
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, {"x": x.astype(np.float32)})[0]
+
+
+def weights(rng, *shape, spread=1.0):
+    return rng.normal(0, spread / np.sqrt(shape[0]), shape)
 
 
 def classifier(rng, rows):
-    return softmax(rng.normal(0, 3, (rows, int(rng.integers(2, 20)))))
+    text = "(float[N, 8] x) => (float[N, C] y) { h = MatMul (x, w) y = Softmax <axis = -1> (h) }"
+    return answers_of(text, rng.normal(size=(rows, 8)), w=weights(rng, 8, int(rng.integers(2, 20)), spread=3))
 
 
 def token_classifier(rng, rows):
-    return softmax(rng.normal(0, 3, (rows, 7, 5)))
+    text = "(float[N, 7, 8] x) => (float[N, 7, 5] y) { h = MatMul (x, w) y = Softmax <axis = -1> (h) }"
+    return answers_of(text, rng.normal(size=(rows, 7, 8)), w=weights(rng, 8, 5, spread=3))
 
 
 def decision(rng, rows):
-    return 1 / (1 + np.exp(-rng.normal(0, 3, (rows, 1))))
+    text = "(float[N, 8] x) => (float[N, 1] y) { h = MatMul (x, w) y = Sigmoid (h) }"
+    return answers_of(text, rng.normal(size=(rows, 8)), w=weights(rng, 8, 1, spread=3))
 
 
 def regression(rng, rows):
-    return rng.lognormal(rng.uniform(-5, 8), 1, (rows, 1))
+    text = "(float[N, 8] x) => (float[N, 1] y) { h = MatMul (x, w) s = Add (h, b) y = Exp (s) }"
+    return answers_of(text, rng.normal(size=(rows, 8)), w=weights(rng, 8, 1), b=rng.uniform(-5, 8))
 
 
 def several_numbers(rng, rows):
-    return rng.normal([1000, 40, 0.5], [300, 12, 0.2], (rows, 3))
+    text = "(float[N, 8] x) => (float[N, 3] y) { h = MatMul (x, w) s = Mul (h, spread) y = Add (s, mean) }"
+    x, w = rng.normal(size=(rows, 8)), weights(rng, 8, 3)
+    return answers_of(text, x, w=w, spread=[300, 12, 0.2], mean=[1000, 40, 0.5])
 
 
 def detector(rng, rows):
-    boxes = rng.uniform(0, 640, (rows, 4, 30))
-    return np.concatenate([boxes, rng.beta(0.3, 3, (rows, 3, 30))], axis=1)
+    text = """(float[N, 7, 16] x) => (float[N, 7, 30] y) <int64[2] parts = {4, 3}> {
+        h = MatMul (x, w) corners, classes = Split <axis = 1> (h, parts)
+        c = Sigmoid (corners) boxes = Mul (c, pixels) l = Sub (classes, rare) scores = Sigmoid (l)
+        y = Concat <axis = 1> (boxes, scores) }"""
+    return answers_of(text, rng.normal(size=(rows, 7, 16)), w=weights(rng, 16, 30, spread=2), pixels=640, rare=3)
 
 
 def detector_with_channels_last(rng, rows):
@@ -50,20 +71,25 @@ def detector_with_channels_last(rng, rows):
 
 
 def audio(rng, rows):
-    return rng.normal(0, 0.1, (rows, 200))
+    text = """(float[N, 1, 200] x) => (float[N, 200] y) <int64[1] one = {1}> {
+        c = Conv <pads = [4, 4]> (x, w) y = Squeeze (c, one) }"""
+    return answers_of(text, rng.normal(0, 0.1, (rows, 1, 200)), w=rng.normal(0, 1 / 3, (1, 1, 9)))
 
 
 def embedding(rng, rows):
-    vectors = rng.normal(size=(rows, 64))
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    text = "(float[N, 16] x) => (float[N, 64] y) { h = MatMul (x, w) y = LpNormalization <axis = 1, p = 2> (h) }"
+    return answers_of(text, rng.normal(size=(rows, 16)), w=weights(rng, 16, 64))
 
 
 def state(rng, rows):
-    return np.tanh(rng.normal(0, 0.7, (rows, 2, 16)))
+    text = "(float[N, 2, 16] x) => (float[N, 2, 16] y) { h = MatMul (x, w) y = Tanh (h) }"
+    return answers_of(text, rng.normal(size=(rows, 2, 16)), w=weights(rng, 16, 16, spread=0.7))
 
 
 def features_some_of_them_dead(rng, rows):
-    return np.maximum(rng.normal(0, 1, (rows, 24, 5, 5)), 0) * (rng.random(24) > 0.2)[:, None, None]
+    text = "(float[N, 3, 5, 5] x) => (float[N, 24, 5, 5] y) { c = Conv (x, w) r = Relu (c) y = Mul (r, living) }"
+    x, living = rng.normal(size=(rows, 3, 5, 5)), rng.random((24, 1, 1)) > 0.2
+    return answers_of(text, x, w=rng.normal(0, 1, (24, 3, 1, 1)), living=living)
 
 
 # What lies side by side in an output and must not be ruined alone: index expressions.

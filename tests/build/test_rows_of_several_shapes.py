@@ -232,7 +232,8 @@ def test_a_model_is_searched_with_lines_of_several_widths(tmp_path, repository):
 def test_samples_of_several_shapes_prove_rows_by_those_of_one_shape(tmp_path, repository):
     path = reader(tmp_path / "reader.onnx")
     several = save(tmp_path / "several", lines(6))
-    result = build(path, BuildOptions(repository, "several", samples=several, warmup=6, serve=False))
+    result = build(path, BuildOptions(repository, "several", samples=several, warmup=6))
+    assert result.manifest.server_trial.served == ("config.pbtxt",)
     assert (result.manifest.verification.samples, result.manifest.verification.rows_together) == (6, 3)
     assert "max_batch_size: 32" in (result.path.parent / "config.pbtxt").read_text()
     apart = save(tmp_path / "apart", [np.ones((3, 8, width), np.float32) for width in (12, 14, 16)])

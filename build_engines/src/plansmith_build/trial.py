@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plansmith_build.engines.onnxruntime import Session
-from plansmith_build.portable.rows import batches_of
+from plansmith_build.portable.rows import alike, concatenate
 from plansmith_build.portable.sequence_states import initial_state
 from plansmith_build.reading.signatures import signature_of
 from plansmith_build.repository.config import config_from_text
@@ -112,11 +112,12 @@ def _of_reference(built: Built) -> Iterator[Exchange]:
         pairs = list(zip(reference.samples, reference.answers, strict=True))
     else:
         pairs = []
-        for batch, answers in batches_of(
-            reference.samples[: reference.single_samples], reference.answers[: reference.single_samples]
-        ):
-            together = min(len(next(iter(batch.values()))), built.max_batch_size)
-            pairs += [(_rows(batch, count), _rows(answers, count)) for count in {1: 0, together: 0}]
+        for group in alike(reference.samples[: reference.single_samples]):
+            samples, answers = (
+                concatenate([arrays[index] for index in group]) for arrays in (reference.samples, reference.answers)
+            )
+            together = min(len(next(iter(samples.values()))), built.max_batch_size)
+            pairs += [(_rows(samples, count), _rows(answers, count)) for count in {1: 0, together: 0}]
     for sample, answer in pairs:
         yield Exchange(sample, answer, reference.random_outputs, reference.noise)
 
