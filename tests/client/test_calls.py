@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import json
 import math
 import shutil
@@ -438,6 +439,37 @@ def test_a_model_that_was_loaded_anew_by_another_client_is_noticed(folder, serve
         assert model.metadata.max_batch_size == 4
         assert model.metadata.versions == ("2",)
         other.unload_model(name)
+
+
+@pytest.mark.parametrize("face", ["grpc", "http-async"])
+def test_a_request_that_only_the_republished_model_takes_is_not_refused(folder, server, face):
+    name = f"wider-{face}"
+    copied, wider = folder / "models" / name, np.ones((1, 8), np.float32)
+    shutil.copytree(folder / "models" / "double", copied)
+    ways = {
+        "by position": lambda model: model(wider),
+        "by name": lambda model: model.infer({"x": wider}),
+        "classify": lambda model: model.classify(wider)[0][0].score,
+        "batched": lambda model: model.batched()(wider),
+        "map": lambda model: model.map(wider).collect(),
+        "sequence": lambda model: model.sequence()(wider),
+        "stream": lambda model: next(iter(model.stream({"x": wider}))),
+    }
+    with contextlib.ExitStack() as opened:
+        clients = [opened.enter_context(open_client(face, url_of(face, server))) for _ in ways]
+        clients[0].load_model(name)
+        for client in clients:
+            assert client.model(name).metadata.inputs[0].shape == (-1, 4)
+        text = (copied / "config.pbtxt").read_text()
+        (copied / "config.pbtxt").write_text(text.replace("dims: [ 4 ]", "dims: [ 8 ]"))
+        # By another client: those above are not told.
+        with open_client(face, url_of(face, server)) as other:
+            other.load_model(name)
+        for way, client in zip(ways, clients, strict=True):
+            assert np.asarray(ways[way](client.model(name))).max() == 2.0, way
+            with pytest.raises(InvalidInput, match="given float32 \\[1, 4\\], expected FP32 \\[-1, 8\\]"):
+                client.model(name)(wider[:, :4])
+        clients[0].unload_model(name)
 
 
 def test_a_full_queue_is_no_reason_to_send_again(server):

@@ -7,6 +7,7 @@ byte strings of any length each; in numpy an array of dtype object that holds `b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ CONFIG_TYPES: Mapping[str, str] = MappingProxyType(
 _DATATYPES_BY_CONFIG_TYPE = {config_type: datatype for datatype, config_type in CONFIG_TYPES.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TensorSpec:
     """One input or output of a model: name, datatype and shape.
 
@@ -77,7 +78,7 @@ class TensorSpec:
     shape: tuple[int, ...]
     optional: bool = False
 
-    @property
+    @cached_property
     def numpy_dtype(self) -> np.dtype[Any]:
         """The dtype of this tensor's arrays.
 

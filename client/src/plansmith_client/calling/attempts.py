@@ -76,12 +76,18 @@ class Caller:
             ServerUnavailable: no server could be reached, retries included.
             ClientError: the server that was reached answered with this error.
         """
-        hedged = hedge_after is not None and operation.repeatable and len(self.servers.all()) > 1
-        if not self.observers and not hedged:
-            answer: Answer_co = yield from self._attempts(operation, deadline, NO_HEADERS)
-            return answer
+        if hedge_after is not None and not (operation.repeatable and len(self.servers.all()) > 1):
+            hedge_after = None
+        if not self.observers and hedge_after is None:
+            return self._attempts(operation, deadline, NO_HEADERS)
+        return self._watched(operation, deadline, hedge_after)
+
+    def _watched(
+        self, operation: Operation[Answer_co], deadline: Deadline, hedge_after: float | None
+    ) -> Flow[Answer_co]:
+        answer: Answer_co
         with self.observing(operation) as headers:
-            if hedge_after is None or not hedged:
+            if hedge_after is None:
                 answer = yield from self._attempts(operation, deadline, headers)
             else:
                 asked: set[Server] = set()
@@ -208,7 +214,8 @@ class Caller:
                     yield from self._probe(server, deadline)
                 answer: Answer_co
                 shared = server.shared_memory
-                tell_of_attempt(self.observers, operation, server.address)
+                if self.observers:
+                    tell_of_attempt(self.observers, operation, server.address)
                 if isinstance(operation, Infer) and (operation.on_device or (shared and shared.suits(operation))):
                     answer = cast("Answer_co", (yield from _send_from_memory(server, operation, deadline, headers)))
                 else:

@@ -42,41 +42,34 @@ class BreakerPolicy:
 
 
 class Breaker:
-    """Counts the outages of one server. Not safe to use from several threads: its owner holds a lock."""
+    """Counts the outages of one server. Not safe to use from several threads: its owner holds a lock.
 
-    __slots__ = ("_closes_at", "_cooldown", "_failures", "_policy")
+    Attributes:
+        is_closed: whether requests are sent to the server.
+        failures: outages since the last answer.
+    """
+
+    __slots__ = ("_closes_at", "_cooldown", "_policy", "failures", "is_closed")
 
     def __init__(self, policy: BreakerPolicy) -> None:
         self._policy = policy
-        self._failures = 0
-        self._cooldown = policy.cooldown
-        self._closes_at: float | None = None
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether requests are sent to the server."""
-        return self._closes_at is None
-
-    @property
-    def has_failures(self) -> bool:
-        """Whether the last request was an outage."""
-        return self._failures > 0
+        self.succeeded()
 
     def wait(self) -> float:
         """Seconds until the server should be asked again whether it is live; 0 if it is time."""
-        return 0.0 if self._closes_at is None else max(0.0, self._closes_at - time.monotonic())
+        return 0.0 if self.is_closed else max(0.0, self._closes_at - time.monotonic())
 
     def succeeded(self) -> None:
         """The server answered, if only with an error."""
-        self._failures, self._closes_at, self._cooldown = 0, None, self._policy.cooldown
+        self.is_closed, self.failures, self._closes_at, self._cooldown = True, 0, 0.0, self._policy.cooldown
 
     def failed(self) -> None:
         """The server could not be reached."""
-        self._failures += 1
-        if self._closes_at is not None:
+        self.failures += 1
+        if not self.is_closed:
             self._cooldown = min(2 * self._cooldown, self._policy.longest_cooldown)
-        if self._failures >= self._policy.failures:
-            self._closes_at = time.monotonic() + self._cooldown
+        if self.failures >= self._policy.failures:
+            self.is_closed, self._closes_at = False, time.monotonic() + self._cooldown
 
     def probing(self) -> None:
         """One request probes the server now; other requests wait for the outcome."""

@@ -28,6 +28,7 @@ from plansmith_client.protocol.answers import mismatch, selected
 from plansmith_client.protocol.classification import classes_from_result
 from plansmith_client.protocol.operations import Infer, IsModelReady, ListModels, ReadModelConfig, ReadModelMetadata
 from plansmith_client.protocol.splitting import join_results, split_tensors
+from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from plansmith_client.protocol.metadata import ModelMetadata, ModelStatus
     from plansmith_client.protocol.operations import ParameterValue
     from plansmith_client.protocol.results import InferResult
-    from plansmith_client.transports.deadlines import Deadline
 
     Answer = TypeVar("Answer")
 
@@ -62,6 +62,8 @@ class InferOptions:
 
 
 _NO_OPTIONS = InferOptions()
+# The caller waits for an error that is probably right already.
+_RENEWAL_SECONDS = 5.0
 _LOG = logging.getLogger("plansmith_client")
 
 
@@ -102,12 +104,16 @@ class ModelCore:
 
     def read_metadata(self, deadline: Deadline) -> Flow[ModelMetadata]:
         """The metadata, read from the server if it is unknown or too old."""
-        known = self._metadata
-        if known is not None and time.monotonic() - self._read_at <= self.metadata_max_age:
+        known = self._known()
+        if known is not None:
             return known
         metadata = yield from self._fetch_metadata(deadline)
         self._metadata, self._read_at = metadata, time.monotonic()
         return metadata
+
+    def _known(self) -> ModelMetadata | None:
+        """The metadata, if it is known and not too old."""
+        return self._metadata if time.monotonic() - self._read_at <= self.metadata_max_age else None
 
     def is_ready(self, deadline: Deadline) -> Flow[bool]:
         """Whether the model is ready; also False if it does not exist or no server can be reached."""
@@ -117,26 +123,25 @@ class ModelCore:
         """Return when the model is ready."""
         yield from wait_until(self.is_ready, f"Model {self.name!r} at {self.url}", deadline)
 
-    def bind(
-        self, positional: Sequence[ArrayLike], named: Mapping[str, ArrayLike], deadline: Deadline
-    ) -> Flow[Mapping[str, ArrayLike]]:
-        """The inputs by name."""
-        if not positional:
-            return named
-        metadata = yield from self.describe(deadline)
-        return bind_inputs(metadata, positional, named)
-
     def call(
         self, positional: Sequence[ArrayLike], named: Mapping[str, ArrayLike], deadline: Deadline
     ) -> Flow[InferResult]:
         """One inference with inputs by position, by name, or both."""
-        inputs = (yield from self.bind(positional, named, deadline)) if positional else named
+        if self.fallback is None:
+            return self._infer(positional, named, _NO_OPTIONS, deadline)
+        return self._call_by_name(positional, named, deadline)
+
+    def _call_by_name(
+        self, positional: Sequence[ArrayLike], named: Mapping[str, ArrayLike], deadline: Deadline
+    ) -> Flow[InferResult]:
+        # The fallback may declare the same inputs in another order.
+        inputs = yield from self.by_metadata(lambda known: bind_inputs(known, positional, named), deadline)
         return (yield from self.infer(inputs, _NO_OPTIONS, deadline))
 
     def infer(self, inputs: Mapping[str, ArrayLike], options: InferOptions, deadline: Deadline) -> Flow[InferResult]:
         """One inference; in several requests if the batch is larger than `max_batch_size`."""
         return self._or_fallback(
-            self._infer(inputs, options, deadline), lambda fallback: fallback.infer(inputs, options, deadline)
+            self._infer((), inputs, options, deadline), lambda fallback: fallback.infer(inputs, options, deadline)
         )
 
     def ask(self, operation: Infer, deadline: Deadline) -> Flow[InferResult]:
@@ -152,6 +157,39 @@ class ModelCore:
     def describe(self, deadline: Deadline) -> Flow[ModelMetadata]:
         """The metadata by which inputs are checked: of the fallback while this model cannot be used."""
         return self._or_fallback(self.read_metadata(deadline), lambda fallback: fallback.describe(deadline))
+
+    def by_metadata(
+        self, check: Callable[[ModelMetadata], Answer], deadline: Deadline, *, own: bool = False
+    ) -> Flow[Answer]:
+        """What a check makes of a request. Metadata of an earlier call is read again before the request is refused.
+
+        Args:
+            check: raises InvalidInput if the request does not match the metadata.
+            deadline: of the call.
+            own: whether the metadata has to be of this model, even while that cannot be used.
+
+        Raises:
+            InvalidInput: the check refuses the request.
+        """
+        metadata = self._known() or (yield from (self.read_metadata if own else self.describe)(deadline))
+        try:
+            return check(metadata)
+        except InvalidInput:
+            if not (yield from self._has_changed(metadata, deadline)):
+                raise
+        return check(self._metadata or metadata)
+
+    def _has_changed(self, metadata: ModelMetadata, deadline: Deadline) -> Flow[bool]:
+        """Whether the model has been loaded anew with other inputs or outputs since its metadata was read."""
+        if self._read_at >= deadline.begun:
+            return False
+        try:
+            seconds = min(_RENEWAL_SECONDS, deadline.remaining() or _RENEWAL_SECONDS)
+            renewed = yield from self._fetch_metadata(Deadline(seconds))
+        except ClientError:
+            return False
+        self._metadata, self._read_at = renewed, time.monotonic()
+        return renewed != metadata
 
     def refused(self, error: ClientError, deadline: Deadline) -> Flow[ClientError]:
         """The error to raise for a checked request that the server refused: the model may have changed."""
@@ -171,14 +209,18 @@ class ModelCore:
         """The largest values of one output for each row, with their labels."""
         if isinstance(top, bool) or not isinstance(top, int) or top < 1:
             raise InvalidInput(f"Model {self.name!r}: top must be a whole number of classes from 1, got {top!r}")
-        metadata = yield from self.describe(deadline)
-        names = [spec.name for spec in metadata.outputs]
-        if output is None and not names:
-            raise InvalidInput(f"Model {self.name!r}: the server declares no outputs: name one with output=")
-        if output is None and len(names) != 1:
-            raise InvalidInput(f"Model {self.name!r} has several outputs: choose one with output= ({', '.join(names)})")
-        chosen = names[0] if output is None else output
-        inputs = bind_inputs(metadata, positional, named)
+
+        def check(metadata: ModelMetadata) -> tuple[str, dict[str, ArrayLike]]:
+            names = [spec.name for spec in metadata.outputs]
+            if output is None and not names:
+                raise InvalidInput(f"Model {self.name!r}: the server declares no outputs: name one with output=")
+            if output is None and len(names) != 1:
+                raise InvalidInput(
+                    f"Model {self.name!r} has several outputs: choose one with output= ({', '.join(names)})"
+                )
+            return names[0] if output is None else output, bind_inputs(metadata, positional, named)
+
+        chosen, inputs = yield from self.by_metadata(check, deadline)
         result = yield from self.infer(inputs, InferOptions(outputs=(chosen,), classes=top), deadline)
         return classes_from_result(result, chosen)
 
@@ -191,35 +233,59 @@ class ModelCore:
         return on_host(self._checked(metadata, inputs, options))
 
     def _checked(self, metadata: ModelMetadata, inputs: Mapping[str, ArrayLike], options: InferOptions) -> Infer:
-        if not isinstance(inputs, Mapping):
+        if type(inputs) is not dict and not isinstance(inputs, Mapping):
             raise InvalidInput(
                 f"Model {self.name!r}: inputs must be a mapping of names and arrays, got a {type(inputs).__name__}: "
                 "call the model itself, model(array), to pass inputs by position"
             )
         tensors = check_inputs(metadata, inputs)
+        on_device, outputs, parameters = False, None, {}
+        for tensor in tensors:
+            on_device = on_device or tensor.device is not None
+        if options is not _NO_OPTIONS:
+            outputs = check_outputs(metadata, options.outputs)
+            check_text("request_id", options.request_id)
+            parameters = check_parameters(metadata, options.parameters)
         return Infer(
             self.name,
             self.version,
             tensors,
-            check_outputs(metadata, options.outputs),
-            check_text("request_id", options.request_id),
-            check_parameters(metadata, options.parameters),
+            outputs,
+            options.request_id,
+            parameters,
             options.classes,
-            any(tensor.device is not None for tensor in tensors),
+            on_device,
             metadata,
         )
 
+    def _checked_for_one_answer(
+        self,
+        metadata: ModelMetadata,
+        positional: Sequence[ArrayLike],
+        named: Mapping[str, ArrayLike],
+        options: InferOptions,
+    ) -> Infer:
+        if metadata.decoupled:
+            raise InvalidInput(
+                f"Model {self.name!r} is decoupled: it answers with any number of responses; use model.stream(...)"
+            )
+        inputs = bind_inputs(metadata, positional, named) if positional else named
+        return self._checked(metadata, inputs, options)
+
     def stream_request(self, inputs: Mapping[str, ArrayLike], options: InferOptions, deadline: Deadline) -> Flow[Infer]:
         """The checked request of a stream, which cannot be split."""
-        metadata = yield from self.read_metadata(deadline)
-        operation = self.request(metadata, inputs, options)
-        largest = metadata.max_batch_size
-        if largest and operation.inputs and operation.inputs[0].array.shape[0] > largest:
-            raise InvalidInput(
-                f"Model {self.name!r}: given a batch of {operation.inputs[0].array.shape[0]}, expected at most "
-                f"{largest} (max_batch_size): a stream is one request"
-            )
-        return operation
+
+        def check(metadata: ModelMetadata) -> Infer:
+            operation = self.request(metadata, inputs, options)
+            largest = metadata.max_batch_size
+            if largest and operation.inputs and operation.inputs[0].array.shape[0] > largest:
+                raise InvalidInput(
+                    f"Model {self.name!r}: given a batch of {operation.inputs[0].array.shape[0]}, expected at most "
+                    f"{largest} (max_batch_size): a stream is one request"
+                )
+            return operation
+
+        return (yield from self.by_metadata(check, deadline, own=True))
 
     def check_response(self, operation: Infer, result: InferResult) -> None:
         """Check one response of a stream, and forget the metadata if it is of a version that this does not describe.
@@ -276,13 +342,22 @@ class ModelCore:
             return error
         return _explanation(self, error, models)
 
-    def _infer(self, inputs: Mapping[str, ArrayLike], options: InferOptions, deadline: Deadline) -> Flow[InferResult]:
-        metadata = yield from self.read_metadata(deadline)
-        operation = self._checked(metadata, inputs, options)
-        if metadata.decoupled:
-            raise InvalidInput(
-                f"Model {self.name!r} is decoupled: it answers with any number of responses; use model.stream(...)"
-            )
+    def _infer(
+        self,
+        positional: Sequence[ArrayLike],
+        named: Mapping[str, ArrayLike],
+        options: InferOptions,
+        deadline: Deadline,
+    ) -> Flow[InferResult]:
+        metadata = self._known() or (yield from self.read_metadata(deadline))
+        try:
+            operation = self._checked_for_one_answer(metadata, positional, named, options)
+        except InvalidInput:
+            # As `by_metadata`, whose generator and function a small call would feel.
+            if not (yield from self._has_changed(metadata, deadline)):
+                raise
+            metadata = yield from self.read_metadata(deadline)
+            operation = self._checked_for_one_answer(metadata, positional, named, options)
         return (yield from self._ask(operation, metadata.max_batch_size, deadline))
 
     def _ask(self, operation: Infer, largest: int | None, deadline: Deadline) -> Flow[InferResult]:
@@ -299,14 +374,17 @@ class ModelCore:
         return (yield from self.checked(operation, result, deadline))
 
     def _or_fallback(self, flow: Flow[Answer], of_fallback: Callable[[ModelCore], Flow[Answer]]) -> Flow[Answer]:
+        return flow if self.fallback is None else self._with_fallback(flow, of_fallback, self.fallback)
+
+    def _with_fallback(
+        self, flow: Flow[Answer], of_fallback: Callable[[ModelCore], Flow[Answer]], fallback: ModelCore
+    ) -> Flow[Answer]:
         try:
             return (yield from flow)
         except _FALL_BACK_ON as error:
-            if self.fallback is None:
-                raise
-            _LOG.info("Model %r cannot answer, asking %r: %s", self.name, self.fallback.name, error)
+            _LOG.info("Model %r cannot answer, asking %r: %s", self.name, fallback.name, error)
             try:
-                return (yield from of_fallback(self.fallback))
+                return (yield from of_fallback(fallback))
             except ClientError as second:
                 raise second from error
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_client.calling.model_core import InferOptions, ModelCore
 from plansmith_client.errors import ClientError, InvalidInput, ServerUnavailable
+from plansmith_client.inputs.validation import bind_inputs
 from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ class SequenceCore:
         core, deadline = self.core, Deadline(self.timeout)
         if self.is_ended:
             raise InvalidInput(f"Model {core.name!r}: the sequence {self.id} has ended; begin a new one")
-        inputs = yield from core.bind(positional, named, deadline)
-        metadata = yield from core.read_metadata(deadline)
         parameters = {"sequence_id": self.id, "sequence_start": not self.is_started, "sequence_end": last}
-        operation = core.request(metadata, inputs, InferOptions(parameters=parameters))
+        options = InferOptions(parameters=parameters)
+        operation = yield from core.by_metadata(
+            lambda known: core.request(known, bind_inputs(known, positional, named), options), deadline, own=True
+        )
         if self._server is None:
             self._server = yield from core.caller.pick(deadline)
         try:

@@ -80,7 +80,7 @@ class Servers:
         self._open_transport = open_transport
         self._balance = balance
         self._breaker = breaker
-        self._resolve = resolve
+        self.resolves = resolve
         self._shared_memory = SharedMemoryPolicy() if shared_memory is True else shared_memory
         self.has_answered = False
         self._look_up_at = -math.inf if resolve else math.inf
@@ -135,11 +135,6 @@ class Servers:
                 self._looking_up = False
                 self._look_ups += 1
 
-    @property
-    def resolves(self) -> bool:
-        """Whether names have to be looked up."""
-        return self._resolve
-
     def choose(self, tried: Collection[Server]) -> Server | None:
         """The server to ask next; None if all have been tried.
 
@@ -184,7 +179,7 @@ class Servers:
         """The server answered, if only with an error."""
         self.has_answered = True
         # The common case takes no lock.
-        if server.breaker.has_failures:
+        if server.breaker.failures:
             with self._lock:
                 if not server.breaker.is_closed:
                     _LOG.info("Circuit closed: %s answers again", server.address.url)

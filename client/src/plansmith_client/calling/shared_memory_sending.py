@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.calling.flows import Send
-from plansmith_client.errors import ClientError, DeadlineExceeded, InvalidInput, ServerUnavailable
+from plansmith_client.errors import ClientError, DeadlineExceeded, ServerUnavailable
 from plansmith_client.inputs.device_tensors import on_host
 from plansmith_client.protocol.operations import (
     ListCudaSharedMemory,
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from plansmith_client.calling.flows import Flow
-    from plansmith_client.protocol.metadata import ModelMetadata
     from plansmith_client.protocol.operations import Infer, Operation, Tensor
     from plansmith_client.protocol.results import InferResult
     from plansmith_client.shared_memory.policy import SharedMemoryPolicy
@@ -64,7 +62,6 @@ class SharedMemory:
         self._policy = policy
         self._url = url
         self._allowed = True
-        self._outputs: tuple[ModelMetadata | None, tuple[tuple[str, int, bool], ...]] = (None, ())
         self._forget()
 
     def _forget(self) -> None:
@@ -78,9 +75,18 @@ class SharedMemory:
     def suits(self, operation: Infer) -> bool:
         """Whether the request's inputs or outputs are large enough, and the server is not known to refuse."""
         threshold = self._policy.threshold
-        return self._allowed and (
-            _size(operation.inputs) >= threshold or sum(self._output_sizes(operation).values()) >= threshold
-        )
+        if not self._allowed:
+            return False
+        if _size(operation.inputs) >= threshold:
+            return True
+        metadata = operation.metadata
+        if metadata is None or not operation.inputs:
+            return False
+        rows, most = max((1, *operation.inputs[0].array.shape[:1])), 0
+        for _, size, _ in metadata.fixed_outputs:
+            most += size * rows
+        # Most answers are small, whatever is asked for.
+        return most >= threshold and sum(self._output_sizes(operation).values()) >= threshold
 
     def send(self, operation: Infer, deadline: Deadline, headers: Mapping[str, str]) -> Flow[InferResult]:
         """Send the request with its tensors in shared memory, or in the messages if that is not possible.
@@ -160,7 +166,7 @@ class SharedMemory:
         for tensor in inputs:
             size = tensor.array.nbytes
             region.write(tensor.array, offset)
-            tensors[tensor.name] = replace(tensor, place=SharedPlace(region.name, offset, size))
+            tensors[tensor.name] = tensor._replace(place=SharedPlace(region.name, offset, size))
             offset += padded(size)
         places = {}
         for name, size in outputs.items():
@@ -177,12 +183,10 @@ class SharedMemory:
         metadata = operation.metadata
         if metadata is None or operation.classes or not operation.inputs:
             return {}
-        if self._outputs[0] is not metadata:
-            self._outputs = metadata, _fixed_outputs(metadata)
         rows, wanted = operation.inputs[0].array.shape[:1], operation.outputs
         return {
             name: size * rows[0] if is_batch else size
-            for name, size, is_batch in self._outputs[1]
+            for name, size, is_batch in metadata.fixed_outputs
             if wanted is None or name in wanted
         }
 
@@ -276,7 +280,7 @@ class SharedMemory:
             for tensor in tensors:
                 if tensor.device is not None:
                     region.write(tensor.device, offset)
-                placed.append(replace(tensor, device=None, place=SharedPlace(region.name, offset, tensor.array.nbytes)))
+                placed.append(tensor._replace(device=None, place=SharedPlace(region.name, offset, tensor.array.nbytes)))
                 offset += padded(tensor.array.nbytes)
         except (DeadlineExceeded, ServerUnavailable):
             if region is not None:
@@ -351,21 +355,8 @@ def _shareable(tensors: tuple[Tensor, ...]) -> list[Tensor]:
 
 
 def _size(tensors: tuple[Tensor, ...]) -> int:
-    return sum(tensor.array.nbytes for tensor in tensors if tensor.array.dtype != object)
-
-
-def _fixed_outputs(metadata: ModelMetadata) -> tuple[tuple[str, int, bool], ...]:
-    """The outputs of known size: name, bytes, and whether these are the bytes of one row of the batch.
-
-    Which outputs come may depend on which optional inputs are given: then no size is known.
-    """
-    if metadata.max_batch_size is None or any(spec.optional for spec in metadata.inputs):
-        return ()
-    fixed = []
-    for spec in metadata.outputs:
-        is_batch = bool(metadata.max_batch_size) and spec.shape[:1] == (-1,)
-        shape = spec.shape[1:] if is_batch else spec.shape
-        if spec.datatype != "BYTES" and all(size > 0 for size in shape):
-            with contextlib.suppress(InvalidInput):
-                fixed.append((spec.name, math.prod(shape) * spec.numpy_dtype.itemsize, is_batch))
-    return tuple(fixed)
+    size = 0
+    for tensor in tensors:
+        if tensor.datatype != "BYTES":
+            size += tensor.array.nbytes
+    return size

@@ -17,7 +17,7 @@ import numpy as np
 
 from plansmith_client.calling.model_core import InferOptions, ModelCore
 from plansmith_client.errors import ClientError, InferenceFailed, InvalidInput
-from plansmith_client.inputs.validation import has_free_rows, is_whole
+from plansmith_client.inputs.validation import bind_inputs, has_free_rows, is_whole
 from plansmith_client.protocol.results import InferResult
 from plansmith_client.transports.deadlines import Deadline
 
@@ -89,7 +89,11 @@ class _Groups:
         self, positional: tuple[ArrayLike, ...], named: Mapping[str, ArrayLike], deadline: Deadline
     ) -> Flow[tuple[Infer, int]]:
         """The request of a call, and the largest batch."""
-        metadata: ModelMetadata = yield from self.core.describe(deadline)
+        return (yield from self.core.by_metadata(lambda known: self._request(known, positional, named), deadline))
+
+    def _request(
+        self, metadata: ModelMetadata, positional: tuple[ArrayLike, ...], named: Mapping[str, ArrayLike]
+    ) -> tuple[Infer, int]:
         largest = metadata.max_batch_size or (self._most if has_free_rows(metadata) else None)
         if not largest:
             raise InvalidInput(
@@ -97,7 +101,7 @@ class _Groups:
                 if not has_free_rows(metadata)
                 else f"Model {self.core.name!r}: the server names no largest batch: pass batched(max_batch_size=)"
             )
-        inputs = yield from self.core.bind(positional, named, deadline)
+        inputs = bind_inputs(metadata, positional, named)
         if not inputs:
             raise InvalidInput(f"Model {self.core.name!r}: batched() needs at least one input with rows")
         most = min(largest, self._most or largest)
@@ -164,7 +168,7 @@ def _joined(entries: list[_Entry]) -> Infer:
     if len(entries) == 1:
         return entries[0].request
     tensors = tuple(
-        replace(tensor, array=np.concatenate([entry.request.inputs[place].array for entry in entries]))
+        tensor._replace(array=np.concatenate([entry.request.inputs[place].array for entry in entries]))
         for place, tensor in enumerate(entries[0].request.inputs)
     )
     return replace(entries[0].request, inputs=tensors)

@@ -63,8 +63,8 @@ class Model:
     def metadata(self) -> ModelMetadata:
         """The model's inputs and outputs.
 
-        They are read with the first use; again after `metadata_max_age`, after the server refused a request, and when a
-        version answers that was not there before.
+        They are read with the first use; again after `metadata_max_age`, before a request is refused by what an earlier
+        call read, after the server refused one, when `map` begins, and when a version answers that was not there before.
 
         Raises:
             ModelNotFound: the server has no such model or version.
@@ -415,4 +415,4 @@ class Model:
         return self._core.timeout if timeout is None else timeout
 
     def _deadline(self, timeout: float | None = None) -> Deadline:
-        return Deadline(self._timeout(timeout))
+        return Deadline(self._core.timeout if timeout is None else timeout)

@@ -52,7 +52,7 @@ def _tensor_on_host(operation: Infer, tensor: Tensor) -> Tensor:
     if tensor.device is None:
         return tensor
     try:
-        return replace(tensor, array=tensor.device.to_host(), device=None)
+        return tensor._replace(array=tensor.device.to_host(), device=None)
     except CudaError as error:
         raise InvalidInput(
             f"Model {operation.name!r}, input {tensor.name!r}: it cannot be copied from its GPU: {error}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from plansmith_client.protocol.metadata import ModelMetadata
+    from plansmith_client.shared_memory.cuda import DeviceArray
     from plansmith_client.tensors import TensorSpec
 
 __all__ = [
@@ -152,9 +153,11 @@ def check_parameters(
     Raises:
         InvalidInput: a name is not a string, or a value is not a bool, an integer of 64 bits, a float or a string.
     """
-    if not isinstance(parameters, (Mapping, type(None))):
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, Mapping):
         raise InvalidInput(f"Model {metadata.name!r}: parameters must be a mapping, got {parameters!r}")
-    checked = dict(parameters or {})
+    checked = dict(parameters)
     for name, value in checked.items():
         check_text("parameter", name)
         if isinstance(value, str):
@@ -200,14 +203,18 @@ def is_whole(value: object) -> bool:
 
 
 def _checked(metadata: ModelMetadata, spec: TensorSpec, value: ArrayLike) -> Tensor:
-    try:
-        device = device_array_from(value)
-        if device is not None and device.dtype == spec.numpy_dtype:
-            array = placeholder(device)
-        else:
-            array, device = array_from_value(value, spec.datatype), None
-    except UnfitValueError as error:
-        raise InvalidInput(f"{_given(metadata, spec, value)}: it {error}") from error
+    device: DeviceArray | None = None
+    if type(value) is np.ndarray and value.dtype == spec.numpy_dtype and spec.datatype != "BYTES":
+        array = value
+    else:
+        try:
+            device = device_array_from(value)
+            if device is not None and device.dtype == spec.numpy_dtype:
+                array = placeholder(device)
+            else:
+                array, device = array_from_value(value, spec.datatype), None
+        except UnfitValueError as error:
+            raise InvalidInput(f"{_given(metadata, spec, value)}: it {error}") from error
     shape = array.shape
     if not shape_fits(shape, spec.shape):
         raise InvalidInput(f"{_given(metadata, spec, array)}{_shape_hint(metadata, spec, shape)}")

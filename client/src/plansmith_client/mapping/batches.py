@@ -277,7 +277,7 @@ def _signature(request: Infer) -> tuple[tuple[str, tuple[int, ...]], ...]:
 def _joined(waiting: list[tuple[int, Infer]]) -> Batch:
     requests = [request for _, request in waiting]
     tensors = tuple(
-        replace(tensor, array=np.concatenate([request.inputs[place].array for request in requests]))
+        tensor._replace(array=np.concatenate([request.inputs[place].array for request in requests]))
         for place, tensor in enumerate(requests[0].inputs)
     )
     return Batch(tuple(index for index, _ in waiting), replace(requests[0], inputs=tensors))

@@ -47,6 +47,7 @@ class MapRun:
         self._options = options
 
     def __iter__(self) -> Iterator[MappedItem]:
+        self._core.forget()
         metadata = self._driver.run(self._core.describe(Deadline(self._options.timeout)))
         for piece in self._pieces():
             yield from items_of(piece, batches=items_are_rows(metadata, self._source, self._options))
@@ -66,6 +67,7 @@ class MapRun:
             client.model("digits").map(images).collect()
             ```
         """
+        self._core.forget()
         metadata = self._driver.run(self._core.describe(Deadline(self._options.timeout)))
         rows = items_are_rows(metadata, self._source, self._options)
         pieces = []
@@ -124,6 +126,7 @@ class AsyncMapRun:
         self._options = options
 
     async def __aiter__(self) -> AsyncIterator[MappedItem]:
+        self._core.forget()
         metadata = await self._driver.run(self._core.describe(Deadline(self._options.timeout)))
         async for piece in self._pieces():
             for item in items_of(piece, batches=items_are_rows(metadata, self._source, self._options)):
@@ -144,6 +147,7 @@ class AsyncMapRun:
             (await client.model("digits").map(images).collect())["probabilities"]
             ```
         """
+        self._core.forget()
         metadata = await self._driver.run(self._core.describe(Deadline(self._options.timeout)))
         rows = items_are_rows(metadata, self._source, self._options)
         pieces = []

@@ -97,7 +97,7 @@ def _halves(batch: Batch) -> tuple[Batch, Batch]:
     assert not isinstance(request, ClientError)  # noqa: S101 - for the type checker
 
     def part(rows: slice) -> Batch:
-        tensors: tuple[Tensor, ...] = tuple(replace(tensor, array=tensor.array[rows]) for tensor in request.inputs)
+        tensors: tuple[Tensor, ...] = tuple(tensor._replace(array=tensor.array[rows]) for tensor in request.inputs)
         return Batch(batch.indices[rows], replace(request, inputs=tensors))
 
     return part(slice(0, middle)), part(slice(middle, None))

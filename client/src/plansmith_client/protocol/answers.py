@@ -8,7 +8,6 @@ from plansmith_client.errors import InvalidInput, ProtocolError
 from plansmith_client.protocol.metadata import shape_fits
 from plansmith_client.protocol.operations import Infer, ModelOperation
 from plansmith_client.protocol.results import InferResult
-from plansmith_client.tensors import numpy_dtype_from_datatype
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,12 +72,11 @@ def mismatch(operation: Infer, result: InferResult, metadata: ModelMetadata, *, 
         whole: whether the result has to have all outputs and the rows of the request; the responses of a stream
             need not.
     """
-    declared = {spec.name: spec for spec in metadata.outputs}
+    declared = metadata.outputs_by_name
     if not declared:
         return ""
     # Which outputs come may depend on which optional inputs were given.
-    expected = 1 if any(spec.optional for spec in metadata.inputs) else len(declared)
-    if whole and operation.outputs is None and len(result) < expected:
+    if whole and operation.outputs is None and len(result) < (1 if metadata.has_optional_inputs else len(declared)):
         missing = ", ".join(repr(name) for name in declared if name not in result)
         return f"of its outputs {missing} did not come; the answer has {_names(result)}"
     for name, array in result.items():
@@ -96,13 +94,12 @@ def mismatch(operation: Infer, result: InferResult, metadata: ModelMetadata, *, 
 
 
 def _difference(spec: TensorSpec, array: np.ndarray[Any, Any], metadata: ModelMetadata, *, classes: int) -> str:
-    datatype = "BYTES" if classes else spec.datatype
     try:
-        is_declared = array.dtype == numpy_dtype_from_datatype(datatype)
+        is_declared = array.dtype == (object if classes else spec.numpy_dtype)
     except InvalidInput:
         is_declared = False
     if not is_declared:
-        return f"is {array.dtype}, declared is {datatype}"
+        return f"is {array.dtype}, declared is {'BYTES' if classes else spec.datatype}"
     shape = array.shape
     if metadata.max_batch_size is None and len(shape) == len(spec.shape) + 1 and shape[-1] == 1:
         # MLServer's codecs write vectors as columns.

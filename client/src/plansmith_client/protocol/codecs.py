@@ -80,6 +80,7 @@ def array_from_binary(data: bytes | memoryview, datatype: str, shape: Sequence[i
         elements[:] = parts
         return elements.reshape(shape)
     dtype = _dtype(datatype)
+    shape = tuple(shape)
     # Checked before memory is allocated: the shape comes from the server.
     if len(data) != element_count(shape) * dtype.itemsize:
         raise ProtocolError(f"{datatype} {list(shape)} is not what {len(data)} bytes hold")
@@ -88,8 +89,7 @@ def array_from_binary(data: bytes | memoryview, datatype: str, shape: Sequence[i
         flags: np.ndarray[Any, Any] = np.frombuffer(data, dtype=np.uint8) != 0
         return flags.reshape(shape)
     # A copy: the message's bytes may lie at any address, and are not the caller's to change.
-    array: np.ndarray[Any, Any] = np.frombuffer(data, dtype).copy()
-    return array.reshape(shape)
+    return np.ndarray(shape, dtype, data).copy()
 
 
 def _bytes_from_binary(data: bytes, count: int) -> list[bytes]:

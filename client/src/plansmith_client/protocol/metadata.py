@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.errors import ProtocolError
+from plansmith_client.errors import InvalidInput, ProtocolError
 from plansmith_client.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -76,7 +79,7 @@ class ModelStatus:
         return " ".join(self.reason.partition(_SOURCE_PLACES)[0].split())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelMetadata:
     """A model's inputs, outputs and limits.
 
@@ -106,6 +109,33 @@ class ModelMetadata:
     max_batch_size: int | None = None
     decoupled: bool = False
     queue_timeout: bool = False
+
+    @cached_property
+    def outputs_by_name(self) -> dict[str, TensorSpec]:
+        """The outputs by name."""
+        return {spec.name: spec for spec in self.outputs}
+
+    @cached_property
+    def has_optional_inputs(self) -> bool:
+        """Whether a request may leave an input out."""
+        return any(spec.optional for spec in self.inputs)
+
+    @cached_property
+    def fixed_outputs(self) -> tuple[tuple[str, int, bool], ...]:
+        """The outputs of known size: name, bytes, and whether these are the bytes of one row of the batch.
+
+        Which outputs come may depend on which optional inputs are given: then no size is known.
+        """
+        if self.max_batch_size is None or self.has_optional_inputs:
+            return ()
+        fixed = []
+        for spec in self.outputs:
+            is_batch = bool(self.max_batch_size) and spec.shape[:1] == (-1,)
+            shape = spec.shape[1:] if is_batch else spec.shape
+            if spec.datatype != "BYTES" and all(size > 0 for size in shape):
+                with contextlib.suppress(InvalidInput):
+                    fixed.append((spec.name, math.prod(shape) * spec.numpy_dtype.itemsize, is_batch))
+        return tuple(fixed)
 
     def with_config(self, config: ModelConfig) -> ModelMetadata:
         """The same, completed from Triton's model configuration."""

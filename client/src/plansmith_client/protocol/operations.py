@@ -7,7 +7,7 @@ wire and the reply into the answer.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from plansmith_client.protocol.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
 from plansmith_client.protocol.results import InferResult
@@ -247,8 +247,7 @@ class OutputPlace:
     memory: memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):
     """An input that has been checked: its array is of the datatype's dtype, BYTES as `bytes` objects.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +23,7 @@ def split_tensors(tensors: Sequence[Tensor], largest: int) -> Iterator[tuple[Ten
     parts = -(-rows // largest)
     for part in range(parts):
         first, last = rows * part // parts, rows * (part + 1) // parts
-        yield tuple(replace(tensor, array=tensor.array[first:last]) for tensor in tensors)
+        yield tuple(tensor._replace(array=tensor.array[first:last]) for tensor in tensors)
 
 
 def join_results(results: Sequence[InferResult], rows: Sequence[int]) -> InferResult:

@@ -28,9 +28,15 @@ class Deadline:
 
     Raises:
         InvalidInput: `timeout` is not a number above 0.
+
+    Attributes:
+        timeout: the seconds; `math.inf` for no deadline.
+        begun: when it was created, on the monotonic clock.
+        is_cancellable: whether `cancel` may be called.
+        is_cancelled: whether it was.
     """
 
-    __slots__ = ("_abort", "_end", "is_cancellable", "is_cancelled", "timeout")
+    __slots__ = ("_abort", "_end", "begun", "is_cancellable", "is_cancelled", "timeout")
 
     def __init__(self, timeout: float) -> None:
         if not (type(timeout) is float and timeout > 0) and not _is_positive(timeout):
@@ -38,14 +44,15 @@ class Deadline:
                 f"timeout must be a number of seconds above 0 (math.inf for no deadline), got {timeout!r}"
             )
         self.timeout = float(timeout) if timeout < _LONGEST else math.inf
-        self._end = time.monotonic() + self.timeout
+        self.begun = time.monotonic()
+        self._end = self.begun + self.timeout
         self.is_cancellable = self.is_cancelled = False
         self._abort: Callable[[], object] | None = None
 
     def cancellable(self) -> Deadline:
         """The same deadline for one of several attempts, which `cancel` may end from another thread."""
         other = Deadline(self.timeout)
-        other._end, other.is_cancellable = self._end, True
+        other._end, other.begun, other.is_cancellable = self._end, self.begun, True
         return other
 
     def cancel(self) -> None:

@@ -81,7 +81,8 @@ class GrpcAioTransport:
         """Send the operation and return its answer; see `Transport.call`."""
         rpc = RPCS[type(operation)]
         request = rpc.request(operation)
-        headers = await self._connection.awaited_headers(headers, deadline)
+        if self._connection.make_token is not None:
+            headers = await self._connection.awaited_headers(headers, deadline)
         metadata = call_metadata(self._connection, headers)
         method = getattr(self._stub(), rpc.method)
         try:

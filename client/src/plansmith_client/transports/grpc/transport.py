@@ -79,14 +79,14 @@ class GrpcTransport:
         request = rpc.request(operation)
         metadata = call_metadata(self._connection, headers)
         method = getattr(self._stub(), rpc.method)
-        options = {"timeout": deadline.remaining(), "metadata": metadata, "compression": self._compression}
+        remaining, compression = deadline.remaining(), self._compression
         try:
             if deadline.is_cancellable:
-                pending = method.future(request, **options)
+                pending = method.future(request, timeout=remaining, metadata=metadata, compression=compression)
                 with deadline.aborting(pending.cancel):
                     reply = pending.result()
             else:
-                reply = method(request, **options)
+                reply = method(request, timeout=remaining, metadata=metadata, compression=compression)
         except grpc.RpcError as error:
             if self._closed:
                 raise client_closed(self._url) from error
@@ -95,7 +95,8 @@ class GrpcTransport:
             # What grpc raises for a channel that has been closed.
             raise client_closed(self._url) from error
         try:
-            check_size(reply, self._connection)
+            if reply is None or compression is not None:
+                check_size(reply, self._connection)
             answer: Answer_co = read_answer(operation, reply)
         except MALFORMED as error:
             raise malformed_answer(operation, self._url, error) from error

@@ -143,21 +143,23 @@ def read_answer(operation: Operation[Any], reply: Any) -> Any:
 
 
 def _infer_result(reply: Any, places: Mapping[str, OutputPlace]) -> InferResult:
-    raw = reply.raw_output_contents
-    if raw and len(raw) != len(reply.outputs):
-        raise ProtocolError(f"{len(reply.outputs)} outputs came with the data of {len(raw)}")
+    # Slices: protobuf makes what a message has anew for each look at it, and is slow to iterate over.
+    raw, described = reply.raw_output_contents[:], reply.outputs[:]
+    if raw and len(raw) != len(described):
+        raise ProtocolError(f"{len(described)} outputs came with the data of {len(raw)}")
     outputs: dict[str, np.ndarray[Any, Any]] = {}
-    for index, output in enumerate(reply.outputs):
-        if output.name in outputs:
-            raise ProtocolError(f"the output {output.name!r} came twice")
-        wanted = places.get(output.name)
+    for index, output in enumerate(described):
+        name = output.name
+        if name in outputs:
+            raise ProtocolError(f"the output {name!r} came twice")
+        wanted = places.get(name)
         if wanted is not None and not (raw and raw[index]):
             # Nothing else tells that it was written there.
-            outputs[output.name] = array_from_place(wanted, output.datatype, output.shape)
+            outputs[name] = array_from_place(wanted, output.datatype, output.shape)
         elif raw:
-            outputs[output.name] = array_from_binary(raw[index], output.datatype, output.shape)
+            outputs[name] = array_from_binary(raw[index], output.datatype, output.shape[:])
         else:
-            outputs[output.name] = array_from_values(_typed_values(output), output.datatype, output.shape)
+            outputs[name] = array_from_values(_typed_values(output), output.datatype, output.shape)
     return InferResult(
         outputs,
         model_name=reply.model_name,
