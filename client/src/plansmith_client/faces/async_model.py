@@ -63,7 +63,7 @@ class AsyncModel:
         """The model's inputs and outputs, to be awaited.
 
         They are read with the first use; again after `metadata_max_age`, before a request is refused by what an earlier
-        call read, after the server refused one, when `map` begins, and when a version answers that was not there before.
+        call read, after the server refused one, and when a version answers that was not there before.
 
         Raises:
             ModelNotFound: the server has no such model or version.

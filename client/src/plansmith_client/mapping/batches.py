@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,10 +71,17 @@ def _is_count(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Items of one request: their indices, and the request, or the error of an item that is not valid."""
+    """Items of one request.
+
+    Attributes:
+        indices: of the items.
+        request: of them, or the error of an item that is not valid.
+        check: makes the request that was refused by other metadata.
+    """
 
     indices: tuple[int, ...] | range
     request: Infer | ClientError
+    check: Callable[[ModelMetadata], Infer] | None = None
 
 
 def make_batcher(
@@ -192,34 +200,39 @@ def _from_arrays(
     wanted = InferOptions(outputs=options.outputs)
     for run in runs:
         inputs = {name: array[run.start : run.stop] for name, array in arrays.items()}
+        check = partial(_array_request, core, inputs, wanted)
         try:
-            request = core.request(metadata, inputs, wanted)
+            request = check(metadata)
         except InvalidInput as error:
-            yield from _one_by_one(core, metadata, run, inputs, wanted, error)
+            # Of an array of objects or strings single rows may be wrong; of numbers all are.
+            if all(array.dtype.kind in "biufc" for array in inputs.values()):
+                yield Batch(run, error, check)
+            else:
+                yield from _one_by_one(core, metadata, run, inputs, wanted)
         else:
             yield Batch(run, request)
 
 
-def _one_by_one(  # noqa: PLR0917
+def _one_by_one(
     core: ModelCore,
     metadata: ModelMetadata,
     run: range,
     inputs: Mapping[str, np.ndarray[Any, Any]],
     wanted: InferOptions,
-    error: InvalidInput,
 ) -> Iterator[Batch]:
-    # Of an array of objects or strings single rows may be wrong; of numbers all are.
-    if all(array.dtype.kind in "biufc" for array in inputs.values()):
-        yield Batch(run, error)
-        return
     for row, index in enumerate(run):
+        check = partial(_array_request, core, {name: array[row : row + 1] for name, array in inputs.items()}, wanted)
         try:
-            request: Infer | ClientError = core.request(
-                metadata, {name: array[row : row + 1] for name, array in inputs.items()}, wanted
-            )
-        except InvalidInput as own:
-            request = own
-        yield Batch((index,), request)
+            request: Infer | ClientError = check(metadata)
+        except InvalidInput as error:
+            request = error
+        yield Batch((index,), request, check)
+
+
+def _array_request(
+    core: ModelCore, inputs: Mapping[str, np.ndarray[Any, Any]], wanted: InferOptions, metadata: ModelMetadata
+) -> Infer:
+    return core.request(metadata, inputs, wanted)
 
 
 def _from_items(
@@ -231,13 +244,14 @@ def _from_items(
     for index, item in items:
         if options.skips(index):
             continue
+        check = partial(_item_request, core, item, wanted, rows)
         try:
-            request = _item_request(core, metadata, item, wanted, batches=rows)
+            request = check(metadata)
         except InvalidInput as error:
             if options.ordered and waiting:
                 yield _joined(waiting)
                 waiting = []
-            yield Batch((index,), error)
+            yield Batch((index,), error, check)
             continue
         if not rows:
             yield Batch((index,), request)
@@ -254,7 +268,7 @@ def _from_items(
         yield _joined(waiting)
 
 
-def _item_request(core: ModelCore, metadata: ModelMetadata, item: Any, wanted: InferOptions, *, batches: bool) -> Infer:
+def _item_request(core: ModelCore, item: Any, wanted: InferOptions, batches: bool, metadata: ModelMetadata) -> Infer:  # noqa: FBT001
     if isinstance(item, Mapping):
         named = dict(item)
     else:

@@ -47,7 +47,6 @@ class MapRun:
         self._options = options
 
     def __iter__(self) -> Iterator[MappedItem]:
-        self._core.forget()
         metadata = self._driver.run(self._core.describe(Deadline(self._options.timeout)))
         for piece in self._pieces():
             yield from items_of(piece, batches=items_are_rows(metadata, self._source, self._options))
@@ -67,7 +66,6 @@ class MapRun:
             client.model("digits").map(images).collect()
             ```
         """
-        self._core.forget()
         metadata = self._driver.run(self._core.describe(Deadline(self._options.timeout)))
         rows = items_are_rows(metadata, self._source, self._options)
         pieces = []
@@ -80,13 +78,15 @@ class MapRun:
 
     def _pieces(self) -> Generator[Piece, None, None]:
         options, core = self._options, self._core
-        metadata = self._driver.run(core.describe(Deadline(options.timeout)))
-        make_batches, source, total = make_batcher(core, metadata, self._source, options)
+        deadline = Deadline(options.timeout)
+        make_batches, source, total = self._driver.run(
+            core.by_metadata(lambda known: make_batcher(core, known, self._source, options), deadline)
+        )
         pace = Pace(options.concurrency)
         running: deque[concurrent.futures.Future[list[Piece]]] = deque()
 
         def work(batch: Batch) -> list[Piece]:
-            return self._driver.run(score(core, batch, Deadline(options.timeout), pace))
+            return self._driver.run(score(core, batch, deadline.part(), pace))
 
         with (
             progress_of(options.progress, total, core.name) as advance,
@@ -126,7 +126,6 @@ class AsyncMapRun:
         self._options = options
 
     async def __aiter__(self) -> AsyncIterator[MappedItem]:
-        self._core.forget()
         metadata = await self._driver.run(self._core.describe(Deadline(self._options.timeout)))
         async for piece in self._pieces():
             for item in items_of(piece, batches=items_are_rows(metadata, self._source, self._options)):
@@ -147,7 +146,6 @@ class AsyncMapRun:
             (await client.model("digits").map(images).collect())["probabilities"]
             ```
         """
-        self._core.forget()
         metadata = await self._driver.run(self._core.describe(Deadline(self._options.timeout)))
         rows = items_are_rows(metadata, self._source, self._options)
         pieces = []
@@ -164,11 +162,14 @@ class AsyncMapRun:
         running: deque[asyncio.Task[list[Piece]]] = deque()
 
         async def work(batch: Batch) -> list[Piece]:
-            return await self._driver.run(score(core, batch, Deadline(options.timeout), pace))
+            return await self._driver.run(score(core, batch, deadline.part(), pace))
 
-        metadata = await self._driver.run(core.describe(Deadline(options.timeout)))
-        arriving = isinstance(self._source, AsyncIterable)
-        make_batches, source, total = make_batcher(core, metadata, () if arriving else self._source, options)
+        deadline, arriving = Deadline(options.timeout), isinstance(self._source, AsyncIterable)
+        metadata, (make_batches, source, total) = await self._driver.run(
+            core.by_metadata(
+                lambda known: (known, make_batcher(core, known, () if arriving else self._source, options)), deadline
+            )
+        )
         if arriving:
             source, total = self._source, None
         with progress_of(options.progress, total, core.name) as advance:

@@ -53,7 +53,13 @@ def score(core: ModelCore, batch: Batch, deadline: Deadline, pace: Pace) -> Flow
     overloaded, the batch waits and is sent again, because a job of many rows can wait.
     """
     if isinstance(batch.request, ClientError):
-        return [Piece(batch.indices, batch.request)]
+        if batch.check is None:
+            return [Piece(batch.indices, batch.request)]
+        try:
+            batch = Batch(batch.indices, (yield from core.by_metadata(batch.check, deadline)))
+        except ClientError as error:
+            return [Piece(batch.indices, error)]
+    assert not isinstance(batch.request, ClientError)  # noqa: S101 - for the type checker
     try:
         result = yield from _patiently(core, batch.request, deadline, pace)
         if _are_rows(batch.request, batch.indices):

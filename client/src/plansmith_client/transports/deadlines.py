@@ -31,7 +31,7 @@ class Deadline:
 
     Attributes:
         timeout: the seconds; `math.inf` for no deadline.
-        begun: when it was created, on the monotonic clock.
+        begun: when the call began, on the monotonic clock.
         is_cancellable: whether `cancel` may be called.
         is_cancelled: whether it was.
     """
@@ -48,6 +48,12 @@ class Deadline:
         self._end = self.begun + self.timeout
         self.is_cancellable = self.is_cancelled = False
         self._abort: Callable[[], object] | None = None
+
+    def part(self) -> Deadline:
+        """A deadline of as many seconds, counted from now, for a part of a call that has begun before."""
+        other = Deadline(self.timeout)
+        other.begun = self.begun
+        return other
 
     def cancellable(self) -> Deadline:
         """The same deadline for one of several attempts, which `cancel` may end from another thread."""
