@@ -60,7 +60,7 @@ def test_the_slower_request_is_cancelled(face):
             assert hanging.left.wait(20)
             # The server that was slower is not one that failed.
             core = client._behind._core if hasattr(client, "_behind") else client._core
-            assert not any(server.breaker.has_failures for server in core.caller.servers.all())
+            assert not any(server.breaker.failures for server in core.caller.servers.all())
 
 
 def test_a_deadline_that_is_cancelled_ends_what_waits_for_it():
