@@ -12,7 +12,7 @@ import pytest
 from serving import FREE_PORTS, Traces, add_python, double, wait_for
 
 from plansmith_client import AccessDenied, Client, SharedMemoryPolicy
-from plansmith_server import ServerOptions, TritonServer
+from plansmith_server import InvalidOptions, ServerOptions, TritonServer
 from plansmith_server.launcher.triton_arguments import resolve_paths
 
 NEIGHBOUR = """
@@ -148,6 +148,21 @@ def test_administration_can_be_opened(served):
         assert not server.admin_headers
         assert ask(server, "GET", "/v2/logging")[0] == 200
         assert ask(server, "POST", "/v2/repository/models/double/load")[0] == 200
+
+
+def test_a_header_that_the_user_chose_keeps_its_value_whatever_its_name(served):
+    mine = ("--http-restricted-api=model-repository,model-config:Plansmith-Secret=sesame",)
+    with TritonServer(ServerOptions(repository=served, triton_arguments=mine, **FREE_PORTS)) as server:
+        assert server.admin_headers == {"plansmith-secret": "sesame"}
+        for method, path in (("POST", "/v2/repository/index"), *RESTRICTED):
+            assert ask(server, method, path)[0] == 403
+            assert "restricted" not in ask(server, method, path, {"PLANSMITH-secret": "sesame"})[1]
+
+
+def test_a_header_with_two_values_is_refused_because_no_request_has_both(served):
+    two = ("--http-restricted-api=health:key=one", "--http-restricted-api", "metadata:Key=other")
+    with pytest.raises(InvalidOptions, match="two values of the header 'key', and a request has one"):
+        TritonServer(ServerOptions(repository=served, triton_arguments=two, **FREE_PORTS))
 
 
 def test_models_are_loaded_over_grpc_or_with_the_headers(served):

@@ -12,6 +12,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from plansmith_server.errors import InvalidOptions
 from plansmith_server.launcher.triton_arguments import values_of
 
 if TYPE_CHECKING:
@@ -43,13 +44,23 @@ class AdminAccess:
 
 
 def restrict(options: ServerOptions) -> AdminAccess:
-    """Restrict what is neither opened by `options.open_admin` nor restricted by `options.triton_arguments`."""
-    headers = {}
+    """Restrict what is neither opened by `options.open_admin` nor restricted by `options.triton_arguments`.
+
+    Raises:
+        InvalidOptions: the arguments give one header two values.
+    """
+    headers: dict[str, str] = {}
     restricted: set[str] = set()
     for value in values_of(OPTION, options.triton_arguments):
         apis, _, header = value.partition(":")
         key, _, secret = header.partition("=")
-        headers[key.strip()] = secret.strip()
+        # Names of headers have no case.
+        name = key.strip().lower()
+        if headers.setdefault(name, secret.strip()) != secret.strip():
+            raise InvalidOptions(
+                f"{OPTION} asks for two values of the header {name!r}, and a request has one: give both the same value,"
+                " or one of them another header"
+            )
         restricted.update(api.strip() for api in apis.split(","))
     if options.open_admin:
         return AdminAccess((), headers)
@@ -57,5 +68,6 @@ def restrict(options: ServerOptions) -> AdminAccess:
     apis = ",".join(api for api in wanted if api not in restricted)
     if not apis:
         return AdminAccess((), headers)
-    headers[HEADER] = secrets.token_hex(16)
-    return AdminAccess((f"{OPTION}={apis}:{HEADER}={headers[HEADER]}",), headers)
+    # A user who restricts APIs by this header has chosen its value.
+    secret = headers.setdefault(HEADER, secrets.token_hex(16))
+    return AdminAccess((f"{OPTION}={apis}:{HEADER}={secret}",), headers)
