@@ -84,6 +84,10 @@ RIGHT = {
     "stateful": f"{BASE} {STATES}",
     "warm": warm(),
     "skipped_warm": warm('data_type: TYPE_FP32 dims: 4 input_data_file: "missing"').replace("batch_size: 1", ""),
+    # The server sets max_batch_size to 4 where tensors are left out and dims do not count the batch.
+    "half_given": f'backend: "onnxruntime" max_batch_size: 0 {X} dynamic_batching {{ }}',
+    "half_reshaped": 'backend: "onnxruntime" output { name: "y" data_type: TYPE_FP32 dims: 1 reshape { shape: [ ] } }',
+    "over_completed": ensemble(step("half_given"), size=4),
     "chain": ensemble(step(made="between"), step("completed", given="between")),
     "wholes": BASE.replace("FP32", "INT64"),
     "fives": BASE.replace("dims: 4", "dims: 5"),
@@ -148,6 +152,7 @@ WRONG = {
     "warm_dims": warm("data_type: TYPE_FP32 dims: 5 zero_data: true"),
     "warm_free": warm("data_type: TYPE_FP32 dims: -1 zero_data: true"),
     "warm_name": warm(name="z"),
+    "warm_batch": warm().replace("batch_size: 1", "batch_size: 9"),
     "warm_no_data": warm("data_type: TYPE_FP32 dims: 4"),
     "warm_file": warm('data_type: TYPE_FP32 dims: 4 input_data_file: "missing"'),
     "types_between": ensemble(step(made="between"), step("wholes", given="between")),
@@ -170,6 +175,7 @@ WRONG = {
         step(given="b", made="a"), step(given="a", made="b"), step(), outputs=Y + Y.replace('"y"', '"a"')
     ),
     "ensemble_batch": ensemble(step(), size=16),
+    "completed_batch": ensemble(step("half_given"), size=8),
     "ensemble_instances": ensemble(step(), more="instance_group { count: 1 }"),
     "stateful_warmup": f"{warm()} {STATES}",
     "ensemble_warmup": ensemble(step(), more='model_warmup { name: "w" batch_size: 1 }'),
@@ -177,6 +183,7 @@ WRONG = {
 }
 GRAPHS = {
     "images": IMAGES,
+    "half_reshaped": ROWS.replace(", 4", ""),
     "wholes": WHOLE,
     "fives": FIVE,
     "controlled": CONTROLLED,

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from plansmith_build.repository.linting.backends import PLATFORMS, infer_backend
+from plansmith_build.repository.linting.completion import complete_from_onnx
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,11 +47,23 @@ class ConfigContext:
     @cached_property
     def backend(self) -> str:
         """The backend, as named or as the server fills it in from the model file; empty where it cannot tell."""
-        return backend_of(self.completed)
+        return backend_of(self._with_backend)
 
     @cached_property
     def completed(self) -> Any:
-        """The configuration with the backend that the server fills in."""
+        """The configuration with everything that the server fills in."""
+        config = self._with_backend
+        if self.backend not in {"onnxruntime", "openvino"}:
+            return config
+        # Each version is completed by its own file.
+        files = (path for version in self.served_versions[-1:] for _, path in self.files_of(version))
+        path = next((path for path in files if path.suffix == ".onnx" and path.is_file()), None)
+        if path is None:
+            return config
+        return complete_from_onnx(config, path, fixed_batch_allowed=self.backend == "openvino")
+
+    @cached_property
+    def _with_backend(self) -> Any:
         if self.config.backend or self.config.platform:
             return self.config
         folder = self.model.path / str(min(self.model.versions, default=1))
@@ -90,7 +103,7 @@ class ConfigContext:
 
     def files_of(self, version: int) -> list[tuple[str, Path]]:
         """The model files of a version: the field that names each, and its path."""
-        return model_files(self.completed, self.model.path / str(version))
+        return model_files(self._with_backend, self.model.path / str(version))
 
 
 def backend_of(config: Any) -> str:

@@ -69,7 +69,7 @@ def _check_reshape(context: ConfigContext, what: str, tensor: Any) -> Iterator[F
     if not tensor.HasField("reshape") or not tensor.dims:
         return
     dims, shape = list(tensor.dims), list(tensor.reshape.shape)
-    if not shape and context.config.max_batch_size == 0:
+    if not shape and context.completed.max_batch_size == 0:
         yield error(
             context.path,
             f"{what} has an empty reshape, which needs a max_batch_size above 0",

@@ -84,7 +84,7 @@ def _check_batching(context: ConfigContext) -> Iterator[Finding]:
     config = context.config
     if config.HasField("dynamic_batching"):
         batching = config.dynamic_batching
-        if config.max_batch_size < 1:
+        if context.completed.max_batch_size < 1:
             yield warning(
                 context.path,
                 "dynamic_batching has no effect without max_batch_size",

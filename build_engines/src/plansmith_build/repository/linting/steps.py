@@ -16,16 +16,13 @@ from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.linting.context import ConfigContext
 from plansmith_build.repository.linting.findings import error
-from plansmith_build.repository.linting.graphs import read_tensors
 from plansmith_build.repository.model_repository import CONFIG, RepositoryModel
-from plansmith_client.tensors import config_type_from_datatype
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from plansmith_build.repository.linting.findings import Finding
-    from plansmith_client.tensors import TensorSpec
 
 __all__ = ["check_steps"]
 
@@ -40,19 +37,19 @@ class _Tensor:
         owner: the side, in words.
         data_type: a number of `inference.DataType`.
         dims: without the batch dimension; empty where nothing declares them.
-        batch: whether there is a batch dimension; None where the server decides.
+        batch: whether there is a batch dimension.
         optional: whether a request may leave it out.
     """
 
     owner: str
     data_type: int
     dims: tuple[int, ...]
-    batch: bool | None
+    batch: bool
     optional: bool = False
 
     def agrees_in_shape(self, other: _Tensor) -> bool:
         """Whether one of both shapes, without or with the batch dimension, can be the same."""
-        if self.batch is None or other.batch is None or not self.dims or not other.dims:
+        if not self.dims or not other.dims:
             return True
         return _compatible(self.dims, other.dims) or _compatible(self.full, other.full)
 
@@ -188,48 +185,19 @@ def _context_of(context: ConfigContext, name: str) -> ConfigContext | None:
 
 
 def _step_model(used: ConfigContext) -> _StepModel:
-    """What the server knows of a model: its configuration, and for what that leaves out the ONNX file."""
-    config = used.config
+    """What the server knows of a model: its configuration, and what it completes from the ONNX file."""
+    config = used.completed
     owner = f"the model {used.model.name!r}"
-    batch = config.max_batch_size > 0
-    sides = [
-        {tensor.name: _declared(owner, tensor, batch=batch) for tensor in side}
+    inputs, outputs = (
+        {tensor.name: _declared(owner, tensor, batch=config.max_batch_size > 0) for tensor in side}
         for side in (config.input, config.output)
-    ]
-    if used.backend in {"onnxruntime", "openvino"} and not all(sides):
-        completed = _from_graph(used, owner)
-        sides = [side or more for side, more in zip(sides, completed, strict=True)]
-        for name in used.filled_inputs:
-            sides[0].pop(name, None)
-    return _StepModel(sides[0], sides[1], config.max_batch_size)
-
-
-def _from_graph(used: ConfigContext, owner: str) -> Sequence[dict[str, _Tensor]]:
-    files = [path for version in used.served_versions[-1:] for _, path in used.files_of(version)]
-    file = next((path for path in files if path.suffix == ".onnx" and path.is_file()), None)
-    if file is None:
-        return {}, {}
-    try:
-        graph = read_tensors(file)
-    except BuildError:
-        return {}, {}
-    # Where max_batch_size is left out, the server chooses it, and with it which dimensions count.
-    batch = True if used.config.max_batch_size > 0 else None
-    return tuple(
-        {name: _from_spec(owner, spec, batch=batch, open_shape=name in graph.shapeless) for name, spec in side.items()}
-        for side in (graph.inputs, graph.outputs)
     )
+    return _StepModel(inputs, outputs, config.max_batch_size)
 
 
 def _declared(owner: str, tensor: Any, *, batch: bool, reshaped: bool = False) -> _Tensor:
     dims = tensor.reshape.shape if reshaped and tensor.HasField("reshape") else tensor.dims
     return _Tensor(owner, tensor.data_type, tuple(dims), batch, getattr(tensor, "optional", False))
-
-
-def _from_spec(owner: str, spec: TensorSpec, *, batch: bool | None, open_shape: bool) -> _Tensor:
-    data_type = model_config_pb2.DataType.Value(config_type_from_datatype(spec.datatype))
-    dims = () if open_shape else spec.shape[1:] if batch else spec.shape
-    return _Tensor(owner, data_type, dims, batch, spec.optional)
 
 
 def _compatible(one: tuple[int, ...], other: tuple[int, ...]) -> bool:

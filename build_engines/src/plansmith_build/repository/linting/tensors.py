@@ -39,7 +39,7 @@ def _check_file(context: ConfigContext, path: Path) -> Iterator[Finding]:
         where = str(path.relative_to(context.model.path.parent))
         yield error(where, str(problem), "export or build the model again")
         return
-    batched = context.config.max_batch_size > 0
+    batched = context.completed.max_batch_size > 0
     state = context.config.sequence_batching.state
     filled = {
         "input": context.filled_inputs,
@@ -63,11 +63,11 @@ def _check_file(context: ConfigContext, path: Path) -> Iterator[Finding]:
 
 
 def _check_optional(context: ConfigContext, tensor: Any, graph: GraphTensors) -> Iterator[Finding]:
-    if context.config.max_batch_size > 0:
+    if context.completed.max_batch_size > 0:
         yield error(
             context.path,
             f"input {tensor.name!r} is optional, which a model with a max_batch_size cannot have",
-            "remove optional, or set max_batch_size: 0",
+            "remove optional, or set max_batch_size: 0 and give all inputs and outputs their full dims",
         )
     elif tensor.name in graph.inputs and not graph.inputs[tensor.name].optional:
         yield error(
@@ -108,9 +108,9 @@ def _check_tensor(
         )
     if not has_shape or not tensor.dims:
         return
-    batched = context.config.max_batch_size > 0 and not getattr(tensor, "allow_ragged_batch", False)
+    batched = context.completed.max_batch_size > 0 and not getattr(tensor, "allow_ragged_batch", False)
     shape = tuple(tensor.reshape.shape) if tensor.HasField("reshape") else tuple(tensor.dims)
-    if not context.config.max_batch_size and not shape:
+    if not context.completed.max_batch_size and not shape:
         # An empty reshape, which is an error of its own.
         return
     full = (-1, *shape) if batched else shape

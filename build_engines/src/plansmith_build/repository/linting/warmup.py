@@ -26,13 +26,20 @@ __all__ = ["check_warmup"]
 
 def check_warmup(context: ConfigContext) -> Iterator[Finding]:
     """Whether each sample is a request that the model takes."""
-    declared = {tensor.name: tensor for tensor in context.config.input}
+    most = context.completed.max_batch_size
+    declared = {tensor.name: tensor for tensor in context.completed.input}
     filled = context.filled_inputs
     for sample in context.config.model_warmup:
         what = f"warm-up sample {sample.name!r}"
         if not sample.batch_size:
             yield warning(context.path, f"{what} has batch_size 0, so the server skips it", "write batch_size: 1")
             continue
+        if sample.batch_size > most > 0:
+            yield error(
+                context.path,
+                f"{what} has batch_size {sample.batch_size}, and max_batch_size is {most}",
+                f"write batch_size: {most} or less",
+            )
         if declared:
             yield from _check_names(context, what, set(sample.inputs), declared, filled)
         for name, data in sample.inputs.items():
