@@ -96,6 +96,14 @@ CLEAN = {
     "one_number_a_row": rows("dims: 1 reshape { }"),
     "newest": f"{RIGHT} version_policy {{ latest {{ num_versions: 2 }} }}",
 }
+
+
+def metrics(options, family='family: "nv_inference_first_response_histogram_ms"'):
+    return (
+        f"model_metrics {{ metric_control {{ metric_identifier {{ {family} }} histogram_options {{ {options} }} }} }}"
+    )
+
+
 # Configurations that are wrong, what is said of them, and whether a server without a GPU refuses them, too.
 WRONG = {
     "unknown_field": (f"{RIGHT} max_batch: 3", 'no field named "max_batch"', True),
@@ -198,6 +206,8 @@ WRONG = {
         "a TensorRT plan cannot run on a CPU",
         True,
     ),
+    "metric_without_buckets": (f"{RIGHT} {metrics('')}", "a metric_control has no buckets", True),
+    "metric_without_family": (f"{RIGHT} {metrics('buckets: 1', '')}", "a metric_control has no metric family", True),
     "ensemble": (
         f'platform: "ensemble" max_batch_size: 8 {INPUT} {OUTPUT} {NOBODY}',
         "uses the model 'nobody', which does not exist",
@@ -205,6 +215,11 @@ WRONG = {
     ),
 }
 WARNED = {
+    "metrics": (f"{RIGHT} {metrics('buckets: [ 1, 10 ]')}", "model_metrics is refused by older servers"),
+    "in_flight": (
+        ensemble().replace("ensemble_scheduling {", "ensemble_scheduling { max_inflight_requests: 4"),
+        "max_inflight_requests is refused by older servers",
+    ),
     "misspelled_parameter": (
         f'{RIGHT} parameters {{ key: "intra_op_threads" value {{ string_value: "2" }} }}',
         "did you mean",
@@ -346,8 +361,10 @@ def test_a_wrong_configuration_is_an_error_with_the_way_out(served, name):
 @pytest.mark.parametrize("name", WARNED)
 def test_what_may_be_intended_is_a_warning(repository, name):
     text, said = WARNED[name]
+    # What the ensemble uses.
+    put(repository, "plain", RIGHT)
     put(repository, name, text)
-    (finding,) = findings(repository)
+    (finding,) = findings(repository, name)
     assert finding.severity is Severity.WARNING
     assert said in f"{finding.message}: {finding.fix}"
 
