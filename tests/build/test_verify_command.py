@@ -84,6 +84,8 @@ CLEAN = {
     "plain": RIGHT,
     "completed_by_the_server": 'backend: "onnxruntime" max_batch_size: 8',
     "platform": f'platform: "onnxruntime_onnx" max_batch_size: 8 {INPUT} {OUTPUT}',
+    "by_openvino": RIGHT.replace("onnxruntime", "openvino").replace("TYPE_FP32", "TYPE_FP64", 1)
+    + ' parameters { key: "NUM_STREAMS" value { string_value: "auto" } }',
     "accelerated": accelerated({"precision_mode": "FP16", "trt_engine_cache_enable": "true"}),
     "profiled": accelerated(PROFILE),
     "profiled_twice": accelerated({f"trt_profile_{key}_shapes": shapes for key, shapes in TWO.items()}),
@@ -367,6 +369,18 @@ def test_what_may_be_intended_is_a_warning(repository, name):
     (finding,) = findings(repository, name)
     assert finding.severity is Severity.WARNING
     assert said in f"{finding.message}: {finding.fix}"
+
+
+def test_ragged_batches_are_right_though_the_server_from_pip_does_not_take_them(repository):
+    ragged = (
+        'backend: "onnxruntime" max_batch_size: 16 dynamic_batching { } '
+        'input { name: "x" data_type: TYPE_FP32 dims: -1 allow_ragged_batch: true } '
+        'batch_input { kind: BATCH_ACCUMULATED_ELEMENT_COUNT target_name: "ends" data_type: TYPE_FP32 '
+        'source_input: "x" } output { name: "y" data_type: TYPE_FP32 dims: 1 reshape { } }'
+    )
+    graph = "r (float[n] x, float[rows] ends) => (float[rows] y, float[n] z) { y = Neg (ends) z = Neg (x) }"
+    put(repository, "ragged", ragged, graph=graph)
+    assert findings(repository) == []
 
 
 def test_batches_for_a_graph_that_takes_a_fixed_number_are_an_error_whatever_the_number(served):
