@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: pages that stand elsewhere in the repository, the reference of commands, and llms.txt.
+"""Hooks of MkDocs: pages that stand elsewhere in the repository, the reference of commands and Python, and llms.txt.
 
 Links of a page are written for the repository, so that they work where it is browsed, too: here they are turned to the
 pages of the site. What is no page of it, such as a program, stays as text.
@@ -18,6 +18,7 @@ from mkdocs.structure.files import File
 sys.path.insert(0, str(Path(__file__).parent))
 
 import commands
+import interfaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +46,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not in docs/."""
     for name, path in ELSEWHERE.items():
         files.append(File.generated(config, name, content=(ROOT / path).read_text(encoding="utf-8")))
-    files.append(File.generated(config, "commands.md", content=commands.page()))
+    for name, content in _made():
+        files.append(File.generated(config, name, content=content))
     return files
+
+
+def _made() -> Iterator[tuple[str, str]]:
+    """Pages that are made from the code: name and text."""
+    yield "commands.md", commands.page()
+    yield from interfaces.pages()
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -73,7 +81,7 @@ def _nav(nav: list[Any]) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
 def _summary(name: str) -> tuple[str, str, str]:
     """A page's name, title and first sentence."""
     path = ROOT / ELSEWHERE.get(name, f"docs/{name}")
-    text = path.read_text(encoding="utf-8") if path.exists() else commands.HEAD
+    text = path.read_text(encoding="utf-8") if path.exists() else dict(_made())[name]
     title, *paragraphs = re.split(r"\n{2,}", text.strip())
     # Not comments, pictures, tables and headings.
     first = next((found for found in paragraphs if found[0].isalpha() or found[0] == "`" != found[1]), "")

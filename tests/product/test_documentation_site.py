@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
+from browsing import chromium
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
 from plansmith_client.cli import KNOWN_COMMANDS
 
@@ -42,6 +50,56 @@ def test_every_command_stands_in_the_reference(site):
         assert f">plansmith {name}<" in page
     assert "--max-drop" in page
     assert "Default: 0.5%." in page
+
+
+@pytest.mark.parametrize(
+    ("page", "modules"),
+    [
+        ("api-client.html", ("plansmith_client", "plansmith_client.errors", "plansmith_client.testing")),
+        ("api-build.html", ("plansmith_build", "plansmith_build.exporting", "plansmith_build.datasets")),
+        ("api-server.html", ("plansmith_server", "plansmith_server.pytest_plugin")),
+        ("api-perf.html", ("plansmith_perf.report",)),
+    ],
+)
+def test_every_public_name_stands_in_the_reference_with_its_docstring(site, page, modules):
+    text = (site / page).read_text()
+    for module in modules:
+        for name in importlib.import_module(module).__all__:
+            described = text.partition(f'id="{module}.{name}"')[2].partition(" id=")[0]
+            assert "<p>" in described, f"{module}.{name}"
+    assert "Raises:" in text
+    assert not re.search(rf'id="{modules[0]}\.[\w.]*\b_[a-z]', text)
+
+
+def test_every_link_inside_the_site_leads_to_a_page_and_a_place_in_it(site):
+    # The page for what is missing is shown at any address, and names the pages from the root.
+    pages = [page for page in site.glob("*.html") if page.name != "404.html"]
+    places = {page.name: set(re.findall(r'\bid="?([^\s">]+)', page.read_text())) for page in pages}
+    astray = set()
+    for page in places:
+        for link in re.findall(r'<a\b[^>]*\bhref="?([^\s">]+)', (site / page).read_text()):
+            target = urlsplit(link)
+            name = target.path.removeprefix("./") or page
+            if target.scheme or name == ".":
+                continue
+            known = unquote(target.fragment) in places[name] | {""} if name in places else (site / name).is_file()
+            astray |= set() if known else {(page, link)}
+    assert astray == set()
+
+
+def test_the_search_finds_a_word_without_a_network(site):
+    served = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=site))
+    threading.Thread(target=served.serve_forever, daemon=True).start()
+    try:
+        with chromium() as browser:
+            browser.get(f"http://127.0.0.1:{served.server_port}/index.html?q=quantization")
+            found = WebDriverWait(browser, 120).until(
+                lambda browser: browser.find_elements(By.CSS_SELECTOR, ".md-search-result__item a")
+            )
+            assert {urlsplit(link.get_attribute("href")).hostname for link in found} == {"127.0.0.1"}
+    finally:
+        served.shutdown()
+        served.server_close()
 
 
 def test_no_page_loads_anything_from_elsewhere(site):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Document", "name_documents", "read_document"]
 
 Document: TypeAlias = LoadTestResult | Comparison | TuningRecord
+"""What a report is made of: the result of a load test, of a comparison or of tuning."""
 
 
 def read_document(path: Path) -> Document:
