@@ -1,6 +1,7 @@
 #!/bin/sh
 # Starts tritonserver with the arguments given, and with its administrative APIs behind the key in a file. Without a key
-# nobody can use them: it is drawn at random. Triton takes the key on its command line only.
+# nobody can use them: it is drawn at random. Triton takes the key on its command line only. Where OTLP_TRACES_URL is set,
+# requests that come with a sampled trace continue it, and the spans go there.
 set -eu
 key_file=${ADMIN_KEY_FILE:-/run/secrets/admin_key}
 key=$(cat "$key_file" 2>/dev/null || true)
@@ -17,6 +18,11 @@ apis=shared-memory,logging,trace
 case " $* " in
   *model-control-mode=explicit*) apis=$apis,model-repository ;;
 esac
+if [ -n "${OTLP_TRACES_URL:-}" ]; then
+  # Triton begins no traces of its own: which requests are traced is for the callers to say.
+  set -- "$@" --trace-config=mode=opentelemetry --trace-config=level=TIMESTAMPS --trace-config=rate=0 \
+    "--trace-config=opentelemetry,url=$OTLP_TRACES_URL" --trace-config=opentelemetry,resource=service.name=triton
+fi
 exec tritonserver "$@" \
   "--http-restricted-api=$apis:plansmith-secret=$key" \
   "--grpc-restricted-protocol=$apis:plansmith-secret=$key"
