@@ -16,6 +16,7 @@ HARDENED = (
     "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=1000:1000", "--tmpfs=/tmp:mode=1777",
     "--memory=2g", "--pids-limit=256", "--shm-size=256m", "--publish=127.0.0.1::8001",
 )  # fmt: skip
+MODELS_IMAGE = "localhost/plansmith-tests/models:1"
 FIND_SETUID = "find / -xdev -type f -perm /6000"
 
 
@@ -31,9 +32,15 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def container(engine: Engine, models):
+    """A server whose repository is an image, too, as a volume of Kubernetes can be."""
+    engine.run("build", "--file", ROOT / "deploy/images/Containerfile.repository", "--tag", MODELS_IMAGE, models)
+    mount = f"--mount=type=image,source={MODELS_IMAGE},destination=/models"
     command = ("tritonserver", "--model-repository=/models", "--model-config-name=cpu")
-    with engine.container(*HARDENED, f"--volume={models}:/models:ro", SERVER_IMAGE, *command) as container:
-        yield container
+    try:
+        with engine.container(*HARDENED, mount, SERVER_IMAGE, *command) as container:
+            yield container
+    finally:
+        engine.run("rmi", "--force", MODELS_IMAGE)
 
 
 def test_a_hardened_container_answers_for_both_backends_and_stops_when_asked(engine, container, digits):

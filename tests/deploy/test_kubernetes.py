@@ -49,20 +49,41 @@ MUTATIONS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def manifests():
+CUSTOM = {"PodMonitor", "ScaledObject"}
+
+
+def rendered(folder):
+    """What `kubectl apply -k` would apply."""
     if shutil.which("kubectl") is None:
         install("kubernetes-client")
-    done = subprocess.run(["kubectl", "kustomize", ROOT / "deploy"], check=True, capture_output=True, text=True)
+    done = subprocess.run(["kubectl", "kustomize", folder], check=True, capture_output=True, text=True)
     return list(yaml.safe_load_all(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def manifests():
+    return rendered(ROOT / "deploy")
+
+
+@pytest.fixture(scope="module", params=["autoscaling", "autoscaling-keda"])
+def overlaid(request, tmp_path_factory):
+    """What an overlay with all components gives; there are two for autoscaling."""
+    folder = tmp_path_factory.mktemp("kubernetes")
+    shutil.copytree(ROOT / "deploy", folder / "deploy")
+    names = (request.param, "gpu", "repository-image")
+    components = ["../deploy/watch", *(f"../deploy/components/{name}" for name in names)]
+    (folder / "overlay").mkdir()
+    overlay = {"resources": ["../deploy"], "components": components}
+    (folder / "overlay" / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    return rendered(folder / "overlay")
 
 
 def the(manifests, kind):
     return next(manifest for manifest in manifests if manifest["kind"] == kind)
 
 
-def breaches(deployment):
-    """What in the deployment breaks the policy."""
+def breaches(deployment, fewest=None):
+    """What in the deployment breaks the policy; `fewest` servers where an autoscaler says how many."""
     spec, pod = deployment["spec"], deployment["spec"]["template"]["spec"]
     container = pod["containers"][0]
     security = container["securityContext"]
@@ -87,7 +108,7 @@ def breaches(deployment):
         "clients learn of an end before it": int(pause[1]) > 0,
         "requests in flight end": pod["terminationGracePeriodSeconds"] > int(pause[1]) + TRITON_EXIT_SECONDS,
         "none goes before another came": spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0,
-        "one may fail": spec["replicas"] > 1,
+        "one may fail": spec.get("replicas", fewest) > 1,
     }
     return [name for name, holds in kept.items() if not holds]
 
@@ -97,6 +118,58 @@ def test_the_manifests_follow_the_schemas_of_kubernetes(manifests, version):
     for manifest in manifests:
         kubernetes_validate.validate(manifest, version, strict=True)
     assert len(manifests) == 6
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_the_components_add_follows_the_schemas_of_kubernetes(overlaid, version):
+    for manifest in overlaid:
+        if manifest["kind"] not in CUSTOM:
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_an_overlay_has_gpus_an_image_of_models_an_autoscaler_and_the_same_policy(overlaid):
+    deployment = the(overlaid, "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    assert "--model-config-name=gpu" in container["args"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert {volume["name"] for volume in pod["volumes"]} == set(mounted)
+    assert [(volume["name"], mounted[volume["name"]]) for volume in pod["volumes"] if "image" in volume] == [
+        ("models", "/models")
+    ]
+    autoscaler = next(found for found in overlaid if found["kind"] in ("HorizontalPodAutoscaler", "ScaledObject"))
+    assert autoscaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    limits = autoscaler["spec"]
+    fewest = limits.get("minReplicas") or limits.get("minReplicaCount")
+    assert "replicas" not in deployment["spec"]
+    assert breaches(deployment, fewest) == []
+    monitor = the(overlaid, "PodMonitor")["spec"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert monitor["selector"]["matchLabels"] == labels
+    assert labels[monitor["jobLabel"]] == "triton"
+    assert {end["port"] for end in monitor["podMetricsEndpoints"]} <= {port["name"] for port in container["ports"]}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_servers_of_kserve_are_pods_of_the_same_policy(version):
+    found = rendered(ROOT / "deploy" / "kserve")
+    runtime, service = the(found, "ServingRuntime"), the(found, "InferenceService")["spec"]["predictor"]
+    assert service["model"]["runtime"] == runtime["metadata"]["name"]
+    assert service["model"]["modelFormat"] in runtime["spec"]["supportedModelFormats"]
+    assert service["model"]["protocolVersion"] in runtime["spec"]["protocolVersions"]
+    containers, volumes = runtime["spec"]["containers"], runtime["spec"]["volumes"]
+    pod = {"spec": {"containers": containers, "volumes": volumes}, "metadata": {"name": "models"}}
+    kubernetes_validate.validate({"apiVersion": "v1", "kind": "Pod", **pod}, version, strict=True)
+    security = containers[0]["securityContext"]
+    assert security["runAsNonRoot"]
+    assert security["readOnlyRootFilesystem"]
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    restricted = [word.partition("=")[2] for word in containers[0]["args"] if "restricted" in word]
+    assert restricted == ["shared-memory,logging,trace:plansmith-secret=$(ADMIN_KEY)"] * 2
+    (key,) = containers[0]["env"]
+    assert key["name"] == "ADMIN_KEY"
+    assert not key["valueFrom"]["secretKeyRef"].get("optional")
 
 
 def test_the_deployment_keeps_to_its_policy(manifests):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -74,6 +75,29 @@ class Prometheus:
         raise AssertionError(f"{expression} gives nothing")
 
 
+def requests_at_once():
+    """The expressions by which Kubernetes scales: of KEDA, and of prometheus-adapter as it asks."""
+    components = ROOT / "deploy" / "components"
+    scaled = yaml.safe_load((components / "autoscaling-keda" / "scaledobject.yaml").read_text())
+    (rule,) = yaml.safe_load((components / "autoscaling" / "adapter-values.yaml").read_text())["rules"]["custom"]
+    metrics = yaml.safe_load((components / "autoscaling" / "autoscaler.yaml").read_text())["spec"]["metrics"]
+    assert [metric["pods"]["metric"]["name"] for metric in metrics] == [rule["name"]["as"]]
+    filled = rule["metricsQuery"]
+    series = rule["seriesQuery"].partition("{")[0]
+    for word, value in {"GroupBy": "instance", "Series": series, "LabelMatchers": 'model="digits"'}.items():
+        filled = filled.replace(f"<<.{word}>>", value)
+    return [scaled["spec"]["triggers"][0]["metadata"]["query"], filled]
+
+
+def test_the_rules_are_those_of_the_operator_as_the_documentation_makes_them():
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    (command,) = re.findall(r"^\$ (.*kind: PrometheusRule.*) \| kubectl apply", page, re.MULTILINE)
+    done = subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True, cwd=ROOT)
+    rule = yaml.safe_load(done.stdout)
+    assert rule["metadata"]["name"] == "triton"
+    assert rule["spec"] == yaml.safe_load((WATCH / "rules.yml").read_text())
+
+
 def test_a_real_prometheus_sees_a_real_triton_and_one_that_is_gone(committed_server, tmp_path):
     gone = f"127.0.0.1:{find_free('127.0.0.1', 1)[0]}"
     server = committed_server.metrics_url.removeprefix("http://").removesuffix("/metrics")
@@ -88,6 +112,10 @@ def test_a_real_prometheus_sees_a_real_triton_and_one_that_is_gone(committed_ser
             labels, value = prometheus.wait_for(f"{name} > 0")[0]
             assert labels["model"] == "digits", name
             assert value > 0
+        at_once = requests_at_once()
+        assert len(at_once) == 2
+        for expression in at_once:
+            assert 0 < prometheus.wait_for(f"{expression} > 0")[0][1] < 2, expression
         down = prometheus.wait_for('ALERTS{alertname="TritonDown"}')
         assert [labels["instance"] for labels, _ in down] == [gone]
         assert {labels["alertname"] for labels, _ in prometheus.query("ALERTS")} == {"TritonDown"}
