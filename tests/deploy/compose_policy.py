@@ -17,7 +17,7 @@ SAFE_RELEASE = (26, 7)
 TRITON_EXIT_SECONDS = 30
 # What is mounted to be written to.
 WRITABLE = {("builder", "/project"), ("builder", "/cache"), ("prometheus", "/data")}
-PROFILES = {"cpu", "gpu", "build", "perf", "perf-analyzer", "watch"}
+PROFILES = {"cpu", "gpu", "proxy", "build", "perf", "perf-analyzer", "watch"}
 GPU = {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
 
 
@@ -39,6 +39,8 @@ def breaches(document: dict[str, Any]) -> list[str]:
     ]
     for name in ("triton-cpu", "triton-gpu"):
         found += [f"{name}: {breach}" for breach in _server(name, services.get(name, {}))]
+    if services.get("proxy", {}).get("secrets") != ["proxy_certificate", "proxy_tokens"]:
+        found.append("proxy: asks for no token")
     found += [f"{name}: has no network_mode none" for name in ("plan-check", "builder")
               if services.get(name, {}).get("network_mode") != "none"]  # fmt: skip
     gpu = services.get("triton-gpu", {})

@@ -129,6 +129,19 @@ def install(*packages: str) -> None:
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
 
 
+def stand_in(engine: Engine, image: str, package: str) -> None:
+    """Debian's package of a program, under the name of the image that a compose file takes it from."""
+    local = f"localhost/plansmith-tests/{package}"
+    if engine.run("image", "exists", local, check=False).returncode:
+        containerfile = (
+            f"FROM {BASE_IMAGE}\nRUN apt-get update -qq && apt-get install -qqy --no-install-recommends {package}"
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "Containerfile").write_text(containerfile)
+            engine.run("build", "--network=host", *_build_mounts(), "--tag", local, folder)
+    engine.run("tag", local, image)
+
+
 def _make_base(engine: Engine, folder: Path) -> None:
     archive = folder / "debian.tar"
     command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates", "bookworm", archive]
@@ -136,6 +149,10 @@ def _make_base(engine: Engine, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     engine.run("import", archive, BASE_IMAGE)
     archive.unlink()
+
+
+def _build_mounts() -> list[str]:
+    return [f"--volume={place}:{place}:ro" for place in BUILD_MOUNTS if Path(place).exists()]
 
 
 def _build(engine: Engine) -> None:
@@ -146,7 +163,6 @@ def _build(engine: Engine) -> None:
         seen.update(file.read_bytes())
     built = f"{SERVER_IMAGE.partition(':')[0]}:{seen.hexdigest()[:12]}"
     if engine.run("image", "exists", built, check=False).returncode:
-        mounts = [f"--volume={place}:{place}:ro" for place in BUILD_MOUNTS if Path(place).exists()]
-        words = ("--network=host", *mounts, f"--build-arg=BASE={BASE_IMAGE}", "--tag", built)
+        words = ("--network=host", *_build_mounts(), f"--build-arg=BASE={BASE_IMAGE}", "--tag", built)
         engine.run("build", *words, "--file", containerfile, ROOT)
     engine.run("tag", built, SERVER_IMAGE)

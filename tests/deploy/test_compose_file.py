@@ -1,4 +1,4 @@
-"""docker-compose.yml is valid, keeps to its policy, and runs: podman-compose starts `cpu` with our image."""
+"""docker-compose.yml is valid, keeps to its policy, and runs: podman-compose starts `cpu` and `proxy`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from functools import reduce
 import pytest
 import yaml
 from compose_policy import breaches, parse
-from containers import ROOT, SERVER_IMAGE
+from containers import ROOT, SERVER_IMAGE, stand_in
+from nginx_proxy import TOKEN, make_certificates
 
-from plansmith_client import Client
+from plansmith_client import AccessDenied, Client
 
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 DOCUMENT = parse(COMPOSE_FILE.read_text())
 SERVICES = DOCUMENT["services"]
 DELETED = object()
 KEY = "c0ffee"
+PROFILES = ("--profile", "cpu", "--profile", "proxy")
 LIMITS = {"memlock": resource.RLIMIT_MEMLOCK, "stack": resource.RLIMIT_STACK}
 OTHER_VOLUME = {"type": "bind", "source": "/srv", "target": "/srv", "bind": {"create_host_path": False}}
 SOCKET = {**OTHER_VOLUME, "source": "/var/run/docker.sock", "read_only": True}
@@ -51,6 +53,8 @@ MUTATIONS = [
     ("triton-gpu ports", ["0.0.0.0:8001:8001"]),
     ("locust ports", ["8089:8089"]),
     ("triton-cpu ports", DELETED),
+    ("proxy ports", ["0.0.0.0:8443:8443"]),
+    ("proxy secrets", ["proxy_certificate"]),
     ("triton-cpu volumes 0 read_only", False),
     ("plan-check volumes 1 read_only", DELETED),
     ("triton-cpu volumes 0 bind create_host_path", True),
@@ -156,14 +160,29 @@ def status(url, headers):
 
 @pytest.fixture(scope="module")
 def composed(engine, tmp_path_factory):
-    """The profile `cpu` as `docker compose` starts it, with our image under the name of NVIDIA's: the gRPC address."""
+    """The profiles `cpu` and `proxy` as `docker compose` starts them, with images of our own under the usual names."""
     folder = tmp_path_factory.mktemp("compose")
     key = folder / "admin.key"
     key.write_text(KEY)
     key.chmod(0o644)
     engine.run("tag", SERVER_IMAGE, SERVICES["triton-cpu"]["image"])
-    ports = dict(zip(("HTTP_PORT", "GRPC_PORT", "METRICS_PORT"), map(str, free_ports(3)), strict=True))
-    variables = {**engine.environment, **ports, "ADMIN_KEY_FILE": str(key), "MEMORY_LIMIT": "2g", "SHM_SIZE": "256mb"}
+    stand_in(engine, SERVICES["proxy"]["image"], "haproxy")
+    make_certificates(folder)
+    (folder / "proxy.pem").write_text((folder / "server.pem").read_text() + (folder / "server.key").read_text())
+    (folder / "proxy.tokens").write_text(f"{TOKEN} tests\n")
+    folder.chmod(0o755)
+    for name in ("proxy.pem", "proxy.tokens"):
+        (folder / name).chmod(0o644)
+    names = ("HTTP_PORT", "GRPC_PORT", "METRICS_PORT", "PROXY_PORT")
+    variables = {
+        **engine.environment,
+        **dict(zip(names, map(str, free_ports(4)), strict=True)),
+        "ADMIN_KEY_FILE": str(key),
+        "PROXY_CERTIFICATE_FILE": str(folder / "proxy.pem"),
+        "PROXY_TOKENS_FILE": str(folder / "proxy.tokens"),
+        "MEMORY_LIMIT": "2g",
+        "SHM_SIZE": "256mb",
+    }
     # Where the tests run nobody may raise a limit.
     ulimits = {name: resource.getrlimit(number)[1] for name, number in LIMITS.items()}
     ulimits |= {"nofile": 1024, "nproc": 4096}
@@ -178,14 +197,43 @@ def composed(engine, tmp_path_factory):
         return done
 
     try:
-        compose("--profile", "cpu", "up", "--detach", "--no-build")
-        yield f"{folder.name}_triton-cpu_1", compose
+        compose(*PROFILES, "up", "--detach", "--no-build")
+        yield folder, compose
     finally:
-        compose("--profile", "cpu", "down", "--timeout", "40", "--volumes")
+        compose(*PROFILES, "down", "--timeout", "40", "--volumes")
+
+
+def test_the_proxy_lets_those_with_a_token_ask_and_nobody_administer(engine, composed, digits):
+    folder, compose = composed
+    address = engine.address(f"{folder.name}_proxy_1", 8443)
+    options = {"ca_file": folder / "ca.pem", "timeout": 20}
+    for url in (f"grpcs://{address}", f"https://{address}"):
+        with Client(url, token=TOKEN, **options) as client:
+            client.wait_until_ready(timeout=120)
+            model = client.model("digits")
+            assert model(digits["images"][:4]).array.shape == (4, 10)
+            assert {"digits"} <= {entry.name for entry in client.models()}
+            assert {entry.name for entry in client.statistics()} == {"digits"}
+            key = {"headers": {"plansmith-secret": KEY, "triton-grpc-protocol-plansmith-secret": KEY}}
+        with Client(url, token=TOKEN, **options, **key) as client:
+            for forbidden in (client.log_settings, client.trace_settings, lambda: client.unload_model("digits")):
+                with pytest.raises(AccessDenied):
+                    forbidden()
+        for wrong in ("a-guess", None):
+            with Client(url, token=wrong, retries=0, **options) as client, pytest.raises(AccessDenied):
+                client.server_metadata()
+    # The servers' new address is found after a restart.
+    compose("--profile", "cpu", "up", "--detach", "--no-build", "--force-recreate", "triton-cpu")
+    with Client(f"grpcs://{address}", token=TOKEN, **options) as client:
+        client.wait_until_ready(timeout=120)
+    log = engine.run("logs", f"{folder.name}_proxy_1").stdout
+    assert " tests POST /inference.GRPCInferenceService/ModelInfer 200 " in log
+    assert TOKEN not in log
 
 
 def test_the_profile_for_cpus_starts_is_healthy_answers_and_stops(engine, composed, digits):
-    container, compose = composed
+    folder, compose = composed
+    container = f"{folder.name}_triton-cpu_1"
     with Client(engine.address(container, 8001), timeout=10) as client:
         client.wait_until_ready(timeout=120)
         assert client.model("digits")(digits["images"][:4]).array.shape == (4, 10)
