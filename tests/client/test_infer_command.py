@@ -313,6 +313,37 @@ def test_health_with_a_request_tells_a_model_that_answers_from_one_that_is_only_
         assert done.stdout.startswith(f"model 'failing' at {url} is not ready: ")
 
 
+def test_health_with_known_answers_tells_a_model_that_answers_otherwise(command, server, tmp_path):
+    url = ("--url", server.grpc_url)
+    for model, output in (("double", "before.npz"), ("every_type", "every.json")):
+        command("infer", model, "--random", "--output", tmp_path / output, *url)
+        for address in (server.http_url, server.grpc_url):
+            assert "is ready" in command("health", model, "--expect", tmp_path / output, "--url", address).stdout
+    with np.load(tmp_path / "before.npz") as known:
+        (name, values), *_ = known.items()
+    # What a server that is not this one would have given.
+    wrong = {
+        "differs by 0.01": {name: values + 0.01 * np.abs(values).max()},
+        "differs by inf": {name: np.full_like(values, np.nan)},
+        "instead of [2, 4]": {name: np.concatenate([values, values])},
+        "no output 'z'": {"z": values},
+    }
+    for said, arrays in wrong.items():
+        np.savez(tmp_path / "wrong.npz", **arrays)
+        done = command("health", "double", "--expect", tmp_path / "wrong.npz", *url, expect=3)
+        assert said in done.stdout
+    np.savez(tmp_path / "near.npz", **wrong["differs by 0.01"])
+    command("health", "double", "--expect", tmp_path / "near.npz", "--tolerance", "0.02", *url)
+    integers = json.loads((tmp_path / "every.json").read_text())
+    integers["int32_out"][0][0] += 1
+    (tmp_path / "wrong.json").write_text(json.dumps(integers))
+    done = command("health", "every_type", "--expect", tmp_path / "wrong.json", *url, expect=3)
+    assert "'int32_out' has other values" in done.stdout
+    assert "MODEL" in command("health", "--expect", tmp_path / "before.npz", *url, expect=2).stderr
+    np.save(tmp_path / "one.npy", values)
+    assert "by name" in command("health", "double", "--expect", tmp_path / "one.npy", *url, expect=2).stderr
+
+
 def test_the_containers_probe_tells_a_model_that_answers_from_one_that_is_only_ready(server, nobody):
     def probe(url, *models):
         command = [sys.executable, "-I", "-S", ROOT / "deploy" / "infer_probe.py", "--url", url, *models]

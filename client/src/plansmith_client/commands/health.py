@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path  # noqa: TC003 - typer reads it
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plansmith_client.commands.known_answers import difference, read_answers
 from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
-from plansmith_client.errors import ClientError, ServerOverloaded
+from plansmith_client.errors import ClientError, InvalidInput, ServerOverloaded
 from plansmith_client.faces.client import Client
 from plansmith_client.sampling import random_inputs
 from plansmith_client.visible import visible
@@ -33,18 +35,35 @@ def health(
         bool,
         typer.Option("--infer", help="Send a request of random values, too: to the model, or to each that is ready."),
     ] = False,
+    expect: Annotated[
+        Path | None,
+        typer.Option(
+            "--expect",
+            metavar="FILE",
+            help="Answers of MODEL that plansmith infer MODEL --random --output FILE wrote: it must give them again.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option("--tolerance", min=0, help="Greatest difference, relative to an output's greatest value."),
+    ] = 0.001,
     as_json: JsonOption = False,
 ) -> None:
     """Tell whether a server, or a model of it, is ready: exit code 0 if it is, 3 if not, 1 if nothing answers.
 
     With --infer it must answer a request as well, since a server can be wedged though it says that it is ready. A full
-    queue is no fault.
+    queue is no fault. With --expect the model must also answer as it did before, on another server or as another
+    version.
 
     For example:
 
         plansmith health --wait 30
         plansmith health resnet50 --infer --url http://localhost:8000
+        plansmith health resnet50 --expect before.npz --url new-server:8001
     """
+    if expect is not None and model is None:
+        raise InvalidInput("--expect needs MODEL: name the model whose answers the file holds")
+    known = {} if expect is None else read_answers(expect)
     end = time.monotonic() + wait
     with Client(url, timeout=timeout) as client:
         ready = _is_ready(client, model)
@@ -53,8 +72,8 @@ def health(
             ready = _is_ready(client, model)
         failure = None if ready else _unreachable(client)
         reason = "" if ready else str(failure or _why_not(client, model))
-        if ready and infer:
-            reason = _why_no_answer(client, model)
+        if ready and (infer or known):
+            reason = _why_no_answer(client, model, known, tolerance)
             ready = not reason
     subject = f"model {model!r} at {url}" if model else f"the server at {url}"
     if as_json:
@@ -74,35 +93,39 @@ def _is_ready(client: Client, model: str | None) -> bool:
     return client.model(model).is_ready() if model else client.is_ready()
 
 
-def _why_no_answer(client: Client, model: str | None) -> str:
-    """What fails of the first model that does not answer a request of random values, or an empty string."""
+def _why_no_answer(client: Client, model: str | None, known: dict[str, Any], tolerance: float) -> str:
+    """What fails of the first model that does not answer a request of random values as is known, or an empty string."""
     try:
         names = [model] if model else sorted({status.name for status in client.models() if status.state == "READY"})
     except ClientError as error:
         return str(error)
     for name in names:
-        if reason := _failure(client.model(name)):
+        if reason := _failure(client.model(name), known, tolerance):
             return reason if model else f"model {name!r} does not answer: {reason}"
     return ""
 
 
-def _failure(model: Model) -> str:
+def _failure(model: Model, known: dict[str, Any], tolerance: float) -> str:
     try:
+        # The same values as those of `plansmith infer --random`.
         inputs = random_inputs(model.metadata.inputs)
         config = model.config()
         if config.get("model_transaction_policy", {}).get("decoupled"):
+            if known:
+                return "it streams its answers, which --expect does not compare"
             for _ in model.stream(inputs):
                 pass
-        elif "sequence_batching" in config:
+            return ""
+        if "sequence_batching" in config:
             with model.sequence() as sequence:
-                sequence.end(**inputs)
+                result = sequence.end(**inputs)
         else:
-            model.infer(inputs)
-    except ServerOverloaded:
-        return ""
+            result = model.infer(inputs)
+    except ServerOverloaded as error:
+        return str(error) if known else ""
     except ClientError as error:
         return str(error)
-    return ""
+    return difference(result, known, tolerance)
 
 
 def _unreachable(client: Client) -> ClientError | None:

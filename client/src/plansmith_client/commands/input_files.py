@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["has_images", "names_of_rows", "read_inputs", "sources_of", "texts_as_inputs"]
+__all__ = ["has_images", "names_of_rows", "read_file", "read_inputs", "sources_of", "texts_as_inputs"]
 
 _SUFFIXES = (".npy", ".npz", ".json", ".txt", *IMAGE_SUFFIXES)
 # What `plansmith build` takes for the labels of an .npz file.
@@ -65,7 +65,7 @@ def read_inputs(
             spec = _spec(name, path, specs)
             content = {spec.name: _read_for(spec, path, preparation or ImagePreparation(), is_image=is_image)}
         else:
-            content = _named(name, path, _read(path), specs)
+            content = _named(name, path, read_file(path), specs)
         for key, value in content.items():
             if key in inputs and is_image and key in images:
                 inputs[key] = np.concatenate([inputs[key], value])
@@ -175,7 +175,12 @@ def _without_labels(content: dict[str, Any], specs: Sequence[TensorSpec]) -> dic
     return inputs
 
 
-def _read(path: Path) -> Any:
+def read_file(path: Path) -> Any:
+    """What a .npy, .npz or .json file holds: an array, arrays by name, or JSON.
+
+    Raises:
+        InvalidInput: it has another ending, or cannot be read.
+    """
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         raise InvalidInput(f"{path} does not end in one of {', '.join(_SUFFIXES)}: convert it to one of these formats")
