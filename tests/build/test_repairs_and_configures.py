@@ -14,7 +14,7 @@ from build_models import ADD, write, write_external
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from plansmith_build import BuildOptions, build
+from plansmith_build import BuildOptions, InvalidOption, build
 from plansmith_build.reading.signatures import Signature
 from plansmith_build.repository.config import config_from_text, model_config, text_from_config
 from plansmith_client.tensors import TensorSpec
@@ -69,6 +69,13 @@ def test_without_batches_the_first_dimension_is_one_like_the_others(built):
     assert not config.HasField("dynamic_batching")
     assert list(config.input[0].dims) == [-1, 4]
     assert result.manifest.batching.reason == "--max-batch-size 0 asks for none"
+
+
+def test_a_bound_of_the_queue_stands_in_the_configuration_or_is_refused(built):
+    _, config, _ = built(ADD, max_queue_size=8, serve=False)
+    assert config.dynamic_batching.default_queue_policy.max_queue_size == 8
+    with pytest.raises(InvalidOption, match="--max-queue-size 8: Triton bounds the queue of models that take batches"):
+        built(ADD, max_queue_size=8, max_batch_size=0, serve=False)
 
 
 def test_weights_listed_as_inputs_and_an_old_ir_version_are_repaired(tmp_path, repository):

@@ -80,6 +80,7 @@ class BuildOptions:
             candidates. There is none where plansmith-server is not installed or the model is very large.
         sign_key: a private key (PEM) to sign the version with.
         warmup: how many inputs of the verification servers run before they call the version ready.
+        max_queue_size: how many requests may wait for the model before servers turn more away; 0 for any number.
     """
 
     repository: Path
@@ -99,6 +100,7 @@ class BuildOptions:
     serve: bool = True
     sign_key: Path | None = None
     warmup: int = 0
+    max_queue_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -202,9 +204,9 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
             preprocessing=options.preprocessing or (options.search.preprocessing if options.search else None),
             states=states,
             warmup=options.warmup,
+            max_queue_size=options.max_queue_size,
         )
-        # What cannot be had is said before a search.
-        warmup_samples(built)
+        _refuse_what_cannot_be_had(built)
         if options.search is not None:
             built = _with_names_of_classes(_search(built, options, repository, staging, progress), repository)
         built = _tried(built, options, repository, staging, progress)
@@ -216,6 +218,16 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     return BuildResult(name, published.version, published.path, published.manifest, published.notes)
 
 
+def _refuse_what_cannot_be_had(built: Built) -> None:
+    """Before a search, which takes long."""
+    warmup_samples(built)
+    if built.max_queue_size and not built.portable.batched:
+        raise InvalidOption(
+            f"--max-queue-size {built.max_queue_size}: Triton bounds the queue of models that take batches, and this "
+            "one takes none"
+        )
+
+
 def _states(signature: Signature, options: BuildOptions, progress: Progress) -> tuple[State, ...]:
     if not options.states:
         return ()
@@ -225,6 +237,8 @@ def _states(signature: Signature, options: BuildOptions, progress: Progress) -> 
         raise InvalidOption("--state cannot be used with --labels yet: name the classes in the client")
     if options.warmup:
         raise InvalidOption("--state cannot be used with --warmup: a warm-up belongs to no sequence")
+    if options.max_queue_size:
+        raise InvalidOption("--state cannot be used with --max-queue-size: a sequence turned away halfway is lost")
     states = find_states(signature, options.states)
     progress(BuildStep("Keeping state between requests", "; ".join(map(str, states))))
     return states

@@ -71,6 +71,7 @@ class Built:
         preprocessing: how clients make an input from an image, where that was declared.
         states: what the model remembers of a sequence.
         warmup: how many of the reference's inputs a server runs before it calls the version ready.
+        max_queue_size: how many requests may wait for the model; 0 for any number.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Built:
     preprocessing: Preprocessing | None = None
     states: tuple[State, ...] = ()
     warmup: int = 0
+    max_queue_size: int = 0
 
 
 def source_of(file: OnnxFile) -> Source:
@@ -156,6 +158,8 @@ def release_of(built: Built, *, labels_path: Path | None) -> Release:
             configs[f"configs/{name}.pbtxt"] = candidate_config(config, candidate)
         for each in configs.values():
             add_warmup(each, samples)
+            if built.max_queue_size:
+                each.dynamic_batching.default_queue_policy.max_queue_size = built.max_queue_size
         return {path: text_from_config(each) for path, each in configs.items()}
 
     def describe(version: int, published: tuple[PublishedFile, ...]) -> Manifest:

@@ -123,6 +123,12 @@ def build(
             "version is ready.",
         ),
     ] = 0,
+    max_queue_size: Annotated[
+        int,
+        typer.Option(
+            min=0, max=2**31 - 1, help="Requests that may wait for the model; more are turned away. 0 for any number."
+        ),
+    ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Makes the random inputs and the split of the data repeatable.")] = 0,
     staging: Annotated[
         Path | None,
@@ -352,6 +358,7 @@ def build(
             serve=not no_serve,
             sign_key=sign_key,
             warmup=warmup,
+            max_queue_size=max_queue_size,
         )
         # What it is doing goes to standard error, so that standard output holds the result alone.
         display = Terminal(stderr=True, highlight=False, soft_wrap=True)
