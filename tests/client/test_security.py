@@ -102,6 +102,23 @@ def test_a_client_certificate_opens_the_door(proxy, face, monkeypatch):
         assert works(client)
 
 
+def test_tritons_own_tls_opens_to_a_client_certificate_alone(proxy, tmp_path):
+    folder = proxy.folder
+    files = {"server-cert": "server.pem", "server-key": "server.key", "root-cert": "ca.pem"}
+    arguments = (
+        *("--grpc-use-ssl=true", "--grpc-use-ssl-mutual=true"),
+        *(f"--grpc-{option}={folder / name}" for option, name in files.items()),
+    )
+    with triton_with(("double",), tmp_path, arguments=arguments) as running:
+        options = {"ca_file": folder / "ca.pem", "timeout": 20}
+        own = {"certificate_file": folder / "client.pem", "key_file": folder / "client.key"}
+        with Client(f"grpcs://{running.grpc_url}", **options, **own) as client:
+            assert works(client)
+        for url in (f"grpcs://{running.grpc_url}", running.grpc_url):
+            with Client(url, retries=0, **(options if "grpcs" in url else {})) as client, pytest.raises(ClientError):
+                works(client)
+
+
 def test_a_server_that_nobody_vouches_for_is_refused(proxy, face):
     with (
         open_client(face, proxy.url(face, "token"), token=TOKEN, timeout=10, retries=0) as client,
