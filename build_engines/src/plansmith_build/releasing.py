@@ -153,13 +153,14 @@ def release_of(built: Built, *, labels_path: Path | None) -> Release:
 
     def configure(present: bytes | None) -> dict[str, str]:
         config = portable_config(built, present)
+        if built.max_queue_size:
+            # Before it is copied: a candidate may be served without batches, and so without a queue of them.
+            config.dynamic_batching.default_queue_policy.max_queue_size = built.max_queue_size
         configs = {CONFIG: config}
         for name, candidate in named.items():
             configs[f"configs/{name}.pbtxt"] = candidate_config(config, candidate)
         for each in configs.values():
             add_warmup(each, samples)
-            if built.max_queue_size:
-                each.dynamic_batching.default_queue_policy.max_queue_size = built.max_queue_size
         return {path: text_from_config(each) for path, each in configs.items()}
 
     def describe(version: int, published: tuple[PublishedFile, ...]) -> Manifest:
