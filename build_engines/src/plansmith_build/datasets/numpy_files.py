@@ -40,7 +40,7 @@ _ENCRYPTED = 0x1
 
 
 def read_npz(path: Path, layout: Layout, *, labels_key: str | None) -> RawData:
-    """The arrays of a .npz file.
+    """The arrays of a .npz file; those called `INPUT/ROW` are rows and put together.
 
     Raises:
         InvalidData: it cannot be read, is damaged, has a name twice, Python objects in it or is too large.
