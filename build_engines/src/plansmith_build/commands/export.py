@@ -26,7 +26,8 @@ def export(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="module:function that returns the model (this runs the function), a .pt2 file or a .keras file.",
+            help="module:function that returns the model (this runs the function), a .pt2 file, a .keras file or a "
+            "Hugging Face folder (config.json and .safetensors).",
         ),
     ],
     *,
@@ -61,21 +62,24 @@ def export(
     """Write a PyTorch, scikit-learn or Keras model as ONNX, and check that it computes the same.
 
     A PyTorch function returns (module, example_inputs); a scikit-learn one a fitted estimator, or (estimator, rows); a
-    Keras one a model. Pickles are refused, because loading one runs what is in it.
+    Keras one a model. A Hugging Face folder is exported with texts of any length. Pickles are refused, because loading
+    one runs what is in it.
 
     For example:
 
         plansmith export my_models:classifier --output classifier.onnx
         plansmith export my_models:sentence_encoder --dynamic-axes input_ids=1
+        plansmith export ./distilbert-sst2
     """
     from plansmith_build.exporting.sources import load_model  # noqa: PLC0415 - ONNX Runtime, not for `--help`
 
-    axes = _axes(dynamic_axes or [])
+    asked = _axes(dynamic_axes or [])
     display = Terminal(stderr=True, highlight=False, soft_wrap=True)
     with display.status(escape(f"Loading {model}")) as status:
         loaded = load_model(model)
         status.update(escape(f"Exporting the {loaded.framework} model {loaded.name}"))
         target = output if output is not None else Path(f"{loaded.name}.onnx")
+        axes = {**loaded.dynamic_axes, **asked}
         result = _exported(loaded, target, opset=opset, dynamic_batch=not no_dynamic_batch, axes=axes, seed=seed)
     if as_json:
         typer.echo(_json(loaded, result))

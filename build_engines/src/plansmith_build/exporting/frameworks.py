@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["quiet", "require", "versions_of"]
 
 _TORCH = "pip install torch onnxscript, without a GPU the CPU build that pytorch.org names (gigabytes less)"
-_BRINGS = {"torch": _TORCH, "onnxscript": _TORCH}
+_BRINGS = {"torch": _TORCH, "onnxscript": _TORCH, "transformers": "pip install transformers"}
 
 
 def require(module: str, framework: str = "PyTorch") -> Any:
@@ -26,7 +26,7 @@ def require(module: str, framework: str = "PyTorch") -> Any:
 
     Args:
         module: `"torch"`, `"torch.export"`, ...
-        framework: `"PyTorch"`, `"Keras"` or `"scikit-learn"`, the framework that needs it.
+        framework: `"PyTorch"`, `"Keras"`, `"scikit-learn"` or `"Hugging Face"`, the one that needs it.
 
     Raises:
         MissingPackage: it is not installed; the sentence says what brings it.

@@ -1,10 +1,10 @@
-"""What `plansmith export` takes: a function that returns a model, or a file of a model that holds no pickle."""
+"""What `plansmith export` takes: a function that returns a model, or its file or folder without pickles."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from plansmith_build.datasets.callables import call_user_function, is_callable_s
 from plansmith_build.errors import InvalidOption
 from plansmith_build.exporting.errors import UnsafeModelFile, UnsuitableModel
 from plansmith_build.exporting.frameworks import quiet, require
+from plansmith_build.exporting.hugging_face import CONFIG, dynamic_axes, load_folder
 from plansmith_build.exporting.keras import require_keras
 
 __all__ = ["LoadedModel", "load_model"]
@@ -23,8 +24,8 @@ _OTHERS = {
     ".onnx": "is an ONNX file already: plansmith build {path}",
     ".h5": "is a Keras file of before version 3: load it in Keras and save it as .keras",
     ".hdf5": "is a Keras file of before version 3: load it in Keras and save it as .keras",
-    ".safetensors": "holds weights and no model: write a function that makes the model and loads them, and name it as "
-    "module:function",
+    ".safetensors": "holds weights and no model: name the folder if config.json is beside it, or write a function that "
+    "makes the model and loads them, and name it as module:function",
     ".pb": "is a TensorFlow graph: save the model as .keras, or convert it with tf2onnx",
     ".tflite": "is a TensorFlow Lite model: save the original as .keras, or convert it with tf2onnx",
 }
@@ -42,12 +43,14 @@ class LoadedModel:
         model: a `torch.nn.Module`, a `torch.export.ExportedProgram`, a fitted estimator or a `keras.Model`.
         examples: inputs that came with it, None where none did.
         name: what to call the file, without suffix.
+        dynamic_axes: dimensions besides the first that are known to vary, by input; of PyTorch models.
     """
 
     framework: Framework
     model: Any
     examples: Any
     name: str
+    dynamic_axes: Mapping[str | int, list[int]] = field(default_factory=dict)
 
 
 def load_model(source: str) -> LoadedModel:
@@ -55,7 +58,8 @@ def load_model(source: str) -> LoadedModel:
 
     Args:
         source: `module:function`, whose function returns a model or a pair of a model and example inputs (this runs
-            the user's code); a `.pt2` file of `torch.export.save`; or a `.keras` file.
+            the user's code); a `.pt2` file of `torch.export.save`; a `.keras` file; or a folder that `save_pretrained`
+            of transformers wrote.
 
     Raises:
         UnsuitableModel: there is no such thing, or it cannot be read.
@@ -66,6 +70,14 @@ def load_model(source: str) -> LoadedModel:
     path = Path(source)
     if is_callable_source(source) and not path.exists():
         return _from_function(source)
+    if (path / CONFIG).is_file():
+        model, examples = load_folder(path)
+        return LoadedModel("pytorch", model, examples, path.resolve().name, dynamic_axes(examples))
+    if path.is_dir():
+        raise UnsuitableModel(
+            f"{path} is a folder without {CONFIG}, which Hugging Face's models have: save the model as .keras or .pt2, "
+            "or name a function that loads it: module:function"
+        )
     suffix = path.suffix.lower()
     if suffix in _PICKLES:
         raise UnsafeModelFile(
@@ -73,10 +85,6 @@ def load_model(source: str) -> LoadedModel:
         )
     if suffix in _OTHERS:
         raise UnsuitableModel(f"{path} {_OTHERS[suffix].format(path=path)}")
-    if path.is_dir():
-        raise UnsuitableModel(
-            f"{path} is a folder: save the model as .keras or .pt2, or name a function that loads it: module:function"
-        )
     if suffix not in {_PROGRAM_SUFFIX, _KERAS_SUFFIX}:
         raise UnsuitableModel(f"{source} is nothing to export: name module:function, a .pt2 file or a .keras file")
     if not path.is_file():
