@@ -16,8 +16,12 @@ from plansmith.demo.measure import Measurement as DemoMeasurement
 from plansmith.demo.program import show as show_demo
 from plansmith_build.checking.answers import Answer, CheckReport
 from plansmith_build.commands import check as check_command
+from plansmith_build.commands import export as export_command
 from plansmith_build.commands import inspect as inspect_command
 from plansmith_build.commands.build_display import candidates_table
+from plansmith_build.exporting import ExportResult
+from plansmith_build.exporting.sources import LoadedModel
+from plansmith_build.portable.comparison import OutputComparison
 from plansmith_build.repository.inspection import inspect_model, summaries
 from plansmith_build.repository.manifest import AccuracyRecord, AgreementRecord, CandidateRecord, SearchRecord
 from plansmith_build.repository.model_repository import ModelRepository
@@ -217,6 +221,16 @@ def test_inspect_and_check(width, capsys):
         CheckReport("m.onnx", 1, 2, 18, ("x FP32 [-1, 4]",), ("y FP32 [-1, 4]",), 8, "by name", (), tuple(answers)),
     )
     needed = ("engine", "device", "precision", "what it says", "onnxruntime", "tensorrt", "int8-fp16")
+    check_whole(capsys.readouterr().out, width, *needed)
+
+
+def test_export(width, capsys):
+    specs = tuple(TensorSpec(name, "INT64", (-1, 16)) for name in ("input_ids", "attention_mask", NAME))
+    worst = OutputComparison("logits", "FP32", 1e-6, 1e-6, 1e-4)
+    versions = {"torch": "2.13.0+cpu", "onnxscript": "0.6.2", "onnxruntime": "1.31.1", "transformers": "5.24.0"}
+    result = ExportResult(Path("m.onnx"), None, specs, specs, {"ai.onnx": 18}, (worst,), 3, versions)
+    export_command._show(LoadedModel("pytorch", None, None, "m"), result)
+    needed = ("written", "inputs", "outputs", "attention_mask INT64 [-1, 16]", "opset", "verified", "note", "with")
     check_whole(capsys.readouterr().out, width, *needed)
 
 
