@@ -77,7 +77,7 @@ def plansmith(folder: Path, *words: str) -> None:
 def chosen_peers(name: str, *, few: bool) -> list[Peer]:
     """The servers of others, after those that plansmith brings."""
     # The MLP is served in FP32 on ONNX Runtime, as the baseline does.
-    same = [] if name == "mlp" else [SAME_ENGINE]
+    same = () if name == "mlp" else SAME_ENGINE
     if few:
         return [*choose_peers("engine"), *(peer for peer in FOREIGN_SERVERS if peer.name == BASELINE), *same]
     own = choose_peers("all")

@@ -53,6 +53,7 @@ def figures() -> list[Row]:
             "resnet50",
             "ResNet-50 as built, tuned and served, 8 clients, requests/s",
             "FastAPI + the engine that plansmith serves",
+            "PyTriton + the engine that plansmith serves",
             "plansmith's engine in process",
         ),
         *_served("mlp", "MLP 64-128-10 as built, tuned and served, 32 clients, requests/s"),

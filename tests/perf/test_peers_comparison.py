@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from peers.environments import REQUIREMENTS, make_environment
-from peers.foreign_servers import FOREIGN_SERVERS
+from peers.foreign_servers import FOREIGN_SERVERS, SAME_ENGINE
 from peers.program import Program, open_program
 from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
 from plansmith_perf.comparing.contestants import ClientContestant, EngineContestant
@@ -228,8 +228,9 @@ def test_the_others_are_measured_all_the_same(troubled):
     assert paired_ratio(troubled, "plansmith") is None
 
 
-def test_pytriton_runs_in_an_environment_of_its_own_with_a_triton_of_its_own():
-    pytriton = next(peer for peer in FOREIGN_SERVERS if peer.key == "pytriton")
+@pytest.mark.parametrize("key", ["pytriton", "pytriton-served"])
+def test_pytriton_runs_in_an_environment_of_its_own_with_a_triton_of_its_own(key):
+    pytriton = next(peer for peer in (*FOREIGN_SERVERS, *SAME_ENGINE) if peer.key == key)
     options = RequestOptions(measuring=MeasuringOptions(0.1, 0.0, 1, 5.0), distinct_inputs=1)
     with (
         open_subject(REPOSITORY, "digits", options) as subject,

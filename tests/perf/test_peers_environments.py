@@ -93,7 +93,7 @@ def test_every_requirement_is_pinned_with_its_hash():
 
 
 def test_every_server_of_others_names_the_page_that_recommends_its_setup():
-    peers = [*PEERS, *FOREIGN_SERVERS, SAME_ENGINE]
+    peers = [*PEERS, *FOREIGN_SERVERS, *SAME_ENGINE]
     assert all(peer.source.startswith("https://") for peer in peers if peer.kind == "server")
     assert len({peer.name for peer in peers}) == len({peer.key for peer in peers}) == len(peers)
 

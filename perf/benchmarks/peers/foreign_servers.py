@@ -13,7 +13,7 @@ from peers.program import BATCH_WAIT_SECONDS, PROGRAMS, Program, open_program
 from plansmith_perf.comparing.peer import Opener, Peer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from plansmith_perf.comparing.subject import Subject
 
@@ -37,6 +37,7 @@ _UVICORN = (
 )
 _QUIET = ("--no-access-log", "--log-level", "warning")
 _FASTAPI = ("fastapi", "uvicorn", "onnxruntime")
+_SERVED = {"PEER_SERVED": "1"}
 
 
 def _server(program: Program) -> Opener:
@@ -53,6 +54,20 @@ def _needs_one_tensor(subject: Subject) -> str:
     if len(subject.metadata.inputs) == len(subject.metadata.outputs) == 1:
         return ""
     return "its adaptive batching takes one array and gives one, and the model has more"
+
+
+def _pytriton(key: str, name: str, setup: str, engines: Sequence[str], served: Mapping[str, str]) -> Peer:
+    # Its stub would take a system's libpython, whose standard library may be another.
+    variables = {"LD_LIBRARY_PATH": _library_path(), **served}
+    program = Program(
+        REQUIREMENTS / "pytriton.txt",
+        ("nvidia-pytriton", *engines),
+        (str(PROGRAMS / "pytriton_server.py"),),
+        body="v2",
+        variables=variables,
+    )
+    source = "https://triton-inference-server.github.io/pytriton/latest/binding_configuration"
+    return Peer(key, name, "server", setup, source, _server(program))
 
 
 FOREIGN_SERVERS: Sequence[Peer] = (
@@ -134,40 +149,35 @@ FOREIGN_SERVERS: Sequence[Peer] = (
         ),
         obstacle=_needs_one_tensor,
     ),
-    Peer(
-        "pytriton",
-        "PyTriton",
-        "server",
-        "`@batch` and its default dynamic batching; HTTP, binary tensors",
-        "https://triton-inference-server.github.io/pytriton/latest/binding_configuration",
-        _server(
-            Program(
-                REQUIREMENTS / "pytriton.txt",
-                ("nvidia-pytriton", "onnxruntime"),
-                (str(PROGRAMS / "pytriton_server.py"),),
-                body="v2",
-                # Its stub would take a system's libpython, whose standard library may be another.
-                variables={"LD_LIBRARY_PATH": _library_path()},
-            )
-        ),
+    _pytriton(
+        "pytriton", "PyTriton", "`@batch` and its default dynamic batching; HTTP, binary tensors", ("onnxruntime",), {}
     ),
 )
 
-SAME_ENGINE = Peer(
-    "fastapi-served",
-    "FastAPI + the engine that plansmith serves",
-    "server",
-    "as FastAPI + ONNX Runtime, with the file, engine and precision of plansmith's configuration",
-    "https://fastapi.tiangolo.com/async/",
-    _server(
-        Program(
-            REQUIREMENTS / "fastapi-openvino.txt",
-            (*_FASTAPI, "openvino"),
-            (*_UVICORN, *_QUIET),
-            body="raw",
-            path="/predict",
-            variables={"PEER_SERVED": "1"},
-        )
+SAME_ENGINE: Sequence[Peer] = (
+    Peer(
+        "fastapi-served",
+        "FastAPI + the engine that plansmith serves",
+        "server",
+        "as FastAPI + ONNX Runtime, with the file, engine and precision of plansmith's configuration",
+        "https://fastapi.tiangolo.com/async/",
+        _server(
+            Program(
+                REQUIREMENTS / "fastapi-openvino.txt",
+                (*_FASTAPI, "openvino"),
+                (*_UVICORN, *_QUIET),
+                body="raw",
+                path="/predict",
+                variables=_SERVED,
+            )
+        ),
+    ),
+    _pytriton(
+        "pytriton-served",
+        "PyTriton + the engine that plansmith serves",
+        "as PyTriton, with the file, engine and precision of plansmith's configuration",
+        ("onnxruntime", "openvino"),
+        _SERVED,
     ),
 )
 """The same without the gain of a lower precision."""

@@ -6,10 +6,6 @@ from the request itself (https://fastapi.tiangolo.com/advanced/using-request-dir
 path operation is `async` and computes in place, as https://fastapi.tiangolo.com/async/ advises for what only computes;
 a model that takes a millisecond or more would keep the others waiting and goes to the thread pool, where FastAPI also
 runs path operations that are not `async`.
-
-With `PEER_SERVED` set it computes with the file and the engine that plansmith serves, in the same precision: OpenVINO
-with the hint that its documentation gives for many callers at once,
-https://docs.openvino.ai/2026/openvino-workflow/running-inference/optimize-inference/high-level-performance-hints.html
 """
 
 from __future__ import annotations
@@ -17,16 +13,15 @@ from __future__ import annotations
 import json
 import math
 import os
-import threading
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from peer_engine import load_engine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,37 +31,10 @@ OUTPUTS = [tensor["name"] for tensor in SETTINGS["outputs"]]
 IN_PLACE_SECONDS = 0.001
 
 
-class OpenVino:
-    """A compiled model with the interface of an ONNX Runtime session."""
-
-    def __init__(self, file: str, precision: str) -> None:
-        import openvino  # noqa: PLC0415 - only the environment that needs it has it
-
-        hints = {"PERFORMANCE_HINT": "THROUGHPUT", **({"INFERENCE_PRECISION_HINT": precision} if precision else {})}
-        self._compiled = openvino.Core().compile_model(file, "CPU", hints)
-        self._local = threading.local()
-
-    def run(self, names: list[str], inputs: dict[str, Any]) -> list[Any]:
-        """Compute on a request of this thread's own."""
-        if not hasattr(self._local, "request"):
-            self._local.request = self._compiled.create_infer_request()
-        results = self._local.request.infer(inputs, share_inputs=True)
-        return [results[name] for name in names]
-
-
-def _load() -> Any:
-    if not os.environ.get("PEER_SERVED"):
-        return onnxruntime.InferenceSession(SETTINGS["model"], providers=["CPUExecutionProvider"])
-    served = SETTINGS["served"]
-    if served["backend"] == "openvino":
-        return OpenVino(served["file"], served["precision"])
-    return onnxruntime.InferenceSession(served["file"], providers=["CPUExecutionProvider"])
-
-
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the model and see how long it takes."""
-    app.state.session = _load()
+    app.state.session = load_engine(SETTINGS)
     app.state.in_place = _seconds_of_a_call(app.state.session) < IN_PLACE_SECONDS
     yield
 

@@ -1,4 +1,5 @@
-"""ONNX Runtime bound to Triton by PyTriton, with the dynamic batching that it has by default.
+# mypy: disable-error-code="import-not-found"
+"""An engine bound to Triton by PyTriton, with the dynamic batching that it has by default.
 
 https://triton-inference-server.github.io/pytriton/latest/binding_configuration and `.../decorators` (`@batch`).
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+from peer_engine import load_engine
 
 with warnings.catch_warnings():
     # PyTriton still imports what setuptools has deprecated.
@@ -34,11 +35,11 @@ def tensors(given: list[dict[str, Any]], *, batched: bool) -> list[Any]:
 def main() -> None:
     """Serve until told to stop."""
     settings = json.loads(Path(os.environ["PEER_SETTINGS"]).read_text(encoding="utf-8"))
-    session = onnxruntime.InferenceSession(settings["model"], providers=["CPUExecutionProvider"])
+    engine = load_engine(settings)
     names = [tensor["name"] for tensor in settings["outputs"]]
 
     def compute(**inputs: Any) -> dict[str, Any]:
-        return dict(zip(names, session.run(names, inputs), strict=True))
+        return dict(zip(names, engine.run(names, inputs), strict=True))
 
     def compute_each(requests: Any) -> list[dict[str, Any]]:
         return [compute(**request.data) for request in requests]
