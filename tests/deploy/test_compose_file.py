@@ -222,6 +222,15 @@ def test_the_proxy_lets_those_with_a_token_ask_and_nobody_administer(engine, com
         for wrong in ("a-guess", None):
             with Client(url, token=wrong, retries=0, **options) as client, pytest.raises(AccessDenied):
                 client.server_metadata()
+    page = (ROOT / "docs" / "production.md").read_text()
+    checks = re.findall(r"`(curl [^`]*)` \| (\d+|version)", page)
+    assert len(checks) == 5
+    (folder / "caller.txt").write_text(f"Authorization: Bearer {TOKEN}\n")
+    http = engine.address(f"{folder.name}_triton-cpu_1", 8000)
+    for command, answer in checks:
+        words = command.replace("HOST:8443", address).replace("localhost:8000", http)
+        done = subprocess.run(["sh", "-c", words], check=True, capture_output=True, text=True, cwd=folder)
+        assert answer in done.stdout, command
     # The servers' new address is found after a restart.
     compose("--profile", "cpu", "up", "--detach", "--no-build", "--force-recreate", "triton-cpu")
     with Client(f"grpcs://{address}", token=TOKEN, **options) as client:
