@@ -116,6 +116,37 @@ def detector(path: Path) -> Path:
     )
 
 
+def bar_detector(path: Path) -> Path:
+    """How probable text is at each pixel, [rows, 1, height, width]: where any colour is."""
+    nodes = [helper.make_node("ReduceMax", ["images"], ["map"], axes=[1], keepdims=1)]
+    return save(
+        path,
+        nodes,
+        [("images", TensorProto.FLOAT, ["rows", 3, "height", "width"])],
+        [("map", TensorProto.FLOAT, ["rows", 1, "height", "width"])],
+        {},
+    )
+
+
+def bar_reader(path: Path) -> Path:
+    """Scores [rows, places, 4] of blank, red, green and blue, from lines [rows, 3, 48, width]: a place is 16 pixels."""
+    nodes = [
+        helper.make_node("AveragePool", ["lines"], ["pooled"], kernel_shape=[48, 16], strides=[48, 16], ceil_mode=1),
+        helper.make_node("Squeeze", ["pooled", "height"], ["colours"]),
+        helper.make_node("Transpose", ["colours"], ["places"], perm=[0, 2, 1]),
+        helper.make_node("ReduceMax", ["places"], ["most"], axes=[2], keepdims=1),
+        helper.make_node("Clip", ["most", "blank", "blank"], ["blanks"]),
+        helper.make_node("Concat", ["blanks", "places"], ["scores"], axis=2),
+    ]
+    return save(
+        path,
+        nodes,
+        [("lines", TensorProto.FLOAT, ["rows", 3, 48, "width"])],
+        [("scores", TensorProto.FLOAT, ["rows", "places", 4])],
+        {"height": np.array([2], np.int64), "blank": np.array(0.6, np.float32)},
+    )
+
+
 def picture(colour: tuple[int, int, int], size=(40, 30), form="PNG") -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, form)

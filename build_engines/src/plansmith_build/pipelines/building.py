@@ -184,12 +184,20 @@ class _Pipeline:
             own = replace(options, repository=self._repository.path, name=self._names[place], staging=None)
             if step.file is not None:
                 own = replace(own, search=None, samples=None, labels=None)
+            rows = self._rows(place) or 1
+            if rows > 1:
+                own = replace(own, max_batch_size=rows)
             built = build(self._spec.path(step.file) if step.file is not None else model, own, tell)
             if step.file is None:
                 search = built.manifest.search
                 self._recorded = search.preprocessing if search is not None else None
                 self._labels = labels_of(built.path.parent)
-            self._models[place] = _model_node(built)
+            self._models[place] = node = _model_node(built)
+            if rows > 1 and node.max_batch_size < rows:
+                raise InvalidOption(
+                    f"step {place + 1} of the pipeline gets the lines of an image as one batch, and its model takes "
+                    f"none: {built.manifest.batching.reason}"
+                )
 
     def add_steps(self) -> None:
         """Make the other steps and connect all of them.
@@ -200,9 +208,17 @@ class _Pipeline:
         for place, step in enumerate(self._spec.step):
             node = self._models.get(place) or self._step_node(place, step)
             self.wiring.add(node, step.inputs, step.kind)
+        self.wiring.finish()
         for place, step in enumerate(self._spec.step):
             if isinstance(step, TextOptions):
                 self._check_tokenizer(place)
+
+    def _rows(self, place: int) -> int | None:
+        """The most rows that a step gets, None where they are as many as the models take."""
+        step, lines = self._spec.step[place], self._spec.lines
+        if lines is not None:
+            return lines[1].max_lines if place > lines[0] else 1
+        return 1 if isinstance(step, ImageOptions) and step.sides is not None else None
 
     def _step_node(self, place: int, step: StepOptions) -> Node:
         from plansmith_server import ModelError  # noqa: PLC0415 - an optional distribution
@@ -232,7 +248,7 @@ class _Pipeline:
                 loaded = load_step(staging / "files")
             except ModelError as error:
                 raise InvalidOption(f"step {place + 1} of the pipeline: {error}") from error
-            size = min(node.max_batch_size for node in self._models.values()) or 1
+            size = self._rows(place) or min(node.max_batch_size for node in self._models.values()) or 1
             node = Node(name, _specs(loaded.inputs), _specs(loaded.outputs), size, loaded.run)
             config = _step_config(node, step.instances if isinstance(step, (ImageOptions, TextOptions)) else 1)
             release = Release(

@@ -15,12 +15,15 @@ from plansmith_client.image_formats import IMAGE_FORMATS
 __all__ = [
     "BoxesOptions",
     "ClassesOptions",
+    "CtcOptions",
     "EmbeddingOptions",
     "ImageOptions",
+    "LinesOptions",
     "ModelOptions",
     "PipelineSpec",
     "StepOptions",
     "TextOptions",
+    "UprightOptions",
     "read_pipeline",
 ]
 
@@ -37,6 +40,14 @@ class _Prepared(_Options):
     instances: PositiveInt = Field(default=1, description="processes that prepare requests at the same time")
 
 
+class _Sides(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shorter: PositiveInt = Field(default=1, description="the least of the shorter side: smaller images are enlarged")
+    longer: int = Field(default=2000, ge=1, le=8192, description="the most of the longer side")
+    multiple: PositiveInt = Field(default=32, le=1024, description="what both sides are a multiple of")
+
+
 class ImageOptions(_Prepared):
     """Image files to pixels."""
 
@@ -46,6 +57,9 @@ class ImageOptions(_Prepared):
     )
     formats: tuple[str, ...] = Field(default=IMAGE_FORMATS, min_length=1, description="that are decoded")
     max_pixels: PositiveInt = Field(default=50_000_000, le=150_000_000, description="of the largest image")
+    sides: _Sides | None = Field(
+        default=None, description="for models that take any height and width: images keep about their own size"
+    )
 
     @field_validator("formats")
     @classmethod
@@ -103,9 +117,48 @@ class BoxesOptions(_Options):
     min_score: _Share = 0.25
     max_overlap: _Share = 0.45
     max_boxes: PositiveInt = 100
+    head: Literal["yolov8", "picodet"] = Field(default="yolov8", description="what the detector's outputs are")
+    strides: tuple[PositiveInt, ...] = Field(default=(8, 16, 32, 64), min_length=1, description="of a picodet")
 
 
-StepOptions = ImageOptions | TextOptions | ModelOptions | ClassesOptions | EmbeddingOptions | BoxesOptions
+class LinesOptions(_Options):
+    """A text detector's map to the lines on the image."""
+
+    kind: Literal["lines"]
+    preprocess: str = Field(
+        default="minus-one-to-one,channels=BGR", description="how the lines' pixels become numbers, as --preprocess"
+    )
+    height: PositiveInt = Field(default=48, le=512, description="of the rows that the recogniser takes")
+    min_score: _Share = 0.5
+    unclip: float = Field(default=1.6, ge=0, le=10, description="how much larger lines are than the map shows them")
+    max_lines: PositiveInt = Field(default=100, le=1000, description="of an image; one with more is refused")
+
+
+class UprightOptions(_Options):
+    """Lines that stand on their heads to upright ones."""
+
+    kind: Literal["upright"]
+
+
+class CtcOptions(_Options):
+    """Scores of characters at each place to text."""
+
+    kind: Literal["ctc"]
+    characters: Path = Field(description="a character a line, without the blank, which is the first score")
+    min_score: _Share = Field(default=0.5, description="of a line that is given")
+
+
+StepOptions = (
+    ImageOptions
+    | TextOptions
+    | ModelOptions
+    | ClassesOptions
+    | EmbeddingOptions
+    | BoxesOptions
+    | LinesOptions
+    | UprightOptions
+    | CtcOptions
+)
 
 
 class PipelineSpec(_Options):
@@ -123,6 +176,11 @@ class PipelineSpec(_Options):
         default=(), description="what it is verified on: texts, or paths of images; by default made up"
     )
     step: tuple[Annotated[StepOptions, Field(discriminator="kind")], ...] = Field(min_length=2)
+
+    @property
+    def lines(self) -> tuple[int, LinesOptions] | None:
+        """The place and the options of the step after which rows are lines of one image, None where there is none."""
+        return next(((place, step) for place, step in enumerate(self.step) if isinstance(step, LinesOptions)), None)
 
     def path(self, relative: Path) -> Path:
         """A path of the file, relative to the folder that it stands in."""

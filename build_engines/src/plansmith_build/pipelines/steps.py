@@ -11,9 +11,12 @@ from plansmith_build.errors import InvalidOption
 from plansmith_build.pipelines.spec import (
     BoxesOptions,
     ClassesOptions,
+    CtcOptions,
     EmbeddingOptions,
     ImageOptions,
+    LinesOptions,
     TextOptions,
+    UprightOptions,
 )
 from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.labels import read_labels
@@ -29,6 +32,7 @@ __all__ = ["image_step", "read_tokenizer", "result_step", "text_step", "write_st
 
 _DTYPES = {"UINT8": "uint8", "FP16": "float16", "FP32": "float32", "FP64": "float64"}
 _TOKENS = 512
+_COLOURS = 3
 
 
 def image_step(options: ImageOptions, recorded: dict[str, Any] | None, pixels: TensorSpec) -> dict[str, Any]:
@@ -53,19 +57,27 @@ def image_step(options: ImageOptions, recorded: dict[str, Any] | None, pixels: T
         )
     height, width = (pixels.shape[-3:-1] if recipe.layout == "NHWC" else pixels.shape[-2:])[:2]
     size = recipe.size or (height, width)
-    if min(size) < 1:
+    if options.sides is not None:
+        if recipe.size is not None or max(size) > 0:
+            raise InvalidOption(
+                f"the image step has sides, for models that take any height and width, and the size is set, to "
+                f"{size[0]}x{size[1]}, by the model's input {pixels.name} {pixels} or by preprocess: leave sides out"
+            )
+        recipe = recipe.model_copy(update={"fit": "stretch"})
+    elif min(size) < 1:
         raise InvalidOption(
             f"the model's input {pixels.name} {pixels} takes images of any size: write one, as in "
-            'preprocess = "zero-to-one,size=640"'
+            'preprocess = "zero-to-one,size=640", or sides = {longer = 2000} for about their own'
         )
     dtype = recipe.dtype if recipe.dtype != "input" else _DTYPES.get(pixels.datatype)
     if dtype is None:
         raise InvalidOption(f"the model's input {pixels.name} {pixels} does not take pixels: UINT8 or floating point")
-    return {
+    made = {
         "recipe": {**recipe.model_dump(mode="json"), "size": list(size), "dtype": dtype},
         "formats": list(options.formats),
         "max_pixels": options.max_pixels,
     }
+    return made if options.sides is None else {**made, "sides": options.sides.model_dump()}
 
 
 def text_step(options: TextOptions, tokenizer: bytes, ids: TensorSpec) -> dict[str, Any]:
@@ -121,14 +133,18 @@ def result_step(
             names = _labels(options.labels, spec, labels, scores, scores.shape[-1])
             return {"labels": names, "top": options.top, "activation": options.activation}
         case BoxesOptions():
-            found = before.get(options.inputs.get("predictions", ""), last)
-            names = _labels(options.labels, spec, labels, found, found.shape[1] - 4 if len(found.shape) > 1 else -1)
-            return {
-                "labels": names,
+            named = "predictions" if options.head == "yolov8" else f"scores_{options.strides[0]}"
+            found = before.get(options.inputs.get(named, ""), last)
+            classes = (
+                found.shape[-1] if options.head == "picodet" else found.shape[1] - 4 if len(found.shape) > 1 else -1
+            )
+            made = {
+                "labels": _labels(options.labels, spec, labels, found, classes),
                 "min_score": options.min_score,
                 "max_overlap": options.max_overlap,
                 "max_boxes": options.max_boxes,
             }
+            return made if options.head == "yolov8" else {**made, **_picodet_head(options, before.get("pixels"))}
         case EmbeddingOptions():
             vectors = before.get(options.inputs.get("tokens", options.inputs.get("vector", "")), last)
             mask = before.get(options.inputs.get("attention_mask", "attention_mask"))
@@ -138,6 +154,27 @@ def result_step(
                 "normalize": options.normalize,
                 "datatype": mask.datatype if mask else "INT64",
             }
+        case LinesOptions():
+            first = spec.step[0]
+            if not isinstance(first, ImageOptions):
+                raise InvalidOption("a step of kind lines cuts them out of an image: begin with a step of kind image")
+            return {
+                "recipe": read_preprocessing(options.preprocess).model_dump(mode="json"),
+                "formats": list(first.formats),
+                "max_pixels": first.max_pixels,
+                **options.model_dump(include={"height", "min_score", "unclip", "max_lines"}),
+            }
+        case UprightOptions() if spec.lines is not None:
+            return {"height": spec.lines[1].height}
+        case CtcOptions():
+            scores = before.get(options.inputs.get("scores", ""), last)
+            return {
+                "characters": _characters(spec.path(options.characters), scores),
+                "min_score": options.min_score,
+                "lines": spec.lines is not None,
+            }
+    if isinstance(options, UprightOptions):
+        raise InvalidOption("a step of kind upright turns what a step of kind lines finds: put one before it")
     raise InvalidOption(f"a step of kind {options.kind} cannot follow a model")
 
 
@@ -165,6 +202,40 @@ def read_tokenizer(options: TextOptions, spec: PipelineSpec) -> bytes:
         return read_regular(path)
     except OSError as error:
         raise InvalidOption(f"the tokenizer {path} cannot be read: {error.strerror}") from error
+
+
+def _picodet_head(options: BoxesOptions, pixels: TensorSpec | None) -> dict[str, Any]:
+    """What its places are: the rows' height and width, and the strides."""
+    sides = () if pixels is None else pixels.shape[2:] if pixels.shape[1] == _COLOURS else pixels.shape[1:3]
+    if not sides or min(sides) < 1:
+        raise InvalidOption(
+            "the places of a picodet are those of images of one size: begin with a step of kind image, without sides"
+        )
+    return {"head": options.head, "strides": list(options.strides), "size": list(sides)}
+
+
+def _characters(path: Path, scores: TensorSpec) -> str:
+    """The characters that a recogniser tells apart, without the blank.
+
+    Raises:
+        InvalidOption: the file cannot be read, has anything but a character in a line, or not as many as the model.
+    """
+    try:
+        lines = read_regular(path).decode().replace("\r\n", "\n").removesuffix("\n").split("\n")
+    except OSError as error:
+        raise InvalidOption(f"the characters {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidOption(f"the characters {path} are not UTF-8 text: save them as one character a line") from error
+    odd = next((number for number, line in enumerate(lines, start=1) if len(line) != 1), None)
+    if odd is not None:
+        raise InvalidOption(f"line {odd} of the characters {path} is {lines[odd - 1]!r}: write one character a line")
+    classes = scores.shape[-1]
+    if classes not in (-1, len(lines) + 1):
+        raise InvalidOption(
+            f"there are {len(lines)} characters in {path}, and the tensor {scores.name} {scores} has {classes} scores "
+            f"at each place: one for the blank, and {classes - 1} characters"
+        )
+    return "".join(lines)
 
 
 def _labels(path: Path | None, spec: PipelineSpec, built: bytes | None, tensor: TensorSpec, classes: int) -> list[str]:

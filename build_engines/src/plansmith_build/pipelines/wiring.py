@@ -78,6 +78,19 @@ class Wiring:
         self.last = tuple(names.values())
         self.steps.append((node, sources, names))
 
+    def finish(self) -> None:
+        """Call the outputs of the last step what it calls them, where a tensor between steps has that name."""
+        inputs = {spec.name for spec in self.inputs}
+        names = {tensor: own for own, tensor in self.steps[-1][2].items() if tensor != own and own not in inputs}
+        names |= {own: tensor for tensor, own in names.items()}
+        self.tensors = {names.get(tensor, tensor): spec for tensor, spec in self.tensors.items()}
+        self.last = tuple(names.get(tensor, tensor) for tensor in self.last)
+
+        def renamed(side: dict[str, str]) -> dict[str, str]:
+            return {own: names.get(tensor, tensor) for own, tensor in side.items()}
+
+        self.steps = [(node, renamed(sources), renamed(made)) for node, sources, made in self.steps]
+
     def sources(self, inputs: Sequence[TensorSpec], given: Mapping[str, str], kind: str) -> dict[str, str]:
         """The tensor that each input of a step is: as said, of the same name, or the first of the step before.
 
@@ -85,13 +98,15 @@ class Wiring:
             InvalidOption: an input has none, or the pipeline's file names what is not there.
         """
         known = [spec.name for spec in inputs]
-        for own, tensor in given.items():
-            if own not in known or tensor not in self.tensors:
+        for name, tensor in given.items():
+            if name not in known or tensor not in self.tensors:
                 raise InvalidOption(
-                    f"step {len(self.steps) + 1} ({kind}) maps the input {own!r} to the tensor {tensor!r}: its inputs "
+                    f"step {len(self.steps) + 1} ({kind}) maps the input {name!r} to the tensor {tensor!r}: its inputs "
                     f"are {', '.join(known)}, and the tensors before it are {', '.join(self.tensors)}"
                 )
-        sources = {name: given.get(name, name) for name in known if name in given or name in self.tensors}
+        # A model's input may by chance be called as what the pipeline takes: `image`, for example.
+        own = {spec.name for spec in inputs if spec.name in self.tensors and _fits(spec, self.tensors[spec.name])}
+        sources = {name: given.get(name, name) for name in known if name in given or name in own}
         missing = [spec.name for spec in inputs if spec.name not in sources and not spec.optional]
         if len(missing) == 1 and self.last:
             sources[missing[0]] = self.last[0]
@@ -141,11 +156,15 @@ class Wiring:
         return name if name not in self.tensors else f"{name}_{len(self.steps) + 1}"
 
 
-def _require_same(kind: str, spec: TensorSpec, name: str, tensor: TensorSpec) -> None:
-    fits = len(spec.shape) == len(tensor.shape) and all(
+def _fits(spec: TensorSpec, tensor: TensorSpec) -> bool:
+    same_shape = len(spec.shape) == len(tensor.shape) and all(
         -1 in pair or pair[0] == pair[1] for pair in zip(spec.shape, tensor.shape, strict=True)
     )
-    if spec.datatype != tensor.datatype or not fits:
+    return spec.datatype == tensor.datatype and same_shape
+
+
+def _require_same(kind: str, spec: TensorSpec, name: str, tensor: TensorSpec) -> None:
+    if not _fits(spec, tensor):
         raise InvalidOption(
             f"the step {kind} takes {spec.name} {spec}, and the tensor {name!r} is {tensor}: name another with inputs"
         )

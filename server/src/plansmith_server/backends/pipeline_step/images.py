@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ImageStep"]
+__all__ = ["ImageStep", "decode", "recipe_from", "row_of"]
 
 _TYPES = {"uint8": "TYPE_UINT8", "float16": "TYPE_FP16", "float32": "TYPE_FP32", "float64": "TYPE_FP64"}
 
@@ -34,18 +34,29 @@ class ImageStep:
 
     Args:
         folder: of the version.
-        recipe: the fields of an `ImageRecipe`; `size` and `dtype` must be set.
+        recipe: the fields of an `ImageRecipe`; `dtype` must be set, and `size` unless there are `sides`.
         formats: those that are decoded, as Pillow names them.
         max_pixels: of the largest image; a larger one is refused by its header, before it is decoded.
+        sides: where each image keeps about its own size: the least of the `shorter` side, the most of the `longer` one,
+            and what both are a `multiple` of.
     """
 
-    def __init__(self, folder: Path, *, recipe: Mapping[str, Any], formats: Sequence[str], max_pixels: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        recipe: Mapping[str, Any],
+        formats: Sequence[str],
+        max_pixels: int,
+        sides: Mapping[str, int] | None = None,
+    ) -> None:
         del folder
-        self._recipe = ImageRecipe(**recipe)
-        self._formats = [name for name in formats if name in IMAGE_FORMATS]
+        self._recipe = recipe_from(recipe)
+        self._formats = list(formats)
         self._max_pixels = max_pixels
-        height, width = self._recipe.size or ()
-        self._size = (height, width)
+        self._sides = dict(sides or {})
+        height, width = self._recipe.size or (-1, -1)
+        self._size = (height, width) if not self._sides else None
         channels = 1 if self._recipe.channels == "GRAY" else 3
         shape = {"NCHW": (channels, height, width), "NHWC": (height, width, channels), "NHW": (height, width)}
         self._dtype = np.dtype(self._recipe.dtype)
@@ -58,43 +69,71 @@ class ImageStep:
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """See `Step`."""
         rows = each_row(inputs["image"][:, 0], self._read)
+        if len({pixels.shape for pixels, _ in rows}) > 1:
+            raise RequestError("the images of a request have several sizes: send each in a request of its own")
         return {
             "pixels": np.ascontiguousarray(np.stack([pixels for pixels, _ in rows])),
             "geometry": np.array([geometry for _, geometry in rows], np.float32),
         }
 
     def _read(self, content: bytes) -> tuple[NDArray[Any], tuple[float, ...]]:
-        image = self._decode(content)
-        try:
-            pixels = row_from_image(image, self._recipe, self._size, self._dtype)
-        except (ValueError, MemoryError) as error:
-            raise RequestError(f"the image cannot be resized: {error}") from error
-        return pixels, (*_geometry(image.size, self._recipe, self._size), *image.size)
+        image = decode(content, self._formats, self._max_pixels)
+        size = self._size or _near(image.size, **self._sides)
+        pixels = row_of(image, self._recipe, size, self._dtype)
+        return pixels, (*_geometry(image.size, self._recipe, size), *image.size)
 
-    def _decode(self, content: bytes) -> Image.Image:
-        names = ", ".join(self._formats)
-        try:
-            with warnings.catch_warnings():
-                # The limit on pixels is this step's own.
-                warnings.simplefilter("ignore")
-                with Image.open(io.BytesIO(content), formats=self._formats) as image:
-                    if image.width * image.height > self._max_pixels:
-                        raise RequestError(
-                            f"the image has {image.width} x {image.height} pixels, and {self._max_pixels:,} are "
-                            "allowed: make it smaller"
-                        )
-                    if image.mode in DEEP_MODES:
-                        raise RequestError(
-                            f"the image has more than 8 bits a channel ({image.mode}): convert it to 8 bits"
-                        )
-                    return ImageOps.exif_transpose(image)
-        except UnidentifiedImageError as error:
-            raise RequestError(f"{len(content)} bytes are not an image: send a file in one of {names}") from error
-        except Image.DecompressionBombError as error:
-            # Pillow's own limit, which is above every `max_pixels`.
-            raise RequestError(f"the image has too many pixels: {error}") from error
-        except (OSError, *DECODER_ERRORS) as error:
-            raise RequestError(f"the image is damaged: {' '.join(str(error).split())[:200]}") from error
+
+def recipe_from(fields: Mapping[str, Any]) -> ImageRecipe:
+    """The recipe that a step.json holds."""
+    return ImageRecipe(**fields)
+
+
+def decode(content: bytes, formats: Sequence[str], max_pixels: int) -> Image.Image:
+    """An image, turned upright.
+
+    Args:
+        content: of the file.
+        formats: those that are decoded, as Pillow names them.
+        max_pixels: of the largest image; a larger one is refused by its header.
+
+    Raises:
+        RequestError: the content cannot be used.
+    """
+    formats = [name for name in formats if name in IMAGE_FORMATS]
+    try:
+        with warnings.catch_warnings():
+            # The limit on pixels is this step's own.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=formats) as image:
+                if image.width * image.height > max_pixels:
+                    raise RequestError(
+                        f"the image has {image.width} x {image.height} pixels, and {max_pixels:,} are allowed: make it "
+                        "smaller"
+                    )
+                if image.mode in DEEP_MODES:
+                    raise RequestError(f"the image has more than 8 bits a channel ({image.mode}): convert it to 8 bits")
+                return ImageOps.exif_transpose(image)
+    except UnidentifiedImageError as error:
+        raise RequestError(
+            f"{len(content)} bytes are not an image: send a file in one of {', '.join(formats)}"
+        ) from error
+    except Image.DecompressionBombError as error:
+        # Pillow's own limit, which is above every `max_pixels`.
+        raise RequestError(f"the image has too many pixels: {error}") from error
+    except (OSError, *DECODER_ERRORS) as error:
+        raise RequestError(f"the image is damaged: {' '.join(str(error).split())[:200]}") from error
+
+
+def row_of(image: Image.Image, recipe: ImageRecipe, size: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The row of an image.
+
+    Raises:
+        RequestError: it cannot be resized.
+    """
+    try:
+        return row_from_image(image, recipe, size, dtype)
+    except (ValueError, MemoryError) as error:
+        raise RequestError(f"the image cannot be resized: {error}") from error
 
 
 def _geometry(image: tuple[int, int], recipe: ImageRecipe, size: tuple[int, int]) -> tuple[float, ...]:
@@ -109,3 +148,10 @@ def _geometry(image: tuple[int, int], recipe: ImageRecipe, size: tuple[int, int]
         return factor, factor, -left * factor, -top * factor
     factor = min(wide / width, high / height) if recipe.resize is None else min(wide, high) / recipe.resize
     return factor, factor, (wide - width * factor) / 2, (high - height * factor) / 2
+
+
+def _near(image: tuple[int, int], *, shorter: int, longer: int, multiple: int) -> tuple[int, int]:
+    """Height and width within bounds, with about the aspect ratio of an image of some width and height."""
+    factor = min(max(1, shorter / min(image)), longer / max(image))
+    width, height = (max(multiple, round(side * factor / multiple) * multiple) for side in image)
+    return height, width

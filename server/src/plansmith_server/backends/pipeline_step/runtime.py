@@ -36,6 +36,9 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "classes": ("classes", "ClassesStep"),
     "embedding": ("embeddings", "EmbeddingStep"),
     "boxes": ("boxes", "BoxesStep"),
+    "lines": ("lines", "LinesStep"),
+    "upright": ("lines", "UprightStep"),
+    "ctc": ("ctc", "CtcStep"),
 }
 
 
