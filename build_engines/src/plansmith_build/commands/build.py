@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,7 +65,13 @@ class _Calibration(StrEnum):
 
 
 def build(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL.onnx",
+            help="The ONNX file: its path, a folder of Hugging Face, MLflow or OCI with one, or a URL (extra remote).",
+        ),
+    ],
     *,
     repository: Annotated[
         Path, typer.Option("--repository", "-r", help="Model repository to publish into; made if it does not exist.")
@@ -282,6 +290,7 @@ def build(
         plansmith build resnet50.onnx --data held_out.npz --max-drop 0.5%
         plansmith build resnet50.onnx --data pictures --preprocess imagenet --precision int8
         plansmith build resnet50.onnx --data pictures --preprocess imagenet --pipeline scenes.toml
+        plansmith build s3://models/resnet50.onnx#sha256=...
     """
     chosen = {
         "--validation-data": validation_data,
@@ -306,12 +315,15 @@ def build(
     if pipeline is not None and warmup:
         raise InvalidOption("Triton runs no warm-up for a pipeline: leave out --warmup")
 
-    def work(alive: Callable[[], None]) -> None:
+    def work(fetched: Path, alive: Callable[[], None]) -> None:
         from plansmith_build.building import BuildOptions  # noqa: PLC0415 - as above
         from plansmith_build.building import build as build_version  # noqa: PLC0415
         from plansmith_build.datasets import read_preprocessing  # noqa: PLC0415 - as above
+        from plansmith_build.fetching import local_model  # noqa: PLC0415
         from plansmith_build.portable.batch_obstacles import BatchAxis  # noqa: PLC0415 - onnx and ONNX Runtime, not for `--help`
+        from plansmith_build.repository.model_repository import name_from_file  # noqa: PLC0415
 
+        path, own = local_model(model, fetched)
         search = None
         if data is not None:
             search = _search_options(
@@ -342,7 +354,9 @@ def build(
             )
         options = BuildOptions(
             repository=repository,
-            name=name,
+            name=name
+            if name is not None or own is None or pipeline is not None
+            else name_from_file(Path(f"{own}.onnx")),
             labels=labels,
             max_batch_size=max_batch_size,
             optimize=not no_optimize,
@@ -374,15 +388,16 @@ def build(
             if pipeline is not None:
                 from plansmith_build.pipelines.building import build_pipeline  # noqa: PLC0415 - as above
 
-                result = build_pipeline(model, pipeline, options, progress)
+                result = build_pipeline(path, pipeline, options, progress)
             else:
-                result = build_version(model, options, progress)
+                result = build_version(path, options, progress)
         if as_json:
             typer.echo(result_as_json(result))
         else:
             show_result(result, repository)
 
-    confined(work, Limits(memory_limit, time_limit), subject=str(model))
+    with TemporaryDirectory(prefix="plansmith-") as folder:
+        confined(partial(work, Path(folder)), Limits(memory_limit, time_limit), subject=model)
 
 
 def _search_options(

@@ -1,0 +1,200 @@
+"""From where a model is to a file on this disk: a folder of Hugging Face or MLflow, an OCI layout, a URL of fsspec.
+
+Nothing that is fetched is executed, and nothing but the ONNX file and the weights that it names is fetched. Credentials
+are those of the environment, as the library of each protocol reads them: a URL that holds some is refused, because it
+would stand in the list of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from plansmith_build.errors import InvalidModel, InvalidOption
+
+__all__ = ["local_model"]
+
+_URL = re.compile(r"[a-z][a-z0-9+]*://", re.IGNORECASE)
+_HASH = re.compile(r"#sha256=([0-9a-f]{64})$")
+# Where those who save a folder for a model put it: MLflow and Hugging Face.
+_USUAL = ("model.onnx", "onnx/model.onnx")
+_TITLE = "org.opencontainers.image.title"
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_LARGEST_DOCUMENT = 2**22
+_LARGEST_GRAPH = 2**31 - 1
+
+
+def local_model(source: str, folder: Path) -> tuple[Path, str | None]:
+    """The ONNX file that a source names, and how to call the model where the file's name does not say it.
+
+    Args:
+        source: a path of an ONNX file; a folder with one in it, as Hugging Face and MLflow have them; a folder in the
+            OCI image layout; or the URL of a file, such as `s3://bucket/model.onnx`, `hf://owner/name/onnx/model.onnx`
+            or `https://...`. `#sha256=...` behind a URL is what its content must have.
+        folder: an empty one, for what has to be fetched or unpacked.
+
+    Raises:
+        InvalidModel: there is no ONNX file there, or it is not the one that a hash says.
+        InvalidOption: the URL cannot be used, or a package for its protocol is missing.
+    """
+    if _URL.match(source):
+        file = _from_url(source, folder)
+        above = [part for part in urlsplit(source).path.split("/")[:-1] if part not in ("", "onnx")]
+        return file, above[-1] if file.stem == "model" and above else None
+    path = Path(source)
+    if (path / "oci-layout").is_file():
+        return _from_layout(path, folder), path.resolve().name
+    if path.is_dir():
+        found = _in_folder(path)
+        return found, path.resolve().name if found.stem == "model" else None
+    return path, None
+
+
+def _in_folder(folder: Path) -> Path:
+    found = [folder / name for name in _USUAL if (folder / name).is_file()] or sorted(folder.glob("*.onnx"))
+    if len(found) == 1 or (found and found[0].name == "model.onnx"):
+        return found[0]
+    if found:
+        raise InvalidModel(f"{folder} has {len(found)} ONNX files: name one of {', '.join(map(str, found))}")
+    if list(folder.glob("*.safetensors")):
+        raise InvalidModel(
+            f"{folder} holds weights and no ONNX file: export it with `optimum-cli export onnx --model {folder} OUT`, "
+            "or with plansmith export and a function that loads it"
+        )
+    if (folder / "MLmodel").is_file():
+        raise InvalidModel(
+            f"{folder} is a model of MLflow without the flavor onnx: save it with mlflow.onnx.save_model"
+        )
+    raise InvalidModel(f"{folder} is a folder without an ONNX file: name the .onnx file")
+
+
+def _from_layout(layout: Path, folder: Path) -> Path:
+    """Copy the files of an artifact in the OCI image layout, each checked against its digest."""
+    index = _document(layout / "index.json")
+    manifests = [entry for entry in index.get("manifests", []) if isinstance(entry, dict)]
+    if len(manifests) != 1:
+        raise InvalidModel(
+            f"{layout} holds {len(manifests)} manifests: name a layout with one, such as `oras copy` writes"
+        )
+    manifest = _document(_blob(layout, manifests[0]))
+    copied = []
+    for layer in manifest.get("layers", []):
+        title = str((layer.get("annotations") or {}).get(_TITLE, "")) if isinstance(layer, dict) else ""
+        if not title:
+            continue
+        if PurePosixPath(title).is_absolute() or ".." in PurePosixPath(title).parts:
+            raise InvalidModel(f"a layer of {layout} is called {title!r}, which leads out of its folder")
+        target = folder / title
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _blob(layout, layer).open("rb") as blob, target.open("wb") as file:
+            shutil.copyfileobj(blob, file)
+        copied.append(target)
+    found = [path for path in copied if path.suffix == ".onnx"]
+    if len(found) != 1:
+        raise InvalidModel(f"{layout} holds {len(found)} files that end in .onnx, and one is needed")
+    return found[0]
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _LARGEST_DOCUMENT:
+            raise InvalidModel(f"{path} is larger than a document of an OCI layout may be, 4 MiB")
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InvalidModel(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidModel(f"{path} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidModel(f"{path} is not a document of an OCI layout")
+    return document
+
+
+def _blob(layout: Path, entry: dict[str, Any]) -> Path:
+    digest = _DIGEST.fullmatch(str(entry.get("digest")))
+    if digest is None:
+        raise InvalidModel(f"{layout} names a blob by {entry.get('digest')!r}: sha256:... is needed")
+    path = layout / "blobs" / "sha256" / digest[1]
+    try:
+        if path.is_symlink() or _sha256(path) != digest[1]:
+            raise InvalidModel(f"{path} does not have the content that its digest says: fetch the artifact again")
+    except OSError as error:
+        raise InvalidModel(f"{path} cannot be read: {error.strerror}") from error
+    return path
+
+
+def _from_url(source: str, folder: Path) -> Path:
+    expected = _HASH.search(source)
+    url = source[: expected.start()] if expected else source
+    parts = urlsplit(url)
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    if parts.password is not None:
+        raise InvalidOption(
+            f"the URL of {shown} holds a password: leave it to the environment, or to a file of its own"
+        )
+    try:
+        import fsspec  # noqa: PLC0415 - an extra, and only for URLs
+    except ImportError:
+        raise InvalidOption(f"{shown} needs fsspec: pip install 'plansmith-build[remote]'") from None
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise InvalidOption(f"{shown} needs another package: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise InvalidOption(f"{shown} cannot be fetched: {' '.join(str(error).split())}") from error
+    name = PurePosixPath(parts.path).name
+    if not name.endswith(".onnx"):
+        raise InvalidOption(f"{shown} does not name an ONNX file: write the whole path of one, to .onnx")
+    file = folder / name
+    _get(system, path, file, shown, secret=parts.query)
+    if expected and _sha256(file) != expected[1]:
+        raise InvalidModel(f"{shown} has the SHA-256 {_sha256(file)}, and {expected[1]} is expected")
+    # Beside the model, as ONNX wants them; `load_onnx` checks what they hold. A signed URL is good for one file alone.
+    for weights in _files_of_weights(file) if path.endswith(name) else []:
+        _get(system, f"{path[: -len(name)]}{weights}", folder / weights, f"{shown[: -len(name)]}{weights}")
+    return file
+
+
+def _get(system: Any, path: str, target: Path, shown: str, secret: str = "") -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        system.get_file(path, str(target))
+    except FileNotFoundError as error:
+        raise InvalidModel(f"{shown} does not exist") from error
+    except Exception as error:  # the libraries of the protocols have no common base of their errors
+        said = " ".join(str(error).split()) or type(error).__name__
+        said = (said.replace(secret, "...") if secret else said)[:200]
+        raise InvalidModel(f"{shown} cannot be fetched: {said}") from error
+
+
+def _files_of_weights(file: Path) -> list[str]:
+    """The files below its folder that a graph keeps its weights in; others are refused when it is loaded."""
+    import onnx  # noqa: PLC0415 - heavy, and only for URLs
+    from google.protobuf.message import DecodeError  # noqa: PLC0415
+    from onnx.external_data_helper import uses_external_data  # noqa: PLC0415
+
+    from plansmith_build.reading.graphs import tensors_of  # noqa: PLC0415
+
+    if file.stat().st_size > _LARGEST_GRAPH:
+        return []
+    try:
+        model = onnx.load(file, load_external_data=False)
+    except DecodeError:
+        return []
+    names = {
+        entry.value
+        for tensor in tensors_of(model)
+        if uses_external_data(tensor)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return sorted(name for name in names if not PurePosixPath(name).is_absolute() and ".." not in name)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
