@@ -63,8 +63,7 @@ def _in_folder(folder: Path) -> Path:
         raise InvalidModel(f"{folder} has {len(found)} ONNX files: name one of {', '.join(map(str, found))}")
     if list(folder.glob("*.safetensors")):
         raise InvalidModel(
-            f"{folder} holds weights and no ONNX file: export it with `optimum-cli export onnx --model {folder} OUT`, "
-            "or with plansmith export and a function that loads it"
+            f"{folder} holds weights and no ONNX file: plansmith export {folder} makes one of what transformers wrote"
         )
     if (folder / "MLmodel").is_file():
         raise InvalidModel(
@@ -139,7 +138,9 @@ def _from_url(source: str, folder: Path) -> Path:
     try:
         import fsspec  # noqa: PLC0415 - an extra, and only for URLs
     except ImportError:
-        raise InvalidOption(f"{shown} needs fsspec: pip install 'plansmith-build[remote]'") from None
+        raise InvalidOption(
+            f"{shown} needs fsspec: pip install fsspec, and the package of the protocol, such as s3fs"
+        ) from None
     try:
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
