@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def test_a_project_is_begun_built_and_never_written_over(plansmith, tmp_path):
     assert (tmp_path / "models" / "digits" / "1").is_dir()
     assert "digits" in plansmith("inspect", cwd=tmp_path).stdout
     assert "0 errors" in plansmith("verify", cwd=tmp_path).stdout
+    assert "accuracy" in plansmith("inspect", "digits", "--card", cwd=tmp_path).stdout
 
     assert "plansmith.toml exists" in plansmith("init", "other.onnx", cwd=tmp_path, expect=2).stderr
     assert tomllib.loads(project.read_text())["build"]["precision"] == ["fp32"]
@@ -43,6 +45,8 @@ def test_what_a_project_begins_with_is_valid(plansmith, tmp_path):
     assert project["build"] == {"model": "my model.onnx"}
     workflow = tmp_path / "new" / ".github" / "workflows" / "plansmith.yml"
     assert "plansmith bench run my_model " in workflow.read_text()
+    # The version that wrote it, so that the project is built tomorrow as today.
+    assert f"pip install 'plansmith[perf]=={version('plansmith')}'" in workflow.read_text()
     checker = Path(sys.executable).with_name("check-jsonschema")
     subprocess.run([checker, "--builtin-schema", "vendor.github-workflows", workflow], check=True, capture_output=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -46,6 +47,7 @@ def init(
     words = {
         "model": json.dumps(str(model))[1:-1],
         "name": name_from_file(model),
+        "version": version("plansmith"),
         "data": lines if data is not None else "# " + lines.replace("\n", "\n# "),
     }
     made = [folder / place for place in PLACES.values()]
