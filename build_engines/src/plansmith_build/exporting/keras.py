@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["export_keras", "require_keras"]
 
+# How Keras calls a tensor that has no name: the number counts every tensor of the process.
+_COUNTED = re.compile(r"keras_tensor(_\d+)?")
 # A dimension that varies, other than the batch, gets sizes that differ, so that none is taken for another.
 _FIRST_DYNAMIC_SIZE = 8
 
@@ -63,7 +66,8 @@ def export_keras(
     """Write a Keras model as ONNX and check that it computes the same.
 
     Args:
-        model: a `keras.Model` that is built, on Keras's PyTorch backend. Its inputs and outputs keep their names.
+        model: a `keras.Model` that is built, on Keras's PyTorch backend. Its inputs and outputs keep their names;
+            inputs without one are `input`, or `input_0`, `input_1` and so on.
         path: the .onnx file to write.
         example_inputs: an array for each input, in the model's order, with two rows or more; by default zeros and
             ones, in the shapes that the model declares.
@@ -112,7 +116,7 @@ def export_keras(
             return tuple(keras.tree.flatten(given))
 
     flat = Flat().eval()
-    names = [spec.name for spec in specs]
+    names = _input_names(specs)
     with quiet():
         output_names = _output_names(keras, model)
     axes = {
@@ -141,6 +145,12 @@ def _inputs(keras: Any, model: Any) -> list[Any]:
         )
     specs: list[Any] = keras.tree.flatten(model.inputs)
     return specs
+
+
+def _input_names(specs: list[Any]) -> list[str]:
+    """Their names, the same in every process."""
+    plain = ["input"] if len(specs) == 1 else [f"input_{number}" for number in range(len(specs))]
+    return [name if _COUNTED.fullmatch(spec.name) else spec.name for name, spec in zip(plain, specs, strict=True)]
 
 
 def _output_names(keras: Any, model: Any) -> list[str] | None:
