@@ -156,7 +156,8 @@ def _show_model(console: Terminal, report: ModelReport) -> None:
         console.print()
         console.print(candidates_table(report.manifest.search))
 
-    verdicts = {True: ("as published", "green"), False: ("changed since", "red"), None: ("not recorded", "dim")}
+    # The manifest, which holds the hashes, has none of itself.
+    verdicts = {True: ("as published", "green"), False: ("changed since", "red"), None: ("without one", "dim")}
     files = [(file.path, decimal(file.size), Text(*verdicts[file.unchanged])) for file in report.files]
     files += [(missing, "", Text("missing", "red")) for missing in report.missing]
     console.print()
