@@ -156,7 +156,8 @@ def _load_notes(result: LoadTestResult) -> list[str]:
     for measured in result.measurements:
         for note in measured.notes:
             loads.setdefault(note, []).append(load_name(measured.load))
-    return [f"{_and(list(dict.fromkeys(names)))}: {note}" for note, names in loads.items()]
+    # Not with commas: the name of an open loop has one.
+    return [f"{'; '.join(dict.fromkeys(names))}: {note}" for note, names in loads.items()]
 
 
 def _comparison_answers(comparison: Comparison) -> list[str]:
