@@ -34,6 +34,7 @@ kind = "lines"
 preprocess = "zero-to-one"
 unclip = 0.2
 max_lines = 4
+max_total_width = 1000
 
 [[step]]
 kind = "model"
@@ -104,6 +105,9 @@ def test_an_image_with_too_many_lines_is_refused_and_none_is_left_out(reader):
     crowded = page({"r": (10, 10), "g": (150, 10), "b": (10, 80), "rg": (100, 80), "gb": (10, 150)})
     with pytest.raises(InvalidInput, match="has 5 lines of text, and 4 are allowed"):
         reader.infer({"image": column(crowded)})
+    wide = page({"rgb": (10, 10), "grg": (10, 80), "bgb": (10, 150), "r" * 10: (10, 220)}, size=(640, 256))
+    with pytest.raises(InvalidInput, match=r"the 4 lines of text, .* pixels wide together, and 1,000 are allowed"):
+        reader.infer({"image": column(wide)})
     with pytest.raises(InvalidInput, match="9 bytes are not an image"):
         reader.infer({"image": column(b"not image")})
 

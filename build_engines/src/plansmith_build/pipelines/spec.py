@@ -132,6 +132,9 @@ class LinesOptions(_Options):
     min_score: _Share = 0.5
     unclip: float = Field(default=1.6, ge=0, le=10, description="how much larger lines are than the map shows them")
     max_lines: PositiveInt = Field(default=100, le=1000, description="of an image; one with more is refused")
+    max_total_width: PositiveInt = Field(
+        default=100_000, description="of all lines, each filled up to the widest; memory after the step goes by it"
+    )
 
 
 class UprightOptions(_Options):

@@ -162,7 +162,7 @@ def result_step(
                 "recipe": read_preprocessing(options.preprocess).model_dump(mode="json"),
                 "formats": list(first.formats),
                 "max_pixels": first.max_pixels,
-                **options.model_dump(include={"height", "min_score", "unclip", "max_lines"}),
+                **options.model_dump(include={"height", "min_score", "unclip", "max_lines", "max_total_width"}),
             }
         case UprightOptions() if spec.lines is not None:
             return {"height": spec.lines[1].height}

@@ -51,6 +51,7 @@ class LinesStep:
         min_score: the mean of the map within a line that is given.
         unclip: how much larger a line is than what the map shows: by its area times this, divided by its perimeter.
         max_lines: of an image; one with more is refused.
+        max_total_width: of all lines of an image, each filled up to the widest: what comes after takes memory by it.
     """
 
     def __init__(
@@ -64,11 +65,13 @@ class LinesStep:
         min_score: float,
         unclip: float,
         max_lines: int,
+        max_total_width: int,
     ) -> None:
         del folder
         self._recipe = recipe_from(recipe)
         self._formats, self._max_pixels = list(formats), max_pixels
-        self._height, self._min_score, self._unclip, self._max_lines = height, min_score, unclip, max_lines
+        self._height, self._min_score, self._unclip = height, min_score, unclip
+        self._max_lines, self._max_total_width = max_lines, max_total_width
         self.inputs = (
             TensorInfo("image", "TYPE_STRING", (-1, 1)),
             TensorInfo("map", "TYPE_FP32", (-1, 1, -1, -1)),
@@ -94,10 +97,17 @@ class LinesStep:
             )
         images = [Image.fromarray(_cut_out(pixels, quad)) for quad in corners]
         lines = [self._row(image, _MOST_ASPECT) for image in images] or [np.zeros((3, self._height, 1), np.float32)]
+        width = max(line.shape[2] for line in lines)
+        if len(lines) * width > self._max_total_width:
+            raise RequestError(
+                f"the {len(lines)} lines of text, filled up to the longest, are {len(lines) * width:,} pixels wide "
+                f"together, and {self._max_total_width:,} are allowed: send the image in parts, or build the pipeline "
+                "with a larger max_total_width"
+            )
         narrow = [self._row(image, _NARROW) for image in images]
         boxes = [[*quad.min(axis=0), *quad.max(axis=0)] for quad in corners] or [[0, 0, 0, 0]]
         return {
-            "lines": _side_by_side(lines, len(lines), max(line.shape[2] for line in lines)),
+            "lines": _side_by_side(lines, len(lines), width),
             "narrow": _side_by_side(narrow, len(lines), _NARROW * self._height),
             "width": np.array([[line.shape[2]] for line in lines], np.int32),
             "position": np.array(boxes, np.float32),
