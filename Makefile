@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	"$$p" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 MEMBERS := client build_engines server perf plansmith
 # All but pytorch: see CONTRIBUTING.md.
-EXTRAS := bfloat16 cli cuda keras opentelemetry openvino pipelines prometheus rtx signing sklearn tensorrt triton
+EXTRAS := bfloat16 cli cuda keras opentelemetry openvino pipelines prometheus remote rtx signing sklearn tensorrt triton
 # Where this is set, each of the many programs that are started would compile all its imports anew.
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
@@ -34,12 +34,15 @@ $(STAMP): requirements.lock pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 demo: $(STAMP) ## The main job: build the digits model, serve it with Triton, ask it, show what it saw
 	@$(BIN)/python examples/digits/demo.py
 
-examples: $(STAMP) ## Train, build, serve and ask: images, sentences, audio, tables; needs PyTorch
+examples: $(STAMP) ## Train, build, serve and ask: images, pages, sentences, audio, tables; needs PyTorch
 	@$(BIN)/python -c "import torch" 2>/dev/null || { echo "examples/pictures needs PyTorch: $(BIN)/python -m pip install torch" >&2; exit 2; }
 	@$(BIN)/python examples/pictures/pictures.py
+	@$(BIN)/python examples/pictures/features.py
+	@$(BIN)/python examples/pages/pages.py
 	@$(BIN)/python examples/search/search.py
 	@$(BIN)/python examples/speech/speech.py
 	@$(BIN)/python examples/tabular/tabular.py
+	@$(BIN)/python examples/recommend/recommend.py
 
 test: $(STAMP) ## Run every test, against real servers
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile

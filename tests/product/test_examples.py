@@ -90,7 +90,13 @@ def test_the_demonstration_shows_the_whole_way_and_leaves_no_server(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("name", ["pictures/pictures.toml", "search/sentences.toml", "digits/reading.toml"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("pictures/pictures.toml", "pictures/features.toml", "pages/pages.toml", "pages/layout.toml"),
+        *("search/sentences.toml", "digits/reading.toml"),
+    ],
+)
 def test_the_documentation_shows_the_pipelines_of_the_examples(name):
     steps = (ROOT / "examples" / name).read_text().partition("[[step]]")
     shown = [(ROOT / "docs" / page).read_text() for page in ("examples.md", "pipelines.md")]
@@ -109,6 +115,16 @@ def test_files_are_classified_by_a_network_trained_on_the_spot(tmp_path):
     assert "refused: Model 'pictures'" in said
 
 
+def test_pages_of_several_sizes_are_read_as_they_were_written(pytestconfig):
+    folder = pytestconfig.cache.mkdir("pages")
+    said = run_fetching(ROOT / "examples/pages/pages.py", "--quick", "--output", folder)
+    assert said.splitlines()[:3] == [
+        "page: 6 of 6 lines as written, 6 read",
+        "turned: 6 of 6 lines as written, 6 read",
+        "report: table, text, text, title",
+    ]
+
+
 def test_eight_streams_are_heard_at_once_as_each_is_alone(tmp_path, pytestconfig):
     said = run_fetching(ROOT / "examples/speech/speech.py", "--quick", "--output", pytestconfig.cache.mkdir("speech"))
     streams = re.findall(r"^stream \d: (\.+)(#+)(\.+)$", said, re.MULTILINE)
@@ -121,6 +137,25 @@ def test_rows_with_missing_values_and_unknown_text_are_answered_as_by_the_librar
     said = run(ROOT / "examples/tabular/tabular.py", "--quick", "--output", tmp_path / "made", cwd=tmp_path)
     assert float(re.search(r"served: ([\d.]+)% of 200 rows right", said)[1]) > 75
     assert float(re.search(r"largest difference to LightGBM: (\S+)", said)[1]) < 1e-5
+
+
+def test_a_network_that_knows_other_digits_lets_an_svm_learn_from_few(tmp_path):
+    pytest.importorskip("torch", reason="examples/pictures needs PyTorch")
+    said = run(ROOT / "examples/pictures/features.py", "--quick", "--output", tmp_path / "made", cwd=tmp_path)
+    for name in ("svm", "logistic"):
+        right, same = re.search(
+            rf"^{name}: ([\d.]+)% of 103 files right as served, ([\d.]+)%", said, re.MULTILINE
+        ).groups()
+        assert float(right) > 75
+        assert float(same) >= 99
+
+
+def test_two_towers_recommend_what_is_watched_next_better_than_what_most_watch(tmp_path):
+    pytest.importorskip("torch", reason="examples/recommend needs PyTorch")
+    said = run(ROOT / "examples/recommend/recommend.py", "--quick", "--output", tmp_path / "made", cwd=tmp_path)
+    own, most = re.search(r"best of 400: ([\d.]+)%, and among the 20 most watched: ([\d.]+)%", said).groups()
+    assert float(own) > 1.5 * float(most)
+    assert float(re.search(r"largest difference to PyTorch: (\S+)", said)[1]) < 1e-4
 
 
 def run_fetching(program: Path, *words: str | Path) -> str:
