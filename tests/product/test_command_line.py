@@ -108,7 +108,7 @@ def test_help_is_in_plain_words_and_names_every_default(shown):
         ("build x.onnx --max-batch-size 3.5", "'3.5' is not a whole number"),
         ("build x.onnx --max-batch-size -4", "-4 is not greater than or equal to 0"),
         ("bench digits --seconds abc", "'abc' is not a number"),
-        ("build .", "Error: . is a folder: name the .onnx file"),
+        ("build .", "Error: . is a folder without an ONNX file: name the .onnx file"),
     ],
 )
 def test_a_wrong_value_is_said_in_plain_words(plansmith, words, sentence):

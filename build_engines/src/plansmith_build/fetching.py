@@ -138,9 +138,7 @@ def _from_url(source: str, folder: Path) -> Path:
     try:
         import fsspec  # noqa: PLC0415 - an extra, and only for URLs
     except ImportError:
-        raise InvalidOption(
-            f"{shown} needs fsspec: pip install fsspec, and the package of the protocol, such as s3fs"
-        ) from None
+        raise InvalidOption(f"{shown} needs fsspec: plansmith[remote] brings it") from None
     try:
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
