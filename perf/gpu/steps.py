@@ -108,7 +108,7 @@ def serve(setting: Setting) -> dict[str, Any]:
     options = _server_options(setting, setting.device)
     with TritonServer(options) as server:
         found: dict[str, Any] = {name: {"rows_per_second": _load(server.grpc_url, name, setting)} for name in names}
-        if not setting.dry_run:
+        if not setting.dry_run and RESNET in names:
             found["device_arrays"] = _device_arrays(server.grpc_url, RESNET)
     return found
 

@@ -131,6 +131,46 @@ def test_a_model_behind_a_url_is_fetched_with_its_weights_and_checked(model, sit
         local_model(source, fetched)
 
 
+def test_what_a_hash_was_checked_for_is_not_replaced_by_weights(site, fetched):
+    folder, url = site
+    graph = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], []))
+    weights = graph.graph.initializer.add(name="w", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    weights.external_data.add(key="location", value="./net.onnx")
+    content = graph.SerializeToString()
+    (folder / "net.onnx").write_bytes(content)
+    path, _ = local_model(f"{url}/net.onnx#SHA256={digest(content).upper()}", fetched)
+    assert path.read_bytes() == content
+    assert [entry.name for entry in fetched.iterdir()] == ["net.onnx"]
+
+
+@pytest.mark.parametrize("fragment", ["sha256=5f7c...", f"sha256={'0' * 63}", "md5=0", ""])
+def test_what_is_no_hash_behind_a_url_is_refused_and_not_left_out(fragment, fetched):
+    with pytest.raises(InvalidOption, match="64 hexadecimal digits"):
+        local_model(f"http://127.0.0.1:9/model.onnx#{fragment}", fetched)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("manifests", None), ("layers", None), ("annotations", [1]), ("title", "."), ("title", "a\0b")]
+)
+def test_an_oci_layout_with_odd_fields_is_refused(key, value, model, tmp_path, fetched):
+    made = layout(tmp_path / "artifact", {"model.onnx": model.read_bytes()})
+    index = json.loads((made / "index.json").read_text())
+    blobs = made / "blobs" / "sha256"
+    manifest = json.loads((blobs / index["manifests"][0]["digest"].removeprefix("sha256:")).read_text())
+    if key == "title":
+        manifest["layers"][0]["annotations"] = {"org.opencontainers.image.title": value}
+    elif key == "annotations":
+        manifest["layers"][0][key] = value
+    else:
+        manifest[key] = value
+    content = json.dumps(manifest).encode()
+    (blobs / digest(content)).write_bytes(content)
+    index["manifests"] = value if key == "manifests" else [{"digest": f"sha256:{digest(content)}"}]
+    (made / "index.json").write_text(json.dumps(index))
+    with pytest.raises(InvalidModel):
+        local_model(str(made), fetched)
+
+
 @pytest.mark.parametrize(
     ("source", "kind", "why"),
     [

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jsonschema
 import onnx
 import pytest
 from build_models import HEADER, write
-from conftest import COMMITTED_REPOSITORY, ROOT
+from conftest import COMMITTED_REPOSITORY
 
 from plansmith_build.repository.linting import Severity, lint_repository
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LINEAR = "linear (float[N, 4] x) => (float[N, 4] y) { y = Relu (x) }"
 # Without batches, and with a scalar on each side; then with one number a row.
@@ -237,72 +235,6 @@ WARNED = {
     ),
 }
 
-
-_TEXT = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string", "minLength": 1}}}
-_ID = {"type": "string", "minLength": 1}
-SARIF = {
-    "type": "object",
-    "required": ["version", "$schema", "runs"],
-    "properties": {
-        "version": {"const": "2.1.0"},
-        "runs": {
-            "type": "array",
-            "items": {
-                "required": ["tool", "results"],
-                "properties": {
-                    "tool": {
-                        "required": ["driver"],
-                        "properties": {
-                            "driver": {
-                                "required": ["name", "rules"],
-                                "properties": {
-                                    "name": _ID,
-                                    "rules": {
-                                        "items": {
-                                            "required": ["id", "shortDescription"],
-                                            "properties": {"id": _ID, "shortDescription": _TEXT},
-                                        }
-                                    },
-                                },
-                            }
-                        },
-                    },
-                    "results": {
-                        "items": {
-                            "required": ["message", "ruleId", "level", "locations"],
-                            "properties": {
-                                "message": _TEXT,
-                                "level": {"enum": ["none", "note", "warning", "error"]},
-                                "locations": {
-                                    "minItems": 1,
-                                    "items": {
-                                        "required": ["physicalLocation"],
-                                        "properties": {
-                                            "physicalLocation": {
-                                                "required": ["artifactLocation"],
-                                                "properties": {
-                                                    "artifactLocation": {
-                                                        "required": ["uri"],
-                                                        "properties": {
-                                                            "uri": {"type": "string", "pattern": r"^[!-~]+$"}
-                                                        },
-                                                    },
-                                                    "region": {
-                                                        "properties": {"startLine": {"type": "integer", "minimum": 1}}
-                                                    },
-                                                },
-                                            }
-                                        },
-                                    },
-                                },
-                            },
-                        }
-                    },
-                },
-            },
-        },
-    },
-}
 
 # A server takes no model at all from these folders.
 WITHOUT_VERSION = "ensemble_without_version"
@@ -561,62 +493,6 @@ def test_an_unknown_model_or_repository_is_a_wrong_command_line(plansmith, tmp_p
     assert "no repository" in plansmith("verify", "digits", cwd=tmp_path, expect=2).stderr
 
 
-@pytest.fixture
-def mistaken(repository):
-    """A repository with an error and a warning."""
-    put(repository, "wrong", RIGHT.replace("dims: 4", "dims: 5"))
-    put(repository, "odd", WARNED["misspelled_parameter"][0])
-    return repository
-
-
-def test_sarif_for_a_pull_request_names_rule_level_file_and_way_out(plansmith, mistaken):
-    said = plansmith("verify", "--format", "sarif", expect=3, cwd=mistaken.parent).stdout
-    document = json.loads(said)
-    # What the schema of SARIF 2.1.0 requires, and what GitHub's code scanning does.
-    jsonschema.validate(document, SARIF)
-    [run] = document["runs"]
-    declared = {rule["id"] for rule in run["tool"]["driver"]["rules"]}
-    assert {result["ruleId"] for result in run["results"]} <= declared
-    places = {
-        (result["level"], result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], result["ruleId"])
-        for result in run["results"]
-    }
-    assert ("error", "model_repository/wrong/config.pbtxt", "tensors") in places
-    assert ("warning", "model_repository/odd/config.pbtxt", "parameters") in places
-
-
-def test_annotations_for_github_are_one_command_a_line_whatever_a_name_holds(plansmith, mistaken):
-    put(mistaken, "a%\n::error::b", "max_batch: 3")
-    lines = plansmith("verify", "--format", "github", expect=3, cwd=mistaken.parent).stdout.splitlines()
-    assert all(
-        re.match(r"::(error|warning) file=model_repository/[^,:]+,line=1,title=[^:,]+::.", line) for line in lines
-    )
-    assert any("file=model_repository/wrong/config.pbtxt" in line and "write dims: [4]" in line for line in lines)
-    assert any("a%25\\n%3A%3Aerror" in line for line in lines)
-
-
-def test_the_hook_stops_a_commit_of_a_wrong_configuration(mistaken):
-    def run(*words, cwd=mistaken.parent):
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-
-    (hooks := mistaken.parent / "hooks").mkdir()
-    shutil.copy(ROOT / ".pre-commit-hooks.yaml", hooks)
-    for folder in (hooks, mistaken.parent):
-        run("git", "init", "-q", cwd=folder)
-        run("git", "config", "user.email", "a@example.com", cwd=folder)
-        run("git", "config", "user.name", "a", cwd=folder)
-    run("git", "add", ".", cwd=hooks)
-    run("git", "commit", "-qm", "hooks", cwd=hooks)
-    run("git", "add", "model_repository")
-    done = run("pre-commit", "try-repo", str(hooks), "plansmith-verify", "--all-files")
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "wrong/config.pbtxt: error" in done.stdout
-    shutil.rmtree(mistaken / "wrong")
-    run("git", "add", "-A", "model_repository")
-    assert run("pre-commit", "try-repo", str(hooks), "plansmith-verify", "--all-files").returncode == 0
-
-
 @pytest.mark.parametrize(("labels", "said"), [("a\nb\n", "has 2 labels, and output 'y' has 4"), ("a\r\nb\r\n", "LF")])
 def test_labels_that_a_server_would_read_otherwise_are_a_warning(repository, labels, said):
     folder = put(repository, "labelled", RIGHT.removesuffix("}") + 'label_filename: "labels.txt" }')
@@ -626,3 +502,11 @@ def test_labels_that_a_server_would_read_otherwise_are_a_warning(repository, lab
     assert said in finding.message
     (folder / "labels.txt").write_text("a\nb\nc\nd\n")
     assert not findings(repository)
+
+
+def test_each_version_completes_a_configuration_by_its_own_file(repository):
+    config = 'backend: "onnxruntime" version_policy { all {} } input { name: "x" data_type: TYPE_FP32 dims: [-1, 4] }'
+    folder = put(repository, "two", config, graph=FIXED)
+    (folder / "2").mkdir()
+    write(folder / "2" / "model.onnx", LINEAR)
+    assert not [finding for finding in findings(repository, "two") if "max_batch_size" in finding.message]

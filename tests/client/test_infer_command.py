@@ -315,7 +315,7 @@ def test_health_with_a_request_tells_a_model_that_answers_from_one_that_is_only_
 
 def test_health_with_known_answers_tells_a_model_that_answers_otherwise(command, server, tmp_path):
     url = ("--url", server.grpc_url)
-    for model, output in (("double", "before.npz"), ("every_type", "every.json")):
+    for model, output in (("double", "before.npz"), ("every_type", "every.npz")):
         command("infer", model, "--random", "--output", tmp_path / output, *url)
         for address in (server.http_url, server.grpc_url):
             assert "is ready" in command("health", model, "--expect", tmp_path / output, "--url", address).stdout
@@ -334,10 +334,11 @@ def test_health_with_known_answers_tells_a_model_that_answers_otherwise(command,
         assert said in done.stdout
     np.savez(tmp_path / "near.npz", **wrong["differs by 0.01"])
     command("health", "double", "--expect", tmp_path / "near.npz", "--tolerance", "0.02", *url)
-    integers = json.loads((tmp_path / "every.json").read_text())
+    with np.load(tmp_path / "every.npz") as known:
+        integers = dict(known)
     integers["int32_out"][0][0] += 1
-    (tmp_path / "wrong.json").write_text(json.dumps(integers))
-    done = command("health", "every_type", "--expect", tmp_path / "wrong.json", *url, expect=3)
+    np.savez(tmp_path / "wrong.npz", **integers)
+    done = command("health", "every_type", "--expect", tmp_path / "wrong.npz", *url, expect=3)
     assert "'int32_out' has other values" in done.stdout
     assert "MODEL" in command("health", "--expect", tmp_path / "before.npz", *url, expect=2).stderr
     np.save(tmp_path / "one.npy", values)

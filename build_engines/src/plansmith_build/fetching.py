@@ -1,8 +1,8 @@
 """From where a model is to a file on this disk: a folder of Hugging Face or MLflow, an OCI layout, a URL of fsspec.
 
 Nothing that is fetched is executed, and nothing but the ONNX file and the weights that it names is fetched. Credentials
-are those of the environment, as the library of each protocol reads them: a URL that holds some is refused, because it
-would stand in the list of processes.
+are those of the environment, as the library of each protocol reads them: a URL with a password is refused, because it
+stands in the list of processes. So does a signed URL, which is taken, and said without its signature.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from plansmith_build.errors import InvalidModel, InvalidOption
 __all__ = ["local_model"]
 
 _URL = re.compile(r"[a-z][a-z0-9+]*://", re.IGNORECASE)
-_HASH = re.compile(r"#sha256=([0-9a-f]{64})$")
+_FRAGMENT = re.compile(r"#(.*)$")
+_HASH = re.compile(r"sha256=([0-9a-f]{64})", re.IGNORECASE)
 # Where those who save a folder for a model put it: MLflow and Hugging Face.
 _USUAL = ("model.onnx", "onnx/model.onnx")
 _TITLE = "org.opencontainers.image.title"
@@ -35,7 +36,8 @@ def local_model(source: str, folder: Path) -> tuple[Path, str | None]:
     Args:
         source: a path of an ONNX file; a folder with one in it, as Hugging Face and MLflow have them; a folder in the
             OCI image layout; or the URL of a file, such as `s3://bucket/model.onnx`, `hf://owner/name/onnx/model.onnx`
-            or `https://...`. `#sha256=...` behind a URL is what its content must have.
+            or `https://...`. `#sha256=...` behind a URL is what the ONNX file must have;
+            files of weights beside it are not covered.
         folder: an empty one, for what has to be fetched or unpacked.
 
     Raises:
@@ -73,6 +75,14 @@ def _in_folder(folder: Path) -> Path:
 
 
 def _from_layout(layout: Path, folder: Path) -> Path:
+    try:
+        return _unpacked(layout, folder)
+    except (AttributeError, OSError, TypeError, ValueError) as error:
+        # Fields of other types, and titles that are no names of files.
+        raise InvalidModel(f"{layout} is no artifact in the OCI image layout: {error}") from error
+
+
+def _unpacked(layout: Path, folder: Path) -> Path:
     """Copy the files of an artifact in the OCI image layout, each checked against its digest."""
     index = _document(layout / "index.json")
     manifests = [entry for entry in index.get("manifests", []) if isinstance(entry, dict)]
@@ -127,14 +137,17 @@ def _blob(layout: Path, entry: dict[str, Any]) -> Path:
 
 
 def _from_url(source: str, folder: Path) -> Path:
-    expected = _HASH.search(source)
-    url = source[: expected.start()] if expected else source
+    fragment = _FRAGMENT.search(source)
+    url = source[: fragment.start()] if fragment else source
     parts = urlsplit(url)
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     if parts.password is not None:
         raise InvalidOption(
             f"the URL of {shown} holds a password: leave it to the environment, or to a file of its own"
         )
+    expected = _HASH.fullmatch(fragment[1]) if fragment else None
+    if fragment and expected is None:
+        raise InvalidOption(f"#{fragment[1]} behind the URL of {shown} is not #sha256= and 64 hexadecimal digits")
     try:
         import fsspec  # noqa: PLC0415 - an extra, and only for URLs
     except ImportError:
@@ -150,7 +163,7 @@ def _from_url(source: str, folder: Path) -> Path:
         raise InvalidOption(f"{shown} does not name an ONNX file: write the whole path of one, to .onnx")
     file = folder / name
     _get(system, path, file, shown, secret=parts.query)
-    if expected and _sha256(file) != expected[1]:
+    if expected and _sha256(file) != expected[1].lower():
         raise InvalidModel(f"{shown} has the SHA-256 {_sha256(file)}, and {expected[1]} is expected")
     # Beside the model, as ONNX wants them; `load_onnx` checks what they hold. A signed URL is good for one file alone.
     for weights in _files_of_weights(file) if path.endswith(name) else []:
@@ -191,7 +204,9 @@ def _files_of_weights(file: Path) -> list[str]:
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return sorted(name for name in names if not PurePosixPath(name).is_absolute() and ".." not in name)
+    # The graph itself is there already, and checked.
+    paths = {PurePosixPath(name) for name in names} - {PurePosixPath(file.name)}
+    return sorted(str(path) for path in paths if not path.is_absolute() and ".." not in path.parts)
 
 
 def _sha256(path: Path) -> str:

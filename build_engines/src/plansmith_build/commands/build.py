@@ -397,7 +397,7 @@ def build(
             show_result(result, repository)
 
     with TemporaryDirectory(prefix="plansmith-") as folder:
-        confined(partial(work, Path(folder)), Limits(memory_limit, time_limit), subject=model)
+        confined(partial(work, Path(folder)), Limits(memory_limit, time_limit), subject=_without_secrets(model))
 
 
 def _search_options(
@@ -446,3 +446,8 @@ def _search_options(
         sparsity=parse_sparsity(sparsity) if sparsity is not None else None,
         plan=plan,
     )
+
+
+def _without_secrets(source: str) -> str:
+    """A URL without the signature that may stand behind it; anything else as it is."""
+    return source.partition("?")[0] if "://" in source else source

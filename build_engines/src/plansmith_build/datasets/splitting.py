@@ -105,6 +105,8 @@ def _digests(dataset: Dataset) -> Iterator[bytes]:
     for row in range(len(dataset)):
         digest = hashlib.sha256()
         for _, array in sorted(dataset.inputs.items()):
+            # Rows may differ in shape alone.
+            digest.update(f"{np.shape(array[row])}".encode())
             digest.update(_bytes_of(array[row]))
         yield digest.digest()
 

@@ -96,6 +96,8 @@ def _examples(folder: Path, model: Any) -> dict[str, Any]:
     if model.main_input_name != "input_ids" or config.is_encoder_decoder:
         what = "an encoder and a decoder" if config.is_encoder_decoder else f"the input {model.main_input_name}"
         raise UnsuitableModel(f"{folder} is a {type(model).__name__}, which has {what}: {_WRITE}")
+    if getattr(config, "vocab_size", None) is None:
+        raise UnsuitableModel(f"{folder} is a {type(model).__name__}, which takes other inputs than texts: {_WRITE}")
     length = min(_TOKENS, int(getattr(config, "max_position_embeddings", _TOKENS)))
     tokens = torch.arange(length).remainder(int(config.vocab_size)).unsqueeze(0)
     given = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}

@@ -171,7 +171,10 @@ def classifier_output(answers: Arrays, labels: Array, *, sigmoids: Collection[st
             return numbers[0]
         if binary and decisions:
             return decisions[0]
-        shapes = ", ".join(f"{name} {array.dtype} {[-1, *array.shape[1:]]}" for name, array in answers.items())
+        shapes = ", ".join(
+            f"{name} of several shapes" if is_ragged(array) else f"{name} {array.dtype} {[-1, *array.shape[1:]]}"
+            for name, array in answers.items()
+        )
         raise InvalidOption(
             f"the data has labels, and no output classifies: {shapes}. One number a row takes labels of 0 and 1; else "
             "leave the labels out, and answers are compared with the FP32 model's instead"

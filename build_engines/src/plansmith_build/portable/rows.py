@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ROUNDING = 1e-6
 _FLOATING = "fV"
-NOT_OF_ONE_SHAPE = "no two of the inputs have one shape, so none could be put together"
+NOT_OF_ONE_SHAPE = "no two of the inputs have one shape, so none could be put together: give two samples of one shape"
 NOT_TOLD_APART = "every input that was tried got the same answer, so rows could not be told apart"
 
 __all__ = [

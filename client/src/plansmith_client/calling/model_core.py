@@ -182,7 +182,8 @@ class ModelCore:
     def _has_changed(self, metadata: ModelMetadata, deadline: Deadline) -> Flow[bool]:
         """Whether the model has been loaded anew with other inputs or outputs since its metadata was read."""
         if self._read_at >= deadline.begun:
-            return False
+            # Another thread may have read it since.
+            return self._metadata is not None and self._metadata != metadata
         try:
             seconds = min(_RENEWAL_SECONDS, deadline.remaining() or _RENEWAL_SECONDS)
             renewed = yield from self._fetch_metadata(Deadline(seconds))

@@ -39,7 +39,7 @@ def health(
         Path | None,
         typer.Option(
             "--expect",
-            metavar="FILE",
+            metavar="FILE.npz",
             help="Answers of MODEL that plansmith infer MODEL --random --output FILE wrote: it must give them again.",
         ),
     ] = None,

@@ -19,12 +19,12 @@ __all__ = ["difference", "read_answers"]
 
 
 def read_answers(path: Path) -> dict[str, Any]:
-    """The outputs by name that `plansmith infer --output` wrote as .npz or .json.
+    """The outputs by name that `plansmith infer --output` wrote as .npz: JSON has no dtypes, and not every number.
 
     Raises:
         InvalidInput: the file cannot be read, or does not hold outputs by name.
     """
-    content = read_file(path)
+    content = read_file(path) if path.suffix == ".npz" else None
     if not isinstance(content, dict) or not content:
         raise InvalidInput(f"{path} does not hold outputs by name: write it with plansmith infer --output FILE.npz")
     return content

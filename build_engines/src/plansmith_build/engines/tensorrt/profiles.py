@@ -10,7 +10,7 @@ from plansmith_build.engines.tensorrt.token_axes import token_axes
 from plansmith_build.errors import InvalidOption
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from plansmith_build.engines.tensorrt.token_axes import TokenRange
     from plansmith_build.reading.signatures import Signature
@@ -123,15 +123,19 @@ def profile_for(
         _check_rows(given, required, max_batch_size)
         return given
     counts = token_axes(signature) if tokens is not None else frozenset()
-    sizes = (tokens[0], None, tokens[1]) if tokens is not None else (None, None, None)
+    few, many = tokens or (0, 0)
     minimum, optimum, maximum = {}, {}, {}
     for name, shape in required.items():
         seen = observed[name]
         least, greatest = (extremes or {}).get(name, (seen, seen))
         batched = bool(max_batch_size) and shape[:1] == (-1,)
         minimum[name], optimum[name], maximum[name] = (
-            _resized(name, _filled(shape, of), counts, rows if batched else None, size)
-            for of, rows, size in zip((least, seen, greatest), (1, max_batch_size, max_batch_size), sizes, strict=True)
+            (rows, *sizes[1:]) if batched else sizes
+            for rows, sizes in (
+                (1, _of_tokens(name, _filled(shape, least), counts, lambda size: min(size, few))),
+                (max_batch_size, _filled(shape, seen)),
+                (max_batch_size, _of_tokens(name, _filled(shape, greatest), counts, lambda size: max(size, many))),
+            )
         )
     return OptimizationProfile(minimum, optimum, maximum)
 
@@ -153,11 +157,9 @@ def _filled(shape: Shape, seen: Shape) -> Shape:
     return tuple(size if size >= 0 else seen[axis] for axis, size in enumerate(shape))
 
 
-def _resized(
-    name: str, shape: Shape, counts: frozenset[tuple[str, int]], rows: int | None, tokens: int | None
-) -> Shape:
-    resized = tuple(tokens if tokens and (name, axis) in counts else size for axis, size in enumerate(shape))
-    return (rows, *resized[1:]) if rows is not None else resized
+def _of_tokens(name: str, shape: Shape, counts: frozenset[tuple[str, int]], limit: Callable[[int], int]) -> Shape:
+    """The shape with another number of tokens, so that the data's own fits, too."""
+    return tuple(limit(size) if (name, axis) in counts else size for axis, size in enumerate(shape))
 
 
 def _check(profile: OptimizationProfile, required: Mapping[str, tuple[int, ...]]) -> None:

@@ -37,12 +37,14 @@ class ConfigContext:
         path: of the configuration, relative to the repository.
         config: an `inference.ModelConfig`.
         siblings: the names of all models in the repository.
+        version: whose file completes the configuration; the newest that is served, where it is None.
     """
 
     model: RepositoryModel
     path: str
     config: Any
     siblings: frozenset[str]
+    version: int | None = None
 
     @cached_property
     def backend(self) -> str:
@@ -56,7 +58,8 @@ class ConfigContext:
         if self.backend not in {"onnxruntime", "openvino"}:
             return config
         # Each version is completed by its own file.
-        files = (path for version in self.served_versions[-1:] for _, path in self.files_of(version))
+        versions = self.served_versions[-1:] if self.version is None else (self.version,)
+        files = (path for version in versions for _, path in self.files_of(version))
         path = next((path for path in files if path.suffix == ".onnx" and path.is_file()), None)
         if path is None:
             return config

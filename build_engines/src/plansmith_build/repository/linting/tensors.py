@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import BuildError
@@ -27,9 +28,10 @@ def check_tensors(context: ConfigContext) -> Iterator[Finding]:
     if context.backend not in {"onnxruntime", "openvino"}:
         return
     for version in context.served_versions:
-        for _, path in context.files_of(version):
+        own = replace(context, version=version)
+        for _, path in own.files_of(version):
             if path.suffix == ".onnx" and path.is_file():
-                yield from _check_file(context, path)
+                yield from _check_file(own, path)
 
 
 def _check_file(context: ConfigContext, path: Path) -> Iterator[Finding]:

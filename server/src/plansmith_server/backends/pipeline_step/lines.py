@@ -23,7 +23,7 @@ __all__ = ["LinesStep", "UprightStep"]
 # As PaddleOCR has them: from where on a pixel of the map is text, a line's shortest side, how many contours are seen.
 _TEXT = 0.3
 _SHORTEST_SIDE = 3
-_MOST_CONTOURS = 1000
+_MOST_RECTANGLES = 1000
 # Lines that are this much higher than wide are written from top to bottom.
 _UPRIGHT = 1.5
 _NARROW = 4
@@ -119,12 +119,16 @@ class LinesStep:
         mask = cv2.dilate((text > _TEXT).astype(np.uint8), np.ones((2, 2), np.uint8))
         contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
         found = []
-        for contour in contours[:_MOST_CONTOURS]:
-            centre, sides, angle = cv2.minAreaRect(contour)
-            if (
-                min(sides) < _SHORTEST_SIDE
-                or _mean_within(text, cv2.boxPoints((centre, sides, angle))) < self._min_score
-            ):
+        rectangles = [cv2.minAreaRect(contour) for contour in contours]
+        # Specks are no lines, however many there are.
+        rectangles = [rectangle for rectangle in rectangles if min(rectangle[1]) >= _SHORTEST_SIDE]
+        if len(rectangles) > _MOST_RECTANGLES:
+            raise RequestError(
+                f"the image has {len(rectangles):,} places that may be lines of text, and {_MOST_RECTANGLES:,} are "
+                "allowed: send it in parts"
+            )
+        for centre, sides, angle in rectangles:
+            if _mean_within(text, cv2.boxPoints((centre, sides, angle))) < self._min_score:
                 continue
             more = sides[0] * sides[1] * self._unclip / sum(sides)
             corners = cv2.boxPoints((centre, (sides[0] + more, sides[1] + more), angle)).astype(np.float64)
