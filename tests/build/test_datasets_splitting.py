@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plansmith_build.datasets import Dataset, InvalidData, TooFewRows, load_dataset, split, without_rows_of
+from plansmith_build.datasets.ragged import ragged
 
 
 def dataset(rows, labels=None):
@@ -123,3 +124,10 @@ def test_a_folder_called_random_is_named_by_its_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_dataset("random", IMAGES).kind == "random"
     assert load_dataset("./random", IMAGES).kind == "npy folder"
+
+
+def test_rows_that_differ_in_shape_alone_are_not_equal():
+    rows = ragged([np.zeros((3, 4), np.float32), np.zeros((4, 3), np.float32), np.zeros((3, 4), np.float32)])
+    whole = Dataset({"x": rows}, None, "x.npz", "0" * 64, "npz", batched=True)
+    sides = [{row.shape for row in side.inputs["x"]} for side in split(whole, fraction=0.5, seed=0)]
+    assert {frozenset(side) for side in sides} == {frozenset({(3, 4)}), frozenset({(4, 3)})}

@@ -79,6 +79,18 @@ def test_what_a_profile_fixes_stands_in_dims_and_what_it_does_not_stays_free(enc
         assert [list(tensor.dims) for tensor in config.input] == [dims, dims]
 
 
+def test_texts_of_the_data_that_are_longer_than_most_fit_the_profile(encoder):
+    profile = profile_for(
+        signature_of(encoder),
+        max_batch_size=8,
+        observed={"ids": (3, 30), "mask": (3, 30)},
+        extremes={"ids": ((3, 2), (3, 90)), "mask": ((3, 2), (3, 90))},
+        tokens=(4, 64),
+    )
+    assert profile.minimum == {"ids": (1, 2), "mask": (1, 2)}
+    assert profile.maximum == {"ids": (8, 90), "mask": (8, 90)}
+
+
 def test_onnx_runtimes_provider_is_told_every_shape(encoder):
     profile = profile_for(
         signature_of(encoder), max_batch_size=8, observed={"ids": (3, 12), "mask": (3, 12)}, tokens=(1, 64)

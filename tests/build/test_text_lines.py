@@ -112,6 +112,15 @@ def test_an_image_with_too_many_lines_is_refused_and_none_is_left_out(reader):
         reader.infer({"image": column(b"not image")})
 
 
+def test_specks_are_no_lines_however_many_there_are(reader):
+    image = Image.open(io.BytesIO(page({"rg": (20, 20)}))).convert("RGB")
+    for number in range(1200):
+        image.putpixel((4 + 6 * (number % 50), 90 + 6 * (number // 50)), COLOURS["g"])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    assert reader.infer({"image": column(buffer.getvalue())})["label"].tolist() == [[b"rg"]]
+
+
 def test_lines_on_their_heads_are_turned_and_what_fills_them_up_stays_behind(tmp_path):
     from plansmith_server.backends.pipeline_step.lines import UprightStep  # noqa: PLC0415
 
