@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from interpreters import interpreter, uv_program
+from packaging.requirements import Requirement
 
 if TYPE_CHECKING:
     from email.message import Message
@@ -55,10 +56,19 @@ def python_of(version: str) -> str:
     return interpreter(version) or pytest.skip(f"Python {version} is not installed: uv python install {version}")
 
 
-def install(environment: Path, distributions: Path, *wanted: str) -> None:
+def as_wheels(distributions: Path, *wanted: str) -> list[str]:
+    """The same, where our own names are these wheels, of `plansmith` all five: no index is asked for them."""
+    wheels = {wheel.name.split("-")[0].replace("_", "-"): wheel for wheel in distributions.glob("*.whl")}
+    named = {Requirement(each).name: each for each in wanted}
+    if "plansmith" in named:
+        named = {name: name for name in wheels} | named
+    return [f"{each} @ {wheels[name].as_uri()}" if name in wheels else each for name, each in named.items()]
+
+
+def install(environment: Path, wanted: list[str], *options: str | Path) -> None:
     """With pip, which the environment brings."""
-    command = [environment / "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*command, "--find-links", distributions, *wanted], check=True)
+    command = [environment / "pip", "install", "--quiet", "--disable-pip-version-check", *options]
+    subprocess.run([*command, *wanted], check=True)
 
 
 def install_with_uv(folder: Path, python: str, distributions: Path, *wanted: str) -> Path:
@@ -69,7 +79,11 @@ def install_with_uv(folder: Path, python: str, distributions: Path, *wanted: str
     # Else uv takes what it kept of an earlier run's wheels, whose names are the same.
     fresh = [f"--refresh-package={path.name.split('-')[0]}" for path in distributions.glob("*.whl")]
     command = [uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python", *fresh]
-    subprocess.run([*command, "--find-links", distributions, *wanted], check=True)
+    subprocess.run([*command, *as_wheels(distributions, *wanted)], check=True)
+    ours = list(folder.glob("lib/python*/site-packages/plansmith*.dist-info"))
+    assert ours
+    # Whoever holds our names on an index does not get into an environment of the tests.
+    assert [path.name for path in ours if not (path / "direct_url.json").is_file()] == []
     return folder / "bin"
 
 
@@ -86,7 +100,7 @@ def installed(environment: Path) -> set[str]:
 
 def test_the_sdk_alone_is_light_and_says_what_its_command_needs(new_environment, distributions, committed_server):
     environment = new_environment()
-    install(environment, distributions, "plansmith-client")
+    install(environment, as_wheels(distributions, "plansmith-client"))
     packages = installed(environment) - {"pip", "setuptools"}
     # tritonclient brings packaging, ml-dtypes, python-rapidjson and urllib3; grpcio brings typing-extensions.
     assert packages == {
@@ -123,7 +137,7 @@ for name in ("telemetry", "metrics"):
         command.stderr == "Error: the plansmith command needs typer and rich: add the extra `cli` of plansmith-client\n"
     )
 
-    install(environment, distributions, "plansmith-client[cli]")
+    install(environment, as_wheels(distributions, "plansmith-client[cli]"))
     command = subprocess.run(
         [environment / "plansmith-client", "serve", "--port", "1"], check=False, capture_output=True, text=True
     )
@@ -216,18 +230,21 @@ def test_the_client_and_its_command_install_on_the_oldest_and_the_newest_python(
 
 def test_the_pip_that_python_brings_finds_versions_that_suit_each_other(new_environment, distributions):
     environment = new_environment("3.12" if interpreter("3.12") else None)
-    install(environment, distributions, "--dry-run", "--report", environment / "report.json", "plansmith[perf]")
+    wanted = as_wheels(distributions, "plansmith[perf]")
+    install(environment, wanted, "--dry-run", "--report", environment / "report.json")
     found = json.loads((environment / "report.json").read_text())["install"]
     names = {each["metadata"]["name"]: each["metadata"]["version"] for each in found}
-    assert names.keys() > {"plansmith", *(f"plansmith-{part}" for part in ("build", "client", "perf", "server"))}
+    ours = {"plansmith", *(f"plansmith-{part}" for part in ("build", "client", "perf", "server"))}
+    assert names.keys() > ours
+    assert {each["metadata"]["name"] for each in found if each["is_direct"]} == ours
     assert names["numpy"].startswith("1.")
 
 
 def test_a_python_that_is_too_new_is_refused_before_anything_is_compiled(new_environment, distributions):
     environment = new_environment("3.13")
-    command = [environment / "pip", "install", "--disable-pip-version-check", "--find-links", distributions]
+    command = [environment / "pip", "install", "--disable-pip-version-check", "--only-binary", ":all:"]
     done = subprocess.run(
-        [*command, "--only-binary", ":all:", "plansmith"], check=False, capture_output=True, text=True
+        [*command, *as_wheels(distributions, "plansmith")], check=False, capture_output=True, text=True
     )
     assert done.returncode == 1
     assert "requires a different Python: 3.13" in done.stderr
