@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["export_keras", "require_keras"]
 
-# How Keras calls a tensor that has no name: the number counts every tensor of the process.
-_COUNTED = re.compile(r"keras_tensor(_\d+)?")
+# How Keras calls an input that has no name, in a model and in a file: the numbers count through the whole process.
+_COUNTED = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
 # A dimension that varies, other than the batch, gets sizes that differ, so that none is taken for another.
 _FIRST_DYNAMIC_SIZE = 8
 
