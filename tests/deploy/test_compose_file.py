@@ -212,6 +212,8 @@ def test_the_proxy_lets_those_with_a_token_ask_and_nobody_administer(engine, com
             client.wait_until_ready(timeout=120)
             model = client.model("digits")
             assert model(digits["images"][:4]).array.shape == (4, 10)
+            if url.startswith("grpcs"):
+                assert [part.array.shape for part in model.stream({"images": digits["images"][:2]})] == [(2, 10)]
             assert {"digits"} <= {entry.name for entry in client.models()}
             assert {entry.name for entry in client.statistics()} == {"digits"}
             key = {"headers": {"plansmith-secret": KEY, "triton-grpc-protocol-plansmith-secret": KEY}}
