@@ -64,7 +64,8 @@ def main(folder: Path, *, quick: bool) -> None:
     repository = folder / "model_repository"
     pipeline = Path(__file__).with_name("features.toml").read_text()
     expected, on_pixels = {}, {}
-    for name, (head, activation) in HEADS.items():
+    heads = dict(list(HEADS.items())[: 1 if quick else None])
+    for name, (head, activation) in heads.items():
         on_pixels[name] = head.fit(plain, digits_of(few)).score(plain_held_out, digits_of(asked))
         head.fit(features, digits_of(few))
         expected[name] = head.predict(held_out)
@@ -76,7 +77,7 @@ def main(folder: Path, *, quick: bool) -> None:
         TritonServer(ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0)) as server,
         Client(server.grpc_url, timeout=300) as client,
     ):
-        for name in HEADS:
+        for name in heads:
             answers = client.model(name).map([[path.read_bytes()] for path in asked])
             said = np.array([words.index(answer["label"][0].decode()) for answer in answers])
             right, same = (said == digits_of(asked)).mean(), (said == expected[name]).mean()
@@ -89,7 +90,7 @@ def main(folder: Path, *, quick: bool) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, default=Path("out/features"), help="folder to work in [%(default)s]")
-    parser.add_argument("--quick", action="store_true", help="three epochs, fewer files, no trial before publishing")
+    parser.add_argument("--quick", action="store_true", help="three epochs, the SVM alone, fewer files, no trial")
     arguments = parser.parse_args()
     shutil.rmtree(arguments.output / "model_repository", ignore_errors=True)
     main(arguments.output, quick=arguments.quick)
