@@ -205,7 +205,14 @@ def test_verify_and_a_server_agree_on_right_configurations_and_on_every_single_m
     found = lint_repository(ModelRepository.at(repository))
     refused = {finding.path.split("/")[0] for finding in found if finding.severity is Severity.ERROR}
     options = ServerOptions(
-        repository=repository, http_port=0, grpc_port=0, metrics_port=0, config_name="none", start_timeout=800
+        repository=repository,
+        http_port=0,
+        grpc_port=0,
+        metrics_port=0,
+        config_name="none",
+        start_timeout=800,
+        # Triton 2.51 sometimes ends with SIGSEGV where it loads many models at once and most of them fail.
+        triton_arguments=("--model-load-thread-count=1",),
     )
     with TritonServer(options) as server, Client(server.grpc_url) as client:
         loaded = {status.name for status in client.models() if status.state == "READY"}
