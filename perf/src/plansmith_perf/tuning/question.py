@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Question", "engine_versions", "look"]
 
 # nvidia-pytriton is the wheel that carries the server, plansmith-server its backends.
-_ENGINES = ("onnxruntime", "onnxruntime-gpu", "openvino", "nvidia-pytriton", "plansmith-server")
+_ENGINES = ("onnxruntime", "openvino", "nvidia-pytriton", "plansmith-server")
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,8 @@ def look(repository: ModelRepository, options: TuningOptions) -> Question:
 def engine_versions() -> dict[str, str]:
     """What computes and serves a trial, by package; "" where it is not installed."""
     found = {distribution.metadata["Name"]: distribution.version for distribution in distributions()}
+    # The same runtime from another package, where it can use a GPU.
+    found.setdefault("onnxruntime", found.get("onnxruntime-gpu", ""))
     return {name: found.get(name, "") for name in _ENGINES}
 
 
