@@ -75,7 +75,7 @@ def test_a_folder_with_a_model_is_built_under_the_folders_name(model, plansmith,
 @pytest.mark.parametrize(
     ("files", "why"),
     [
-        (("a.onnx", "b.onnx"), r"has 2 ONNX files: name one of .*a\.onnx"),
+        (("a.onnx", "b.onnx"), r"is a folder with 2 ONNX files: name one of .*a\.onnx"),
         (("model.safetensors", "config.json"), "holds weights and no ONNX file: plansmith export"),
         (("MLmodel", "model.pkl"), "a model of MLflow without the flavor onnx"),
         (("readme.txt",), "a folder without an ONNX file"),

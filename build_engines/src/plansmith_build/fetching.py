@@ -49,9 +49,14 @@ def local_model(source: str, folder: Path) -> tuple[Path, str | None]:
         above = [part for part in urlsplit(source).path.split("/")[:-1] if part not in ("", "onnx")]
         return file, above[-1] if file.stem == "model" and above else None
     path = Path(source)
-    if (path / "oci-layout").is_file():
+    try:
+        is_layout, is_folder = (path / "oci-layout").is_file(), path.is_dir()
+    except (OSError, ValueError):
+        # No name of a file: what is wrong with it is said by whoever reads it.
+        return path, None
+    if is_layout:
         return _from_layout(path, folder), path.resolve().name
-    if path.is_dir():
+    if is_folder:
         found = _in_folder(path)
         return found, path.resolve().name if found.stem == "model" else None
     return path, None
@@ -62,7 +67,8 @@ def _in_folder(folder: Path) -> Path:
     if len(found) == 1 or (found and found[0].name == "model.onnx"):
         return found[0]
     if found:
-        raise InvalidModel(f"{folder} has {len(found)} ONNX files: name one of {', '.join(map(str, found))}")
+        names = ", ".join(map(str, found))
+        raise InvalidModel(f"{folder} is a folder with {len(found)} ONNX files: name one of {names}")
     if list(folder.glob("*.safetensors")):
         raise InvalidModel(
             f"{folder} holds weights and no ONNX file: plansmith export {folder} makes one of what transformers wrote"
