@@ -96,13 +96,14 @@ def _setting(arguments: argparse.Namespace) -> Setting:
     arguments.work.mkdir(parents=True, exist_ok=True)
     digits = arguments.work / "digits.onnx"
     digits.write_bytes(DIGITS.read_bytes())
-    if not arguments.dry_run:
+    # The first step says whether there is a GPU at all.
+    if not arguments.dry_run and arguments.step != next(iter(STEPS)):
         more.append(_resnet(arguments.work))
     return Setting(folder=arguments.work, models=(digits, *more), dry_run=arguments.dry_run)
 
 
 def _resnet(folder: Path) -> Path:
-    """ResNet-50 that tells textures apart, with pictures and their classes beside it; made by the first step."""
+    """ResNet-50 that tells textures apart, with pictures and their classes beside it; made once."""
     path = folder / f"{RESNET}.onnx"
     if not path.exists():
         images, labels = texture_images(256, seed=99)
