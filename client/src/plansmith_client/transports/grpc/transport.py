@@ -95,8 +95,7 @@ class GrpcTransport:
             # What grpc raises for a channel that has been closed.
             raise client_closed(self._url) from error
         try:
-            if reply is None or compression is not None:
-                check_size(reply, self._connection)
+            check_size(reply, self._connection)
             answer: Answer_co = read_answer(operation, reply)
         except MALFORMED as error:
             raise malformed_answer(operation, self._url, error) from error
