@@ -78,6 +78,7 @@ def test_a_pickle_is_refused_and_never_opened(plansmith, folder, suffix):
         (".", "is a folder"),
         ("model.xyz", "is nothing to export: name module:function, a .pt2 file or a .keras file"),
         ("my_models", "is nothing to export"),
+        ("a" * 300 + ".pt2", "does not exist"),
         ("my_models:nothing", "returned a NoneType: return a model"),
         ("my_models:number", "returned a builtins.int: return a torch.nn.Module"),
         ("my_models:nosuch", "my_models has no function 'nosuch': it has "),

@@ -13,7 +13,7 @@ import pytest
 from pipeline_models import colour_classifier
 
 from plansmith_build import InvalidModel, InvalidOption
-from plansmith_build.fetching import local_model
+from plansmith_build.fetching import local_model, without_secrets
 
 
 @pytest.fixture
@@ -184,3 +184,9 @@ def test_a_url_that_cannot_be_used_says_why_and_no_secret(source, kind, why, fet
     with pytest.raises(kind, match=why) as raised:
         local_model(source, fetched)
     assert "secret" not in str(raised.value)
+
+
+def test_a_url_is_said_without_what_it_was_signed_with():
+    signed = f"https://me@example.org/models/net.onnx?signature=secret#sha256={'0' * 64}"
+    assert without_secrets(signed) == "https://example.org/models/net.onnx"
+    assert without_secrets("models/what?.onnx") == "models/what?.onnx"

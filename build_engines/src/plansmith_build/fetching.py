@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 
 from plansmith_build.errors import InvalidModel, InvalidOption
 
-__all__ = ["local_model"]
+__all__ = ["local_model", "without_secrets"]
 
 _URL = re.compile(r"[a-z][a-z0-9+]*://", re.IGNORECASE)
 _FRAGMENT = re.compile(r"#(.*)$")
@@ -49,17 +50,21 @@ def local_model(source: str, folder: Path) -> tuple[Path, str | None]:
         above = [part for part in urlsplit(source).path.split("/")[:-1] if part not in ("", "onnx")]
         return file, above[-1] if file.stem == "model" and above else None
     path = Path(source)
-    try:
-        is_layout, is_folder = (path / "oci-layout").is_file(), path.is_dir()
-    except (OSError, ValueError):
-        # No name of a file: what is wrong with it is said by whoever reads it.
-        return path, None
-    if is_layout:
+    # For what cannot be the name of a file, pathlib raises: whoever reads it says what is wrong.
+    if os.path.isfile(path / "oci-layout"):  # noqa: PTH113
         return _from_layout(path, folder), path.resolve().name
-    if is_folder:
+    if os.path.isdir(path):  # noqa: PTH112
         found = _in_folder(path)
         return found, path.resolve().name if found.stem == "model" else None
     return path, None
+
+
+def without_secrets(source: str) -> str:
+    """A URL without the user, the signature and the hash that it may hold; any other source as it is."""
+    if not _URL.match(source):
+        return source
+    parts = urlsplit(source)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _in_folder(folder: Path) -> Path:
@@ -145,8 +150,7 @@ def _blob(layout: Path, entry: dict[str, Any]) -> Path:
 def _from_url(source: str, folder: Path) -> Path:
     fragment = _FRAGMENT.search(source)
     url = source[: fragment.start()] if fragment else source
-    parts = urlsplit(url)
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    parts, shown = urlsplit(url), without_secrets(source)
     if parts.password is not None:
         raise InvalidOption(
             f"the URL of {shown} holds a password: leave it to the environment, or to a file of its own"

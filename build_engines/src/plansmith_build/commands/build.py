@@ -16,6 +16,7 @@ from plansmith_build.commands.confinement import Limits, MemoryOption, TimeOptio
 from plansmith_build.engines.tensorrt.options import HardwareCompatibility, PlanOptions, default_timing_cache
 from plansmith_build.engines.tensorrt_rtx.capabilities import parse_capabilities
 from plansmith_build.errors import InvalidOption
+from plansmith_build.fetching import local_model, without_secrets
 from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -319,7 +320,6 @@ def build(
         from plansmith_build.building import BuildOptions  # noqa: PLC0415 - as above
         from plansmith_build.building import build as build_version  # noqa: PLC0415
         from plansmith_build.datasets import read_preprocessing  # noqa: PLC0415 - as above
-        from plansmith_build.fetching import local_model  # noqa: PLC0415
         from plansmith_build.portable.batch_obstacles import BatchAxis  # noqa: PLC0415 - onnx and ONNX Runtime, not for `--help`
         from plansmith_build.repository.model_repository import name_from_file  # noqa: PLC0415
 
@@ -397,7 +397,7 @@ def build(
             show_result(result, repository)
 
     with TemporaryDirectory(prefix="plansmith-") as folder:
-        confined(partial(work, Path(folder)), Limits(memory_limit, time_limit), subject=_without_secrets(model))
+        confined(partial(work, Path(folder)), Limits(memory_limit, time_limit), subject=without_secrets(model))
 
 
 def _search_options(
@@ -446,8 +446,3 @@ def _search_options(
         sparsity=parse_sparsity(sparsity) if sparsity is not None else None,
         plan=plan,
     )
-
-
-def _without_secrets(source: str) -> str:
-    """A URL without the signature that may stand behind it; anything else as it is."""
-    return source.partition("?")[0] if "://" in source else source

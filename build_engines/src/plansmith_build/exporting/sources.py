@@ -68,12 +68,13 @@ def load_model(source: str) -> LoadedModel:
         DataFunctionFailed: the function cannot be found, or raised an exception.
     """
     path = Path(source)
-    if is_callable_source(source) and not path.exists():
+    # For what cannot be the name of a file, pathlib raises where os.path says no.
+    if is_callable_source(source) and not os.path.exists(path):  # noqa: PTH110
         return _from_function(source)
-    if (path / CONFIG).is_file():
+    if os.path.isfile(path / CONFIG):  # noqa: PTH113
         model, examples = load_folder(path)
         return LoadedModel("pytorch", model, examples, path.resolve().name, dynamic_axes(examples))
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112
         raise UnsuitableModel(
             f"{path} is a folder without {CONFIG}, which Hugging Face's models have: save the model as .keras or .pt2, "
             "or name a function that loads it: module:function"
@@ -87,7 +88,7 @@ def load_model(source: str) -> LoadedModel:
         raise UnsuitableModel(f"{path} {_OTHERS[suffix].format(path=path)}")
     if suffix not in {_PROGRAM_SUFFIX, _KERAS_SUFFIX}:
         raise UnsuitableModel(f"{source} is nothing to export: name module:function, a .pt2 file or a .keras file")
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113
         raise UnsuitableModel(f"{path} does not exist: name module:function, a .pt2 file or a .keras file")
     return _from_program(path) if suffix == _PROGRAM_SUFFIX else _from_keras(path)
 
