@@ -8,6 +8,7 @@ from build_models import write
 from plansmith_build.repository.linting import Severity, lint_repository
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_client import Client
+from plansmith_client.errors import InferenceFailed, InvalidInput, ModelNotReady, ServerUnavailable
 from plansmith_server import ServerOptions, TritonServer
 
 ROWS = "rows (float[N, 4] x) => (float[N, 4] y) { y = Relu (x) }"
@@ -195,32 +196,59 @@ GRAPHS = {
 EXPLAINED: dict[str, str] = {}
 
 
+# Triton 2.51 may end with SIGSEGV where a warm-up fails: two of its threads race for the instance that is given up.
+WARM_UPS = {name: text for name, text in WRONG.items() if name.startswith("warm_") or name == "stateful_warmup"}
+
+
 @pytest.mark.timeout(2400)
 def test_verify_and_a_server_agree_on_right_configurations_and_on_every_single_mistake(repository):
-    for name, text in {**RIGHT, **WRONG}.items():
+    configurations = {name: text for name, text in {**RIGHT, **WRONG}.items() if name not in WARM_UPS}
+    refused = refused_by_verify(repository, configurations)
+    with TritonServer(options_for(repository)) as server, Client(server.grpc_url) as client:
+        loaded = ready(client)
+    disagreements = {
+        name: "verify refuses it" if name in refused else "verify finds no error"
+        for name in configurations
+        if (name in refused) == (name in loaded)
+    }
+    assert disagreements.keys() == EXPLAINED.keys(), disagreements
+    assert loaded == RIGHT.keys()
+
+
+@pytest.mark.timeout(2400)
+def test_verify_finds_every_warm_up_that_a_server_cannot_run(repository):
+    assert refused_by_verify(repository, WARM_UPS) == WARM_UPS.keys()
+    for name in WARM_UPS:
+        # A server of its own for each, since the one that loads it may be gone afterwards.
+        with (
+            TritonServer(options_for(repository, control="explicit")) as server,
+            Client(server.grpc_url) as client,
+            pytest.raises((InferenceFailed, InvalidInput, ModelNotReady, ServerUnavailable)),
+        ):
+            client.load_model(name)
+
+
+def refused_by_verify(repository, configurations):
+    for name, text in configurations.items():
         (repository / name / "1").mkdir(parents=True)
         if 'platform: "ensemble"' not in text:
             write(repository / name / "1" / "model.onnx", GRAPHS.get(name, ROWS))
         (repository / name / "config.pbtxt").write_text(text)
     found = lint_repository(ModelRepository.at(repository))
-    refused = {finding.path.split("/")[0] for finding in found if finding.severity is Severity.ERROR}
-    options = ServerOptions(
+    return {finding.path.split("/")[0] for finding in found if finding.severity is Severity.ERROR}
+
+
+def options_for(repository, *, control="none"):
+    return ServerOptions(
         repository=repository,
         http_port=0,
         grpc_port=0,
         metrics_port=0,
         config_name="none",
+        control=control,
         start_timeout=800,
-        # Triton 2.51 sometimes ends with SIGSEGV where it loads many models at once and most of them fail.
-        triton_arguments=("--model-load-thread-count=1",),
     )
-    with TritonServer(options) as server, Client(server.grpc_url) as client:
-        loaded = {status.name for status in client.models() if status.state == "READY"}
-    names = {**RIGHT, **WRONG}
-    disagreements = {
-        name: "verify refuses it" if name in refused else "verify finds no error"
-        for name in names
-        if (name in refused) == (name in loaded)
-    }
-    assert disagreements.keys() == EXPLAINED.keys(), disagreements
-    assert {name for name in names if name in loaded} == RIGHT.keys()
+
+
+def ready(client):
+    return {status.name for status in client.models() if status.state == "READY"}

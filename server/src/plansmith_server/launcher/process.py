@@ -313,6 +313,11 @@ class TritonServer:
         taken = next((message for message in messages if "already in use" in message.lower()), None)
         if taken is not None:
             return PortInUse(f"another process took a port while Triton started ({taken}): start again")
+        if code == -signal.SIGSEGV:
+            return StartFailed(
+                f"Triton ended with signal SIGSEGV while it loaded {self._loading()}: version 2.51 can crash where a"
+                " model's warm-up fails, and `plansmith verify` finds warm-ups that cannot run"
+            )
         reason = messages[-1] if messages else next((line for line in reversed(log.tail) if line.strip()), "")
         return StartFailed(f"Triton ended with {how_it_ended(code)} while it started: {reason or 'it logged nothing'}")
 
