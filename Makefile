@@ -43,6 +43,7 @@ examples: $(STAMP) ## Train, build, serve and ask: images, pages, sentences, aud
 	@$(BIN)/python examples/speech/speech.py
 	@$(BIN)/python examples/tabular/tabular.py
 	@$(BIN)/python examples/recommend/recommend.py
+	@$(BIN)/python examples/mixed/mixed.py
 
 test: $(STAMP) ## Run every test, against real servers
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile

@@ -115,10 +115,23 @@ def test_files_are_classified_by_a_network_trained_on_the_spot(tmp_path):
     assert "refused: Model 'pictures'" in said
 
 
-def test_pages_of_several_sizes_are_read_as_they_were_written(pytestconfig):
+@pytest.fixture(scope="module")
+def pages(pytestconfig):
+    """The folder of the pages example, and what it said."""
     folder = pytestconfig.cache.mkdir("pages")
-    said = run_fetching(ROOT / "examples/pages/pages.py", "--quick", "--output", folder)
-    assert said.splitlines()[:3] == [
+    return folder, run_fetching(ROOT / "examples/pages/pages.py", "--quick", "--output", folder)
+
+
+@pytest.fixture(scope="module")
+def search(pytestconfig):
+    """The folder of the search example, and what it said."""
+    folder = pytestconfig.cache.mkdir("search")
+    words = ("--quick", "--output", folder, "How do I bake bread?")
+    return folder, run_fetching(ROOT / "examples/search/search.py", *words)
+
+
+def test_pages_of_several_sizes_are_read_as_they_were_written(pages):
+    assert pages[1].splitlines()[:3] == [
         "page: 6 of 6 lines as written, 6 read",
         "turned: 6 of 6 lines as written, 6 read",
         "report: table, text, text, title",
@@ -166,9 +179,17 @@ def run_fetching(program: Path, *words: str | Path) -> str:
     return done.stdout
 
 
-def test_a_question_finds_the_sentences_that_mean_the_same(pytestconfig):
-    folder = pytestconfig.cache.mkdir("search")
-    said = run_fetching(ROOT / "examples/search/search.py", "--quick", "--output", folder, "How do I bake bread?")
-    first, second = said.partition("How do I bake bread?")[2].splitlines()[1:3]
+def test_models_of_several_examples_share_a_server_with_and_without_limits(pages, search, tmp_path):
+    folders = ("--pages", pages[0], "--search", search[0], "--output", tmp_path / "made")
+    said = run(ROOT / "examples/mixed/mixed.py", "--quick", *folders, cwd=tmp_path)
+    figures = re.findall(r"^(.+): p50 [\d.]+ ms, p99 [\d.]+ ms", said, re.MULTILINE)
+    assert figures == ["alone", "beside the others", "beside the others, limited"]
+    limited = [path.parents[1].name for path in (tmp_path / "made").rglob("limited.pbtxt")]
+    assert "digits" in limited
+    assert len(limited) == 14
+
+
+def test_a_question_finds_the_sentences_that_mean_the_same(search):
+    first, second = search[1].partition("How do I bake bread?")[2].splitlines()[1:3]
     assert "Knead the dough" in first
     assert "Add the eggs" in second
