@@ -19,7 +19,7 @@ from plansmith_build.judging.judge import Judge
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.dynamic import dynamic_variant
 from plansmith_build.precision.errors import ConversionFailed
-from plansmith_build.precision.methods import Dynamic, Static, first_inside_budget
+from plansmith_build.precision.methods import Blocks, Dynamic, Static, first_inside_budget
 from plansmith_build.precision.post_training import has_attention, transformer_variant
 from plansmith_build.precision.preparation import QUANTIZATION_OPSET, prepare
 from plansmith_build.precision.schemes import x86_scheme
@@ -111,6 +111,37 @@ def test_ranges_from_what_is_asked_only_where_nothing_is_served_in_batches(matri
     assert "dynamic ranges" in variant.layout
     with pytest.raises(ConversionFailed, match="a whole batch"):
         dynamic_variant(transformer, transformer_judges(max_error=0.1), vnni=True)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_weights_in_blocks_keep_each_row_as_it_is_alone(transformer, transformer_judges, bits):
+    judges = transformer_judges(max_error=0.05 if bits == 8 else 0.5)
+    variant = Blocks(bits).variant(transformer, judges)
+    assert judges.accepts(variant.accuracy)
+    assert "MatMulNBits" in operators(variant.model)
+    assert variant.layout.startswith(f"INT{bits} weights in blocks")
+    session = Session(variant.model.SerializeToString(), judges.signature, optimized=True)
+    request = judges.final.requests[0]
+    together = session.run(request)
+    rows = [
+        session.run({name: array[n : n + 1] for name, array in request.items()}) for n in range(len(request["ids"]))
+    ]
+    for name, array in together.items():
+        np.testing.assert_allclose(array, np.concatenate([row[name] for row in rows]), rtol=0, atol=1e-4)
+
+
+def test_a_gemm_is_taken_as_the_matrix_that_it_is():
+    layers = "a = Gemm <transB = 1> (x, w0, b) r = Relu (a) y = Gemm (r, w1)"
+    model = onnx.parser.parse_model(f"{HEADER} m (float[N, 256] x) => (float[N, 8] y) {{ {layers} }}")
+    rng = np.random.default_rng(0)
+    for name, shape in {"w0": (64, 256), "b": (64,), "w1": (64, 8)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name))
+    prepared = prepare(detach(model), opset=QUANTIZATION_OPSET)
+    requests = [{"x": rng.standard_normal((4, 256)).astype(np.float32)} for _ in range(8)]
+    variant = Blocks(8).variant(prepared, judges_for(prepared, requests, max_error=0.05))
+    onnx.checker.check_model(variant.model)
+    assert operators(variant.model) == {"Add", "MatMulNBits", "Relu"}
+    assert variant.accuracy.noise < 0.05
 
 
 def test_the_closest_method_is_the_answer_where_none_is_inside_the_budget(matrices):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from plansmith_build.precision.schemes import QuantizationScheme
     from plansmith_build.precision.variants import Judges, Variant
 
-__all__ = ["Dynamic", "Method", "Static", "Transformer", "first_inside_budget"]
+__all__ = ["Blocks", "Dynamic", "Method", "Static", "Transformer", "first_inside_budget"]
 
 
 class Method(Protocol):
@@ -62,6 +62,23 @@ class Dynamic:
         from plansmith_build.precision.dynamic import dynamic_variant  # noqa: PLC0415 - only where it is tried
 
         return dynamic_variant(prepared, judges, vnni=self._vnni)
+
+
+class Blocks:
+    """Weights of matrices in blocks, and what they are multiplied with rounded row by row, where it suits batches, too.
+
+    Args:
+        bits: of a weight, 8 or 4.
+    """
+
+    def __init__(self, bits: int) -> None:
+        self._bits = bits
+
+    def variant(self, prepared: onnx.ModelProto, judges: Judges) -> Variant:
+        """See `block_variant`."""
+        from plansmith_build.precision.weight_blocks import block_variant  # noqa: PLC0415 - as above
+
+        return block_variant(prepared, judges, bits=self._bits)
 
 
 class Transformer:

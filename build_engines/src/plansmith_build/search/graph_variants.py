@@ -11,7 +11,7 @@ from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.precision.matrix_formats import FP8, W4A16, W8A16
-from plansmith_build.precision.methods import Dynamic, Static, Transformer, first_inside_budget
+from plansmith_build.precision.methods import Blocks, Dynamic, Static, Transformer, first_inside_budget
 from plansmith_build.precision.post_training import has_attention, is_installed
 from plansmith_build.precision.preparation import (
     BFLOAT16_OPSET,
@@ -155,6 +155,10 @@ class GraphVariants:
         match pairing.precision:
             case Precision.INT8:
                 variant = first_inside_budget(self._to_int8(pairing), self._prepare(QUANTIZATION_OPSET), judges)
+            case Precision.W4 if not on_cpu:
+                raise ConversionFailed("w4 is for CPUs: ask for w4a16, which GPUs compute")
+            case Precision.W4:
+                variant = Blocks(bits=4).variant(self._prepare(QUANTIZATION_OPSET), judges)
             case Precision.INT8_FP16:
                 variant = int8_float16_variant(self._prepare(HALF_SCALES_OPSET), TENSORRT, judges, self._methods)
             case Precision.W8A16 | Precision.W4A16 | Precision.FP8:
@@ -178,11 +182,11 @@ class GraphVariants:
         if pairing.device is not Device.CPU:
             return (Static(TENSORRT, self._methods),)
         static = Static(x86_scheme(vnni=has_vnni()), self._methods)
-        dynamic = Dynamic(vnni=has_vnni())
+        dynamic, blocks = Dynamic(vnni=has_vnni()), Blocks(bits=8)
         if pairing.target is Target.OPENVINO:
             # It has no dynamic operators. What SmoothQuant does not save, plain ranges for everything do not either.
-            return (Transformer(),) if self._by_nncf else (static,)
-        return (dynamic, static) if self._attends else (static, dynamic)
+            return (Transformer(), blocks) if self._by_nncf else (static, blocks)
+        return (dynamic, blocks, static) if self._attends else (static, blocks, dynamic)
 
     def _file_name(self, pairing: Pairing) -> str:
         on_cpu = pairing.device is Device.CPU
@@ -192,6 +196,8 @@ class GraphVariants:
                 words = ["int8", "openvino"] if by_nncf else ["int8"]
             case Precision.INT8:
                 words = ["int8", "tensorrt"]
+            case Precision.W4:
+                words = ["w4"]
             case Precision.INT8_FP16 | Precision.W8A16 | Precision.W4A16 | Precision.FP8:
                 words = [pairing.precision, "tensorrt"]
             case Precision.FP16:

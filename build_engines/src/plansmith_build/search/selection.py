@@ -26,7 +26,7 @@ SERVED = 2
 
 _EXACTNESS = (
     *(Precision.FP32, Precision.BF16, Precision.FP16, Precision.W8A16),
-    *(Precision.INT8, Precision.INT8_FP16, Precision.FP8, Precision.W4A16),
+    *(Precision.INT8, Precision.INT8_FP16, Precision.FP8, Precision.W4A16, Precision.W4),
 )
 # Without a GPU to measure on: what every GPU since 2017 computes at twice the speed, and at little risk.
 _UNMEASURED_ORDER = (

@@ -35,6 +35,7 @@ _ROUNDING = {
     Precision.W8A16: 1e-2,
     Precision.W4A16: 1e-2,
     Precision.FP8: 5e-2,
+    Precision.W4: 5e-2,
 }
 
 

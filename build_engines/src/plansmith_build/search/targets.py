@@ -34,8 +34,8 @@ class Target(StrEnum):
 class Precision(StrEnum):
     """The precision that a candidate computes in, where its graph allows.
 
-    `int8-fp16` is INT8 with the rest in FP16, and so are the last three for MatMul and Gemm alone: weights of 8 or 4
-    bits, and FP8 on both sides.
+    `int8-fp16` is INT8 with the rest in FP16, and so are the next three for MatMul and Gemm alone: weights of 8 or 4
+    bits, and FP8 on both sides. `w4` is weights of 4 bits on a CPU.
     """
 
     FP32 = "fp32"
@@ -46,6 +46,7 @@ class Precision(StrEnum):
     W8A16 = "w8a16"
     W4A16 = "w4a16"
     FP8 = "fp8"
+    W4 = "w4"
 
 
 class Device(StrEnum):
@@ -134,7 +135,7 @@ _NOT_IN_ONNX_RUNTIME_ON_A_CPU = {
 # Engines for RTX GPUs are made where there is none, and on request only.
 _MEASURABLE = (Target.ONNXRUNTIME, Target.OPENVINO, Target.TENSORRT)
 
-_OF_WHOLE_GRAPHS = tuple(precision for precision in Precision if precision not in MATRIX_PRECISIONS)
+_OF_WHOLE_GRAPHS = tuple(precision for precision in Precision if precision not in {*MATRIX_PRECISIONS, Precision.W4})
 _WORTHWHILE = {
     # A CPU computes FP16 in FP32, with casts on top.
     (Target.ONNXRUNTIME, Device.CPU): (Precision.FP32, Precision.INT8),

@@ -1,0 +1,114 @@
+"""INT8 and INT4 weights of matrices in blocks, each with a scale of its own: ONNX Runtime's operator MatMulNBits.
+
+What the weights are multiplied with is rounded to INT8 as it comes, in blocks of each row: no ranges are needed, and a
+row is answered as if alone. ONNX Runtime and OpenVINO compute it on a CPU
+(https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulNBits).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnx import helper, numpy_helper
+
+from plansmith_build.precision.calibration import without_warnings
+from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.precision.variants import Variant, inside_budget
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from plansmith_build.precision.variants import Judges
+
+__all__ = ["block_variant"]
+
+# Rows of a column that share a scale. The wider, the faster; four bits need the narrow ones.
+BLOCKS = {8: 128, 4: 32}
+# What the weights are multiplied with is rounded to INT8, for which CPUs have instructions.
+_INT8_ACCURACY = 4
+
+
+def block_variant(prepared: onnx.ModelProto, judges: Judges, *, bits: int) -> Variant:
+    """The graph with the weights of MatMul and Gemm in blocks, those that lose too much left in FP32.
+
+    Args:
+        prepared: from `preparation.prepare`.
+        judges: judge the graph.
+        bits: of a weight, 8 or 4.
+
+    Raises:
+        ConversionFailed: no node has such weights, or the quantizer failed.
+    """
+    matrices = _without_gemm(prepared)
+    weights = {tensor.name for tensor in matrices.graph.initializer if _is_matrix(tensor)}
+    layers = tuple(node.name for node in matrices.graph.node if node.op_type == "MatMul" and node.input[1] in weights)
+    if not layers:
+        raise ConversionFailed("no MatMul or Gemm has constant weights")
+    variant = inside_budget(partial(_quantized, matrices, bits), layers, judges)
+    return replace(variant, layout=f"INT{bits} weights in blocks of {BLOCKS[bits]}, INT8 activations as they come")
+
+
+def _is_matrix(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2  # noqa: PLR2004 - rows and columns
+
+
+def _quantized(matrices: onnx.ModelProto, bits: int, keep: Collection[str]) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(matrices)
+    quantization = _imported()
+    with without_warnings():
+        config = quantization.DefaultWeightOnlyQuantConfig(
+            block_size=BLOCKS[bits], is_symmetric=True, accuracy_level=_INT8_ACCURACY, bits=bits
+        )
+        try:
+            quantizer = quantization.MatMulNBitsQuantizer(copy, nodes_to_exclude=list(keep), algo_config=config)
+            quantizer.process()
+        except Exception as error:
+            said = " ".join(str(error).split())[:200]
+            raise ConversionFailed(f"the quantizer of weights failed: {type(error).__name__}: {said}") from error
+    model: onnx.ModelProto = quantizer.model.model
+    return model
+
+
+def _imported() -> Any:
+    """ONNX Runtime's quantizer, which otherwise makes every program that imports it log to the terminal."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    from onnxruntime.quantization import matmul_nbits_quantizer  # noqa: PLC0415 - see above
+
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    return matmul_nbits_quantizer
+
+
+def _without_gemm(prepared: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which Gemm with constant weights is a MatMul and an Add, which the quantizer takes."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(prepared)
+    weights = {tensor.name: tensor for tensor in copy.graph.initializer if _is_matrix(tensor)}
+    nodes = []
+    for node in copy.graph.node:
+        given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        weight = weights.get(node.input[1]) if node.op_type == "Gemm" else None
+        if weight is None or given.get("transA") or given.get("alpha", 1) != 1 or given.get("beta", 1) != 1:
+            nodes.append(node)
+            continue
+        name = node.input[1]
+        if given.get("transB"):
+            name = f"{node.name}_weights"
+            copy.graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(weight).T.copy(), name))
+        product = f"{node.name}_product" if len(node.input) > 2 else node.output[0]  # noqa: PLR2004 - has a bias
+        nodes.append(helper.make_node("MatMul", [node.input[0], name], [product], node.name))
+        if product != node.output[0]:
+            nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]], f"{node.name}_bias"))
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    read = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in copy.graph.initializer if tensor.name in read or tensor.name not in weights]
+    del copy.graph.initializer[:]
+    copy.graph.initializer.extend(kept)
+    return copy
