@@ -46,6 +46,7 @@ __all__ = [
     "int8_float16_variant",
     "int8_variant",
     "is_accepted",
+    "judged",
     "matrix_variant",
     "sparse_variant",
     "used_budget",
@@ -269,7 +270,7 @@ def inside_budget(make: Callable[[frozenset[str]], Graph], nodes: Sequence[str],
         nodes: those that may be, in the graph's order.
         judges: judge it.
     """
-    whole = _judged(make(frozenset()), frozenset(), nodes, judges, 1)
+    whole = judged(make(frozenset()), (), judges)
     if is_accepted(whole, judges):
         return whole
     started = time.monotonic()
@@ -282,7 +283,7 @@ def inside_budget(make: Callable[[frozenset[str]], Graph], nodes: Sequence[str],
     for look in range(2, 2 + RETRIES):
         if kept is None:
             break
-        variant = _judged(make(kept), kept, nodes, judges, look)
+        variant = judged(make(kept), tuple(node for node in nodes if node in kept), judges, look=look)
         if is_accepted(variant, judges):
             return variant
         closest = min(closest, variant, key=lambda entry: used_budget(entry, judges))
@@ -301,9 +302,16 @@ def _more(groups: Sequence[tuple[str, ...]], kept: frozenset[str], most: int) ->
     return larger if len(kept) < len(larger) <= most else None
 
 
-def _judged(graph: Graph, kept: frozenset[str], nodes: Sequence[str], judges: Judges, look: int) -> Variant:
-    chosen = tuple(node for node in nodes if node in kept)
-    variant = _with_graph(Variant(onnx.ModelProto(), chosen, looks=judges.looks + look), graph)
+def judged(graph: Graph, kept: tuple[str, ...], judges: Judges, *, look: int = 1) -> Variant:
+    """A graph with its accuracy on the validation rows, or the reason why it has none.
+
+    Args:
+        graph: the graph.
+        kept: the names of its nodes that were left in FP32.
+        judges: judge it.
+        look: which look at the validation rows this is, from 1.
+    """
+    variant = _with_graph(Variant(onnx.ModelProto(), kept, looks=judges.looks + look), graph)
     try:
         return replace(variant, accuracy=judges.verdict(graph, variant.looks))
     except (RunFailed, VerificationFailed) as error:
