@@ -75,7 +75,7 @@ results: $(STAMP) ## Repeat every published measurement, and rewrite the tables:
 	@$(BIN)/python perf/benchmarks/client_speed.py --output perf/results
 	@$(BIN)/python perf/benchmarks/load_generator.py --output perf/results
 	@$(BIN)/python perf/benchmarks/many_models.py --output perf/results
-	@$(BIN)/python perf/benchmarks/build_resnet50.py --json perf/results/build_resnet50.json
+	@$(BIN)/python perf/benchmarks/searched_builds.py --output perf/results
 	@$(BIN)/python perf/benchmarks/build_large_model.py
 	@$(BIN)/python perf/benchmarks/tune_gain.py --output perf/results
 	@$(BIN)/python perf/benchmarks/tune_search.py --output perf/results

@@ -1,7 +1,8 @@
-"""Runs a command and watches the memory of it and of everything that it starts."""
+"""Runs a command and watches the memory and the processor time of it and of everything that it starts."""
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import threading
 import time
@@ -25,11 +26,13 @@ class Watched:
     Attributes:
         output: its standard output.
         seconds: how long it took.
+        cpu_seconds: of it and of what it has waited for, in user mode and in the kernel.
         peak_bytes: the largest sum of the resident memory of its processes, what they share counted for each.
     """
 
     output: str
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
 
 
@@ -39,7 +42,7 @@ def run_watched(command: Sequence[str]) -> Watched:
     Raises:
         subprocess.CalledProcessError: it failed.
     """
-    started = time.perf_counter()
+    started, used = time.perf_counter(), _cpu_seconds()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     peak = 0
     done = threading.Event()
@@ -61,7 +64,12 @@ def run_watched(command: Sequence[str]) -> Watched:
     watcher.join()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return Watched(output, time.perf_counter() - started, peak)
+    return Watched(output, time.perf_counter() - started, _cpu_seconds() - used, peak)
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _resident(process: psutil.Process) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,12 @@ def quantizable_nodes(model: onnx.ModelProto, scheme: QuantizationScheme) -> tup
 
 
 def quantize(
-    model: onnx.ModelProto, ranges: Any, scheme: QuantizationScheme, *, keep: Collection[str] = ()
+    model: onnx.ModelProto,
+    ranges: Any,
+    scheme: QuantizationScheme,
+    *,
+    keep: Collection[str] = (),
+    scales: dict[Any, Any] | None = None,
 ) -> onnx.ModelProto:
     """A copy with pairs of QuantizeLinear and DequantizeLinear.
 
@@ -56,6 +62,7 @@ def quantize(
         ranges: from `calibration.calibrate`.
         scheme: how.
         keep: names of nodes that compute in floating point.
+        scales: those of the weights that earlier calls for this model and scheme have computed; added to.
 
     Raises:
         ConversionFailed: there is nothing to quantize, or the quantizer failed.
@@ -66,13 +73,14 @@ def quantize(
     excluded = [
         node.name for node in model.graph.node if node.op_type in _COMPUTING | _JOINING and node.name not in chosen
     ]
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    quantized = onnx.ModelProto()
+    quantized.CopyFrom(model)
     try:
         with contextlib.redirect_stdout(io.StringIO()), without_warnings():
             quantizer = _Quantizer(
-                copy,
+                quantized,
                 exact=final_tensors(model),
+                scales={} if scales is None else scales,
                 per_channel=True,
                 reduce_range=scheme.reduce_range,
                 weight_qType=QuantType.QInt8,
@@ -90,7 +98,7 @@ def quantize(
     except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise ConversionFailed(f"the quantizer failed: {type(error).__name__}: {said}") from error
-    quantized: onnx.ModelProto = quantizer.model.model
+    quantized = quantizer.model.model
     return quantized
 
 
@@ -103,11 +111,23 @@ def nothing_to_quantize() -> ConversionFailed:
 
 
 class _Quantizer(QDQQuantizer):  # type: ignore[misc]
-    """onnxruntime's, which leaves some tensors in floating point."""
+    """onnxruntime's, which leaves some tensors in floating point, and computes the scales of a weight once."""
 
-    def __init__(self, model: onnx.ModelProto, *, exact: Collection[str], **options: Any) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, *, exact: Collection[str], scales: dict[Any, Any], **options: Any
+    ) -> None:
         super().__init__(model, **options)
         self._exact = exact
+        self._scales = scales
+
+    def _calc_initializer_quant_params(self) -> dict[str, Any]:
+        wanted = self.tensors_to_quantize
+        keys = {name: (name, info.tensor_type, info.axis) for name, info in wanted.items()}
+        self.tensors_to_quantize = {name: info for name, info in wanted.items() if keys[name] not in self._scales}
+        self._scales.update((keys[name], found) for name, found in super()._calc_initializer_quant_params().items())
+        self.tensors_to_quantize = wanted
+        # Scales that a bias needs larger are changed in place.
+        return {name: copy.deepcopy(self._scales[key]) for name, key in keys.items() if key in self._scales}
 
     def quantize_activation_tensor(self, tensor_name: str) -> None:
         if tensor_name not in self._exact:

@@ -27,6 +27,7 @@ from plansmith_build.reading.operators import runtime_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from plansmith_build.judging.accuracy import Accuracy
     from plansmith_build.judging.budget import Budget
@@ -196,10 +197,11 @@ def int8_variant(
         raise nothing_to_quantize()
     best: tuple[tuple[float, float], CalibrationMethod, object] | None = None
     failure: ConversionFailed | None = None
+    scales: dict[Any, Any] = {}
     for method in methods:
         try:
             ranges = calibrate(prepared, judges.search.requests, method, scheme)
-            estimate = judges.estimate(quantize(prepared, ranges, scheme))
+            estimate = judges.estimate(quantize(prepared, ranges, scheme, scales=scales))
         except ConversionFailed as error:
             failure = error
             continue
@@ -210,7 +212,7 @@ def int8_variant(
     if best is None:
         raise failure or ConversionFailed("no calibration method was given")
     _, method, ranges = best
-    variant = inside_budget(lambda keep: quantize(prepared, ranges, scheme, keep=keep), nodes, judges)
+    variant = inside_budget(lambda keep: quantize(prepared, ranges, scheme, keep=keep, scales=scales), nodes, judges)
     return replace(variant, layout=f"{scheme.name}, {method} calibration")
 
 
