@@ -1,6 +1,7 @@
 """Small calls from many threads of one client, and from many tasks of an event loop: plansmith against tritonclient.
 
-tritonclient's HTTP client is not safe to share between threads: there each thread has one of its own.
+tritonclient's HTTP client is not safe to share between threads: there each thread has one of its own. Arrays go in and
+come out on both sides.
 """
 
 from __future__ import annotations
@@ -38,14 +39,17 @@ def from_threads(server: TritonServer, count: int, calls: int) -> Iterator[tuple
             model = client.model("mlp")
             yield name, _rate_of_threads(lambda model=model: model(ROW), count, calls)  # type: ignore[misc]
     with tritonclient.grpc.InferenceServerClient(server.grpc_url) as shared:
-        yield "tritonclient gRPC", _rate_of_threads(lambda: _theirs(tritonclient.grpc, shared), count, calls)
+        yield (
+            "tritonclient gRPC",
+            _rate_of_threads(lambda: _theirs(tritonclient.grpc, shared).as_numpy("y"), count, calls),
+        )
     own = threading.local()
     with contextlib.ExitStack() as stack:
 
         def call() -> Any:
             if not hasattr(own, "client"):
                 own.client = stack.enter_context(tritonclient.http.InferenceServerClient(bare))
-            return _theirs(tritonclient.http, own.client)
+            return _theirs(tritonclient.http, own.client).as_numpy("y")
 
         yield "tritonclient HTTP", _rate_of_threads(call, count, calls)
 
@@ -67,7 +71,11 @@ async def _ours_in_tasks(url: str, count: int, calls: int) -> float:
 
 async def _theirs_in_tasks(kind: Any, url: str, count: int, calls: int) -> float:
     async with kind.aio.InferenceServerClient(url) as client:
-        return await _rate_of_tasks(lambda: _theirs(kind, client), count, calls)
+
+        async def call() -> Any:
+            return (await _theirs(kind, client)).as_numpy("y")
+
+        return await _rate_of_tasks(call, count, calls)
 
 
 def _theirs(kind: Any, client: Any) -> Any:

@@ -78,7 +78,7 @@ class Servers:
         self._addresses = tuple(addresses)
         self._connection = connection
         self._open_transport = open_transport
-        self._balance = balance
+        self._counts = balance == "least_outstanding"
         self._breaker = breaker
         self.resolves = resolve
         self._shared_memory = SharedMemoryPolicy() if shared_memory is True else shared_memory
@@ -143,12 +143,13 @@ class Servers:
         Raises:
             ClientClosed: the client has been closed.
         """
+        servers = self._servers
+        if len(servers) == 1 and not (tried or self._counts or self._closed) and servers[0].breaker.is_closed:
+            # Without the lock, for which many threads would wait on each other.
+            return servers[0]
         with self._lock:
             if self._closed:
                 raise ClientClosed(f"The client for {self.urls} is closed: make a new one, or keep calls in its `with`")
-            if len(self._servers) == 1 and not tried and self._servers[0].breaker.is_closed:
-                self._servers[0].outstanding += 1
-                return self._servers[0]
             fresh = [server for server in self._servers if server not in tried] if tried else self._servers
             usable = [server for server in fresh if server.breaker.is_closed]
             due = [server for server in fresh if not server.breaker.is_closed and server.breaker.wait() <= 0]
@@ -161,7 +162,7 @@ class Servers:
                 chosen = min(fresh, key=lambda server: server.breaker.wait())
             elif not usable:
                 return None
-            elif self._balance == "least_outstanding":
+            elif self._counts:
                 offset = self._next % len(usable)
                 chosen = min(usable[offset:] + usable[:offset], key=lambda server: server.outstanding)
             else:
@@ -172,8 +173,9 @@ class Servers:
 
     def release(self, server: Server) -> None:
         """The request to a chosen server has ended."""
-        with self._lock:
-            server.outstanding -= 1
+        if self._counts:
+            with self._lock:
+                server.outstanding -= 1
 
     def succeeded(self, server: Server) -> None:
         """The server answered, if only with an error."""
