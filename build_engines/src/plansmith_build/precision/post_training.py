@@ -6,18 +6,19 @@ moved into the weights (SmoothQuant) and biases corrected. docs/how-a-build-deci
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import math
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 
 from plansmith_build.precision.errors import ConversionFailed
@@ -25,8 +26,6 @@ from plansmith_build.precision.variants import Variant, is_accepted, judged, use
 from plansmith_build.reading.graphs import standard_domain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from plansmith_build.precision.variants import Judges
 
 __all__ = ["has_attention", "is_installed", "transformer_variant"]
@@ -37,7 +36,6 @@ MOST_REQUESTS = 16
 SECONDS_TO_SEARCH = 60.0
 # The input of an operator that holds its weights.
 _WEIGHTS = {"Gather": 0, "Gemm": 1, "MatMul": 1}
-_TELEMETRY_OFF = "NNCF_CI"
 # What may stand between a softmax and the product with its result.
 _PASSING = {"Cast", "Dropout", "Identity", "Mul", "Reshape", "Transpose"}
 
@@ -78,82 +76,72 @@ def transformer_variant(prepared: onnx.ModelProto, judges: Judges) -> Variant:
     Raises:
         ConversionFailed: NNCF is not installed, failed, or found nothing to quantize.
     """
-    nncf, options = _imported(), _options(judges)
-    quantized = _called(prepared, partial(nncf.quantize, **options))
-    if not _is_quantized(quantized):
+    if not is_installed():
+        raise ConversionFailed("NNCF is not installed: plansmith brings it, or pip install nncf")
+    quantized = _quantized(prepared, judges)
+    if quantized is None or not _is_quantized(quantized):
         raise ConversionFailed("NNCF found nothing to quantize")
     layout = f"U8 activations, S8 weights, NNCF {version('nncf')} for transformers"
     whole = replace(judged(quantized, _in_floating_point(quantized), judges), layout=layout)
-    if is_accepted(whole, judges):
-        return whole
-    search = partial(
-        nncf.quantize_with_accuracy_control,
-        **options,
-        validation_dataset=nncf.Dataset([None]),
-        validation_fn=_Search(judges).unused_budget,
-        max_drop=1.0,
-    )
-    try:
-        quantized = _called(prepared, search)
-    except _TimeIsUpError:
+    if is_accepted(whole, judges) or (quantized := _quantized(prepared, judges, search=True)) is None:
         return whole
     partly = replace(judged(quantized, _in_floating_point(quantized), judges, look=2), layout=layout)
     return min(whole, partly, key=lambda variant: used_budget(variant, judges))
 
 
-def _options(judges: Judges) -> dict[str, Any]:
-    nncf = _imported()
-    requests = list(judges.search.requests[:MOST_REQUESTS])
-    return {
-        "calibration_dataset": nncf.Dataset(requests),
-        "model_type": nncf.ModelType.TRANSFORMER,
-        "subset_size": len(requests),
-    }
-
-
-def _called(prepared: onnx.ModelProto, quantize: Callable[[onnx.ModelProto], onnx.ModelProto]) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(prepared)
+def _quantized(prepared: onnx.ModelProto, judges: Judges, *, search: bool = False) -> onnx.ModelProto | None:
+    """The graph from NNCF's process; None where the search for layers to put back takes too long."""
+    model = onnx.ModelProto()
+    model.CopyFrom(prepared)
     # What is declared of inner tensors is stale once pairs stand between them.
-    del copy.graph.value_info[:]
-    logger = logging.getLogger("nncf")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    del model.graph.value_info[:]
+    with tempfile.TemporaryDirectory(prefix="plansmith-nncf-", dir=judges.folder) as name:
+        folder = Path(name)
+        onnx.save(model, folder / "model.onnx")
+        for number, request in enumerate(judges.search.requests[:MOST_REQUESTS]):
+            np.savez(folder / f"{number}.npz", np.array(list(request)), *request.values())
+        with (
+            (folder / "log").open("w") as log,
+            # Its imports take seconds and hundreds of megabytes.
+            subprocess.Popen(
+                [sys.executable, "-P", "-m", "plansmith_build.precision.nncf_process", folder, *["search"] * search],
+                # Otherwise it reports each use to a server of its maker.
+                env={**os.environ, "NNCF_CI": "1"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            ) as process,
+        ):
+            is_finished = _answer(process, folder / "candidate.onnx", judges)
+        if not is_finished:
+            return None
+        if process.returncode:
+            said = (folder / "log").read_text().strip().splitlines() or [f"its process ended with {process.returncode}"]
+            raise ConversionFailed(f"NNCF failed: {said[-1][:200]}")
+        return onnx.load(folder / "quantized.onnx")
+
+
+def _answer(process: subprocess.Popen[str], candidate: Path, judges: Judges) -> bool:
+    """Say of each graph that NNCF's process asks about how much of the budget it leaves; whether time was enough."""
+    until = math.inf
     try:
-        # It draws bars of its own.
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            return quantize(copy)
-    except _TimeIsUpError:
+        for _ in process.stdout or ():
+            model = onnx.load(candidate)
+            unused = 1 - judges.estimate(model)[0]
+            if _is_quantized(model):
+                until = min(until, time.monotonic() + SECONDS_TO_SEARCH)
+            if unused < 0 and time.monotonic() > until:
+                process.kill()
+                return False
+            print(unused, file=process.stdin, flush=True)
+    except BrokenPipeError:
+        # It has died; its status is looked at next.
+        return True
+    except BaseException:
+        process.kill()
         raise
-    except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        raise ConversionFailed(f"NNCF failed: {type(error).__name__}: {said}") from error
-    finally:
-        logger.setLevel(before)
-
-
-class _TimeIsUpError(Exception):
-    """NNCF has looked for long enough at which layers to put back."""
-
-
-class _Search:
-    """Judges what NNCF makes on its way: the graph as it was, the quantized one, and such with some layers put back."""
-
-    def __init__(self, judges: Judges) -> None:
-        self._judges, self._until = judges, math.inf
-
-    def unused_budget(self, model: onnx.ModelProto, _: object) -> tuple[float, None]:
-        """The share of the budget that is left on the calibration rows, negative outside of it.
-
-        Raises:
-            _TimeIsUpError: the search has taken too long.
-        """
-        unused = 1 - self._judges.estimate(model)[0]
-        if _is_quantized(model):
-            self._until = min(self._until, time.monotonic() + SECONDS_TO_SEARCH)
-        if unused < 0 and time.monotonic() > self._until:
-            raise _TimeIsUpError
-        return unused, None
+    return True
 
 
 def _is_quantized(model: onnx.ModelProto) -> bool:
@@ -165,21 +153,3 @@ def _in_floating_point(quantized: onnx.ModelProto) -> tuple[str, ...]:
     weights = {tensor.name for tensor in quantized.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     nodes = (node for node in quantized.graph.node if node.op_type in _WEIGHTS)
     return tuple(node.name for node in nodes if node.input[_WEIGHTS[node.op_type]] in weights)
-
-
-def _imported() -> Any:
-    """NNCF, which otherwise reports each use to a server of its maker.
-
-    Raises:
-        ConversionFailed: it is not installed.
-    """
-    if not is_installed():
-        raise ConversionFailed("NNCF is not installed: plansmith brings it, or pip install nncf")
-    before = os.environ.get(_TELEMETRY_OFF)
-    os.environ[_TELEMETRY_OFF] = "1"
-    try:
-        import nncf  # noqa: PLC0415 - seconds of imports, only where there is a transformer
-    finally:
-        if before is None:
-            del os.environ[_TELEMETRY_OFF]
-    return nncf

@@ -98,8 +98,8 @@ def quantize(
     except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise ConversionFailed(f"the quantizer failed: {type(error).__name__}: {said}") from error
-    quantized = quantizer.model.model
-    return quantized
+    made: onnx.ModelProto = quantizer.model.model
+    return made
 
 
 def nothing_to_quantize() -> ConversionFailed:
@@ -112,6 +112,8 @@ def nothing_to_quantize() -> ConversionFailed:
 
 class _Quantizer(QDQQuantizer):  # type: ignore[misc]
     """onnxruntime's, which leaves some tensors in floating point, and computes the scales of a weight once."""
+
+    tensors_to_quantize: dict[str, Any]
 
     def __init__(
         self, model: onnx.ModelProto, *, exact: Collection[str], scales: dict[Any, Any], **options: Any

@@ -12,6 +12,7 @@ import numpy as np
 
 from plansmith_build.datasets import load_dataset, split, without_rows_of
 from plansmith_build.datasets.ragged import row_shapes
+from plansmith_build.engines.freed_memory import return_freed_memory
 from plansmith_build.engines.onnxruntime import RunFailed, Session
 from plansmith_build.engines.tensorrt import PlanOptions, find_token_range, parse_profile, profile_for
 from plansmith_build.errors import VerificationFailed
@@ -203,6 +204,10 @@ def search(
         progress=progress,
     )
     require_usable(candidates)
+    graph_format = graphs.format
+    # Servers of the fastest need the memory.
+    del graphs, reference
+    return_freed_memory()
     timed = f"in one process, {rows} row{plural(rows)} a run, against the FP32 model on ONNX Runtime"
     served: tuple[Candidate, ...] = ()
     obstacle = obstacle_to_serving(portable.network.size) if serve else "--no-serve"
@@ -218,7 +223,7 @@ def search(
     return SearchResult(
         selection=select(candidates, served),
         budget=judges.budget,
-        warnings=(*judges.budget.unprovable(final.accuracy), *_near_chance(final), *_stored(graphs.format)),
+        warnings=(*judges.budget.unprovable(final.accuracy), *_near_chance(final), *_stored(graph_format)),
         judge=final,
         calibration=calibration,
         validation=validation,
