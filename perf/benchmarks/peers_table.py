@@ -4,7 +4,8 @@
 ResNet-50 for the fastest precision within 0.5 % of accuracy, tunes both (`plansmith tune`), and writes `mlp.json` and
 `resnet50.json`, two results of `plansmith bench compare`. The bars: ResNet-50 five times FastAPI + ONNX Runtime with
 99 % of the top-1 answers, 1.15 times FastAPI with the same engine and precision, and 0.95 of that engine in process;
-the MLP twice FastAPI + ONNX Runtime. `--short` is for trying it out: nothing is tuned.
+the MLP twice FastAPI + ONNX Runtime. `--few` measures only the peers of the bars, into `mlp_few.json` and
+`resnet50_few.json`: pairs that are in there are published from there. `--short` is for trying it out: nothing is tuned.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ def main() -> None:
             samples = build(name, Path(folder), tune=not arguments.short)
             result = compare(name, Path(folder), samples, arguments)
         show_comparison(result)
-        (arguments.output / f"{name}.json").write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        stem = f"{name}_few" if arguments.few else name
+        (arguments.output / f"{stem}.json").write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
         if not result.complete:
             sys.exit(130)
 

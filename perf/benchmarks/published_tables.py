@@ -57,12 +57,35 @@ def figures() -> list[Row]:
             "plansmith's engine in process",
         ),
         *_served("mlp", "MLP 64-128-10 as built, tuned and served, 32 clients, requests/s"),
+        *_sentences(),
         *_tuned("mlp", "the MLP"),
         *_tuned("resnet50", "ResNet-50"),
         *_client(),
         _load_generator(),
         *_backend(),
     ]
+
+
+def resources() -> list[Row]:
+    """Start-up, memory and builds: what was measured, and the most that it is meant to take."""
+    started = _read("many_models")
+    models = f"{started['models']} small models"
+    rows: list[Row] = [
+        ("what", "measured", "meant to take at most"),
+        (f"{models}, `plansmith serve` until ready, s", _number(statistics.median(started["figures"]["none"])), "15"),
+        (f"{models}, idle, MiB of private memory of the largest", _number(max(started["private_memory"])), "60"),
+    ]
+    if (RESULTS / "searched_builds.json").exists():
+        built = _read("searched_builds")["figures"]
+        for name, words, seconds, gib in (
+            ("resnet50", "ResNet-50", "60", "2"),
+            ("recogniser", "the recogniser of PP-OCRv4, 11 MB", "120", "1.5"),
+        ):
+            rows += [
+                (f"searched build of {words}, s", _number(built[name]["seconds"]), seconds),
+                (f"searched build of {words}, GiB at its peak, servers included", f"{built[name]['peak_gib']}", gib),
+            ]
+    return rows
 
 
 def peers(model: str) -> list[Row]:
@@ -150,6 +173,7 @@ def gpu(folder: Path = RESULTS / "gpu") -> list[Row]:
 TABLES: dict[str, Callable[[], list[Row]]] = {
     "summary": summary,
     "figures": figures,
+    "resources": resources,
     "peers mlp": lambda: peers("mlp"),
     "peers resnet50": lambda: peers("resnet50"),
     "frameworks": lambda: peers("frameworks"),
@@ -163,13 +187,11 @@ TABLES: dict[str, Callable[[], list[Row]]] = {
 
 
 def _served(model: str, words: str, *more: str) -> list[Row]:
-    comparison = _comparison(model)
-    names = {peer.name: peer for peer in comparison.peers}
     rows = []
     for ours, name in (*(("plansmith", name) for name in (*SERVERS, *more)), ("plansmith, gRPC", BASELINE)):
-        ratio = paired_ratio(comparison, ours, name)
-        if ratio is not None:
-            mine, theirs = names[ours], names[name]
+        pair = _pair(model, ours, name)
+        if pair is not None:
+            ratio, mine, theirs = pair
             label = "the same" if rows else f"{words}, {_precision(mine)}"
             rows.append(
                 (
@@ -184,18 +206,27 @@ def _served(model: str, words: str, *more: str) -> list[Row]:
 
 def _strongest(model: str, words: str) -> Row:
     """As built, tuned and served, against the fastest server of others, with what each computes in."""
-    comparison = _comparison(model)
-    names = {peer.name: peer for peer in comparison.peers}
-    ratios = {name: paired_ratio(comparison, "plansmith", name) for name in SERVERS}
+    pairs = {name: pair for name in SERVERS if (pair := _pair(model, "plansmith", name)) is not None}
     # The least gain is the strongest opponent.
-    name, ratio = min(((name, ratio) for name, ratio in ratios.items() if ratio is not None), key=lambda one: one[1])
-    mine, theirs = names["plansmith"], names[name]
+    name, (ratio, mine, theirs) = min(pairs.items(), key=lambda one: one[1][0])
     return (
         words,
         f"{_number(median_throughput(mine))}{_mark(mine)}, {_precision(mine)}",
         f"{_number(median_throughput(theirs))}{_mark(theirs)}, FP32, {name}{_remark(theirs)}",
         f"{ratio:.2f}",
     )
+
+
+def _pair(model: str, ours: str, name: str) -> tuple[float, PeerResult, PeerResult] | None:
+    """Two peers of one run with their ratio: of the run of a few peers where that measured both, else of all."""
+    for document in (f"{model}_few", model):
+        if (RESULTS / f"{document}.json").exists():
+            comparison = _comparison(document)
+            ratio = paired_ratio(comparison, ours, name)
+            if ratio is not None:
+                peers = {peer.name: peer for peer in comparison.peers}
+                return ratio, peers[ours], peers[name]
+    return None
 
 
 def _precision(peer: PeerResult) -> str:
@@ -216,6 +247,17 @@ def _mark(peer: PeerResult) -> str:
     """Whether most of its rounds were not stable."""
     shaky = sum(measured.stability is not None and not measured.stability.stable for measured in peer.rounds)
     return "\\*" if 2 * shaky > len(peer.rounds) else ""
+
+
+def _sentences() -> list[Row]:
+    if not (RESULTS / "minilm_text.json").exists():
+        return []
+    found = _read("minilm_text")
+    ours, theirs = found["figures"]["plansmith"], found["figures"]["FastAPI + sentence-transformers"]
+    medians = [_number(statistics.median(values)) for values in (ours, theirs)]
+    words = f"MiniLM, text in and vectors out, 16 in flight, requests/s, {found['chosen']}"
+    cosine = f"FastAPI + sentence-transformers; cosine similarity at least {found['cosine']['least']:.4f}"
+    return [(words, medians[0], f"{medians[1]}, {cosine}", f"{_paired(ours, theirs):.2f}")]
 
 
 def _tuned(model: str, words: str) -> list[Row]:

