@@ -88,7 +88,7 @@ def build(folder: Path, python: Path, *, search: bool) -> str:
 
 def contestants(folder: Path, python: Path, stack: ExitStack) -> dict[str, Callable[[], Any]]:
     """Start both servers; for each a function that opens a connection and gives what asks over it."""
-    options = ServerOptions(folder / "model_repository", http_port=0, grpc_port=0, metrics_port=0)
+    options = ServerOptions(repository=folder / "model_repository", http_port=0, grpc_port=0, metrics_port=0)
     server = stack.enter_context(TritonServer(options))
     with Client(server.http_url) as client:
         name = client.model("sentences").metadata.inputs[0].name

@@ -243,8 +243,11 @@ def _judged_and_timed(
         # It loses nothing against itself, which no number of rows has to prove.
         candidate = _at_no_loss(candidate, graphs.judges.final.accuracy)
     else:
+        # ONNX Runtime has judged it on the CPU when it was made.
+        same = pairing.target is Target.ONNXRUNTIME and pairing.device is Device.CPU
+        known = graph.accuracy if same else None
         candidate = _within_budget(
-            replace(candidate, accuracy=graphs.judges.final.judge(runtime, look=graph.look)), graphs
+            replace(candidate, accuracy=known or graphs.judges.final.judge(runtime, look=graph.look)), graphs
         )
     if not candidate.is_usable:
         return candidate
