@@ -172,8 +172,10 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
         _require_same_clients(repository.model(name), without_states(signature, states), sequences=bool(states))
     with (
         staging_folder(repository.path, options.staging) as staging,
-        rows_in_front(file, states, staging) if states else nullcontext(file) as prepared,
+        # nullcontext(file) would keep the file's weights to the end.
+        rows_in_front(file, states, staging) if states else nullcontext() as rewritten,
     ):
+        prepared = rewritten or file
         if prepared is not file:
             signature = signature_of(prepared.network.model, weights=listed_weights(prepared.network.model))
         reference = _run_original(prepared, signature, options, progress)
@@ -190,7 +192,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
             )
         except OSError as error:
             raise explain_os_error(error, f"write the new version in {staging}") from error
-        del file, prepared
+        del file, prepared, rewritten
         built = Built(
             name=name,
             source=source,

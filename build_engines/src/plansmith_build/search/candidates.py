@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from plansmith_build.engines.cpu_features import cores
+from plansmith_build.engines.freed_memory import return_freed_memory
 from plansmith_build.engines.onnxruntime import CPU_PROVIDER, RunFailed, Session
 from plansmith_build.engines.openvino import OpenVinoRuntime
 from plansmith_build.engines.tensorrt import PlanFailed
@@ -187,6 +188,7 @@ def try_candidates(
         candidate = _try(pairing, graphs, timing, plans, obstacle=obstacles[pairing], progress=progress)
         progress(BuildStep(step, _outcome(candidate)))
         tried[pairing] = candidate
+        return_freed_memory()
     return tuple(tried.values())
 
 

@@ -158,6 +158,8 @@ def search(
         VerificationFailed: the FP32 model does not run on the data.
         OSError: a file could not be written.
     """
+    # What repairing and optimising has freed, before sessions lie behind it.
+    return_freed_memory()
     signature = signature_of(portable.network.model)
     step = f"Loading {options.data}"
     progress(BuildStep(step))
