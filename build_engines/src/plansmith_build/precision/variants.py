@@ -195,24 +195,29 @@ def int8_variant(
     nodes = quantizable_nodes(prepared, scheme)
     if not nodes:
         raise nothing_to_quantize()
-    best: tuple[tuple[float, float], CalibrationMethod, object] | None = None
+    best: tuple[tuple[float, float], CalibrationMethod, object, onnx.ModelProto] | None = None
     failure: ConversionFailed | None = None
     scales: dict[Any, Any] = {}
     for method in methods:
         try:
             ranges = calibrate(prepared, judges.search.requests, method, scheme)
-            estimate = judges.estimate(quantize(prepared, ranges, scheme, scales=scales))
+            graph = quantize(prepared, ranges, scheme, scales=scales)
+            estimate = judges.estimate(graph)
         except ConversionFailed as error:
             failure = error
             continue
         if best is None or estimate < best[0]:
-            best = (estimate, method, ranges)
+            best = (estimate, method, ranges, graph)
         if estimate[0] <= 1:
             break
     if best is None:
         raise failure or ConversionFailed("no calibration method was given")
-    _, method, ranges = best
-    variant = inside_budget(lambda keep: quantize(prepared, ranges, scheme, keep=keep, scales=scales), nodes, judges)
+    _, method, ranges, whole = best
+
+    def make(keep: frozenset[str]) -> onnx.ModelProto:
+        return quantize(prepared, ranges, scheme, keep=keep, scales=scales) if keep else whole
+
+    variant = inside_budget(make, nodes, judges)
     return replace(variant, layout=f"{scheme.name}, {method} calibration")
 
 
