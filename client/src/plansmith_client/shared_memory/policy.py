@@ -26,7 +26,7 @@ class SharedMemoryPolicy:
         ```
     """
 
-    threshold: int = 2**20
+    threshold: int = 2**18
     limit: int = 2**30
 
     def __post_init__(self) -> None:
