@@ -1,5 +1,7 @@
 """`python fuzz_loader.py SECONDS [SEED]`: random changes to ONNX files, which are loaded and described in this process.
 
+Half of the changes are to bytes, which mostly leave no protobuf, half to fields of the messages.
+
 Ends with 1 and the file's bytes in hexadecimal at the first exception that is not plansmith's own.
 """
 
@@ -11,7 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from hostile_models import write_models
+import onnx
+from google.protobuf.message import DecodeError
+from hostile_models import changes, walk, write_models
 
 from plansmith_build.errors import BuildError
 from plansmith_build.portable.repair import listed_weights
@@ -43,6 +47,40 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
+def _altered(content: bytes, chance: random.Random) -> bytes:
+    """The model with some fields set to odd values, to values of other fields of the type, left out or doubled."""
+    try:
+        model = onnx.ModelProto.FromString(content)
+    except DecodeError:
+        return mutated(content, chance)
+    for _ in range(chance.randint(1, 4)):
+        if not (places := list(walk(model))):
+            break
+        _, message, field = chance.choice(places)
+        values = getattr(message, field.name)
+        _, other, alike = chance.choice([place for place in places if place[2].cpp_type == field.cpp_type])
+        taken = getattr(other, alike.name)
+        value = chance.choice([*changes(field).values(), chance.choice(taken) if alike.is_repeated else taken])
+        try:
+            match chance.randrange(6):
+                case 0:
+                    message.ClearField(field.name)
+                case 1 if field.is_repeated:
+                    values.append(chance.choice(values))
+                case 2 if field.is_repeated:
+                    del values[chance.randrange(len(values))]
+                case _ if field.message_type is not None:
+                    (chance.choice(values) if field.is_repeated else values).CopyFrom(value)
+                case _ if field.is_repeated:
+                    values[chance.randrange(len(values))] = value
+                case _:
+                    setattr(message, field.name, value)
+        except (TypeError, ValueError):
+            # The other field is of another message, a number too large for this one, bytes for a string.
+            continue
+    return model.SerializeToString()
+
+
 def _main(seconds: float, seed: int) -> None:
     chance = random.Random(seed)
     runs = 0
@@ -52,7 +90,7 @@ def _main(seconds: float, seed: int) -> None:
         path = Path(folder, "models", "fuzzed.onnx")
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            content = mutated(chance.choice(seeds), chance)
+            content = chance.choice([mutated, _altered])(chance.choice(seeds), chance)
             path.write_bytes(content)
             try:
                 model = load_onnx(path).network.model

@@ -27,17 +27,17 @@ NUMBERS = {"negative": -1, "largest": 2**63 - 1}
 MANY_FUNCTIONS = 41
 
 
-def _walk(message: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def walk(message: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Every populated field of a message and of those in it: its path, the message, the descriptor."""
     for field, value in message.ListFields():
         place = f"{path}.{field.name}".lstrip(".")
         yield place, message, field
         if field.message_type is not None:
             for number, inner in enumerate(value if field.is_repeated else [value]):
-                yield from _walk(inner, f"{place}{number or ''}")
+                yield from walk(inner, f"{place}{number or ''}")
 
 
-def _changes(field: Any) -> dict[str, Any]:
+def changes(field: Any) -> dict[str, Any]:
     if field.cpp_type == field.CPPTYPE_STRING:
         if field.type == field.TYPE_BYTES:
             return {"bytes": b"\xff\xfe\x80"}
@@ -62,14 +62,14 @@ def _seed() -> onnx.ModelProto:
 def _fields() -> Iterator[tuple[str, bytes]]:
     """The seed with one field changed, left out or doubled."""
     seen = set()
-    for place, _, field in list(_walk(_seed())):
+    for place, _, field in list(walk(_seed())):
         general = "".join(character for character in place if not character.isdecimal())
         if general in seen:
             continue
         seen.add(general)
-        for name, value in {**_changes(field), "missing": None, "doubled": None}.items():
+        for name, value in {**changes(field), "missing": None, "doubled": None}.items():
             model = _seed()
-            message = next(message for where, message, _ in _walk(model) if where == place)
+            message = next(message for where, message, _ in walk(model) if where == place)
             repeated = field.is_repeated
             if name == "missing":
                 message.ClearField(field.name)
