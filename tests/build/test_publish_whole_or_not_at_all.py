@@ -290,7 +290,9 @@ def test_ctrl_c_leaves_nothing_half_done(adder, repository):
     assert not litter(repository)
 
 
-def test_a_model_with_other_inputs_or_outputs_is_another_model_unless_it_is_said(adder, repository, tmp_path):
+def test_a_model_with_other_inputs_or_outputs_is_another_model_unless_it_is_said(
+    adder, repository, tmp_path, plansmith
+):
     build(adder, BuildOptions(repository=repository, serve=False))
     before = snapshot(repository)
     others = {
@@ -305,6 +307,12 @@ def test_a_model_with_other_inputs_or_outputs_is_another_model_unless_it_is_said
         with pytest.raises(InvalidOption, match=f"{change}.*--name.*--replace"):
             build(other, BuildOptions(repository=repository, name="adder", serve=False))
         assert snapshot(repository) == before
+    said = plansmith("build", other, "--name", "adder", "--repository", repository, "--no-serve", expect=2).stderr
+    assert said.splitlines()[-1] == (
+        f"Error: 'adder' version 1 in {repository} is another model to its clients: output 'sum' is gone; "
+        "publish under another name with --name, or as the next version with --replace"
+    )
+    assert snapshot(repository) == before
     result = build(other, BuildOptions(repository=repository, name="adder", replace=True, serve=False))
     assert result.version == 2
 
