@@ -22,7 +22,9 @@ from urllib.parse import urlencode
 import numpy as np
 import psutil
 import pytest
+from browsing import chromium
 from hdrh.histogram import HdrHistogram
+from selenium.webdriver.support.ui import WebDriverWait
 
 from plansmith_client import Client
 from plansmith_perf.locust.options import LoadOptions
@@ -399,6 +401,7 @@ def test_the_web_page_has_the_options_and_runs_one_test_after_the_other(addresse
         first = wait_until(page, has_ended)
         begin(page, form | {"protocol": "grpc", "arrival_rate": 20, "arrivals": "constant"})
         second = wait_until(page, lambda now: has_ended(now) and rows_of_digits(now)[0][0] == "gRPC")
+        seen = latency_tab(page)
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=300)[0]
     for statistics in (first, second):
@@ -408,11 +411,43 @@ def test_the_web_page_has_the_options_and_runs_one_test_after_the_other(addresse
         shown = [float(table["data"][0][f"column{number}"]) for number in range(1, 7)]
         assert 0 < shown[0] <= shown[-1]
         assert shown == sorted(shown)
+    # The last one's, as a browser shows it.
+    assert seen == ["p50 p90 p95 p99 p99.9 max", *(" ".join(row.values()) for row in table["data"])]
     assert rows_of_digits(first) == [("HTTP", 40, 0)]
     assert rows_of_digits(second) == [("gRPC", 20, 0)]
     # Locust keeps a field that is not in the form, and the last test is summed up though the signal follows at once.
     assert said.count("the SLO p50=1us is missed") == 2
     assert process.returncode == 3, said
+
+
+def latency_tab(page):
+    """The lines of the tab with the percentiles, in a browser."""
+    with chromium() as browser:
+        browser.get(page)
+        tab = "//*[@role='tab'][contains(., 'Latency')]"
+        WebDriverWait(browser, 60).until(lambda browser: browser.find_elements("xpath", tab))[0].click()
+        found = WebDriverWait(browser, 60).until(
+            lambda browser: [table for table in browser.find_elements("css selector", "table") if "p99.9" in table.text]
+        )
+        return found[0].text.splitlines()
+
+
+def test_the_form_of_the_page_shows_no_field_that_says_nothing_to_our_users(page):
+    page, _ = page
+    with chromium() as browser:
+        browser.get(page)
+        WebDriverWait(browser, 60).until(lambda browser: browser.find_elements("name", "userCount"))
+        for button in browser.find_elements("css selector", ".MuiAccordionSummary-root"):
+            button.click()
+        WebDriverWait(browser, 60).until(lambda browser: browser.find_element("name", "slo").is_displayed())
+        fields = {
+            field.get_attribute("name"): field.is_displayed()
+            for field in browser.find_elements("css selector", "input[name]")
+        }
+    assert fields["userCount"]
+    assert fields["arrivalRate"]
+    assert not fields["host"]
+    assert not fields["profile"]
 
 
 @pytest.fixture(scope="module")

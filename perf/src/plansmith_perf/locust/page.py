@@ -29,6 +29,8 @@ __all__ = ["set_up_page"]
 
 # Locust takes every option of its command line from a form, files that it writes at the end among them.
 _FIELDS_OF_LOCUST = {"user_count", "spawn_rate", "run_time", "host", "user_classes", "shape_class", "profile"}
+# Its page cannot leave fields out; users of ours are not told where to send by a host, nor by a profile.
+_HIDDEN = "<style>.MuiFormControl-root:has(input[name=host], input[name=profile]) { display: none }</style></head>"
 _TAB = "latency"
 _OTHER_NAMES = {"user_count": "num_users"}
 
@@ -57,7 +59,11 @@ def set_up_page(web_ui: WebUI, environment: Environment, leader: Leader) -> None
     web_ui.template_args["extended_tabs"] = [{"title": "Latency (ms)", "key": _TAB}]
     web_ui.template_args["extended_tables"] = [{"key": _TAB, "structure": structure}]
 
-    def add_latency(response: Response) -> Response:
+    def complete(response: Response) -> Response:
+        if request.endpoint == "locust.index" and all(
+            issubclass(user, InferenceUser) for user in environment.user_classes
+        ):
+            response.set_data(response.get_data(as_text=True).replace("</head>", _HIDDEN))
         if request.path.endswith("/stats/requests") and response.status_code == HTTPStatus.OK:
             _, rows = leader.latency_table()
             data = [{f"column{number}": cell for number, cell in enumerate(row)} for row in rows]
@@ -65,7 +71,7 @@ def set_up_page(web_ui: WebUI, environment: Environment, leader: Leader) -> None
         return response
 
     app.before_request(check)
-    app.after_request(add_latency)
+    app.after_request(complete)
     # Locust asks for a host where users have none, and shows it in its report.
     InferenceUser.host = f"{given['grpc_url']} {given['http_url']}"
 
