@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from peers.foreign_servers import SAME_ENGINE
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path("perf/benchmarks/published_tables.py")
@@ -74,6 +77,23 @@ def test_rows_come_from_the_run_that_measured_both_and_only_what_was_measured_ha
     # The servers that the second run left out keep the figures of the first.
     assert sum("FastAPI + ONNX Runtime" in row for row in rows) == 1
     assert not any("LitServe" in row for row in rows)
+
+
+def test_servers_of_the_same_engine_have_rows_once_they_are_measured(copy):
+    """As the run writes them, with the figures of another peer."""
+    path = copy / "perf/results/resnet50.json"
+    result = json.loads(path.read_text())
+    (fp32,) = (peer for peer in result["peers"] if peer["name"] == "PyTriton")
+    names = [peer.name for peer in SAME_ENGINE]
+    result["peers"] += [{**fp32, "name": name} for name in names if name not in {p["name"] for p in result["peers"]}]
+    path.write_text(json.dumps(result))
+    subprocess.run([sys.executable, copy / PROGRAM], check=True)
+    summary, comparison = ((copy / page).read_text(encoding="utf-8") for page in ("README.md", "docs/comparison.md"))
+    assert re.search(r"\| ResNet-50, the same engine and precision \| .*, INT8 on openvino \| .* serves \|", summary)
+    for name in names:
+        # Beside the others against plansmith, and among all peers.
+        assert re.search(rf"\| the same \| .*, {re.escape(name)} \|", comparison)
+        assert f"\n| {name} | " in comparison.partition("<!-- table peers resnet50 -->")[2]
 
 
 def test_each_page_has_its_tables():
