@@ -386,6 +386,8 @@ def test_dangerous_content_is_pointed_at(repository, tmp_path):
     (model / "1" / "link").symlink_to(tmp_path / "secret")
     (model / "config.pbtxt").chmod(0o666)
     put(repository, "open", RIGHT).chmod(0o777)
+    environment = 'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "/x.tar.gz" } }'
+    put(repository, "environment", f"{RIGHT} {environment}")
     put(repository, "code", 'backend: "python"')
     (repository / "code" / "1" / "model.py").write_text("")
     said = {finding.path: finding.message for finding in findings(repository)}
@@ -394,6 +396,8 @@ def test_dangerous_content_is_pointed_at(repository, tmp_path):
     assert said["m/1/link"] == "the link points outside the repository"
     assert said["m/config.pbtxt"] == said["open"] == "every user may write to it"
     assert "Python code" in said["code/config.pbtxt"]
+    # The backends from pip stand on the Python backend, which reads it.
+    assert "brings its own execution environment" in said["environment/config.pbtxt"]
 
 
 def test_external_weights_outside_the_version_are_refused(repository, tmp_path):

@@ -98,6 +98,7 @@ def check_backend(context: ConfigContext) -> Iterator[Finding]:
             yield error(context.path, f"an ensemble cannot have a backend, got {backend!r}", "remove backend")
     elif backend:
         yield from _check_name(context, backend)
+        yield from _check_runtime(context, backend)
         if platform and backend in _PAIRED and PLATFORMS.get(platform) != backend:
             pairs = " or ".join(repr(name) for name, owner in PLATFORMS.items() if owner == backend)
             yield error(
@@ -137,6 +138,20 @@ def _check_name(context: ConfigContext, backend: str) -> Iterator[Finding]:
             context.path,
             f"backend {backend!r} is not one that NVIDIA publishes, so a server needs it installed",
             f"install {library} or a Python-based backend of this name on the server, or correct the name",
+        )
+
+
+def _check_runtime(context: ConfigContext, backend: str) -> Iterator[Finding]:
+    # The name of a file: GetBackendLibraryProperties in core, src/backend_model.cc.
+    runtime, usual = context.config.runtime, (f"libtriton_{backend}.so", "model.py")
+    if runtime in ("", *usual) or backend not in _PUBLISHED:
+        return
+    folders = [context.model.path, *(context.model.path / str(version) for version in context.model.versions)]
+    if "/" in runtime or not any((folder / runtime).exists() for folder in folders):
+        yield error(
+            context.path,
+            f"runtime {runtime!r} is not a library of backend {backend!r}",
+            f"remove runtime, or write {' or '.join(map(_quoted, usual))}",
         )
 
 

@@ -24,6 +24,7 @@ __all__ = ["check_parameters"]
 
 _SWITCH = re.compile(r"0|1|true|false", re.IGNORECASE)
 _NUMBER = re.compile(r"-?[0-9]+")
+_THREADS = re.compile(r"-1|[0-9]+")
 _TEXT = re.compile(r".*", re.DOTALL)
 _SHAPES = re.compile(r"[^:,]+:[0-9]+(x[0-9]+)*(,[^:,]+:[0-9]+(x[0-9]+)*)*")
 
@@ -101,8 +102,8 @@ _ACCELERATORS: Mapping[tuple[str, str], Mapping[str, re.Pattern[str]]] = {
 }
 _PARAMETERS: Mapping[str, Mapping[str, re.Pattern[str]]] = {
     "onnxruntime": {
-        "intra_op_thread_count": _NUMBER,
-        "inter_op_thread_count": _NUMBER,
+        "intra_op_thread_count": _THREADS,
+        "inter_op_thread_count": _THREADS,
         "execution_mode": re.compile(r"[01]"),
         "enable_mem_arena": _SWITCH,
         "enable_mem_pattern": _SWITCH,
@@ -131,6 +132,8 @@ _PARAMETERS: Mapping[str, Mapping[str, re.Pattern[str]]] = {
     "tensorrt_rtx": {"cuda_graph": _SWITCH, "runtime_cache_folder": _TEXT},
     "tensorrt": {"execution_context_allocation_strategy": re.compile(r"STATIC|ON_PROFILE_CHANGE")},
 }
+# Of Triton's Python backend, on which plansmith-server's backends stand.
+_OF_PYTHON = ("EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS")
 
 
 def check_parameters(context: ConfigContext) -> Iterator[Finding]:
@@ -140,8 +143,8 @@ def check_parameters(context: ConfigContext) -> Iterator[Finding]:
     if known is None:
         return
     for key, value in context.config.parameters.items():
-        if key == RECIPE_PARAMETER:
-            # For clients: every server ignores it.
+        if key in (RECIPE_PARAMETER, *_OF_PYTHON):
+            # The former is for clients: every server ignores it.
             continue
         if key not in known:
             yield warning(
