@@ -10,6 +10,7 @@ from client_faces import FACES, open_client, url_of
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.semconv._incubating.attributes import rpc_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import CollectorRegistry
 
@@ -19,6 +20,7 @@ from plansmith_client.telemetry import Tracing
 from plansmith_client.testing import FakeModel, FakeServer
 
 IMAGES = np.zeros((2, 8, 8), np.float32)
+SERVICE = "inference.GRPCInferenceService"
 
 
 @pytest.fixture(params=FACES)
@@ -45,10 +47,11 @@ def test_each_operation_is_a_span_with_its_model_and_its_error(committed_server,
             _ = client.model("nope").metadata
     finished = exporter.get_finished_spans()
     spans = {(span.attributes["rpc.method"], span.attributes.get("plansmith.model")): span for span in finished}
-    good, bad = spans["ModelInfer", "digits"], spans["ModelMetadata", "nope"]
-    assert good.name == "inference.GRPCInferenceService/ModelInfer"
-    assert good.attributes["rpc.service"] == "inference.GRPCInferenceService"
-    assert good.attributes["rpc.system"]
+    good, bad = spans[f"{SERVICE}/ModelInfer", "digits"], spans[f"{SERVICE}/ModelMetadata", "nope"]
+    assert good.name == good.attributes["rpc.method"]
+    assert good.attributes["rpc.system.name"]
+    named = {value for name, value in vars(rpc_attributes).items() if name.startswith("RPC_")}
+    assert {name for name in good.attributes if name.startswith("rpc.")} <= named - {"rpc.system", "rpc.service"}
     port = int(url_of(face, committed_server).rpartition(":")[2])
     assert (good.attributes["server.address"], good.attributes["server.port"]) == ("127.0.0.1", port)
     assert [event.name for event in good.events] == ["attempt"]
@@ -56,7 +59,7 @@ def test_each_operation_is_a_span_with_its_model_and_its_error(committed_server,
     assert good.status.status_code is StatusCode.UNSET
     assert bad.status.status_code is StatusCode.ERROR
     assert bad.attributes["error.type"] == "ModelNotFound"
-    assert {("ModelMetadata", "digits"), ("ModelConfig", "digits")} <= set(spans)
+    assert {(f"{SERVICE}/ModelMetadata", "digits"), (f"{SERVICE}/ModelConfig", "digits")} <= set(spans)
 
 
 @pytest.mark.parametrize("face", ["grpc", "grpc-async"])
@@ -74,11 +77,12 @@ def test_each_attempt_is_an_event_with_its_server(face, tracing, exporter):
         client.model("same")([[1.0]])
         client.is_ready(all_servers=True)
     spans = {span.attributes["rpc.method"]: span for span in exporter.get_finished_spans()}
-    servers = [event.attributes["server.address"] for event in spans["ModelInfer"].events]
+    servers = [event.attributes["server.address"] for event in spans[f"{SERVICE}/ModelInfer"].events]
     assert len(servers) == 3
     assert set(servers[:2]) == {"a", "/b"}
-    assert spans["ModelInfer"].attributes["server.address"] == servers[2]
-    assert {event.attributes["server.address"] for event in spans["ServerReady"].events} == {"a", "/b"}
+    assert spans[f"{SERVICE}/ModelInfer"].attributes["server.address"] == servers[2]
+    ready = spans[f"{SERVICE}/ServerReady"]
+    assert {event.attributes["server.address"] for event in ready.events} == {"a", "/b"}
     assert not tracing._spans
 
 

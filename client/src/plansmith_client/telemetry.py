@@ -57,10 +57,10 @@ class Tracing:
     """Makes spans of the kind CLIENT, by OpenTelemetry's semantic conventions for RPC.
 
     A span is named `inference.GRPCInferenceService/ModelInfer` and so on, whichever protocol carries it, with the
-    attributes `rpc.system`, `rpc.service`, `rpc.method`, `server.address`, `server.port`, and of an error `error.type`;
-    `plansmith.model`, `plansmith.model_version` and `plansmith.request_id` say what was asked. Retries and other
-    servers are inside the span of their operation: each is an event `attempt` with its server, and the attributes name
-    the last one.
+    attributes `rpc.system.name`, `rpc.method` (the same as the name), `server.address`, `server.port`, and of an error
+    `error.type`; `plansmith.model`, `plansmith.model_version` and `plansmith.request_id` say what was asked. Retries
+    and other servers are inside the span of their operation: each is an event `attempt` with its server, and the
+    attributes name the last one.
 
     Args:
         provider: where spans go; by default the global provider.
@@ -82,18 +82,14 @@ class Tracing:
     @contextlib.contextmanager
     def observe(self, operation: Operation[Any]) -> Iterator[Mapping[str, str]]:
         """A span around the operation; returns the headers that carry its context."""
-        method = _METHODS.get(type(operation).__name__, type(operation).__name__)
-        attributes: dict[str, str] = {
-            "rpc.system": "open_inference_protocol",
-            "rpc.service": _SERVICE,
-            "rpc.method": method,
-        }
+        method = f"{_SERVICE}/{_METHODS.get(type(operation).__name__, type(operation).__name__)}"
+        attributes: dict[str, str] = {"rpc.system.name": "open_inference_protocol", "rpc.method": method}
         if isinstance(operation, ModelOperation) and operation.name:
             attributes |= {"plansmith.model": operation.name, "plansmith.model_version": operation.version}
         if isinstance(operation, Infer) and operation.request_id:
             attributes["plansmith.request_id"] = operation.request_id
         # Not the current span: a generator runs in the context of its caller.
-        span = self._tracer.start_span(f"{_SERVICE}/{method}", kind=trace.SpanKind.CLIENT, attributes=attributes)
+        span = self._tracer.start_span(method, kind=trace.SpanKind.CLIENT, attributes=attributes)
         self._spans[id(operation)] = span
         headers: dict[str, str] = {}
         propagate.inject(headers, context=trace.set_span_in_context(span))
