@@ -48,6 +48,18 @@ CASES = {
         [HEAD + chunk(b': hello\ndata: {"model_name": "m",\ndata: "y": 4}\n\n') + chunk(b"")],
         [[4]],
     ),
+    "no empty line at the end": ([HEAD + chunk(event(1) + event(2, end=b"")) + chunk(b"")], [[1], [2]]),
+    "cut in the middle of an event": ([HEAD + chunk(event(1) + event(2)[:-9]) + chunk(b"")], [[1], "ProtocolError"]),
+    "null for what is left out": (
+        [HEAD + chunk(b'data: {"model_name": "m", "model_version": null, "id": null, "error": null, "y": 5}\n\n')]
+        + [chunk(b"")],
+        [[5]],
+    ),
+    "a version that is no text": (
+        [HEAD + chunk(b'data: {"model_name": "m", "model_version": 1, "y": 5}\n\n') + chunk(b"")],
+        ["ProtocolError"],
+    ),
+    "no object": ([HEAD + chunk(b"data: [1]\n\n") + chunk(b"")], ["ProtocolError"]),
     "empty": ([HEAD + chunk(b"")], []),
     "cut off": ([HEAD + chunk(event(1))], [[1], "ServerUnavailable"]),
     "closed at once": ([], ["ServerUnavailable"]),

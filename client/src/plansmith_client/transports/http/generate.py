@@ -14,10 +14,11 @@ from urllib.parse import quote
 from plansmith_client._version import USER_AGENT
 from plansmith_client.errors import InvalidInput, ProtocolError
 from plansmith_client.protocol.codecs import array_from_values, values_from_array
+from plansmith_client.protocol.metadata import read_text
 from plansmith_client.protocol.results import InferResult
 from plansmith_client.transports.failures import error_from_answer, malformed_answer
 from plansmith_client.transports.http.exchanges import answer_from_response
-from plansmith_client.transports.http.wire import Request
+from plansmith_client.transports.http.wire import Request, json_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -108,6 +109,9 @@ class GenerateAnswers:
                         answer_from_response(response, self._operation, self._url)
             return
         *events, self._rest = (self._rest + reader.taken()).replace(b"\r\n", b"\n").split(b"\n\n")
+        if reader.is_complete:
+            # Some servers leave out the empty line after the last event; what is cut is malformed.
+            events.append(self._rest)
         for event in events:
             data = b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
             if data:
@@ -116,15 +120,15 @@ class GenerateAnswers:
     def _result(self, data: bytes) -> InferResult:
         operation = self._operation
         try:
-            document = json.loads(data)
+            document = json_object(data)
             failure = document.get("error")
             if failure is None:
                 names = operation.outputs or tuple(name for name in self._specs if name in document)
                 return InferResult(
                     {name: _array(document[name], self._specs[name]) for name in names},
-                    model_name=document["model_name"],
-                    model_version=document.get("model_version", ""),
-                    request_id=document.get("id", operation.request_id),
+                    model_name=read_text(document["model_name"]),
+                    model_version=read_text(document.get("model_version", "")),
+                    request_id=read_text(document.get("id", operation.request_id)),
                     parameters={
                         name: value
                         for name, value in document.items()

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from plansmith_client.protocol.operations import OutputPlace
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["EXCHANGES", "HEADER_LENGTH", "Exchange", "Reply", "Request", "infer_request"]
+__all__ = ["EXCHANGES", "HEADER_LENGTH", "Exchange", "Reply", "Request", "infer_request", "json_object"]
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """The header of a request or reply with binary tensors: how long its JSON is."""
@@ -167,7 +167,7 @@ def _json_values(operation: Infer, name: str, array: np.ndarray[Any, Any]) -> li
 
 def _infer_result(reply: Reply) -> InferResult:
     length = _header_length(reply)
-    header = _object(reply.body if length is None else reply.body[:length])
+    header = json_object(reply.body if length is None else reply.body[:length])
     blobs = memoryview(reply.body)[len(reply.body) if length is None else length :]
     outputs: dict[str, np.ndarray[Any, Any]] = {}
     for output in header["outputs"]:
@@ -213,7 +213,12 @@ def _stated(members: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in members if value is not None}
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body, without its members that are null.
+
+    Raises:
+        ProtocolError: it is something else; ValueError if it is not JSON.
+    """
     parsed = _parsed(body)
     if not isinstance(parsed, dict):
         raise ProtocolError(f"expected a JSON object, got {type(parsed).__name__}")
@@ -225,7 +230,7 @@ def _strings(answer: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 
 def _server_metadata(reply: Reply) -> ServerMetadata:
-    answer = _object(reply.body)
+    answer = json_object(reply.body)
     version = read_text(answer.get("version", ""))
     return ServerMetadata(read_text(answer["name"]), version, _strings(answer, "extensions"))
 
@@ -239,7 +244,7 @@ def _models(reply: Reply) -> tuple[ModelStatus, ...]:
 
 
 def _model_names(reply: Reply) -> tuple[str, ...]:
-    return _strings(_object(reply.body), "models")
+    return _strings(json_object(reply.body), "models")
 
 
 def _specs(tensors: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
@@ -250,7 +255,7 @@ def _specs(tensors: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
 
 
 def _model_metadata(reply: Reply) -> ModelMetadata:
-    answer = _object(reply.body)
+    answer = json_object(reply.body)
     return ModelMetadata(
         read_text(answer["name"]),
         _strings(answer, "versions"),
@@ -261,7 +266,7 @@ def _model_metadata(reply: Reply) -> ModelMetadata:
 
 
 def _model_config(reply: Reply) -> ModelConfig:
-    answer = _object(reply.body)
+    answer = json_object(reply.body)
     optional = frozenset(read_text(tensor["name"]) for tensor in answer.get("input", ()) if tensor.get("optional"))
     decoupled = answer.get("model_transaction_policy", {}).get("decoupled", False) is True
     batching = answer.get("dynamic_batching", {})
@@ -291,7 +296,7 @@ def _trace_value(value: object) -> object:
 
 def _trace_settings(reply: Reply) -> dict[str, Any]:
     # One value may come bare; over gRPC each setting is a list.
-    return {name: value if isinstance(value, list) else [value] for name, value in _object(reply.body).items()}
+    return {name: value if isinstance(value, list) else [value] for name, value in json_object(reply.body).items()}
 
 
 def _statistics_request(operation: ReadStatistics) -> Request:
@@ -360,12 +365,12 @@ EXCHANGES: Mapping[type[Operation[Any]], Exchange] = {
     ListModelNames: Exchange(_get("/v2/models"), _model_names),
     ReadModelMetadata: Exchange(_get_of_model(""), _model_metadata),
     ReadModelConfig: Exchange(_get_of_model("/config"), _model_config),
-    ReadConfigDocument: Exchange(_get_of_model("/config"), lambda reply: _object(reply.body)),
-    ReadStatistics: Exchange(_statistics_request, lambda reply: statistics_from_document(_object(reply.body))),
+    ReadConfigDocument: Exchange(_get_of_model("/config"), lambda reply: json_object(reply.body)),
+    ReadStatistics: Exchange(_statistics_request, lambda reply: statistics_from_document(json_object(reply.body))),
     LoadModel: Exchange(_load_request, _yes),
     UnloadModel: Exchange(_unload_request, _yes),
     TraceSettings: Exchange(_trace_request, _trace_settings),
-    LogSettings: Exchange(_log_request, lambda reply: _object(reply.body)),
+    LogSettings: Exchange(_log_request, lambda reply: json_object(reply.body)),
     RegisterSharedMemory: Exchange(
         lambda operation: _post(
             _region(operation.name, "register"), {"key": operation.key, "offset": 0, "byte_size": operation.size}
