@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from client_faces import FACES, open_client, url_of
 
-from plansmith_client import Client, ClientError, InferenceFailed, InvalidInput, ModelNotFound
+from plansmith_client import Client, ClientError, DeadlineExceeded, InferenceFailed, InvalidInput, ModelNotFound
 
 
 @pytest.fixture(scope="module", params=FACES)
@@ -199,6 +199,12 @@ def test_a_lonely_call_waits_no_longer_than_the_delay_and_large_ones_pass(client
     model = client.model("picky").batched(max_delay=0.01)
     assert model([[4.0]])["root"].tolist() == [[2.0]]
     assert model(ROWS[:40])["root"].shape == (40, 1)
+
+
+def test_a_call_ends_by_its_timeout_while_it_waits_for_others(client):
+    batched = client.model("picky").batched(max_delay=3600, timeout=0.2)
+    with pytest.raises(DeadlineExceeded):
+        batched([[4.0]])
 
 
 class Interrupt(Exception):

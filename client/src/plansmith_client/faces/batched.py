@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plansmith_client.calling.model_core import InferOptions, ModelCore
-from plansmith_client.errors import ClientError, InferenceFailed, InvalidInput
+from plansmith_client.errors import ClientError, DeadlineExceeded, InferenceFailed, InvalidInput
 from plansmith_client.inputs.validation import bind_inputs, has_free_rows, is_whole
 from plansmith_client.protocol.results import InferResult
 from plansmith_client.transports.deadlines import Deadline
@@ -84,6 +84,15 @@ class _Groups:
         """Start afresh in the child of a fork, where nobody sends what the parent's threads were gathering."""
         self._groups: dict[Any, _Group] = {}
         self.lock = threading.Lock()
+
+    def delay(self, deadline: Deadline) -> float:
+        """Seconds that the first caller waits for others, never beyond its own deadline."""
+        try:
+            remaining = deadline.remaining()
+        except DeadlineExceeded:
+            # Sending says so, to all callers of the batch.
+            return 0.0
+        return self.max_delay if remaining is None else min(self.max_delay, remaining)
 
     def checked(
         self, positional: tuple[ArrayLike, ...], named: Mapping[str, ArrayLike], deadline: Deadline
@@ -231,7 +240,7 @@ class BatchedModel:
         group = groups.join(entry, most, threading.Event())
         if group is not None:
             try:
-                group.full.wait(groups.max_delay)
+                group.full.wait(groups.delay(deadline))
                 self._driver.run(groups.send(groups.closed(group), deadline))
             finally:
                 # Even after Ctrl-C: other callers must not wait for a batch that nobody sends.
@@ -293,7 +302,7 @@ class AsyncBatchedModel:
         groups = self._groups
         try:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(group.full.wait(), groups.max_delay)
+                await asyncio.wait_for(group.full.wait(), groups.delay(deadline))
             await self._driver.run(groups.send(groups.closed(group), deadline))
         finally:
             for entry in groups.closed(group):
