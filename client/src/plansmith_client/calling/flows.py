@@ -9,7 +9,6 @@ does not depend on whether a thread or an event loop drives it. The two drivers 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -37,23 +36,20 @@ class Send(NamedTuple):
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     """Wait; results in None."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Resolve:
+class Resolve(NamedTuple):
     """Look a host up; results in its addresses in the resolver's order, empty if the name is unknown."""
 
     host: str
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Together:
+class Together(NamedTuple):
     """Drive flows concurrently, at most `at_once` of them; results in their results, in order.
 
     The first error is thrown after the others have ended; flows that have not begun are dropped.
@@ -63,8 +59,7 @@ class Together:
     at_once: int
 
 
-@dataclass(frozen=True, slots=True)
-class FirstOf:
+class FirstOf(NamedTuple):
     """Drive a flow and, if it has not ended after `after` seconds, a second one concurrently.
 
     Results in the result of whichever succeeds first; if neither does, the error of the first is thrown. The other one
@@ -77,8 +72,7 @@ class FirstOf:
     deadlines: tuple[Deadline, Deadline]
 
 
-@dataclass(frozen=True, slots=True)
-class AnyOf:
+class AnyOf(NamedTuple):
     """Drive flows concurrently; results in True as soon as one does, in False if none does.
 
     If none results in True and some failed, the first error is thrown.

@@ -55,10 +55,9 @@ Answer_co = TypeVar("Answer_co", covariant=True)
 ParameterValue = bool | int | float | str
 
 
+@dataclass(frozen=True, slots=True)
 class Operation(Generic[Answer_co]):
-    """One request to a server, of any kind."""
-
-    __slots__ = ()
+    """One request to a server, of any kind. Subclasses without fields of their own need no decorator."""
 
     @property
     def repeatable(self) -> bool:
@@ -66,29 +65,34 @@ class Operation(Generic[Answer_co]):
         return True
 
 
-@dataclass(frozen=True, slots=True)
 class IsServerLive(Operation[bool]):
     """Whether the server's process answers."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class IsServerReady(Operation[bool]):
     """Whether the server is ready for requests."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class ReadServerMetadata(Operation[ServerMetadata]):
     """The server's name, version and extensions."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class ListModels(Operation[tuple[ModelStatus, ...]]):
     """The repository's index: every model and its state."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class ListModelNames(Operation[tuple[str, ...]]):
     """The names of the models of a server without an index; over HTTP only."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,29 +103,34 @@ class ModelOperation(Operation[Answer_co]):
     version: str
 
 
-@dataclass(frozen=True, slots=True)
 class IsModelReady(ModelOperation[bool]):
     """Whether the model is ready for requests."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class ReadModelMetadata(ModelOperation[ModelMetadata]):
     """The model's inputs and outputs, without its configuration."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class ReadModelConfig(ModelOperation[ModelConfig]):
     """The part of the model's configuration that the client uses; an extension of the protocol."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class ReadConfigDocument(ModelOperation[dict[str, Any]]):
     """The model's whole configuration, by the names of Triton's `model_config.proto`; an extension."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class ReadStatistics(ModelOperation[tuple[ModelStatistics, ...]]):
     """The counters of each version since it was loaded, for all models if the name is empty; an extension."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +207,10 @@ class UnregisterSharedMemory(Operation[bool]):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
 class ListSharedMemory(Operation[tuple[str, ...]]):
     """The names of the regions that the server has mapped, of all clients."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,13 +235,13 @@ class UnregisterCudaSharedMemory(Operation[bool]):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
 class ListCudaSharedMemory(Operation[tuple[str, ...]]):
     """The names of the regions of GPUs' memory that the server has mapped, of all clients."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class SharedPlace:
+
+class SharedPlace(NamedTuple):
     """Where in a registered region a tensor lies."""
 
     region: str
@@ -239,8 +249,7 @@ class SharedPlace:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class OutputPlace:
+class OutputPlace(NamedTuple):
     """Where the server writes an output, and how to read it there."""
 
     place: SharedPlace
