@@ -51,8 +51,7 @@ CASES = {
     "no empty line at the end": ([HEAD + chunk(event(1) + event(2, end=b"")) + chunk(b"")], [[1], [2]]),
     "cut in the middle of an event": ([HEAD + chunk(event(1) + event(2)[:-9]) + chunk(b"")], [[1], "ProtocolError"]),
     "null for what is left out": (
-        [HEAD + chunk(b'data: {"model_name": "m", "model_version": null, "id": null, "error": null, "y": 5}\n\n')]
-        + [chunk(b"")],
+        [HEAD + chunk(b'data: {"model_name": "m", "model_version": null, "id": null, "y": 5}\n\n') + chunk(b"")],
         [[5]],
     ),
     "a version that is no text": (

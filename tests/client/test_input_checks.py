@@ -269,6 +269,9 @@ def test_python_numbers_take_the_declared_datatype(value, datatype, expected):
         (object(), "FP32"),
         ({1, 2}, "INT64"),
         ([np.float64(0.1)], "FP32"),
+        (np.ma.masked_less(np.float32([1, -1]), 0), "FP32"),
+        (np.ma.masked_less(np.int64([1, -1]), 0), "FP32"),
+        (np.ma.masked_array(np.array(["a"], object), mask=True), "BYTES"),
         ([[1], [2, 3]], "INT64"),
     ],
 )

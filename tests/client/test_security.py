@@ -216,6 +216,7 @@ def test_a_token_does_not_leave_the_machine_unencrypted(url):
             "me:sec/secret@h",
             "http://me:secret@h:port",
             "http://h:1?token=secret",
+            "http://h:1#secret",
             "h:1\n?secret",
             b"http://me:secret@h",
         ),

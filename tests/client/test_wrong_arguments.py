@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import math
 from types import SimpleNamespace
 
@@ -12,7 +13,15 @@ import pytest
 from client_faces import FACES, open_client
 from public_methods import ROW, arguments, needed, public, used
 
-from plansmith_client import Client, ClientError, InvalidInput
+from plansmith_client import (
+    AsyncClient,
+    BreakerPolicy,
+    Client,
+    ClientError,
+    InvalidInput,
+    RetryPolicy,
+    SharedMemoryPolicy,
+)
 from plansmith_client.transports.addresses import Address
 
 JUNK = [
@@ -82,6 +91,21 @@ def test_a_wrong_argument_never_gives_another_error(servers, face, kind, name):
                 continue
             except Exception as error:  # noqa: BLE001 - none is allowed
                 raw.append((positional, named, repr(error)))
+    assert not raw
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient, RetryPolicy, BreakerPolicy, SharedMemoryPolicy])
+def test_a_wrong_option_of_a_client_or_policy_never_gives_another_error(kind):
+    raw = []
+    url = {"url": "http://localhost:1"} if kind in (Client, AsyncClient) else {}
+    for name in inspect.signature(kind).parameters:
+        for value in JUNK:
+            try:
+                kind(**{**url, name: value})
+            except ClientError:
+                continue
+            except Exception as error:  # noqa: BLE001 - none is allowed
+                raw.append((name, value, repr(error)))
     assert not raw
 
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from plansmith_client.errors import InvalidInput
-from plansmith_client.inputs.validation import is_whole
+from plansmith_client.inputs.validation import is_number, is_whole
 
 __all__ = ["Breaker", "BreakerPolicy"]
 
@@ -34,7 +34,8 @@ class BreakerPolicy:
     longest_cooldown: float = 10.0
 
     def __post_init__(self) -> None:
-        if not is_whole(self.failures) or self.failures < 1 or not 0 < self.cooldown <= self.longest_cooldown:
+        are_numbers = is_whole(self.failures) and is_number(self.cooldown) and is_number(self.longest_cooldown)
+        if not are_numbers or self.failures < 1 or not 0 < self.cooldown <= self.longest_cooldown:
             raise InvalidInput(
                 f"{self} is not a valid breaker policy: failures must be a whole number from 1, and "
                 "0 < cooldown <= longest_cooldown"

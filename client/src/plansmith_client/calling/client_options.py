@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_client.calling.breaker import BreakerPolicy
 from plansmith_client.errors import InvalidInput
+from plansmith_client.inputs.validation import check_flag, is_number
 from plansmith_client.shared_memory import SharedMemoryPolicy
 from plansmith_client.transports.deadlines import Deadline
 
@@ -59,18 +60,22 @@ class ClientOptions:
 
     def __post_init__(self) -> None:
         Deadline(self.timeout)
-        if self.balance not in ("round_robin", "least_outstanding"):
+        check_flag("resolve", self.resolve)
+        check_flag("token_over_plaintext", self.token_over_plaintext)
+        if not isinstance(self.balance, str) or self.balance not in ("round_robin", "least_outstanding"):
             raise InvalidInput(f"balance must be 'round_robin' or 'least_outstanding', got {self.balance!r}")
         for name, seconds in (
             ("hedge_after", 0.0 if self.hedge_after is None else self.hedge_after),
             ("metadata_max_age", self.metadata_max_age),
         ):
-            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+            if not is_number(seconds) or not seconds >= 0:
                 raise InvalidInput(f"{name} must be a number of seconds from 0, got {seconds!r}")
         if not isinstance(self.shared_memory, (bool, SharedMemoryPolicy)):
             raise InvalidInput(f"shared_memory must be True, False or a SharedMemoryPolicy, got {self.shared_memory!r}")
         if self.breaker is not None and not isinstance(self.breaker, BreakerPolicy):
             raise InvalidInput(f"breaker must be None or a BreakerPolicy, got {self.breaker!r}")
+        if not isinstance(self.observers, (list, tuple)) or not all(hasattr(one, "observe") for one in self.observers):
+            raise InvalidInput(f"observers must be a list of objects with a method observe, got {self.observers!r}")
         if self.transport is not None and not hasattr(self.transport, "open_async_transport"):
             raise InvalidInput(
                 f"transport must be None or a plansmith_client.testing.FakeServer, got {self.transport!r}"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["connection_from"]
 
+# Each is a connection with threads of its own; all are opened at once.
+_MOST_CHANNELS = 1024
 _HOST_NAME = re.compile(r"[A-Za-z0-9._:-]+")
 
 
@@ -39,16 +41,19 @@ def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> C
     if (certificate is None) != (key is None):
         raise InvalidInput("Mutual TLS needs both certificate_file and key_file; one of them is missing")
     compression, channels, server_name = options.compression, options.channels, options.server_name
-    if compression not in (None, "gzip", "deflate"):
+    if compression is not None and (not isinstance(compression, str) or compression not in ("gzip", "deflate")):
         raise InvalidInput(f"compression must be 'gzip', 'deflate' or None, got {compression!r}")
     for name, number in (("channels", channels), ("largest_answer", options.largest_answer)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InvalidInput(f"{name} must be a whole number from 1, got {number!r}")
+    if channels > _MOST_CHANNELS:
+        raise InvalidInput(f"channels must be at most {_MOST_CHANNELS}, got {channels}")
     if server_name is not None and not (isinstance(server_name, str) and _HOST_NAME.fullmatch(server_name)):
         raise InvalidInput(f"server_name must be a host name, got {server_name!r}")
     proxy = None if options.proxy is None else Proxy.parse(options.proxy)
     make_token = _token_maker(options.token)
-    headers = {**checked_headers(_environment_headers()), **checked_headers(options.headers or {})}
+    given_headers = {} if options.headers is None else options.headers
+    headers = {**checked_headers(_environment_headers()), **checked_headers(given_headers)}
     if (make_token is not None or "authorization" in headers) and not options.token_over_plaintext:
         for address in addresses:
             near = is_loopback(address.host) and (proxy is None or is_loopback(proxy.address.host))
@@ -87,6 +92,8 @@ def _context(addresses: tuple[Address, ...], options: ClientOptions) -> ssl.SSLC
 
 
 def _file(variable: str, given: str | Path | None) -> Path | None:
+    if given is not None and not isinstance(given, (str, Path)):
+        raise InvalidInput(f"{variable.lower()} must be a path, as a string or a pathlib.Path, got {given!r}")
     path = os.fspath(given) if given is not None else os.environ.get(f"PLANSMITH_{variable}")
     if not path:
         return None
@@ -116,6 +123,8 @@ def _token_maker(
 ) -> Callable[[], str | Awaitable[str]] | None:
     if callable(token):
         return token
+    if token is not None and not isinstance(token, str):
+        checked_token(token)
     if token is None and (path := os.environ.get("PLANSMITH_TOKEN_FILE")):
         return lambda: _read_token(Path(path))
     fixed = os.environ.get("PLANSMITH_TOKEN") if token is None else token

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from plansmith_client.errors import InvalidInput
-from plansmith_client.inputs.validation import is_whole
+from plansmith_client.inputs.validation import is_number, is_whole
 
 __all__ = ["RetryBudget", "RetryPolicy"]
 
@@ -44,6 +44,7 @@ class RetryPolicy:
         if (
             not is_whole(self.attempts)
             or self.attempts < 0
+            or not all(map(is_number, (self.backoff, self.longest_backoff, self.restart)))
             or not 0 < self.backoff <= self.longest_backoff
             or not self.restart >= 0
         ):

@@ -60,7 +60,7 @@ class AsyncClient:
             for `http://`.
         token_over_plaintext: whether the token, or a header `authorization`, may travel unencrypted to another machine.
         compression: `"gzip"` or `"deflate"` for requests, and for answers where the server can.
-        channels: gRPC connections to each server.
+        channels: gRPC connections to each server, at most 1024.
         largest_answer: bytes of the largest answer to accept, decompressed; a larger one is a ProtocolError.
         balance: how to choose among several servers: `"round_robin"` or `"least_outstanding"`.
         resolve: treat each address of a host name as a server of its own.

@@ -97,8 +97,10 @@ def host_array(value: Any) -> np.ndarray[Any, Any]:
     """An array, of whichever library, as numpy's, with the dtype that it has.
 
     Raises:
-        UnfitValueError: it is not an array.
+        UnfitValueError: it is not an array, or has masked values.
     """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):  # type: ignore[no-untyped-call]
+        raise UnfitValueError("has masked values, which no tensor has: fill them first, .filled(value)")
     try:
         if hasattr(value, "detach") and hasattr(value, "requires_grad"):
             value = _without_graph(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -200,6 +201,11 @@ def check_text(what: str, text: Any) -> str:
 def is_whole(value: object) -> bool:
     """Whether a value is an integer, and not one of the two that are truth values."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a real number of Python or numpy, and not one of the two that are truth values."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _checked(metadata: ModelMetadata, spec: TensorSpec, value: ArrayLike) -> Tensor:

@@ -111,8 +111,10 @@ def _shown(url: object) -> str:
     if separator:
         scheme, mark, _ = before.partition("://")
         rest = f"{scheme}://***@{rest}" if mark else f"***@{rest}"
-    shown, query, _ = rest.partition("?")
-    return repr(f"{shown}?***" if query else shown)
+    for mark in "?#":
+        shown, found, _ = rest.partition(mark)
+        rest = f"{shown}{mark}***" if found else shown
+    return repr(rest)
 
 
 def _ascii(url: str, host: str) -> str:

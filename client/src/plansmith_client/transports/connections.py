@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from plansmith_client.errors import DeadlineExceeded, InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
     from ssl import SSLContext
 
@@ -128,6 +129,8 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     Raises:
         InvalidInput: a name or a value cannot be sent, or is set by the client itself.
     """
+    if not isinstance(headers, Mapping):
+        raise InvalidInput(f"headers must be a mapping of names and values, got a {type(headers).__name__}")
     checked: dict[str, str] = {}
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):

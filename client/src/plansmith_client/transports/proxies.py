@@ -41,10 +41,12 @@ class Proxy:
             InvalidInput: the URL has another form. It is not repeated, since it may hold a password.
         """
         example = "write it like http://proxy:3128 or http://user:password@proxy:3128"
+        if not isinstance(url, str):
+            raise InvalidInput(f"proxy must be a string, got a {type(url).__name__}: {example}")
         try:
             parts = urlsplit(url)
             host, port, user = parts.hostname, parts.port, parts.username
-        except (ValueError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise InvalidInput(f"proxy is not a valid URL: {example}") from error
         is_plain = url.isprintable() and " " not in url and not parts.path.strip("/")
         if parts.scheme != "http" or not host or not port or not is_plain:
