@@ -1,0 +1,1 @@
+../infer_probe.py
