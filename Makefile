@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	"$$p" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 MEMBERS := client build_engines server perf plansmith
 # All but pytorch: see CONTRIBUTING.md.
-EXTRAS := bfloat16 cli cuda keras opentelemetry openvino pipelines prometheus remote rtx signing sklearn tensorrt triton
+EXTRAS := bfloat16 cli cuda keras opentelemetry openvino pipelines prometheus remote rtx s3 signing sklearn tensorrt triton
 # Where this is set, each of the many programs that are started would compile all its imports anew.
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin

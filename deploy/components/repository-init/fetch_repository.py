@@ -25,6 +25,8 @@ def main() -> int:
     # A try before this one may have left files.
     _clear(folder)
     try:
+        if key:
+            _look_for(key)
         count = _fetch(url, folder)
         _verify(folder, key)
     except Exception as error:  # noqa: BLE001 - the libraries of the protocols have no common base of their errors
@@ -51,12 +53,15 @@ def _fetch(url: str, folder: Path) -> int:
     return len(names)
 
 
-def _verify(folder: Path, key: str) -> None:
-    if key and not Path(key).is_file():
+def _look_for(key: str) -> None:
+    if not Path(key).is_file():
         raise ValueError(
             f"there is no key {key}: make the ConfigMap repository-public-key with public-key.pem, or set "
             "REPOSITORY_PUBLIC_KEY to nothing to check the hashes alone"
         )
+
+
+def _verify(folder: Path, key: str) -> None:
     words = [Path(sys.executable).with_name("plansmith"), "verify", folder, *(["--public-key", key] if key else [])]
     if subprocess.run(words, check=False).returncode:
         raise ValueError("plansmith verify finds errors in it")
