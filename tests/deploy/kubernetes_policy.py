@@ -57,21 +57,11 @@ def breaches(deployment: dict[str, Any], fewest: int | None = None) -> list[str]
     spec, pod = deployment["spec"], deployment["spec"]["template"]["spec"]
     container = pod["containers"][0]
     first = pod.get("initContainers", [])
-    everyone = [*first, *pod["containers"]]
-    securities = [each["securityContext"] for each in everyone]
     probe = ["python3", "-I", "-S", "/scripts/infer_probe.py"]
     pause = ((container.get("lifecycle") or {}).get("preStop") or {}).get("exec", {}).get("command", ["sleep", "0"])
     kept = {
-        "no root": pod["securityContext"].get("runAsNonRoot") is True,
-        "system calls are filtered": bool(pod["securityContext"].get("seccompProfile")),
-        "no token": pod["automountServiceAccountToken"] is False,
-        "no namespace of the machine": not any(pod.get(name) for name in ("hostNetwork", "hostIPC", "hostPID")),
-        "no folder of the machine": not any("hostPath" in volume for volume in pod["volumes"]),
+        **rights(pod),
         "image is pinned": container["image"].endswith("tritonserver:26.11-py3"),
-        "no privileges": all(security["allowPrivilegeEscalation"] is False for security in securities),
-        "files are read-only": all(security["readOnlyRootFilesystem"] is True for security in securities),
-        "no capabilities": all((security.get("capabilities") or {}).get("drop") == ["ALL"] for security in securities),
-        "memory is limited": all("memory" in each["resources"]["limits"] for each in everyone),
         "models are read-only": container["volumeMounts"][0]["readOnly"] is True,
         "administrative APIs take a key": container["args"][:2] == ["sh", "/scripts/start-triton.sh"],
         "wedged servers are restarted": container["livenessProbe"].get("exec", {}).get("command") == probe,
@@ -87,3 +77,20 @@ def breaches(deployment: dict[str, Any], fewest: int | None = None) -> list[str]
         "one may fail": spec.get("replicas", fewest) > 1,
     }
     return [name for name, holds in kept.items() if not holds]
+
+
+def rights(pod: dict[str, Any]) -> dict[str, bool]:
+    """What any pod of ours must not be able to do, and whether this one keeps to it."""
+    everyone = [*pod.get("initContainers", []), *pod["containers"]]
+    securities = [each["securityContext"] for each in everyone]
+    return {
+        "no root": pod["securityContext"].get("runAsNonRoot") is True,
+        "system calls are filtered": bool(pod["securityContext"].get("seccompProfile")),
+        "no token": pod["automountServiceAccountToken"] is False,
+        "no namespace of the machine": not any(pod.get(name) for name in ("hostNetwork", "hostIPC", "hostPID")),
+        "no folder of the machine": not any("hostPath" in volume for volume in pod["volumes"]),
+        "no privileges": all(security["allowPrivilegeEscalation"] is False for security in securities),
+        "files are read-only": all(security["readOnlyRootFilesystem"] is True for security in securities),
+        "no capabilities": all((security.get("capabilities") or {}).get("drop") == ["ALL"] for security in securities),
+        "memory is limited": all("memory" in each["resources"]["limits"] for each in everyone),
+    }
