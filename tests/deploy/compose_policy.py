@@ -16,7 +16,7 @@ DEFAULT = re.compile(r"\$\{\w+:-([^${}]*)\}")
 SAFE_RELEASE = (26, 7)
 TRITON_EXIT_SECONDS = 30
 # What is mounted to be written to.
-WRITABLE = {("builder", "/project"), ("builder", "/cache"), ("prometheus", "/data")}
+WRITABLE = {("builder", "/project"), ("builder", "/cache"), ("prometheus", "/prometheus")}
 PROFILES = {"cpu", "gpu", "proxy", "build", "perf", "perf-analyzer", "watch"}
 GPU = {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
 
