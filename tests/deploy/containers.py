@@ -129,13 +129,18 @@ def install(*packages: str) -> None:
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
 
 
-def stand_in(engine: Engine, image: str, package: str) -> None:
-    """Debian's package of a program, under the name of the image that a compose file takes it from."""
+def stand_in(engine: Engine, image: str, package: str, program: str = "") -> None:
+    """Debian's package of a program, under the name of the image that a compose file takes it from.
+
+    `program` is what the image starts, with the command that the file gives as its arguments.
+    """
     local = f"localhost/plansmith-tests/{package}"
     if engine.run("image", "exists", local, check=False).returncode:
         containerfile = (
             f"FROM {BASE_IMAGE}\nRUN apt-get update -qq && apt-get install -qqy --no-install-recommends {package}"
         )
+        if program:
+            containerfile += f'\nENTRYPOINT ["{program}"]'
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "Containerfile").write_text(containerfile)
             engine.run("build", "--network=host", *_build_mounts(), "--tag", local, folder)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import re
 import resource
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from functools import reduce
@@ -158,6 +160,22 @@ def status(url, headers):
             return error.code
 
 
+def asked(url):
+    """The JSON document behind a URL, or None where nobody answers yet."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.load(answer)
+    except OSError:
+        return None
+
+
+def until(url, holds):
+    """The document behind a URL, once it is as it should be."""
+    while not ((found := asked(url)) and holds(found)):
+        time.sleep(0.2)
+    return found
+
+
 @pytest.fixture(scope="module")
 def composed(engine, tmp_path_factory):
     """The profiles `cpu` and `proxy` as `docker compose` starts them, with images of our own under the usual names."""
@@ -173,10 +191,10 @@ def composed(engine, tmp_path_factory):
     folder.chmod(0o755)
     for name in ("proxy.pem", "proxy.tokens"):
         (folder / name).chmod(0o644)
-    names = ("HTTP_PORT", "GRPC_PORT", "METRICS_PORT", "PROXY_PORT")
+    names = ("HTTP_PORT", "GRPC_PORT", "METRICS_PORT", "PROXY_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT")
     variables = {
         **engine.environment,
-        **dict(zip(names, map(str, free_ports(4)), strict=True)),
+        **dict(zip(names, map(str, free_ports(len(names))), strict=True)),
         "ADMIN_KEY_FILE": str(key),
         "PROXY_CERTIFICATE_FILE": str(folder / "proxy.pem"),
         "PROXY_TOKENS_FILE": str(folder / "proxy.tokens"),
@@ -236,6 +254,29 @@ def test_the_proxy_lets_those_with_a_token_ask_and_nobody_administer(engine, com
     log = engine.run("logs", f"{folder.name}_proxy_1").stdout
     assert " tests POST /inference.GRPCInferenceService/ModelInfer 200 " in log
     assert TOKEN not in log
+
+
+def test_the_profile_that_watches_scrapes_the_server_and_knows_whom_to_tell(engine, composed):
+    folder, compose = composed
+    stand_in(engine, SERVICES["prometheus"]["image"], "prometheus", "prometheus")
+    stand_in(engine, SERVICES["alertmanager"]["image"], "prometheus-alertmanager", "prometheus-alertmanager")
+    watch = ("--profile", "cpu", "--profile", "watch")
+    # Debian has no Grafana.
+    watching = ("prometheus", "alertmanager")
+    compose(*watch, "up", "--detach", "--no-build", *watching)
+    prometheus = f"http://{engine.address(f'{folder.name}_prometheus_1', 9090)}/api/v1"
+    alertmanager = f"http://{engine.address(f'{folder.name}_alertmanager_1', 9093)}"
+    assert (
+        until(f"{prometheus}/query?query=up", lambda found: found["data"]["result"])["data"]["result"][0]["value"][1]
+        == "1"
+    )
+    groups = asked(f"{prometheus}/rules")["data"]["groups"]
+    assert "TritonDown" in {rule["name"] for group in groups for rule in group["rules"]}
+    until(f"{prometheus}/alertmanagers", lambda found: found["data"]["activeAlertmanagers"])
+    assert asked(f"{alertmanager}/api/v2/status")["config"]["original"]
+    compose(*watch, "stop", *watching)
+    for service in watching:
+        assert engine.out("inspect", "--format", "{{.State.ExitCode}}", f"{folder.name}_{service}_1") == "0"
 
 
 def test_the_profile_for_cpus_starts_is_healthy_answers_and_stops(engine, composed, digits):
