@@ -291,3 +291,19 @@ def test_the_profile_for_cpus_starts_is_healthy_answers_and_stops(engine, compos
     assert status(logging, {"plansmith-secret": KEY}) == 200
     compose("--profile", "cpu", "stop")
     assert engine.out("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
+
+
+def test_the_proxy_finds_a_server_that_is_started_again_and_one_whose_connections_are_dead(engine, composed, digits):
+    folder, _ = composed
+    proxy, server, network = (f"{folder.name}_{name}" for name in ("proxy_1", "triton-cpu_1", "default"))
+    engine.run("start", server)
+    with Client(f"grpcs://{engine.address(proxy, 8443)}", token=TOKEN, ca_file=folder / "ca.pem") as client:
+        client.wait_until_ready(timeout=120)
+        model = client.model("digits")
+        model(digits["images"][:1])
+        # As when a machine is gone: the proxy keeps a connection to the old address, which nobody closes.
+        engine.run("network", "disconnect", network, server)
+        engine.run("network", "connect", "--alias", "triton", network, server)
+        assert model(digits["images"][:4], timeout=60).array.shape == (4, 10)
+    # It would wait for that connection before it ends.
+    engine.run("kill", server)
