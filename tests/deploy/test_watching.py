@@ -1,21 +1,27 @@
-"""Rules and dashboards: each alert on made-up faults by promtool, all in a real Prometheus over a real Triton."""
+"""Rules and dashboards: by promtool, and in a real Prometheus and Alertmanager over a real Triton with faults."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import subprocess
+import threading
 import time
 import urllib.parse
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import prometheus_client
 import pytest
 import yaml
 from containers import ROOT, install
 
-from plansmith_client import Client
+from plansmith_client import Client, ClientError
+from plansmith_client.metrics import ClientMetrics
+from plansmith_server import ServerOptions, TritonServer
 from plansmith_server.launcher.ports import find_free
 
 WATCH = ROOT / "deploy" / "watch"
@@ -25,8 +31,8 @@ RULES = [rule for group in yaml.safe_load((WATCH / "rules.yml").read_text())["gr
 
 @pytest.fixture(scope="module", autouse=True)
 def programs():
-    if shutil.which("promtool") is None:
-        install("prometheus")
+    packages = {"promtool": "prometheus", "amtool": "prometheus-alertmanager"}
+    install(*(package for program, package in packages.items() if shutil.which(program) is None))
 
 
 def promtool(*words):
@@ -43,19 +49,79 @@ def test_each_alert_fires_on_its_fault_and_none_when_all_is_well():
     assert [rule["alert"] for rule in RULES if "alert" in rule and not rule["annotations"]["remedy"]] == []
 
 
+class Receiver(ThreadingHTTPServer):
+    """Who is told of alerts. `told`: the names of those that fired and those that ended."""
+
+    def __init__(self):
+        self.told = {"firing": set(), "resolved": set()}
+        super().__init__(("127.0.0.1", 0), _Hook)
+
+
+class _Hook(BaseHTTPRequestHandler):
+    def do_POST(self):
+        for alert in json.loads(self.rfile.read(int(self.headers["Content-Length"])))["alerts"]:
+            self.server.told[alert["status"]].add(alert["labels"]["alertname"])
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def running(folder, *words):
+    with (folder / f"{words[0]}.log").open("w") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log, cwd=folder)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def wait_for(ask, wanted=None):
+    """The first answer that is not empty, or that is the wanted one."""
+    answer = None
+    for _ in range(240):
+        with contextlib.suppress(OSError):  # It is still starting.
+            answer = ask()
+            if answer and wanted in (None, answer):
+                return answer
+        time.sleep(0.25)
+    raise AssertionError(f"{answer} where {wanted or 'something'} was wanted")
+
+
+@contextlib.contextmanager
+def alertmanager(folder, receiver):
+    """Alertmanager with our configuration and a receiver: its address."""
+    config = yaml.safe_load((WATCH / "alertmanager.yml").read_text())
+    config["route"] |= {"group_wait": "1s", "group_interval": "1s"}
+    config["receivers"][0]["webhook_configs"] = [{"url": f"http://127.0.0.1:{receiver.server_port}"}]
+    (folder / "alertmanager.yml").write_text(yaml.safe_dump(config))
+    for file in (WATCH / "alertmanager.yml", folder / "alertmanager.yml"):
+        subprocess.run(["amtool", "check-config", file], check=True, capture_output=True)
+    address = f"127.0.0.1:{find_free('127.0.0.1', 1)[0]}"
+    words = ["--config.file=alertmanager.yml", "--storage.path=alerts", f"--web.listen-address={address}"]
+    with running(folder, "prometheus-alertmanager", *words, "--cluster.listen-address="):
+        yield address
+
+
 class Prometheus:
-    def __init__(self, folder, targets):
+    """Prometheus with our configuration and rules. A minute of the rules is two seconds."""
+
+    def __init__(self, folder, targets, clients, alerts):
         self.url = f"http://127.0.0.1:{find_free('127.0.0.1', 1)[0]}"
         config = yaml.safe_load((WATCH / "prometheus.yml").read_text())
-        config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
-        del config["alerting"]
+        config["global"] = {"scrape_interval": "250ms", "evaluation_interval": "250ms"}
+        config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [alerts]
         config["scrape_configs"][0]["static_configs"][0]["targets"] = targets
+        config["scrape_configs"].append({"job_name": "clients", "static_configs": [{"targets": [clients]}]})
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-        shutil.copy(WATCH / "rules.yml", folder)
-        words = ["--config.file", folder / "prometheus.yml", "--storage.tsdb.path", folder / "data"]
+        rules = (WATCH / "rules.yml").read_text()
+        faster = re.sub(r"(\[|for: )(\d)m", lambda found: f"{found[1]}{2 * int(found[2])}s", rules)
+        (folder / "rules.yml").write_text(faster)
         listen = f"--web.listen-address={self.url.removeprefix('http://')}"
-        with (folder / "log").open("w") as log:
-            self.process = subprocess.Popen(["prometheus", *words, listen], stdout=log, stderr=log)
+        self.run = running(folder, "prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data", listen)
 
     def query(self, expression):
         """What an expression gives now: labels and value each."""
@@ -63,16 +129,32 @@ class Prometheus:
         with urllib.request.urlopen(address, timeout=10) as answer:
             return [(row["metric"], float(row["value"][1])) for row in json.load(answer)["data"]["result"]]
 
-    def wait_for(self, expression):
-        """What an expression gives once it gives something."""
-        for _ in range(240):
-            try:
-                if found := self.query(expression):
-                    return found
-            except OSError:
-                pass  # It is still starting.
-            time.sleep(0.25)
-        raise AssertionError(f"{expression} gives nothing")
+    def alerts(self):
+        """What fires, and for which model, or else server."""
+        firing = self.query('ALERTS{alertstate="firing"}')
+        return {(labels["alertname"], labels.get("model", labels.get("instance"))) for labels, _ in firing}
+
+
+@contextlib.contextmanager
+def calling(*calls):
+    """Each call made again and again in a thread of its own, whatever becomes of it."""
+    ended = threading.Event()
+
+    def again(call):
+        while not ended.is_set():
+            with contextlib.suppress(ClientError):
+                call()
+            ended.wait(0.3)
+
+    threads = [threading.Thread(target=again, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
 
 
 def requests_at_once():
@@ -98,34 +180,76 @@ def test_the_rules_are_those_of_the_operator_as_the_documentation_makes_them():
     assert rule["spec"] == yaml.safe_load((WATCH / "rules.yml").read_text())
 
 
-def test_a_real_prometheus_sees_a_real_triton_and_one_that_is_gone(committed_server, tmp_path):
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory):
+    """A server of digits, and of models that are slow, hang and fail."""
+    repository = tmp_path_factory.mktemp("models") / "models"
+    shutil.copytree(ROOT / "model_repository" / "digits", repository / "digits")
+    for name, source in (("slow", "slow"), ("expiring", "slow"), ("hanging", "slow"), ("failing", "failing")):
+        shutil.copytree(ROOT / "tests" / "models_python" / source, repository / name)
+    config = repository / "expiring" / "config.pbtxt"
+    config.write_text(config.read_text().replace("microseconds: 60000000", "microseconds: 100000"))
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), find_free("127.0.0.1", 3), strict=True))
+    with TritonServer(
+        ServerOptions(repository=repository, triton_arguments=("--exit-timeout-secs=1",), **ports)
+    ) as server:
+        yield server
+
+
+def test_alerts_fire_for_their_faults_alone_and_somebody_is_told(faulty, tmp_path):
     gone = f"127.0.0.1:{find_free('127.0.0.1', 1)[0]}"
-    server = committed_server.metrics_url.removeprefix("http://").removesuffix("/metrics")
-    prometheus = Prometheus(tmp_path, [server, gone])
-    try:
-        prometheus.wait_for("nv_inference_request_success")
-        with Client(committed_server.grpc_url) as client:
-            model = client.model("digits")
-            while not any(value > 0 for _, value in prometheus.query("triton:requests:rate1m")):
-                model(np.zeros((4, 8, 8), np.float32))
-        for name in ("triton:request_seconds:mean1m", "triton:queue_seconds:mean1m", "triton:batch:mean1m"):
-            labels, value = prometheus.wait_for(f"{name} > 0")[0]
-            assert labels["model"] == "digits", name
-            assert value > 0
+    server = faulty.metrics_url.removeprefix("http://").removesuffix("/metrics")
+    registry = prometheus_client.CollectorRegistry()
+    exporter, _ = prometheus_client.start_http_server(0, "127.0.0.1", registry)
+    options = {"observers": [ClientMetrics(registry)], "retries": 0, "timeout": 120}
+    with contextlib.ExitStack() as stack:
+        stack.callback(exporter.server_close)
+        stack.callback(exporter.shutdown)
+        receiver = stack.enter_context(Receiver())
+        threading.Thread(target=receiver.serve_forever).start()
+        stack.callback(receiver.shutdown)
+        alerts = stack.enter_context(alertmanager(tmp_path, receiver))
+        prometheus = Prometheus(tmp_path, [server, gone], f"127.0.0.1:{exporter.server_port}", alerts)
+        stack.enter_context(prometheus.run)
+        client = stack.enter_context(Client(faulty.grpc_url, **options))
+        digits, slow, failing, expiring = map(client.model, ("digits", "slow", "failing", "expiring"))
+        stack.enter_context(calling(lambda: digits(np.zeros((4, 8, 8), np.float32))))
+        for name in ("request_seconds:mean1m", "queue_seconds:mean1m", "batch:mean1m"):
+            wait_for(lambda name=name: prometheus.query(f'triton:{name}{{model="digits"}} > 0'))
         at_once = requests_at_once()
         assert len(at_once) == 2
         for expression in at_once:
-            assert 0 < prometheus.wait_for(f"{expression} > 0")[0][1] < 2, expression
-        down = prometheus.wait_for('ALERTS{alertname="TritonDown"}')
-        assert [labels["instance"] for labels, _ in down] == [gone]
-        assert {labels["alertname"] for labels, _ in prometheus.query("ALERTS")} == {"TritonDown"}
-        shown = [target["expr"] for board in DASHBOARDS for panel in json.loads(board.read_text())["panels"]
-                 for target in panel["targets"]]  # fmt: skip
-        assert len(shown) > 15
-        for expression in shown:
-            answers = prometheus.query(expression)
-            if expression.startswith(("triton:", "nv_inference", "nv_cpu")) and "failures" not in expression:
-                assert answers, expression
-    finally:
-        prometheus.process.terminate()
-        prometheus.process.wait(timeout=60)
+            ((_, value),) = wait_for(lambda expression=expression: prometheus.query(f"{expression} > 0"))
+            assert value < 2, expression
+        down = ("TritonDown", gone)
+        wait_for(prometheus.alerts, {down})
+
+        with contextlib.ExitStack() as faults:
+            short = np.float32([[0.45]])
+            faults.enter_context(calling(*[lambda: slow(short)] * 5, lambda: failing(np.array([b"exception"], object))))
+            faults.enter_context(calling(*[lambda: expiring(short)] * 2))
+            hanging = faults.enter_context(Client(faulty.grpc_url, **options))
+            faults.enter_context(calling(*[lambda: hanging.model("hanging")(np.float32([[120]]))] * 2))
+            faults.callback(hanging.close)
+            of_servers = {("TritonQueueGrows", "slow"), ("TritonRejects", "expiring"), ("TritonErrors", "failing")}
+            of_clients = {
+                ("ClientsWait", "slow"),
+                *(("ClientsFail", model) for model in ("slow", "expiring", "failing")),
+            }
+            wanted = {down, ("TritonWedged", "hanging"), *of_servers, *of_clients}
+            # All but that of a GPU's memory.
+            assert {rule.get("alert") for rule in RULES} - {alert for alert, _ in wanted} == {
+                None,
+                "TritonGpuMemoryFull",
+            }
+            fired = set()
+            wait_for(lambda: fired.update(prometheus.alerts()) or fired >= wanted)
+            assert [alert for alert, subject in fired if subject == "digits"] == []
+            wait_for(lambda: receiver.told["firing"], {alert for alert, _ in wanted})
+            shown = [target["expr"] for board in DASHBOARDS for panel in json.loads(board.read_text())["panels"]
+                     for target in panel["targets"]]  # fmt: skip
+            assert len(shown) > 15
+            without_gpu = [expression for expression in shown if "nv_gpu" not in expression]
+            assert [expression for expression in without_gpu if not prometheus.query(expression)] == []
+        wait_for(prometheus.alerts, {down})
+        wait_for(lambda: receiver.told["resolved"], {alert for alert, _ in wanted - {down}})
