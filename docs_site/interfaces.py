@@ -15,7 +15,9 @@ MODULES = {
         *("plansmith_client", "plansmith_client.errors", "plansmith_client.testing", "plansmith_client.telemetry"),
         *("plansmith_client.metrics", "plansmith_client.bulk", "plansmith_client.spark", "plansmith_client.dask"),
     ),
-    "api-build.md": ("plansmith_build", "plansmith_build.exporting", "plansmith_build.datasets"),
+    "api-build.md": (
+        *("plansmith_build", "plansmith_build.exporting", "plansmith_build.datasets", "plansmith_build.accuracy"),
+    ),
     "api-server.md": ("plansmith_server", "plansmith_server.pytest_plugin"),
     "api-perf.md": ("plansmith_perf.report",),
 }

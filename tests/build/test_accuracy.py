@@ -8,6 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from plansmith_build import accuracy as public
 from plansmith_build.errors import InvalidOption, VerificationFailed
 from plansmith_build.judging.accuracy import classifier_output, measure_accuracy
 from plansmith_build.judging.budget import Budget, parse_drop
@@ -19,11 +20,6 @@ SCORES = np.array([[3, 1, 0], [0, 2, 1], [1, 0, 4], [5, 4, 0]], dtype=np.float32
 PROBABILITIES = SCORES / SCORES.sum(axis=1, keepdims=True)
 
 
-def drop(candidate, reference):
-    """The greatest loss of any output."""
-    return max(loss for _, loss in candidate.losses_from(reference))
-
-
 def test_with_labels_the_drop_is_that_of_top_1_accuracy():
     labels = np.array([0, 1, 2, 1])
     worse = SCORES.copy()
@@ -31,7 +27,7 @@ def test_with_labels_the_drop_is_that_of_top_1_accuracy():
     reference = measure_accuracy({"scores": SCORES}, {"scores": SCORES}, labels)
     candidate = measure_accuracy({"scores": SCORES}, {"scores": worse}, labels)
     assert (reference.top1, candidate.top1, reference.top5) == (0.75, 0.5, 1.0)
-    assert drop(candidate, reference) == 0.25
+    assert candidate.drop_from(reference) == 0.25
 
 
 def test_a_candidate_that_is_better_than_fp32_has_lost_nothing():
@@ -39,7 +35,7 @@ def test_a_candidate_that_is_better_than_fp32_has_lost_nothing():
     better = SCORES.copy()
     better[3] = [0, 1, 0]
     reference = measure_accuracy({"scores": SCORES}, {"scores": SCORES}, labels)
-    assert drop(measure_accuracy({"scores": SCORES}, {"scores": better}, labels), reference) == 0
+    assert measure_accuracy({"scores": SCORES}, {"scores": better}, labels).drop_from(reference) == 0
 
 
 def test_without_labels_the_drop_is_the_share_of_rows_with_another_best_class():
@@ -49,7 +45,7 @@ def test_without_labels_the_drop_is_the_share_of_rows_with_another_best_class():
     candidate = measure_accuracy({"scores": PROBABILITIES}, {"scores": other})
     assert candidate.top1 is None
     assert candidate.outputs[0].top1_agreement == 0.75
-    assert drop(candidate, reference) == 0.25
+    assert candidate.drop_from(reference) == 0.25
 
 
 def test_scores_with_further_dimensions_of_one_are_scores():
@@ -65,7 +61,7 @@ def test_what_has_no_classes_is_compared_by_relative_error():
     (output,) = candidate.outputs
     assert output.top1_agreement is None
     assert output.signal_to_noise_db == pytest.approx(20, abs=1.5)
-    assert drop(candidate, reference) == pytest.approx(0.1, rel=0.5)
+    assert candidate.drop_from(reference) == pytest.approx(0.1, rel=0.5)
     assert output.bound > output.value
 
 
@@ -80,7 +76,7 @@ def test_whole_numbers_and_text_count_the_elements_that_differ():
     given = {"label": np.array([[1], [2], [3], [5]]), "name": np.array([b"a", b"x", b"y", b"d"], dtype=object)}
     candidate = measure_accuracy({"label": labels, "name": names}, given)
     assert [output.differing for output in candidate.outputs] == [0.25, 0.5]
-    assert drop(candidate, candidate) == 0.5
+    assert candidate.drop_from(candidate) == 0.5
 
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
@@ -139,7 +135,7 @@ def test_every_output_is_in_the_budget_with_labels_too():
     labels = np.array([0, 1, 2, 0])
     itself = measure_accuracy(answers, answers, labels)
     candidate = measure_accuracy(answers, given, labels)
-    assert (candidate.top1, drop(itself, itself)) == (1.0, 0.0)
+    assert (candidate.top1, itself.drop_from(itself)) == (1.0, 0.0)
     assert not Budget().accepts(candidate, itself)
     assert "is off by" in Budget().complaint(candidate, itself)
 
@@ -149,7 +145,7 @@ def test_labels_of_0_and_1_belong_to_one_number_a_row():
     labels = np.array([0, 1, 1, 1])
     reference = measure_accuracy({"p": probabilities}, {"p": probabilities}, labels)
     assert (reference.outputs[0].measure.metric, reference.top1) == (Metric.DECISION, 0.75)
-    assert drop(measure_accuracy({"p": probabilities}, {"p": 1 - probabilities}, labels), reference) == 0.5
+    assert measure_accuracy({"p": probabilities}, {"p": 1 - probabilities}, labels).drop_from(reference) == 0.5
 
 
 def test_a_decision_that_never_changes_is_judged_by_relative_error():
@@ -206,9 +202,9 @@ def test_a_function_of_the_users_own_scores_answers(tmp_path, monkeypatch):
     itself = measure_accuracy(answers, answers, None, measures)
     noisy = {"y": answers["y"] + rng.normal(size=(60, 1)).astype(np.float32)}
     candidate = measure_accuracy(answers, noisy, None, measures)
-    assert drop(itself, itself) == 0
+    assert itself.drop_from(itself) == 0
     expected = 1 - np.corrcoef(noisy["y"][:, 0], answers["y"][:, 0])[0, 1]
-    assert drop(candidate, itself) == pytest.approx(expected)
+    assert candidate.drop_from(itself) == pytest.approx(expected)
     assert candidate.outputs[0].bound > expected
 
 
@@ -283,3 +279,44 @@ def test_large_outputs_are_compared_in_pieces(measure):
     assert accuracy.outputs[0].max_absolute_error == pytest.approx(0.01, rel=1e-3)
     assert accuracy.outputs[0].signal_to_noise_db == pytest.approx(40, abs=0.1)
     assert accuracy.outputs[0].cosine == pytest.approx(0.99995, abs=1e-5)
+
+
+def test_candidates_of_ones_own_are_measured_and_judged_as_a_build_does():
+    rng = np.random.default_rng(0)
+    reference = {
+        "sentence": rng.normal(size=(200, 384)).astype(np.float32),
+        "landmarks": rng.uniform(40, 80, (200, 20)).astype(np.float32),
+    }
+    rounded = {name: array + rng.normal(0, 2e-3, array.shape).astype(np.float32) for name, array in reference.items()}
+    stuck = {**rounded, "landmarks": np.repeat(reference["landmarks"].mean(0, keepdims=True), 200, axis=0)}
+    good, bad = (public.measure_accuracy(reference, given, metrics=["sentence=cosine"]) for given in (rounded, stuck))
+    assert [str(output.measure) for output in good.outputs] == ["cosine", "relative-error"]
+    assert good.drop_from(good) < 0.001
+    assert bad.drop_from(good) == pytest.approx(1, abs=0.01)
+    assert public.Budget().accepts(good, good)
+    assert "'landmarks'" in public.Budget().complaint(bad, good)
+
+
+def test_labels_in_lists_judge_candidates_of_ones_own():
+    wrong = PROBABILITIES[:, ::-1]
+    itself, other = (
+        public.measure_accuracy({"y": PROBABILITIES}, {"y": given}, [0, 1, 2, 0]) for given in (PROBABILITIES, wrong)
+    )
+    assert (itself.top1, other.top1, other.drop_from(itself)) == (1, 0.25, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("reference", "labels", "metrics", "message"),
+    [
+        ({}, None, [], "there is no output"),
+        ({"y": np.ones((0, 3))}, None, [], "output 'y' has 0"),
+        ({"y": np.ones((4, 3)), "z": np.ones(3)}, None, [], "output 'y' has 4, output 'z' has 3"),
+        ({"y": SCORES}, [0, 1], [], "labels has 2"),
+        ({"y": SCORES}, [0.5] * 4, [], "labels must be whole numbers"),
+        ({"y": SCORES}, None, ["best"], "'best' is not a metric"),
+        ({"y": SCORES}, None, ["z=top1"], "no such output"),
+    ],
+)
+def test_answers_that_cannot_be_measured_are_refused(reference, labels, metrics, message):
+    with pytest.raises(InvalidOption, match=message):
+        public.measure_accuracy(reference, reference, labels, metrics=metrics)

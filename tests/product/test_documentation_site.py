@@ -56,7 +56,7 @@ def test_every_command_stands_in_the_reference(site):
     ("page", "modules"),
     [
         ("api-client.html", ("plansmith_client", "plansmith_client.errors", "plansmith_client.testing")),
-        ("api-build.html", ("plansmith_build", "plansmith_build.exporting", "plansmith_build.datasets")),
+        ("api-build.html", ("plansmith_build", "plansmith_build.exporting", "plansmith_build.accuracy")),
         ("api-server.html", ("plansmith_server", "plansmith_server.pytest_plugin")),
         ("api-perf.html", ("plansmith_perf.report",)),
     ],

@@ -100,6 +100,14 @@ class Accuracy:
         pairs = zip(self.outputs, reference.outputs, strict=True)
         return tuple((output, output.loss_from(other)) for output, other in pairs)
 
+    def drop_from(self, reference: Accuracy) -> float:
+        """What the output that lost most has lost, 0 for nothing: a share or an error, by the measure of the output.
+
+        Args:
+            reference: the FP32 model's answers measured against themselves; without labels any measurement will do.
+        """
+        return max(loss for _, loss in self.losses_from(reference))
+
     @property
     def noise(self) -> float:
         """Noise power relative to signal power, the worst of all outputs: finer than a count of flipped rows."""
