@@ -8,9 +8,21 @@ import pytest
 from build_models import snapshot, write
 from onnx import numpy_helper
 
-from plansmith_build import BuildOptions, VerificationFailed, build, building, releasing, serving
+from plansmith_build import (
+    BuildOptions,
+    InvalidOption,
+    VerificationFailed,
+    build,
+    building,
+    releasing,
+    serving,
+)
+from plansmith_build import trial as trial_module
+from plansmith_build.search import search as search_module
 from plansmith_build.search.search import SearchOptions
 from plansmith_build.search.targets import Device, Precision, Target
+from plansmith_server import TritonUnavailable
+from plansmith_server.launcher import triton_wheel
 
 ADD = "m (float[N, 4] x) => (float[N, 4] y) { y = Add (x, x) }"
 # One of each: numbers and text by the row, by themselves, and truth values.
@@ -139,8 +151,46 @@ def test_no_serve_publishes_untried_and_says_so(adder, repository, plansmith):
     }
 
 
-def test_without_plansmith_server_a_version_is_published_untried_and_says_so(adder, repository, monkeypatch):
-    monkeypatch.setattr(serving, "find_spec", lambda _name: None)
-    trial = build(adder, BuildOptions(repository=repository)).manifest.server_trial
-    assert trial.skipped == {"config.pbtxt": "plansmith-server is not installed"}
-    assert not trial.served
+@pytest.mark.parametrize(
+    ("module", "missing", "way_out"),
+    [
+        (serving, "find_spec", "pip install plansmith-server, "),
+        (triton_wheel, "_site_packages", "pip install nvidia-pytriton==0.7.0; "),
+    ],
+    ids=["plansmith-server", "Triton"],
+)
+def test_where_no_triton_can_be_started_only_no_serve_publishes(adder, tmp_path, module, missing, way_out):
+    def none(name=None):
+        if name is None:
+            raise TritonUnavailable("Triton is not installed: pip install nvidia-pytriton==0.7.0")
+
+    steps = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, missing, none)
+        patch.setattr(triton_wheel, "private_packages", lambda: None)
+        with pytest.raises(InvalidOption, match=f"{way_out}or publish .*, with --no-serve") as raised:
+            build(adder, BuildOptions(tmp_path / "models"), steps.append)
+        assert raised.value.exit_code == 2
+        assert not steps
+        trial = build(adder, BuildOptions(tmp_path / "models", serve=False)).manifest.server_trial
+    assert trial.skipped == {"config.pbtxt": "--no-serve"}
+
+
+def test_a_large_model_is_tried_as_well_one_copy_at_a_time(network, repository, monkeypatch):
+    model, search = network
+    for module in (trial_module, search_module):
+        monkeypatch.setattr(module, "LARGE_BYTES", 100)
+    asked = []
+    ask = trial_module._ask
+
+    def watched(built, tried, *rest):
+        asked.append([*tried])
+        return ask(built, tried, *rest)
+
+    monkeypatch.setattr(trial_module, "_ask", watched)
+    manifest = build(model, BuildOptions(repository=repository, search=search)).manifest
+    assert "so large" in manifest.search.measured
+    assert {*manifest.server_trial.served, *manifest.server_trial.skipped} == set(manifest.configs)
+    assert [[path] for path in manifest.server_trial.served] == asked
+    assert "config.pbtxt" in manifest.server_trial.served
+    assert len(asked) > 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -77,7 +76,7 @@ class BuildOptions:
         search: how to look for a faster version; None to build the portable one alone.
         replace: whether the version may follow one with other inputs or outputs.
         serve: whether a Triton of this machine has to serve the version before it is published, and times the fastest
-            candidates. There is none where plansmith-server is not installed or the model is very large.
+            candidates up to 1 GiB.
         sign_key: a private key (PEM) to sign the version with.
         warmup: how many inputs of the verification servers run before they call the version ready.
         max_queue_size: how many requests may wait for the model before servers turn more away; 0 for any number.
@@ -134,7 +133,8 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
 
     Raises:
         InvalidModel: the file is not an ONNX model, is damaged, or holds what ONNX Runtime or Triton cannot serve.
-        InvalidOption: an option cannot be used, or the version would follow one with other inputs or outputs.
+        InvalidOption: an option cannot be used, no Triton can be started, or the version would follow one with other
+            inputs or outputs.
         VerificationFailed: the model cannot be run, the result does not compute what the file computes, Triton does
             not serve it, or no candidate is inside the accuracy budget.
         PublishFailed: the version could not be written: the disk is full, or permissions or the file system forbid it.
@@ -152,9 +152,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     labels = read_labels(options.labels) if options.labels is not None else None
     sign = signer(options.sign_key) if options.sign_key is not None else None
 
-    for data in (options.search.data, options.search.validation_data) if options.search is not None else ():
-        if data is not None:
-            check_source(data)
+    _require_data_and_triton(options)
 
     step = f"Reading {path}"
     progress(BuildStep(step))
@@ -218,6 +216,17 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
         published = publish(repository, name, release, staging=staging)
         progress(BuildStep(step, f"{name} version {published.version}"))
     return BuildResult(name, published.version, published.path, published.manifest, published.notes)
+
+
+def _require_data_and_triton(options: BuildOptions) -> None:
+    """Before the model is read, which may take long."""
+    for data in (options.search.data, options.search.validation_data) if options.search is not None else ():
+        if data is not None:
+            check_source(data)
+    if options.serve:
+        from plansmith_build.serving import require_triton  # noqa: PLC0415 - the client, with all its transports
+
+        require_triton()
 
 
 def _refuse_what_cannot_be_had(built: Built) -> None:
@@ -359,8 +368,6 @@ def _tried(
             outcome = try_on_triton(built, release, labels, folder, serve=options.serve)
         except OSError as error:
             raise explain_os_error(error, f"write a repository to try the version in {folder}") from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         if CONFIG in outcome.refused:
             raise VerificationFailed(
                 f"Triton does not serve what was built, so nothing was published: {outcome.refused[CONFIG]}; "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from plansmith_build.errors import InvalidOption
 from plansmith_build.repository.config import text_from_config
 from plansmith_build.repository.filesystem import link_or_copy, make_folder
 from plansmith_build.repository.model_repository import CONFIG, LABELS
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
 
     from plansmith_build.engines.onnxruntime import Arrays
 
-__all__ = ["Entry", "Serving", "as_served", "obstacle_to_serving", "served_repository", "serving"]
+__all__ = ["LARGE_BYTES", "Entry", "Serving", "as_served", "require_triton", "served_repository", "serving"]
 
-# Several models of this size at once may not fit into memory, and every one is a process with all its weights.
-LARGEST_BYTES = 2**30
+# Several models above this size at once may not fit into memory: every one is a process with all its weights.
+LARGE_BYTES = 2**30
 FIRST_ANSWER_SECONDS = 120.0
 START_SECONDS = 600.0
+# Beside both for each GiB of files: slow disks bring some 10 MB a second.
+SECONDS_PER_GIB = 100.0
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,25 @@ class Serving:
     refused: Mapping[str, str]
 
 
-def obstacle_to_serving(size: int) -> str:
-    """Why a model cannot be served here, or an empty string.
+def require_triton() -> None:
+    """Refuse to go on where no Triton can be started; what it needs is fetched where plansmith-server does so.
 
-    Args:
-        size: of the model, in bytes.
+    Raises:
+        InvalidOption: plansmith-server, or something that Triton needs, is missing.
     """
+    otherwise = "or publish what no Triton has tried, with --no-serve"
     if find_spec("plansmith_server") is None:
-        return "plansmith-server is not installed"
-    if size > LARGEST_BYTES:
-        return "the model is so large that several copies of it at once may not fit into memory"
-    return ""
+        raise InvalidOption(
+            "a version is tried on a Triton before it is published, and plansmith-server, which starts one, is not "
+            f"installed: pip install plansmith-server, {otherwise}"
+        )
+    from plansmith_server import TritonUnavailable  # noqa: PLC0415 - an optional distribution
+    from plansmith_server.launcher.triton_wheel import find_triton  # noqa: PLC0415
+
+    try:
+        find_triton()
+    except TritonUnavailable as error:
+        raise InvalidOption(f"a version is tried on a Triton before it is published: {error}; {otherwise}") from error
 
 
 @contextmanager
@@ -102,15 +113,17 @@ def served_repository(repository: Path) -> Iterator[Serving]:
     """
     from plansmith_server import ServerOptions, TritonServer  # noqa: PLC0415 - an optional distribution
 
+    size = sum(path.stat().st_size for path in repository.rglob("*") if path.is_file())
+    more = SECONDS_PER_GIB * size / 2**30
     options = ServerOptions(
         repository=repository,
         http_port=0,
         grpc_port=0,
         metrics_port=0,
         config_name="none",
-        start_timeout=START_SECONDS,
+        start_timeout=START_SECONDS + more,
     )
-    with TritonServer(options) as server, Client(server.grpc_url, timeout=FIRST_ANSWER_SECONDS) as client:
+    with TritonServer(options) as server, Client(server.grpc_url, timeout=FIRST_ANSWER_SECONDS + more) as client:
         refused = {state.name: state.reason or state.state for state in server.models() if not state.is_ready}
         yield Serving(client, server.version, refused)
 

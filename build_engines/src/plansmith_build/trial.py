@@ -7,6 +7,7 @@ that its candidate was timed with as the candidate did in process.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from plansmith_build.repository.manifest import ServerTrial
 from plansmith_build.repository.model_repository import CONFIG
 from plansmith_build.search.candidates import Status
 from plansmith_build.search.served_answers import Exchange, problem_with_answers, problem_with_sequences
-from plansmith_build.serving import Entry, obstacle_to_serving, serving
+from plansmith_build.serving import LARGE_BYTES, Entry, serving
 from plansmith_client.errors import ClientError
 
 if TYPE_CHECKING:
@@ -59,12 +60,9 @@ def try_on_triton(built: Built, release: Release, labels: bytes | None, folder: 
     """
     texts = release.configure(labels)
     exchanges = {path: exchange for path in texts if (exchange := _exchanges(built, path))}
-    obstacle = obstacle_to_serving(built.portable.network.size) if serve else "--no-serve"
-    if obstacle:
-        return Outcome(ServerTrial(skipped=dict.fromkeys(texts, obstacle)), {})
+    if not serve:
+        return Outcome(ServerTrial(skipped=dict.fromkeys(texts, "--no-serve")), {})
     skipped = {path: _why_not_here(built, path) for path in texts if path not in exchanges}
-
-    from plansmith_server import NoModelLoaded, ServerError, TritonUnavailable  # noqa: PLC0415 - an optional distribution
 
     names = {path: f"{built.name[:100]}.{number}" for number, path in enumerate(exchanges)}
     entries = {
@@ -73,25 +71,43 @@ def try_on_triton(built: Built, release: Release, labels: bytes | None, folder: 
     }
     refused: dict[str, str] = {}
     version = ""
-    try:
-        with serving(entries, folder) as server:
-            version = server.version
-            for path, name in names.items():
-                problem = server.refused.get(name)
-                if not problem and built.states:
-                    problem = problem_with_sequences(server.client, name, entries[name], _sequences(built))
-                elif not problem:
-                    problem = problem_with_answers(server.client, name, entries[name], exchanges[path])
-                if problem:
-                    refused[path] = problem
-    except TritonUnavailable as error:
-        return Outcome(ServerTrial(skipped=dict.fromkeys(texts, str(error))), {})
-    except NoModelLoaded as error:
-        refused = dict.fromkeys(names, str(error))
-    except (ClientError, ServerError) as error:
-        refused = {CONFIG: str(error)}
+    for group in _groups(built, list(names)):
+        found, refusals = _ask(built, {path: (names[path], entries[names[path]]) for path in group}, exchanges, folder)
+        version = version or found
+        refused |= refusals
     served = tuple(path for path in names if path not in refused)
     return Outcome(ServerTrial(triton=version, served=served, skipped=skipped), refused)
+
+
+def _groups(built: Built, paths: list[str]) -> list[list[str]]:
+    """The configurations that are served at once: each copy of the model has all its weights in memory."""
+    return [[path] for path in paths] if built.portable.network.size > LARGE_BYTES else [paths]
+
+
+def _ask(
+    built: Built, tried: Mapping[str, tuple[str, Entry]], exchanges: Mapping[str, tuple[Exchange, ...]], folder: Path
+) -> tuple[str, dict[str, str]]:
+    """Triton's version, and why a configuration cannot be published, by its path."""
+    from plansmith_server import NoModelLoaded, ServerError  # noqa: PLC0415 - an optional distribution
+
+    refused: dict[str, str] = {}
+    try:
+        with serving(dict(tried.values()), folder) as server:
+            for path, (name, entry) in tried.items():
+                problem = server.refused.get(name)
+                if not problem and built.states:
+                    problem = problem_with_sequences(server.client, name, entry, _sequences(built))
+                elif not problem:
+                    problem = problem_with_answers(server.client, name, entry, exchanges[path])
+                if problem:
+                    refused[path] = problem
+            return server.version, refused
+    except NoModelLoaded as error:
+        return "", dict.fromkeys(tried, str(error))
+    except (ClientError, ServerError) as error:
+        return "", {CONFIG if CONFIG in tried else next(iter(tried)): str(error)}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _exchanges(built: Built, path: str) -> tuple[Exchange, ...]:

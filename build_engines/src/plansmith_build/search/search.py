@@ -33,7 +33,7 @@ from plansmith_build.search.selection import finalists, require_usable, select
 from plansmith_build.search.served_answers import Exchange
 from plansmith_build.search.targets import Precision, Target, pairings
 from plansmith_build.search.timing_served import CLIENTS, ServingFailed, time_served
-from plansmith_build.serving import Entry, obstacle_to_serving
+from plansmith_build.serving import LARGE_BYTES, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -212,7 +212,9 @@ def search(
     return_freed_memory()
     timed = f"in one process, {rows} row{plural(rows)} a run, against the FP32 model on ONNX Runtime"
     served: tuple[Candidate, ...] = ()
-    obstacle = obstacle_to_serving(portable.network.size) if serve else "--no-serve"
+    obstacle = "" if serve else "--no-serve"
+    if not obstacle and portable.network.size > LARGE_BYTES:
+        obstacle = "the model is so large that several copies of it at once may not fit into memory"
     entrants = finalists(candidates)
     if len(entrants) > 1 and not obstacle:
         try:
