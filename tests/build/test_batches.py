@@ -198,6 +198,13 @@ def test_dynamic_quantization_is_read_off_the_graph(built):
     assert "(DynamicQuantizeLinear) takes its scale from all rows of a batch" in result.manifest.batching.reason
 
 
+def test_text_that_is_split_into_pieces_makes_rows_as_long_as_their_longest_neighbour(built):
+    text = 'm (string[N] s) => (string[N, K] y, int64[N] z) { y, z = StringSplit <delimiter = ","> (s) }'
+    result, config = built(onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 20]> {text}'), serve=False)
+    assert config.max_batch_size == 0
+    assert "(StringSplit) makes the answer to a row as long as" in result.manifest.batching.reason
+
+
 def test_a_fixed_dimension_that_is_another_in_the_answers_is_declared_as_it_was_seen(built):
     result, config = built(
         "m (float[N, 3] x) => (int64[1] label, float[N, 3] p)"

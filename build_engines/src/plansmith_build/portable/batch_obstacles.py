@@ -12,7 +12,7 @@ from plansmith_build.portable.repair import infer_shapes
 from plansmith_build.reading.graphs import consumed_names, direct_subgraphs, node_label, nodes_of, operator_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from plansmith_build.reading.signatures import Signature
 
@@ -26,6 +26,8 @@ _DYNAMIC_QUANTIZATION = {
     "com.microsoft:DynamicQuantizeLSTM",
     "com.microsoft:DynamicQuantizeMatMul",
 }
+# They make each row as long as the longest of the batch.
+_PADDING = {"StringSplit", "com.microsoft:Tokenizer"}
 # How many rows these give is told by values, not by shapes.
 _COUNTS_VALUES = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
 # The inputs of these that say how large the result is, by position.
@@ -95,6 +97,9 @@ def obstacle_in_graph(model: onnx.ModelProto, signature: Signature, axis: BatchA
             f"{quantizer} takes its scale from all rows of a batch, so that the answer to a row would depend on the "
             "other rows of the batch"
         )
+    padding = _first_node(model, _PADDING)
+    if padding:
+        return f"{padding} makes the answer to a row as long as that of the longest row of a batch"
     rows = signature.inputs[0].shape[0]
     symbol = next((names[0] for names in signature.symbols.values() if _says_something(names[0])), "")
     certain = outputs_with_rows(model)
@@ -124,10 +129,12 @@ def obstacle_in_graph(model: onnx.ModelProto, signature: Signature, axis: BatchA
 
 def dynamic_quantization(model: onnx.ModelProto) -> str:
     """The first node that quantizes with a scale of what it is given, in words, or an empty string."""
-    for node in nodes_of(model):
-        if operator_name(node) in _DYNAMIC_QUANTIZATION:
-            return f"node {node_label(node)} ({node.op_type})"
-    return ""
+    return _first_node(model, _DYNAMIC_QUANTIZATION)
+
+
+def _first_node(model: onnx.ModelProto, operators: Collection[str]) -> str:
+    found = (node for node in nodes_of(model) if operator_name(node) in operators)
+    return next((f"node {node_label(node)} ({node.op_type})" for node in found), "")
 
 
 def _obstacle_in_names(signature: Signature) -> str:
