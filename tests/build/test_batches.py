@@ -82,6 +82,21 @@ KINDS = {
         "m (float[N, 3] x) => (float[N, 0] y) <int64[1] o = {0}, int64[1] i = {1}> { y = Slice (x, o, o, i) }",
         "was empty for every input",
     ),
+    # On random inputs no row is that large.
+    "scaled_where_any_row_is_large": (
+        (
+            "m (float[N, 4] x) => (float[N, 4] y) <float t = {100}> { m = ReduceMax <keepdims = 0> (x) c = Max (m, t)"
+            " y = Div (x, c) }"
+        ),
+        "(ReduceMax) takes one value from all rows of a batch",
+    ),
+    "scaled_by_the_largest_of_the_row": (
+        (
+            "m (float[N, 4] x) => (float[N, 4] y) <float t = {100}> { m = ReduceMax <axes = [1]> (x) c = Max (m, t)"
+            " y = Div (x, c) }"
+        ),
+        "",
+    ),
     "rows_normalized_together": (
         "m (float[N, 2] x) => (float[N, 2] y) { y = Softmax <axis = 0> (x) }",
         "is off by",
@@ -147,7 +162,7 @@ def detector(rows, threshold):
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_are_taken_where_a_row_is_a_row_and_nowhere_else(built, kind):
     text, reason = KINDS[kind]
-    result, config = built(text)
+    result, config = built(text, serve=False)
     assert (config.max_batch_size > 0) == (not reason)
     assert reason in result.manifest.batching.reason
 
@@ -155,7 +170,7 @@ def test_batches_are_taken_where_a_row_is_a_row_and_nowhere_else(built, kind):
 @pytest.mark.parametrize("rows", ["N", 1])
 @pytest.mark.parametrize("threshold", [0.5, 50.0, 1e9])
 def test_detections_are_no_rows_whether_noise_has_some_or_not(built, rows, threshold):
-    result, config = built(detector(rows, threshold))
+    result, config = built(detector(rows, threshold), serve=False)
     assert config.max_batch_size == 0
     assert "how many rows output 'scores' has depends on the data" in result.manifest.batching.reason
 

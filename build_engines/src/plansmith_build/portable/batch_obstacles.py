@@ -91,18 +91,13 @@ def obstacle_in_graph(model: onnx.ModelProto, signature: Signature, axis: BatchA
         signature: its signature.
         axis: what the user says.
     """
-    quantizer = dynamic_quantization(model)
-    if quantizer:
-        return (
-            f"{quantizer} takes its scale from all rows of a batch, so that the answer to a row would depend on the "
-            "other rows of the batch"
-        )
-    padding = _first_node(model, _PADDING)
-    if padding:
-        return f"{padding} makes the answer to a row as long as that of the longest row of a batch"
+    inferred = _with_named_rows(model)
+    mixing = _mixing_of_rows(inferred)
+    if mixing:
+        return mixing
     rows = signature.inputs[0].shape[0]
     symbol = next((names[0] for names in signature.symbols.values() if _says_something(names[0])), "")
-    certain = outputs_with_rows(model)
+    certain = _outputs_with_rows(inferred)
     uncertain = _sized_by_values(model)
     for value in model.graph.output:
         tensor = value.type.tensor_type
@@ -123,6 +118,57 @@ def obstacle_in_graph(model: onnx.ModelProto, signature: Signature, axis: BatchA
             return (
                 f"output {value.name!r} has {first.dim_param!r} rows for {inputs} in the input: where that is the same "
                 "number, give --batch-axis 0"
+            )
+    return _reduction_of_rows(inferred) if axis is BatchAxis.AUTO else ""
+
+
+def _mixing_of_rows(inferred: onnx.ModelProto) -> str:
+    """Why the answer to a row depends on the other rows of a batch, or an empty string."""
+    quantizer = dynamic_quantization(inferred)
+    if quantizer:
+        return (
+            f"{quantizer} takes its scale from all rows of a batch, so that the answer to a row would depend on the "
+            "other rows of the batch"
+        )
+    padding = _first_node(inferred, _PADDING)
+    if padding:
+        return f"{padding} makes the answer to a row as long as that of the longest row of a batch"
+    return ""
+
+
+def _reduction_of_rows(inferred: onnx.ModelProto) -> str:
+    """Why a node that reduces over rows stands in the way, or an empty string.
+
+    Where the value is compared with a threshold, all samples may be on one side of it.
+    """
+    graph = inferred.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants |= {
+        node.output[0]: attribute.t
+        for node in graph.node
+        for attribute in node.attribute
+        if node.op_type == "Constant" and attribute.name == "value"
+    }
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info)
+        if value.type.tensor_type.shape.dim and value.type.tensor_type.shape.dim[0].dim_param == _ROWS
+    }
+    for node in graph.node:
+        rank = ranks.get(node.input[0], 0) if node.input else 0
+        if not rank or not operator_name(node).startswith("Reduce"):
+            continue
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        axes = attributes.get("axes", [])
+        if len(node.input) > 1 and node.input[1]:
+            tensor = constants.get(node.input[1])
+            if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
+                continue
+            axes = onnx.numpy_helper.to_array(tensor).reshape(-1).tolist()
+        if 0 in axes or -rank in axes or not (axes or attributes.get("noop_with_empty_axes")):
+            return (
+                f"node {node_label(node)} ({node.op_type}) takes one value from all rows of a batch, so that the "
+                "answer to a row may depend on the other rows; if it never does, give --batch-axis 0"
             )
     return ""
 
@@ -165,6 +211,11 @@ def _says_something(symbol: str) -> bool:
 
 def outputs_with_rows(model: onnx.ModelProto) -> frozenset[str]:
     """The outputs whose first dimension is the inputs' first dimension, by the definitions of the operators."""
+    return _outputs_with_rows(_with_named_rows(model))
+
+
+def _with_named_rows(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose shapes are inferred from inputs with a first dimension of a name of its own."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]
@@ -172,10 +223,13 @@ def outputs_with_rows(model: onnx.ModelProto) -> frozenset[str]:
         value.type.tensor_type.shape.dim[0].dim_param = _ROWS
     for value in copy.graph.output:
         value.type.tensor_type.ClearField("shape")
-    inferred = infer_shapes(copy).graph.output
+    return infer_shapes(copy)
+
+
+def _outputs_with_rows(inferred: onnx.ModelProto) -> frozenset[str]:
     return frozenset(
         value.name
-        for value in inferred
+        for value in inferred.graph.output
         if value.type.tensor_type.shape.dim and value.type.tensor_type.shape.dim[0].dim_param == _ROWS
     )
 
