@@ -235,8 +235,8 @@ def test_a_fixed_dimension_that_is_another_in_the_answers_is_declared_as_it_was_
 
 def test_a_batch_that_the_users_data_refutes_is_not_taken(built, tmp_path):
     # A row that is beyond what noise reaches changes the answers to all others.
-    text = """m (float[N, 3] x) => (float[N, 3] y) <float limit = {5000}>
-        { most = ReduceMax <keepdims = 0> (x) far = Greater (most, limit)
+    text = """m (float[N, 3] x) => (float[N, 3] y) <float limit = {5000}, int64[1] one = {1}>
+        { most, place = TopK <axis = 0> (x, one) far = Greater (most, limit)
           added = Cast <to = 1> (far) y = Add (x, added) }"""
     assert built(text)[1].max_batch_size == 32
     rows = np.random.default_rng(0).standard_normal((24, 3)).astype(np.float32)

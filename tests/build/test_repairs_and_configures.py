@@ -116,7 +116,7 @@ def test_rows_that_depend_on_each_other_are_not_batched_and_the_reason_is_kept(b
     )
     assert config.max_batch_size == 0
     assert not result.manifest.batching.made_dynamic
-    assert "with a free first dimension" in result.manifest.batching.reason
+    assert "(ReduceMean) takes one value from all rows of a batch" in result.manifest.batching.reason
 
 
 def test_the_optimiser_removes_what_does_nothing_and_the_answer_stays(built):

@@ -149,15 +149,11 @@ def _reduction_of_rows(inferred: onnx.ModelProto) -> str:
         for attribute in node.attribute
         if node.op_type == "Constant" and attribute.name == "value"
     }
-    ranks = {
-        value.name: len(value.type.tensor_type.shape.dim)
-        for value in (*graph.input, *graph.value_info)
-        if value.type.tensor_type.shape.dim and value.type.tensor_type.shape.dim[0].dim_param == _ROWS
-    }
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.value_info)}
     for node in graph.node:
-        rank = ranks.get(node.input[0], 0) if node.input else 0
-        if not rank or not operator_name(node).startswith("Reduce"):
+        if not node.input or not operator_name(node).startswith("Reduce"):
             continue
+        names = [dimension.dim_param for dimension in shapes.get(node.input[0], ())]
         attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
         axes = attributes.get("axes", [])
         if len(node.input) > 1 and node.input[1]:
@@ -165,7 +161,9 @@ def _reduction_of_rows(inferred: onnx.ModelProto) -> str:
             if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
                 continue
             axes = onnx.numpy_helper.to_array(tensor).reshape(-1).tolist()
-        if 0 in axes or -rank in axes or not (axes or attributes.get("noop_with_empty_axes")):
+        everything = not (axes or attributes.get("noop_with_empty_axes"))
+        reduced = names if everything else [names[axis] for axis in axes if -len(names) <= axis < len(names)]
+        if _ROWS in reduced:
             return (
                 f"node {node_label(node)} ({node.op_type}) takes one value from all rows of a batch, so that the "
                 "answer to a row may depend on the other rows; if it never does, give --batch-axis 0"
