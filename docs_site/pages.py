@@ -48,6 +48,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, name, content=(ROOT / path).read_text(encoding="utf-8")))
     for name, content in _made():
         files.append(File.generated(config, name, content=content))
+    script = Path(__file__).with_name("iframe_worker.js")
+    files.append(File.generated(config, "assets/iframe-worker.js", abs_src_path=str(script)))
     return files
 
 
