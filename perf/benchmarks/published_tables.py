@@ -90,6 +90,31 @@ def resources() -> list[Row]:
     return rows
 
 
+def measured() -> list[Row]:
+    """When, where and with what all figures were measured, and the program that repeats each."""
+    programs = {
+        **dict.fromkeys(("resnet50", "resnet50_few", "mlp", "mlp_few"), "peers_table"),
+        **dict.fromkeys(("tune_gain_mlp", "tune_gain_resnet50"), "tune_gain"),
+    }
+    others = ("client_speed", "load_generator", "backend_overhead", "minilm_text", "many_models", "searched_builds")
+    rows: list[Row] = [("`perf/results`", "`perf/benchmarks`", "on", "machine", "versions")]
+    before: tuple[str, str] | None = None
+    for name in (*programs, *others):
+        if not (RESULTS / f"{name}.json").exists():
+            continue
+        result = _read(name)
+        environment = result["environment"]
+        packages = environment["packages"]
+        names = ("onnxruntime", "openvino", "tritonclient", "numpy")
+        versions = (environment["server"], f"Python {environment['python']}", *(f"{n} {packages[n]}" for n in names))
+        machine = f"{environment['processor']}, {environment['cores']} cores, {environment['memory'] / 2**30:.0f} GiB"
+        here = (f"{machine}, {environment['system'].split('-')[0]}", ", ".join(versions))
+        cells = here if here != before else ("the same", "the same")
+        rows.append((f"`{name}.json`", f"`{programs.get(name, name)}.py`", result["created"][:10], *cells))
+        before = here
+    return rows
+
+
 def peers(model: str) -> list[Row]:
     """Every peer of one comparison."""
     comparison = _comparison(model)
@@ -176,6 +201,7 @@ TABLES: dict[str, Callable[[], list[Row]]] = {
     "summary": summary,
     "figures": figures,
     "resources": resources,
+    "measured": measured,
     "peers mlp": lambda: peers("mlp"),
     "peers resnet50": lambda: peers("resnet50"),
     "frameworks": lambda: peers("frameworks"),

@@ -61,10 +61,11 @@ def test_rows_come_from_the_run_that_measured_both_and_only_what_was_measured_ha
     for measured in few["peers"][0]["rounds"]:
         measured["throughput"] *= 2
     (results / "mlp_few.json").write_text(json.dumps(few), encoding="utf-8")
+    origin = {key: few[key] for key in ("created", "environment")}
     built = {name: {"seconds": 51.5, "peak_gib": 1.44} for name in ("resnet50", "recogniser")}
-    (results / "searched_builds.json").write_text(json.dumps({"figures": built}), encoding="utf-8")
+    (results / "searched_builds.json").write_text(json.dumps({**origin, "figures": built}), encoding="utf-8")
     figures = {"plansmith": [500, 520], "FastAPI + sentence-transformers": [100, 104]}
-    sentences = {"chosen": "openvino int8", "cosine": {"least": 0.9971, "mean": 0.999}, "figures": figures}
+    sentences = {**origin, "chosen": "openvino int8", "cosine": {"least": 0.9971, "mean": 0.999}, "figures": figures}
     (results / "minilm_text.json").write_text(json.dumps(sentences), encoding="utf-8")
     before = page.read_text(encoding="utf-8")
     subprocess.run([sys.executable, copy / PROGRAM], check=True)
