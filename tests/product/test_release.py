@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,13 @@ def test_a_damaged_repository_fails_the_job_and_leaves_the_report(place, tmp_pat
         done = subprocess.run(["bash", "-e", "-c", scripts()[place]], check=False, cwd=tmp_path, env=environment)
         assert done.returncode == (3 if damaged else 0)
         assert bool(json.loads(report.read_text())["runs"][0]["results"]) == damaged
+
+
+def test_the_version_of_the_distributions_has_its_section_in_the_changelog():
+    projects = [tomllib.loads(path.read_text()) for path in ROOT.glob("*/pyproject.toml")]
+    (version,) = {project["project"]["version"] for project in projects}
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[:2] == ["Unreleased", version]
 
 
 def test_the_support_matrix_says_what_the_tests_run_with():
