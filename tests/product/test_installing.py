@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 import zipfile
 from email import message_from_bytes
 from importlib.metadata import version
@@ -28,7 +29,8 @@ MEMBERS = ("client", "build_engines", "server", "perf", "plansmith")
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory):
     """What `make dist` makes."""
-    folder = tmp_path_factory.mktemp("dist")
+    # Under a name of its own, else uv takes what it kept of an earlier run's wheels at the same place.
+    folder = tmp_path_factory.mktemp(f"dist-{uuid.uuid4().hex}")
     for member in MEMBERS:
         subprocess.run(
             [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT / member],
@@ -76,9 +78,7 @@ def install_with_uv(folder: Path, python: str, distributions: Path, *wanted: str
     if (uv := uv_program()) is None:
         pytest.skip("uv is not installed")
     subprocess.run([uv, "venv", "--quiet", "--python", python, folder], check=True)
-    # Else uv takes what it kept of an earlier run's wheels, whose names are the same.
-    fresh = [f"--refresh-package={path.name.split('-')[0]}" for path in distributions.glob("*.whl")]
-    command = [uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python", *fresh]
+    command = [uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python"]
     subprocess.run([*command, *as_wheels(distributions, *wanted)], check=True)
     ours = list(folder.glob("lib/python*/site-packages/plansmith*.dist-info"))
     assert ours
@@ -215,9 +215,16 @@ def test_building_and_serving_leave_numpy_2_to_the_user(distributions, tmp_path,
     assert version_in(python, "numpy").startswith("2.")
 
 
-@pytest.mark.parametrize("version", ["3.10", "3.13"])
-def test_the_client_and_its_command_install_on_the_oldest_and_the_newest_python(version, distributions, tmp_path):
-    environment = install_with_uv(tmp_path / "environment", python_of(version), distributions, "plansmith-client[cli]")
+@pytest.mark.parametrize(("version", "installer"), [("3.10", "pip"), ("3.12", "uv"), ("3.13", "uv")])
+def test_the_client_and_its_command_install_on_other_pythons(
+    version, installer, new_environment, distributions, tmp_path
+):
+    if installer == "uv":
+        folder = tmp_path / "environment"
+        environment = install_with_uv(folder, python_of(version), distributions, "plansmith-client[cli]")
+    else:
+        environment = new_environment(version)
+        install(environment, as_wheels(distributions, "plansmith-client[cli]"))
     done = subprocess.run(
         [environment / "plansmith-client", "health", "--url", "localhost:1"],
         check=False,
@@ -248,6 +255,27 @@ def test_a_python_that_is_too_new_is_refused_before_anything_is_compiled(new_env
     )
     assert done.returncode == 1
     assert "requires a different Python: 3.13" in done.stderr
+
+
+def test_pipx_takes_the_one_name(distributions, tmp_path):
+    environment = by_name(distributions, tmp_path) | {"PIPX_HOME": str(tmp_path), "PIPX_BIN_DIR": str(tmp_path / "bin")}
+    pipx = [Path(sys.executable).with_name("pipx"), "install", "--backend", "uv", "--python", sys.executable]
+    subprocess.run([*pipx, "plansmith"], check=True, capture_output=True, env=environment)
+    done = subprocess.run([tmp_path / "bin" / "plansmith", "--version"], check=True, capture_output=True, text=True)
+    assert done.stdout == f"plansmith {version('plansmith')}\n"
+
+
+def by_name(distributions: Path, folder: Path) -> dict[str, str]:
+    """An environment of variables in which uv takes these wheels where it is asked for our names."""
+    if (uv := uv_program()) is None:
+        pytest.skip("uv is not installed")
+    constraints = folder / "constraints.txt"
+    constraints.write_text("\n".join(as_wheels(distributions, "plansmith")))
+    return {
+        **os.environ,
+        "UV_CONSTRAINT": str(constraints),
+        "PATH": f"{Path(uv).parent}{os.pathsep}{os.environ['PATH']}",
+    }
 
 
 @pytest.mark.parametrize("version", ["3.11", "3.12"])
