@@ -15,6 +15,7 @@ from plansmith_build.judging.budget import Budget, parse_drop
 from plansmith_build.judging.judge import Judge
 from plansmith_build.judging.losses import confidence_of, share_bound
 from plansmith_build.judging.measures import Measure, Metric, choose_measures, parse_metrics
+from plansmith_build.judging.plausibility import doubts
 
 SCORES = np.array([[3, 1, 0], [0, 2, 1], [1, 0, 4], [5, 4, 0]], dtype=np.float32)
 PROBABILITIES = SCORES / SCORES.sum(axis=1, keepdims=True)
@@ -320,3 +321,28 @@ def test_labels_in_lists_judge_candidates_of_ones_own():
 def test_answers_that_cannot_be_measured_are_refused(reference, labels, metrics, message):
     with pytest.raises(InvalidOption, match=message):
         public.measure_accuracy(reference, reference, labels, metrics=metrics)
+
+
+def warned(labels, answered, classes=4):
+    """What is said of a model that gives these classes to rows with these labels."""
+    answers = {"y": np.eye(classes, dtype=np.float32)[answered]}
+    measures = choose_measures(answers, labels)
+    accuracy = measure_accuracy(answers, answers, labels, measures)
+    return " ".join(
+        doubts(
+            Judge([], batched=True, answers=answers, labels=labels, measures=measures, bounded=False, accuracy=accuracy)
+        )
+    )
+
+
+def test_labels_in_another_order_and_answers_hardly_better_than_a_guess_are_warned_of():
+    rng = np.random.default_rng(0)
+    labels = np.arange(240) % 4
+    right = np.where(rng.random(240) < 0.9, labels, rng.integers(0, 4, 240))
+    guessed = np.where(rng.random(240) < 0.13, labels, rng.integers(0, 4, 240))
+    assert warned(labels, right) == ""
+    # Two of four classes exchanged: half of the rows are right, which is no chance.
+    assert "with the classes in another order" in warned(labels, np.array([0, 1, 3, 2])[right])
+    assert "always giving the most frequent label on 25.00%" in warned(labels, guessed)
+    # With a row or two of each class, some order fits by chance.
+    assert "another order" not in warned(labels[:16] % 16, rng.integers(0, 16, 16), classes=16)

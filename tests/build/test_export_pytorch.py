@@ -345,7 +345,9 @@ def test_a_function_gives_the_module_and_its_examples(tmp_path, plansmith):
     )
     assert "input FP32 [-1, 3]" in plansmith("export", "mine:model", cwd=tmp_path).stdout
     assert (tmp_path / "model.onnx").exists()
-    assert "needs example inputs" in plansmith("export", "mine:lonely", cwd=tmp_path, expect=2).stderr
+    assert (
+        "let the function `return model, example`" in plansmith("export", "mine:lonely", cwd=tmp_path, expect=2).stderr
+    )
 
 
 TEXTS = """

@@ -60,7 +60,9 @@ def test_a_file_that_was_changed_breaks_the_signature(plansmith, repository, tmp
 def test_a_version_without_a_signature_is_named(plansmith, repository, tmp_path, keys):
     plansmith("build", write(tmp_path / "adder.onnx", ADD), "--repository", repository, "--no-serve")
     done = plansmith("verify", repository, "--public-key", keys / "own.pub", expect=3)
-    assert "adder/1 is not signed: publish it with --sign-key" in done.stdout
+    assert "adder/1 is not signed: build it again with --sign-key" in done.stdout
+    said = plansmith("verify", repository, "--public-key", keys / "own.pem", expect=2).stderr
+    assert "own.pem is not a public key" in said
 
 
 def test_a_configuration_cannot_lead_past_the_signatures(plansmith, repository, tmp_path, keys):

@@ -31,11 +31,23 @@ def test_a_project_is_begun_built_and_never_written_over(plansmith, tmp_path):
     assert search["max_drop"] == 0.01
     assert (tmp_path / "models" / "digits" / "1").is_dir()
     assert "digits" in plansmith("inspect", cwd=tmp_path).stdout
-    assert "0 errors" in plansmith("verify", cwd=tmp_path).stdout
+    # A repository that is named, and a model of the project's.
+    (tmp_path / "others").mkdir()
+    for words, checked in (
+        ((), "1 model"),
+        (("models",), "1 model"),
+        (("digits",), "1 model"),
+        (("others",), "0 models"),
+    ):
+        assert f"{checked} checked: 0 errors" in plansmith("verify", *words, cwd=tmp_path).stdout
     assert "accuracy" in plansmith("inspect", "digits", "--card", cwd=tmp_path).stdout
 
     assert "plansmith.toml exists" in plansmith("init", "other.onnx", cwd=tmp_path, expect=2).stderr
     assert tomllib.loads(project.read_text())["build"]["precision"] == ["fp32"]
+    assert (
+        "cannot be used (Not a directory): name another"
+        in plansmith("init", "other.onnx", "--folder", project / "below", cwd=tmp_path, expect=2).stderr
+    )
 
 
 def test_what_a_project_begins_with_is_valid(plansmith, tmp_path):

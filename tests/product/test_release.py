@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,10 @@ def test_files_for_github_are_valid(schema, path):
     subprocess.run(command, check=True, capture_output=True)
 
 
-def test_the_component_for_gitlab_is_valid(tmp_path):
-    _, job = yaml.safe_load_all((ROOT / "templates" / "verify.yml").read_text())
+@pytest.mark.parametrize("name", ["verify", "build"])
+def test_the_components_for_gitlab_are_valid_and_take_this_version(name, tmp_path):
+    head, job = yaml.safe_load_all((ROOT / "templates" / f"{name}.yml").read_text())
+    assert head["spec"]["inputs"]["version"]["default"] == f"=={version('plansmith')}"
     (tmp_path / "job.yml").write_text(yaml.safe_dump(job))
     schema = ("--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci")
     subprocess.run([BIN / "check-jsonschema", *schema, tmp_path / "job.yml"], check=True, capture_output=True)
@@ -51,7 +54,8 @@ def scripts() -> dict[str, str]:
     """What verifies, in the words of the action and of the component."""
     action = yaml.safe_load((ROOT / "action.yml").read_text())
     _, job = yaml.safe_load_all((ROOT / "templates" / "verify.yml").read_text())
-    return {"github": action["runs"]["steps"][-1]["run"], "gitlab": job["plansmith-verify"]["script"][-1]}
+    (step,) = [step for step in action["runs"]["steps"] if step["name"] == "Verify"]
+    return {"github": step["run"], "gitlab": job["plansmith-verify"]["script"][-1]}
 
 
 @pytest.mark.parametrize("place", ["github", "gitlab"])

@@ -203,6 +203,7 @@ def test_candidates_of_a_build(width, capsys):
     check_whole(
         said, width, "target", "precision", "loses", "rows/s", "x FP32", "1,234,567", "12.34", "chosen", "1.00%"
     )
+    assert "onnxruntime  " in "\n".join(table_of(said))
     assert f"onnxruntime GPU fp16 bf16, not possible here: {reason}" in " ".join(said.split())
 
 

@@ -35,6 +35,7 @@ DEBUG = "PLANSMITH_DEBUG"
 # Set by the scripts that --install-completion writes.
 _COMPLETION = "_PLANSMITH_COMPLETE"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 # What typer calls types, in the words of a command line.
 _TYPES = {"str": "TEXT", "path": "PATH", "int": "N", "int range": "N", "float": "NUMBER", "float range": "NUMBER"}
 # Names in a file from outside can be of any length.
@@ -121,6 +122,11 @@ def run(work: Callable[[], object]) -> NoReturn:
             _fail(str(error), code)
         if isinstance(error, OSError) and error.errno in _FULL:
             _fail(f"{error.strerror}: make room{f' for {error.filename}' if error.filename else ''}", EXIT_FAILED)
+        if isinstance(error, OSError) and error.errno in _UNUSABLE and error.filename:
+            _fail(
+                f"{error.filename} cannot be used ({error.strerror}): name another, or change who may use it",
+                EXIT_USAGE,
+            )
         if os.environ.get(DEBUG):
             raise
         _fail(

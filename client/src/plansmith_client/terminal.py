@@ -23,6 +23,8 @@ __all__ = ["Column", "FittingTable", "Terminal", "facts_table"]
 
 _GAP = 2
 _LEAST_WORDS = 8
+# A longer one, such as a name, is folded rather than given all the room.
+_LONG_WORD = 12
 
 
 class Terminal(Console):
@@ -40,7 +42,7 @@ class Column:
 
     Attributes:
         heading: above it.
-        kind: numbers and names never wrap, words may.
+        kind: numbers and names never wrap, words may, between words as long as those are short.
         spare: where a terminal is too narrow, the column with the highest goes first; 0 stays.
     """
 
@@ -77,20 +79,25 @@ class FittingTable:
             for place, column in enumerate(self.columns)
         ]
         kept = list(range(len(self.columns)))
-        while self._least(widths, kept) > options.max_width:
+        least = [
+            _least_width(column, [row[place] for row in cells], widths[place])
+            for place, column in enumerate(self.columns)
+        ]
+        # The width of a table in which only words wrap.
+        while sum(least[place] for place in kept) + _GAP * (len(kept) - 1) > options.max_width:
             spare = max(kept, key=lambda place: self.columns[place].spare)
             if not self.columns[spare].spare:
                 break
             kept.remove(spare)
         if self.title:
             yield Text(visible(self.title), style="italic")
-        yield self._shown(cells, widths, kept)
+        yield self._shown(cells, least, kept)
         missing = [column.heading for place, column in enumerate(self.columns) if place not in kept]
         lost = f"No room for: {', '.join(missing)}. A wider terminal or --json shows them." if missing else ""
         for line in filter(None, (*self.notes, lost)):
             yield Text(visible(line), style="dim")
 
-    def _shown(self, cells: Sequence[Sequence[Text]], widths: Sequence[int], kept: Sequence[int]) -> Table:
+    def _shown(self, cells: Sequence[Sequence[Text]], least: Sequence[int], kept: Sequence[int]) -> Table:
         shown = Table(box=SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
         for place in kept:
             column = self.columns[place]
@@ -100,19 +107,18 @@ class FittingTable:
                 justify="right" if column.kind == "number" else "left",
                 no_wrap=not wraps,
                 overflow="fold",
-                min_width=_least_width(column, widths[place]),
+                min_width=least[place],
             )
         for number, row in enumerate(cells):
             shown.add_row(*(row[place] for place in kept), style=self.styles[number] if self.styles else None)
         return shown
 
-    def _least(self, widths: Sequence[int], kept: Sequence[int]) -> int:
-        """The width of a table in which only words wrap."""
-        return sum(_least_width(self.columns[place], widths[place]) for place in kept) + _GAP * (len(kept) - 1)
 
-
-def _least_width(column: Column, width: int) -> int:
-    return min(width, max(_LEAST_WORDS, cell_len(column.heading))) if column.kind == "words" else width
+def _least_width(column: Column, cells: Sequence[Text], width: int) -> int:
+    if column.kind != "words":
+        return width
+    longest = max((cell_len(word) for cell in cells for word in cell.plain.split()), default=0)
+    return min(width, max(_LEAST_WORDS, cell_len(column.heading), min(longest, _LONG_WORD)))
 
 
 def facts_table() -> Table:

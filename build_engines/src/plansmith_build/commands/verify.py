@@ -38,6 +38,7 @@ class _Format(StrEnum):
 
 
 def verify(
+    context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -77,7 +78,12 @@ def verify(
         form = _Format.JSON
 
     models = list(words or ())
-    place = repository or Path(models.pop(0) if models else "model_repository")
+    source = context.get_parameter_source("repository")
+    if models and not (source and source.name == "COMMANDLINE"):
+        # Of plansmith.toml, or none: a folder that is no model of that one is another repository.
+        named = repository is None or (Path(models[0]).is_dir() and not (repository / models[0]).is_dir())
+        repository = Path(models.pop(0)) if named else repository
+    place = repository or Path("model_repository")
 
     def work(_: Callable[[], None]) -> None:
         where = ModelRepository.at(place)

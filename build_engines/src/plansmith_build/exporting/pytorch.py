@@ -26,6 +26,10 @@ EXTERNAL_BYTES = 3 * 2**29
 """Weights of more bytes than this (1.5 GiB) are written to a file next to the model: ONNX files end at 2 GiB."""
 
 _ROWS = 3
+_NO_EXAMPLES = (
+    "exporting a PyTorch module needs example inputs, a tensor for each input: let the function `return model, example`"
+    ", or `return model, (first, second)`"
+)
 _PACKAGES = ("torch", "onnxscript")
 
 
@@ -134,7 +138,7 @@ def _examples(module: Any, given: Any, *, program: bool) -> tuple[tuple[Any, ...
     torch = require("torch")
     if given is None:
         if not program or module.example_inputs is None:
-            raise UnsuitableModel("exporting a PyTorch module needs example inputs: give a tensor for each input")
+            raise UnsuitableModel(_NO_EXAMPLES)
         positional, named = module.example_inputs
         given = dict(named) if named and not positional else tuple(positional)
     if isinstance(given, torch.Tensor):
@@ -150,7 +154,7 @@ def _examples(module: Any, given: Any, *, program: bool) -> tuple[tuple[Any, ...
             name = repr(keywords[position]) if keywords else str(position)
             raise UnsuitableModel(f"example input {name} is a {type(tensor).__name__}: give a tensor for each input")
     if not tensors:
-        raise UnsuitableModel("exporting a PyTorch module needs example inputs: give a tensor for each input")
+        raise UnsuitableModel(_NO_EXAMPLES)
     return tensors, keywords
 
 

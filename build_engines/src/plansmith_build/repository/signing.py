@@ -46,7 +46,7 @@ def signer(private_key: Path) -> Callable[[Path], None]:
         InvalidOption: the package is missing, or the key cannot be read.
     """
     _model_signing()
-    _readable(private_key, "private key")
+    _read(private_key, "private key")
 
     def sign(folder: Path) -> None:
         sign_version(folder, private_key)
@@ -81,7 +81,7 @@ def sign_version(folder: Path, private_key: Path) -> None:
         InvalidOption: the package is missing, or the key cannot be used.
     """
     library = _model_signing()
-    _readable(private_key, "private key")
+    _read(private_key, "private key")
     signature = folder / SIGNATURE
     try:
         config = library.signing.Config().use_elliptic_key_signer(
@@ -104,11 +104,14 @@ def verify_signature(folder: Path, public_key: Path) -> None:
         SignatureInvalid: there is no signature, it is of another key, or a file is not what was signed.
     """
     library = _model_signing()
-    _readable(public_key, "public key")
+    if b"-----BEGIN PUBLIC KEY-----" not in _read(public_key, "public key"):
+        raise InvalidOption(
+            f"{public_key} is not a public key (PEM): `openssl ec -in PRIVATE.pem -pubout` writes that of a private key"
+        )
     signature = folder / SIGNATURE
     where = f"{folder.parent.name}/{folder.name}"
     if not signature.is_file():
-        raise SignatureInvalid(f"{where} is not signed: publish it with --sign-key")
+        raise SignatureInvalid(f"{where} is not signed")
     try:
         config = library.verifying.Config().use_elliptic_key_verifier(public_key=public_key)
         config.set_hashing_config(_hashing(library, signature)).verify(folder, signature)
@@ -122,9 +125,9 @@ def _hashing(library: ModuleType, signature: Path) -> object:
     return library.hashing.Config().set_ignored_paths(paths=[signature], ignore_git_paths=False)
 
 
-def _readable(path: Path, what: str) -> None:
+def _read(path: Path, what: str) -> bytes:
     try:
-        path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise InvalidOption(f"the {what} {path} cannot be read: {error.strerror}") from error
 

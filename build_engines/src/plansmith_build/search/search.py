@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,6 +18,7 @@ from plansmith_build.errors import VerificationFailed
 from plansmith_build.judging.budget import DEFAULT_DROP, Budget
 from plansmith_build.judging.judge import Judge
 from plansmith_build.judging.measures import choose_measures
+from plansmith_build.judging.plausibility import doubts
 from plansmith_build.portable.rows import BatchRefuted, alike, obstacle_in_answers, obstacle_in_batches
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.variants import Judges
@@ -224,10 +224,12 @@ def search(
             timed += f"; not as served: {error}"
     elif obstacle:
         timed += f"; not as served: {obstacle}"
+    if not any(candidate.speed for candidate in candidates):
+        timed = "not at all: this machine runs none of the candidates"
     return SearchResult(
         selection=select(candidates, served),
         budget=judges.budget,
-        warnings=(*judges.budget.unprovable(final.accuracy), *_near_chance(final), *_stored(graph_format)),
+        warnings=(*judges.budget.unprovable(final.accuracy), *doubts(final), *_stored(graph_format)),
         judge=final,
         calibration=calibration,
         validation=validation,
@@ -303,21 +305,6 @@ def _judge(
         return Judge.of(reference, requests, labels, batched=data.batched, choose=choose, bounded=bounded)
     except RunFailed as error:
         raise VerificationFailed(f"the model does not run on {data.source}: {error}") from error
-
-
-def _near_chance(judge: Judge) -> tuple[str, ...]:
-    """A warning where the FP32 model is hardly better than the most frequent label would be for every row."""
-    top1 = judge.accuracy.top1
-    if judge.labels is None or top1 is None:
-        return ()
-    chance = float(np.bincount(judge.labels).max()) / len(judge.labels)
-    if top1 > chance + 2 * math.sqrt(chance * (1 - chance) / len(judge.labels)):
-        return ()
-    warning = (
-        f"FP32 is right on {top1:.2%} of the rows, and always giving the most frequent label on {chance:.2%}: check "
-        "the order of the labels and the preprocessing"
-    )
-    return (warning,)
 
 
 def _stored(stored: str) -> tuple[str, ...]:

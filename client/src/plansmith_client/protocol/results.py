@@ -55,7 +55,10 @@ class InferResult(Mapping[str, "np.ndarray[Any, Any]"]):
         self.parameters = dict(parameters or {})
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
-        return self._outputs[name]
+        try:
+            return self._outputs[name]
+        except KeyError:
+            raise KeyError(f"{self.model_name} has no output {name!r}: it has {', '.join(self._outputs)}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._outputs)

@@ -41,7 +41,7 @@ def check_signatures(model: RepositoryModel, public_key: Path) -> Iterator[Findi
             verify_signature(model.version_path(version), public_key)
             manifest = model.manifest(version)
         except (SignatureInvalid, InvalidModel) as problem:
-            yield error(f"{model.name}/{version}", str(problem), "publish it again, signed")
+            yield error(f"{model.name}/{version}", str(problem), "build it again with --sign-key")
         else:
             if version in newest:
                 yield from _check_beside(model, manifest)
