@@ -76,3 +76,13 @@ def test_what_a_project_begins_with_is_valid(plansmith, tmp_path):
 def test_a_file_that_cannot_be_followed_is_one_clear_sentence(plansmith, tmp_path, text, said):
     (tmp_path / "plansmith.toml").write_text(text)
     assert said in plansmith("inspect", cwd=tmp_path, expect=2).stderr
+
+
+def test_the_table_of_a_command_with_commands_of_its_own_is_read(plansmith, tmp_path):
+    for text, said in (
+        ("[bench]\nrounds = 'many'", "'many' is not a whole number"),
+        ("[bench.run]\nseconds = 'few'", "'few' is not a number"),
+        ("[bench.ran]\nseconds = 5", "bench has no command 'ran': it has run, compare, diff, report"),
+    ):
+        (tmp_path / "plansmith.toml").write_text(text)
+        assert said in plansmith("bench", "run", "digits", "--url", "localhost:9", cwd=tmp_path, expect=2).stderr

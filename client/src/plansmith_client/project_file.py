@@ -75,10 +75,8 @@ def _flat(table: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def _defaults(command: click.Command, general: Mapping[str, Any], own: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """By the names of click's parameters; of `bench`, by those of its sub-commands."""
-    inner = getattr(command, "commands", None)
-    if inner is not None:
-        shared = {**general, **{key: value for key, value in own.items() if not isinstance(value, dict)}}
-        return {name: _defaults(inner[name], shared, own.get(name, {}), path) for name in inner}
+    if hasattr(command, "list_commands"):
+        return _OfSubCommands(command, general, own, path)
     # An option by its longest spelling, an argument by its name.
     names = {
         max(parameter.opts, key=len).lstrip("-").replace("_", "-").lower(): parameter for parameter in command.params
@@ -95,3 +93,25 @@ def _defaults(command: click.Command, general: Mapping[str, Any], own: Mapping[s
             parameter = names[key]
             defaults[str(parameter.name)] = value if isinstance(value, (list, bool)) else str(value)
     return defaults
+
+
+class _OfSubCommands(dict[str, Any]):
+    """Defaults of a group: those of a sub-command are found when it is called, because only that one is imported."""
+
+    def __init__(self, group: Any, general: Mapping[str, Any], own: Mapping[str, Any], path: Path) -> None:
+        import typer  # noqa: PLC0415 - of the extra cli
+
+        self._group, self._own, self._path = group, own, path
+        self._context = typer.Context(group)
+        self._shared = {**general, **{key: value for key, value in own.items() if not isinstance(value, dict)}}
+        names = group.list_commands(self._context)
+        unknown = [key for key, value in own.items() if isinstance(value, dict) and key not in names]
+        if unknown:
+            raise InvalidInput(
+                f"{path}: plansmith {group.name} has no command {unknown[0]!r}: it has {', '.join(names)}"
+            )
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As click asks, for the sub-command that is called."""
+        command = self._group.get_command(self._context, name)
+        return _defaults(command, self._shared, self._own.get(name, {}), self._path) if command else default
