@@ -115,7 +115,7 @@ def test_the_action_builds_comments_verifies_and_gates(runner, tmp_path):
     for times, code in ((1, 0), (1000, 3)):
         runner.baseline("plansmith-bench.json", times)
         run("Compare with the baseline", code)
-        runner(workflow["jobs"]["model"]["steps"][-2]["run"], code)
+    runner(workflow["jobs"]["model"]["steps"][-2]["run"], 3)
     assert "1 in flight" in (tmp_path / "summary.md").read_text()
 
 
@@ -128,6 +128,5 @@ def test_the_component_for_gitlab_builds_and_gates(runner, tmp_path):
     runner("\n".join(script[1:]), **given)
     assert "98.71%" in (tmp_path / "plansmith-card.md").read_text()
     assert {"plansmith-card.md", "plansmith-bench.json"} == {*job["plansmith-build"]["artifacts"]["paths"]}
-    for times, code in ((1, 0), (1000, 3)):
-        runner.baseline("plansmith-bench.json", times)
-        runner(script[-1], code, **given)
+    runner.baseline("plansmith-bench.json", 1000)
+    runner(script[-1], 3, **given)
