@@ -13,7 +13,13 @@ __all__ = ["pages"]
 MODULES = {
     "api-client.md": (
         *("plansmith_client", "plansmith_client.errors", "plansmith_client.testing", "plansmith_client.telemetry"),
-        *("plansmith_client.metrics", "plansmith_client.bulk", "plansmith_client.spark", "plansmith_client.dask"),
+        *(
+            "plansmith_client.metrics",
+            "plansmith_client.bulk",
+            "plansmith_client.spark",
+            "plansmith_client.dask",
+            "plansmith_client.ray",
+        ),
     ),
     "api-build.md": (
         *("plansmith_build", "plansmith_build.exporting", "plansmith_build.datasets", "plansmith_build.accuracy"),

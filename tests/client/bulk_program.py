@@ -1,46 +1,83 @@
-"""Scores rows with Dask and says as JSON what became of them: URL, rows, partitions, a folder.
+"""Scores rows with an engine and says as JSON what became of them: engine, URL, rows, partitions, a folder.
 
-Runs in an environment of Dask's own. A row has an id, and the model doubles [id, 1]. Each partition leaves a file in
-the folder when it begins; those after the first half wait until there is one called `away`.
+Runs in an environment of the engines' own. A row has an id, and the model doubles [id, 1]. Each partition leaves a
+file in the folder when it begins; those after the first half wait until there is one called `away`, and the first
+worker that sees it is killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import sys
+import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-import dask.dataframe
 import numpy as np
 import pandas as pd
-from dask.distributed import Client, LocalCluster
 
 from plansmith_client.bulk import BulkScorer
-from plansmith_client.dask import score
 
 
-def held(frame, folder, parts):
-    (folder / str(frame["id"].iloc[0])).touch()
-    while sum(1 for _ in folder.iterdir()) > parts // 2 and not (folder / "away").exists():
-        time.sleep(0.02)
-    return frame
+@dataclass(frozen=True)
+class HeldScorer(BulkScorer):
+    """Scores the second half of the partitions once the server is away."""
+
+    folder: Path = Path()
+    parts: int = 0
+
+    def __call__(self, batch):
+        # Dask calls it with no rows to learn the columns.
+        if len(batch["id"]):
+            (self.folder / str(np.asarray(batch["id"])[0])).touch()
+            while sum(1 for _ in self.folder.iterdir()) > self.parts // 2 and not (self.folder / "away").exists():
+                time.sleep(0.02)
+        if (self.folder / "away").exists():
+            with contextlib.suppress(FileExistsError):
+                (self.folder / "killed").touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(batch)
 
 
-def main(url, rows, parts, folder):
-    scorer = BulkScorer(url, "double", columns={"x": ["a", "b"]})
-    ids = np.arange(rows)
+def with_dask(frame, scorer):
+    import dask.dataframe
+    from dask.distributed import Client, LocalCluster
+
+    from plansmith_client.dask import score
+
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
-        frame = dask.dataframe.from_pandas(
-            pd.DataFrame({"id": ids, "a": ids.astype("f4"), "b": np.ones(rows, "f4")}), npartitions=parts
-        )
-        # Dask would call it with no rows to learn the columns.
-        frame = frame.map_partitions(held, folder, parts, meta=frame._meta)
-        scored = client.compute(score(frame, scorer)[["id", "y"]]).result()
-    ids, answers = scored["id"].to_numpy(), np.stack(scored["y"].to_numpy())
+        scored = score(dask.dataframe.from_pandas(frame, npartitions=scorer.parts), scorer)
+        return client.compute(scored[["id", "y"]]).result()
+
+
+def with_ray(frame, scorer):
+    import ray
+
+    from plansmith_client.ray import score
+
+    # The names of its sockets have to be short.
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as temporary:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", _temp_dir=temporary)
+        try:
+            parts = np.array_split(np.arange(len(frame)), scorer.parts)
+            return score(ray.data.from_pandas([frame.iloc[rows] for rows in parts]), scorer).to_pandas()
+        finally:
+            ray.shutdown()
+
+
+def main(engine, url, rows, parts, folder):
+    scorer = HeldScorer(url, "double", columns={"x": ["a", "b"]}, folder=folder, parts=parts)
+    ids = np.arange(rows)
+    frame = pd.DataFrame({"id": ids, "a": ids.astype("f4"), "b": np.ones(rows, "f4")})
+    scored = {"dask": with_dask, "ray": with_ray}[engine](frame, scorer)
+    ids, answers = scored["id"].to_numpy(), np.stack([np.asarray(row) for row in scored["y"]])
     seen = np.bincount(ids, minlength=rows)
     wanted = np.stack([ids.astype("f4") * 2, np.full(len(ids), 2, "f4")], axis=1)
     wrong = int((answers != wanted).any(axis=1).sum())
@@ -49,4 +86,4 @@ def main(url, rows, parts, folder):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))

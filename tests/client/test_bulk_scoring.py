@@ -149,8 +149,17 @@ def test_a_batch_ends_at_its_first_error_and_with_its_patience():
     assert len(asked) < 10
 
 
-def test_dask_loses_and_doubles_no_row_while_the_server_is_restarted(url, ports, start_again, tmp_path):
-    environment = make_environment(HERE / "dask_requirements.txt")
+RAY = pytest.mark.skipif(
+    "TEST_RAY" not in os.environ, reason="Ray takes minutes to start on a busy machine: TEST_RAY=1"
+)
+
+
+@pytest.mark.parametrize(("engine", "parts"), [("dask", 200), pytest.param("ray", 20, marks=RAY)])
+def test_no_row_is_lost_or_doubled_while_a_worker_is_killed_and_the_server_restarted(
+    engine, parts, ports, start_again, tmp_path
+):
+    url = f"127.0.0.1:{ports['grpc_port']}"
+    environment = make_environment(HERE / "bulk_requirements.txt")
 
     def rows_done():
         with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics_port']}/metrics") as answer:
@@ -165,25 +174,38 @@ def test_dask_loses_and_doubles_no_row_while_the_server_is_restarted(url, ports,
     begun.mkdir()
     done_before = rows_done()
     scoring = subprocess.Popen(
-        [environment.python, HERE / "bulk_program.py", url, str(ROWS), "200", begun],
+        [environment.python, HERE / "bulk_program.py", engine, url, str(ROWS), str(parts), begun],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "DASK_TEMPORARY_DIRECTORY": str(tmp_path / "dask")},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(tmp_path),
+            "DASK_TEMPORARY_DIRECTORY": str(tmp_path / "dask"),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # Others may keep the machine busy.
+            "RAY_raylet_start_wait_time_s": "240",
+        },
     )
     try:
         wait_for(lambda: scoring.poll() is not None or rows_done() > done_before + ROWS / 10, seconds=240)
         assert scoring.poll() is None
         # Half of the partitions wait until the server is away.
         start_again((begun / "away").touch)
-        assert json.loads(scoring.communicate(timeout=240)[0]) == {"out": ROWS, "lost": 0, "doubled": 0, "wrong": 0}
+        assert json.loads(scoring.communicate(timeout=240)[0].splitlines()[-1]) == {
+            "out": ROWS,
+            "lost": 0,
+            "doubled": 0,
+            "wrong": 0,
+        }
         assert rows_done() >= ROWS / 2
+        assert (begun / "killed").exists()
     finally:
         scoring.kill()
         scoring.communicate()
 
 
 def test_the_adapters_import_no_engine():
-    program = "import sys, plansmith_client.spark, plansmith_client.dask;"
-    program += "print(sorted({'pyspark', 'dask', 'distributed', 'pandas', 'pyarrow'} & set(sys.modules)))"
+    program = "import sys, plansmith_client.spark, plansmith_client.dask, plansmith_client.ray;"
+    program += "print(sorted({'pyspark', 'dask', 'distributed', 'ray', 'pandas', 'pyarrow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"

@@ -1,4 +1,4 @@
-"""Scoring inside Spark and Dask: what their adapters (`plansmith_client.spark`, `.dask`) share.
+"""Scoring inside Spark, Dask and Ray: what their adapters (`plansmith_client.spark`, `.dask`, `.ray`) share.
 
 An engine pickles a `BulkScorer` and calls it in its workers. Each worker process keeps one client, which it opens at
 its first batch. A batch is scored whole or fails, so an engine that runs it again elsewhere neither loses nor doubles
@@ -70,13 +70,18 @@ class BulkScorer:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-        """The model's outputs for a batch of columns, each with as many rows: a dict of arrays, or a data frame."""
-        return {spec.name: array for spec, array in self._patiently(lambda model: self._scored(model, batch))}
+        """The model's outputs for a batch of columns, each with as many rows: a dict of arrays, or a data frame.
+
+        An output with one number in a row, as the model declares it, has the shape [rows].
+        """
+        return {
+            spec.name: _flat(spec, array) for spec, array in self._patiently(lambda model: self._scored(model, batch))
+        }
 
     def with_outputs(self, frame: Any) -> Any:
         """A pandas data frame with the outputs as further columns: numbers, or a nested list for each row."""
-        outputs = self._patiently(lambda model: self._scored(model, frame))
-        return frame.assign(**{spec.name: _cells(spec, array) for spec, array in outputs})
+        outputs = self(frame)
+        return frame.assign(**{name: array if array.ndim == 1 else array.tolist() for name, array in outputs.items()})
 
     def output_specs(self) -> tuple[TensorSpec, ...]:
         """The outputs that become columns, asked of the server."""
@@ -178,8 +183,6 @@ def _stacked(cell: Any, rank: int) -> np.ndarray[Any, Any]:
     )
 
 
-def _cells(spec: TensorSpec, array: np.ndarray[Any, Any]) -> Any:
+def _flat(spec: TensorSpec, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     # By what is declared, as the types of columns are: what one batch answers may happen to have one number a row.
-    if spec.shape[1:] not in ((), (1,)):
-        return array.tolist()
-    return array[:, 0] if array.ndim > 1 else array
+    return array[:, 0] if spec.shape[1:] in ((), (1,)) and array.ndim > 1 else array
