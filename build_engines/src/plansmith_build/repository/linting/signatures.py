@@ -58,8 +58,9 @@ def _check_beside(model: RepositoryModel, manifest: Manifest) -> Iterator[Findin
         where = f"{model.name}/{name}"
         if name in signed and sha256_of(path) == signed[name]:
             continue
-        # A server takes a backend's library from a model's folder before its own.
-        if name in signed or name in model.configurations or path.suffix == ".so":
+        # A server takes a backend's library, and the program that runs Python, from a model's folder before its own.
+        runs = path.suffix == ".so" or path.name == "triton_python_backend_stub"
+        if name in signed or name in model.configurations or runs:
             yield error(
                 where,
                 f"it differs from what was signed with version {manifest.version}",
