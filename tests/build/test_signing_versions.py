@@ -201,6 +201,17 @@ def empty_the_history(model):
     (model / "history.json").write_text("{}")
 
 
+def remove_the_history(model):
+    (model / "history.json").unlink()
+
+
+def date_back(model):
+    path = model / "history.json"
+    history = json.loads(path.read_text())
+    history["versions"][-1]["created"] = "2020-01-01T00:00:00Z"
+    path.write_text(json.dumps(history))
+
+
 def garble_the_history(model):
     (model / "history.json").write_text("{")
 
@@ -231,6 +242,8 @@ def take_another_models_version(model):
         (take_another_models_version, "is the manifest of 'another' version 2, not of 'adder' version 2"),
         (remove_the_newest, "adder/2: error: it was published last and is missing"),
         (empty_the_history, "adder/2: error: history.json does not list it"),
+        (remove_the_history, "adder/history.json: error: it is missing, and version 2 is signed"),
+        (date_back, "history.json: error: it differs from the signed manifest of version 2"),
         (garble_the_history, "adder/history.json: error: it cannot be read"),
         (add_a_backend_library, "libtriton_onnxruntime.so: error: it differs from what was signed with version 2"),
         (add_a_stub, "triton_python_backend_stub: error: it differs from what was signed with version 2"),
@@ -240,10 +253,10 @@ def take_another_models_version(model):
 def test_an_old_version_and_what_lies_beside_the_versions_never_pass(plansmith, two_signed, keys, tamper, said):
     tamper(two_signed)
     assert said in plansmith("verify", two_signed.parent, "--public-key", keys / "own.pub", expect=3).stdout
-    only_with_the_key = tamper in {add_a_backend_library, add_a_stub, add_a_configuration}
-    done = plansmith("verify", two_signed.parent, expect=0 if only_with_the_key else 3)
-    # A stub beside versions that nobody signed may be the owner's.
-    assert tamper is add_a_stub or "0 errors, 0 warnings" not in done.stdout
+    only_with_the_key = {add_a_backend_library, add_a_stub, add_a_configuration, remove_the_history, date_back}
+    done = plansmith("verify", two_signed.parent, expect=0 if tamper in only_with_the_key else 3)
+    # What was there when a version was published is in its signed manifest alone.
+    assert tamper is date_back or "0 errors, 0 warnings" not in done.stdout
 
 
 def test_labels_that_were_exchanged_are_not_what_was_signed(plansmith, repository, tmp_path, keys):

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from plansmith_build.repository.linting.context import ConfigContext
     from plansmith_build.repository.linting.findings import Finding
 
-__all__ = ["check_content", "check_safety"]
+__all__ = ["PYTHON_STUB", "check_content", "check_safety"]
 
 _PICKLES = {".pkl", ".pickle", ".joblib", ".pt", ".pth"}
+PYTHON_STUB = "triton_python_backend_stub"
+"""Runs the code of Python models; Triton takes one from a model's folder before its own."""
 _LIBRARIES = (".so", ".dll", ".dylib")
 
 
@@ -61,5 +63,5 @@ def check_content(repository: Path, model: Path) -> Iterator[Finding]:
                 yield warning(where, "every user may write to it", f"chmod o-w {where}")
             if path.suffix in _PICKLES:
                 yield warning(where, "loading a pickle may run code from it", "export the model to ONNX")
-            if name.endswith(_LIBRARIES):
-                yield warning(where, "a shared library, which is code", "serve only libraries that you trust")
+            if name.endswith(_LIBRARIES) or name == PYTHON_STUB:
+                yield warning(where, "a library or program, which is code", "serve only code that you trust")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel
 from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.linting.findings import error, warning
+from plansmith_build.repository.linting.safety import PYTHON_STUB
 from plansmith_build.repository.model_repository import COMPANION, HISTORY
 from plansmith_build.repository.pruning import served_versions
 from plansmith_build.repository.signing import SignatureInvalid, verify_signature
@@ -23,7 +25,7 @@ __all__ = ["check_signatures"]
 
 
 def check_signatures(model: RepositoryModel, public_key: Path) -> Iterator[Finding]:
-    """Every version that a configuration serves, the newest version, and the files next to the versions.
+    """Every version that a configuration serves, the newest version, the files next to them, and the history.
 
     A repository that was restored as a whole to an earlier state passes: it is as it was signed then.
 
@@ -43,8 +45,28 @@ def check_signatures(model: RepositoryModel, public_key: Path) -> Iterator[Findi
         except (SignatureInvalid, InvalidModel) as problem:
             yield error(f"{model.name}/{version}", str(problem), "build it again with --sign-key")
         else:
+            yield from _check_listed(model, manifest)
             if version in newest:
                 yield from _check_beside(model, manifest)
+
+
+def _check_listed(model: RepositoryModel, manifest: Manifest) -> Iterator[Finding]:
+    """Whether history.json says of a version what its signed manifest says."""
+    where = f"{model.name}/{HISTORY}"
+    try:
+        listed = {entry.version: entry for entry in model.history.versions}
+    except InvalidModel:
+        # Reported by another check.
+        return
+    if not os.path.lexists(model.path / HISTORY):
+        yield error(where, f"it is missing, and version {manifest.version} is signed", "restore it from a copy")
+    elif (entry := listed.get(manifest.version)) is not None and (entry.created, entry.source_sha256) != (
+        manifest.created,
+        manifest.source.sha256,
+    ):
+        yield error(
+            where, f"it differs from the signed manifest of version {manifest.version}", "restore it from a copy"
+        )
 
 
 def _check_beside(model: RepositoryModel, manifest: Manifest) -> Iterator[Finding]:
@@ -59,7 +81,7 @@ def _check_beside(model: RepositoryModel, manifest: Manifest) -> Iterator[Findin
         if name in signed and sha256_of(path) == signed[name]:
             continue
         # A server takes a backend's library, and the program that runs Python, from a model's folder before its own.
-        runs = path.suffix == ".so" or path.name == "triton_python_backend_stub"
+        runs = path.suffix == ".so" or path.name == PYTHON_STUB
         if name in signed or name in model.configurations or runs:
             yield error(
                 where,
