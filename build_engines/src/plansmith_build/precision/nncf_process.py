@@ -17,6 +17,8 @@ import nncf
 import numpy as np
 import onnx
 
+__all__ = ["main"]
+
 
 def main(folder: Path, *, search: bool) -> None:
     """Quantize the model for transformers."""
