@@ -77,6 +77,7 @@ IDS, MASK = np.zeros((2, 8), np.int64), np.zeros((2, 3), np.float32)
         ({"ids": [[1] * 8, [1]], "mask": MASK}, r"input 'ids': given a list.*differ in length"),
         ({"ids": None, "mask": MASK}, r"input 'ids': given a NoneType"),
         ({"ids": IDS, "mask": MASK, "text": [[1], [2]]}, r"input 'text'.*holds a int"),
+        ({"ids": IDS, "mask": MASK, "text": np.array(["a", "b"])}, r"input 'text'.*array\[:, numpy.newaxis\]"),
         ({"ids": IDS, "mask": MASK, "text": [["\ud800"], ["a"]]}, r"input 'text'.*not valid Unicode"),
         ({"ids": np.zeros((0, 8), int), "mask": np.zeros((0, 1), np.float32)}, r"batch of 0, expected 1 or more"),
         ({"ids": IDS, "mask": MASK[:1]}, r"input 'mask': given a batch of 1, expected 2 as in input 'ids'"),

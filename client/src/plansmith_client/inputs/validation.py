@@ -261,6 +261,8 @@ def _described(value: Any) -> str:
 
 
 def _shape_hint(metadata: ModelMetadata, spec: TensorSpec, shape: tuple[int, ...]) -> str:
+    if metadata.max_batch_size and len(shape) == 1 and tuple(spec.shape[1:]) == (1,):
+        return " (the first dimension is the batch: for one number an item, array[:, numpy.newaxis])"
     if metadata.max_batch_size and len(shape) == len(spec.shape) - 1:
         return " (the first dimension is the batch: for one item, array[numpy.newaxis])"
     if -1 in spec.shape:
