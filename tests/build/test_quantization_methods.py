@@ -24,6 +24,7 @@ from plansmith_build.precision.post_training import has_attention, transformer_v
 from plansmith_build.precision.preparation import QUANTIZATION_OPSET, prepare
 from plansmith_build.precision.schemes import x86_scheme
 from plansmith_build.precision.variants import Judges, int8_variant
+from plansmith_build.precision.weight_blocks import computes_with_matrices
 from plansmith_build.reading.networks import detach
 from plansmith_build.reading.signatures import signature_of
 
@@ -130,6 +131,11 @@ def test_weights_in_blocks_keep_each_row_as_it_is_alone(transformer, transformer
     ]
     for name, array in together.items():
         np.testing.assert_allclose(array, np.concatenate([row[name] for row in rows]), rtol=0, atol=1e-4)
+
+
+def test_blocks_are_for_networks_that_compute_with_matrices(transformer, tmp_path):
+    assert computes_with_matrices(transformer)
+    assert not computes_with_matrices(onnx.load(write_stripes_classifier(tmp_path / "stripes.onnx")))
 
 
 def test_a_gemm_is_taken_as_the_matrix_that_it_is():

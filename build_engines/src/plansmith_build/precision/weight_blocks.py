@@ -8,6 +8,7 @@ row is answered as if alone. ONNX Runtime and OpenVINO compute it on a CPU
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,23 @@ if TYPE_CHECKING:
 
     from plansmith_build.precision.variants import Judges
 
-__all__ = ["block_variant"]
+__all__ = ["block_variant", "computes_with_matrices"]
 
 # Rows of a column that share a scale. The wider, the faster; four bits need the narrow ones.
 BLOCKS = {8: 128, 4: 32}
 # What the weights are multiplied with is rounded to INT8, for which CPUs have instructions.
 _INT8_ACCURACY = 4
+
+
+def computes_with_matrices(model: onnx.ModelProto) -> bool:
+    """Whether more weights of a graph are multiplied as matrices than convolved."""
+    sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
+
+    def of(operators: Collection[str]) -> int:
+        read = {node.input[1] for node in model.graph.node if node.op_type in operators}
+        return sum(sizes.get(name, 0) for name in read)
+
+    return of({"Gemm", "MatMul"}) > of({"Conv", "ConvTranspose"})
 
 
 def block_variant(prepared: onnx.ModelProto, judges: Judges, *, bits: int) -> Variant:

@@ -30,6 +30,7 @@ from plansmith_build.precision.variants import (
     matrix_variant,
     sparse_variant,
 )
+from plansmith_build.precision.weight_blocks import computes_with_matrices
 from plansmith_build.reading.networks import Network, write_network
 from plansmith_build.reading.number_formats import stored_format
 from plansmith_build.reading.operators import runtime_sentence
@@ -182,11 +183,12 @@ class GraphVariants:
         if pairing.device is not Device.CPU:
             return (Static(TENSORRT, self._methods),)
         static = Static(x86_scheme(vnni=has_vnni()), self._methods)
-        dynamic, blocks = Dynamic(vnni=has_vnni()), Blocks(bits=8)
+        dynamic = Dynamic(vnni=has_vnni())
+        blocks = (Blocks(bits=8),) if computes_with_matrices(self._network.model) else ()
         if pairing.target is Target.OPENVINO:
             # It has no dynamic operators. What SmoothQuant does not save, plain ranges for everything do not either.
-            return (Transformer(), blocks) if self._by_nncf else (static, blocks)
-        return (dynamic, blocks, static) if self._attends else (static, blocks, dynamic)
+            return (Transformer() if self._by_nncf else static, *blocks)
+        return (dynamic, *blocks, static) if self._attends else (static, *blocks, dynamic)
 
     def _file_name(self, pairing: Pairing) -> str:
         on_cpu = pairing.device is Device.CPU
