@@ -222,7 +222,7 @@ def test_labels_in_another_order_than_the_classes_are_a_warning(plansmith, repos
         *("--repository", repository, "--no-serve", "--target", "onnxruntime", "--precision", "fp32"),
     )
     warnings = json.loads(done.stdout)["manifest"]["search"]["warnings"]
-    assert any("check the order of the labels and the preprocessing" in warning for warning in warnings)
+    assert any("with the classes in another order: are the labels in the order" in warning for warning in warnings)
 
 
 def test_random_data_is_called_random(plansmith, repository, tmp_path):
@@ -272,25 +272,22 @@ def test_labels_for_a_model_that_does_not_classify_are_refused(plansmith, reposi
     assert "no output classifies" in done.stderr
 
 
-def test_a_server_that_does_not_start_leaves_what_was_measured_in_process(repository, tmp_path):
-    done = subprocess.run(
-        [
-            *(
-                Path(sys.executable).with_name("plansmith"),
-                "build",
-                write_stripes_classifier(tmp_path / "stripes.onnx"),
-            ),
-            *("--data", write_data(tmp_path / "data.npz"), "--repository", repository, "--json"),
-            *("--target", "onnxruntime", "--precision", "fp32", "--precision", "int8"),
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-        # Without bash, by which Triton starts its backends.
-        env={**os.environ, "PATH": "/nonexistent"},
-    )
+def test_where_no_triton_can_start_a_build_says_so_and_measures_in_process_when_told_to(repository, tmp_path):
+    command = [
+        *(Path(sys.executable).with_name("plansmith"), "build", write_stripes_classifier(tmp_path / "stripes.onnx")),
+        *("--data", write_data(tmp_path / "data.npz"), "--repository", repository, "--json"),
+        *("--target", "onnxruntime", "--precision", "fp32", "--precision", "int8"),
+    ]
+    # Without bash, by which Triton starts its backends.
+    without_bash = {**os.environ, "PATH": "/nonexistent", "COLUMNS": "300"}
+    refused = subprocess.run(command, check=False, capture_output=True, text=True, env=without_bash)
+    assert refused.returncode == 2
+    assert "Triton starts its backends through bash" in refused.stderr
+    assert "--no-serve" in refused.stderr
+    assert not any(repository.iterdir())
+    done = subprocess.run([*command, "--no-serve"], check=True, capture_output=True, text=True, env=without_bash)
     result = json.loads(done.stdout)
-    assert "not as served: Triton starts its backends through bash" in result["manifest"]["search"]["measured"]
+    assert "not as served: --no-serve" in result["manifest"]["search"]["measured"]
     assert len(candidates(result, status="chosen", device="cpu")) == 1
 
 

@@ -71,11 +71,11 @@ def require_triton() -> None:
     Raises:
         InvalidOption: plansmith-server, or something that Triton needs, is missing.
     """
-    otherwise = "or publish what no Triton has tried, with --no-serve"
+    otherwise = "or publish what no Triton has tried, with --no-serve (serve=False in Python)"
     if find_spec("plansmith_server") is None:
         raise InvalidOption(
             "a version is tried on a Triton before it is published, and plansmith-server, which starts one, is not "
-            f"installed: pip install plansmith-server, {otherwise}"
+            f"installed: the package plansmith brings it, {otherwise}"
         )
     from plansmith_server import TritonUnavailable  # noqa: PLC0415 - an optional distribution
     from plansmith_server.launcher.triton_wheel import find_triton  # noqa: PLC0415

@@ -1,14 +1,12 @@
-"""NNCF in a process of its own: `python -m plansmith_build.precision.nncf_process FOLDER [search]`.
+"""NNCF in a process of its own: `python -m plansmith_build.precision.nncf_process FOLDER`.
 
-Reads `model.onnx` and the requests `0.npz`, `1.npz` and so on from the folder, each the names of the inputs and then
-their arrays, and writes `quantized.onnx` into it. With `search`, NNCF puts back layers that lose too much: for each
-graph on its way this process writes `candidate.onnx` and a line to its output, and reads from its input the share of
-the budget that the graph leaves, negative outside of it.
+Reads `model.onnx`, the names of the nodes that stay as they are from `keep.json`, and the requests `0.npz`, `1.npz` and
+so on from the folder, each the names of the inputs and then their arrays, and writes `quantized.onnx` into it.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,26 +18,18 @@ import onnx
 __all__ = ["main"]
 
 
-def main(folder: Path, *, search: bool) -> None:
+def main(folder: Path) -> None:
     """Quantize the model for transformers."""
-    # NNCF draws bars of its own.
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as candidates:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-        def unused_budget(model: onnx.ModelProto, _: object) -> tuple[float, None]:
-            onnx.save(model, folder / "candidate.onnx")
-            print(file=candidates, flush=True)
-            return float(sys.stdin.readline()), None
-
-        requests = [_request(path) for path in sorted(folder.glob("*.npz"), key=lambda path: int(path.stem))]
-        model, data = onnx.load(folder / "model.onnx"), nncf.Dataset(requests)
-        options = {"model_type": nncf.ModelType.TRANSFORMER, "subset_size": len(requests)}
-        if search:
-            rows = nncf.Dataset([None])
-            model = nncf.quantize_with_accuracy_control(model, data, rows, unused_budget, max_drop=1.0, **options)
-        else:
-            model = nncf.quantize(model, data, **options)
-    onnx.save(model, folder / "quantized.onnx")
+    requests = [_request(path) for path in sorted(folder.glob("*.npz"), key=lambda path: int(path.stem))]
+    keep = json.loads((folder / "keep.json").read_text())
+    quantized = nncf.quantize(
+        onnx.load(folder / "model.onnx"),
+        nncf.Dataset(requests),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(requests),
+        ignored_scope=nncf.IgnoredScope(names=keep),
+    )
+    onnx.save(quantized, folder / "quantized.onnx")
 
 
 def _request(path: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -49,4 +39,4 @@ def _request(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), search=sys.argv[2:] == ["search"])
+    main(Path(sys.argv[1]))

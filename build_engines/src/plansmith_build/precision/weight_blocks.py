@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["block_variant", "computes_with_matrices"]
 
+# With fewer rows, filling up a block costs more than it saves.
+LEAST_ROWS = 32
 # Rows of a column that share a scale. The wider, the faster; four bits need the narrow ones.
 BLOCKS = {8: 128, 4: 32}
 # What the weights are multiplied with is rounded to INT8, for which CPUs have instructions.
@@ -56,11 +58,14 @@ def block_variant(prepared: onnx.ModelProto, judges: Judges, *, bits: int) -> Va
         ConversionFailed: no node has such weights, or the quantizer failed.
     """
     matrices = _without_gemm(prepared)
-    weights = {tensor.name for tensor in matrices.graph.initializer if _is_matrix(tensor)}
+    weights = {
+        tensor.name for tensor in matrices.graph.initializer if _is_matrix(tensor) and tensor.dims[0] >= LEAST_ROWS
+    }
     layers = tuple(node.name for node in matrices.graph.node if node.op_type == "MatMul" and node.input[1] in weights)
     if not layers:
-        raise ConversionFailed("no MatMul or Gemm has constant weights")
-    variant = inside_budget(partial(_quantized, matrices, bits), layers, judges)
+        raise ConversionFailed(f"no MatMul or Gemm has constant weights of {LEAST_ROWS} rows or more")
+    others = [node.name for node in matrices.graph.node if node.name not in layers]
+    variant = inside_budget(partial(_quantized, matrices, bits, others), layers, judges)
     return replace(variant, layout=f"INT{bits} weights in blocks of {BLOCKS[bits]}, INT8 activations as they come")
 
 
@@ -68,7 +73,7 @@ def _is_matrix(tensor: onnx.TensorProto) -> bool:
     return tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2  # noqa: PLR2004 - rows and columns
 
 
-def _quantized(matrices: onnx.ModelProto, bits: int, keep: Collection[str]) -> onnx.ModelProto:
+def _quantized(matrices: onnx.ModelProto, bits: int, others: Collection[str], keep: Collection[str]) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(matrices)
     quantization = _imported()
@@ -77,7 +82,7 @@ def _quantized(matrices: onnx.ModelProto, bits: int, keep: Collection[str]) -> o
             block_size=BLOCKS[bits], is_symmetric=True, accuracy_level=_INT8_ACCURACY, bits=bits
         )
         try:
-            quantizer = quantization.MatMulNBitsQuantizer(copy, nodes_to_exclude=list(keep), algo_config=config)
+            quantizer = quantization.MatMulNBitsQuantizer(copy, nodes_to_exclude=[*others, *keep], algo_config=config)
             quantizer.process()
         except Exception as error:
             said = " ".join(str(error).split())[:200]
@@ -113,10 +118,11 @@ def _without_gemm(prepared: onnx.ModelProto) -> onnx.ModelProto:
         if given.get("transB"):
             name = f"{node.name}_weights"
             copy.graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(weight).T.copy(), name))
-        product = f"{node.name}_product" if len(node.input) > 2 else node.output[0]  # noqa: PLR2004 - has a bias
+        bias = node.input[2] if len(node.input) > 2 else ""  # noqa: PLR2004 - it may be left out
+        product = f"{node.name}_product" if bias else node.output[0]
         nodes.append(helper.make_node("MatMul", [node.input[0], name], [product], node.name))
-        if product != node.output[0]:
-            nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]], f"{node.name}_bias"))
+        if bias:
+            nodes.append(helper.make_node("Add", [product, bias], [node.output[0]], f"{node.name}_bias"))
     del copy.graph.node[:]
     copy.graph.node.extend(nodes)
     read = {name for node in nodes for name in node.input}

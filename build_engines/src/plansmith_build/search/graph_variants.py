@@ -194,8 +194,9 @@ class GraphVariants:
         on_cpu = pairing.device is Device.CPU
         match pairing.precision:
             case Precision.INT8 if on_cpu:
-                by_nncf = pairing.target is Target.OPENVINO and self._by_nncf
-                words = ["int8", "openvino"] if by_nncf else ["int8"]
+                # Where ONNX Runtime may end with dynamic operators, or OpenVINO begins with NNCF.
+                differs = self._attends or not self.judges.final.batched
+                words = ["int8", "openvino"] if pairing.target is Target.OPENVINO and differs else ["int8"]
             case Precision.INT8:
                 words = ["int8", "tensorrt"]
             case Precision.W4:
