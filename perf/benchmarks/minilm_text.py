@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,25 +149,23 @@ def vector(answer: bytes) -> np.ndarray:
 def rate(opened: Callable[[], Callable[[str], bytes]], texts: list[str], seconds: float) -> float:
     """Requests a second of so many threads, each with a connection of its own."""
     counts = [0] * IN_FLIGHT
-    begin, over = threading.Barrier(IN_FLIGHT + 1), threading.Event()
+    asks = [opened() for _ in counts]
+    for number, ask in enumerate(asks):
+        ask(texts[number % len(texts)])
+    over = threading.Event()
 
     def work(number: int) -> None:
-        ask = opened()
-        ask(texts[number % len(texts)])
-        begin.wait()
         while not over.is_set():
-            ask(texts[(number + counts[number]) % len(texts)])
+            asks[number](texts[(number + counts[number]) % len(texts)])
             counts[number] += 1
 
-    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(IN_FLIGHT)]
-    for thread in threads:
-        thread.start()
-    begin.wait(timeout=60)
-    started = time.perf_counter()
-    time.sleep(seconds)
-    over.set()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        started = time.perf_counter()
+        calls = [pool.submit(work, number) for number in range(IN_FLIGHT)]
+        time.sleep(seconds)
+        over.set()
+        for call in calls:
+            call.result()
     return sum(counts) / (time.perf_counter() - started)
 
 

@@ -183,8 +183,8 @@ def test_random_changes_raise_our_own_errors_alone():
         )
         for target in ("fuzz_loader.py", "fuzz_http.py")
     ]
-    for target in targets:
-        made, said = target.communicate()
-        assert target.returncode == 0, said[-3000:]
+    said = [target.communicate() for target in targets]
+    for target, (made, problems) in zip(targets, said, strict=True):
+        assert target.returncode == 0, problems[-3000:]
         # Before or after what onnx warns of.
         assert int(re.search(r"^(\d+) (?:files|answers)$", made, re.MULTILINE)[1]) > 5

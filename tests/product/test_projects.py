@@ -82,6 +82,8 @@ def test_the_table_of_a_command_with_commands_of_its_own_is_read(plansmith, tmp_
     for text, said in (
         ("[bench]\nrounds = 'many'", "'many' is not a whole number"),
         ("[bench.run]\nseconds = 'few'", "'few' is not a number"),
+        ("[bench.run]\nspeed = 5", "[bench.run] has 'speed', and plansmith bench run has no such option"),
+        ("[bench]\nrun = 3", "[bench] has a value for 'run': make it a table, [bench.run]"),
         ("[bench.ran]\nseconds = 5", "bench has no command 'ran': it has run, compare, diff, report"),
     ):
         (tmp_path / "plansmith.toml").write_text(text)

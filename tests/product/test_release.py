@@ -76,6 +76,12 @@ def test_a_damaged_repository_fails_the_job_and_leaves_the_report(place, tmp_pat
         assert bool(json.loads(report.read_text())["runs"][0]["results"]) == damaged
 
 
+def test_the_chart_has_the_version_of_the_distributions_and_of_the_container():
+    chart = yaml.safe_load((ROOT / "deploy/chart/Chart.yaml").read_text())
+    assert chart["version"] == version("plansmith")
+    assert f"TRITON_RELEASE:-{chart['appVersion']}}}" in (ROOT / "docker-compose.yml").read_text()
+
+
 def test_the_version_of_the_distributions_has_its_section_in_the_changelog():
     projects = [tomllib.loads(path.read_text()) for path in ROOT.glob("*/pyproject.toml")]
     (version,) = {project["project"]["version"] for project in projects}

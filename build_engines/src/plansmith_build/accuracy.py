@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plansmith_build.errors import InvalidOption
+from plansmith_build.errors import InvalidOption, VerificationFailed
 from plansmith_build.judging import accuracy as judging
 from plansmith_build.judging.accuracy import Accuracy, OutputAgreement
 from plansmith_build.judging.budget import Budget
@@ -58,6 +58,8 @@ def measure_accuracy(
     classes = np.asarray(labels) if labels is not None else None
     if classes is not None and (classes.dtype.kind not in "iub" or classes.ndim != 1):
         raise InvalidOption(f"labels must be whole numbers [rows], got {classes.dtype} {list(classes.shape)}")
+    if classes is not None and classes.size and classes.min() < 0:
+        raise InvalidOption(f"labels must be 0 or more, got {classes.min()}")
     rows = {f"output {name!r}": len(array) if array.ndim else 0 for name, array in arrays.items()}
     if classes is not None:
         rows["labels"] = len(classes)
@@ -68,4 +70,7 @@ def measure_accuracy(
         )
     measures = choose_measures(arrays, classes, given=parse_metrics(metrics))
     given = {name: np.asarray(array) for name, array in answers.items()}
+    scalars = [name for name, array in given.items() if not array.ndim]
+    if scalars:
+        raise VerificationFailed(f"output {scalars[0]!r} is a single number, and not a row for each input")
     return judging.measure_accuracy(arrays, given, classes, measures)

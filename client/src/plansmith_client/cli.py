@@ -123,10 +123,8 @@ def run(work: Callable[[], object]) -> NoReturn:
         if isinstance(error, OSError) and error.errno in _FULL:
             _fail(f"{error.strerror}: make room{f' for {error.filename}' if error.filename else ''}", EXIT_FAILED)
         if isinstance(error, OSError) and error.errno in _UNUSABLE and error.filename:
-            _fail(
-                f"{error.filename} cannot be used ({error.strerror}): name another, or change who may use it",
-                EXIT_USAGE,
-            )
+            permitted = "" if error.errno not in (errno.EACCES, errno.EPERM) else ", or change who may use it"
+            _fail(f"{error.filename} cannot be used ({error.strerror}): name another{permitted}", EXIT_USAGE)
         if os.environ.get(DEBUG):
             raise
         _fail(

@@ -73,10 +73,13 @@ def _flat(table: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return found
 
 
-def _defaults(command: click.Command, general: Mapping[str, Any], own: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _defaults(
+    command: click.Command, general: Mapping[str, Any], own: Mapping[str, Any], path: Path, *, group: str = ""
+) -> dict[str, Any]:
     """By the names of click's parameters; of `bench`, by those of its sub-commands."""
     if hasattr(command, "list_commands"):
         return _OfSubCommands(command, general, own, path)
+    table = f"{group}.{command.name}" if group else str(command.name)
     # An option by its longest spelling, an argument by its name.
     names = {
         max(parameter.opts, key=len).lstrip("-").replace("_", "-").lower(): parameter for parameter in command.params
@@ -84,7 +87,7 @@ def _defaults(command: click.Command, general: Mapping[str, Any], own: Mapping[s
     unknown = [key for key in own if key not in names]
     if unknown:
         raise InvalidInput(
-            f"{path}: [{command.name}] has {unknown[0]!r}, and plansmith {command.name} has no such option: "
+            f"{path}: [{table}] has {unknown[0]!r}, and plansmith {table.replace('.', ' ')} has no such option: "
             f"it has {', '.join(sorted(names))}"
         )
     defaults = {}
@@ -105,6 +108,10 @@ class _OfSubCommands(dict[str, Any]):
         self._context = typer.Context(group)
         self._shared = {**general, **{key: value for key, value in own.items() if not isinstance(value, dict)}}
         names = group.list_commands(self._context)
+        flat = [name for name in names if not isinstance(own.get(name, {}), dict)]
+        if flat:
+            table = f"[{group.name}.{flat[0]}]"
+            raise InvalidInput(f"{path}: [{group.name}] has a value for {flat[0]!r}: make it a table, {table}")
         unknown = [key for key, value in own.items() if isinstance(value, dict) and key not in names]
         if unknown:
             raise InvalidInput(
@@ -114,4 +121,6 @@ class _OfSubCommands(dict[str, Any]):
     def get(self, name: str, default: Any = None) -> Any:
         """As click asks, for the sub-command that is called."""
         command = self._group.get_command(self._context, name)
-        return _defaults(command, self._shared, self._own.get(name, {}), self._path) if command else default
+        if not command:
+            return default
+        return _defaults(command, self._shared, self._own.get(name, {}), self._path, group=str(self._group.name))

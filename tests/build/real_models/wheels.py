@@ -57,7 +57,7 @@ def wheels(hashes: Mapping[str, tuple[str, ...]], folder: Path) -> list[Path]:
             pytest.skip("pip reaches no index to take packages from")
         pytest.fail(done.stderr)
     # The folder may have those of several Pythons, with the same files.
-    return [min(folder.glob(f"{package.partition('==')[0].replace('-', '_')}-*.whl")) for package in hashes]
+    return [min(folder.glob(f"{package.replace('-', '_').replace('==', '-')}-*.whl")) for package in hashes]
 
 
 def onnx_files(packages: tuple[str, ...], folder: Path) -> dict[str, Path]:

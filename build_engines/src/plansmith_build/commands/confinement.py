@@ -24,7 +24,7 @@ from plansmith_build.errors import VerificationFailed
 from plansmith_client.cli import run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Limits", "MemoryOption", "TimeOption", "confined"]
 
@@ -152,7 +152,7 @@ def _watch(child: int, signs: int, limits: Limits, subject: str) -> int:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return status
-        if _memory_of(child) > largest:
+        if sum(map(_memory_of, _family(child))) > largest:
             _kill(child)
             raise VerificationFailed(
                 f"{subject} could not be loaded and run in {largest / 2**30:.3g} GiB of memory; --memory-limit "
@@ -182,6 +182,9 @@ def _interrupt(child: int, signs: int) -> None:
 
 
 def _kill(child: int) -> None:
+    # With what it started, since it leads a group of its own, unless it has only just begun.
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     if sys.stderr.isatty():
@@ -195,6 +198,16 @@ def _died(subject: str, number: int) -> VerificationFailed:
         "somebody, or the kernel for want of memory, ended it" if number == signal.SIGKILL else "an engine failed on it"
     )
     return VerificationFailed(f"{subject} ended the process that loads and runs it with {name}: {why}")
+
+
+def _family(leader: int) -> Iterator[int]:
+    """A process and those of its group that it started, such as a quantizer; servers are in groups of their own."""
+    yield leader
+    for path in Path(f"/proc/{leader}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, path.read_text(encoding="ascii").split()):
+                if os.getpgid(child) == leader:
+                    yield child
 
 
 def _memory_of(process: int) -> int:

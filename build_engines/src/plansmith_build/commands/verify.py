@@ -81,7 +81,9 @@ def verify(
     source = context.get_parameter_source("repository")
     if models and not (source and source.name == "COMMANDLINE"):
         # Of plansmith.toml, or none: a folder that is no model of that one is another repository.
-        named = repository is None or (Path(models[0]).is_dir() and not (repository / models[0]).is_dir())
+        word = Path(models[0])
+        is_model = word.name == models[0] and repository is not None and (repository / word).is_dir()
+        named = repository is None or (word.is_dir() and not is_model)
         repository = Path(models.pop(0)) if named else repository
     place = repository or Path("model_repository")
 

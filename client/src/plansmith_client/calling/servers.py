@@ -138,7 +138,7 @@ class Servers:
     def choose(self, tried: Collection[Server]) -> Server | None:
         """The server to ask next; None if all have been tried.
 
-        It counts as asked: `release` has to follow.
+        `release` has to follow.
 
         Raises:
             ClientClosed: the client has been closed.
@@ -168,7 +168,8 @@ class Servers:
             else:
                 chosen = usable[self._next % len(usable)]
             self._next += 1
-            chosen.outstanding += 1
+            if self._counts:
+                chosen.outstanding += 1
             return chosen
 
     def release(self, server: Server) -> None:
