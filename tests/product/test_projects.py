@@ -38,6 +38,7 @@ def test_a_project_is_begun_built_and_never_written_over(plansmith, tmp_path):
         (("models",), "1 model"),
         (("digits",), "1 model"),
         (("others",), "0 models"),
+        ((tmp_path / "others",), "0 models"),
     ):
         assert f"{checked} checked: 0 errors" in plansmith("verify", *words, cwd=tmp_path).stdout
     assert "accuracy" in plansmith("inspect", "digits", "--card", cwd=tmp_path).stdout
