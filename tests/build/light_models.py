@@ -6,6 +6,7 @@ answer shows that the graph runs. With random weights put in, it shows that it c
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,14 @@ from onnx import numpy_helper
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["distinct_rows", "golden", "light_model_names", "light_model_path", "with_random_weights"]
+__all__ = [
+    "distinct_rows",
+    "golden",
+    "light_model_names",
+    "light_model_path",
+    "searched_light_model_names",
+    "with_random_weights",
+]
 
 LARGEST_DRAW = 2**22 - 3
 # Residual additions and normalisations leave the signal larger than these classifiers can take: the softmax of large
@@ -29,6 +37,13 @@ FOLDER = Path(onnx.backend.test.__file__).parent / "data" / "light"
 def light_model_names() -> tuple[str, ...]:
     """`light_resnet50` and the eight others."""
     return tuple(sorted(path.stem for path in FOLDER.glob("light_*.onnx")))
+
+
+def searched_light_model_names() -> tuple[str, ...]:
+    """Four that differ most in their layers, for what takes minutes with all nine: TEST_ALL_NETWORKS=1 is for those."""
+    if os.environ.get("TEST_ALL_NETWORKS"):
+        return light_model_names()
+    return "light_bvlc_alexnet", "light_inception_v2", "light_resnet50", "light_shufflenet"
 
 
 def light_model_path(name: str) -> Path:
