@@ -108,7 +108,7 @@ def measured() -> list[Row]:
         names = ("onnxruntime", "openvino", "tritonclient", "numpy")
         versions = (environment["server"], f"Python {environment['python']}", *(f"{n} {packages[n]}" for n in names))
         machine = f"{environment['processor']}, {environment['cores']} cores, {environment['memory'] / 2**30:.0f} GiB"
-        here = (f"{machine}, {environment['system'].split('-')[0]}", ", ".join(versions))
+        here = (f"{machine}, {environment['system'].split('-')[0]}", ", ".join(filter(None, versions)))
         cells = here if here != before else ("the same", "the same")
         rows.append((f"`{name}.json`", f"`{programs.get(name, name)}.py`", result["created"][:10], *cells))
         before = here
