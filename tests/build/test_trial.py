@@ -154,7 +154,7 @@ def test_no_serve_publishes_untried_and_says_so(adder, repository, plansmith):
 @pytest.mark.parametrize(
     ("module", "missing", "way_out"),
     [
-        (serving, "find_spec", "pip install plansmith-server, "),
+        (serving, "find_spec", "the package plansmith brings it, "),
         (triton_wheel, "_site_packages", "pip install nvidia-pytriton==0.7.0; "),
     ],
     ids=["plansmith-server", "Triton"],
