@@ -83,6 +83,9 @@ def transformer_variant(prepared: onnx.ModelProto, judges: Judges) -> Variant:
     nodes = (node for node in prepared.graph.node if node.op_type in _WEIGHTS)
     layers = tuple(node.name for node in nodes if node.input[_WEIGHTS[node.op_type]] in weights)
     variant = inside_budget(partial(_quantized, prepared, judges), layers, judges)
+    # Graphs on the way to it may hold nothing in INT8: their layers are left out by turns.
+    if not any(node.op_type == "QuantizeLinear" for node in variant.model.graph.node):
+        raise ConversionFailed("NNCF found nothing to quantize")
     return replace(variant, layout=f"U8 activations, S8 weights, NNCF {version('nncf')} for transformers")
 
 
@@ -109,7 +112,4 @@ def _quantized(prepared: onnx.ModelProto, judges: Judges, keep: Collection[str])
         if done.returncode:
             said = (done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}"])[-1][:200]
             raise ConversionFailed(f"NNCF failed: {said}")
-        quantized = onnx.load(folder / "quantized.onnx")
-    if not any(node.op_type == "QuantizeLinear" for node in quantized.graph.node):
-        raise ConversionFailed("NNCF found nothing to quantize")
-    return quantized
+        return onnx.load(folder / "quantized.onnx")

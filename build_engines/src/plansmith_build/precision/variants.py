@@ -47,7 +47,6 @@ __all__ = [
     "int8_float16_variant",
     "int8_variant",
     "is_accepted",
-    "judged",
     "matrix_variant",
     "sparse_variant",
     "used_budget",
@@ -277,8 +276,8 @@ def inside_budget(make: Callable[[frozenset[str]], Graph], nodes: Sequence[str],
         nodes: those that may be, in the graph's order.
         judges: judge it.
     """
-    whole = judged(make(frozenset()), (), judges)
-    if is_accepted(whole, judges):
+    whole = _judged(make(frozenset()), (), judges, 1)
+    if is_accepted(whole, judges) or not nodes:
         return whole
     started = time.monotonic()
     judges.noise(make(frozenset()))
@@ -290,7 +289,7 @@ def inside_budget(make: Callable[[frozenset[str]], Graph], nodes: Sequence[str],
     for look in range(2, 2 + RETRIES):
         if kept is None:
             break
-        variant = judged(make(kept), tuple(node for node in nodes if node in kept), judges, look=look)
+        variant = _judged(make(kept), tuple(node for node in nodes if node in kept), judges, look)
         if is_accepted(variant, judges):
             return variant
         closest = min(closest, variant, key=lambda entry: used_budget(entry, judges))
@@ -309,15 +308,8 @@ def _more(groups: Sequence[tuple[str, ...]], kept: frozenset[str], most: int) ->
     return larger if len(kept) < len(larger) <= most else None
 
 
-def judged(graph: Graph, kept: tuple[str, ...], judges: Judges, *, look: int = 1) -> Variant:
-    """A graph with its accuracy on the validation rows, or the reason why it has none.
-
-    Args:
-        graph: the graph.
-        kept: the names of its nodes that were left in FP32.
-        judges: judge it.
-        look: which look at the validation rows this is, from 1.
-    """
+def _judged(graph: Graph, kept: tuple[str, ...], judges: Judges, look: int) -> Variant:
+    """A graph with its accuracy on the validation rows, at which this is the given look, or why it has none."""
     variant = _with_graph(Variant(onnx.ModelProto(), kept, looks=judges.looks + look), graph)
     try:
         return replace(variant, accuracy=judges.verdict(graph, variant.looks))

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PYTHON_STUB", "check_content", "check_safety"]
 
-_PICKLES = {".pkl", ".pickle", ".joblib", ".pt", ".pth"}
 PYTHON_STUB = "triton_python_backend_stub"
 """Runs the code of Python models; Triton takes one from a model's folder before its own."""
+_PICKLES = {".pkl", ".pickle", ".joblib", ".pt", ".pth"}
 _LIBRARIES = (".so", ".dll", ".dylib")
 
 
