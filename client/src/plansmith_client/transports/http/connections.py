@@ -1,7 +1,10 @@
-"""HTTP/1.1 over sockets that block. The deadline bounds a whole exchange: connecting, sending, waiting and reading.
+"""HTTP/1.1 for threads that block. The deadline bounds a whole exchange: connecting, sending, waiting and reading.
 
-A socket's timeout bounds one operation: a server that sends a byte now and then is never late. Here each operation is
-given what is left of the call's deadline. Only the lookup of the host's name cannot be bounded: it is the system's.
+A socket's timeout bounds one operation: a server that sends a byte now and then is never late. Here each wait is given
+what is left of the call's deadline. Only the lookup of the host's name cannot be bounded: it is the system's.
+
+The sockets never block. One with a timeout waits before each operation, and setting a timeout is a call of the system,
+too: with each the thread lets go of the interpreter's lock, and has to queue for it where many threads want it.
 """
 
 from __future__ import annotations
@@ -10,15 +13,16 @@ import contextlib
 import selectors
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
-from plansmith_client.transports.http.dialing import connected_socket, tunnelled_socket, wait_for
+from plansmith_client.transports.http.dialing import connected_socket, tunnelled_socket
 from plansmith_client.transports.http.exchanges import is_timeout
 from plansmith_client.transports.http.idle import IdleConnections, keep_alive
 from plansmith_client.transports.http.responses import ResponseReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from plansmith_client.transports.addresses import Address
     from plansmith_client.transports.connections import Connection
@@ -31,6 +35,12 @@ __all__ = ["ConnectionPool", "SocketConnection"]
 # Up to here one copy is cheaper than a second packet.
 _WHOLE_MESSAGE = 64 * 1024
 _CHUNK = 256 * 1024
+# Of seconds: the system counts milliseconds in 32 bits.
+_LONGEST_WAIT = 1e6
+# It needs no descriptor of its own. Windows has none.
+_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.DefaultSelector)
+
+_Result = TypeVar("_Result")
 
 
 class ConnectionPool:
@@ -115,11 +125,12 @@ class ConnectionPool:
             if self._context is not None:
                 name = self._server_name or self._address.host
                 connection = self._context.wrap_socket(connection, server_hostname=name, do_handshake_on_connect=False)
-                _shake_hands(connection, deadline)
+            opened = SocketConnection(connection)
+            opened.shake_hands(deadline)
         except BaseException:
             connection.close()
             raise
-        return SocketConnection(connection)
+        return opened
 
 
 class SocketConnection:
@@ -130,15 +141,29 @@ class SocketConnection:
         is_reusable: whether it can carry another request.
     """
 
-    __slots__ = ("_socket", "has_answered", "is_reusable")
+    __slots__ = ("_is_encrypted", "_selector", "_socket", "has_answered", "is_reusable")
 
     def __init__(self, connected: socket.socket) -> None:
+        connected.settimeout(0)
         self._socket = connected
+        self._is_encrypted = isinstance(connected, ssl.SSLSocket)
+        self._selector = _Selector()
+        self._selector.register(connected, selectors.EVENT_READ)
         self.has_answered = self.is_reusable = False
+
+    def shake_hands(self, deadline: Deadline) -> None:
+        """Agree on the keys of TLS, where that is used.
+
+        Raises:
+            OSError: the certificate is not trusted, or the connection broke; `TimeoutError` after the deadline.
+            DeadlineExceeded: nothing is left of the deadline.
+        """
+        if isinstance(self._socket, ssl.SSLSocket):
+            self._repeat(self._socket.do_handshake, deadline, selectors.EVENT_READ)
 
     def exchange(self, message: Message, deadline: Deadline) -> Response:
         """Send a request and read its response; see `ConnectionPool.exchange`."""
-        connection, broken = self._socket, None
+        broken = None
         self.has_answered = self.is_reusable = False
         try:
             self._send(message, deadline)
@@ -147,8 +172,7 @@ class SocketConnection:
             broken = error
         reader = ResponseReader(message.coding, message.largest_answer)
         while not reader.is_complete:
-            connection.settimeout(deadline.remaining())
-            data = connection.recv(_CHUNK)
+            data = self._receive(deadline)
             if data:
                 self.has_answered = True
                 reader.feed(data)
@@ -168,8 +192,7 @@ class SocketConnection:
         self._send(message, deadline)
         reader = ResponseReader(message.coding, message.largest_answer)
         while not reader.is_complete:
-            self._socket.settimeout(deadline.remaining())
-            data = self._socket.recv(_CHUNK)
+            data = self._receive(deadline)
             if data:
                 reader.feed(data)
             else:
@@ -178,7 +201,6 @@ class SocketConnection:
 
     def is_quiet(self) -> bool:
         """Whether the server has neither closed it nor sent anything since the last response."""
-        self._socket.settimeout(0)
         try:
             # Of the socket below TLS, which cannot look ahead itself. Windows has no select.poll(), and
             # select.select() takes no descriptor above 1023.
@@ -197,29 +219,44 @@ class SocketConnection:
 
     def close(self) -> None:
         """Close it."""
+        self._selector.close()
         self._socket.close()
 
     def _send(self, message: Message, deadline: Deadline) -> None:
-        connection = self._socket
-        if message.size <= _WHOLE_MESSAGE:
-            connection.settimeout(deadline.remaining())
-            connection.sendall(b"".join((message.head, *message.body)))
-            return
-        for part in (message.head, *message.body):
-            # The timeout of sendall() bounds all of it.
-            connection.settimeout(deadline.remaining())
-            connection.sendall(part)
+        parts = (message.head, *message.body)
+        for part in (b"".join(parts),) if message.size <= _WHOLE_MESSAGE else parts:
+            rest = memoryview(part)
+            while rest:
+                deadline.remaining()
+                rest = rest[self._repeat(partial(self._socket.send, rest), deadline, selectors.EVENT_WRITE) :]
 
+    def _receive(self, deadline: Deadline) -> bytes:
+        if not self._is_encrypted:
+            # To read at once would be in vain: an answer takes a while. TLS may hold more than its socket does.
+            self._wait_for(selectors.EVENT_READ, deadline)
+        return self._repeat(partial(self._socket.recv, _CHUNK), deadline, selectors.EVENT_READ)
 
-def _shake_hands(encrypted: ssl.SSLSocket, deadline: Deadline) -> None:
-    # Step by step: a timeout of the socket would bound each byte of a handshake, and not the whole.
-    encrypted.settimeout(0)
-    while True:
+    def _repeat(self, operation: Callable[[], _Result], deadline: Deadline, event: int) -> _Result:
+        """What an operation of the socket gives once it need not wait for `event`, or for what TLS needs first."""
+        while True:
+            try:
+                return operation()
+            except ssl.SSLWantReadError:  # noqa: PERF203 - a few turns
+                self._wait_for(selectors.EVENT_READ, deadline)
+            except ssl.SSLWantWriteError:
+                self._wait_for(selectors.EVENT_WRITE, deadline)
+            except BlockingIOError:
+                self._wait_for(event, deadline)
+
+    def _wait_for(self, event: int, deadline: Deadline) -> None:
+        if event != selectors.EVENT_READ:
+            self._selector.modify(self._socket, event)
         try:
-            encrypted.do_handshake()
-        except ssl.SSLWantReadError:  # noqa: PERF203 - a few turns
-            wait_for(encrypted, selectors.EVENT_READ, deadline)
-        except ssl.SSLWantWriteError:
-            wait_for(encrypted, selectors.EVENT_WRITE, deadline)
-        else:
-            return
+            remaining = deadline.remaining()
+            while not self._selector.select(_LONGEST_WAIT if remaining is None else min(remaining, _LONGEST_WAIT)):
+                if remaining is not None and remaining <= _LONGEST_WAIT:
+                    raise TimeoutError("timed out")
+                remaining = deadline.remaining()
+        finally:
+            if event != selectors.EVENT_READ:
+                self._selector.modify(self._socket, selectors.EVENT_READ)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from plansmith_client.transports.deadlines import Deadline
     from plansmith_client.transports.proxies import Proxy
 
-__all__ = ["HEAD_START_SECONDS", "connected_socket", "tunnelled_socket", "wait_for"]
+__all__ = ["HEAD_START_SECONDS", "connected_socket", "tunnelled_socket"]
 
 HEAD_START_SECONDS = 0.25
 """What RFC 8305 recommends: how long an address is tried alone before the next one is tried as well."""
@@ -93,19 +93,6 @@ def _connected_to_path(path: str, deadline: Deadline) -> socket.socket:
         connection.close()
         raise
     return connection
-
-
-def wait_for(connection: socket.socket, event: int, deadline: Deadline) -> None:
-    """Wait until a socket can be read or written.
-
-    Raises:
-        TimeoutError: the deadline has passed.
-        DeadlineExceeded: nothing is left of the deadline.
-    """
-    with selectors.DefaultSelector() as selector:
-        selector.register(connection, event)
-        if not selector.select(deadline.remaining()):
-            raise TimeoutError("timed out")
 
 
 def _alternating(found: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
