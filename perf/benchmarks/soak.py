@@ -2,8 +2,12 @@
 
 `python perf/benchmarks/soak.py [--warmup 300] [--seconds 1500] [--output FOLDER]` serves five models and asks them over
 gRPC and HTTP: valid requests, invalid ones, large ones, and calls that are given up before their answer. It looks at
-the idle server after the warm-up and at the end, and exits with 1 if memory grew by more than 2 %, or if there are more
-descriptors or regions of shared memory. Calls are given up over HTTP alone: over gRPC that can end Triton 2.51 itself.
+the idle server after the warm-up and every 150 seconds from then on, and exits with 1 if the median of the last three
+looks has over 2 % more memory than that of the first three, or if there are more descriptors or regions of shared
+memory at the end. Calls are given up over HTTP alone: over gRPC that can end Triton 2.51 itself.
+
+Regions of shared memory keep the size of the largest batch so far, which chance brings early or late: the warm-up asks
+for it. What Triton's own process keeps for later goes up and down by several percent from look to look, hence medians.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import statistics
 import sys
 import tempfile
 import time
@@ -50,7 +55,9 @@ dynamic_batching {{ }}
 instance_group {{ kind: KIND_CPU count: 1 }}
 """
 INVALID = b'{"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}'
+LARGEST_BATCH = 16
 CALLERS = 8
+SECONDS_BETWEEN_LOOKS = 150.0
 LARGEST_GROWTH = 0.02
 SETTLING_SECONDS = 3.0
 # What is closed late on a busy machine is no leak.
@@ -99,6 +106,16 @@ def held_by(server: TritonServer) -> Held:
         descriptors=sum(process.num_fds() for process in processes) - kept_open,
         regions=len(regions),
     )
+
+
+async def _fill(server: TritonServer) -> None:
+    """Ask every model for the largest batches, as many as there are callers."""
+    rows = LARGEST_BATCH // (CALLERS // 2)
+    async with AsyncClient(server.grpc_url) as client:
+        for name, (_, _, _, size) in MODELS.items():
+            x = np.full((rows, size), "a word" if name == "text" else 1.5, object if name == "text" else np.float32)
+            for _ in range(20):
+                await asyncio.gather(*(client.model(name).infer({"x": x}, timeout=60) for _ in range(CALLERS)))
 
 
 def put_load(server: TritonServer, seconds: float) -> Counter[str]:
@@ -155,19 +172,24 @@ def _is_refused(url: str) -> bool:
     return False
 
 
-def soak(warmup: float, seconds: float) -> tuple[TritonServer, Counter[str], Held, Held]:
-    """Serve the models under load; the server, the requests since the warm-up, what it held after that and at last."""
+def soak(warmup: float, seconds: float) -> tuple[TritonServer, Counter[str], list[Held]]:
+    """Serve the models under load; the server, the requests since the warm-up, and what it held at each look."""
     with tempfile.TemporaryDirectory() as folder:
         write_repository(Path(folder))
         options = ServerOptions(repository=Path(folder), http_port=0, grpc_port=0, metrics_port=0, strict=True)
         with TritonServer(options) as server:
+            asyncio.run(_fill(server))
             put_load(server, warmup)
-            before = held_by(server)
-            requests = put_load(server, seconds)
+            looks = [held_by(server)]
+            requests: Counter[str] = Counter()
+            parts = max(1, round(seconds / SECONDS_BETWEEN_LOOKS))
+            for _ in range(parts):
+                requests += put_load(server, seconds / parts)
+                looks.append(held_by(server))
             end = time.monotonic() + CLOSING_SECONDS
-            while leaks(before, after := held_by(server)) and time.monotonic() < end:
-                pass
-            return server, requests, before, after
+            while leaks(looks[0], looks[-1]) and time.monotonic() < end:
+                looks[-1] = held_by(server)
+            return server, requests, looks
 
 
 def leaks(before: Held, after: Held) -> bool:
@@ -177,20 +199,26 @@ def leaks(before: Held, after: Held) -> bool:
 
 def main(warmup: float, seconds: float, output: Path) -> int:
     """Soak, and write the figures."""
-    server, requests, before, after = soak(warmup, seconds)
-    growth = after.memory / before.memory - 1
-    Console().print(f"{dict(requests)} in {seconds:g} s: memory {growth:+.1%}; {before} after the warm-up, {after} now")
-    figures = {"after_warmup": asdict(before), "at_the_end": asdict(after), "growth": growth}
+    server, requests, looks = soak(warmup, seconds)
+    few = min(3, len(looks) // 2)
+    first, last = (statistics.median(look.memory for look in some) for some in (looks[:few], looks[-few:]))
+    growth = last / first - 1
+    mebibytes = ", ".join(f"{look.memory / 2**20:.0f}" for look in looks)
+    Console().print(
+        f"{dict(requests)} in {seconds:g} s: memory {growth:+.1%} ({mebibytes} MiB), descriptors "
+        f"{looks[0].descriptors} then {looks[-1].descriptors}, regions {looks[0].regions} then {looks[-1].regions}"
+    )
+    figures = {"looks": [asdict(look) for look in looks], "growth": growth}
     write_figures(
         output / "soak.json", server, warmup_seconds=warmup, seconds=seconds, requests=dict(requests), figures=figures
     )
-    return int(leaks(before, after) or growth > LARGEST_GROWTH)
+    return int(leaks(looks[0], looks[-1]) or growth > LARGEST_GROWTH)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--warmup", type=float, default=300.0, help="seconds before the first look [%(default)s]")
-    parser.add_argument("--seconds", type=float, default=1500.0, help="between the two [%(default)s]")
+    parser.add_argument("--seconds", type=float, default=1500.0, help="between first and last look [%(default)s]")
     parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the figures [%(default)s]")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)

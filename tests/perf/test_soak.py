@@ -18,7 +18,7 @@ def test_a_server_under_mixed_load_keeps_nothing_of_its_requests(tmp_path):
     assert report.is_file(), done.stderr
     found = json.loads(report.read_text(encoding="utf-8"))
     assert all(found["requests"].get(kind) for kind in ("valid", "large", "invalid", "given up"))
-    before, after = found["figures"]["after_warmup"], found["figures"]["at_the_end"]
+    before, after = found["figures"]["looks"]
     assert after["descriptors"] <= before["descriptors"]
     assert after["regions"] <= before["regions"]
     # The tensors of the large requests alone, if they were kept, would be more than that.
