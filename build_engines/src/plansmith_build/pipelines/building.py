@@ -22,8 +22,8 @@ from tritonclient.grpc import model_config_pb2
 from plansmith_build.building import BuildResult, build
 from plansmith_build.engines.onnxruntime import RunFailed, Session
 from plansmith_build.errors import InvalidOption, VerificationFailed
-from plansmith_build.pipelines.spec import ImageOptions, ModelOptions, TextOptions, read_pipeline
-from plansmith_build.pipelines.steps import image_step, read_tokenizer, result_step, text_step, write_step
+from plansmith_build.pipelines.spec import ImageOptions, ModelOptions, PreparedOptions, TextOptions, read_pipeline
+from plansmith_build.pipelines.steps import prepared_step, read_tokenizer, result_step, write_step
 from plansmith_build.pipelines.verification import answers_in_process, ask_triton, output_errors
 from plansmith_build.pipelines.wiring import Node, Wiring
 from plansmith_build.progress import BuildStep, silent
@@ -225,17 +225,14 @@ class _Pipeline:
         from plansmith_server.backends.pipeline_step.runtime import load_step  # noqa: PLC0415
 
         tokenizer = None
-        if isinstance(step, (ImageOptions, TextOptions)):
+        if isinstance(step, PreparedOptions):
             following = next((number for number in self._models if number > place), None)
             if following is None:
                 raise InvalidOption(f"step {place + 1} ({step.kind}) has no model after it")
-            produced = "pixels" if isinstance(step, ImageOptions) else "input_ids"
-            taken = _input_for(produced, self._models[following], self._spec.step[following].inputs)
-            if isinstance(step, ImageOptions):
-                made = image_step(step, self._recorded, taken)
-            else:
+            taken = _input_for(step.PRODUCED, self._models[following], self._spec.step[following].inputs)
+            if isinstance(step, TextOptions):
                 tokenizer = read_tokenizer(step, self._spec)
-                made = text_step(step, tokenizer, taken)
+            made = prepared_step(step, self._recorded, tokenizer, taken)
         elif not self.wiring.last:
             raise InvalidOption(f"a pipeline cannot begin with a step of kind {step.kind}")
         else:
@@ -250,7 +247,7 @@ class _Pipeline:
                 raise InvalidOption(f"step {place + 1} of the pipeline: {error}") from error
             size = self._rows(place) or min(node.max_batch_size for node in self._models.values()) or 1
             node = Node(name, _specs(loaded.inputs), _specs(loaded.outputs), size, loaded.run)
-            config = _step_config(node, step.instances if isinstance(step, (ImageOptions, TextOptions)) else 1)
+            config = _step_config(node, step.instances if isinstance(step, PreparedOptions) else 1)
             release = Release(
                 model_files=files,
                 labels=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
@@ -13,6 +13,7 @@ from plansmith_build.reading.regular_files import read_regular
 from plansmith_client.image_formats import IMAGE_FORMATS
 
 __all__ = [
+    "AudioOptions",
     "BoxesOptions",
     "ClassesOptions",
     "CtcOptions",
@@ -21,6 +22,7 @@ __all__ = [
     "LinesOptions",
     "ModelOptions",
     "PipelineSpec",
+    "PreparedOptions",
     "StepOptions",
     "TextOptions",
     "UprightOptions",
@@ -36,7 +38,11 @@ class _Options(BaseModel):
     inputs: dict[str, str] = Field(default={}, description="tensor by the step's input, where names do not say it")
 
 
-class _Prepared(_Options):
+class PreparedOptions(_Options):
+    """What comes before a model: `PRODUCED` is the tensor that the model takes."""
+
+    PRODUCED: ClassVar[str]
+
     instances: PositiveInt = Field(default=1, description="processes that prepare requests at the same time")
 
 
@@ -48,8 +54,10 @@ class _Sides(BaseModel):
     multiple: PositiveInt = Field(default=32, le=1024, description="what both sides are a multiple of")
 
 
-class ImageOptions(_Prepared):
+class ImageOptions(PreparedOptions):
     """Image files to pixels."""
+
+    PRODUCED = "pixels"
 
     kind: Literal["image"]
     preprocess: str | None = Field(
@@ -70,8 +78,10 @@ class ImageOptions(_Prepared):
         return formats
 
 
-class TextOptions(_Prepared):
+class TextOptions(PreparedOptions):
     """Text to token ids."""
+
+    PRODUCED = "input_ids"
 
     kind: Literal["text"]
     tokenizer: Path = Field(default=Path("tokenizer.json"), description="of the library tokenizers")
@@ -81,6 +91,18 @@ class TextOptions(_Prepared):
     too_long: Literal["truncate", "refuse"] = Field(default="truncate", description="what becomes of a longer text")
     max_bytes: PositiveInt = Field(default=100_000, description="of the longest text; a longer one is refused")
     pad: tuple[PositiveInt, ...] = Field(default=(), description="lengths to fill up to; by default the longest's")
+
+
+class AudioOptions(PreparedOptions):
+    """Recordings to log-mel features."""
+
+    PRODUCED = "features"
+
+    kind: Literal["audio"]
+    rate: int = Field(default=16_000, ge=1000, le=192_000, description="samples a second, of every recording")
+    window: int = Field(default=400, ge=16, le=65_536, description="samples of a frame")
+    hop: PositiveInt = Field(default=160, le=65_536, description="samples from one frame to the next")
+    min_level: _Share = Field(default=0.001, description="of the loudest sample; a quieter recording is refused")
 
 
 class ModelOptions(_Options):
@@ -154,6 +176,7 @@ class CtcOptions(_Options):
 StepOptions = (
     ImageOptions
     | TextOptions
+    | AudioOptions
     | ModelOptions
     | ClassesOptions
     | EmbeddingOptions
@@ -176,7 +199,7 @@ class PipelineSpec(_Options):
     folder: Path
     text: str
     samples: tuple[str, ...] = Field(
-        default=(), description="what it is verified on: texts, or paths of images; by default made up"
+        default=(), description="what it is verified on: texts, or paths of images or WAV files; by default made up"
     )
     step: tuple[Annotated[StepOptions, Field(discriminator="kind")], ...] = Field(min_length=2)
 

@@ -25,27 +25,48 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from plansmith_build.pipelines.spec import PipelineSpec, StepOptions
+    from plansmith_build.pipelines.spec import PipelineSpec, PreparedOptions, StepOptions
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["image_step", "read_tokenizer", "result_step", "text_step", "write_step"]
+__all__ = ["prepared_step", "read_tokenizer", "result_step", "write_step"]
 
 _DTYPES = {"UINT8": "uint8", "FP16": "float16", "FP32": "float32", "FP64": "float64"}
 _TOKENS = 512
 _COLOURS = 3
 
 
-def image_step(options: ImageOptions, recorded: dict[str, Any] | None, pixels: TensorSpec) -> dict[str, Any]:
-    """The options of an image step for a model.
+def prepared_step(
+    options: PreparedOptions, recorded: dict[str, Any] | None, tokenizer: bytes | None, taken: TensorSpec
+) -> dict[str, Any]:
+    """The options of a step before a model.
 
     Args:
         options: as the pipeline's file has them.
         recorded: the preprocessing of the model's build, None where that had no images.
-        pixels: the model's input.
+        tokenizer: the content of tokenizer.json, for a step `text`.
+        taken: the model's input.
 
     Raises:
-        InvalidOption: nobody says how images become pixels, or the model's input does not have the shape of them.
+        InvalidOption: nobody says how images become pixels, the tokenizer is not JSON, or the model's input does not
+            take what the step gives.
     """
+    if isinstance(options, ImageOptions):
+        return _image_step(options, recorded, taken)
+    if isinstance(options, TextOptions):
+        return _text_step(options, tokenizer or b"", taken)
+    *outer, bands, frames = (1, *taken.shape[1:]) if len(taken.shape) > 2 else (0, 0, 0)  # noqa: PLR2004
+    if taken.datatype != "FP32" or min(bands, frames) < 1 or any(size not in (1, -1) for size in outer):
+        raise InvalidOption(
+            f"the model's input {taken.name} {taken} does not take log-mel features: FP32, with fixed numbers of bands "
+            "and frames as the last two dimensions, and 1 before them"
+        )
+    return {
+        "shape": [*(1 for _ in outer[1:]), bands, frames],
+        **options.model_dump(exclude={"kind", "inputs", "instances"}),
+    }
+
+
+def _image_step(options: ImageOptions, recorded: dict[str, Any] | None, pixels: TensorSpec) -> dict[str, Any]:
     if options.preprocess is not None:
         recipe = read_preprocessing(options.preprocess)
     elif recorded is not None:
@@ -80,17 +101,7 @@ def image_step(options: ImageOptions, recorded: dict[str, Any] | None, pixels: T
     return made if options.sides is None else {**made, "sides": options.sides.model_dump()}
 
 
-def text_step(options: TextOptions, tokenizer: bytes, ids: TensorSpec) -> dict[str, Any]:
-    """The options of a text step for a model.
-
-    Args:
-        options: as the pipeline's file has them.
-        tokenizer: the content of tokenizer.json.
-        ids: the model's input of token ids.
-
-    Raises:
-        InvalidOption: the model takes other numbers, or the file is not JSON.
-    """
+def _text_step(options: TextOptions, tokenizer: bytes, ids: TensorSpec) -> dict[str, Any]:
     if ids.datatype not in ("INT64", "INT32"):
         raise InvalidOption(f"the model's input {ids.name} {ids} does not take token ids: INT64 or INT32")
     try:

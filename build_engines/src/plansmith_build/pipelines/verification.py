@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import wave
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from plansmith_build.engines.onnxruntime import RunFailed
 from plansmith_build.errors import InvalidOption, VerificationFailed
-from plansmith_build.pipelines.spec import ImageOptions, TextOptions
+from plansmith_build.pipelines.spec import AudioOptions, ImageOptions, TextOptions
 from plansmith_build.portable.comparison import compare
 from plansmith_build.repository.manifest import OutputError
 from plansmith_build.serving import served_repository
@@ -127,15 +128,19 @@ def _samples(wiring: Wiring, spec: PipelineSpec) -> list[Arrays]:
     first = spec.step[0]
     if isinstance(first, TextOptions):
         return [_one("text", text.encode()) for text in spec.samples or _TEXTS]
-    if isinstance(first, ImageOptions):
-        if not spec.samples:
-            return [_one("image", _picture(*size, first.formats[0], seed)) for seed, size in enumerate(_SIZES)]
+    if isinstance(first, (ImageOptions, AudioOptions)):
         try:
-            return [_one("image", (spec.folder / path).read_bytes()) for path in spec.samples]
+            files = [(spec.folder / path).read_bytes() for path in spec.samples] or [
+                _recording(first, seed) if isinstance(first, AudioOptions) else _picture(*size, first.formats[0], seed)
+                for seed, size in enumerate(_SIZES)
+            ]
+            return [_one(first.kind, content) for content in files]
         except OSError as error:
             raise InvalidOption(f"the sample {error.filename} cannot be read: {error.strerror}") from error
     if spec.samples:
-        raise InvalidOption("samples are texts or images: leave them out of a pipeline that begins with a model")
+        raise InvalidOption(
+            "samples are texts, images or recordings: leave them out of a pipeline that begins with a model"
+        )
     return [random_inputs(wiring.inputs, batch=1, seed=seed) for seed in range(3)]
 
 
@@ -148,4 +153,13 @@ def _picture(width: int, height: int, form: str, seed: int) -> bytes:
     patches = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(patches).resize((width, height), Image.Resampling.BICUBIC).save(buffer, form)
+    return buffer.getvalue()
+
+
+def _recording(options: AudioOptions, seed: int) -> bytes:
+    """A frame or more of noise."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as recording:
+        recording.setparams((1, 2, options.rate, 0, "NONE", ""))
+        recording.writeframes(np.random.default_rng(seed).integers(-9999, 9999, options.window, np.int16).tobytes())
     return buffer.getvalue()

@@ -33,6 +33,7 @@ STEP_FILE = "step.json"
 KINDS: Mapping[str, tuple[str, str]] = {
     "image": ("images", "ImageStep"),
     "text": ("text", "TextStep"),
+    "audio": ("audio", "AudioStep"),
     "classes": ("classes", "ClassesStep"),
     "embedding": ("embeddings", "EmbeddingStep"),
     "boxes": ("boxes", "BoxesStep"),
