@@ -43,29 +43,35 @@ def write_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
     return learn, unseen
 
 
-def train(paths: list[Path], epochs: int) -> nn.Module:
-    """A network from pixels between 0 and 1, [N, 1, 32, 32], to scores [N, 10]."""
+def network() -> nn.Sequential:
+    """From pixels between 0 and 1, [N, 1, 32, 32], to scores [N, 10]."""
+    layers = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * 64, 10)]
+    return nn.Sequential(*layers)
+
+
+def train(paths: list[Path], epochs: int) -> nn.Sequential:
+    """A network that tells the digits apart."""
     torch.manual_seed(0)
+    trained = network()
     pixels = np.stack([np.asarray(Image.open(path), np.float32) / 255 for path in paths])[:, np.newaxis]
     images = torch.from_numpy(pixels)
     labels = torch.tensor([int(path.parent.name) for path in paths])
-    layers = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-    layers += [nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * 64, 10)]
-    network = nn.Sequential(*layers)
-    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
+    optimizer = torch.optim.Adam(trained.parameters(), 2e-3)
     for _ in range(epochs):
         for batch in torch.randperm(len(images)).split(32):  # type: ignore[no-untyped-call]
             optimizer.zero_grad()
-            nn.functional.cross_entropy(network(images[batch]), labels[batch]).backward()  # type: ignore[no-untyped-call]
+            nn.functional.cross_entropy(trained(images[batch]), labels[batch]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    return network.eval()
+    return trained.eval()
 
 
 def main(folder: Path, *, quick: bool) -> None:
     """Train, build, serve and ask."""
     learn, unseen = write_pictures(folder)
-    network = train(learn, epochs=3 if quick else 20)
-    export_pytorch(network, torch.zeros(1, 1, SIZE, SIZE), folder / "pictures.onnx")
+    trained = train(learn, epochs=3 if quick else 20)
+    torch.save(trained.state_dict(), folder / "pictures.pt")
+    export_pytorch(trained, torch.zeros(1, 1, SIZE, SIZE), folder / "pictures.onnx")
     search = SearchOptions(
         str(folder / "unseen"),
         preprocessing=PREPROCESSING,

@@ -82,6 +82,7 @@ def main(folder: Path, *, quick: bool) -> None:
     towers = dict(zip(("person", "film"), train(features, following, films, 10 if quick else 30), strict=True))
     repository = folder / "model_repository"
     for name, network in towers.items():
+        torch.save(network.state_dict(), folder / f"{name}.pt")
         export_pytorch(network, torch.zeros(1, GENRES + 2), folder / f"{name}.onnx")
         build(folder / f"{name}.onnx", BuildOptions(repository, serve=not quick, replace=True))
     with torch.no_grad():

@@ -83,6 +83,7 @@ def main(folder: Path, *, quick: bool) -> None:
     numbers, cities, comes_back = customers(500 if quick else 5000, seed=0)
     classifier = lightgbm.LGBMClassifier(n_estimators=20 if quick else 100, num_leaves=15, n_jobs=1, verbose=-1)
     classifier.fit(np.hstack([numbers, codes(cities)]), comes_back, categorical_feature=[len(NUMBERS)])
+    classifier.booster_.save_model(folder / "customers.txt")
     export(classifier, folder / "customers.onnx")
 
     numbers, cities, comes_back = customers(200 if quick else 2000, seed=1)

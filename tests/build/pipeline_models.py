@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import wave
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +48,32 @@ def colour_classifier(path: Path) -> Path:
         [("scores", TensorProto.FLOAT, ["rows", 4])],
         {"weights": weights, "bias": np.array([0, 0, 0, 4], np.float32)},
     )
+
+
+def pitch_classifier(path: Path) -> Path:
+    """Whether the lower or the upper half of a spectrum is louder: scores [rows, 2] from features [rows, 1, 8, 10]."""
+    weights = np.repeat(np.eye(2), 4, axis=0).astype(np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["features"], ["mean"], axes=[1, 3], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weights"], ["scores"]),
+    ]
+    return save(
+        path,
+        nodes,
+        [("features", TensorProto.FLOAT, ["rows", 1, 8, 10])],
+        [("scores", TensorProto.FLOAT, ["rows", 2])],
+        {"weights": weights},
+    )
+
+
+def tone(frequency: float, *, rate=8000, channels=1, width=2, seconds=0.1, level=0.5) -> bytes:
+    """A WAV file."""
+    samples = level * np.sin(2 * np.pi * frequency * np.arange(int(rate * seconds)) / rate)
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as recording:
+        recording.setparams((channels, width, rate, 0, "NONE", ""))
+        recording.writeframes(np.repeat(samples * 2 ** (8 * width - 1), channels).astype(f"<i{width}").tobytes())
+    return buffer.getvalue()
 
 
 def word_vectors(path: Path) -> Path:

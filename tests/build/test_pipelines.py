@@ -18,8 +18,10 @@ from pipeline_models import (
     column,
     detector,
     picture,
+    pitch_classifier,
     sentiment,
     tokenizer,
+    tone,
     word_vectors,
 )
 
@@ -79,6 +81,18 @@ kind = "model"
 kind = "classes"
 labels = "moods.txt"
 """
+PITCH = """
+[[step]]
+kind = "audio"
+rate = 8000
+
+[[step]]
+kind = "model"
+
+[[step]]
+kind = "classes"
+labels = "pitches.txt"
+"""
 FINDER = """
 [[step]]
 kind = "image"
@@ -100,23 +114,31 @@ def files(tmp_path_factory):
     word_vectors(folder / "words.onnx")
     detector(folder / "detector.onnx")
     sentiment(folder / "moods.onnx")
+    pitch_classifier(folder / "tones.onnx")
+    (folder / "pitches.txt").write_text("low\nhigh\n")
     (folder / "moods.txt").write_text("negative\npositive\n")
     tokenizer(folder / "tokenizer.json")
     (folder / "labels.txt").write_text("".join(f"{name}\n" for name in COLOURS))
     (folder / "things.txt").write_text("cup\nspoon\n")
-    for name, text in {"scenes": SCENES, "search": SEARCH, "finder": FINDER, "sentiment": SENTIMENT}.items():
+    for name, text in {
+        "scenes": SCENES,
+        "search": SEARCH,
+        "finder": FINDER,
+        "sentiment": SENTIMENT,
+        "pitch": PITCH,
+    }.items():
         (folder / f"{name}.toml").write_text(text)
     return folder
 
 
 @pytest.fixture(scope="module")
 def repository(files, plansmith):
-    """Four pipelines, the first of them tried on a Triton by the command."""
+    """Five pipelines, the first of them tried on a Triton by the command."""
     repository = files / "models"
     words = ("--pipeline", files / "scenes.toml", "--repository", repository)
     said = plansmith("build", files / "colours.onnx", *words).stdout
     assert "a pipeline, image -> model -> classes" in said
-    for name, model in {"search": "words", "finder": "detector", "sentiment": "moods"}.items():
+    for name, model in {"search": "words", "finder": "detector", "sentiment": "moods", "pitch": "tones"}.items():
         build_pipeline(files / f"{model}.onnx", files / f"{name}.toml", BuildOptions(repository, serve=False))
     return repository
 
@@ -145,6 +167,15 @@ def test_texts_are_answered_with_vectors_of_unit_length_whatever_they_are_padded
         np.testing.assert_allclose(model.infer({"text": column(text.encode())})["embedding"][0], row, atol=1e-6)
     # A text without a word has no direction.
     assert not together[2].any()
+
+
+def test_recordings_are_answered_by_what_is_heard_whatever_their_channels_and_length(client, tmp_path, plansmith):
+    heard = [tone(300), tone(3500), tone(3500, channels=2, seconds=0.2)]
+    answer = client.model("pitch").infer({"audio": column(*heard)})
+    assert answer["label"].tolist() == [[b"low"], [b"high"], [b"high"]]
+    (tmp_path / "whistle.wav").write_bytes(heard[1])
+    said = plansmith("infer", "pitch", "whistle.wav", "--url", client.url, cwd=tmp_path).stdout
+    assert said.startswith("whistle.wav: high, ")
 
 
 def test_boxes_are_those_of_the_image_and_overlapping_ones_are_left_out(client):
@@ -178,17 +209,30 @@ BAD_TEXTS = {
 }
 
 
+BAD_AUDIO = {
+    "8 bytes are not a WAV file": b"RIFFWAVE",
+    "the audio has 16,000 samples a second, and the model takes 8,000": tone(300, rate=16_000),
+    "the audio is silent": tone(300, level=1e-4),
+    "32 bits a sample": tone(300, width=4),
+    "the audio lasts 0.50 s, and the model takes 0.23 s": tone(300, seconds=0.5),
+    "the audio is cut off": tone(300)[:-100],
+    "the audio lasts 268435.46 s": tone(300)[:40] + b"\xff" * 4 + tone(300)[44:],
+}
+
+
 @pytest.mark.parametrize(
     ("pipeline", "bad", "why"),
     [
         *(("scenes", bad, why) for why, bad in BAD_IMAGES.items()),
         *(("search", bad, why) for why, bad in BAD_TEXTS.items()),
+        *(("pitch", bad, why) for why, bad in BAD_AUDIO.items()),
     ],
-    ids=[*BAD_IMAGES, *BAD_TEXTS],
+    ids=[*BAD_IMAGES, *BAD_TEXTS, *BAD_AUDIO],
 )
 def test_a_bad_item_is_refused_for_what_it_is_and_its_neighbours_are_answered(client, pipeline, bad, why):
     model = client.model(pipeline)
-    name, good = ("image", picture((0, 255, 0))) if pipeline == "scenes" else ("text", b"a film")
+    goods = {"scenes": ("image", picture((0, 255, 0))), "search": ("text", b"a film"), "pitch": ("audio", tone(300))}
+    name, good = goods[pipeline]
     items = [good, bad, good, good, bad, good]
 
     def ask(item):
@@ -396,6 +440,10 @@ def test_a_tokenizer_of_another_model_is_noticed(files, tmp_path):
     [
         ("step = 3", "step: Input should be a valid tuple"),
         ("[[step]", "is not TOML"),
+        (
+            SCENES.replace("image", "audio").replace('preprocess = "zero-to-one"\nmax_pixels = 10_000', ""),
+            "not take log-mel",
+        ),
         ('[[step]]\nkind = "sound"\n[[step]]\nkind = "model"', "step 1: Input tag 'sound'"),
         (SCENES.replace("top = 2", "tpo = 2"), "step 3 classes tpo: Extra inputs are not permitted"),
         (SCENES.replace('"model"', '"boxes"'), "has 0 steps for the model that is built"),

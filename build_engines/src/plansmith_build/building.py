@@ -14,9 +14,8 @@ from rich.filesize import decimal
 
 from plansmith_build.datasets.image_folders import image_shape
 from plansmith_build.datasets.layout import layout_of
-from plansmith_build.datasets.loading import check_source
+from plansmith_build.datasets.loading import check_source, read_samples
 from plansmith_build.datasets.random_data import rows_from_text
-from plansmith_build.datasets.samples import read_samples
 from plansmith_build.errors import InputsNeeded, InvalidModel, InvalidOption, VerificationFailed
 from plansmith_build.portable.batch_obstacles import BatchAxis
 from plansmith_build.portable.portable_model import Batching, make_portable, node_count, without_batches
@@ -30,7 +29,7 @@ from plansmith_build.progress import BuildStep, plural, silent
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.signatures import signature_of
 from plansmith_build.releasing import Built, portable_config, release_of, source_of, warmup_samples
-from plansmith_build.repository.compatibility import changes_for_clients
+from plansmith_build.repository.compatibility import require_same_clients
 from plansmith_build.repository.filesystem import explain_os_error
 from plansmith_build.repository.labels import class_outputs, labels_of, read_labels
 from plansmith_build.repository.model_repository import CONFIG, ModelRepository, name_from_file, valid_name
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     from plansmith_build.reading.loading import OnnxFile
     from plansmith_build.reading.signatures import Signature
     from plansmith_build.repository.manifest import Manifest
-    from plansmith_build.repository.model_repository import RepositoryModel
     from plansmith_build.search.search import SearchOptions, SearchResult
 
 __all__ = ["BuildOptions", "BuildResult", "build"]
@@ -167,7 +165,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
         )
     states = _states(signature, options, progress)
     if not options.replace:
-        _require_same_clients(repository.model(name), without_states(signature, states), sequences=bool(states))
+        require_same_clients(repository.model(name), without_states(signature, states), sequences=bool(states))
     with (
         staging_folder(repository.path, options.staging) as staging,
         # nullcontext(file) would keep the file's weights to the end.
@@ -276,15 +274,6 @@ def _run_original(file: OnnxFile, signature: Signature, options: BuildOptions, p
             reference = run(given=read(search.data, preprocessing=search.preprocessing))
     progress(BuildStep(step, f"{len(reference.samples)} samples"))
     return reference
-
-
-def _require_same_clients(model: RepositoryModel, signature: Signature, *, sequences: bool) -> None:
-    changes = changes_for_clients(model, signature, sequences=sequences)
-    if changes:
-        raise InvalidOption(
-            f"{model.name!r} version {model.versions[-1]} in {model.path.parent} is another model to its clients: "
-            f"{'; '.join(changes)}; publish under another name with --name, or as the next version with --replace"
-        )
 
 
 def _search(

@@ -13,8 +13,7 @@ from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.labelling import check_labels
 from plansmith_build.datasets.layout import fits, listed
 from plansmith_build.datasets.ragged import is_ragged, ragged
-from plansmith_build.datasets.raw_data import check_memory
-from plansmith_build.datasets.thinning import random_rows
+from plansmith_build.datasets.raw_data import check_memory, random_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,8 +12,7 @@ import numpy as np
 
 from plansmith_build.datasets.errors import InvalidData, InvalidLabels, InvalidPreprocessing
 from plansmith_build.datasets.npy_folders import natural_key, sha256_of_files
-from plansmith_build.datasets.raw_data import RawData, check_file, check_memory
-from plansmith_build.datasets.thinning import random_rows
+from plansmith_build.datasets.raw_data import RawData, check_file, check_memory, random_rows
 from plansmith_build.repository.labels import read_labels
 from plansmith_client.tensors import numpy_dtype_from_datatype
 

@@ -14,6 +14,7 @@ from plansmith_build.datasets.npy_folders import read_npy_folder
 from plansmith_build.datasets.numpy_files import read_npy, read_npz
 from plansmith_build.datasets.random_data import random_data, rows_from_text
 from plansmith_build.datasets.raw_data import RawData
+from plansmith_build.portable.sampling import leading_rows
 from plansmith_build.repository.hashing import sha256_of
 
 if TYPE_CHECKING:
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
     from plansmith_build.datasets.dataset import Dataset
     from plansmith_build.datasets.layout import Layout
     from plansmith_build.datasets.preprocessing import Preprocessing
+    from plansmith_build.engines.onnxruntime import Arrays
+    from plansmith_build.portable.batch_obstacles import BatchAxis
     from plansmith_build.reading.signatures import Signature
 
-__all__ = ["check_source", "load_dataset"]
+__all__ = ["check_source", "load_dataset", "read_samples"]
 
+_MOST_SAMPLES = 8
 _KINDS = "a .npz or .npy file, a folder of .npy files or images, module:function, or random"
 
 
@@ -89,71 +93,72 @@ def load_dataset(
         raise InvalidData(f"the number of rows must be at least 1, got {max_rows}")
     layout = layout_of(signature, batched=batched)
     random_rows = rows_from_text(source)
-    if random_rows is not None:
-        _no_preprocessing(source, preprocessing)
-        raw = random_data(
-            signature,
-            layout,
-            rows=min(random_rows, max_rows or random_rows),
-            seed=seed,
-            dynamic_size=dynamic_size,
-            integers_below=integers_below,
-        )
-        return check_data(raw, layout, source="random")
-    path = Path(source)
-    if is_callable_source(source) and not _is_there(path):
-        _no_preprocessing(source, preprocessing)
-        raw = read_callable(source, layout, labels_key=labels_key, limit=max_rows)
-        name = source
-    else:
-        raw = _from_path(
-            path,
-            layout,
-            preprocessing=preprocessing,
-            class_names=class_names,
-            labels_key=labels_key,
-            max_rows=max_rows,
-            seed=seed,
-        )
-        name = path.resolve().name
+    path, name = Path(source), source
+    is_function = random_rows is None and is_callable_source(source) and not _is_there(path)
+    is_file = random_rows is None and not is_function
+    try:
+        if is_file:
+            check_source(source)
+            name = path.resolve().name
+        arrays = is_file and path.is_dir() and (any(path.glob("*.npy")) or any(path.glob("*/*.npy")))
+        images = is_file and path.is_dir() and not arrays
+        if preprocessing is not None and not images:
+            raise InvalidPreprocessing(
+                f"{source} holds no images, so there is nothing to preprocess: drop --preprocess"
+            )
+        if random_rows is not None:
+            rows = min(random_rows, max_rows or random_rows)
+            raw = random_data(
+                signature, layout, rows=rows, seed=seed, dynamic_size=dynamic_size, integers_below=integers_below
+            )
+            name = "random"
+        elif is_function:
+            raw = read_callable(source, layout, labels_key=labels_key, limit=max_rows)
+        elif images:
+            raw = read_image_folder(
+                path, layout, preprocessing=preprocessing, class_names=class_names, limit=max_rows, seed=seed
+            )
+        elif arrays:
+            raw = read_npy_folder(path, layout, labels_key=labels_key)
+        else:
+            raw = _from_file(path, layout, labels_key)
+    except OSError as error:
+        raise InvalidData(f"the data {path} cannot be read: {error.strerror}") from error
     return check_data(raw, layout, source=name, class_names=class_names, classes=classes, max_rows=max_rows, seed=seed)
 
 
-def _from_path(
-    path: Path,
-    layout: Layout,
-    *,
-    preprocessing: Preprocessing | None,
-    class_names: Sequence[str] | None,
-    labels_key: str | None,
-    max_rows: int | None,
-    seed: int,
-) -> RawData:
-    try:
-        if path.is_dir():
-            return _from_folder(
-                path,
-                layout,
-                preprocessing=preprocessing,
-                class_names=class_names,
-                labels_key=labels_key,
-                max_rows=max_rows,
-                seed=seed,
-            )
-    except OSError as error:
-        raise InvalidData(f"the data {path} cannot be read: {error.strerror}") from error
-    if not _is_there(path):
-        raise InvalidData(f"the data {path} does not exist: name {_KINDS}")
-    _no_preprocessing(str(path), preprocessing)
-    if path.suffix.lower() == ".npy":
-        if len(layout.inputs) != 1:
-            raise InvalidData(f"{path} has no names in it: save it with numpy.savez, or name the folder that it is in")
-        if labels_key is not None:
-            raise InvalidLabels(f"{path} has no {labels_key!r}: save rows and labels by their names with numpy.savez")
-        return RawData({layout.inputs[0].name: read_npy(path)}, None, sha256_of(path), "npy", str(path))
-    if path.suffix.lower() != ".npz":
+def read_samples(
+    source: str, signature: Signature, *, axis: BatchAxis, preprocessing: Preprocessing | None, seed: int
+) -> tuple[Arrays, ...]:
+    """Up to 8 rows, random ones where there are more, each for one run of the model: the verification's inputs.
+
+    Args:
+        source: see `load_dataset`.
+        signature: the model's.
+        axis: the batch dimension, if the user named it.
+        preprocessing: how an image becomes a row; for images only.
+        seed: chooses the rows.
+
+    Raises:
+        InvalidData: the data does not fit the model.
+    """
+    batched = leading_rows(signature, axis) in {-1, 1}
+    data = load_dataset(
+        source, signature, preprocessing=preprocessing, max_rows=_MOST_SAMPLES, batched=batched, seed=seed
+    )
+    return tuple(data.batches(1))
+
+
+def _from_file(path: Path, layout: Layout, labels_key: str | None) -> RawData:
+    if path.suffix.lower() == ".npz":
+        return read_npz(path, layout, labels_key=labels_key)
+    if path.suffix.lower() != ".npy":
         raise InvalidData(f"the data {path} is of no known kind: name {_KINDS}")
-    return read_npz(path, layout, labels_key=labels_key)
+    if len(layout.inputs) != 1:
+        raise InvalidData(f"{path} has no names in it: save it with numpy.savez, or name the folder that it is in")
+    if labels_key is not None:
+        raise InvalidLabels(f"{path} has no {labels_key!r}: save rows and labels by their names with numpy.savez")
+    return RawData({layout.inputs[0].name: read_npy(path)}, None, sha256_of(path), "npy", str(path))
 
 
 def _is_there(path: Path) -> bool:
@@ -161,26 +166,3 @@ def _is_there(path: Path) -> bool:
         return path.exists()
     except OSError as error:
         raise InvalidData(f"the data {path} cannot be read: {error.strerror}") from error
-
-
-def _from_folder(
-    folder: Path,
-    layout: Layout,
-    *,
-    preprocessing: Preprocessing | None,
-    class_names: Sequence[str] | None,
-    labels_key: str | None,
-    max_rows: int | None,
-    seed: int,
-) -> RawData:
-    if any(folder.glob("*.npy")) or any(folder.glob("*/*.npy")):
-        _no_preprocessing(str(folder), preprocessing)
-        return read_npy_folder(folder, layout, labels_key=labels_key)
-    return read_image_folder(
-        folder, layout, preprocessing=preprocessing, class_names=class_names, limit=max_rows, seed=seed
-    )
-
-
-def _no_preprocessing(source: str, preprocessing: Preprocessing | None) -> None:
-    if preprocessing is not None:
-        raise InvalidPreprocessing(f"{source} holds no images, so there is nothing to preprocess: drop --preprocess")

@@ -6,18 +6,18 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from plansmith_build.datasets.errors import InvalidData, InvalidLabels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    import numpy as np
-
     from plansmith_build.datasets.dataset import Kind
     from plansmith_build.datasets.layout import Layout
 
-__all__ = ["LABEL_KEYS", "MEMORY_BYTES", "RawData", "check_file", "check_memory", "separate_labels"]
+__all__ = ["LABEL_KEYS", "MEMORY_BYTES", "RawData", "check_file", "check_memory", "random_rows", "separate_labels"]
 
 LABEL_KEYS = ("labels", "label", "y")
 """The names under which labels are looked for, unless an input of the model has that name."""
@@ -77,6 +77,14 @@ def check_memory(size: int, where: str, way_out: str) -> None:
             f"{where} would take {size / 2**30:.1f} GiB of memory, and {MEMORY_BYTES / 2**30:g} GiB are allowed: "
             f"{way_out}"
         )
+
+
+def random_rows(rows: int, limit: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The indexes of `limit` different rows of so many in ascending order, each row as likely as any other.
+
+    Classes keep their proportions, so that what is measured on the sample is what the whole data would say.
+    """
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:limit]).astype(np.int64)
 
 
 def separate_labels(

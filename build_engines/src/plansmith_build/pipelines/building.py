@@ -29,7 +29,7 @@ from plansmith_build.pipelines.wiring import Node, Wiring
 from plansmith_build.progress import BuildStep, silent
 from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.reading.signatures import Signature, signature_of
-from plansmith_build.repository.compatibility import changes_for_clients
+from plansmith_build.repository.compatibility import require_same_clients
 from plansmith_build.repository.config import config_from_text, specs_from_config, text_from_config
 from plansmith_build.repository.environment import this_environment
 from plansmith_build.repository.filesystem import explain_os_error, make_folder
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from plansmith_build.building import BuildOptions
     from plansmith_build.pipelines.spec import PipelineSpec, StepOptions
     from plansmith_build.progress import Progress
-    from plansmith_build.repository.manifest import PublishedFile
 
 __all__ = ["build_pipeline"]
 
@@ -100,7 +99,8 @@ def build_pipeline(model: Path, file: Path, options: BuildOptions, progress: Pro
         except OSError as error:
             raise explain_os_error(error, f"write the steps of the pipeline in {staging}") from error
         wiring = pipeline.wiring
-        _require_same_clients(live, wiring, options)
+        if not options.replace:
+            require_same_clients(live, Signature(wiring.inputs, wiring.outputs, {}))
         exchanges = answers_in_process(wiring, spec)
         config = wiring.config(name)
         trial, compared = ServerTrial(skipped={CONFIG: "--no-serve"}), []
@@ -114,28 +114,17 @@ def build_pipeline(model: Path, file: Path, options: BuildOptions, progress: Pro
         progress(BuildStep(step))
         description = staging / _DESCRIPTION
         description.write_text(spec.text, encoding="utf-8")
-        release = Release(
-            model_files=(description,),
-            labels=None,
-            configure=lambda _: {CONFIG: text_from_config(config)},
-            describe=partial(
-                _manifest,
-                name,
-                spec,
-                inputs=wiring.inputs,
-                outputs=wiring.outputs,
-                max_batch_size=config.max_batch_size,
-                trial=trial,
-                verification=Verification(
-                    reference="the steps one after the other in this process",
-                    candidate=f"Triton {trial.triton}" if options.serve else "not on a Triton: --no-serve",
-                    inputs="given" if spec.samples else "random",
-                    seed=0,
-                    samples=len(exchanges),
-                    rows_together=len(next(iter(exchanges[-1][0].values()))) if config.max_batch_size else 0,
-                    outputs=output_errors(compared),
-                ),
-            ),
+        verification = Verification(
+            reference="the steps one after the other in this process",
+            candidate=f"Triton {trial.triton}" if options.serve else "not on a Triton: --no-serve",
+            inputs="given" if spec.samples else "random",
+            seed=0,
+            samples=len(exchanges),
+            rows_together=len(next(iter(exchanges[-1][0].values()))) if config.max_batch_size else 0,
+            outputs=output_errors(compared),
+        )
+        release = replace(
+            _release(spec, wiring, config, (description,), verification, trial=trial),
             sign=sign,
             companions=tuple(made.path / step for step in made.names()),
         )
@@ -248,24 +237,10 @@ class _Pipeline:
             size = self._rows(place) or min(node.max_batch_size for node in self._models.values()) or 1
             node = Node(name, _specs(loaded.inputs), _specs(loaded.outputs), size, loaded.run)
             config = _step_config(node, step.instances if isinstance(step, PreparedOptions) else 1)
-            release = Release(
-                model_files=files,
-                labels=None,
-                configure=lambda _: {CONFIG: text_from_config(config)},
-                describe=partial(
-                    _manifest,
-                    name,
-                    self._spec,
-                    inputs=node.inputs,
-                    outputs=node.outputs,
-                    max_batch_size=size,
-                    trial=None,
-                    verification=Verification(
-                        reference="", candidate="with its pipeline", seed=0, samples=0, rows_together=0, outputs=()
-                    ),
-                ),
-                sign=self._sign,
+            verification = Verification(
+                reference="", candidate="with its pipeline", seed=0, samples=0, rows_together=0, outputs=()
             )
+            release = replace(_release(self._spec, node, config, files, verification), sign=self._sign)
             publish(self._repository, name, release, staging=staging)
         return node
 
@@ -356,17 +331,6 @@ def _step_config(node: Node, instances: int) -> Any:
     return config
 
 
-def _require_same_clients(live: Any, wiring: Wiring, options: BuildOptions) -> None:
-    if options.replace:
-        return
-    changes = changes_for_clients(live, Signature(wiring.inputs, wiring.outputs, {}))
-    if changes:
-        raise InvalidOption(
-            f"{live.name!r} version {live.versions[-1]} in {live.path.parent} is another model to its clients: "
-            f"{'; '.join(changes)}; publish under another name with --name, or as the next version with --replace"
-        )
-
-
 def _try(made: ModelRepository, name: str, config: Any, exchanges: Any) -> Any:
     from plansmith_server import ServerError  # noqa: PLC0415 - an optional distribution
 
@@ -384,22 +348,20 @@ def _try(made: ModelRepository, name: str, config: Any, exchanges: Any) -> Any:
         shutil.rmtree(folder)
 
 
-def _manifest(
-    name: str,
+def _release(
     spec: PipelineSpec,
-    version: int,
-    files: tuple[PublishedFile, ...],
-    *,
-    inputs: tuple[TensorSpec, ...],
-    outputs: tuple[TensorSpec, ...],
-    max_batch_size: int,
-    trial: ServerTrial | None,
+    whole: Wiring | Node,
+    config: Any,
+    files: tuple[Path, ...],
     verification: Verification,
-) -> Manifest:
+    *,
+    trial: ServerTrial | None = None,
+) -> Release:
+    """What is published of a pipeline, or of a step of it."""
     text = spec.text.encode()
-    return Manifest(
-        model=name,
-        version=version,
+    manifest = partial(
+        Manifest,
+        model=config.name,
         created=datetime.now(UTC).replace(microsecond=0),
         source=Source(
             file=_DESCRIPTION,
@@ -419,14 +381,19 @@ def _manifest(
             opsets={},
         ),
         batching=Batching(
-            max_batch_size=max_batch_size,
+            max_batch_size=config.max_batch_size,
             made_dynamic=False,
-            reason="" if max_batch_size else "the model takes none",
+            reason="" if config.max_batch_size else "the model takes none",
         ),
-        inputs=tuple(map(Tensor.from_spec, inputs)),
-        outputs=tuple(map(Tensor.from_spec, outputs)),
+        inputs=tuple(map(Tensor.from_spec, whole.inputs)),
+        outputs=tuple(map(Tensor.from_spec, whole.outputs)),
         verification=verification,
         server_trial=trial,
         environment=this_environment(),
-        files=files,
+    )
+    return Release(
+        model_files=files,
+        labels=None,
+        configure=lambda _: {CONFIG: text_from_config(config)},
+        describe=lambda version, published: manifest(version=version, files=published),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plansmith_build.errors import InvalidModel, ModelNotFound
+from plansmith_build.errors import InvalidModel, InvalidOption, ModelNotFound
 from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.model_repository import CONFIG
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from plansmith_build.repository.model_repository import RepositoryModel
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["changes_for_clients"]
+__all__ = ["require_same_clients"]
 
 
-def changes_for_clients(model: RepositoryModel, signature: Signature, *, sequences: bool = False) -> tuple[str, ...]:
-    """What clients of the newest version would trip over, a phrase each; nothing where there is no such version.
+def require_same_clients(model: RepositoryModel, signature: Signature, *, sequences: bool = False) -> None:
+    """Refuse what clients of the newest version would trip over, where there is such a version.
 
     More outputs, and more optional inputs, do not count, nor does the size of the first dimension: it may be that of a
     batch, which a build makes free.
@@ -30,21 +30,29 @@ def changes_for_clients(model: RepositoryModel, signature: Signature, *, sequenc
         model: where a version is to be published.
         signature: of the file that it is to be built from.
         sequences: whether its requests are to belong to sequences.
+
+    Raises:
+        InvalidOption: it is another model to them.
     """
     try:
         before = model.manifest(model.versions[-1])
     except (IndexError, FileNotFoundError, ModelNotFound, InvalidModel):
         # Without a manifest nobody says what clients of it send.
-        return ()
+        return
     inputs = {spec.name: spec for spec in signature.inputs}
     outputs = {spec.name: spec for spec in signature.outputs}
     named = {tensor.name for tensor in before.inputs}
-    return (
+    changes = (
         *_changes("input", before.inputs, inputs),
         *(f"input {spec.name!r} is new" for spec in signature.inputs if spec.name not in named and not spec.optional),
         *_changes("output", before.outputs, outputs),
         *_change_of_sequences(model, sequences=sequences),
     )
+    if changes:
+        raise InvalidOption(
+            f"{model.name!r} version {model.versions[-1]} in {model.path.parent} is another model to its clients: "
+            f"{'; '.join(changes)}; publish under another name with --name, or as the next version with --replace"
+        )
 
 
 def _change_of_sequences(model: RepositoryModel, *, sequences: bool) -> Iterator[str]:

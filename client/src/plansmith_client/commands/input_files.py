@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["has_images", "names_of_rows", "read_file", "read_inputs", "sources_of", "texts_as_inputs"]
 
-_SUFFIXES = (".npy", ".npz", ".json", ".txt", *IMAGE_SUFFIXES)
+# Files that are a row each: pipelines take recordings, too, as they are.
+_ROWS = (*IMAGE_SUFFIXES, ".wav")
+_SUFFIXES = (".npy", ".npz", ".json", ".txt", *_ROWS)
 # What `plansmith build` takes for the labels of an .npz file.
 _LABELS = ("labels", "label", "y")
 # What numpy and zipfile raise for files that are damaged or not really in their format.
@@ -60,7 +62,7 @@ def read_inputs(
     inputs: dict[str, Any] = {}
     images: set[str] = set()
     for name, path in _files(words):
-        is_image = path.suffix.lower() in IMAGE_SUFFIXES
+        is_image = path.suffix.lower() in _ROWS
         if is_image or path.suffix.lower() == ".txt":
             spec = _spec(name, path, specs)
             content = {spec.name: _read_for(spec, path, preparation or ImagePreparation(), is_image=is_image)}
@@ -105,7 +107,7 @@ def has_images(words: Sequence[str]) -> bool:
 def names_of_rows(words: Sequence[str]) -> list[str]:
     """The files that are the rows of a request, in their order; none where a file holds more than a row."""
     names, paths = zip(*_files(words), strict=True)
-    alone = len(set(names)) == 1 and all(path.suffix.lower() in IMAGE_SUFFIXES for path in paths)
+    alone = len(set(names)) == 1 and all(path.suffix.lower() in _ROWS for path in paths)
     return [path.name for path in paths] if alone else []
 
 
@@ -116,11 +118,9 @@ def _files(words: Sequence[str]) -> Iterator[tuple[str, Path]]:
         if not path.is_dir():
             yield name, path
             continue
-        found = sorted(inside for inside in path.rglob("*") if inside.suffix.lower() in IMAGE_SUFFIXES)
+        found = sorted(inside for inside in path.rglob("*") if inside.suffix.lower() in _ROWS)
         if not found:
-            raise InvalidInput(
-                f"{path} is a folder without images: expected files that end in {', '.join(IMAGE_SUFFIXES)}"
-            )
+            raise InvalidInput(f"{path} is a folder without images: expected files that end in {', '.join(_ROWS)}")
         for inside in found:
             yield name, inside
 
@@ -138,6 +138,8 @@ def _spec(name: str, path: Path, specs: Sequence[TensorSpec]) -> TensorSpec:
 def _read_for(spec: TensorSpec, path: Path, preparation: ImagePreparation, *, is_image: bool) -> Any:
     try:
         check_file(path)
+        if spec.datatype != "BYTES" and path.suffix.lower() == ".wav":
+            raise InvalidInput(f"{path} is a recording, which only BYTES inputs take: input {spec.name!r} is {spec}")
         return array_from_image(path, spec, preparation) if is_image else array_from_text(path, spec)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error

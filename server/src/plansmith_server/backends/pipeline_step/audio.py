@@ -100,7 +100,8 @@ class AudioStep:
             raise RequestError(f"{len(content)} bytes are not a WAV file of 16-bit PCM: {error}") from error
         if len(data) != count * channels * width:
             raise RequestError(f"the audio is cut off: its header says {count} samples, of which some are missing")
-        return np.frombuffer(data, "<i2").reshape(-1, channels).mean(axis=1) / 2**15
+        samples: NDArray[np.float64] = np.frombuffer(data, "<i2").reshape(-1, channels).mean(axis=1) / 2**15
+        return samples
 
 
 def _mel_bands(bands: int, window: int, rate: int) -> NDArray[np.float64]:

@@ -1,0 +1,196 @@
+"""Throughput of the examples: as plansmith serves each, and behind FastAPI by the framework and by the same engine.
+
+`python perf/benchmarks/applications.py [NAME ...] [--output FOLDER] [--work FOLDER] [--short]` runs the programs of
+examples/ where their folders are not there yet (`make examples` leaves them in out/), starts all servers of an example,
+compares their answers, and asks each in turn: one item a request, 16 requests in flight, HTTP on both sides. PyTorch
+must be installed. Four minutes, beside the examples themselves. Writes `applications.json`, from which
+`published_tables.py` makes the table of docs/examples.md. `--short` is for trying it out: shortened examples, one
+round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import struct
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from example_applications import APPLICATIONS, EXAMPLES
+from figures_file import write_figures
+from http_rates import HOST, asker, rate
+from rich.console import Console
+
+from peers.environments import REQUIREMENTS, make_environment
+from peers.processes import PeerProcess
+from peers.program import PROGRAMS
+from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.linting.context import backend_of, model_files
+from plansmith_client.tensors import datatype_from_numpy
+from plansmith_server import ServerOptions, TritonServer
+from plansmith_server.launcher.ports import find_free
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from example_applications import Application
+    from http_rates import Request
+
+OURS, FRAMEWORK, SAME = "plansmith", "framework", "same engine"
+# Nearly tied classes may change places with the precision.
+LEAST_AGREEMENT = 0.9
+NEAR = 0.05
+
+
+def request_of(arrays: dict[str, np.ndarray]) -> Request:
+    """Inputs as the Open Inference Protocol has them in binary."""
+    described, parts = [], []
+    for name, array in arrays.items():
+        if array.dtype == object:
+            items = [item if isinstance(item, bytes) else item.encode() for item in array.ravel()]
+            parts.append(b"".join(struct.pack("<I", len(item)) + item for item in items))
+        else:
+            parts.append(array.tobytes())
+        size = {"binary_data_size": len(parts[-1])}
+        kind = datatype_from_numpy(array.dtype)
+        described.append({"name": name, "datatype": kind, "shape": array.shape, "parameters": size})
+    header = json.dumps({"inputs": described}).encode()
+    return header + b"".join(parts), {"Inference-Header-Content-Length": str(len(header))}
+
+
+def served_files(repository: Path, model: str) -> tuple[Any, dict[str, str], Path]:
+    """What `plansmith serve` computes a model with: configuration, settings for a peer's engine, and version folder."""
+    steps = sorted(repository.glob(f"{model}.*.model"), key=lambda path: int(path.name.split(".")[1]))
+    folder = steps[-1] if steps else repository / model
+    chosen = folder / "configs" / "cpu.pbtxt"
+    config = config_from_text((chosen if chosen.exists() else folder / "config.pbtxt").read_text(encoding="utf-8"))
+    version = max((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    files = model_files(config, version)
+    hint = config.parameters["INFERENCE_PRECISION_HINT"].string_value
+    file = files[0][1] if files else version / "model.onnx"
+    return config, {"backend": backend_of(config), "file": str(file), "precision": hint}, version
+
+
+def contestants(
+    name: str, application: Application, folder: Path, stack: ExitStack
+) -> tuple[dict[str, Callable[[], Any]], str]:
+    """Start the servers of an example; for each a function that opens a connection, and what plansmith computes with."""
+    repository = folder / "model_repository"
+    server = stack.enter_context(
+        TritonServer(ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0))
+    )
+    config, served, _ = served_files(repository, application.model)
+    place = int(server.http_url.rpartition(":")[2])
+    path = f"/v2/models/{application.model}/infer"
+    opened: dict[str, Callable[[], Any]] = {
+        OURS: lambda: asker(place, path, lambda body: request_of(application.request(body)))
+    }
+    environment = make_environment(REQUIREMENTS / "fastapi.txt")
+    packages = next((environment.python.parents[1] / "lib").glob("python*/site-packages"))
+    body = application.bodies(folder)[0]
+    for contestant in (FRAMEWORK, SAME):
+        if contestant == FRAMEWORK and application.compute is None:
+            continue
+        (port,) = find_free(HOST, 1)
+        settings = {
+            "application": name,
+            "folder": str(folder.resolve()),
+            "benchmarks": str(Path(__file__).parent),
+            "packages": str(packages),
+            "host": HOST,
+            "http_port": port,
+            "served": served,
+            "inputs": [tensor.name for tensor in config.input],
+            "outputs": [tensor.name for tensor in config.output],
+        }
+        work = folder / f"peer-{port}"
+        work.mkdir()
+        (work / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+        variables = {
+            "PEER_SETTINGS": str((work / "settings.json").resolve()),
+            "PEER_SERVED": "1" * (contestant == SAME),
+        }
+        command = [sys.executable, str(PROGRAMS / "fastapi_example.py")]
+        process = stack.enter_context(PeerProcess(command, work.resolve(), variables))
+        opened[contestant] = lambda port=port: asker(port, "/predict", lambda body: (body, {}))
+        process.wait_until(lambda ask=opened[contestant]: _answers(ask, body))
+    precision = Path(served["file"]).stem.partition(".")[2] or "fp32"
+    return opened, f"{precision.upper()} on {served['backend']}"
+
+
+def _answers(ask: Callable[[], Any], body: bytes) -> bool:
+    try:
+        return bool(ask()(body))
+    except OSError:
+        return False
+
+
+def agreement(opened: dict[str, Callable[[], Any]], bodies: list[bytes]) -> dict[str, float]:
+    """The share of bodies to which each of the others answers as plansmith does."""
+    asks = {name: make() for name, make in opened.items()}
+    same = dict.fromkeys(list(opened)[1:], 0)
+    for body in bodies:
+        ours = {tensor["name"]: tensor["data"] for tensor in json.loads(asks[OURS](body))["outputs"]}
+        for name in same:
+            same[name] += all(map(_near, *zip(*_pairs(ours, json.loads(asks[name](body))), strict=True)))
+    return {name: count / len(bodies) for name, count in same.items()}
+
+
+def _pairs(ours: dict[str, Any], theirs: dict[str, Any]) -> list[tuple[Any, Any]]:
+    return [(ours[name], given) for name, given in theirs.items() if name != "box"]
+
+
+def _near(ours: list[Any], theirs: list[Any]) -> bool:
+    if len(ours) != len(theirs):
+        return False
+    if theirs and isinstance(theirs[0], str):
+        return sorted(ours) == sorted(theirs)
+    return bool(np.abs(np.subtract(ours, theirs)).max() < NEAR)
+
+
+def main() -> None:
+    """Make, compare, measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(APPLICATIONS)}; all by default")
+    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the figures [%(default)s]")
+    parser.add_argument("--work", type=Path, default=Path("out"), help="folder of the examples' own [%(default)s]")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured, in turn [%(default)s]")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of each measurement [%(default)s]")
+    parser.add_argument("--short", action="store_true", help="shortened examples, one short round")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in APPLICATIONS]
+    if unknown:
+        parser.error(f"{unknown[0]!r} is not an example that is measured: name some of {', '.join(APPLICATIONS)}")
+    rounds, seconds = (1, 0.5) if arguments.short else (arguments.rounds, arguments.seconds)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, Any] = {}
+    console = Console()
+    for name in arguments.names or APPLICATIONS:
+        application = APPLICATIONS[name]
+        folder = arguments.work / name
+        if not (folder / "model_repository" / application.model).is_dir():
+            quick = ["--quick"] if arguments.short else []
+            subprocess.run([sys.executable, EXAMPLES / application.program, "--output", folder, *quick], check=True)
+        with ExitStack() as stack:
+            opened, chosen = contestants(name, application, folder, stack)
+            bodies = application.bodies(folder)
+            agree = agreement(opened, bodies)
+            if min(agree.values()) < LEAST_AGREEMENT:
+                raise SystemExit(f"{name}: the servers answer differently: {agree}")
+            measured: dict[str, list[float]] = {contestant: [] for contestant in opened}
+            for number in range(rounds):
+                for contestant in list(opened)[:: -1 if number % 2 else 1]:
+                    measured[contestant].append(rate(opened[contestant], bodies, seconds))
+        figures[name] = {"chosen": chosen, "framework": application.framework, "agree": agree, "rates": measured}
+        medians = ", ".join(f"{who} {statistics.median(rates):,.0f}/s" for who, rates in measured.items())
+        console.print(f"{name}, {chosen}: {medians}; answers alike: {min(agree.values()):.0%}")
+    write_figures(arguments.output / "applications.json", None, figures=figures)
+
+
+if __name__ == "__main__":
+    main()
