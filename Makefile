@@ -34,13 +34,16 @@ $(STAMP): requirements.lock pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 demo: $(STAMP) ## The main job: build the digits model, serve it with Triton, ask it, show what it saw
 	@$(BIN)/python examples/digits/demo.py
 
-examples: $(STAMP) ## Train, build, serve and ask: images, pages, sentences, audio, tables; needs PyTorch
+examples: $(STAMP) ## Train, build, serve and ask: images, pages, sentences, audio, tables; needs PyTorch, espeak-ng
 	@$(BIN)/python -c "import torch" 2>/dev/null || { echo "examples/pictures needs PyTorch: $(BIN)/python -m pip install torch" >&2; exit 2; }
+	@command -v espeak-ng >/dev/null || { echo "examples/speech needs espeak-ng: on Debian, apt-get install espeak-ng" >&2; exit 2; }
 	@$(BIN)/python examples/pictures/pictures.py
 	@$(BIN)/python examples/pictures/features.py
+	@$(BIN)/python examples/scenes/scenes.py
 	@$(BIN)/python examples/pages/pages.py
 	@$(BIN)/python examples/search/search.py
 	@$(BIN)/python examples/speech/speech.py
+	@$(BIN)/python examples/speech/words.py
 	@$(BIN)/python examples/tabular/tabular.py
 	@$(BIN)/python examples/recommend/recommend.py
 	@$(BIN)/python examples/mixed/mixed.py
@@ -83,6 +86,7 @@ results: $(STAMP) ## Repeat every published measurement, and rewrite the tables:
 	@$(BIN)/python perf/benchmarks/minilm_text.py --output perf/results
 	@$(BIN)/python -c "import torch" 2>/dev/null || { echo "framework_table.py needs PyTorch: $(BIN)/python -m pip install torch" >&2; exit 2; }
 	@$(BIN)/python perf/benchmarks/framework_table.py --output perf/results
+	@$(BIN)/python perf/benchmarks/applications.py --output perf/results
 	@$(BIN)/python perf/benchmarks/published_tables.py
 
 dist: $(STAMP) ## Build wheels and sdists of all five distributions and their SBOM, for a release: dist/

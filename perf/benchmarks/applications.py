@@ -79,7 +79,7 @@ def served_files(repository: Path, model: str) -> tuple[Any, dict[str, str], Pat
 def contestants(
     name: str, application: Application, folder: Path, stack: ExitStack
 ) -> tuple[dict[str, Callable[[], Any]], str]:
-    """Start the servers of an example; for each a function that opens a connection, and what plansmith computes with."""
+    """Start an example's servers; for each a function that opens a connection, and what plansmith computes with."""
     repository = folder / "model_repository"
     server = stack.enter_context(
         TritonServer(ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0))

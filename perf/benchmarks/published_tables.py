@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "perf" / "results"
-PAGES = ("README.md", "docs/comparison.md", "docs/tuning.md", "docs/reading-a-load-test.md", "docs/tensorrt.md")
+PAGES = (
+    *("README.md", "docs/comparison.md", "docs/tuning.md", "docs/reading-a-load-test.md", "docs/tensorrt.md"),
+    "docs/examples.md",
+)
 BASELINE = "FastAPI + ONNX Runtime"
 SERVERS = (BASELINE, "LitServe", "MLServer", "BentoML", "PyTriton", "Triton, default configuration")
 # With the file, engine and precision that plansmith serves: what serving alone gains.
@@ -90,13 +93,41 @@ def resources() -> list[Row]:
     return rows
 
 
+def applications() -> list[Row]:
+    """The examples as served, beside FastAPI with the framework itself and with the same engine and precision."""
+    rows: list[Row] = [
+        ("example", "plansmith, requests/s", "FastAPI, the framework", "FastAPI, the same engine", "ratios")
+    ]
+    if not (RESULTS / "applications.json").exists():
+        return [*rows, ("-", "not measured yet", "-", "-", "-")]
+    for name, found in _read("applications")["figures"].items():
+        rates = found["rates"]
+        medians = {who: _number(statistics.median(values)) for who, values in rates.items()}
+        ratios = [
+            f"{_paired(rates['plansmith'], rates[who]):.2f}" for who in ("framework", "same engine") if who in rates
+        ]
+        theirs = f"{medians['framework']}, {found['framework']}" if "framework" in medians else "-"
+        rows.append(
+            (name, f"{medians['plansmith']}, {found['chosen']}", theirs, medians["same engine"], " and ".join(ratios))
+        )
+    return rows
+
+
 def measured() -> list[Row]:
     """When, where and with what all figures were measured, and the program that repeats each."""
     programs = {
         **dict.fromkeys(("resnet50", "resnet50_few", "mlp", "mlp_few"), "peers_table"),
         **dict.fromkeys(("tune_gain_mlp", "tune_gain_resnet50"), "tune_gain"),
     }
-    others = ("client_speed", "load_generator", "backend_overhead", "minilm_text", "many_models", "searched_builds")
+    others = (
+        "client_speed",
+        "load_generator",
+        "backend_overhead",
+        "minilm_text",
+        "many_models",
+        "searched_builds",
+        "applications",
+    )
     rows: list[Row] = [("`perf/results`", "`perf/benchmarks`", "on", "machine", "versions")]
     before: tuple[str, str] | None = None
     for name in (*programs, *others):
@@ -201,6 +232,7 @@ TABLES: dict[str, Callable[[], list[Row]]] = {
     "summary": summary,
     "figures": figures,
     "resources": resources,
+    "applications": applications,
     "measured": measured,
     "peers mlp": lambda: peers("mlp"),
     "peers resnet50": lambda: peers("resnet50"),

@@ -15,7 +15,10 @@ from peers.foreign_servers import SAME_ENGINE
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path("perf/benchmarks/published_tables.py")
-PAGES = ("README.md", "docs/comparison.md", "docs/tuning.md", "docs/reading-a-load-test.md", "docs/tensorrt.md")
+PAGES = (
+    *("README.md", "docs/comparison.md", "docs/tuning.md", "docs/reading-a-load-test.md", "docs/tensorrt.md"),
+    "docs/examples.md",
+)
 
 
 def check(root: Path) -> subprocess.CompletedProcess[str]:
@@ -67,8 +70,16 @@ def test_rows_come_from_the_run_that_measured_both_and_only_what_was_measured_ha
     figures = {"plansmith": [500, 520], "FastAPI + sentence-transformers": [100, 104]}
     sentences = {**origin, "chosen": "openvino int8", "cosine": {"least": 0.9971, "mean": 0.999}, "figures": figures}
     (results / "minilm_text.json").write_text(json.dumps(sentences), encoding="utf-8")
+    rates = {"plansmith": [500, 520], "framework": [100, 104], "same engine": [250, 260]}
+    example = {"chosen": "INT8 on openvino", "framework": "PyTorch", "agree": {}, "rates": rates}
+    search = {**example, "rates": {who: rates[who] for who in ("plansmith", "same engine")}}
+    examples = {**origin, "figures": {"words": example, "search": search}}
+    (results / "applications.json").write_text(json.dumps(examples), encoding="utf-8")
     before = page.read_text(encoding="utf-8")
     subprocess.run([sys.executable, copy / PROGRAM], check=True)
+    index = (copy / "docs/examples.md").read_text(encoding="utf-8")
+    assert "| words | 510, INT8 on openvino | 102, PyTorch | 255 | 5.00 and 2.00 |" in index
+    assert "| search | 510, INT8 on openvino | - | 255 | 2.00 |" in index
     text = page.read_text(encoding="utf-8")
     assert "| searched build of ResNet-50, s | 51.5 | 60 |" in text
     assert (

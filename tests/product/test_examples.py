@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import onnx
 import onnxruntime
 import psutil
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits"
@@ -94,6 +96,7 @@ def test_the_demonstration_shows_the_whole_way_and_leaves_no_server(tmp_path):
     "name",
     [
         *("pictures/pictures.toml", "pictures/features.toml", "pages/pages.toml", "pages/layout.toml"),
+        *("scenes/scenes.toml", "speech/words.toml"),
         *("search/sentences.toml", "digits/reading.toml"),
     ],
 )
@@ -144,6 +147,29 @@ def test_eight_streams_are_heard_at_once_as_each_is_alone(tmp_path, pytestconfig
     assert len(streams) == 8, said
     assert min(len(voice) for _, voice, _ in streams) > 10
     assert float(re.search(r"largest difference to ONNX Runtime in this process: (\S+)", said)[1]) < 1e-5
+
+
+def test_spoken_words_are_told_apart_and_recordings_that_cannot_be_used_are_refused_alone(tmp_path):
+    pytest.importorskip("torch", reason="examples/speech/words.py needs PyTorch")
+    if shutil.which("espeak-ng") is None:
+        pytest.skip("espeak-ng is not installed")
+    said = run(ROOT / "examples/speech/words.py", "--quick", "--output", tmp_path / "made", cwd=tmp_path)
+    judged = [float(share) for share in re.findall(r"^(?:FP32|onnxruntime int8) ([\d.]+)%", said, re.MULTILINE)]
+    assert len(judged) == 2, said
+    assert min(judged) > 60
+    assert float(re.search(r"served: ([\d.]+)% of 40 files", said)[1]) > 60
+    for why in ("silent", "8,000 samples a second", "not a WAV file"):
+        assert re.search(rf"^.*: Model 'words' .*{why}", said, re.MULTILINE), said
+
+
+def test_things_on_scenes_are_found_in_batches_and_by_a_network_that_takes_none(tmp_path):
+    pytest.importorskip("torch", reason="examples/scenes needs PyTorch")
+    said = run(ROOT / "examples/scenes/scenes.py", "--quick", "--output", tmp_path / "made", cwd=tmp_path)
+    found, there, given = re.search(r"served: ([\d.]+)% of (\d+) things found, (\d+) boxes", said).groups()
+    assert float(found) > 50
+    assert int(given) < 2 * int(there)
+    assert "suppressed: batches of 0, " in said
+    assert Image.open(tmp_path / "made" / "scenes.png").size == (96, 96)
 
 
 def test_rows_with_missing_values_and_unknown_text_are_answered_as_by_the_library_that_learnt_them(tmp_path):

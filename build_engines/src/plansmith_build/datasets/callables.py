@@ -30,6 +30,7 @@ from plansmith_build.datasets.raw_data import RawData, check_memory, separate_la
 
 if TYPE_CHECKING:
     from plansmith_build.datasets.layout import Layout
+    from plansmith_build.datasets.ragged import Array
 
 __all__ = ["call_user_function", "is_callable_source", "read_callable"]
 
@@ -175,12 +176,12 @@ def _samples(given: Iterable[Any], source: str, limit: int | None) -> list[Any]:
 
 def _collected(
     samples: list[Any], source: str, layout: Layout, labels_key: str | None
-) -> tuple[dict[str, np.ndarray[Any, np.dtype[Any]]], np.ndarray[Any, np.dtype[Any]] | None]:
+) -> tuple[dict[str, Array], Array | None]:
     """The samples as one array for each input, and their labels."""
     if not samples:
         raise DataFunctionFailed(f"{source} gave no samples: give at least one")
-    parts: dict[str, list[tuple[str, np.ndarray[Any, np.dtype[Any]]]]] = {}
-    labels: list[np.ndarray[Any, np.dtype[Any]]] = []
+    parts: dict[str, list[tuple[str, Array]]] = {}
+    labels: list[Array] = []
     keys: frozenset[str] | None = None
     for number, sample in enumerate(samples):
         where = f"sample {number} of {source}"
@@ -207,7 +208,7 @@ def _collected(
     return arrays, np.concatenate(labels) if labels else None
 
 
-def _named(given: Any, layout: Layout, where: str) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
+def _named(given: Any, layout: Layout, where: str) -> dict[str, Array]:
     if isinstance(given, Mapping):
         return {str(name): _array(value, f"{name!r} of {where}") for name, value in given.items()}
     if len(layout.inputs) == 1:
@@ -216,7 +217,7 @@ def _named(given: Any, layout: Layout, where: str) -> dict[str, np.ndarray[Any, 
     raise DataFunctionFailed(f"{where} is not a mapping, and the model has the inputs {names}: name each array")
 
 
-def _array(value: Any, where: str) -> np.ndarray[Any, np.dtype[Any]]:
+def _array(value: Any, where: str) -> Array:
     try:
         if hasattr(value, "detach"):
             # A PyTorch tensor that a gradient is recorded for, or that lies on a GPU, does not convert itself.

@@ -11,11 +11,14 @@ One rule: a value may be rounded to the precision of the input, and never change
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from plansmith_client.tensors import numpy_dtype_from_datatype
+
+if TYPE_CHECKING:
+    from plansmith_build.datasets.ragged import Array
 
 __all__ = ["UnfitArray", "cast"]
 
@@ -27,7 +30,7 @@ class UnfitArray(Exception):
     """The array does not fit the datatype; the message says why, in words that follow the array's name."""
 
 
-def cast(array: np.ndarray[Any, np.dtype[Any]], datatype: str) -> np.ndarray[Any, np.dtype[Any]]:
+def cast(array: Array, datatype: str) -> Array:
     """The array as the datatype has it, by the rule of this module.
 
     Args:
@@ -66,7 +69,7 @@ def cast(array: np.ndarray[Any, np.dtype[Any]], datatype: str) -> np.ndarray[Any
     return array.astype(dtype)
 
 
-def _check_range(array: np.ndarray[Any, np.dtype[Any]], largest: int, smallest: int, datatype: str) -> None:
+def _check_range(array: Array, largest: int, smallest: int, datatype: str) -> None:
     if not array.size:
         return
     for value in (int(array.min()), int(array.max())):
@@ -74,9 +77,7 @@ def _check_range(array: np.ndarray[Any, np.dtype[Any]], largest: int, smallest: 
             raise UnfitArray(f"is {array.dtype} and holds {value}, which {datatype} cannot hold exactly")
 
 
-def _rounded(
-    array: np.ndarray[Any, np.dtype[Any]], dtype: np.dtype[Any], datatype: str
-) -> np.ndarray[Any, np.dtype[Any]]:
+def _rounded(array: Array, dtype: np.dtype[Any], datatype: str) -> Array:
     with np.errstate(over="ignore"):
         converted = array.astype(dtype)
     overflowed = np.isinf(converted) & np.isfinite(array)
@@ -86,7 +87,7 @@ def _rounded(
     return converted
 
 
-def _strings(array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+def _strings(array: Array) -> Array:
     if array.dtype.kind not in "SUO":
         raise UnfitArray(f"is {array.dtype}, and the input takes strings: save it as an array of fixed-size strings")
     elements = array.reshape(-1).tolist()

@@ -12,7 +12,7 @@ from plansmith_build.datasets.dataset import Dataset
 from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.labelling import check_labels
 from plansmith_build.datasets.layout import fits, listed
-from plansmith_build.datasets.ragged import is_ragged, ragged
+from plansmith_build.datasets.ragged import Array, Indexes, is_ragged, ragged
 from plansmith_build.datasets.raw_data import check_memory, random_rows
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def check_data(
     return Dataset(inputs, labels, source, sha256, raw.kind, layout.batched, raw.class_names)
 
 
-def _shaped(raw: RawData, layout: Layout, spec: TensorSpec) -> np.ndarray[Any, np.dtype[Any]]:
+def _shaped(raw: RawData, layout: Layout, spec: TensorSpec) -> Array:
     given = raw.arrays[spec.name]
     if is_ragged(given):
         return layout.stack(spec, [(f"row {number} of {raw.where}", row) for number, row in enumerate(given)])
@@ -96,13 +96,7 @@ def _shaped(raw: RawData, layout: Layout, spec: TensorSpec) -> np.ndarray[Any, n
     return array
 
 
-def _values(
-    raw: RawData,
-    spec: TensorSpec,
-    array: np.ndarray[Any, np.dtype[Any]],
-    chosen: np.ndarray[Any, np.dtype[np.int64]] | None,
-    layout: Layout,
-) -> np.ndarray[Any, np.dtype[Any]]:
+def _values(raw: RawData, spec: TensorSpec, array: Array, chosen: Indexes | None, layout: Layout) -> Array:
     if chosen is not None:
         array = array[chosen]
     if is_ragged(array):
@@ -114,13 +108,7 @@ def _values(
     return _fitted(raw, spec, array, chosen, layout)
 
 
-def _fitted(
-    raw: RawData,
-    spec: TensorSpec,
-    array: np.ndarray[Any, np.dtype[Any]],
-    chosen: np.ndarray[Any, np.dtype[np.int64]] | None,
-    layout: Layout,
-) -> np.ndarray[Any, np.dtype[Any]]:
+def _fitted(raw: RawData, spec: TensorSpec, array: Array, chosen: Indexes | None, layout: Layout) -> Array:
     if array.dtype != spec.numpy_dtype:
         check_memory(
             array.size * spec.numpy_dtype.itemsize,
@@ -135,14 +123,7 @@ def _fitted(
     return array
 
 
-def _check_finite(
-    raw: RawData,
-    spec: TensorSpec,
-    array: np.ndarray[Any, np.dtype[Any]],
-    chosen: np.ndarray[Any, np.dtype[np.int64]] | None,
-    *,
-    with_missing: bool,
-) -> None:
+def _check_finite(raw: RawData, spec: TensorSpec, array: Array, chosen: Indexes | None, *, with_missing: bool) -> None:
     if array.dtype.kind != "f" and spec.datatype != "BF16":
         return
     # A part at a time: the array may be a mapped file that is larger than the memory.
@@ -161,7 +142,7 @@ def _check_finite(
             )
 
 
-def _shape_hint(array: np.ndarray[Any, np.dtype[Any]], layout: Layout, spec: TensorSpec) -> str:
+def _shape_hint(array: Array, layout: Layout, spec: TensorSpec) -> str:
     wanted = layout.row_shape(spec)
     if array.ndim == len(wanted) and fits(array.shape, wanted):
         return ", N of them stacked: for a single one, array[numpy.newaxis]"
@@ -181,7 +162,7 @@ def _labels_hint(unknown: Sequence[str]) -> str:
     return f"; if {unknown[0]!r} are the labels, say so with --labels-key" if len(unknown) == 1 else ""
 
 
-def _sha256_of_arrays(inputs: dict[str, np.ndarray[Any, np.dtype[Any]]], labels: np.ndarray[Any, Any] | None) -> str:
+def _sha256_of_arrays(inputs: dict[str, Array], labels: np.ndarray[Any, Any] | None) -> str:
     digest = hashlib.sha256()
     rows = [(name, row) for name, array in inputs.items() for row in (array if is_ragged(array) else [array])]
     for name, array in [*rows, *([] if labels is None else [("labels", labels)])]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
-from plansmith_build.datasets.ragged import is_ragged, row_shapes, stacked
+from plansmith_build.datasets.ragged import Array, Indexes, is_ragged, row_shapes, stacked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,8 +41,8 @@ class Dataset:
         batched: whether N is the model's own first dimension, so that a batch of any size can be cut from it.
     """
 
-    inputs: Mapping[str, np.ndarray[Any, np.dtype[Any]]]
-    labels: np.ndarray[Any, np.dtype[np.int64]] | None
+    inputs: Mapping[str, Array]
+    labels: Indexes | None
     source: str
     sha256: str
     kind: Kind
@@ -52,7 +52,7 @@ class Dataset:
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
-    def alike(self) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+    def alike(self) -> list[Indexes]:
         """The indexes of the rows of one shape together, small rows first."""
         if not any(map(is_ragged, self.inputs.values())):
             return [np.arange(len(self))]
@@ -61,7 +61,7 @@ class Dataset:
             groups.setdefault(shapes, []).append(row)
         return [np.array(groups[shapes]) for shapes in sorted(groups, key=lambda each: sum(map(math.prod, each)))]
 
-    def take(self, indexes: Sequence[int] | np.ndarray[Any, np.dtype[np.int64]]) -> Dataset:
+    def take(self, indexes: Sequence[int] | Indexes) -> Dataset:
         """The rows with these indexes, in this order, copied; everything else stays."""
         chosen = np.asarray(indexes, dtype=np.int64)
         return replace(

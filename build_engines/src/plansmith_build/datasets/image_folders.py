@@ -6,7 +6,7 @@ sub-folder by name, or the first line of `labels.txt` (next to the sub-folders, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.datasets.layout import Layout
     from plansmith_build.datasets.preprocessing import Preprocessing
+    from plansmith_build.datasets.ragged import Indexes
     from plansmith_client.tensors import TensorSpec
 
 __all__ = ["read_image_folder"]
@@ -111,9 +112,7 @@ def image_shape(layout: Layout, preprocessing: Preprocessing) -> tuple[tuple[int
     return size, shape
 
 
-def _files(
-    folder: Path, class_names: Sequence[str] | None
-) -> tuple[list[Path], np.ndarray[Any, np.dtype[np.int64]] | None, tuple[str, ...]]:
+def _files(folder: Path, class_names: Sequence[str] | None) -> tuple[list[Path], Indexes | None, tuple[str, ...]]:
     """The images, the class of each and the names of the classes, where there are any."""
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
     subfolders = sorted(path for path in entries if path.is_dir())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -15,9 +15,8 @@ from plansmith_client.tensors import numpy_dtype_from_datatype
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
-
     from plansmith_build.datasets.preprocessing import Preprocessing
+    from plansmith_build.datasets.ragged import Array
 
 __all__ = ["SUFFIXES", "read_image"]
 
@@ -25,9 +24,7 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", "
 """The files of a folder that are taken for images."""
 
 
-def read_image(
-    path: Path, preprocessing: Preprocessing, size: tuple[int, int], datatype: str
-) -> np.ndarray[Any, np.dtype[Any]]:
+def read_image(path: Path, preprocessing: Preprocessing, size: tuple[int, int], datatype: str) -> Array:
     """Decode and preprocess one file.
 
     Args:

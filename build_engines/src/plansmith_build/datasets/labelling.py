@@ -11,17 +11,14 @@ from plansmith_build.datasets.errors import InvalidLabels
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from plansmith_build.datasets.ragged import Array, Indexes
+
 __all__ = ["check_labels"]
 
 
 def check_labels(
-    labels: np.ndarray[Any, np.dtype[Any]],
-    *,
-    where: str,
-    rows: int,
-    class_names: Sequence[str] | None,
-    classes: int | None,
-) -> np.ndarray[Any, np.dtype[np.int64]]:
+    labels: Array, *, where: str, rows: int, class_names: Sequence[str] | None, classes: int | None
+) -> Indexes:
     """Labels as numbers of classes.
 
     Args:
@@ -54,9 +51,7 @@ def check_labels(
     return numbers
 
 
-def _numbers(
-    labels: np.ndarray[Any, np.dtype[Any]], where: str, class_names: Sequence[str] | None
-) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _numbers(labels: Array, where: str, class_names: Sequence[str] | None) -> Indexes:
     kind = labels.dtype.kind
     if kind in "SU" or (kind == "O" and all(isinstance(label, (str, bytes)) for label in labels)):
         return _from_names(labels, where, class_names)
@@ -70,9 +65,7 @@ def _numbers(
     return labels.astype(np.int64)
 
 
-def _from_names(
-    labels: np.ndarray[Any, np.dtype[Any]], where: str, class_names: Sequence[str] | None
-) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _from_names(labels: Array, where: str, class_names: Sequence[str] | None) -> Indexes:
     names = [label.decode(errors="replace") if isinstance(label, bytes) else str(label) for label in labels.tolist()]
     if class_names is None:
         raise InvalidLabels(
@@ -86,9 +79,7 @@ def _from_names(
     return np.array([numbers[name] for name in names], dtype=np.int64)
 
 
-def _refuse(
-    where: str, labels: np.ndarray[Any, np.dtype[Any]], wrong: np.ndarray[Any, np.dtype[np.bool_]], why: str
-) -> None:
+def _refuse(where: str, labels: Array, wrong: np.ndarray[Any, np.dtype[np.bool_]], why: str) -> None:
     if wrong.any():
         row = int(np.argmax(wrong))
         raise InvalidLabels(f"{where}: the label of row {row} is {labels[row]}, {why}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plansmith_build.datasets.errors import InvalidData
-from plansmith_build.datasets.ragged import ragged
+from plansmith_build.datasets.ragged import Array, ragged
 from plansmith_build.datasets.raw_data import check_memory
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Layout:
         sizes = ["N", *("any" if size < 0 else str(size) for size in self.row_shape(spec))]
         return f"{spec.datatype} [{', '.join(sizes)}]"
 
-    def grouped(self, spec: TensorSpec, array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+    def grouped(self, spec: TensorSpec, array: Array) -> Array:
         """Rows for a model that takes no batches, stacked into samples.
 
         A sample has as many rows as the model takes at once: a fixed number, or one where it takes any. A single
@@ -62,9 +62,7 @@ class Layout:
             return array
         return array.reshape(-1, at_once, *array.shape[1:])
 
-    def stack(
-        self, spec: TensorSpec, parts: Sequence[tuple[str, np.ndarray[Any, np.dtype[Any]]]]
-    ) -> np.ndarray[Any, np.dtype[Any]]:
+    def stack(self, spec: TensorSpec, parts: Sequence[tuple[str, Array]]) -> Array:
         """One array from many, each of them a row or several; see `ragged` where rows differ in shape.
 
         Args:
@@ -80,7 +78,7 @@ class Layout:
             "give fewer of them, or one .npy file with all rows, which is read as it is needed",
         )
         shape = self.row_shape(spec)
-        rows: list[np.ndarray[Any, np.dtype[Any]]] = []
+        rows: list[Array] = []
         for name, part in parts:
             one = self.grouped(spec, part[np.newaxis])
             if fits(one.shape[1:], shape):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plansmith_build.datasets.layout import Layout
+    from plansmith_build.datasets.ragged import Array
     from plansmith_client.tensors import TensorSpec
 
 __all__ = ["natural_key", "read_npy_folder", "sha256_of_files"]
@@ -63,7 +64,7 @@ def read_npy_folder(folder: Path, layout: Layout, *, labels_key: str | None) -> 
     subfolders = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and not _hidden(path)}
 
     used = [path for stem, path in files.items() if stem in label_stems]
-    arrays: dict[str, np.ndarray[Any, np.dtype[Any]]] = {}
+    arrays: dict[str, Array] = {}
     if subfolders:
         arrays, read = _from_subfolders(folder, subfolders, data_files, names, layout)
         used += read
@@ -87,12 +88,8 @@ def read_npy_folder(folder: Path, layout: Layout, *, labels_key: str | None) -> 
 
 
 def _from_subfolders(
-    folder: Path,
-    subfolders: dict[str, Path],
-    data_files: dict[str, Path],
-    names: dict[str, TensorSpec],
-    layout: Layout,
-) -> tuple[dict[str, np.ndarray[Any, np.dtype[Any]]], list[Path]]:
+    folder: Path, subfolders: dict[str, Path], data_files: dict[str, Path], names: dict[str, TensorSpec], layout: Layout
+) -> tuple[dict[str, Array], list[Path]]:
     for name, path in subfolders.items():
         if name not in names:
             raise InvalidData(f"{path} is named as none of the model's inputs: {_wanted(layout)}")
@@ -117,7 +114,7 @@ def _from_subfolders(
     return arrays, [*(path for stems in files.values() for path in stems.values()), *data_files.values()]
 
 
-def _stacked(spec: TensorSpec, files: Sequence[Path], layout: Layout) -> np.ndarray[Any, np.dtype[Any]]:
+def _stacked(spec: TensorSpec, files: Sequence[Path], layout: Layout) -> Array:
     return layout.stack(spec, [(str(path), read_npy(path)) for path in files])
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plansmith_build.datasets.layout import Layout
+    from plansmith_build.datasets.ragged import Array
 
 __all__ = ["read_npy", "read_npz"]
 
@@ -70,12 +71,10 @@ def read_npz(path: Path, layout: Layout, *, labels_key: str | None) -> RawData:
     return RawData(inputs, labels, sha256, "npz", str(path))
 
 
-def _with_rows_joined(
-    arrays: dict[str, np.ndarray[Any, np.dtype[Any]]], layout: Layout, path: Path
-) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
+def _with_rows_joined(arrays: dict[str, Array], layout: Layout, path: Path) -> dict[str, Array]:
     """The same where each row of an input is an array of its own, called `INPUT/ROW`, with these put together."""
     specs = {spec.name: spec for spec in layout.inputs}
-    rows: dict[str, dict[str, np.ndarray[Any, np.dtype[Any]]]] = {}
+    rows: dict[str, dict[str, Array]] = {}
     whole = {}
     for key, array in arrays.items():
         name, _, row = key.rpartition("/")
@@ -94,7 +93,7 @@ def _with_rows_joined(
     return whole
 
 
-def read_npy(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
+def read_npy(path: Path) -> Array:
     """The array of a .npy file, mapped.
 
     Raises:
@@ -122,7 +121,7 @@ def _array_name(member: zipfile.ZipInfo) -> str:
     return member.filename.removesuffix(".npy")
 
 
-def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray[Any, np.dtype[Any]]:
+def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
     where = f"{_array_name(member)!r} of {path}"
     if member.is_dir() or not member.filename.endswith(".npy"):
         raise InvalidData(f"{path} holds {member.filename!r}, which is not an array: save it with numpy.savez")
@@ -133,7 +132,7 @@ def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np
             content = stream.read()
             if len(content) != math.prod(shape) * dtype.itemsize:
                 raise ValueError(f"{member.filename} ends too early")
-            flat: np.ndarray[Any, np.dtype[Any]] = np.frombuffer(content, dtype)
+            flat: Array = np.frombuffer(content, dtype)
             return flat.reshape(shape, order=order)
     with archive.open(member) as stream:
         while stream.read(2**20):
@@ -153,7 +152,7 @@ def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np
         return array
 
 
-def _mapped(path: Path, file: IO[bytes], where: str) -> np.ndarray[Any, np.dtype[Any]]:
+def _mapped(path: Path, file: IO[bytes], where: str) -> Array:
     shape, order, dtype = _header(file, where)
     if not math.prod(shape):
         return np.empty(shape, dtype)

@@ -13,9 +13,10 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    Array = np.ndarray[Any, np.dtype[Any]]
+__all__ = ["Array", "Indexes", "is_ragged", "ragged", "row_shapes", "stacked"]
 
-__all__ = ["is_ragged", "ragged", "row_shapes", "stacked"]
+Array = np.ndarray[Any, np.dtype[Any]]
+Indexes = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def ragged(rows: Iterable[Array]) -> Array:
@@ -37,7 +38,7 @@ def row_shapes(array: Array) -> list[tuple[int, ...]]:
     return [row.shape for row in array] if is_ragged(array) else [array.shape[1:]] * len(array)
 
 
-def stacked(array: Array, chosen: slice | np.ndarray[Any, np.dtype[np.int64]]) -> Array:
+def stacked(array: Array, chosen: slice | Indexes) -> Array:
     """Rows of one shape as one array [rows, ...]."""
     part = array[chosen]
     return np.stack(list(part)) if is_ragged(part) else part

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.datasets.dataset import Kind
     from plansmith_build.datasets.layout import Layout
+    from plansmith_build.datasets.ragged import Array, Indexes
 
 __all__ = ["LABEL_KEYS", "MEMORY_BYTES", "RawData", "check_file", "check_memory", "random_rows", "separate_labels"]
 
@@ -42,8 +43,8 @@ class RawData:
         class_names: the classes by number, where the source names them; else empty.
     """
 
-    arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]]
-    labels: np.ndarray[Any, np.dtype[Any]] | None
+    arrays: Mapping[str, Array]
+    labels: Array | None
     sha256: str | None
     kind: Kind
     where: str
@@ -79,7 +80,7 @@ def check_memory(size: int, where: str, way_out: str) -> None:
         )
 
 
-def random_rows(rows: int, limit: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def random_rows(rows: int, limit: int, seed: int) -> Indexes:
     """The indexes of `limit` different rows of so many in ascending order, each row as likely as any other.
 
     Classes keep their proportions, so that what is measured on the sample is what the whole data would say.
@@ -88,8 +89,8 @@ def random_rows(rows: int, limit: int, seed: int) -> np.ndarray[Any, np.dtype[np
 
 
 def separate_labels(
-    arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]], layout: Layout, *, labels_key: str | None, where: str
-) -> tuple[dict[str, np.ndarray[Any, np.dtype[Any]]], np.ndarray[Any, np.dtype[Any]] | None]:
+    arrays: Mapping[str, Array], layout: Layout, *, labels_key: str | None, where: str
+) -> tuple[dict[str, Array], Array | None]:
     """Part named arrays into the inputs and the labels.
 
     A model with one input takes the only array that is not the labels, whatever its name.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plansmith_build.datasets.ragged import is_ragged, ragged, row_shapes, stacked
+from plansmith_build.datasets.ragged import Array, is_ragged, ragged, row_shapes, stacked
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.judging.losses import (
     confidence_of,
@@ -30,11 +30,9 @@ from plansmith_build.judging.measures import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from plansmith_build.engines.onnxruntime import Arrays
 
-    Array = np.ndarray[Any, np.dtype[Any]]
 
 __all__ = ["Accuracy", "OutputAgreement", "classifier_output", "measure_accuracy"]
 

@@ -16,14 +16,12 @@ from scipy.special import betaincinv, stdtrit
 
 from plansmith_build.datasets.callables import call_user_function
 from plansmith_build.datasets.errors import DataFunctionFailed
-from plansmith_build.datasets.ragged import is_ragged, row_shapes, stacked
+from plansmith_build.datasets.ragged import Array, is_ragged, row_shapes, stacked
 from plansmith_build.judging.measures import Measure, Metric, class_scores, row_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
-    Array = np.ndarray[Any, np.dtype[Any]]
 
 __all__ = [
     "confidence_of",

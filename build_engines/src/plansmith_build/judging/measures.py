@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plansmith_build.datasets.callables import is_callable_source
-from plansmith_build.datasets.ragged import is_ragged, row_shapes, stacked
+from plansmith_build.datasets.ragged import Array, is_ragged, row_shapes, stacked
 from plansmith_build.errors import InvalidOption
 from plansmith_client.tensors import datatype_from_numpy
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
-    from typing import Any
 
     from plansmith_build.engines.onnxruntime import Arrays
 
-    Array = np.ndarray[Any, np.dtype[Any]]
 
 __all__ = [
     "Measure",
