@@ -54,6 +54,8 @@ def tower() -> nn.Sequential:
 def train(features: Floats, following: NDArray[np.int64], films: Floats, epochs: int) -> tuple[nn.Module, nn.Module]:
     """Two towers, whose vectors are to have a larger product for the film that is watched next than for all others."""
     torch.manual_seed(0)
+    # So small a network gains nothing by threads, which wait for each other on a busy machine.
+    torch.set_num_threads(1)
     person, film = tower(), tower()
     optimizer = torch.optim.Adam([*person.parameters(), *film.parameters()], 3e-3)
     rows, after, catalog = torch.from_numpy(features), torch.from_numpy(following), torch.from_numpy(films)

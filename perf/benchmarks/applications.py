@@ -188,7 +188,7 @@ def main() -> None:
                     measured[contestant].append(rate(opened[contestant], bodies, seconds))
         figures[name] = {"chosen": chosen, "framework": application.framework, "agree": agree, "rates": measured}
         medians = ", ".join(f"{who} {statistics.median(rates):,.0f}/s" for who, rates in measured.items())
-        console.print(f"{name}, {chosen}: {medians}; answers alike: {min(agree.values()):.0%}")
+        console.print(f"{name}, {chosen}: {medians}; answers alike: {min(agree.values()):.0%}", soft_wrap=True)
     write_figures(arguments.output / "applications.json", None, figures=figures)
 
 

@@ -73,6 +73,8 @@ def _torch(module: Callable[[], Any], weights: str, folder: Path) -> Callable[[A
     network = module()
     network.load_state_dict(torch.load(folder / weights, weights_only=True))
     network.eval()
+    # Callers share the cores: a thread for each call.
+    torch.set_num_threads(1)
 
     def compute(arrays: Arrays) -> list[Any]:
         with torch.inference_mode():
@@ -97,7 +99,7 @@ def _boxes(folder: Path, outputs: list[Any]) -> dict[str, Any]:
     from plansmith_server.backends.pipeline_step.boxes import BoxesStep  # noqa: PLC0415 - the same suppression
 
     names = (folder / "things.txt").read_text().split()
-    step = BoxesStep(folder, labels=names, min_score=0.5, max_overlap=0.45, max_boxes=100)
+    step = BoxesStep(folder, labels=names, min_score=0.3, max_overlap=0.45, max_boxes=100)
     geometry = np.array([[1, 1, 0, 0, 1e4, 1e4]], np.float32)
     made = step.run({"predictions": outputs[0], "geometry": geometry})
     return {"label": [label.decode() for label in made["label"][0]], "box": made["box"].ravel().tolist()}
@@ -143,11 +145,11 @@ def _customers(_: Path) -> list[bytes]:
 def _lightgbm(folder: Path) -> Callable[[Arrays], list[Any]]:
     import lightgbm  # noqa: PLC0415 - only for the framework's own contestant
 
-    booster = lightgbm.Booster(model_file=folder / "customers.txt", params={"num_threads": 1})
+    booster = lightgbm.Booster(model_file=folder / "customers.txt")
     codes = _example("tabular/tabular.py").codes
 
     def compute(arrays: Arrays) -> list[Any]:
-        likely = booster.predict(np.hstack([arrays["numbers"], codes(arrays["city"])]))
+        likely = booster.predict(np.hstack([arrays["numbers"], codes(arrays["city"])]), num_threads=1)
         return [None, np.stack([1 - likely, likely], axis=1)]
 
     return compute

@@ -95,8 +95,7 @@ def _image_step(options: ImageOptions, recorded: dict[str, Any] | None, pixels: 
         raise InvalidOption(f"the model's input {pixels.name} {pixels} does not take pixels: UINT8 or floating point")
     made = {
         "recipe": {**recipe.model_dump(mode="json"), "size": list(size), "dtype": dtype},
-        "formats": list(options.formats),
-        "max_pixels": options.max_pixels,
+        **options.model_dump(include={"formats", "max_pixels"}),
     }
     return made if options.sides is None else {**made, "sides": options.sides.model_dump()}
 
@@ -116,10 +115,9 @@ def _text_step(options: TextOptions, tokenizer: bytes, ids: TensorSpec) -> dict[
         raise InvalidOption(f"the text step pads to {max(pad)} tokens, and the longest text has {length}")
     return {
         "max_length": length,
-        "too_long": options.too_long,
-        "max_bytes": options.max_bytes,
         "pad": list(pad),
         "datatype": ids.datatype,
+        **options.model_dump(include={"too_long", "max_bytes"}),
     }
 
 
@@ -151,9 +149,7 @@ def result_step(
             )
             made = {
                 "labels": _labels(options.labels, spec, labels, found, classes),
-                "min_score": options.min_score,
-                "max_overlap": options.max_overlap,
-                "max_boxes": options.max_boxes,
+                **options.model_dump(include={"min_score", "max_overlap", "max_boxes"}),
             }
             return made if options.head == "yolov8" else {**made, **_picodet_head(options, before.get("pixels"))}
         case EmbeddingOptions():
@@ -161,9 +157,8 @@ def result_step(
             mask = before.get(options.inputs.get("attention_mask", "attention_mask"))
             return {
                 "size": vectors.shape[-1],
-                "pooling": options.pooling,
-                "normalize": options.normalize,
                 "datatype": mask.datatype if mask else "INT64",
+                **options.model_dump(include={"pooling", "normalize"}),
             }
         case LinesOptions():
             first = spec.step[0]
@@ -171,8 +166,7 @@ def result_step(
                 raise InvalidOption("a step of kind lines cuts them out of an image: begin with a step of kind image")
             return {
                 "recipe": read_preprocessing(options.preprocess).model_dump(mode="json"),
-                "formats": list(first.formats),
-                "max_pixels": first.max_pixels,
+                **first.model_dump(include={"formats", "max_pixels"}),
                 **options.model_dump(include={"height", "min_score", "unclip", "max_lines", "max_total_width"}),
             }
         case UprightOptions() if spec.lines is not None:

@@ -105,11 +105,7 @@ def ask_triton(repository: Path, name: str, exchanges: Sequence[Exchange]) -> tu
 
 def output_errors(compared: Sequence[OutputComparison]) -> tuple[OutputError, ...]:
     """The greatest error of each output, for the manifest."""
-    greatest: dict[str, OutputComparison] = {}
-    for one in compared:
-        known = greatest.setdefault(one.name, one)
-        if one.max_relative_error > known.max_relative_error:
-            greatest[one.name] = one
+    greatest = {one.name: one for one in sorted(compared, key=lambda one: one.max_relative_error)}
     return tuple(
         OutputError(
             name=one.name,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ImageStep", "decode", "row_of"]
+__all__ = ["ImageStep", "decode", "recipe_from", "row_of"]
 
 _TYPES = {"uint8": "TYPE_UINT8", "float16": "TYPE_FP16", "float32": "TYPE_FP32", "float64": "TYPE_FP64"}
 
@@ -51,7 +51,7 @@ class ImageStep:
         sides: Mapping[str, int] | None = None,
     ) -> None:
         del folder
-        self._recipe = ImageRecipe(**recipe)
+        self._recipe = recipe_from(recipe)
         self._formats = list(formats)
         self._max_pixels = max_pixels
         self._sides = dict(sides or {})
@@ -81,6 +81,11 @@ class ImageStep:
         size = self._size or _near(image.size, **self._sides)
         pixels = row_of(image, self._recipe, size, self._dtype)
         return pixels, (*_geometry(image.size, self._recipe, size), *image.size)
+
+
+def recipe_from(fields: Mapping[str, Any]) -> ImageRecipe:
+    """The recipe that a step.json holds."""
+    return ImageRecipe(**fields)
 
 
 def decode(content: bytes, formats: Sequence[str], max_pixels: int) -> Image.Image:

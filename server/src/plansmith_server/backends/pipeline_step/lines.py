@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from plansmith_client.image_rows import ImageRecipe
-from plansmith_server.backends.pipeline_step.images import decode, row_of
+from plansmith_server.backends.pipeline_step.images import decode, recipe_from, row_of
 from plansmith_server.backends.signature import TensorInfo
 from plansmith_server.errors import RequestError
 
@@ -69,7 +68,7 @@ class LinesStep:
         max_total_width: int,
     ) -> None:
         del folder
-        self._recipe = ImageRecipe(**recipe)
+        self._recipe = recipe_from(recipe)
         self._formats, self._max_pixels = list(formats), max_pixels
         self._height, self._min_score, self._unclip = height, min_score, unclip
         self._max_lines, self._max_total_width = max_lines, max_total_width
