@@ -52,7 +52,7 @@ def main(folder: Path, *, quick: bool) -> None:
     """Train, export, build, serve and ask."""
     learn, unseen = (sorted(paths) for paths in write_pictures(folder))
     network = train([path for path in learn if int(path.parent.name) < FIRST], epochs=3 if quick else 20)
-    eyes = torch.nn.Sequential(*list(network)[:-1]).eval()  # type: ignore[call-overload]
+    eyes = network[:-1].eval()
     few = [path for digit in range(FIRST, 10) for path in [one for one in learn if one.parent.name == str(digit)][:FEW]]
     asked = [path for path in unseen if int(path.parent.name) >= FIRST][:: 3 if quick else 1]
     with torch.no_grad():

@@ -31,6 +31,8 @@ from plansmith_server import ServerOptions, TritonServer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
 HERE = Path(__file__).parent
 THINGS = ("disc", "square", "triangle")
 SIZE, STRIDE = 96, 8
@@ -87,7 +89,7 @@ class Detector(nn.Module):
         return torch.cat([centres, sizes, torch.sigmoid(logits)], 1).flatten(2)
 
 
-def pixels_of(scenes: Sequence[Image.Image]) -> np.ndarray:
+def pixels_of(scenes: Sequence[Image.Image]) -> NDArray[np.float32]:
     """Pixels between 0 and 1, [N, 3, 96, 96]."""
     return np.stack([np.asarray(scene, np.float32).transpose(2, 0, 1) / 255 for scene in scenes])
 
@@ -111,12 +113,12 @@ def train(scenes: list[tuple[Image.Image, list[Box]]], epochs: int) -> Detector:
         for batch in torch.randperm(len(pixels)).split(32):  # type: ignore[no-untyped-call]
             optimizer.zero_grad()
             centres, sizes, logits = detector.parts(pixels[batch])
-            right = wanted[batch]
-            there = right[:, 4:].amax(1, keepdim=True)
+            target = wanted[batch]
+            there = target[:, 4:].amax(1, keepdim=True)
             off = nn.functional.smooth_l1_loss(
-                torch.cat([centres, sizes], 1) * there, right[:, :4] * there, reduction="sum"
+                torch.cat([centres, sizes], 1) * there, target[:, :4] * there, reduction="sum"
             )
-            unlike = nn.functional.binary_cross_entropy_with_logits(logits, right[:, 4:], reduction="sum")
+            unlike = nn.functional.binary_cross_entropy_with_logits(logits, target[:, 4:], reduction="sum")
             ((0.2 * off + unlike) / len(batch)).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return detector.eval()

@@ -14,6 +14,7 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ from plansmith_build.search.targets import Precision, Target
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
 from plansmith_server.backends.pipeline_step.audio import AudioStep
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 PIPELINE = Path(__file__).with_name("words.toml")
 WORDS = ("go", "left", "no", "stop", "yes")
@@ -52,7 +56,7 @@ def speak(path: Path, word: str, voice: str, seed: int) -> None:
     write_wav(path, second, RATE)
 
 
-def write_wav(path: Path, samples: np.ndarray, rate: int) -> None:
+def write_wav(path: Path, samples: NDArray[Any], rate: int) -> None:
     """Write samples between -1 and 1 as 16-bit PCM."""
     wavfile.write(path, rate, np.clip(samples * 2**15, -(2**15), 2**15 - 1).astype(np.int16))
 
@@ -60,7 +64,7 @@ def write_wav(path: Path, samples: np.ndarray, rate: int) -> None:
 def recordings(folder: Path, *, quick: bool) -> tuple[list[Path], list[Path]]:
     """Files to learn from and files of voices that are kept for the test, in a folder for each word."""
     paths: dict[str, list[Path]] = {}
-    calls = []
+    calls: list[tuple[Path, str, str, int]] = []
     for part, variants in VOICES.items():
         voices = [f"{accent}+{variant}" for accent, variant in product(ACCENTS[: 2 if quick else None], variants)]
         for word, voice in product(WORDS, voices):
@@ -72,14 +76,14 @@ def recordings(folder: Path, *, quick: bool) -> tuple[list[Path], list[Path]]:
     return paths["learn"], paths["unseen"]
 
 
-def features_of(paths: list[Path]) -> np.ndarray:
+def features_of(paths: list[Path]) -> NDArray[Any]:
     """What the pipeline's first step gives the model: FP32 [files, 1, bands, frames]."""
     options = tomllib.loads(PIPELINE.read_text())["step"][0]
     step = AudioStep(PIPELINE.parent, shape=(1, BANDS, FRAMES), **{k: v for k, v in options.items() if k != "kind"})
     return np.stack([step.features(path.read_bytes()) for path in paths])
 
 
-def words_of(paths: list[Path]) -> np.ndarray:
+def words_of(paths: list[Path]) -> NDArray[Any]:
     """The number of each file's word."""
     return np.array([WORDS.index(path.parent.name) for path in paths])
 
@@ -92,7 +96,7 @@ def network() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, len(WORDS)))
 
 
-def train(features: np.ndarray, words: np.ndarray, epochs: int) -> nn.Module:
+def train(features: NDArray[Any], words: NDArray[Any], epochs: int) -> nn.Module:
     """A network that tells the words apart."""
     torch.manual_seed(0)
     # So small a network gains nothing by threads, which wait for each other on a busy machine.

@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Arrays = dict[str, np.ndarray]
+    Arrays = dict[str, np.ndarray[Any, Any]]
 
 __all__ = ["APPLICATIONS", "EXAMPLES", "Application"]
 
@@ -149,7 +149,7 @@ def _lightgbm(folder: Path) -> Callable[[Arrays], list[Any]]:
     codes = _example("tabular/tabular.py").codes
 
     def compute(arrays: Arrays) -> list[Any]:
-        likely = booster.predict(np.hstack([arrays["numbers"], codes(arrays["city"])]), num_threads=1)
+        likely: Any = booster.predict(np.hstack([arrays["numbers"], codes(arrays["city"])]), num_threads=1)
         return [None, np.stack([1 - likely, likely], axis=1)]
 
     return compute

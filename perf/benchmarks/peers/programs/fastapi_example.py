@@ -31,16 +31,17 @@ def loaded() -> Any:
     """From a body to the answer."""
     application, folder = APPLICATIONS[SETTINGS["application"]], Path(SETTINGS["folder"])
     prepare = application.prepare(folder)
-    if os.environ.get("PEER_SERVED"):
-        engine = load_engine(SETTINGS)
-        inputs, outputs = SETTINGS["inputs"], SETTINGS["outputs"]
-
-        def compute(arrays: dict[str, Any]) -> Any:
-            named = dict(zip(inputs, arrays.values(), strict=True)) if len(inputs) == 1 else arrays
-            return engine.run(outputs, named)
-    else:
-        compute = application.compute(folder)
+    compute = _engine() if os.environ.get("PEER_SERVED") or application.compute is None else application.compute(folder)
     return lambda body: application.answer(folder, compute(prepare(body)))
+
+
+def _engine() -> Any:
+    engine = load_engine(SETTINGS)
+    inputs, outputs = SETTINGS["inputs"], SETTINGS["outputs"]
+    # A single input is taken whatever its name.
+    return lambda arrays: engine.run(
+        outputs, dict(zip(inputs, arrays.values(), strict=True)) if len(inputs) == 1 else arrays
+    )
 
 
 def main() -> None:
