@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from example_applications import APPLICATIONS, EXAMPLES
 from figures_file import write_figures
-from http_rates import HOST, asker, rate
+from http_rates import HOST, Asker, rate
 from rich.console import Console
 
 from peers.environments import REQUIREMENTS, make_environment
@@ -88,7 +88,7 @@ def contestants(
     place = int(server.http_url.rpartition(":")[2])
     path = f"/v2/models/{application.model}/infer"
     opened: dict[str, Callable[[], Any]] = {
-        OURS: lambda: asker(place, path, lambda body: request_of(application.request(body)))
+        OURS: lambda: Asker(place, path, lambda body: request_of(application.request(body)))
     }
     environment = make_environment(REQUIREMENTS / "fastapi.txt")
     packages = next((environment.python.parents[1] / "lib").glob("python*/site-packages"))
@@ -117,10 +117,10 @@ def contestants(
         }
         command = [sys.executable, str(PROGRAMS / "fastapi_example.py")]
         process = stack.enter_context(PeerProcess(command, work.resolve(), variables))
-        opened[contestant] = lambda port=port: asker(port, "/predict", lambda body: (body, {}))
+        opened[contestant] = lambda port=port: Asker(port, "/predict", lambda body: (body, {}))
         process.wait_until(lambda ask=opened[contestant]: _answers(ask, body))
-    precision = Path(served["file"]).stem.partition(".")[2] or "fp32"
-    return opened, f"{precision.upper()} on {served['backend']}"
+    precision = Path(served["file"]).stem.partition(".")[2] or application.precision
+    return opened, f"{precision.replace('fp32', 'FP32').replace('int8', 'INT8')} on {served['backend']}"
 
 
 def _answers(ask: Callable[[], Any], body: bytes) -> bool:

@@ -40,6 +40,7 @@ class Application:
         prepare: from the folder what makes the network's inputs of a body.
         compute: from the folder what the framework makes of those; None where another benchmark has it.
         answer: the network's outputs to JSON: as plansmith's output of the same name has it.
+        precision: of the example's own file.
     """
 
     program: str
@@ -50,6 +51,7 @@ class Application:
     prepare: Callable[[Path], Callable[[bytes], Arrays]]
     compute: Callable[[Path], Callable[[Arrays], list[Any]]] | None
     answer: Callable[[Path, list[Any]], dict[str, Any]]
+    precision: str = "fp32"
 
 
 def _example(name: str) -> Any:
@@ -200,6 +202,7 @@ APPLICATIONS = {
         _tokens,
         None,
         _mean,
+        "int8 weights",
     ),
     "tabular": Application(
         "tabular/tabular.py",

@@ -6,12 +6,12 @@ import http.client
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["HOST", "JSON", "Request", "asker", "rate"]
+__all__ = ["HOST", "JSON", "Asker", "Request", "rate"]
 
 HOST = "127.0.0.1"
 IN_FLIGHT = 16
@@ -20,30 +20,35 @@ Request = tuple[bytes, "Mapping[str, str]"]
 Item = TypeVar("Item", str, bytes)
 
 
-def asker(port: int, path: str, encode: Callable[[Item], Request]) -> Callable[[Item], bytes]:
-    """Open a connection to a server of this machine; what asks over it gives the body of the answer.
+class Asker(Generic[Item]):
+    """A connection to a server of this machine; called with an item, it gives the body of the answer.
 
     Args:
         port: of the server.
         path: that is posted to.
         encode: the body and the headers of an item's request, which is made once.
     """
-    connection = http.client.HTTPConnection(HOST, port, timeout=60)
-    requests: dict[Item, Request] = {}
 
-    def ask(item: Item) -> bytes:
-        body, headers = requests.get(item) or requests.setdefault(item, encode(item))
-        connection.request("POST", path, body, headers)
-        response = connection.getresponse()
+    def __init__(self, port: int, path: str, encode: Callable[[Item], Request]) -> None:
+        self._connection = http.client.HTTPConnection(HOST, port, timeout=60)
+        self._path = path
+        self._encode = encode
+        self._requests: dict[Item, Request] = {}
+        self.close = self._connection.close
+
+    def __call__(self, item: Item) -> bytes:
+        """Post it."""
+        body, headers = self._requests.get(item) or self._requests.setdefault(item, self._encode(item))
+        self._connection.request("POST", self._path, body, headers)
+        response = self._connection.getresponse()
         answer = response.read()
         if response.status != http.client.OK:
-            raise SystemExit(f"{path} answers with HTTP {response.status}: {answer[:200].decode(errors='replace')}")
+            said = answer[:200].decode(errors="replace")
+            raise SystemExit(f"{self._path} answers with HTTP {response.status}: {said}")
         return answer
 
-    return ask
 
-
-def rate(opened: Callable[[], Callable[[Item], bytes]], items: Sequence[Item], seconds: float) -> float:
+def rate(opened: Callable[[], Asker[Item]], items: Sequence[Item], seconds: float) -> float:
     """Requests a second of so many threads, each with a connection of its own."""
     counts = [0] * IN_FLIGHT
     asks = [opened() for _ in counts]
@@ -63,4 +68,7 @@ def rate(opened: Callable[[], Callable[[Item], bytes]], items: Sequence[Item], s
         over.set()
         for call in calls:
             call.result()
-    return sum(counts) / (time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    for ask in asks:
+        ask.close()
+    return sum(counts) / seconds

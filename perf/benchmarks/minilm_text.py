@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from figures_file import write_figures
-from http_rates import HOST, JSON, asker, rate
+from http_rates import HOST, JSON, Asker, rate
 from rich.console import Console
 from rich.progress import track
 from tokenizers import Tokenizer
@@ -107,8 +107,8 @@ def contestants(folder: Path, python: Path, stack: ExitStack) -> dict[str, Calla
 
     place = int(server.http_url.rpartition(":")[2])
     opened = {
-        "plansmith": lambda: asker(place, "/v2/models/sentences/infer", ours),
-        PEER: lambda: asker(port, "/embed", theirs),
+        "plansmith": lambda: Asker(place, "/v2/models/sentences/infer", ours),
+        PEER: lambda: Asker(port, "/embed", theirs),
     }
 
     def answers() -> bool:

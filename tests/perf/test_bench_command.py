@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from applications import request_of, served_files
 from hdrh.histogram import HdrHistogram
+from http_rates import Asker
 
 from plansmith_client import Client
 from plansmith_perf.results.documents import LoadTestResult
@@ -103,6 +106,18 @@ def test_a_load_that_is_more_than_the_model_can_take_is_an_error_rate_and_not_th
     assert any("maximum queue size" in message for message in measured.error_messages)
     assert sum(measured.error_messages.values()) == measured.errors
     assert measured.complete
+
+
+def test_examples_are_asked_in_binary_and_computed_by_others_from_the_file_that_is_served(committed_server):
+    images = np.random.default_rng(0).random((3, 8, 8), np.float32)
+    port = int(committed_server.http_url.rpartition(":")[2])
+    with closing(Asker(port, "/v2/models/digits/infer", lambda _: request_of({"images": images}))) as ask:
+        answer = json.loads(ask(b""))["outputs"][0]["data"]
+    config, served, version = served_files(committed_server.options.repository, "digits")
+    assert Path(served["file"]).parent == version
+    with Client(committed_server.grpc_url) as client:
+        expected = client.model("digits")(images)[config.output[0].name]
+    np.testing.assert_allclose(np.reshape(answer, expected.shape), expected, atol=1e-4)
 
 
 def test_a_run_writes_its_report(plansmith, committed_server, tmp_path):
