@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -27,6 +27,7 @@ from plansmith_build.search.targets import Precision, Target
 from plansmith_client import Client
 from plansmith_client.commands.predictions import draw_boxes
 from plansmith_server import ServerOptions, TritonServer
+from plansmith_server.backends.pipeline_step.boxes import BoxesStep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +111,7 @@ def train(scenes: list[tuple[Image.Image, list[Box]]], epochs: int) -> Detector:
             wanted[place][4 + thing] = 1
     optimizer = torch.optim.Adam(detector.parameters(), 3e-3)
     for _ in range(epochs):
-        for batch in torch.randperm(len(pixels)).split(32):  # type: ignore[no-untyped-call]
+        for batch in torch.randperm(len(pixels)).split(8):  # type: ignore[no-untyped-call]
             optimizer.zero_grad()
             centres, sizes, logits = detector.parts(pixels[batch])
             target = wanted[batch]
@@ -155,15 +156,30 @@ def overlap(one: Sequence[float], other: Sequence[float]) -> float:
     return float(shared / (sum(areas) - shared))
 
 
-def found_again(boxes: list[Box], named: Sequence[tuple[str, Sequence[float]]]) -> int:
-    """How many boxes are among those of an answer: of the same thing, and more than half in common."""
-    return sum(any(name == THINGS[box[4]] and overlap(box, own) > 0.5 for name, own in named) for box in boxes)  # noqa: PLR2004
+def found_again(scenes: list[tuple[Image.Image, list[Box]]], answers: Sequence[Any]) -> str:
+    """How many of the things on scenes are among an answer's boxes: called the same, more than half in common."""
+    right = given = there = 0
+    for (_, boxes), answer in zip(scenes, answers, strict=True):
+        named = [(label.decode(), box) for label, box in zip(answer["label"], answer["box"], strict=True) if label]
+        right += sum(any(name == THINGS[box[4]] and overlap(box, own) > 0.5 for name, own in named) for box in boxes)  # noqa: PLR2004
+        given, there = given + len(named), there + len(boxes)
+    return f"{right / there:.1%} of {there} things found, {given} boxes given"
+
+
+def in_pytorch(detector: Detector, scenes: list[tuple[Image.Image, list[Box]]]) -> list[dict[str, Any]]:
+    """The boxes of each scene by the network itself, with the suppression of the pipeline's step."""
+    step = BoxesStep(HERE, labels=THINGS, min_score=0.3, max_overlap=0.45, max_boxes=100)
+    with torch.no_grad():
+        predictions = detector(torch.from_numpy(pixels_of([scene for scene, _ in scenes]))).numpy()
+    geometry = np.tile(np.array([1, 1, 0, 0, SIZE, SIZE], np.float32), (len(scenes), 1))
+    made = step.run({"predictions": predictions, "geometry": geometry})
+    return [{"label": labels, "box": boxes} for labels, boxes in zip(made["label"], made["box"], strict=True)]
 
 
 def main(folder: Path, *, quick: bool) -> None:
     """Draw, train, build, serve and ask."""
     (folder / "unseen").mkdir(parents=True, exist_ok=True)
-    trained = train([draw_scene(seed) for seed in range(300 if quick else 1000)], epochs=12 if quick else 24)
+    trained = train([draw_scene(seed) for seed in range(400 if quick else 1000)], epochs=10)
     torch.save(trained.state_dict(), folder / "scenes.pt")
     export_pytorch(trained, torch.zeros(1, 3, SIZE, SIZE), folder / "scenes.onnx")
     unseen = {folder / "unseen" / f"{seed}.png": draw_scene(seed) for seed in range(5000, 5040 if quick else 5200)}
@@ -194,15 +210,14 @@ def main(folder: Path, *, quick: bool) -> None:
     ):
         scenes = client.model("scenes")
         answers = list(scenes.map([[path.read_bytes()] for path in unseen]))
-        right = said = there = 0
-        for answer, (_, boxes) in zip(answers, unseen.values(), strict=True):
-            named = [(label.decode(), box) for label, box in zip(answer["label"], answer["box"], strict=True) if label]
-            right, said, there = right + found_again(boxes, named), said + len(named), there + len(boxes)
-        print(f"served: {right / there:.1%} of {there} things found, {said} boxes given for {len(unseen)} scenes")
-        first = next(iter(unseen))
-        draw_boxes(first, scenes([[first.read_bytes()]]), folder / "scenes.png")
-        alone = client.model("suppressed")(pixels_of([Image.open(first)]))["found"]
-        print(f"{len(alone)} boxes by the network's own suppression, {len(unseen[first][1])} things drawn")
+        print(f"PyTorch: {found_again(list(unseen.values()), in_pytorch(trained, list(unseen.values())))}")
+        print(f"served: {found_again(list(unseen.values()), answers)}")
+        # Boxes are in pixels of the file that was sent, whatever its size.
+        scene, boxes = draw_scene(5003)
+        scene.resize((4 * SIZE, 4 * SIZE), Image.Resampling.NEAREST).save(folder / "large.png")
+        draw_boxes(folder / "large.png", scenes([[(folder / "large.png").read_bytes()]]), folder / "scenes.png")
+        alone = client.model("suppressed")(pixels_of([scene]))["found"]
+        print(f"{len(alone)} boxes by the network's own suppression, {len(boxes)} things drawn")
 
 
 if __name__ == "__main__":

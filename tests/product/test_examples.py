@@ -165,11 +165,13 @@ def test_spoken_words_are_told_apart_and_recordings_that_cannot_be_used_are_refu
 def test_things_on_scenes_are_found_in_batches_and_by_a_network_that_takes_none(tmp_path):
     pytest.importorskip("torch", reason="examples/scenes needs PyTorch")
     said = run(ROOT / "examples/scenes/scenes.py", "--quick", "--output", tmp_path / "made", cwd=tmp_path)
-    found, there, given = re.search(r"served: ([\d.]+)% of (\d+) things found, (\d+) boxes", said).groups()
-    assert float(found) > 50
-    assert int(given) < 2 * int(there)
+    shares = re.findall(r"^(?:PyTorch|served): ([\d.]+)% of (\d+) things found, (\d+) boxes", said, re.MULTILINE)
+    assert len(shares) == 2
+    assert abs(float(shares[0][0]) - float(shares[1][0])) <= 5
+    assert float(shares[0][0]) > 40
+    assert int(shares[1][2]) < 2 * int(shares[1][1])
     assert "suppressed: batches of 0, " in said
-    assert Image.open(tmp_path / "made" / "scenes.png").size == (96, 96)
+    assert Image.open(tmp_path / "made" / "scenes.png").size == (384, 384)
 
 
 def test_rows_with_missing_values_and_unknown_text_are_answered_as_by_the_library_that_learnt_them(tmp_path):
