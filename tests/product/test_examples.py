@@ -171,7 +171,8 @@ def test_things_on_scenes_are_found_in_batches_and_by_a_network_that_takes_none(
     assert float(shares[0][0]) > 40
     assert int(shares[1][2]) < 2 * int(shares[1][1])
     assert "suppressed: batches of 0, " in said
-    assert Image.open(tmp_path / "made" / "scenes.png").size == (384, 384)
+    with Image.open(tmp_path / "made" / "scenes.png") as drawn:
+        assert drawn.size == (384, 384)
 
 
 def test_rows_with_missing_values_and_unknown_text_are_answered_as_by_the_library_that_learnt_them(tmp_path):
