@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.parser
 import pytest
 from build_models import ADD, HEADER, snapshot, write, write_external
+
+from plansmith_build import BuildOptions, build
+from plansmith_build.datasets import InvalidData
+from plansmith_build.search.search import SearchOptions
 
 
 @pytest.fixture
@@ -115,6 +121,26 @@ def test_labels_that_do_not_fit_are_refused(plansmith, filled, tmp_path):
     (tmp_path / "labels.txt").write_text("only\ntwo\n")
     assert "labels" in refused(plansmith, filled, tmp_path / "adder.onnx", "--labels", tmp_path / "labels.txt")
     assert "nosuch.txt" in refused(plansmith, filled, tmp_path / "adder.onnx", "--labels", tmp_path / "nosuch.txt")
+
+
+def test_data_is_held_against_the_model_before_anything_is_run(tmp_path):
+    model = write(tmp_path / "adder.onnx", ADD)
+    rows = np.ones((8, 4), np.float32)
+    np.savez(tmp_path / "good.npz", a=rows, b=rows)
+    content = (tmp_path / "good.npz").read_bytes()
+    (tmp_path / "damaged.npz").write_bytes(content.replace(rows.tobytes(), rows.tobytes()[::-1], 1))
+    np.savez(tmp_path / "other.npz", a=rows, c=rows)
+    np.savez(tmp_path / "wide.npz", a=rows, b=np.ones((8, 5), np.float32))
+    for data, validation, said in (
+        ("damaged.npz", None, "is not a whole .npz file"),
+        ("other.npz", None, "'c'"),
+        ("good.npz", "wide.npz", "FP32 [N, 4]"),
+    ):
+        search = SearchOptions(str(tmp_path / data), validation_data=str(tmp_path / validation) if validation else None)
+        steps = []
+        with pytest.raises(InvalidData, match=re.escape(said)):
+            build(model, BuildOptions(tmp_path / "repository", search=search, serve=False), steps.append)
+        assert {step.title for step in steps} == {f"Reading {model}"}
 
 
 def test_a_staging_folder_in_the_repository_is_refused(plansmith, filled, tmp_path):

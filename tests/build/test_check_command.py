@@ -84,6 +84,16 @@ def test_what_tensorrt_refuses_is_told_with_the_node_while_the_cpu_engines_run_i
     assert runs["verdict"] == "yes"
 
 
+def test_weights_of_4_bits_run_on_cpus_and_are_refused_for_gpus(plansmith):
+    said = {
+        (one["target"], one["device"]): one
+        for one in answers(plansmith("check", DIGITS, "--precision", "w4", "--json"))
+    }
+    for engine in ("onnxruntime", "openvino"):
+        assert said[engine, "cpu"]["verdict"] == "yes"
+    assert "w4 is for CPUs: ask for w4a16" in said["tensorrt", "gpu"]["said"]
+
+
 def test_an_engine_that_was_asked_for_and_refuses_everything_ends_with_3(plansmith, tmp_path):
     model = write(tmp_path / "det.onnx", "m (float[N, 3, 3] x) => (float[N] y) { y = Det (x) }")
     before = snapshot(tmp_path)

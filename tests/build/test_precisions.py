@@ -136,6 +136,19 @@ def test_what_the_cpu_computes_in_fp16_hides_no_overflow_on_a_gpu(overflowing, t
     assert cpu.path != gpu.path
 
 
+def test_what_a_cpu_was_given_in_4_bits_is_never_taken_for_a_gpu(tmp_path):
+    model = onnx.parser.parse_model(f"{HEADER} m (float[N, 64] x) => (float[N, 8] y) {{ y = MatMul (x, w) }}")
+    rng = np.random.default_rng(0)
+    model.graph.initializer.append(numpy_helper.from_array(rng.normal(size=(64, 8)).astype(np.float32), "w"))
+    requests = [{"x": rng.normal(size=(2, 64)).astype(np.float32)} for _ in range(4)]
+    path = tmp_path / "model.onnx"
+    graphs = GraphVariants(GraphFile(path, (path,)), detach(model), judges_for(model, requests), tmp_path)
+    assert graphs.graph_for(Pairing(Target.ONNXRUNTIME, Device.CPU, Precision.W4)).path.exists()
+    for target in (Target.ONNXRUNTIME, Target.TENSORRT):
+        with pytest.raises(ConversionFailed, match="w4 is for CPUs: ask for w4a16"):
+            graphs.graph_for(Pairing(target, Device.GPU, Precision.W4))
+
+
 HALF_NUMBERS = {
     "convolution": "(float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) { y = Conv <pads = [1, 1, 1, 1]> (x, w) }",
     "resize_and_sum": """(float[N, 3, 8, 8] x) => (float[N, 4, 16, 16] y)

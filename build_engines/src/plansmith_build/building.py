@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.filesize import decimal
 
+from plansmith_build.datasets.callables import is_callable_source
+from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.image_folders import image_shape
 from plansmith_build.datasets.layout import layout_of
-from plansmith_build.datasets.loading import check_source, read_samples
+from plansmith_build.datasets.loading import check_source, load_dataset, read_samples
 from plansmith_build.datasets.random_data import rows_from_text
 from plansmith_build.errors import InputsNeeded, InvalidModel, InvalidOption, VerificationFailed
 from plansmith_build.portable.batch_obstacles import BatchAxis
@@ -163,6 +165,11 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
         image_shape(
             layout_of(signature, batched=leading_rows(signature, options.batch_axis) in {-1, 1}), options.preprocessing
         )
+    if options.search is not None:
+        named = labels or labels_of(repository.model(name).path)
+        _require_fitting_data(
+            options.search, signature, named.decode().splitlines() if named else None, seed=options.seed
+        )
     states = _states(signature, options, progress)
     if not options.replace:
         require_same_clients(repository.model(name), without_states(signature, states), sequences=bool(states))
@@ -225,6 +232,37 @@ def _require_data_and_triton(options: BuildOptions) -> None:
         from plansmith_build.serving import require_triton  # noqa: PLC0415 - the client, with all its transports
 
         require_triton()
+
+
+def _require_fitting_data(
+    search: SearchOptions, signature: Signature, class_names: list[str] | None, *, seed: int
+) -> None:
+    """Before anything is run. What is a batch is not known yet: data is refused that fits neither way of counting rows.
+
+    Raises:
+        InvalidData: the data is damaged, or is not what the model takes.
+    """
+    for source in filter(None, (search.data, search.validation_data)):
+        # A function of the user's would be called twice.
+        if rows_from_text(source) is not None or is_callable_source(source):
+            continue
+        read = partial(
+            load_dataset,
+            source,
+            signature,
+            preprocessing=search.preprocessing,
+            class_names=class_names,
+            labels_key=search.labels_key,
+            max_rows=search.calibration_rows + search.validation_rows,
+            seed=seed,
+        )
+        try:
+            read(batched=True)
+        except InvalidData:
+            with suppress(InvalidData):
+                read(batched=False)
+                continue
+            raise
 
 
 def _refuse_what_cannot_be_had(built: Built) -> None:

@@ -13,7 +13,8 @@ from plansmith_build.precision.matrix_formats import narrow_weights, to_matrix_f
 from plansmith_build.precision.preparation import BFLOAT16_OPSET, HALF_SCALES_OPSET, QUANTIZATION_OPSET, prepare
 from plansmith_build.precision.quantization import quantize
 from plansmith_build.precision.schemes import TENSORRT, x86_scheme
-from plansmith_build.search.graph_variants import MATRIX_FORMATS
+from plansmith_build.precision.weight_blocks import to_blocks
+from plansmith_build.search.graph_variants import MATRIX_FORMATS, refuse_w4_on_gpus
 from plansmith_build.search.targets import Device, Precision
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class PrecisionGraphs:
             ConversionFailed: it cannot be made.
             OSError: the disk did not take it.
         """
+        refuse_w4_on_gpus(pairing)
         on_cpu = pairing.device is Device.CPU
         # OpenVINO computes FP32 graphs in BF16 where it is told to.
         if pairing.precision is Precision.FP32 or (pairing.precision is Precision.BF16 and on_cpu):
@@ -66,6 +68,8 @@ class PrecisionGraphs:
                 return to_float16(self._prepare(QUANTIZATION_OPSET))
             case Precision.BF16:
                 return to_bfloat16(self._prepare(BFLOAT16_OPSET))
+            case Precision.W4:
+                return to_blocks(self._prepare(QUANTIZATION_OPSET), bits=4)
         if form := MATRIX_FORMATS.get(precision):
             prepared = self._prepare(form.opset)
             weights, largest = narrow_weights(prepared, form, self._samples)

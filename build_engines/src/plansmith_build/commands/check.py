@@ -45,6 +45,7 @@ class _Precision(StrEnum):
     W8A16 = "w8a16"
     W4A16 = "w4a16"
     FP8 = "fp8"
+    W4 = "w4"
 
 
 def check(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.precision.variants import Judges
 
-__all__ = ["block_variant", "computes_with_matrices"]
+__all__ = ["block_variant", "computes_with_matrices", "to_blocks"]
 
 # With fewer rows, filling up a block costs more than it saves.
 LEAST_ROWS = 32
@@ -57,6 +57,23 @@ def block_variant(prepared: onnx.ModelProto, judges: Judges, *, bits: int) -> Va
     Raises:
         ConversionFailed: no node has such weights, or the quantizer failed.
     """
+    matrices, layers, others = _with_layers(prepared)
+    variant = inside_budget(partial(_quantized, matrices, bits, others), layers, judges)
+    return replace(variant, layout=f"INT{bits} weights in blocks of {BLOCKS[bits]}, INT8 activations as they come")
+
+
+def to_blocks(prepared: onnx.ModelProto, *, bits: int) -> onnx.ModelProto:
+    """The graph with all such weights in blocks, whatever that loses.
+
+    Raises:
+        ConversionFailed: no node has such weights, or the quantizer failed.
+    """
+    matrices, _, others = _with_layers(prepared)
+    return _quantized(matrices, bits, others, keep=())
+
+
+def _with_layers(prepared: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...], list[str]]:
+    """A graph without Gemm, its layers whose weights can be in blocks, and its other nodes."""
     matrices = _without_gemm(prepared)
     weights = {
         tensor.name for tensor in matrices.graph.initializer if _is_matrix(tensor) and tensor.dims[0] >= LEAST_ROWS
@@ -65,8 +82,7 @@ def block_variant(prepared: onnx.ModelProto, judges: Judges, *, bits: int) -> Va
     if not layers:
         raise ConversionFailed(f"no MatMul or Gemm has constant weights of {LEAST_ROWS} rows or more")
     others = [node.name for node in matrices.graph.node if node.name not in layers]
-    variant = inside_budget(partial(_quantized, matrices, bits, others), layers, judges)
-    return replace(variant, layout=f"INT{bits} weights in blocks of {BLOCKS[bits]}, INT8 activations as they come")
+    return matrices, layers, others
 
 
 def _is_matrix(tensor: onnx.TensorProto) -> bool:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from plansmith_build.reading.signatures import Signature
     from plansmith_build.search.targets import Pairing
 
-__all__ = ["MATRIX_FORMATS", "GraphFile", "GraphVariants"]
+__all__ = ["MATRIX_FORMATS", "GraphFile", "GraphVariants", "refuse_w4_on_gpus"]
 
 MATRIX_FORMATS = {Precision.W8A16: W8A16, Precision.W4A16: W4A16, Precision.FP8: FP8}
 # The name of a graph in the precision that the portable one has.
@@ -133,6 +133,7 @@ class GraphVariants:
             ConversionFailed: it cannot be made; raised again each time it is asked for.
             OSError: the file could not be written.
         """
+        refuse_w4_on_gpus(pairing)
         name = self._file_name(pairing)
         if name not in self._made:
             try:
@@ -156,8 +157,6 @@ class GraphVariants:
         match pairing.precision:
             case Precision.INT8:
                 variant = first_inside_budget(self._to_int8(pairing), self._prepare(QUANTIZATION_OPSET), judges)
-            case Precision.W4 if not on_cpu:
-                raise ConversionFailed("w4 is for CPUs: ask for w4a16, which GPUs compute")
             case Precision.W4:
                 variant = Blocks(bits=4).variant(self._prepare(QUANTIZATION_OPSET), judges)
             case Precision.INT8_FP16:
@@ -264,6 +263,16 @@ class GraphVariants:
             # Types and shapes are checked before kernels are looked for.
             if not any(text in said for text in _NO_KERNEL):
                 raise ConversionFailed(f"the converted graph does not run: {runtime_sentence(said)}") from error
+
+
+def refuse_w4_on_gpus(pairing: Pairing) -> None:
+    """Before a file that was made for a CPU is taken for another device.
+
+    Raises:
+        ConversionFailed: the precision is w4 and the device no CPU.
+    """
+    if pairing.precision is Precision.W4 and pairing.device is not Device.CPU:
+        raise ConversionFailed("w4 is for CPUs: ask for w4a16, which GPUs compute")
 
 
 def _interface(signature: Signature) -> list[str]:
