@@ -109,6 +109,8 @@ def test_help_is_in_plain_words_and_names_every_default(shown):
         ("build x.onnx --max-batch-size -4", "-4 is not greater than or equal to 0"),
         ("bench digits --seconds abc", "'abc' is not a number"),
         ("build .", "Error: . is a folder without an ONNX file: name the .onnx file"),
+        ("nosuch", "No such command 'nosuch'"),
+        ("demo --output /proc/here", "Error: /proc/here cannot be used (No such file or directory): name another"),
     ],
 )
 def test_a_wrong_value_is_said_in_plain_words(plansmith, words, sentence):
@@ -116,6 +118,12 @@ def test_a_wrong_value_is_said_in_plain_words(plansmith, words, sentence):
     assert sentence in said
     assert "Value error" not in said
     assert "Input" not in said
+    # The same for a machine.
+    done = plansmith(*words.split(), "--json", expect=2)
+    assert done.stdout == ""
+    error = json.loads(done.stderr)["error"]
+    assert sentence.removeprefix("Error: ") in error["message"]
+    assert error["exit_code"] == 2
 
 
 def test_the_skill_for_coding_assistants_names_what_there_is(shown):
@@ -185,11 +193,8 @@ finally:
 
 
 def test_the_version_is_that_of_the_distribution(plansmith):
-    assert plansmith("--version").stdout == f"plansmith {version('plansmith-client')}\n"
-
-
-def test_a_command_that_does_not_exist_is_the_users_mistake(plansmith):
-    assert "nosuch" in plansmith("nosuch", expect=2).stderr
+    for word in ("--version", "version"):
+        assert plansmith(word).stdout == f"plansmith {version('plansmith-client')}\n"
 
 
 def test_a_closed_pipe_is_no_failure_to_report(committed_server):

@@ -43,19 +43,26 @@ def test_a_project_is_begun_built_and_never_written_over(plansmith, tmp_path):
         assert f"{checked} checked: 0 errors" in plansmith("verify", *words, cwd=tmp_path).stdout
     assert "accuracy" in plansmith("inspect", "digits", "--card", cwd=tmp_path).stdout
 
-    assert "plansmith.toml exists" in plansmith("init", "other.onnx", cwd=tmp_path, expect=2).stderr
+    assert "plansmith.toml exists" in plansmith("init", DIGITS / "digits.onnx", cwd=tmp_path, expect=2).stderr
     assert tomllib.loads(project.read_text())["build"]["precision"] == ["fp32"]
     assert (
         "cannot be used (Not a directory): name another"
-        in plansmith("init", "other.onnx", "--folder", project / "below", cwd=tmp_path, expect=2).stderr
+        in plansmith("init", DIGITS / "digits.onnx", "--folder", project / "below", cwd=tmp_path, expect=2).stderr
     )
+    # Nothing is begun around what is not there.
+    for words, missing in ((("other.onnx",), "other.onnx"), ((DIGITS / "digits.onnx", "--data", "no.npz"), "no.npz")):
+        said = plansmith("init", *words, "--folder", "new", cwd=tmp_path, expect=2).stderr
+        assert f"{missing} does not exist: name" in said
+        assert not (tmp_path / "new").exists()
 
 
 def test_what_a_project_begins_with_is_valid(plansmith, tmp_path):
-    made = json.loads(plansmith("init", "my model.onnx", "--folder", tmp_path / "new", "--json").stdout)["files"]
-    assert all(Path(path).is_file() for path in made)
+    (tmp_path / "my model.onnx").touch()
+    made = json.loads(plansmith("init", "my model.onnx", "--folder", "new", "--json", cwd=tmp_path).stdout)["files"]
+    assert all((tmp_path / path).is_file() for path in made)
     project = tomllib.loads((tmp_path / "new" / "plansmith.toml").read_text())
-    assert project["build"] == {"model": "my model.onnx"}
+    # As seen from the project's folder.
+    assert project["build"] == {"model": "../my model.onnx"}
     workflow = tmp_path / "new" / ".github" / "workflows" / "plansmith.yml"
     assert "plansmith bench run my_model " in workflow.read_text()
     # The version that wrote it, so that the project is built tomorrow as today.

@@ -6,14 +6,17 @@ pays for onnxruntime or a server.
 
 A failure that a user can act on is an exception with an integer attribute `exit_code`, and is shown as one sentence.
 Any other exception is a fault of plansmith: one sentence, too, and the traceback where PLANSMITH_DEBUG is set.
+With --json either is one line of JSON on standard error, `{"error": {"message": ..., "exit_code": ...}}`, and its last.
 Exit codes: 0 done, 1 the work failed, 2 the command line or the input was wrong, 3 a check failed, 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
+from contextvars import ContextVar
 from functools import partial
 from importlib.metadata import entry_points, version
 from io import TextIOWrapper
@@ -40,6 +43,7 @@ _UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR
 _TYPES = {"str": "TEXT", "path": "PATH", "int": "N", "int range": "N", "float": "NUMBER", "float range": "NUMBER"}
 # Names in a file from outside can be of any length.
 _MOST_CHARACTERS = 4000
+_ERRORS_AS_JSON = ContextVar("errors as JSON", default=False)
 
 
 class KnownCommand(NamedTuple):
@@ -86,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: always, with one of the exit codes described in the module.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _ERRORS_AS_JSON.set("--json" in words)
     for stream in (sys.stdout, sys.stderr):
         # What a stream's encoding does not have is written as an escape sequence, as in Python's own tracebacks.
         if isinstance(stream, TextIOWrapper):
@@ -119,7 +124,8 @@ def run(work: Callable[[], object]) -> NoReturn:
     except Exception as error:
         code = getattr(error, "exit_code", None)
         if isinstance(code, int):
-            _fail(str(error), code)
+            # What is wrong with the words has typer's own way to be said.
+            _fail(getattr(error, "format_message", error.__str__)(), code)
         if isinstance(error, OSError) and error.errno in _FULL:
             _fail(f"{error.strerror}: make room{f' for {error.filename}' if error.filename else ''}", EXIT_FAILED)
         if isinstance(error, OSError) and error.errno in _UNUSABLE and error.filename:
@@ -141,7 +147,10 @@ def _call(words: list[str]) -> None:
     given = _completed() if _COMPLETION in os.environ else words
     called = given[0] if given else ""
     command = application_command(called)
-    command(args=words, prog_name="plansmith", default_map=project_defaults(command, called))
+    # Else typer itself shows what is wrong with the words, in a box.
+    boxed = not _ERRORS_AS_JSON.get()
+    defaults = project_defaults(command, called)
+    sys.exit(command(args=words, prog_name="plansmith", default_map=defaults, standalone_mode=boxed))
 
 
 def application_command(called: str) -> Any:
@@ -215,8 +224,13 @@ def _application(called: str) -> typer.Typer:
         show_version: bool = typer.Option(False, "--version", help="Show the version and exit.", is_eager=True),  # noqa: FBT003
     ) -> None:
         if show_version:
-            typer.echo(f"plansmith {version('plansmith-client')}")
+            tell_version()
             raise typer.Exit
+
+    @application.command("version", hidden=True)
+    def tell_version() -> None:
+        """Show the version, as --version does."""
+        typer.echo(f"plansmith {version('plansmith-client')}")
 
     for name in [*KNOWN_COMMANDS, *sorted(found.keys() - KNOWN_COMMANDS.keys())]:
         if name == called and name in found:
@@ -257,5 +271,8 @@ def _placeholder(name: str) -> Callable[..., None]:
 def _fail(sentence: str, code: int) -> NoReturn:
     if len(sentence) > _MOST_CHARACTERS:
         sentence = f"{sentence[:_MOST_CHARACTERS]} ... ({len(sentence) - _MOST_CHARACTERS} more characters)"
-    print(f"Error: {visible(sentence, keep=chr(10))}", file=sys.stderr)  # noqa: T201
+    if _ERRORS_AS_JSON.get():
+        print(json.dumps({"error": {"message": sentence, "exit_code": code}}), file=sys.stderr)  # noqa: T201
+    else:
+        print(f"Error: {visible(sentence, keep=chr(10))}", file=sys.stderr)  # noqa: T201
     sys.exit(code)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ from plansmith.demo.picture import save_images, save_terminal, terminal_picture
 from plansmith_build import BuildOptions, build
 from plansmith_build.datasets import Preprocessing
 from plansmith_client import Client
+from plansmith_client.errors import InvalidInput
 from plansmith_client.terminal import Column, FittingTable
 from plansmith_server import ServerOptions, TritonServer
 
@@ -76,11 +78,17 @@ def run(files: Path, output: Path, console: Console) -> Demonstration:
 
     Raises:
         SystemExit: the server's answers differ from those of ONNX Runtime in this process.
+        InvalidInput: nothing can be written to `output`.
         BuildError: the builder's reason.
         ServerError: the server's reason.
     """
     started = time.perf_counter()
     repository = output / "model_repository"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=output).close()
+    except OSError as error:
+        raise InvalidInput(f"{output} cannot be used ({error.strerror}): name another folder with --output") from error
     shutil.rmtree(repository, ignore_errors=True)
     with step(console, "Building a verified version from the ONNX file"):
         options = BuildOptions(

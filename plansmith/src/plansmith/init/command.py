@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from plansmith_build.datasets.loading import check_source
 from plansmith_build.repository.model_repository import name_from_file
 from plansmith_client.errors import InvalidInput
 
@@ -41,19 +43,24 @@ def init(
 
         plansmith init digits.onnx --data held_out.npz
     """
-    lines = (
-        f'data = {json.dumps(data or "held_out.npz")}\nmax-drop = "0.5%"  # what a faster version may lose of accuracy'
-    )
-    words = {
-        "model": json.dumps(str(model))[1:-1],
-        "name": name_from_file(model),
-        "version": version("plansmith"),
-        "data": lines if data is not None else "# " + lines.replace("\n", "\n# "),
-    }
     made = [folder / place for place in PLACES.values()]
     there = [path for path in made if path.exists()]
     if there:
         raise InvalidInput(f"{there[0]} exists: move it away, or begin in another folder with --folder")
+    if not model.exists():
+        raise InvalidInput(f"{model} does not exist: name an .onnx file")
+    if data is not None:
+        check_source(data)
+        data = _seen_from(folder, Path(data)) if Path(data).exists() else data
+    lines = (
+        f'data = {json.dumps(data or "held_out.npz")}\nmax-drop = "0.5%"  # what a faster version may lose of accuracy'
+    )
+    words = {
+        "model": json.dumps(_seen_from(folder, model))[1:-1],
+        "name": name_from_file(model),
+        "version": version("plansmith"),
+        "data": lines if data is not None else "# " + lines.replace("\n", "\n# "),
+    }
     for source, path in zip(PLACES, made, strict=True):
         text = files("plansmith.init").joinpath("files", source).read_text(encoding="utf-8")
         for word, value in words.items():
@@ -66,3 +73,8 @@ def init(
     for path in made:
         print(f"wrote {path}")  # noqa: T201
     print("\nNext: plansmith build")  # noqa: T201
+
+
+def _seen_from(folder: Path, path: Path) -> str:
+    """The path as the commands that run in the folder find it."""
+    return str(path) if path.is_absolute() else os.path.relpath(path, folder)
