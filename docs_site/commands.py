@@ -23,8 +23,9 @@ _KINDS = {
 HEAD = """# Commands
 
 This page is made from the commands themselves; every one says the same with `--help`. Those that print a result take
-`--json`. Exit codes: 0 done, 1 the work failed, 2 the command line or the input was wrong, 3 a check was not met, 130
-Ctrl-C. Defaults of a project stand in [plansmith.toml](projects.md).
+`--json`: standard output is then one JSON document. Exit codes: 0 done, 1 the work failed, 2 the command line or the
+input was wrong, 3 a check was not met, 130 Ctrl-C. With `--json` an error (1 or 2) is JSON, too: the last line of standard
+error is `{"error": {"message": "...", "exit_code": 2}}`. Defaults of a project stand in [plansmith.toml](projects.md).
 """
 
 
