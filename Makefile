@@ -7,8 +7,8 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	"$$p" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done)
 MEMBERS := client build_engines server perf plansmith
-# All but pytorch: see CONTRIBUTING.md.
-EXTRAS := bfloat16 cli cuda keras opentelemetry openvino pipelines prometheus remote rtx s3 signing sklearn tensorrt triton
+# What `make lock` pins of the members' extras: all but pytorch, as CONTRIBUTING.md says.
+LOCKED_EXTRAS := bfloat16 cli cuda keras opentelemetry openvino pipelines prometheus remote rtx s3 signing sklearn tensorrt triton
 # Where this is set, each of the many programs that are started would compile all its imports anew.
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
@@ -98,7 +98,7 @@ dist: $(STAMP) ## Build wheels and sdists of all five distributions and their SB
 lock: ## Resolve requirements.lock anew
 	@uv=$$(command -v uv || echo $(BIN)/uv); \
 	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url $(foreach n,client build server perf,--no-emit-package plansmith-$n) --group dev $(EXTRAS:%=--extra %) \
+	  --no-emit-index-url $(foreach n,client build server perf,--no-emit-package plansmith-$n) --group dev $(LOCKED_EXTRAS:%=--extra %) \
 	  $(MEMBERS:%=%/pyproject.toml) -o requirements.lock
 
 clean: ## Remove .venv, caches and everything else that was made here
