@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from plansmith_build.progress import BuildStep
-    from plansmith_build.search.search import SearchOptions
 
 __all__ = ["build"]
 
@@ -318,30 +317,41 @@ def build(
         raise InvalidOption("Triton runs no warm-up for a pipeline: leave out --warmup")
 
     def work(fetched: Path, alive: Callable[[], None]) -> None:
-        from plansmith_build.building import BuildOptions  # noqa: PLC0415 - as above
+        # onnx and ONNX Runtime, not for `--help`; below, what only a search uses.
+        from plansmith_build.building import BuildOptions  # noqa: PLC0415
         from plansmith_build.building import build as build_version  # noqa: PLC0415
-        from plansmith_build.datasets import read_preprocessing  # noqa: PLC0415 - as above
-        from plansmith_build.portable.batch_obstacles import BatchAxis  # noqa: PLC0415 - onnx and ONNX Runtime, not for `--help`
+        from plansmith_build.datasets import read_preprocessing  # noqa: PLC0415
+        from plansmith_build.portable.batch_obstacles import BatchAxis  # noqa: PLC0415
         from plansmith_build.repository.model_repository import name_from_file  # noqa: PLC0415
 
         path, own = local_model(model, fetched)
+        preprocessing = read_preprocessing(preprocess) if preprocess is not None else None
         search = None
         if data is not None:
-            search = _search_options(
-                data,
+            from plansmith_build.judging.budget import parse_drop, parse_error  # noqa: PLC0415
+            from plansmith_build.judging.measures import parse_metrics  # noqa: PLC0415
+            from plansmith_build.precision.calibration import CalibrationMethod  # noqa: PLC0415
+            from plansmith_build.precision.sparsity import parse_sparsity  # noqa: PLC0415
+            from plansmith_build.search.search import SearchOptions  # noqa: PLC0415
+            from plansmith_build.search.targets import Precision, Target  # noqa: PLC0415
+
+            search = SearchOptions(
+                data=data,
                 validation_data=validation_data,
-                preprocess=preprocess,
+                preprocessing=preprocessing,
                 labels_key=labels_key,
-                targets=[entry.value for entry in target or [] if entry is not _Target.AUTO],
-                precisions=[entry.value for entry in precision or [] if entry is not _Precision.AUTO],
-                max_drop=max_drop or "0.5%",
-                max_error=max_error,
-                metrics=metric or [],
+                targets=tuple(Target(entry.value) for entry in target or [] if entry is not _Target.AUTO),
+                precisions=tuple(Precision(entry.value) for entry in precision or [] if entry is not _Precision.AUTO),
+                max_drop=parse_drop(max_drop or "0.5%"),
+                max_error=parse_error(max_error) if max_error is not None else None,
+                metrics=parse_metrics(metric or []),
                 prove=prove,
-                calibration=calibration,
+                calibration=tuple(CalibrationMethod)
+                if calibration is _Calibration.AUTO
+                else (CalibrationMethod(calibration.value),),
                 calibration_rows=calibration_rows,
                 validation_rows=validation_rows,
-                sparsity=sparsity,
+                sparsity=parse_sparsity(sparsity) if sparsity is not None else None,
                 plan=PlanOptions(
                     optimization_level=optimization_level,
                     workspace_bytes=workspace * 2**20 if workspace is not None else None,
@@ -364,7 +374,7 @@ def build(
             dynamic_batch=not no_dynamic_batch,
             batch_axis=BatchAxis(batch_axis.value),
             samples=samples,
-            preprocessing=read_preprocessing(preprocess) if preprocess is not None else None,
+            preprocessing=preprocessing,
             states=tuple(state or ()),
             seed=seed,
             staging=staging,
@@ -399,51 +409,3 @@ def build(
 
     with TemporaryDirectory(prefix="plansmith-") as folder:
         confined(partial(work, Path(folder)), Limits(memory_limit, time_limit), subject=without_secrets(model))
-
-
-def _search_options(
-    data: str,
-    *,
-    validation_data: str | None,
-    preprocess: str | None,
-    labels_key: str | None,
-    targets: list[str],
-    precisions: list[str],
-    max_drop: str,
-    max_error: str | None,
-    metrics: list[str],
-    prove: bool,
-    calibration: _Calibration,
-    calibration_rows: int,
-    validation_rows: int,
-    sparsity: str | None,
-    plan: PlanOptions,
-) -> SearchOptions:
-    from plansmith_build.datasets import read_preprocessing  # noqa: PLC0415
-    from plansmith_build.judging.budget import parse_drop, parse_error  # noqa: PLC0415 - as above
-    from plansmith_build.judging.measures import parse_metrics  # noqa: PLC0415
-    from plansmith_build.precision.calibration import CalibrationMethod  # noqa: PLC0415
-    from plansmith_build.precision.sparsity import parse_sparsity  # noqa: PLC0415
-    from plansmith_build.search.search import SearchOptions  # noqa: PLC0415
-    from plansmith_build.search.targets import Precision, Target  # noqa: PLC0415
-
-    methods = tuple(CalibrationMethod)
-    if calibration is not _Calibration.AUTO:
-        methods = (CalibrationMethod(calibration.value),)
-    return SearchOptions(
-        data=data,
-        validation_data=validation_data,
-        preprocessing=read_preprocessing(preprocess) if preprocess is not None else None,
-        labels_key=labels_key,
-        targets=tuple(map(Target, targets)),
-        precisions=tuple(map(Precision, precisions)),
-        max_drop=parse_drop(max_drop),
-        max_error=parse_error(max_error) if max_error is not None else None,
-        metrics=parse_metrics(metrics),
-        prove=prove,
-        calibration=methods,
-        calibration_rows=calibration_rows,
-        validation_rows=validation_rows,
-        sparsity=parse_sparsity(sparsity) if sparsity is not None else None,
-        plan=plan,
-    )
