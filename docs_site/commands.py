@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from plansmith_client.cli import KNOWN_COMMANDS, application_command
 
 if TYPE_CHECKING:
@@ -14,18 +12,13 @@ if TYPE_CHECKING:
 
 __all__ = ["page"]
 
-_KINDS = {
-    **dict.fromkeys(("int", "int range", "float", "float range"), "NUMBER"),
-    "dir": "FOLDER",
-    "path": "PATH",
-    "str": "TEXT",
-}
 HEAD = """# Commands
 
 This page is made from the commands themselves; every one says the same with `--help`. Those that print a result take
 `--json`: standard output is then one JSON document. Exit codes: 0 done, 1 the work failed, 2 the command line or the
-input was wrong, 3 a check was not met, 130 Ctrl-C. With `--json` an error (1 or 2) is JSON, too: the last line of standard
-error is `{"error": {"message": "...", "exit_code": 2}}`. Defaults of a project stand in [plansmith.toml](projects.md).
+input was wrong, 3 a check was not met, 130 Ctrl-C. With `--json` an error (1 or 2) is JSON, too: the last line of
+standard error is `{"error": {"message": "...", "exit_code": 2}}`. Defaults of a project stand in
+[plansmith.toml](projects.md).
 """
 
 
@@ -53,9 +46,8 @@ def _command(words: str, command: Any) -> Iterator[str]:
     yield f"{_text(command)}\n"
     named = " ".join(_argument(argument) for argument in arguments)
     yield f"```text\n{' '.join(filter(None, (words, '[OPTIONS]', named)))}\n```\n"
-    context = typer.Context(command)
     rows = [("`" + _argument(argument) + "`", _help(argument)) for argument in arguments]
-    rows += [(_spelling(option, context), _help(option)) for option in options]
+    rows += [(_spelling(option), _help(option)) for option in options]
     yield "| | |\n|---|---|"
     yield "\n".join(f"| {name} | {help_} |" for name, help_ in rows) + "\n"
 
@@ -71,13 +63,9 @@ def _argument(argument: Any) -> str:
     return shown if argument.required else f"[{shown}]"
 
 
-def _spelling(option: Any, context: Any) -> str:
+def _spelling(option: Any) -> str:
     words = ", ".join(f"`{spelling}`" for spelling in option.opts)
-    if option.is_flag:
-        return words
-    kind = option.metavar or option.display_type(context).strip("<>")
-    kind = _KINDS.get(kind.removeprefix("list[").rstrip("]"), kind)
-    return f"{words} {kind}".replace("|", "\\|")
+    return f"{words} {option.metavar or ''}".rstrip().replace("|", "\\|")
 
 
 def _plain(value: Any) -> str:

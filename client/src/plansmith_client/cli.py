@@ -40,7 +40,13 @@ _COMPLETION = "_PLANSMITH_COMPLETE"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 # What typer calls types, in the words of a command line.
-_TYPES = {"str": "TEXT", "path": "PATH", "int": "N", "int range": "N", "float": "NUMBER", "float range": "NUMBER"}
+_TYPES = {
+    "str": "TEXT",
+    "path": "PATH",
+    "dir": "FOLDER",
+    **dict.fromkeys(("int", "int range"), "N"),
+    **dict.fromkeys(("float", "float range"), "NUMBER"),
+}
 # Names in a file from outside can be of any length.
 _MOST_CHARACTERS = 4000
 _ERRORS_AS_JSON = ContextVar("errors as JSON", default=False)
