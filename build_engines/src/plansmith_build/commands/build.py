@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -50,19 +50,6 @@ class _Precision(StrEnum):
     W4A16 = "w4a16"
     FP8 = "fp8"
     W4 = "w4"
-
-
-class _BatchAxis(StrEnum):
-    AUTO = "auto"
-    NONE = "none"
-    FIRST = "0"
-
-
-class _Calibration(StrEnum):
-    AUTO = "auto"
-    MINMAX = "minmax"
-    ENTROPY = "entropy"
-    PERCENTILE = "percentile"
 
 
 def build(
@@ -111,11 +98,11 @@ def build(
         bool, typer.Option("--no-dynamic-batch", help="Leave a fixed number of rows as it is.")
     ] = False,
     batch_axis: Annotated[
-        _BatchAxis,
+        Literal["auto", "none", "0"],
         typer.Option(
             help="Dimension that is the batch in every input and output: found by itself, `none`, or `0` for the first."
         ),
-    ] = _BatchAxis.AUTO,
+    ] = "auto",
     samples: Annotated[
         str | None,
         typer.Option(
@@ -215,8 +202,9 @@ def build(
         ),
     ] = False,
     calibration: Annotated[
-        _Calibration, typer.Option(rich_help_panel=_SEARCH, help="How INT8 ranges are chosen.")
-    ] = _Calibration.AUTO,
+        Literal["auto", "minmax", "entropy", "percentile"],
+        typer.Option(rich_help_panel=_SEARCH, help="How INT8 ranges are chosen."),
+    ] = "auto",
     calibration_rows: Annotated[
         int, typer.Option(min=1, rich_help_panel=_SEARCH, help="Calibrate with no more rows than this.")
     ] = 128,
@@ -346,9 +334,7 @@ def build(
                 max_error=parse_error(max_error) if max_error is not None else None,
                 metrics=parse_metrics(metric or []),
                 prove=prove,
-                calibration=tuple(CalibrationMethod)
-                if calibration is _Calibration.AUTO
-                else (CalibrationMethod(calibration.value),),
+                calibration=tuple(CalibrationMethod) if calibration == "auto" else (CalibrationMethod(calibration),),
                 calibration_rows=calibration_rows,
                 validation_rows=validation_rows,
                 sparsity=parse_sparsity(sparsity) if sparsity is not None else None,
@@ -372,7 +358,7 @@ def build(
             max_batch_size=max_batch_size,
             optimize=not no_optimize,
             dynamic_batch=not no_dynamic_batch,
-            batch_axis=BatchAxis(batch_axis.value),
+            batch_axis=BatchAxis(batch_axis),
             samples=samples,
             preprocessing=preprocessing,
             states=tuple(state or ()),
