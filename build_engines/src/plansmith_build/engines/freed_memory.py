@@ -12,5 +12,5 @@ __all__ = ["return_freed_memory"]
 def return_freed_memory() -> None:
     """Collect what nobody refers to, and give all freed memory back, where the C library can (glibc)."""
     gc.collect()
-    with suppress(AttributeError, OSError):
+    with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import io
 import logging
 from dataclasses import replace
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from onnx import inliner
 
+from plansmith_build.engines.freed_memory import return_freed_memory
 from plansmith_build.reading.external_data import ExternalRange, read_range
 from plansmith_build.reading.networks import (
     Network,
@@ -87,7 +86,8 @@ def optimize(network: Network) -> Network:
     slim.producer_name, slim.producer_version = model.producer_name, model.producer_version
     optimized = detach(slim, {name: network.weights[name] for name in held_back})
     del slim, source
-    _give_memory_back()
+    # What the optimiser's copies took: glibc would keep it, for the next who asks.
+    return_freed_memory()
     return replace(optimized, weights={**optimized.weights, **_unchanged(optimized, network)})
 
 
@@ -100,13 +100,6 @@ def _unchanged(optimized: Network, network: Network) -> dict[str, Weight]:
         and isinstance(optimized.weights.get(name), bytes)
         and read_range(place) == optimized.weights[name]
     }
-
-
-def _give_memory_back() -> None:
-    """What the optimiser's copies took: glibc would keep it, for the next who asks."""
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _largest_weights(network: Network) -> frozenset[str]:

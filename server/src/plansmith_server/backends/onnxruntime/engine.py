@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,6 @@ import onnxruntime
 from plansmith_server.backends.datatypes import BFLOAT16, STRING
 from plansmith_server.backends.model_file import find_model_file
 from plansmith_server.backends.onnx_signature import read_onnx_signature
-from plansmith_server.backends.onnxruntime.cuda_libraries import load_cuda_libraries
 from plansmith_server.backends.onnxruntime.providers import CPU, choose_providers, wants_rtx_plugin
 from plansmith_server.backends.onnxruntime.rtx_plugin import RTX, add_rtx_plugin, register_rtx_plugin
 from plansmith_server.backends.onnxruntime.settings import SessionSettings
@@ -59,7 +60,10 @@ class OnnxRuntimeEngine:
             add_rtx_plugin(options, instance.device, providers[0][1])
             given = {}
         if instance.kind == "GPU":
-            load_cuda_libraries()
+            # CUDA, where pip put it beside ONNX Runtime and the dynamic loader does not look: without it a session
+            # runs on the CPU, and only prints why.
+            with contextlib.redirect_stdout(io.StringIO()):
+                onnxruntime.preload_dlls()
         try:
             session = onnxruntime.InferenceSession(str(path), options, **given)
         except Exception as error:
