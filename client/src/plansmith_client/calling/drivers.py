@@ -7,7 +7,6 @@ import concurrent.futures
 import contextlib
 import contextvars
 import os
-import queue
 import socket
 import threading
 import time
@@ -108,21 +107,14 @@ class SyncDriver:
                     part.cancel()
 
     def _first_of(self, step: FirstOf) -> Any:
-        # Daemon threads: what cannot be cancelled, connecting, may run until its deadline, and nobody waits for it.
-        first, second = _Background(self, step.first), None
+        futures = [self._begun(step.first)]
         try:
-            if not first.done.wait(step.after):
-                second = _Background(self, step.make_second(), wakes=first.done)
-                first.done.wait()
-                if first.future.done() and first.future.exception() is not None:
-                    concurrent.futures.wait([second.future])
-                elif not first.future.done() and second.future.exception() is not None:
-                    concurrent.futures.wait([first.future])
-            futures = [first.future, *([second.future] if second else [])]
-            for future in futures:
-                if future.done() and future.exception() is None:
-                    return future.result()
-            return first.future.result()
+            if not concurrent.futures.wait(futures, step.after).done:
+                futures.append(self._begun(step.make_second()))
+            for ended in concurrent.futures.as_completed(futures):
+                if ended.exception() is None:
+                    return ended.result()
+            return futures[0].result()
         finally:
             for deadline in step.deadlines:
                 deadline.cancel()
@@ -130,38 +122,29 @@ class SyncDriver:
     def _any_of(self, step: AnyOf) -> bool:
         if len(step.flows) == 1:
             return self.run(step.flows[0])
-        ended: queue.SimpleQueue[concurrent.futures.Future[bool]] = queue.SimpleQueue()
-        for flow in step.flows:
-            _Background(self, flow).future.add_done_callback(ended.put)
-        failure: BaseException | None = None
-        for _ in step.flows:
-            future = ended.get()
-            if future.exception() is None and future.result():
+        futures = [self._begun(flow) for flow in step.flows]
+        for ended in concurrent.futures.as_completed(futures):
+            if ended.exception() is None and ended.result():
                 return True
-            failure = failure or future.exception()
-        if failure is not None:
-            raise failure
-        return False
+        # No yes: the first error counts.
+        return any(future.result() for future in futures)
 
+    def _begun(self, flow: Flow[Result]) -> concurrent.futures.Future[Result]:
+        """A flow driven by a thread of its own.
 
-class _Background:
-    """A flow driven by a thread of its own."""
-
-    def __init__(self, driver: SyncDriver, flow: Flow[Any], wakes: threading.Event | None = None) -> None:
-        self.done = threading.Event()
-        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        A daemon: what cannot be cancelled, connecting, may run until its deadline, and nobody waits for it.
+        """
+        future: concurrent.futures.Future[Result] = concurrent.futures.Future()
         context = contextvars.copy_context()
 
         def work() -> None:
             try:
-                self.future.set_result(context.run(driver.run, flow))
+                future.set_result(context.run(self.run, flow))
             except BaseException as error:  # noqa: BLE001 - passed to the waiting thread
-                self.future.set_exception(error)
-            for event in (self.done, wakes):
-                if event is not None:
-                    event.set()
+                future.set_exception(error)
 
         threading.Thread(target=work, name="plansmith-hedge", daemon=True).start()
+        return future
 
 
 class AsyncDriver:
