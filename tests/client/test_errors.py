@@ -36,7 +36,7 @@ from plansmith_client import (
 from plansmith_client.protocol.operations import Infer, IsServerReady, ReadModelMetadata
 from plansmith_client.transports.addresses import Address
 from plansmith_client.transports.failures import STATUS_CODES
-from plansmith_client.transports.grpc.transport import error_from_status
+from plansmith_client.transports.grpc.channels import error_from_status
 from plansmith_client.transports.http.exchanges import error_from_exception
 from plansmith_client.transports.http.responses import BrokenAnswerError, InvalidAnswerError, NoHttpError
 

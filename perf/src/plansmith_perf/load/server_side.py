@@ -14,7 +14,7 @@ from google.protobuf import json_format
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from plansmith_client.transports.addresses import Address
-from plansmith_client.transports.grpc.transport import CHANNEL_OPTIONS
+from plansmith_client.transports.grpc.channels import CHANNEL_OPTIONS
 from plansmith_perf.results.documents import ServerSide
 
 if TYPE_CHECKING:

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from tritonclient.grpc import service_pb2_grpc
 
-from plansmith_client.protocol.answers import MALFORMED
 from plansmith_client.transports.connections import NO_HEADERS, Connection
-from plansmith_client.transports.failures import client_closed, malformed_answer
-from plansmith_client.transports.grpc.channels import (
-    call_metadata,
-    channel_credentials,
-    channel_options,
-    check_size,
-    error_from_rpc,
-    grpc_compression,
-    read_response,
-)
-from plansmith_client.transports.grpc.wire import RPCS, read_answer, stream_request
+from plansmith_client.transports.failures import client_closed
+from plansmith_client.transports.grpc.channels import GrpcCalls
+from plansmith_client.transports.grpc.wire import RPCS, stream_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from plansmith_client.protocol.operations import Answer_co, Infer, Operation
     from plansmith_client.protocol.results import InferResult
@@ -34,46 +24,41 @@ if TYPE_CHECKING:
 __all__ = ["GrpcAioTransport"]
 
 
-class GrpcAioTransport:
+class GrpcAioTransport(GrpcCalls):
     """Carries operations over gRPC channels of the running event loop; in another loop it opens new ones.
 
-    Args:
-        address: of scheme `grpc` or `grpcs`.
-        connection: how to connect.
+    Arguments as of `GrpcCalls`.
     """
 
     def __init__(self, address: Address, connection: Connection | None = None) -> None:
-        self._address = address
-        self._url = address.url
-        self._connection = connection or Connection()
-        self._compression = grpc_compression(self._connection)
-        self._credentials = channel_credentials(address, self._connection)
-        self._closed = False
+        super().__init__(address, connection)
         self.reopen()
 
     def reopen(self) -> None:
         """Forget the channels; see `Transport.reopen`."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._channels: list[Any] = []
-        self._stubs: list[Any] = []
-        self._turn = itertools.count()
 
     def _stub(self) -> Any:
         if self._closed:
             raise client_closed(self._url)
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self.reopen()
             self._loop = loop
-            self._channels = [self._channel(number) for number in range(self._connection.channels)]
-            self._stubs = [service_pb2_grpc.GRPCInferenceServiceStub(channel) for channel in self._channels]
+            self._open_channels(grpc.aio)
         return self._stubs[next(self._turn) % len(self._stubs)]
 
-    def _channel(self, number: int) -> Any:
-        options = channel_options(self._connection, number)
-        if self._credentials is not None:
-            return grpc.aio.secure_channel(self._address.target, self._credentials, options)
-        return grpc.aio.insecure_channel(self._address.target, options)
+    @contextlib.contextmanager
+    def _failing(self, operation: Operation[Any], deadline: Deadline) -> Iterator[None]:
+        """A context in which gRPC's errors become the client's."""
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise self._failure(error, operation, deadline) from error
+        except (grpc.aio.UsageError, asyncio.CancelledError) as error:
+            # grpc cancels calls in flight when their channel is closed.
+            if self._closed and not _is_being_cancelled():
+                raise client_closed(self._url) from error
+            raise
 
     async def call(
         self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str] = NO_HEADERS
@@ -83,51 +68,29 @@ class GrpcAioTransport:
         request = rpc.request(operation)
         if self._connection.make_token is not None:
             headers = await self._connection.awaited_headers(headers, deadline)
-        metadata = call_metadata(self._connection, headers)
+        metadata = self._metadata(headers)
         method = getattr(self._stub(), rpc.method)
-        try:
+        with self._failing(operation, deadline):
             reply = await method(
                 request, timeout=deadline.remaining(), metadata=metadata, compression=self._compression
             )
-        except grpc.RpcError as error:
-            if self._closed:
-                raise client_closed(self._url) from error
-            raise error_from_rpc(error, operation, self._url, deadline) from error
-        except (grpc.aio.UsageError, asyncio.CancelledError) as error:
-            # grpc cancels calls in flight when their channel is closed.
-            if self._closed and not _is_being_cancelled():
-                raise client_closed(self._url) from error
-            raise
-        try:
-            check_size(reply, self._connection)
-            answer: Answer_co = read_answer(operation, reply)
-        except MALFORMED as error:
-            raise malformed_answer(operation, self._url, error) from error
-        return answer
+        return self._answer(operation, reply)
 
     async def stream(
         self, operation: Infer, deadline: Deadline, headers: Mapping[str, str] = NO_HEADERS
     ) -> AsyncIterator[InferResult]:
         """Send the request on a stream of its own and give its responses; see `Transport.stream`."""
         request = stream_request(operation)
-        headers = await self._connection.awaited_headers(headers, deadline)
-        metadata = call_metadata(self._connection, headers)
+        metadata = self._metadata(await self._connection.awaited_headers(headers, deadline))
         responses = self._stub().ModelStreamInfer(
             iter((request,)), timeout=deadline.remaining(), metadata=metadata, compression=self._compression
         )
         try:
-            async for reply in responses:
-                result = read_response(reply, operation, self._connection, self._url)
-                if result is not None:
-                    yield result
-        except grpc.RpcError as error:
-            if self._closed:
-                raise client_closed(self._url) from error
-            raise error_from_rpc(error, operation, self._url, deadline) from error
-        except (grpc.aio.UsageError, asyncio.CancelledError) as error:
-            if self._closed and not _is_being_cancelled():
-                raise client_closed(self._url) from error
-            raise
+            with self._failing(operation, deadline):
+                async for reply in responses:
+                    result = self._response(operation, reply)
+                    if result is not None:
+                        yield result
         finally:
             responses.cancel()
 
