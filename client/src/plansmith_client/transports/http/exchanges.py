@@ -50,6 +50,7 @@ __all__ = [
     "PROBE",
     "Message",
     "answer_from_response",
+    "completed",
     "error_from_exception",
     "has_large_headers",
     "is_timeout",
@@ -125,6 +126,15 @@ def prepare_request(
         request = infer_request(operation, binary=binary)
     else:
         request = EXCHANGES[type(operation)].request(operation)
+    return completed(request, connection, headers)
+
+
+def completed(request: Request, connection: Connection, headers: Mapping[str, str]) -> Request:
+    """A request with the headers that every request has, compressed where the connection says so.
+
+    Raises:
+        InvalidInput: the token cannot be sent.
+    """
     complete = {**request.headers, "User-Agent": USER_AGENT, **connection.call_headers(headers)}
     body = request.body
     complete["Accept-Encoding"] = connection.compression or "identity"

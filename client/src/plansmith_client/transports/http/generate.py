@@ -6,19 +6,17 @@ module for the answers. Of several free dimensions all but the last are taken fo
 
 from __future__ import annotations
 
-import json
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-from plansmith_client._version import USER_AGENT
 from plansmith_client.errors import InvalidInput, ProtocolError
-from plansmith_client.protocol.codecs import array_from_values, values_from_array
+from plansmith_client.protocol.codecs import array_from_values
 from plansmith_client.protocol.metadata import read_text
 from plansmith_client.protocol.results import InferResult
 from plansmith_client.transports.failures import error_from_answer, malformed_answer
-from plansmith_client.transports.http.exchanges import answer_from_response
-from plansmith_client.transports.http.wire import Request, json_object
+from plansmith_client.transports.http.exchanges import answer_from_response, completed
+from plansmith_client.transports.http.wire import Request, json_document, json_object, json_values, model_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -61,24 +59,14 @@ def generate_request(
             f"Model {operation.name!r}: several rows cannot be told apart in a stream over HTTP, whose outputs come "
             "without their shapes: send one row, or use the gRPC URL"
         )
-    try:
-        body = json.dumps(document, allow_nan=False).encode()
-    except ValueError as error:
-        raise InvalidInput(f"Model {operation.name!r}: a parameter is not a finite number") from error
-    version = f"/versions/{operation.version}" if operation.version else ""
-    return Request(
+    request = Request(
         "POST",
-        f"/v2/models/{quote(operation.name, safe='')}{version}/generate_stream",
-        {
-            "Content-Type": "application/json",
-            "Accept": "text/event-stream",
-            "Accept-Encoding": "identity",
-            "Content-Length": str(len(body)),
-            "User-Agent": USER_AGENT,
-            **connection.call_headers(headers),
-        },
-        (body,),
+        f"{model_path(operation)}/generate_stream",
+        {"Content-Type": "application/json", "Accept": "text/event-stream"},
+        (json_document(operation, document),),
     )
+    # Each event has to be read as it comes.
+    return completed(request, replace(connection, compression=None), headers)
 
 
 class GenerateAnswers:
@@ -156,10 +144,7 @@ def _values(operation: Infer, tensor: Tensor, spec: TensorSpec | None) -> list[A
             f"{_of(operation, tensor)}: given {list(shape)}, expected {declared} with 1 for each free dimension "
             "but the last: a stream over HTTP has no shapes; use the gRPC URL"
         )
-    try:
-        return values_from_array(tensor.array)
-    except InvalidInput as error:
-        raise InvalidInput(f"{_of(operation, tensor)}: {error}") from error
+    return json_values(operation, tensor.name, tensor.array)
 
 
 def _completed(shape: Sequence[int], count: int) -> tuple[int, ...]:

@@ -63,7 +63,18 @@ if TYPE_CHECKING:
     from plansmith_client.protocol.operations import OutputPlace
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["EXCHANGES", "HEADER_LENGTH", "Exchange", "Reply", "Request", "infer_request", "json_object"]
+__all__ = [
+    "EXCHANGES",
+    "HEADER_LENGTH",
+    "Exchange",
+    "Reply",
+    "Request",
+    "infer_request",
+    "json_document",
+    "json_object",
+    "json_values",
+    "model_path",
+]
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """The header of a request or reply with binary tensors: how long its JSON is."""
@@ -125,7 +136,7 @@ def infer_request(operation: Infer, *, binary: bool) -> Request:
             blobs.append(blob)
             described["parameters"] = {"binary_data_size": len(blob)}
         else:
-            described["data"] = _json_values(operation, tensor.name, tensor.array)
+            described["data"] = json_values(operation, tensor.name, tensor.array)
         header["inputs"].append(described)
     if operation.outputs is not None:
         header["outputs"] = [_wish(operation, name, binary=binary) for name in operation.outputs]
@@ -133,11 +144,11 @@ def infer_request(operation: Infer, *, binary: bool) -> Request:
         parameters["binary_data_output"] = True
     if parameters:
         header["parameters"] = parameters
-    encoded = _json(operation, header)
+    encoded = json_document(operation, header)
     headers = {"Content-Type": "application/json"}
     if binary:
         headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(encoded))}
-    return Request("POST", f"{_model_path(operation)}/infer", headers, (encoded, *blobs))
+    return Request("POST", f"{model_path(operation)}/infer", headers, (encoded, *blobs))
 
 
 def _wish(operation: Infer, name: str, *, binary: bool) -> dict[str, Any]:
@@ -149,7 +160,12 @@ def _wish(operation: Infer, name: str, *, binary: bool) -> dict[str, Any]:
     return {"name": name, "parameters": wished} if wished else {"name": name}
 
 
-def _json(operation: Infer, header: dict[str, Any]) -> bytes:
+def json_document(operation: Infer, header: dict[str, Any]) -> bytes:
+    """A document as it travels.
+
+    Raises:
+        InvalidInput: a parameter of the request is not a number of JSON.
+    """
     try:
         return json.dumps(header, allow_nan=False).encode()
     except ValueError as error:
@@ -158,7 +174,12 @@ def _json(operation: Infer, header: dict[str, Any]) -> bytes:
         ) from error
 
 
-def _json_values(operation: Infer, name: str, array: np.ndarray[Any, Any]) -> list[Any]:
+def json_values(operation: Infer, name: str, array: np.ndarray[Any, Any]) -> list[Any]:
+    """The elements of an input as JSON has them.
+
+    Raises:
+        InvalidInput: JSON cannot carry them.
+    """
     try:
         return values_from_array(array)
     except InvalidInput as error:
@@ -280,7 +301,7 @@ def _log_request(operation: LogSettings) -> Request:
 
 
 def _trace_request(operation: TraceSettings) -> Request:
-    path = f"{_model_path(operation)}/trace/setting" if operation.name else "/v2/trace/setting"
+    path = f"{model_path(operation)}/trace/setting" if operation.name else "/v2/trace/setting"
     if not operation.changes:
         return Request("GET", path, {})
     return _post(path, {name: _trace_value(value) for name, value in operation.changes.items()})
@@ -300,7 +321,7 @@ def _trace_settings(reply: Reply) -> dict[str, Any]:
 
 
 def _statistics_request(operation: ReadStatistics) -> Request:
-    path = f"{_model_path(operation)}/stats" if operation.name else "/v2/models/stats"
+    path = f"{model_path(operation)}/stats" if operation.name else "/v2/models/stats"
     return Request("GET", path, {})
 
 
@@ -331,7 +352,12 @@ def _post(path: str, document: dict[str, Any]) -> Request:
     return Request("POST", path, {"Content-Type": "application/json"}, (json.dumps(document).encode(),))
 
 
-def _model_path(operation: ModelOperation[Any]) -> str:
+def model_path(operation: ModelOperation[Any]) -> str:
+    """Where the server has what is about a model, or a version of it.
+
+    Raises:
+        InvalidInput: the name cannot be sent.
+    """
     path = f"/v2/models/{_segment(operation.name)}"
     return f"{path}/versions/{_segment(operation.version)}" if operation.version else path
 
@@ -348,7 +374,7 @@ def _get(path: str) -> Callable[[Any], Request]:
 
 
 def _get_of_model(suffix: str) -> Callable[[ModelOperation[Any]], Request]:
-    return lambda operation: Request("GET", _model_path(operation) + suffix, {})
+    return lambda operation: Request("GET", model_path(operation) + suffix, {})
 
 
 def _yes(_: Reply) -> bool:
