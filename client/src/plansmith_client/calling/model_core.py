@@ -24,9 +24,10 @@ from plansmith_client.errors import (
 )
 from plansmith_client.inputs.device_tensors import on_host
 from plansmith_client.inputs.validation import bind_inputs, check_inputs, check_outputs, check_parameters, check_text
-from plansmith_client.protocol.answers import mismatch, selected
+from plansmith_client.protocol.answers import mismatch
 from plansmith_client.protocol.classification import classes_from_result
 from plansmith_client.protocol.operations import Infer, IsModelReady, ListModels, ReadModelConfig, ReadModelMetadata
+from plansmith_client.protocol.results import with_outputs
 from plansmith_client.protocol.splitting import join_results, split_tensors
 from plansmith_client.transports.deadlines import Deadline
 
@@ -323,7 +324,7 @@ class ModelCore:
                 raise self._undeclared(problem)
         if operation.outputs is not None and len(result) > len(operation.outputs):
             # Some servers send all outputs, whatever was asked for.
-            return selected(result, operation.outputs)
+            return with_outputs(result, {name: result[name] for name in operation.outputs})
         return result
 
     def _undeclared(self, problem: str) -> ProtocolError:

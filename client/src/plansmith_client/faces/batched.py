@@ -18,7 +18,7 @@ import numpy as np
 from plansmith_client.calling.model_core import InferOptions, ModelCore
 from plansmith_client.errors import ClientError, DeadlineExceeded, InferenceFailed, InvalidInput
 from plansmith_client.inputs.validation import bind_inputs, has_free_rows, is_whole
-from plansmith_client.protocol.results import InferResult
+from plansmith_client.protocol.results import InferResult, with_outputs
 from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
@@ -147,7 +147,8 @@ class _Groups:
             whole = yield from self.core.ask(_joined(entries), deadline)
             first = 0
             for entry in entries:
-                entry.outcome = _part(whole, first, first + entry.rows)
+                rows = slice(first, first + entry.rows)
+                entry.outcome = with_outputs(whole, {name: array[rows] for name, array in whole.items()})
                 first += entry.rows
         except (InvalidInput, InferenceFailed) as error:
             if len(entries) == 1:
@@ -181,15 +182,6 @@ def _joined(entries: list[_Entry]) -> Infer:
         for place, tensor in enumerate(entries[0].request.inputs)
     )
     return replace(entries[0].request, inputs=tensors)
-
-
-def _part(whole: InferResult, first: int, last: int) -> InferResult:
-    return InferResult(
-        {name: array[first:last] for name, array in whole.items()},
-        model_name=whole.model_name,
-        model_version=whole.model_version,
-        parameters=whole.parameters,
-    )
 
 
 def _outcome(entry: _Entry) -> InferResult:

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Any
 from plansmith_client.errors import InvalidInput, ProtocolError
 from plansmith_client.protocol.metadata import shape_fits
 from plansmith_client.protocol.operations import Infer, ModelOperation
-from plansmith_client.protocol.results import InferResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import numpy as np
 
     from plansmith_client.protocol.metadata import ModelMetadata
     from plansmith_client.protocol.operations import Operation
+    from plansmith_client.protocol.results import InferResult
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["MALFORMED", "check_answer", "check_result", "mismatch", "selected"]
+__all__ = ["MALFORMED", "check_answer", "check_result", "mismatch"]
 
 MALFORMED = (
     ProtocolError,
@@ -107,17 +105,6 @@ def _difference(spec: TensorSpec, array: np.ndarray[Any, Any], metadata: ModelMe
     if not classes and not shape_fits(shape, spec.shape):
         return f"has the shape {list(array.shape)}, declared is {list(spec.shape)}"
     return ""
-
-
-def selected(result: InferResult, names: Iterable[str]) -> InferResult:
-    """The result with these of its outputs only."""
-    return InferResult(
-        {name: result[name] for name in names},
-        model_name=result.model_name,
-        model_version=result.model_version,
-        request_id=result.request_id,
-        parameters=result.parameters,
-    )
 
 
 def _names(result: InferResult) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import DTypeLike
 
-__all__ = ["InferResult"]
+__all__ = ["InferResult", "with_outputs"]
 
 
 class InferResult(Mapping[str, "np.ndarray[Any, Any]"]):
@@ -107,3 +107,14 @@ class InferResult(Mapping[str, "np.ndarray[Any, Any]"]):
             f"{name}: {datatype_from_numpy(array.dtype)} {list(array.shape)}" for name, array in self._outputs.items()
         )
         return f"InferResult({self.model_name} version {self.model_version}: {outputs})"
+
+
+def with_outputs(result: InferResult, outputs: Mapping[str, np.ndarray[Any, Any]]) -> InferResult:
+    """A result like this one, with other outputs."""
+    return InferResult(
+        outputs,
+        model_name=result.model_name,
+        model_version=result.model_version,
+        request_id=result.request_id,
+        parameters=result.parameters,
+    )

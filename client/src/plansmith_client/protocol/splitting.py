@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plansmith_client.errors import ProtocolError
-from plansmith_client.protocol.results import InferResult
+from plansmith_client.protocol.results import with_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from plansmith_client.protocol.operations import Tensor
+    from plansmith_client.protocol.results import InferResult
 
 __all__ = ["join_results", "split_tensors"]
 
@@ -49,10 +50,4 @@ def join_results(results: Sequence[InferResult], rows: Sequence[int]) -> InferRe
                 f"whose outputs {[list(shape) for shape in shapes]} do not join to one; send one part at a time"
             )
         outputs[name] = np.concatenate(arrays)
-    return InferResult(
-        outputs,
-        model_name=first.model_name,
-        model_version=first.model_version,
-        request_id=first.request_id,
-        parameters=first.parameters,
-    )
+    return with_outputs(first, outputs)
