@@ -33,10 +33,18 @@ def sentence(done) -> str:
     return lines[0]
 
 
-def test_a_repository_that_is_a_file(plansmith, tmp_path):
+def refusal(repository: Path, **options) -> str:
+    """What `serve` says, with the exit code 2, before it starts anything; the command itself is tried below."""
+    with pytest.raises(InvalidOptions) as caught:
+        ServerOptions(**{"repository": repository, "http_port": 0, "grpc_port": 0, "metrics_port": 0, **options}).plan()
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_a_repository_that_is_a_file(tmp_path):
     file = tmp_path / "file"
     file.touch()
-    assert f"the model repository {file} is a file" in sentence(plansmith("serve", "-r", file, expect=2))
+    assert f"the model repository {file} is a file" in refusal(file)
 
 
 def test_a_repository_that_is_missing(plansmith, tmp_path):
@@ -45,8 +53,8 @@ def test_a_repository_that_is_missing(plansmith, tmp_path):
     assert not missing.exists()
 
 
-def test_a_repository_without_models(plansmith, repository):
-    said = sentence(plansmith("serve", "-r", repository, expect=2))
+def test_a_repository_without_models(repository):
+    said = refusal(repository)
     assert f"there is no model in {repository}: build one with `plansmith build MODEL.onnx" in said
 
 
@@ -82,9 +90,9 @@ def test_a_repository_that_may_not_be_read(forbidden, unloadable):
 
 
 @pytest.mark.parametrize("name", ["with space", "a;b", "$(touch here)", "quote'"])
-def test_a_model_folder_that_triton_cannot_start(name, plansmith, unloadable):
+def test_a_model_folder_that_triton_cannot_start(name, unloadable):
     (unloadable / name).mkdir()
-    said = sentence(plansmith("serve", "-r", unloadable, expect=2))
+    said = refusal(unloadable)
     assert f"the model folder {name!r} in {unloadable} has a name that Triton cannot serve: rename it" in said
 
 
@@ -96,18 +104,18 @@ def test_a_model_folder_that_triton_cannot_start(name, plansmith, unloadable):
     [(os.mkfifo, "a FIFO"), (lambda path: path.symlink_to("/dev/zero"), "a device")],
     ids=["FIFO", "device"],
 )
-def test_what_triton_would_wait_for_is_refused(place, make, kind, plansmith, unloadable):
+def test_what_triton_would_wait_for_is_refused(place, make, kind, unloadable):
     path = unloadable / "other" / place
     path.parent.mkdir(parents=True)
     make(path)
-    said = sentence(plansmith("serve", "-r", unloadable, *FREE_PORT_WORDS, expect=2))
+    said = refusal(unloadable)
     assert f"{path} is {kind}, which Triton would wait for or read without end" in said
 
 
 @pytest.mark.parametrize("target", ["nothing", "other"])
-def test_a_link_to_nothing_or_to_itself_is_refused(target, plansmith, unloadable):
+def test_a_link_to_nothing_or_to_itself_is_refused(target, unloadable):
     (unloadable / "other").symlink_to(target)
-    said = sentence(plansmith("serve", "-r", unloadable, *FREE_PORT_WORDS, expect=2))
+    said = refusal(unloadable)
     assert f"{unloadable / 'other'} is a link to nothing, at which Triton gives up" in said
 
 
@@ -118,21 +126,19 @@ def test_a_link_to_nothing_or_to_itself_is_refused(target, plansmith, unloadable
         ("9" * 20, "is not a version: use a number up to 9223372036854775807"),
     ],
 )
-def test_a_folder_that_would_end_triton_is_refused(folder, message, plansmith, unloadable):
+def test_a_folder_that_would_end_triton_is_refused(folder, message, unloadable):
     (unloadable / "other" / folder).mkdir(parents=True)
-    said = sentence(plansmith("serve", "-r", unloadable, *FREE_PORT_WORDS, expect=2))
+    said = refusal(unloadable)
     assert f"{unloadable / 'other' / folder} {message}" in said
 
 
-@pytest.mark.parametrize("option", ["--http-port", "--grpc-port", "--metrics-port"])
-def test_a_port_in_use(option, plansmith, unloadable):
+@pytest.mark.parametrize("option", ["http", "grpc", "metrics"])
+def test_a_port_in_use(option, unloadable):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        words = list(FREE_PORT_WORDS)
-        words[words.index(option) + 1] = port
-        said = sentence(plansmith("serve", "-r", unloadable, *words, expect=2))
+        port = taken.getsockname()[1]
+        said = refusal(unloadable, **{f"{option}_port": port})
     assert f"port {port} is in use on 127.0.0.1" in said
-    assert option in said
+    assert f"--{option}-port" in said
 
 
 def test_no_model_can_be_loaded(plansmith, unloadable):
@@ -149,20 +155,20 @@ def test_strict_wants_every_model(plansmith, unloadable):
     assert "not every model could be loaded: broken: model.onnx is not an ONNX model" in said
 
 
-def test_a_configuration_that_no_model_has(plansmith, unloadable):
+def test_a_configuration_that_no_model_has(unloadable):
     (unloadable / "broken" / "configs").mkdir()
     (unloadable / "broken" / "configs" / "tuned.pbtxt").touch()
-    said = sentence(plansmith("serve", "-r", unloadable, "--config-name", "tuend", *FREE_PORT_WORDS, expect=2))
+    said = refusal(unloadable, config_name="tuend")
     assert f"no model in {unloadable} has configs/tuend.pbtxt; --config-name can be tuned, auto, none" in said
 
 
-def test_a_model_that_is_not_there(plansmith, unloadable):
-    said = sentence(plansmith("serve", "-r", unloadable, "--model", "brokn", *FREE_PORT_WORDS, expect=2))
+def test_a_model_that_is_not_there(unloadable):
+    said = refusal(unloadable, control="explicit", models=("brokn",))
     assert f"there is no model 'brokn' in {unloadable}; it has broken" in said
 
 
-def test_a_host_that_does_not_exist(plansmith, unloadable):
-    said = sentence(plansmith("serve", "-r", unloadable, "--host", "no such host", *FREE_PORT_WORDS, expect=2))
+def test_a_host_that_does_not_exist(unloadable):
+    said = refusal(unloadable, host="no such host")
     assert "--host 'no such host' is not an IPv4 address or a name of one" in said
 
 

@@ -9,7 +9,7 @@ import onnx
 import onnx.parser
 import psutil
 import pytest
-from serving import FREE_PORTS, add_double, wait_for
+from serving import FREE_PORTS, add_double, double, wait_for
 
 from plansmith_client import Client, ClientError
 from plansmith_server import ServerOptions, TritonServer
@@ -54,13 +54,18 @@ def test_a_request_that_ends_the_process_of_its_model_is_noticed(repository):
         assert f"ended with signal {signal.SIGFPE.name}" in server.failure
 
 
-def test_a_model_that_is_unloaded_is_no_dead_backend(served):
+def test_clients_load_and_unload_and_a_model_that_is_unloaded_is_no_dead_backend(served):
     add_double(served, "later")
     options = ServerOptions(repository=served, control="explicit", models=("double",), **FREE_PORTS)
     with TritonServer(options) as server, Client(server.grpc_url) as client:
+        assert not client.model("later").is_ready()
         for _ in range(3):
             client.load_model("later")
+            np.testing.assert_array_equal(double(server.grpc_url, "later"), [[2, 4]])
+            assert len(psutil.Process(server.pid).children()) > 1
             client.unload_model("later")
             wait_for(lambda: len(psutil.Process(server.pid).children()) == 1)
+            client.load_model("double")
+            np.testing.assert_array_equal(double(server.grpc_url), [[2, 4]])
         assert server.is_running
         assert server.failure == ""

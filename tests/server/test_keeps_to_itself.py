@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving import FREE_PORTS, Traces, add_python, double, wait_for
+from serving import FREE_PORTS, add_python, double
 
 from plansmith_client import AccessDenied, Client, SharedMemoryPolicy
 from plansmith_server import InvalidOptions, ServerOptions, TritonServer
@@ -47,6 +47,7 @@ RESTRICTED = (
     ("POST", "/v2/trace/setting"),
     ("POST", "/v2/models/double/trace/setting"),
 )
+ROWS = np.ones((4, 2), np.float32)
 RESTRICTED_IN_EXPLICIT_CONTROL = (
     ("POST", "/v2/repository/index"),
     ("POST", "/v2/repository/models/double/load"),
@@ -119,27 +120,38 @@ def test_administration_over_http_wants_the_secret_of_the_run(served, control):
         for path in ("/v2", "/v2/health/ready", "/v2/models/double", "/v2/models/double/config"):
             assert ask(server, "GET", path)[0] == 200
         for method, path in restricted:
+            no_other_spelling_leads_past(server, method, path)
+        for method, path in restricted:
             said = ask(server, method, path, dict(server.admin_headers))[1]
             assert "restricted" not in said, (path, said)
+        if control == "explicit":
+            # They are loaded over gRPC or with the headers.
+            with Client(server.http_url, headers=server.admin_headers) as client:
+                client.load_model("double")
+            with Client(server.http_url) as client, pytest.raises(AccessDenied, match="restricted"):
+                client.load_model("double")
+        # Large requests are answered whether or not shared memory is restricted.
+        for url in (server.http_url, server.grpc_url):
+            with Client(url, shared_memory=SharedMemoryPolicy(threshold=1)) as client:
+                client.model("double").wait_until_ready()
+                for _ in range(2):
+                    np.testing.assert_array_equal(client.model("double")(ROWS).array, ROWS * 2)
 
 
-def test_no_other_spelling_of_a_path_leads_past_the_restriction(served):
-    options = ServerOptions(repository=served, control="explicit", models=("double",), **FREE_PORTS)
-    with TritonServer(options) as server:
-        for method, path in RESTRICTED + RESTRICTED_IN_EXPLICIT_CONTROL:
-            tail = path.removeprefix("/v2/")
-            spellings = (
-                f"/v2//{tail}",
-                f"//v2/{tail}",
-                f"{path}/",
-                f"{path}?",
-                f"/v2/./{tail}",
-                f"/v2/%{ord(tail[0]):x}{tail[1:]}",
-            )
-            for spelling in (*spellings, path.upper(), f"http://x{path}"):
-                assert ask(server, method, spelling)[0] != 200, spelling
-            for other in ("GET", "POST", "PUT", "HEAD", "PATCH"):
-                assert ask(server, other, path)[0] != 200, (other, path)
+def no_other_spelling_leads_past(server: TritonServer, method: str, path: str) -> None:
+    tail = path.removeprefix("/v2/")
+    spellings = (
+        f"/v2//{tail}",
+        f"//v2/{tail}",
+        f"{path}/",
+        f"{path}?",
+        f"/v2/./{tail}",
+        f"/v2/%{ord(tail[0]):x}{tail[1:]}",
+    )
+    for spelling in (*spellings, path.upper(), f"http://x{path}"):
+        assert ask(server, method, spelling)[0] != 200, spelling
+    for other in ("GET", "POST", "PUT", "HEAD", "PATCH"):
+        assert ask(server, other, path)[0] != 200, (other, path)
 
 
 def test_administration_can_be_opened(served):
@@ -154,6 +166,7 @@ def test_a_header_that_the_user_chose_keeps_its_value_whatever_its_name(served):
     mine = ("--http-restricted-api=model-repository,model-config:Plansmith-Secret=sesame",)
     with TritonServer(ServerOptions(repository=served, triton_arguments=mine, **FREE_PORTS)) as server:
         assert server.admin_headers == {"plansmith-secret": "sesame"}
+        assert [model.name for model in server.models()] == ["double"]
         for method, path in (("POST", "/v2/repository/index"), *RESTRICTED):
             assert ask(server, method, path)[0] == 403
             assert "restricted" not in ask(server, method, path, {"PLANSMITH-secret": "sesame"})[1]
@@ -163,34 +176,6 @@ def test_a_header_with_two_values_is_refused_because_no_request_has_both(served)
     two = ("--http-restricted-api=health:key=one", "--http-restricted-api", "metadata:Key=other")
     with pytest.raises(InvalidOptions, match="two values of the header 'key', and a request has one"):
         TritonServer(ServerOptions(repository=served, triton_arguments=two, **FREE_PORTS))
-
-
-def test_models_are_loaded_over_grpc_or_with_the_headers(served):
-    options = ServerOptions(repository=served, control="explicit", models=("double",), **FREE_PORTS)
-    with TritonServer(options) as server:
-        with Client(server.grpc_url) as client:
-            client.load_model("double")
-        with Client(server.http_url, headers=server.admin_headers) as client:
-            client.load_model("double")
-        with Client(server.http_url) as client, pytest.raises(AccessDenied, match="restricted"):
-            client.load_model("double")
-
-
-@pytest.mark.parametrize("scheme", ["http", "grpc"])
-def test_large_requests_are_answered_whether_or_not_shared_memory_is_restricted(served, scheme):
-    with TritonServer(ServerOptions(repository=served, **FREE_PORTS)) as server:
-        rows = np.ones((4, 2), np.float32)
-        url = server.http_url if scheme == "http" else server.grpc_url
-        with Client(url, shared_memory=SharedMemoryPolicy(threshold=1)) as client:
-            for _ in range(2):
-                np.testing.assert_array_equal(client.model("double")(rows).array, rows * 2)
-
-
-def test_no_other_user_reads_what_a_server_makes(served):
-    with TritonServer(ServerOptions(repository=served, **FREE_PORTS)) as server:
-        traces = Traces(server.pid)
-        made = (*traces.regions, traces.folder, server.log_path)
-        wait_for(lambda: not any(path.stat().st_mode & 0o077 for path in made))
 
 
 def test_the_secret_is_neither_in_what_serve_prints_nor_in_the_log(served, start):

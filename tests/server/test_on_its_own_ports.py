@@ -107,14 +107,11 @@ def test_a_backend_process_imports_nothing_that_starts_servers(backend):
     assert done.stdout.strip() == "['plansmith_server.errors']"
 
 
-def test_restricting_health_and_metadata_leaves_the_start_as_it_is(served):
-    restricted = ("--http-restricted-api=health,metadata:key=sesame",)
-    with TritonServer(ServerOptions(repository=served, triton_arguments=restricted, **FREE_PORTS)) as server:
-        assert server.version == "2.51.0"
-
-
-def test_an_endpoint_that_is_switched_off_is_not_announced(served):
+def test_endpoints_that_are_switched_off_or_restricted_by_the_user_leave_the_start_as_it_is(served):
     off = ("--allow-metrics=false", "--allow-grpc", "false")
-    with TritonServer(ServerOptions(repository=served, triton_arguments=off, **FREE_PORTS)) as server:
+    restricted = ("--http-restricted-api", "health,metadata,shared-memory,logging,trace:key=sesame")
+    options = ServerOptions(repository=served, triton_arguments=(*off, *restricted), **FREE_PORTS)
+    with TritonServer(options) as server:
         assert (server.grpc_url, server.metrics_url) == ("", "")
+        assert (server.version, server.admin_headers) == ("2.51.0", {"key": "sesame"})
         assert server.models()[0].is_ready
