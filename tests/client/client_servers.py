@@ -8,6 +8,8 @@ from pathlib import Path
 
 from plansmith_server import ServerOptions, TritonServer
 
+# What the server that modules share has loaded; those that load models or stop it have servers of their own.
+SHARED = ("accumulate", "add", "cramped", "double", "every_type", "failing", "picky", "repeat", "slow")
 FOLDERS = tuple(Path(__file__).parents[1] / name for name in ("models_python", "models_client"))
 
 

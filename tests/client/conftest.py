@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from client_servers import triton_with
+from client_servers import SHARED, triton_with
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    models = ("accumulate", "add", "double", "every_type", "picky", "repeat")
-    with triton_with(models, tmp_path_factory.mktemp("shared")) as running:
+    with triton_with(SHARED, tmp_path_factory.mktemp("shared")) as running:
         yield running

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from client_faces import FACES, open_client, url_of
-from client_servers import triton_with
 
 from plansmith_client import Client, ClientError, InvalidInput, SharedMemoryPolicy
 from plansmith_client.protocol.operations import (
@@ -42,12 +41,6 @@ class OnDevice:
         described = self.array.__array_interface__
         names = ("shape", "typestr", "data", "strides", "version")
         return {**{name: described[name] for name in names}, **self.more}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with triton_with(("double", "every_type"), tmp_path_factory.mktemp("cuda")) as running:
-        yield running
 
 
 @pytest.fixture(params=FACES)

@@ -12,7 +12,7 @@ import hostile_answers
 import numpy as np
 import pytest
 from client_faces import FACES, open_client, url_of
-from client_servers import triton_with
+from settled_counts import settled
 
 from plansmith_client import Client, DeadlineExceeded
 from plansmith_client.transports.deadlines import Deadline
@@ -80,25 +80,20 @@ def test_a_deadline_that_is_cancelled_ends_what_waits_for_it():
 
 
 @pytest.mark.parametrize("face", FACES)
-def test_a_request_that_nobody_waits_for_leaves_the_queue(queueing, face):
-    with open_client(face, url_of(face, queueing), timeout=30) as client:
+def test_a_request_that_nobody_waits_for_leaves_the_queue(server, face):
+    with open_client(face, url_of(face, server), timeout=30) as client:
         slow = client.model("slow")
         assert slow.metadata.queue_timeout
         assert not client.model("double").metadata.queue_timeout
-        before = slow.statistics()[0].executions
-        with Client(queueing.grpc_url) as other, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        # What others left in the queue runs before this.
+        slow([[0.0]])
+        before = settled(slow.statistics)[0].executions
+        with Client(server.grpc_url) as other, concurrent.futures.ThreadPoolExecutor(1) as pool:
             first = pool.submit(other.model("slow"), [[1.0]])
             time.sleep(0.3)
             with pytest.raises(DeadlineExceeded):
                 slow([[0.0]], timeout=0.3)
             first.result()
         slow([[0.0]])
-        time.sleep(0.2)
         # The first one and the last one; not that between them.
-        assert slow.statistics()[0].executions == before + 2
-
-
-@pytest.fixture(scope="module")
-def queueing(tmp_path_factory):
-    with triton_with(("slow", "double"), tmp_path_factory.mktemp("queue")) as running:
-        yield running
+        assert settled(slow.statistics)[0].executions == before + 2

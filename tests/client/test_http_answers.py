@@ -16,7 +16,7 @@ from hostile_http import BODY, BOMB, LARGEST, READ, REFUSED, answer, bare_deflat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plansmith_client import ClientError, DeadlineExceeded
+from plansmith_client import Client, ClientError, DeadlineExceeded
 from plansmith_client.protocol.operations import ReadServerMetadata
 from plansmith_client.transports import open_async_transport, open_transport
 from plansmith_client.transports.addresses import Address
@@ -297,6 +297,25 @@ def test_a_kept_connection_that_breaks_before_an_answer_is_replaced_at_once(driv
         assert closing.connections == 4
     finally:
         closing.stop()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_kept_connection_that_the_server_ends_between_two_calls_is_replaced(server, driver):
+    server.parts, server.ends = [answer()], True
+    assert DRIVERS[driver](server.url, Connection(), 5) == ["a"] * 5
+    assert server.connections == 5
+
+
+def test_calls_at_once_have_connections_of_their_own_and_share_them_later(server):
+    server.parts = [answer()]
+    with Client(server.url, timeout=20) as client:
+        for _ in range(3):
+            threads = [threading.Thread(target=client.server_metadata) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    assert server.connections <= 8
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

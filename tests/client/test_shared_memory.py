@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from client_faces import FACES, open_client, url_of
-from client_servers import triton_with
 from fault_proxy import Fault, fault_proxy
 
 from plansmith_client import Client, DeadlineExceeded, InferenceFailed, InvalidInput, SharedMemoryPolicy
@@ -28,12 +27,6 @@ FOLDER = Path("/dev/shm")
 SMALL = SharedMemoryPolicy(threshold=1024, limit=2**25)
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="this system keeps no shared memory in /dev/shm")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with triton_with(("every_type", "slow", "double", "cramped"), tmp_path_factory.mktemp("shared")) as running:
-        yield running
 
 
 @pytest.fixture(params=FACES)
