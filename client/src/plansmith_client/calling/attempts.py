@@ -65,12 +65,7 @@ class Caller:
     def call(
         self, operation: Operation[Answer_co], deadline: Deadline, *, hedge_after: float | None = None
     ) -> Flow[Answer_co]:
-        """Send the operation and return the answer.
-
-        Args:
-            operation: what to ask.
-            deadline: when to give up.
-            hedge_after: seconds after which a second server is asked, too, if there is one; None for never.
+        """Send the operation and return the answer; a second server is asked, too, after `hedge_after` seconds.
 
         Raises:
             ServerUnavailable: no server could be reached, retries included.

@@ -22,11 +22,6 @@ _FIRST_PROBE_SECONDS = 1.0
 def wait_until(is_ready: Callable[[Deadline], Flow[bool]], subject: str, deadline: Deadline) -> Flow[None]:
     """Return when a probe says yes, asking again and again.
 
-    Args:
-        is_ready: makes a probe with a deadline.
-        subject: what is waited for, for messages.
-        deadline: when to give up.
-
     Raises:
         DeadlineExceeded: it was not ready before the deadline.
         ServerUnavailable: it could not be reached in the last probe before the deadline.

@@ -49,12 +49,7 @@ def prediction_lines(result: InferResult, sources: Sequence[str]) -> list[str]:
 
 
 def draw_boxes(image: Path, result: InferResult, output: Path) -> None:
-    """Draw the boxes of a result's first row, with their labels.
-
-    Args:
-        image: the file that was sent.
-        result: with the outputs `box` [1, boxes, 4], `label` and `probability`.
-        output: where to write the picture.
+    """Draw on the image that was sent the boxes of its result's first row, with their labels.
 
     Raises:
         InvalidInput: the result has no boxes, or a file cannot be read or written.

@@ -53,10 +53,6 @@ class PageServer(ThreadingHTTPServer):
     def __init__(self, client: Client, port: int) -> None:
         """Bind to 127.0.0.1.
 
-        Args:
-            client: who asks the models.
-            port: 0 for a free one.
-
         Raises:
             InvalidInput: the port is taken.
         """

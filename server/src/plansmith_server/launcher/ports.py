@@ -35,12 +35,7 @@ def is_loopback(address: str) -> bool:
 
 
 def check_free(address: str, port: int, option: str) -> None:
-    """Raise unless `port` can be listened on.
-
-    Args:
-        address: the IPv4 address to listen on.
-        port: 1 to 65535.
-        option: the command-line option that sets this port, for the message.
+    """Raise unless `port`, which `option` of the command line sets, can be listened on.
 
     Raises:
         PortInUse: another process listens there.

@@ -34,12 +34,6 @@ logger = logging.getLogger(__name__)
 class OnnxRuntimeEngine:
     """An ONNX Runtime session.
 
-    Attributes:
-        signature: what the model takes and gives.
-
-    Args:
-        instance: what to load, and where it runs.
-
     Raises:
         ModelError: the file or the configuration cannot be used.
     """

@@ -48,11 +48,6 @@ def register_rtx_plugin() -> bool:
 def add_rtx_plugin(options: Any, device: int, parameters: Mapping[str, str]) -> None:
     """Let a session use the provider, and the CPU for what it does not take.
 
-    Args:
-        options: onnxruntime.SessionOptions.
-        device: the number of the GPU.
-        parameters: of the accelerator, as the provider names them.
-
     Raises:
         ModelError: there is no such GPU.
     """

@@ -34,12 +34,6 @@ logger = logging.getLogger(__name__)
 class OpenVinoEngine:
     """A model compiled by OpenVINO for the CPU.
 
-    Attributes:
-        signature: what the model takes and gives.
-
-    Args:
-        instance: what to load, and where it runs.
-
     Raises:
         ModelError: the file or the configuration cannot be used.
     """

@@ -49,14 +49,6 @@ _PARAMETERS = ("cuda_graph", "runtime_cache_folder")
 class RtxEngine:
     """A loaded engine.
 
-    Attributes:
-        signature: what it takes and gives.
-
-    Args:
-        instance: what to load, and where it runs.
-        trt: the module tensorrt_rtx_bindings.
-        cuda: the module cuda.bindings.runtime.
-
     Raises:
         ModelError: the file or the configuration cannot be used, or the engine does not run on this GPU.
     """

@@ -39,11 +39,6 @@ def engine_version(header: bytes) -> str:
 def check_validity(path: Path, runtime: Any, trt: Any) -> None:
     """Raise unless the engine at `path` runs on this machine.
 
-    Args:
-        path: the engine.
-        runtime: a `trt.Runtime`.
-        trt: the bindings.
-
     Raises:
         ModelError: it does not; the message says why, and what to do.
     """
