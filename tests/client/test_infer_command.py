@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from plansmith_build.datasets.images import read_image
 from plansmith_build.datasets.preprocessing import Preprocessing
 from plansmith_client import InferResult, InvalidInput, TensorSpec
 from plansmith_client.commands.image_files import array_from_image, recorded_preparation
+from plansmith_client.commands.input_files import read_inputs
 from plansmith_client.commands.output_files import write_output_file
 from plansmith_server import ServerOptions, TritonServer
 
@@ -229,6 +231,19 @@ def zip_of_text():
         ("x.json", b"\xff", "is not valid JSON"),
         ("x.json", b"[" * 100_000, "is not valid JSON"),
         ("x.json", b'{"x": [[1,2,3,4]], "x": [[1,2,3,4]]}', "a name occurs twice"),
+    ],
+)
+def test_a_bad_file_is_refused_while_it_is_read(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidInput, match=re.escape(message)):
+        read_inputs([str(tmp_path / name)], [TensorSpec("x", "FP32", (-1, 4))])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.npy", None, "cannot be read: No such file"),
         ("x.json", b'{"nope": [[1,2,3,4]]}', "has no input 'nope'"),
         ("x.json", b"[[1,2,3]]", "given float32 [1, 3], expected FP32 [-1, 4]"),
         ("x.json", b'[["a"]]', "holds strings, which FP32 does not take"),
