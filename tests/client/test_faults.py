@@ -130,7 +130,7 @@ HEADS = {
 @pytest.mark.parametrize("part", HEADS)
 def test_an_http_server_that_drips_is_left_at_the_deadline(serve, part):
     with Client(f"http://{serve(dripping(HEADS[part]))}", timeout=0.3) as client:
-        with pytest.raises(DeadlineExceeded, match=r"within 0\.3 s"):
+        with pytest.raises(DeadlineExceeded, match=r"0\.3 s"):
             client.server_metadata()
         assert not client.is_live()
 
