@@ -220,33 +220,39 @@ def test_pixels_are_scaled_shifted_and_divided_for_each_channel(picture):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("word", "message"),
     [
-        (("every_type", "--input", "uint8=broken.png"), "not a complete image"),
-        (("every_type", "--input", "uint8=truncated.png"), "cannot be read"),
-        (("every_type", "--input", "uint8=bomb.bmp"), "not a complete image"),
-        (("every_type", "--input", "fp32=words.txt"), "which only BYTES inputs take"),
-        (("every_type", "--input", "string=empty.txt"), "is empty: write one line for each item"),
-        (("every_type", "--input", "nope=words.txt"), "that the model does not have"),
-        (("every_type", "--input", "missing.png"), "does not say which input"),
-        (("every_type", "--input", "uint8=missing.png"), "cannot be read"),
-        (("every_type", "--input", "uint8=broken.png", "--image-std", "0"), "--image-std"),
-        (("every_type", "--input", "uint8=broken.png", "--image-mean", "a,b"), "--image-mean"),
+        ("uint8=broken.png", "not a complete image"),
+        ("uint8=truncated.png", "cannot be read"),
+        ("uint8=bomb.bmp", "not a complete image"),
+        ("fp32=words.txt", "which only BYTES inputs take"),
+        ("string=empty.txt", "is empty: write one line for each item"),
+        ("nope=words.txt", "that the model does not have"),
+        ("missing.png", "does not say which input"),
+        ("uint8=missing.png", "cannot be read"),
     ],
 )
-def test_pictures_and_text_that_do_not_fit_are_refused(command, words, message):
-    (command.folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n, and no more")
+def test_pictures_and_text_that_do_not_fit_are_refused(tmp_path, monkeypatch, word, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n, and no more")
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    Image.fromarray(noise).save(command.folder / "truncated.png")
-    whole = (command.folder / "truncated.png").read_bytes()
-    (command.folder / "truncated.png").write_bytes(whole[: len(whole) // 2])
+    Image.fromarray(noise).save(tmp_path / "truncated.png")
+    whole = (tmp_path / "truncated.png").read_bytes()
+    (tmp_path / "truncated.png").write_bytes(whole[: len(whole) // 2])
     # A header that promises more pixels than any photograph has.
-    Image.new("RGB", (1, 1)).save(command.folder / "bomb.bmp")
-    small = (command.folder / "bomb.bmp").read_bytes()
-    (command.folder / "bomb.bmp").write_bytes(small[:18] + np.array([60000, 40000], "<i4").tobytes() + small[26:])
-    (command.folder / "words.txt").write_text("one\n")
-    (command.folder / "empty.txt").write_text("")
-    assert message in command("infer", *words, expect=2).stderr
+    Image.new("RGB", (1, 1)).save(tmp_path / "bomb.bmp")
+    small = (tmp_path / "bomb.bmp").read_bytes()
+    (tmp_path / "bomb.bmp").write_bytes(small[:18] + np.array([60000, 40000], "<i4").tobytes() + small[26:])
+    (tmp_path / "words.txt").write_text("one\n")
+    (tmp_path / "empty.txt").write_text("")
+    specs = [TensorSpec(kind.lower(), kind, (-1, -1)) for kind in ("UINT8", "FP32")]
+    with pytest.raises(InvalidInput, match=message):
+        read_inputs([word], [*specs, TensorSpec("string", "BYTES", (-1, -1))])
+
+
+@pytest.mark.parametrize("option", [("--image-std", "0"), ("--image-mean", "a,b")])
+def test_numbers_for_pictures_that_make_no_sense_are_refused(command, option):
+    assert option[0] in command("infer", "every_type", "--input", "uint8=x.png", *option, expect=2).stderr
 
 
 @pytest.fixture
