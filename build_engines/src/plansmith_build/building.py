@@ -36,7 +36,7 @@ from plansmith_build.repository.filesystem import explain_os_error
 from plansmith_build.repository.labels import class_outputs, labels_of, read_labels
 from plansmith_build.repository.model_repository import CONFIG, ModelRepository, name_from_file, valid_name
 from plansmith_build.repository.publishing import publish
-from plansmith_build.repository.signing import signer
+from plansmith_build.repository.signed_versions import Signer
 from plansmith_build.repository.staging import staging_folder
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
             f"--max-batch-size must be from 0 (no batches) to {2**31 - 1}, got {options.max_batch_size}"
         )
     labels = read_labels(options.labels) if options.labels is not None else None
-    sign = signer(options.sign_key) if options.sign_key is not None else None
+    sign = Signer(options.sign_key) if options.sign_key is not None else None
 
     _require_data_and_triton(options)
 

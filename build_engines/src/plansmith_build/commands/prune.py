@@ -12,6 +12,7 @@ from plansmith_build.errors import InvalidOption, ModelNotFound
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_build.repository.pruning import prunable_versions
 from plansmith_build.repository.pruning import prune as prune_model
+from plansmith_build.repository.signed_versions import Signer
 from plansmith_client.terminal import Terminal
 
 __all__ = ["prune"]
@@ -26,6 +27,10 @@ def prune(
         "model_repository"
     ),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    sign_key: Annotated[
+        Path | None,
+        typer.Option(help="Sign the list of what remains with this key (PEM); with --all, of all that is there."),
+    ] = None,
     staging: Annotated[
         Path | None, typer.Option(help="Folder to move versions to first.", show_default="the repository's parent")
     ] = None,
@@ -44,10 +49,13 @@ def prune(
     where = ModelRepository.at(repository)
     if not where.path.is_dir():
         raise ModelNotFound(f"there is no repository {repository}: name one with --repository")
+    sign = Signer(sign_key) if sign_key is not None and not dry_run else None
+    if sign is not None and every:
+        sign.list_anew(where.path)
     removed = {
         name: prunable_versions(where.existing_model(name), keep=keep)
         if dry_run
-        else prune_model(where, name, keep=keep, staging=staging)
+        else prune_model(where, name, keep=keep, staging=staging, sign=sign)
         for name in models or where.names()
     }
     if as_json:

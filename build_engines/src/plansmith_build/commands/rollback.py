@@ -11,7 +11,7 @@ import typer
 from plansmith_build.commands.build_display import RUNNING_SERVER
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_build.repository.rollback import roll_back
-from plansmith_build.repository.signing import signer
+from plansmith_build.repository.signed_versions import Signer
 from plansmith_client.terminal import Terminal
 
 __all__ = ["rollback"]
@@ -47,7 +47,7 @@ def rollback(
         model,
         version,
         staging=staging,
-        sign=signer(sign_key) if sign_key is not None else None,
+        sign=Signer(sign_key) if sign_key is not None else None,
         public_key=public_key,
     )
     if as_json:

@@ -91,8 +91,7 @@ def verify(
         where = ModelRepository.at(place)
         findings = list(lint_repository(where, models))
         if public_key is not None:
-            for name in models or where.names():
-                findings += check_signatures(where.existing_model(name), public_key)
+            findings += check_signatures(where, public_key, models)
         errors = sum(finding.severity is Severity.ERROR for finding in findings)
         if form is _Format.TEXT:
             _show(findings, errors, checked=len(models or where.names()))

@@ -45,12 +45,11 @@ from plansmith_build.repository.manifest import (
 )
 from plansmith_build.repository.model_repository import CONFIG, ModelRepository, name_from_file, valid_name
 from plansmith_build.repository.publishing import Release, publish
-from plansmith_build.repository.signing import signer
+from plansmith_build.repository.signed_versions import Signer
 from plansmith_build.repository.staging import staging_folder
 from plansmith_client.tensors import TensorSpec, datatype_from_config_type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from plansmith_build.building import BuildOptions
@@ -91,7 +90,7 @@ def build_pipeline(model: Path, file: Path, options: BuildOptions, progress: Pro
     with staging_folder(repository.path, options.staging) as staging:
         made = ModelRepository.at(staging / "models")
         make_folder(made.path)
-        sign = signer(options.sign_key) if options.sign_key is not None else None
+        sign = Signer(options.sign_key) if options.sign_key is not None else None
         pipeline = _Pipeline(spec, made, f"{name[:100]}.{version}", sign)
         try:
             pipeline.build_models(model, options, progress)
@@ -143,9 +142,7 @@ class _Pipeline:
         sign: signs their versions.
     """
 
-    def __init__(
-        self, spec: PipelineSpec, repository: ModelRepository, prefix: str, sign: Callable[[Path], None] | None
-    ) -> None:
+    def __init__(self, spec: PipelineSpec, repository: ModelRepository, prefix: str, sign: Signer | None) -> None:
         self.wiring = Wiring()
         self._spec = spec
         self._repository = repository

@@ -88,9 +88,10 @@ def models_of_ensemble(text: str) -> set[str]:
 
 
 def _is_companion(folder: Path, live: RepositoryModel) -> bool:
+    # The name of one that a builder made begins with its model's; of any other, a forged file would be enough.
+    if folder.is_symlink() or not folder.name.startswith(f"{live.name[:100]}."):
+        return False
     try:
-        return bool(
-            not folder.is_symlink() and json.loads(read_regular(folder / COMPANION, follow=False))["model"] == live.name
-        )
+        return bool(json.loads(read_regular(folder / COMPANION, follow=False))["model"] == live.name)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False

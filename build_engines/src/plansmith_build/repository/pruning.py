@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -14,11 +15,13 @@ from plansmith_build.repository.companions import remove_unused_companions
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.filesystem import explain_os_error
 from plansmith_build.repository.locking import locked_folder
+from plansmith_build.repository.signed_versions import SIGNED
 from plansmith_build.repository.staging import remove_replaced, staging_folder
 from plansmith_build.repository.warmup import WARMUP, warmup_files
 
 if TYPE_CHECKING:
     from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
+    from plansmith_build.repository.signed_versions import Signer
 
 __all__ = ["prunable_versions", "prune", "served_versions"]
 
@@ -48,7 +51,9 @@ def prunable_versions(model: RepositoryModel, *, keep: int) -> tuple[int, ...]:
     return tuple(version for version in model.versions[:-keep] if version not in served)
 
 
-def prune(repository: ModelRepository, name: str, *, keep: int, staging: Path | None = None) -> tuple[int, ...]:
+def prune(
+    repository: ModelRepository, name: str, *, keep: int, staging: Path | None = None, sign: Signer | None = None
+) -> tuple[int, ...]:
     """Remove old versions; their numbers are never given again.
 
     Args:
@@ -56,19 +61,26 @@ def prune(repository: ModelRepository, name: str, *, keep: int, staging: Path | 
         name: the model's.
         keep: how many of the newest stay.
         staging: where versions are moved to before they are removed; see `staging_folder`.
+        sign: takes them from the repository's list of signed versions; needed where there is one.
 
     Returns:
         The versions that were removed.
 
     Raises:
         ModelNotFound: there is no such model.
-        InvalidOption: none would stay, or the model's folder or its `warmup` is a link.
+        InvalidOption: none would stay, the model's folder or its `warmup` is a link, or `sign` is missing.
         InvalidModel: a configuration or history.json cannot be read.
+        SignatureInvalid: the list is not by this key.
         PublishFailed: the system did not let one be moved, or a warm-up sample be removed.
     """
     # Before anything is made: a lock would make the repository's folder.
     repository.existing_model(name)
-    with staging_folder(repository.path, staging) as stage, locked_folder(repository.path):
+    if sign is None and os.path.lexists(repository.path / SIGNED):
+        raise InvalidOption(
+            f"{repository.path / SIGNED} lists the signed versions, and what goes leaves it: give --sign-key"
+        )
+    listing = sign.listing(repository.path) if sign is not None else contextlib.nullcontext()
+    with staging_folder(repository.path, staging) as stage, locked_folder(repository.path), listing:
         model = repository.existing_model(name)
         versions = prunable_versions(model, keep=keep)
         samples = _warmup_of(model, versions)

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.repository.manifest import Manifest
     from plansmith_build.repository.model_repository import ModelRepository
+    from plansmith_build.repository.signed_versions import Signer
 
 __all__ = ["Published", "Release", "publish"]
 
@@ -74,7 +75,7 @@ class Release:
             the model's folder, "config.pbtxt" and any number of "configs/<name>.pbtxt".
         describe: the manifest for a version number and the files, configurations and labels.txt among them. Its
             `configs` and `labels` are filled in when it is published.
-        sign: called with the complete version folder, manifest included, before it is published; it may add a file.
+        sign: signs the version, and lists it in the repository's `signed.json`.
         companions: complete folders of other models that the version needs, such as the steps of an ensemble, on the
             same file system; their names begin with the model's, a dot and the version. They are put in place before
             the version, and removed again if that fails; those that neither this version nor the one before uses go.
@@ -85,7 +86,7 @@ class Release:
     labels: bytes | None
     configure: Callable[[bytes | None], Mapping[str, str]]
     describe: Callable[[int, tuple[PublishedFile, ...]], Manifest]
-    sign: Callable[[Path], None] | None = None
+    sign: Signer | None = None
     companions: tuple[Path, ...] = ()
     warmup: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -118,6 +119,7 @@ def publish(repository: ModelRepository, name: str, release: Release, *, staging
 
     Raises:
         InvalidOption: the model's path exists and is not a folder.
+        SignatureInvalid: it is to be signed, and the repository's list of signed versions is not by this key.
         PublishFailed: the system refused to write it; the repository is unchanged.
     """
     new_repository = not repository.path.exists()
@@ -126,7 +128,8 @@ def publish(repository: ModelRepository, name: str, release: Release, *, staging
             live = repository.model(name)
             if live.path.is_symlink() or (live.path.exists() and not live.path.is_dir()):
                 raise InvalidOption(f"{live.path} is not a folder: remove it, or choose another name with --name")
-            return _publish(live, release, staging)
+            with release.sign.listing(repository.path) if release.sign else contextlib.nullcontext():
+                return _publish(live, release, staging)
     except OSError as error:
         raise explain_os_error(error, f"publish {name!r} in {repository.path}") from error
     except RecursionError as error:
@@ -180,7 +183,7 @@ def _publish(live: RepositoryModel, release: Release, staging: Path) -> Publishe
     write_new(version_folder / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
     write_new(folder / HISTORY, _history(live, manifest))
     if release.sign is not None:
-        release.sign(version_folder)
+        release.sign.sign(version_folder)
     sync_tree(folder)
 
     written = {*configs, *([LABELS] if release.labels is not None else [])}

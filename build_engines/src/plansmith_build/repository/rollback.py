@@ -22,10 +22,9 @@ from plansmith_build.repository.staging import staging_folder
 from plansmith_build.repository.warmup import WARMUP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from plansmith_build.repository.manifest import Manifest, PublishedFile
     from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
+    from plansmith_build.repository.signed_versions import Signer
 
 __all__ = ["roll_back"]
 
@@ -36,7 +35,7 @@ def roll_back(
     version: int,
     *,
     staging: Path | None = None,
-    sign: Callable[[Path], None] | None = None,
+    sign: Signer | None = None,
     public_key: Path | None = None,
 ) -> Published:
     """Publish an old version, with its own configurations and labels, under the next number.
@@ -46,7 +45,7 @@ def roll_back(
         name: the model's.
         version: an old version that is still there, unchanged.
         staging: the folder to stage in; see `staging_folder`.
-        sign: signs the new version; see `signing.signer`.
+        sign: signs the new version.
         public_key: verify the old version's signature by this key (PEM) first; `sign` needs it where a version of the
             model is signed.
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import BuildError, InvalidOption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from pathlib import Path
     from types import ModuleType
 
@@ -23,9 +24,10 @@ __all__ = [
     "PASSWORD_VARIABLE",
     "SIGNATURE",
     "SignatureInvalid",
+    "public_key_of",
+    "require_private_key",
     "require_public_key",
     "sign_version",
-    "signer",
     "verify_signature",
 ]
 
@@ -39,8 +41,8 @@ class SignatureInvalid(BuildError):
     exit_code = 3
 
 
-def signer(private_key: Path) -> Callable[[Path], None]:
-    """What `publishing.Release.sign` takes: signs a version's folder before it is published.
+def require_private_key(private_key: Path) -> None:
+    """Whether versions can be signed by a key, as far as that is known without its password.
 
     Raises:
         InvalidOption: the package is missing, or the key cannot be read.
@@ -48,10 +50,23 @@ def signer(private_key: Path) -> Callable[[Path], None]:
     _model_signing()
     _read(private_key, "private key")
 
-    def sign(folder: Path) -> None:
-        sign_version(folder, private_key)
 
-    return sign
+def public_key_of(private_key: Path) -> bytes:
+    """The public key (PEM) of a private one.
+
+    Raises:
+        InvalidOption: the key cannot be read or used.
+    """
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - comes with model-signing, optional
+
+    with _explained(private_key):
+        password = os.environ.get(PASSWORD_VARIABLE)
+        key = serialization.load_pem_private_key(
+            _read(private_key, "private key"), None if password is None else password.encode()
+        )
+        return key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
 
 
 def require_public_key(model: RepositoryModel, public_key: Path | None) -> None:
@@ -83,11 +98,17 @@ def sign_version(folder: Path, private_key: Path) -> None:
     library = _model_signing()
     _read(private_key, "private key")
     signature = folder / SIGNATURE
-    try:
+    with _explained(private_key):
         config = library.signing.Config().use_elliptic_key_signer(
             private_key=private_key, password=os.environ.get(PASSWORD_VARIABLE)
         )
         config.set_hashing_config(_hashing(library, signature)).sign(folder, signature)
+
+
+@contextmanager
+def _explained(private_key: Path) -> Iterator[None]:
+    try:
+        yield
     except (AttributeError, TypeError, ValueError) as error:
         # AttributeError is how the package meets a key that is not of an elliptic curve.
         raise InvalidOption(
@@ -96,8 +117,13 @@ def sign_version(folder: Path, private_key: Path) -> None:
         ) from error
 
 
-def verify_signature(folder: Path, public_key: Path) -> None:
+def verify_signature(folder: Path, public_key: Path, *, subject: str = "") -> None:
     """Verify that a version is as it was when it was signed, by the owner of a key.
+
+    Args:
+        folder: the version's.
+        public_key: the owner's key, PEM.
+        subject: what errors call it; by default by its model and version.
 
     Raises:
         InvalidOption: the package is missing, or the key cannot be read.
@@ -109,7 +135,7 @@ def verify_signature(folder: Path, public_key: Path) -> None:
             f"{public_key} is not a public key (PEM): `openssl ec -in PRIVATE.pem -pubout` writes that of a private key"
         )
     signature = folder / SIGNATURE
-    where = f"{folder.parent.name}/{folder.name}"
+    where = subject or f"{folder.parent.name}/{folder.name}"
     if not signature.is_file():
         raise SignatureInvalid(f"{where} is not signed")
     try:

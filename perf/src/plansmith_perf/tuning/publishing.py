@@ -12,18 +12,18 @@ from plansmith_build.repository.linting.findings import Severity
 from plansmith_build.repository.linting.hashes import check_hashes
 from plansmith_build.repository.linting.signatures import check_signatures
 from plansmith_build.repository.manifest import Manifest
-from plansmith_build.repository.model_repository import CONFIG, MANIFEST
+from plansmith_build.repository.model_repository import CONFIG, MANIFEST, ModelRepository
 from plansmith_build.repository.publishing import Published, Release, publish
 from plansmith_build.repository.signing import SIGNATURE
 from plansmith_build.repository.staging import staging_folder
 from plansmith_perf.tuning.records import TuningRecord  # noqa: TC001 - pydantic reads the annotation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from plansmith_build.repository.manifest import PublishedFile
-    from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
+    from plansmith_build.repository.model_repository import RepositoryModel
+    from plansmith_build.repository.signed_versions import Signer
 
 __all__ = ["TunedManifest", "check_publishable", "publish_tuned"]
 
@@ -53,7 +53,7 @@ def check_publishable(model: RepositoryModel, version: int, public_key: Path | N
     own = f"{model.name}/{version}/"
     found = [finding for finding in check_hashes(model) if finding.path.startswith(own)]
     if public_key is not None:
-        found += check_signatures(model, public_key)
+        found += check_signatures(ModelRepository(model.path.parent), public_key, [model.name])
     for finding in found:
         if finding.severity is Severity.ERROR:
             raise InvalidModel(f"{finding.path}: {finding.message}; build the model again, or use --dry-run")
@@ -66,7 +66,7 @@ def publish_tuned(
     text: str,
     *,
     staging: Path | None,
-    sign: Callable[[Path], None] | None,
+    sign: Signer | None,
     public_key: Path | None = None,
 ) -> Published:
     """Publish the tuned version's files under the next number, with one configuration replaced.
@@ -79,7 +79,7 @@ def publish_tuned(
         record: the evidence.
         text: of the new configuration.
         staging: the folder to stage in; see `staging_folder`.
-        sign: signs the new version; see `signing.signer`.
+        sign: signs the new version.
         public_key: verify by this key (PEM) what is signed again.
 
     Raises:

@@ -3,42 +3,77 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel
 from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.linting.findings import error, warning
-from plansmith_build.repository.linting.safety import PYTHON_STUB
 from plansmith_build.repository.model_repository import COMPANION, HISTORY
 from plansmith_build.repository.pruning import served_versions
-from plansmith_build.repository.signing import SignatureInvalid, verify_signature
+from plansmith_build.repository.signed_versions import SIGNED, signed_versions
+from plansmith_build.repository.signing import SIGNATURE, SignatureInvalid, verify_signature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from plansmith_build.repository.linting.findings import Finding
     from plansmith_build.repository.manifest import Manifest
-    from plansmith_build.repository.model_repository import RepositoryModel
+    from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
 
 __all__ = ["check_signatures"]
 
+# A person's notes, and what `edits.set_aside` renames: no server reads either.
+_KEPT = re.compile(r".*\.md|.*\.pbtxt\.before-[0-9]+(\.[0-9]+)?")
+_RESTORE = "restore it from a copy, or, where that was you, sign what is there: plansmith prune --all --sign-key"
 
-def check_signatures(model: RepositoryModel, public_key: Path) -> Iterator[Finding]:
-    """Every version that a configuration serves, the newest version, the files next to them, and the history.
+
+def check_signatures(repository: ModelRepository, public_key: Path, models: Collection[str] = ()) -> Iterator[Finding]:
+    """Every version that is listed or served, the newest version, the files next to them, and the history.
 
     A repository that was restored as a whole to an earlier state passes: it is as it was signed then.
 
+    Args:
+        repository: an existing repository.
+        public_key: the owner's key, PEM.
+        models: the models to look at; empty for all, and then there has to be a list of them.
+
     Raises:
         InvalidOption: the model-signing package is missing, or the key cannot be read.
+        ModelNotFound: there is no such model.
     """
-    newest = model.versions[-1:]
+    listed: dict[str, set[int]] | None = None
     try:
-        versions = {*newest, *served_versions(model)} & set(model.versions)
+        versions = signed_versions(repository.path, public_key)
+    except SignatureInvalid as problem:
+        yield error(SIGNED, str(problem), _RESTORE)
+    else:
+        if versions is not None:
+            listed = {name: {version for model, version in versions if model == name} for name, _ in versions}
+        elif not models and any(repository.path.glob(f"*/*/{SIGNATURE}")):
+            yield error(SIGNED, "it is missing, so it is not known which models and versions were signed", _RESTORE)
+    for name in sorted({*(listed or ())} - {*repository.names()}):
+        if not models:
+            yield error(name, "it was signed and is missing", _RESTORE)
+    for name in models or repository.names():
+        yield from _check_model(
+            repository.existing_model(name), public_key, listed.get(name, set()) if listed is not None else None
+        )
+
+
+def _check_model(model: RepositoryModel, public_key: Path, listed: set[int] | None) -> Iterator[Finding]:
+    newest, there = model.versions[-1:], set(model.versions)
+    try:
+        served = {*newest, *served_versions(model)}
     except InvalidModel:
         # A configuration that cannot be read is reported by another check; any version might be served.
-        versions = set(model.versions)
-    for version in sorted(versions):
+        served = there
+    for version in sorted((listed or set()) - there):
+        yield error(f"{model.name}/{version}", "it was signed and is missing", _RESTORE)
+    for version in sorted((served | (listed or set())) & there):
+        if listed is not None and version not in listed and os.path.lexists(model.path / str(version) / SIGNATURE):
+            yield error(f"{model.name}/{version}", f"{SIGNED} does not list it: it was put here", _RESTORE)
         try:
             verify_signature(model.version_path(version), public_key)
             manifest = model.manifest(version)
@@ -75,18 +110,18 @@ def _check_beside(model: RepositoryModel, manifest: Manifest) -> Iterator[Findin
     versions = tuple(f"{version}/" for version in model.versions)
     for path in sorted(model.path.rglob("*")):
         name = str(path.relative_to(model.path))
-        if not path.is_file() or name in (COMPANION, HISTORY) or name.startswith(versions):
+        ours = name == HISTORY or (name == COMPANION and "." in model.name)
+        if not path.is_file() or ours or name.startswith(versions):
             continue
         where = f"{model.name}/{name}"
         if name in signed and sha256_of(path) == signed[name]:
             continue
-        # A server takes a backend's library, and the program that runs Python, from a model's folder before its own.
-        runs = path.suffix == ".so" or path.name == PYTHON_STUB
-        if name in signed or name in model.configurations or runs:
-            yield error(
-                where,
-                f"it differs from what was signed with version {manifest.version}",
-                "publish the model again, signed, or remove it",
-            )
-        else:
+        if name not in signed and _KEPT.fullmatch(path.name):
             yield warning(where, "no signature covers it", "remove it unless it is yours")
+            continue
+        # A configuration, a warm-up sample, a state, a backend's library: a server may take any from a model's folder.
+        yield error(
+            where,
+            f"it differs from what was signed with version {manifest.version}",
+            "publish the model again, signed, or remove it",
+        )

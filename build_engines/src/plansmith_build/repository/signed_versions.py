@@ -1,0 +1,129 @@
+"""`signed.json`: which versions a repository has, signed, so that one that was removed or put back is noticed.
+
+It lies beside the models, where servers read no files, and is written by whoever signs a version or removes one.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ValidationError
+
+from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.repository.filesystem import sync_file, write_new
+from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
+from plansmith_build.repository.signing import (
+    SIGNATURE,
+    SignatureInvalid,
+    public_key_of,
+    require_private_key,
+    sign_version,
+    verify_signature,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["SIGNED", "Signer", "signed_versions"]
+
+SIGNED = "signed.json"
+
+_Versions = frozenset[tuple[str, int]]
+
+
+class _Document(BaseModel):
+    models: dict[str, tuple[int, ...]]
+    signature: str
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Signs versions, and the list of them.
+
+    Attributes:
+        private_key: an elliptic-curve key (PEM); its password, if it has one, in `PLANSMITH_KEY_PASSWORD`.
+
+    Raises:
+        InvalidOption: the model-signing package is missing, or the key cannot be read.
+    """
+
+    private_key: Path
+
+    def __post_init__(self) -> None:
+        require_private_key(self.private_key)
+
+    def sign(self, folder: Path) -> None:
+        """Sign a complete version's folder."""
+        sign_version(folder, self.private_key)
+
+    def list_anew(self, repository: Path) -> None:
+        """List every signed version that is there, whatever was listed before."""
+        self._write(repository, _present(repository))
+
+    @contextmanager
+    def listing(self, repository: Path) -> Iterator[None]:
+        """List the versions that come, and no longer those that go, while this is open.
+
+        What somebody else has removed stays listed.
+
+        Raises:
+            SignatureInvalid: the list is not what this key has signed.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            public_key = Path(folder) / "key.pub"
+            public_key.write_bytes(public_key_of(self.private_key))
+            listed, before = signed_versions(repository, public_key) or frozenset(), _present(repository)
+        yield
+        after = _present(repository)
+        if before != after:
+            self._write(repository, (listed | (after - before)) - (before - after))
+
+    def _write(self, repository: Path, versions: _Versions) -> None:
+        models: dict[str, tuple[int, ...]] = {}
+        for name, version in sorted(versions):
+            models[name] = (*models.get(name, ()), version)
+        with tempfile.TemporaryDirectory() as folder:
+            document = _Document(models=models, signature="")
+            (Path(folder) / SIGNED).write_text(document.model_dump_json(), encoding="utf-8")
+            sign_version(Path(folder), self.private_key)
+            document.signature = (Path(folder) / SIGNATURE).read_text(encoding="utf-8")
+        written = repository / f".{SIGNED}.{os.getpid()}"
+        write_new(written, (document.model_dump_json(indent=2) + "\n").encode())
+        sync_file(written)
+        written.replace(repository / SIGNED)
+
+
+def signed_versions(repository: Path, public_key: Path) -> _Versions | None:
+    """The models and versions that are listed; None where there is no list.
+
+    Raises:
+        InvalidOption: the model-signing package is missing, or the key cannot be read.
+        SignatureInvalid: the list cannot be read, or is not what the owner of the key has signed.
+    """
+    try:
+        document = _Document.model_validate_json(read_regular(repository / SIGNED, follow=False))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise SignatureInvalid(f"{repository / SIGNED} cannot be read") from error
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / SIGNATURE).write_text(document.signature, encoding="utf-8")
+        document.signature = ""
+        (Path(folder) / SIGNED).write_text(document.model_dump_json(), encoding="utf-8")
+        verify_signature(Path(folder), public_key, subject=str(repository / SIGNED))
+    return frozenset((name, version) for name, versions in document.models.items() for version in versions)
+
+
+def _present(repository: Path) -> _Versions:
+    models = [RepositoryModel(repository / name) for name in ModelRepository(repository).names()]
+    return frozenset(
+        (model.name, version)
+        for model in models
+        for version in model.versions
+        if os.path.lexists(model.path / str(version) / SIGNATURE)
+    )
