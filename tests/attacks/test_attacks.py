@@ -19,6 +19,8 @@ from hostile_results import write_results
 
 import plansmith_build
 from plansmith_build import BuildOptions
+from plansmith_server.errors import InvalidRepository
+from plansmith_server.launcher.repository import read_repository
 
 HERE = Path(__file__).parent
 # What is not held, and why.
@@ -94,6 +96,11 @@ def test_hostile_repositories_are_findings_and_nothing_is_read_through_links(tmp
     codes, faults = attack(commands, tmp_path / "work")
     assert not faults
     assert {code for name, code in codes.items() if name.startswith("verify")} <= {0, 3}
+    served = {name for name, path in repositories.items() if _may_be_served(path)}
+    # Triton would wait for each of these, read it without end, run its name, or end with all other models.
+    assert not [
+        name for name in served if name.endswith(("_fifo", "_device", "_digits", "_shell", "_evil", "_not_utf8"))
+    ]
     assert not [*tmp_path.glob("*/PWNED"), *tmp_path.glob("repositories/*/PWNED")]
     told = [
         path
@@ -103,6 +110,14 @@ def test_hostile_repositories_are_findings_and_nothing_is_read_through_links(tmp
     assert not told
     # pytest's own removal would end at the deep one.
     subprocess.run(["rm", "-rf", str(tmp_path / "repositories" / "deep")], check=True)
+
+
+def _may_be_served(repository: Path) -> bool:
+    try:
+        read_repository(repository)
+    except InvalidRepository:
+        return False
+    return True
 
 
 def test_hostile_results_are_refused_or_shown_as_text(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
@@ -18,6 +19,8 @@ from build_models import ADD, HEADER, snapshot, write, write_external
 
 from plansmith_build import BuildOptions, build
 from plansmith_build.datasets import InvalidData
+from plansmith_build.errors import UnsafeExternalData
+from plansmith_build.reading.external_data import read_external_data
 from plansmith_build.search.search import SearchOptions
 
 
@@ -93,6 +96,32 @@ def test_external_data_outside_the_models_folder_is_never_read(plansmith, filled
     }
     for location, reason in places.items():
         assert reason in refused(plansmith, filled, write_external(inside / "model.onnx", location)), location
+
+
+def test_a_folder_that_becomes_a_link_while_weights_are_looked_for_leads_nowhere(tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/weights.bin").write_bytes(b"secret !" * (64 * 3 // 2))
+    inside = tmp_path / "hostile"
+    (inside / "sub").mkdir(parents=True)
+    (inside / "sub/weights.bin").write_bytes(bytes(64 * 3 * 4))
+    (inside / "link").symlink_to(tmp_path / "precious")
+    model = onnx.load(write_external(inside / "model.onnx", "sub/weights.bin"), load_external_data=False)
+    swap = (
+        "import sys\nfrom pathlib import Path\nfrom plansmith_build.repository.filesystem import rename_exchange\n"
+        "print(flush=True)\nwhile True: rename_exchange(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    words = [sys.executable, "-c", swap, inside / "sub", inside / "link"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as swapping:
+        swapping.stdout.readline()
+        try:
+            for _ in range(3000):
+                read = onnx.ModelProto()
+                read.CopyFrom(model)
+                with contextlib.suppress(UnsafeExternalData):
+                    read_external_data(read, inside)
+                assert b"secret" not in read.graph.initializer[0].raw_data
+        finally:
+            swapping.kill()
 
 
 def test_external_data_that_is_cut_off_is_refused(plansmith, filled, tmp_path):

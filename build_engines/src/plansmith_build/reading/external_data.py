@@ -7,6 +7,7 @@ without a second hard link, and only a range that lies inside that file. See onn
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -36,7 +37,7 @@ __all__ = [
 
 _PIECE_BYTES = 16 * 2**20
 
-FileState = tuple[int, int, int]
+FileState = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class ExternalRange:
 
 
 def state_of(status: os.stat_result) -> FileState:
-    """What tells a file from the same one changed: its inode, size in bytes and time of change in nanoseconds."""
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    """What tells a file from another or the same one changed: device, inode, bytes, time of change in nanoseconds."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def check_external_data(model: onnx.ModelProto, folder: Path) -> dict[str, ExternalRange]:
@@ -161,16 +162,14 @@ def _check(tensor: onnx.TensorProto, folder: Path) -> ExternalRange:
         raise UnsafeExternalData(
             f"{what}, which leaves the model's folder: a model may only point below it; save it there"
         )
-    path = folder
+    path = folder.joinpath(*parts)
     try:
-        for part in parts:
-            path /= part
-            if path.is_symlink():
-                raise UnsafeExternalData(
-                    f"{what}, but {path} is a symbolic link, which may point anywhere: put a copy of the file there"
-                )
-        found = path.lstat()
-    except OSError:
+        found = _status_below(folder, parts)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UnsafeExternalData(
+                f"{what}, but {error.filename} is a symbolic link, which may point anywhere: put a copy there"
+            ) from None
         # Also where no file can have such a name.
         raise UnsafeExternalData(f"{what}, but {path} does not exist: put the file into the model's folder") from None
     if not stat.S_ISREG(found.st_mode):
@@ -188,6 +187,23 @@ def _check(tensor: onnx.TensorProto, folder: Path) -> ExternalRange:
             "it is not complete, or belongs to another model"
         )
     return ExternalRange(path=path, offset=offset, length=length, state=state_of(found))
+
+
+def _status_below(folder: Path, parts: tuple[str, ...]) -> os.stat_result:
+    """Of a file below a folder, each folder on the way held open, so that none can become a link meanwhile."""
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    place = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+    try:
+        for number, part in enumerate(parts, 1):
+            below = os.open(part, flags, dir_fd=place)
+            os.close(place)
+            place = below
+            found = os.fstat(place)
+            if stat.S_ISLNK(found.st_mode):
+                raise OSError(errno.ELOOP, "a symbolic link", str(folder.joinpath(*parts[:number])))
+        return found
+    finally:
+        os.close(place)
 
 
 def _whole_number(text: str, key: str, what: str) -> int:
