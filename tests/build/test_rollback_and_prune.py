@@ -5,6 +5,7 @@ The builds here start no Triton: there are many of them, and what is tried on on
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
@@ -12,7 +13,8 @@ from build_models import ADD, snapshot, write
 from stripes_models import write_data, write_stripes_classifier
 
 from plansmith_build import BuildOptions, InvalidModel, InvalidOption, ModelNotFound, build
-from plansmith_build.repository import filesystem, publishing
+from plansmith_build.errors import PublishFailed
+from plansmith_build.repository import filesystem, pruning, publishing
 from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.inspection import inspect_model
 from plansmith_build.repository.manifest import read_manifest
@@ -225,6 +227,22 @@ def test_nothing_is_removed_while_it_is_not_known_what_is_served(three_versions,
     with pytest.raises(InvalidModel, match="not known which versions it serves"):
         prune(three_versions, "adder", keep=1)
     assert three_versions.existing_model("adder").versions == (1, 2, 3)
+
+
+def test_a_removal_that_fails_says_what_is_gone_already(three_versions, monkeypatch):
+    remove = pruning._remove
+
+    def full(folder, aside):
+        if folder.name == "2":
+            raise OSError(errno.EBUSY, "Device or resource busy", str(folder))
+        remove(folder, aside)
+
+    monkeypatch.setattr(pruning, "_remove", full)
+    with pytest.raises(
+        PublishFailed, match=r"cannot remove version 2 .*; 1 was removed before, and all others are there"
+    ):
+        prune(three_versions, "adder", keep=1)
+    assert three_versions.existing_model("adder").versions == (2, 3)
 
 
 def test_the_last_version_cannot_be_removed(three_versions, repository, plansmith):

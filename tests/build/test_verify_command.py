@@ -345,6 +345,11 @@ def test_a_profile_of_an_input_that_is_reshaped_is_held_against_the_graphs_shape
     assert findings(repository) == []
 
 
+def test_more_instances_than_any_machine_has_memory_for_are_an_error(repository):
+    put(repository, "many", f"{RIGHT} instance_group {{ count: 100000 }}")
+    assert "100000 instances" in findings(repository, "many")[0].message
+
+
 def test_a_configuration_for_a_gpu_machine_is_checked_like_every_other(repository):
     model = put(repository, "m", RIGHT)
     (model / "configs").mkdir()

@@ -136,12 +136,13 @@ def sync_tree(folder: Path) -> None:
         sync_file(Path(root))
 
 
-def explain_os_error(error: OSError, doing: str) -> PublishFailed:
+def explain_os_error(error: OSError, doing: str, state: str = "the repository is as it was") -> PublishFailed:
     """The error to raise when the system did not let a version be written.
 
     Args:
         error: what the system said.
         doing: what was being done: `"write the new version in /srv/.models.plansmith"`.
+        state: what is there now.
     """
     if error.errno in _NO_SPACE:
         why = f"{error.strerror}: free some space, or stage elsewhere with --staging"
@@ -153,7 +154,7 @@ def explain_os_error(error: OSError, doing: str) -> PublishFailed:
         why = "staging folder and repository are on different file systems: name a staging folder with --staging"
     else:
         why = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
-    return PublishFailed(f"cannot {doing}: {why}; the repository is as it was")
+    return PublishFailed(f"cannot {doing}: {why}; {state}")
 
 
 def _renameat2(source: Path, target: Path, flags: int) -> None:

@@ -88,7 +88,9 @@ def prune(
             try:
                 _remove(model.version_path(version), stage / str(version))
             except OSError as error:
-                raise explain_os_error(error, f"remove version {version} of {name!r}") from error
+                gone = ", ".join(str(older) for older in versions if older < version) or "nothing"
+                state = f"{gone} was removed before, and all others are there"
+                raise explain_os_error(error, f"remove version {version} of {name!r}", state) from error
         texts = (read_regular(path).decode() for path in model.configurations.values())
         for path in samples - _warmup_of(model, model.versions) - warmup_files(model.path, texts):
             if path.is_symlink() or not path.is_file():
@@ -96,7 +98,8 @@ def prune(
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                raise explain_os_error(error, f"remove {path}, which no version needs any more") from error
+                state = "the versions are removed"
+                raise explain_os_error(error, f"remove {path}, which no version needs any more", state) from error
         if versions:
             remove_unused_companions(model, model.versions[-1], stage)
         # It may hold the last links to the files of old versions.

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_scheduling"]
 
+# Far above what any machine has use for.
+_MOST_INSTANCES = 1000
+
 
 def check_scheduling(context: ConfigContext) -> Iterator[Finding]:
     """Everything in a configuration that needs no file to be looked at."""
@@ -56,6 +59,14 @@ def _check_versions(context: ConfigContext) -> Iterator[Finding]:
 def _check_instances(context: ConfigContext) -> Iterator[Finding]:
     group_kinds = model_config_pb2.ModelInstanceGroup
     is_cpu_choice = context.path.endswith("configs/cpu.pbtxt")
+    count = sum(max(1, group.count) for group in context.config.instance_group)
+    if count > _MOST_INSTANCES:
+        yield error(
+            context.path,
+            f"{count} instances: a server loads the model as many times, until its memory is full",
+            f"write at most {_MOST_INSTANCES}",
+        )
+        return
     for group in context.config.instance_group:
         if context.backend == "ensemble":
             yield error(context.path, "an ensemble cannot have instance groups", "remove instance_group")
