@@ -445,51 +445,6 @@ def test_a_changed_file_is_found_by_its_hash_and_told_from_a_changed_configurati
     )
 
 
-@pytest.mark.parametrize(
-    ("file", "config"),
-    [
-        ("libtriton_onnxruntime.so", ""),
-        ("other.onnx", 'default_model_filename: "other.onnx"'),
-        ("other.onnx", 'cc_model_filenames { key: "9.0" value: "other.onnx" }'),
-    ],
-)
-def test_a_file_that_was_not_published_and_would_be_loaded_is_an_error(plansmith, repository, tmp_path, file, config):
-    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository, "--no-serve")
-    path = repository / "linear/config.pbtxt"
-    path.write_text(path.read_text() + config)
-    write(repository / "linear/1" / file, LINEAR)
-    done = plansmith("verify", repository, expect=3)
-    assert f"linear/1/{file}: error: it was never published, and a server would load it" in done.stdout
-
-
-def test_only_a_versions_own_manifest_and_signature_may_be_there_unpublished(plansmith, repository, tmp_path):
-    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository, "--no-serve")
-    for name in ("manifest.json", "model.sig"):
-        (repository / "linear/1/more").mkdir(exist_ok=True)
-        (repository / "linear/1/more" / name).write_text("{}")
-        assert f"linear/1/more/{name}: warning: it was never published" in plansmith("verify", repository).stdout
-    (repository / "linear/1/manifest.json").unlink()
-    done = plansmith("verify", repository, expect=3)
-    assert "linear/1/manifest.json: error: it was published and is missing" in done.stdout
-
-
-def test_a_configuration_that_a_server_would_pick_and_nobody_published_is_named(plansmith, repository, tmp_path):
-    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository, "--no-serve")
-    (repository / "linear/configs").mkdir()
-    shutil.copy(repository / "linear/config.pbtxt", repository / "linear/configs/cpu.pbtxt")
-    done = plansmith("verify", repository)
-    assert "linear/configs/cpu.pbtxt: warning: it was not published with version 1" in done.stdout
-
-
-def test_a_manifest_cannot_make_it_read_outside_the_model(plansmith, repository, tmp_path):
-    plansmith("build", write(tmp_path / "linear.onnx", LINEAR), "--repository", repository, "--no-serve")
-    path = repository / "linear/1/manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["files"][0]["path"] = "1/../../../secret"
-    path.write_text(json.dumps(manifest))
-    assert "outside the model" in plansmith("verify", repository, expect=3).stdout
-
-
 def test_the_committed_repository_is_clean(plansmith):
     assert "0 errors, 0 warnings" in plansmith("verify", COMMITTED_REPOSITORY).stdout
 
