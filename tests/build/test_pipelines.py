@@ -392,8 +392,7 @@ def test_a_signed_pipeline_is_signed_in_every_step(files, tmp_path):
     options = BuildOptions(repository.path, serve=False, sign_key=keys["private"])
     build_pipeline(files / "colours.onnx", files / "scenes.toml", options)
     assert len(repository.names()) == 4
-    for name in repository.names():
-        assert list(check_signatures(repository.existing_model(name), keys["public"])) == []
+    assert list(check_signatures(repository, keys["public"])) == []
 
 
 def test_steps_are_taken_back_where_their_pipeline_cannot_be_published(tmp_path):
