@@ -76,10 +76,16 @@ def good(tmp_path_factory):
     return folder / "repository", path
 
 
+@pytest.fixture
+def repositories(tmp_path, good):
+    """Hostile repositories by name, removed also after a failure: pytest's own removal would end at the deep one."""
+    yield write_repositories(tmp_path / "repositories", good[0])
+    subprocess.run(["rm", "-rf", str(tmp_path / "repositories")], check=True)
+
+
 @pytest.mark.timeout(2400)
-def test_hostile_repositories_are_findings_and_nothing_is_read_through_links(tmp_path, good):
-    repository, model = good
-    repositories = write_repositories(tmp_path / "repositories", repository)
+def test_hostile_repositories_are_findings_and_nothing_is_read_through_links(tmp_path, good, repositories):
+    _, model = good
     others = itertools.cycle(
         [
             ["rollback", "m", "1"],
@@ -107,8 +113,6 @@ def test_hostile_repositories_are_findings_and_nothing_is_read_through_links(tmp
         if path.is_file() and not path.is_symlink() and path.stat().st_size < 2**20 and SECRET in path.read_text()
     ]
     assert not told
-    # pytest's own removal would end at the deep one.
-    subprocess.run(["rm", "-rf", str(tmp_path / "repositories" / "deep")], check=True)
 
 
 def _may_be_served(repository: Path) -> bool:
