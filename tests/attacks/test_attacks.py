@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -10,11 +11,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import hostile_answers as answers
 import pytest
 from attacking import attack
+from google.protobuf import json_format
+from grpc import StatusCode
 from hostile_models import write_models
-from hostile_repositories import SECRET, write_repositories
+from hostile_repositories import EVIL, SECRET, write_repositories
 from hostile_results import write_results
 
 import plansmith_build
@@ -139,6 +144,48 @@ def test_hostile_results_are_refused_or_shown_as_text(tmp_path):
         assert not set("\x1b\x07\u202e") & set(text)
         # A cell of a spreadsheet that begins with one is computed.
         assert report.suffix != ".csv" or not any(line.startswith(("=", '"=', '"\r=')) for line in text.splitlines())
+
+
+def _evil(value: Any) -> Any:
+    """A document with control characters in each of its texts, but in those that name what is asked for."""
+    if isinstance(value, dict):
+        return {key: inner if key in {"datatype", "state"} else _evil(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_evil(inner) for inner in value]
+    # Large numbers are texts in JSON.
+    return value + EVIL if isinstance(value, str) and not value.lstrip("-").isdecimal() else value
+
+
+def test_what_a_hostile_server_says_is_shown_and_never_acted_on(tmp_path):
+    commands = {}
+    with contextlib.ExitStack() as servers:
+        for kind in ("texts", "errors"):
+            http, rpc = (
+                servers.enter_context(answers.serving(each)) for each in (answers.HttpServer, answers.GrpcServer)
+            )
+            for place, document in answers.DOCUMENTS.items():
+                error = (json.dumps({"error": EVIL}).encode(), {}, 500)
+                http.documents[place] = _evil(document) if kind == "texts" else error
+            for method, message in answers.messages().items():
+                evil = json_format.ParseDict(_evil(json_format.MessageToDict(message)), type(message)())
+                rpc.replies[method] = (
+                    evil if kind == "texts" else lambda context: context.abort(StatusCode.INTERNAL, EVIL)
+                )
+            for url in (http.url, rpc.url):
+                for words in (
+                    "models",
+                    "health",
+                    "health m",
+                    "stats",
+                    "stats m",
+                    "infer m --random",
+                    "load m",
+                    "unload m",
+                ):
+                    commands[f"{kind} {url} {words}"] = [*words.split(), "--url", url]
+        codes, faults = attack(commands, tmp_path / "work")
+    assert not faults
+    assert len(codes) == 32
 
 
 def test_hostile_data_and_inputs_are_refused_or_read(tmp_path):
