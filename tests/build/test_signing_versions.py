@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 
 import pytest
 from build_models import ADD, snapshot, write
 
+from plansmith_build.errors import PublishFailed
 from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.signed_versions import Signer
 
@@ -184,13 +186,20 @@ def test_what_is_removed_from_a_signed_repository_leaves_the_list_with_the_key_a
     assert "0 errors, 0 warnings" in plansmith("verify", repository, *public).stdout
     # What somebody else removes stays listed when another version is published, until its owner signs what is there.
     shutil.rmtree(two_signed)
-    with Signer(keys / "own.pem").listing(repository):
+    with list_of(keys, repository):
         shutil.copytree(signed[0], repository / "another")
     assert listed(repository) == {"adder": [2], "another": [1, 2]}
     said = plansmith("verify", repository, *public, expect=3).stdout
     assert "adder: error: it was signed and is missing" in said
     plansmith(*prune, *key)
     assert listed(repository) == {"another": [2]}
+    with pytest.raises(PublishFailed, match=r"is done, but .* cannot be written"), list_of(keys, repository):
+        (repository / f".signed.json.{os.getpid()}").mkdir()
+        shutil.copytree(signed[0], repository / "third")
+
+
+def list_of(keys, repository):
+    return Signer(keys / "own.pem").listing(repository)
 
 
 def listed(repository):

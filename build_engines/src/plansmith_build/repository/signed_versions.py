@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
+from plansmith_build.errors import PublishFailed
 from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.filesystem import sync_file, write_new
 from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
@@ -73,6 +74,7 @@ class Signer:
 
         Raises:
             SignatureInvalid: the list is not what this key has signed.
+            PublishFailed: the list cannot be written.
         """
         with tempfile.TemporaryDirectory() as folder:
             public_key = Path(folder) / "key.pub"
@@ -81,7 +83,13 @@ class Signer:
         yield
         after = _present(repository)
         if before != after:
-            self._write(repository, (listed | (after - before)) - (before - after))
+            try:
+                self._write(repository, (listed | (after - before)) - (before - after))
+            except OSError as error:
+                raise PublishFailed(
+                    f"what was to be done is done, but {repository / SIGNED} cannot be written ({error.strerror}): "
+                    "write it with plansmith prune --all --sign-key"
+                ) from error
 
     def _write(self, repository: Path, versions: _Versions) -> None:
         models: dict[str, tuple[int, ...]] = {}
