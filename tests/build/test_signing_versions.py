@@ -193,8 +193,8 @@ def test_what_is_removed_from_a_signed_repository_leaves_the_list_with_the_key_a
     assert "adder: error: it was signed and is missing" in said
     plansmith(*prune, *key)
     assert listed(repository) == {"another": [2]}
+    (repository / f".signed.json.{os.getpid()}").mkdir()
     with pytest.raises(PublishFailed, match=r"is done, but .* cannot be written"), list_of(keys, repository):
-        (repository / f".signed.json.{os.getpid()}").mkdir()
         shutil.copytree(signed[0], repository / "third")
 
 
