@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 # Colours and cursor movements are rich's own on a terminal; here nothing is one.
 CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-SECONDS = 30
+# Long enough for a busy machine: only what hangs takes longer.
+SECONDS = 180
 
 
 def attack(commands: dict[str, list[str]], folder: Path) -> tuple[dict[str, int], dict[str, str]]:
