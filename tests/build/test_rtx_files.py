@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -111,3 +112,45 @@ def test_an_engine_given_to_build_is_called_what_it_is(built, plansmith, tmp_pat
     repository, _ = built
     said = plansmith("build", repository / "digits/1/model.fp16.rtx.engine", "--repository", tmp_path / "r", expect=2)
     assert "an engine of TensorRT for RTX: build from the ONNX file it was made from" in said.stderr
+
+
+def test_an_engine_of_another_version_is_built_again_as_it_was(built, plansmith, tmp_path):
+    repository = shutil.copytree(built[0], tmp_path / "model_repository")
+    engine = repository / "digits/1/model.fp16.rtx.engine"
+    content = bytearray(engine.read_bytes())
+    content[24:28] = 1, 6, 0, 9
+    engine.write_bytes(content)
+    said = plansmith("upgrade", "--repository", repository, "--dry-run", expect=3).stdout
+    assert "1 of 1 models to be built again" in said
+    assert "was compiled by TensorRT for RTX 1.6.0.9" in said
+    assert not (repository / "digits/2").exists()
+    (done,) = json.loads(plansmith("upgrade", "--repository", repository, "--json").stdout)["models"]
+    assert (done["name"], done["exit_code"]) == ("digits", 0)
+    assert plan_check.engine_version(repository / "digits/2" / engine.name) == library_version()
+    made = json.loads((repository / "digits/2/manifest.json").read_text())
+    assert made["recipe"] == done["recipe"] == built[1]["recipe"]
+    kept = ("compute_capabilities", "profile", "further_profiles")
+    before, after = (
+        [{key: entry["compiled"][key] for key in kept} for entry in manifest["search"]["candidates"] if entry["config"]]
+        for manifest in (built[1], made)
+    )
+    assert before == after
+    assert "0 of 1 models" in plansmith("upgrade", "--repository", repository).stdout
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reason"),
+    [
+        (["model.onnx", "--data=module:function"], "would run code or write elsewhere"),
+        (["model.onnx", "--repository=/srv"], "would run code or write elsewhere"),
+        (["--sign-key=key.pem"], "does not say how it was built"),
+        ([], "does not say how it was built"),
+    ],
+)
+def test_a_recipe_of_somebody_else_runs_no_code(built, plansmith, tmp_path, recipe, reason):
+    repository = shutil.copytree(built[0], tmp_path / "model_repository")
+    write_engine(repository / "digits/1/model.fp16.rtx.engine", 1, 6, 0, 9)
+    manifest = repository / "digits/1/manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"recipe": recipe}))
+    assert reason in plansmith("upgrade", "--repository", repository, expect=2).stderr
+    assert not (repository / "digits/2").exists()

@@ -80,6 +80,7 @@ class BuildOptions:
         sign_key: a private key (PEM) to sign the version with.
         warmup: how many inputs of the verification servers run before they call the version ready.
         max_queue_size: how many requests may wait for the model before servers turn more away; 0 for any number.
+        recipe: the words of `plansmith build` that say the same, for the manifest.
     """
 
     repository: Path
@@ -100,6 +101,7 @@ class BuildOptions:
     sign_key: Path | None = None
     warmup: int = 0
     max_queue_size: int = 0
+    recipe: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
             states=states,
             warmup=options.warmup,
             max_queue_size=options.max_queue_size,
+            recipe=options.recipe,
         )
         _refuse_what_cannot_be_had(built)
         if options.search is not None:

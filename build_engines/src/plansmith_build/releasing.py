@@ -72,6 +72,7 @@ class Built:
         states: what the model remembers of a sequence.
         warmup: how many of the reference's inputs a server runs before it calls the version ready.
         max_queue_size: how many requests may wait for the model; 0 for any number.
+        recipe: the words of `plansmith build` that it was made with.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Built:
     states: tuple[State, ...] = ()
     warmup: int = 0
     max_queue_size: int = 0
+    recipe: tuple[str, ...] = ()
 
 
 def source_of(file: OnnxFile) -> Source:
@@ -209,6 +211,7 @@ def _manifest(built: Built, version: int, files: tuple[PublishedFile, ...]) -> M
         version=version,
         created=datetime.now(UTC).replace(microsecond=0),
         source=built.source,
+        recipe=built.recipe,
         graph=Graph(
             nodes_before=built.nodes,
             nodes_after=node_count(portable.network.model),

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from plansmith_build.commands.build_display import current_step, result_as_json, show_result
 from plansmith_build.commands.confinement import Limits, MemoryOption, TimeOption, confined
+from plansmith_build.commands.recipe import recipe_of
 from plansmith_build.engines.tensorrt.options import HardwareCompatibility, PlanOptions, default_timing_cache
 from plansmith_build.engines.tensorrt_rtx.capabilities import parse_capabilities
 from plansmith_build.errors import InvalidOption
@@ -53,6 +54,7 @@ class _Precision(StrEnum):
 
 
 def build(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -304,6 +306,8 @@ def build(
     if pipeline is not None and warmup:
         raise InvalidOption("Triton runs no warm-up for a pipeline: leave out --warmup")
 
+    recipe = recipe_of(context)
+
     def work(fetched: Path, alive: Callable[[], None]) -> None:
         # onnx and ONNX Runtime, not for `--help`; below, what only a search uses.
         from plansmith_build.building import BuildOptions  # noqa: PLC0415
@@ -370,6 +374,7 @@ def build(
             sign_key=sign_key,
             warmup=warmup,
             max_queue_size=max_queue_size,
+            recipe=recipe,
         )
         # What it is doing goes to standard error, so that standard output holds the result alone.
         display = Terminal(stderr=True, highlight=False, soft_wrap=True)

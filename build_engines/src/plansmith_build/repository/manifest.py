@@ -302,6 +302,9 @@ class Manifest(_Record):
     version: int
     created: datetime = Field(description="in UTC")
     source: Source
+    recipe: tuple[str, ...] = Field(
+        default=(), description="the words of `plansmith build`, without the repository; empty where a program built it"
+    )
     graph: Graph
     batching: Batching
     inputs: tuple[Tensor, ...]
