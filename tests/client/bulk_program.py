@@ -72,11 +72,30 @@ def with_ray(frame, scorer):
             ray.shutdown()
 
 
+def with_spark(frame, scorer):
+    from pyspark.sql import SparkSession, functions
+
+    from plansmith_client.spark import score
+
+    rows = len(frame)
+    # Two tasks at once, each tried four times; a task is one batch.
+    builder = SparkSession.builder.master("local[2,4]").config("spark.ui.enabled", "false")
+    builder = builder.config("spark.sql.execution.arrow.maxRecordsPerBatch", -(-rows // scorer.parts))
+    builder = builder.config("spark.sql.execution.arrow.pyspark.enabled", "true")
+    session = builder.config("spark.driver.host", "127.0.0.1").getOrCreate()
+    try:
+        ids = session.range(rows, numPartitions=scorer.parts)
+        columns = ids.select("id", ids.id.cast("float").alias("a"), functions.lit(1.0).cast("float").alias("b"))
+        return score(columns, scorer).select("id", "y").toPandas()
+    finally:
+        session.stop()
+
+
 def main(engine, url, rows, parts, folder):
     scorer = HeldScorer(url, "double", columns={"x": ["a", "b"]}, folder=folder, parts=parts)
     ids = np.arange(rows)
     frame = pd.DataFrame({"id": ids, "a": ids.astype("f4"), "b": np.ones(rows, "f4")})
-    scored = {"dask": with_dask, "ray": with_ray}[engine](frame, scorer)
+    scored = {"dask": with_dask, "ray": with_ray, "spark": with_spark}[engine](frame, scorer)
     ids, answers = scored["id"].to_numpy(), np.stack([np.asarray(row) for row in scored["y"]])
     seen = np.bincount(ids, minlength=rows)
     wanted = np.stack([ids.astype("f4") * 2, np.full(len(ids), 2, "f4")], axis=1)

@@ -27,7 +27,7 @@ pd = pytest.importorskip("pandas")
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "client/src"
-ROWS = 20_000
+ROWS = int(os.environ.get("TEST_BULK_ROWS", "20000"))
 
 
 @pytest.fixture(scope="module")
@@ -152,14 +152,21 @@ def test_a_batch_ends_at_its_first_error_and_with_its_patience():
 RAY = pytest.mark.skipif(
     "TEST_RAY" not in os.environ, reason="Ray takes minutes to start on a busy machine: TEST_RAY=1"
 )
+SPARK = pytest.mark.skipif(
+    "TEST_SPARK" not in os.environ, reason="TEST_SPARK=PYTHON names one with pyspark, pandas and the client's packages"
+)
 
 
-@pytest.mark.parametrize(("engine", "parts"), [("dask", 200), pytest.param("ray", 20, marks=RAY)])
+@pytest.mark.parametrize(
+    ("engine", "parts"),
+    [("dask", 200), pytest.param("ray", 20, marks=RAY), pytest.param("spark", 50, marks=SPARK)],
+)
 def test_no_row_is_lost_or_doubled_while_a_worker_is_killed_and_the_server_restarted(
     engine, parts, ports, start_again, tmp_path
 ):
     url = f"127.0.0.1:{ports['grpc_port']}"
-    environment = make_environment(HERE / "bulk_requirements.txt")
+    seconds = 240 + ROWS // 200
+    python = os.environ["TEST_SPARK"] if engine == "spark" else make_environment(HERE / "bulk_requirements.txt").python
 
     def rows_done():
         with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics_port']}/metrics") as answer:
@@ -174,7 +181,7 @@ def test_no_row_is_lost_or_doubled_while_a_worker_is_killed_and_the_server_resta
     begun.mkdir()
     done_before = rows_done()
     scoring = subprocess.Popen(
-        [environment.python, HERE / "bulk_program.py", engine, url, str(ROWS), str(parts), begun],
+        [python, HERE / "bulk_program.py", engine, url, str(ROWS), str(parts), begun],
         stdout=subprocess.PIPE,
         text=True,
         env={
@@ -187,11 +194,11 @@ def test_no_row_is_lost_or_doubled_while_a_worker_is_killed_and_the_server_resta
         },
     )
     try:
-        wait_for(lambda: scoring.poll() is not None or rows_done() > done_before + ROWS / 10, seconds=240)
+        wait_for(lambda: scoring.poll() is not None or rows_done() > done_before + ROWS / 10, seconds=seconds)
         assert scoring.poll() is None
         # Half of the partitions wait until the server is away.
         start_again((begun / "away").touch)
-        assert json.loads(scoring.communicate(timeout=240)[0].splitlines()[-1]) == {
+        assert json.loads(scoring.communicate(timeout=seconds)[0].splitlines()[-1]) == {
             "out": ROWS,
             "lost": 0,
             "doubled": 0,

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from containers import ROOT, SERVER_IMAGE, Engine
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from serving import add_double
 
 from plansmith_client import Client
@@ -16,6 +21,7 @@ HARDENED = (
     "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=1000:1000", "--tmpfs=/tmp:mode=1777",
     "--memory=2g", "--pids-limit=256", "--shm-size=256m", "--publish=127.0.0.1::8001",
 )  # fmt: skip
+LOCK = ROOT / "requirements.lock"
 MODELS_IMAGE = "localhost/plansmith-tests/models:1"
 FIND_SETUID = "find / -xdev -type f -perm /6000"
 
@@ -62,8 +68,18 @@ def test_the_image_brings_no_way_to_build_or_to_become_root(engine):
         "run", "--rm", "--user=0", SERVER_IMAGE, "sh", "-c", f"{FIND_SETUID}; command -v pip cc git || true"
     )
     assert found == ""
-    packages = "/opt/plansmith/lib/python3.11/site-packages"
-    there = engine.out("run", "--rm", SERVER_IMAGE, "ls", packages).split()
-    assert "pip" not in there
-    # What lists an image's contents finds Triton, too.
-    assert any(name.startswith("nvidia_pytriton-") for name in there)
+
+
+def test_what_the_image_holds_is_listed_with_its_size(engine):
+    script = ROOT / "deploy/images/bill_of_materials.py"
+    command = [sys.executable, "-I", "-S", script, "--engine", "podman", SERVER_IMAGE]
+    text = subprocess.run(command, check=True, capture_output=True, text=True, env=engine.environment).stdout
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    document = json.loads(text)
+    image = json.loads(engine.out("image", "inspect", SERVER_IMAGE))[0]
+    assert document["metadata"]["component"]["properties"][0]["value"] == str(image["Size"])
+    listed = {component["name"]: component for component in document["components"]}
+    assert "pip" not in listed
+    assert listed["libpython3.11:amd64"]["purl"].startswith("pkg:deb/debian/libpython3.11@3.11")
+    locked = re.findall(r"^(nvidia-pytriton|onnxruntime|openvino)==(\S+)", LOCK.read_text(), re.MULTILINE)
+    assert {name: listed[name]["version"] for name, _ in locked} == dict(locked)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from plansmith_server import InvalidOptions, InvalidRepository, ServerOptions
+from plansmith_server.errors import NotForProduction
+from plansmith_server.launcher.production import refuse_unfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 FREE_PORT_WORDS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 
 
@@ -212,3 +216,33 @@ def test_options_that_make_no_sense(options, message, repository):
 )
 def test_words_that_make_no_sense(words, message, plansmith, repository):
     assert message in plansmith("serve", "-r", repository, *words, expect=2).stderr
+
+
+def test_what_speaks_against_letting_others_use_a_server_is_named_line_by_line(plansmith, served):
+    shutil.copytree(ROOT / "tests" / "models_python" / "slow", served / "slow")
+    (served / "double" / "libhook.so").touch()
+    config = served / "double" / "config.pbtxt"
+    config.write_text(config.read_text() + "max_batch_size: 8 dynamic_batching { }")
+    words = ("serve", "-r", served, *FREE_PORT_WORDS, "--production-check")
+    said = plansmith(*words, "--host", "0.0.0.0", "--open-admin", expect=3).stderr
+    for sentence_about in (
+        "Triton 2.51, which has known vulnerabilities",
+        "--open-admin lets everyone load models",
+        "add --strict",
+        "slow brings a Python model",
+        "double brings the library libhook.so",
+        "double lets any number of requests wait",
+    ):
+        assert sentence_about in said
+    assert "needs --production-check" in plansmith(*words[:-1], "--allow-code", "slow", expect=2).stderr
+
+
+def test_a_repository_that_is_fit_for_others_passes_once_its_code_is_allowed(served):
+    shutil.copytree(ROOT / "tests" / "models_python" / "slow", served / "slow")
+    config = served / "double" / "config.pbtxt"
+    bound = "max_batch_size: 8 dynamic_batching { default_queue_policy { max_queue_size: 100 } }"
+    config.write_text(config.read_text() + bound)
+    plan = ServerOptions(repository=served, http_port=0, grpc_port=0, metrics_port=0, strict=True).plan()
+    refuse_unfit(plan, allowed_code=["slow"])
+    with pytest.raises(NotForProduction, match="slow brings a Python model"):
+        refuse_unfit(plan)

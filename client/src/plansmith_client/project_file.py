@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["PROJECT_FILE", "project_defaults"]
 
 PROJECT_FILE = "plansmith.toml"
-_OPENS = ("host", "open-admin", "triton-arguments")
+_OPENS = ("host", "open-admin", "triton-arguments", "allow-code")
 # Where a word with a colon is a Python function to be called.
 _MAY_CALL = ("data", "validation-data", "samples", "metric")
 

@@ -7,6 +7,7 @@ ServerError               exit code 1
 │   └── PortInUse         2  another process listens on a port that was asked for
 ├── TritonUnavailable     1  the wheel, libpython, glibc or bash that Triton needs is missing or too old
 ├── StartFailed           1  Triton ended, hung or did not answer while it started
+├── NotForProduction      3  --production-check found what speaks against letting others use the server
 ├── NoModelLoaded         1  Triton runs, but no model (or, with `strict`, not every model) could be loaded
 └── ModelError            1  a model's configuration or file cannot be served; raised inside Triton by the backends
     └── RequestError      1  one request cannot be answered; the others of its batch can
@@ -22,6 +23,7 @@ __all__ = [
     "InvalidRepository",
     "ModelError",
     "NoModelLoaded",
+    "NotForProduction",
     "PortInUse",
     "RequestError",
     "ServerError",
@@ -56,6 +58,12 @@ class TritonUnavailable(ServerError):
 
 class StartFailed(ServerError):
     """Triton did not come up."""
+
+
+class NotForProduction(ServerError):
+    """Something speaks against letting others use the server."""
+
+    exit_code = 3
 
 
 class NoModelLoaded(ServerError):

@@ -17,6 +17,7 @@ from plansmith_server.launcher.chosen_machine import machine_warning
 from plansmith_server.launcher.logs import Level, LogRecord
 from plansmith_server.launcher.options import Control, ServerOptions
 from plansmith_server.launcher.process import TritonServer, how_it_ended
+from plansmith_server.launcher.production import refuse_unfit
 from plansmith_server.launcher.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -83,6 +84,18 @@ def serve(
             " trace and (with --control explicit) load models, which means running code.",
         ),
     ] = False,
+    production_check: Annotated[
+        bool,
+        typer.Option(
+            "--production-check",
+            help="Refuse to start (exit code 3) for each thing that speaks against letting others use the server through"
+            " a proxy: code in models, queues without a bound, open ports.",
+        ),
+    ] = False,
+    allow_code: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="A model whose code --production-check lets pass; repeatable."),
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document when ready.")] = False,
     triton_arguments: Annotated[
         list[str] | None, typer.Argument(help="Arguments for tritonserver, after --.", show_default=False)
@@ -116,6 +129,12 @@ def serve(
         open_admin=open_admin,
         triton_arguments=tuple(triton_arguments or ()),
     )
+    if production_check:
+        refuse_unfit(options.plan(), allowed_code=allow_code or ())
+    elif allow_code:
+        raise typer.BadParameter(
+            "needs --production-check, without which all code is allowed", param_hint="--allow-code"
+        )
     console, messages = Terminal(highlight=False), Terminal(stderr=True, highlight=False)
     with messages.status("starting Triton") as status:
         server = TritonServer(options, on_log=_log_printer(messages, level, status))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["is_complete"]
+__all__ = ["is_complete", "read_config", "text_of"]
 
 # Protobuf's text format: comments, strings, brackets and separators, and words.
 TOKEN = re.compile(r"""\#[^\n]*|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[{}\[\]<>:,;]|[^\s{}\[\]<>:,;"'\#]+""")
@@ -29,12 +29,8 @@ def is_complete(config: Path) -> bool:
 
     What cannot be read here counts as incomplete: Triton says what is wrong with it.
     """
-    try:
-        tokens = [token for token in TOKEN.findall(config.read_text(encoding="utf-8")) if not token.startswith("#")]
-        message = _message(iter(tokens), end="")
-    except (OSError, ValueError, RecursionError):
-        return False
-    known = _text(message, "backend") in BACKENDS or _text(message, "platform") == "ensemble"
+    message = read_config(config)
+    known = text_of(message, "backend") in BACKENDS or text_of(message, "platform") == "ensemble"
     return known and all(
         message.get(key) and all(isinstance(tensor, dict) and _is_described(tensor) for tensor in message[key])
         for key in ("input", "output")
@@ -45,7 +41,17 @@ def _is_described(tensor: Message) -> bool:
     return tensor.get("data_type", ["TYPE_INVALID"])[-1] != "TYPE_INVALID" and bool(tensor.get("dims"))
 
 
-def _text(message: Message, key: str) -> str:
+def read_config(config: Path) -> Message:
+    """The fields of a configuration, each with all its values; none where it cannot be read here."""
+    try:
+        tokens = [token for token in TOKEN.findall(config.read_text(encoding="utf-8")) if not token.startswith("#")]
+        return _message(iter(tokens), end="")
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def text_of(message: Message, key: str) -> str:
+    """A field that holds text, without its quotes; empty where it is not there."""
     return str(message.get(key, [""])[-1]).strip("\"'")
 
 
