@@ -147,6 +147,12 @@ def stand_in(engine: Engine, image: str, package: str, program: str = "") -> Non
     engine.run("tag", local, image)
 
 
+def build_image(engine: Engine, containerfile: str | Path, tag: str) -> None:
+    """Build an image of ours upon the base image."""
+    words = ("--network=host", *_build_mounts(), f"--build-arg=BASE={BASE_IMAGE}", "--tag", tag)
+    engine.run("build", *words, "--file", ROOT / containerfile, ROOT, timeout=3000)
+
+
 def _make_base(engine: Engine, folder: Path) -> None:
     archive = folder / "debian.tar"
     command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates", "bookworm", archive]
@@ -168,6 +174,5 @@ def _build(engine: Engine) -> None:
         seen.update(file.read_bytes())
     built = f"{SERVER_IMAGE.partition(':')[0]}:{seen.hexdigest()[:12]}"
     if engine.run("image", "exists", built, check=False).returncode:
-        words = ("--network=host", *_build_mounts(), f"--build-arg=BASE={BASE_IMAGE}", "--tag", built)
-        engine.run("build", *words, "--file", containerfile, ROOT)
+        build_image(engine, containerfile, built)
     engine.run("tag", built, SERVER_IMAGE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
 import re
 import resource
 import socket
@@ -18,7 +19,8 @@ from functools import reduce
 import pytest
 import yaml
 from compose_policy import breaches, parse
-from containers import ROOT, SERVER_IMAGE, stand_in
+from containers import ROOT, SERVER_IMAGE, build_image, stand_in
+from locust_page import begin, rows_of_digits, wait_until
 from nginx_proxy import TOKEN, make_certificates
 
 from plansmith_client import AccessDenied, Client
@@ -191,7 +193,8 @@ def composed(engine, tmp_path_factory):
     folder.chmod(0o755)
     for name in ("proxy.pem", "proxy.tokens"):
         (folder / name).chmod(0o644)
-    names = ("HTTP_PORT", "GRPC_PORT", "METRICS_PORT", "PROXY_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT")
+    names = ("HTTP_PORT", "GRPC_PORT", "METRICS_PORT", "PROXY_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT",
+             "LOCUST_PORT")  # fmt: skip
     variables = {
         **engine.environment,
         **dict(zip(names, map(str, free_ports(len(names))), strict=True)),
@@ -277,6 +280,25 @@ def test_the_profile_that_watches_scrapes_the_server_and_knows_whom_to_tell(engi
     compose(*watch, "stop", *watching)
     for service in watching:
         assert engine.out("inspect", "--format", "{{.State.ExitCode}}", f"{folder.name}_{service}_1") == "0"
+
+
+@pytest.mark.skipif("TEST_PERF_PROFILE" not in os.environ, reason="its image takes minutes: TEST_PERF_PROFILE=1")
+def test_the_profile_for_load_tests_sends_from_its_workers_and_stops(engine, composed):
+    folder, compose = composed
+    build_image(engine, SERVICES["locust"]["build"]["dockerfile"], SERVICES["locust"]["image"])
+    perf = ("--profile", "cpu", "--profile", "perf")
+    compose(*perf, "up", "--detach", "--no-build", "locust", "locust-worker")
+    page = f"http://{engine.address(f'{folder.name}_locust_1', 8089)}"
+    wait_until(page, lambda now: now["worker_count"] == 2)
+    form = {"user_count": 4, "spawn_rate": 4, "run_time": "3s", "arrival_rate": 40, "protocol": "grpc"}
+    begin(page, form)
+    done = wait_until(page, lambda now: now["state"] == "stopped" and rows_of_digits(now))
+    ((protocol, requests, failures),) = rows_of_digits(done)
+    assert (protocol, failures) == ("gRPC", 0)
+    assert requests > 40
+    compose(*perf, "stop", "locust", "locust-worker")
+    for service in ("locust_1", "locust-worker_1", "locust-worker_2"):
+        assert engine.out("inspect", "--format", "{{.State.ExitCode}}", f"{folder.name}_{service}") == "0"
 
 
 def test_the_profile_for_cpus_starts_is_healthy_answers_and_stops(engine, composed, digits):
