@@ -78,6 +78,7 @@ def with_spark(frame, scorer):
     from plansmith_client.spark import score
 
     rows = len(frame)
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     # Two tasks at once, each tried four times; a task is one batch.
     builder = SparkSession.builder.master("local[2,4]").config("spark.ui.enabled", "false")
     builder = builder.config("spark.sql.execution.arrow.maxRecordsPerBatch", -(-rows // scorer.parts))
