@@ -11,7 +11,7 @@ from plansmith_build.fetching import without_secrets
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import click
+    import typer
 
 __all__ = ["recipe_of", "refuse_unsafe"]
 
@@ -20,7 +20,7 @@ _OF_THE_CALL = {"repository", "staging", "sign_key", "timing_cache", "memory_lim
 _MAY_CALL = ("--data", "--validation-data", "--samples", "--metric")
 
 
-def recipe_of(context: click.Context) -> tuple[str, ...]:
+def recipe_of(context: typer.Context) -> tuple[str, ...]:
     """The model and each option that was given, by plansmith.toml too, each option as one word `--name=value`."""
     words = [without_secrets(context.params["model"])]
     for parameter in context.command.params:
