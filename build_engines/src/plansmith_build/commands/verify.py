@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -30,11 +29,7 @@ EXIT_FOUND = 3
 _STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
 
 
-class _Format(StrEnum):
-    TEXT = "text"
-    JSON = "json"
-    SARIF = "sarif"
-    GITHUB = "github"
+_Format = Literal["text", "json", "sarif", "github"]
 
 
 def verify(
@@ -58,7 +53,7 @@ def verify(
         typer.Option(
             "--format", help="A line for each finding, one JSON or SARIF 2.1.0 document, or annotations for GitHub."
         ),
-    ] = _Format.TEXT,
+    ] = "text",
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Check every file's SHA-256, every configuration and every model of a repository, whoever wrote it.
@@ -73,9 +68,9 @@ def verify(
         plansmith verify --format sarif > plansmith.sarif
     """
     if as_json:
-        if form not in (_Format.TEXT, _Format.JSON):
+        if form not in ("text", "json"):
             raise InvalidOption(f"--json and --format {form} ask for two formats: give one of them")
-        form = _Format.JSON
+        form = "json"
 
     models = list(words or ())
     source = context.get_parameter_source("repository")
@@ -93,7 +88,7 @@ def verify(
         if public_key is not None:
             findings += check_signatures(where, public_key, models)
         errors = sum(finding.severity is Severity.ERROR for finding in findings)
-        if form is _Format.TEXT:
+        if form == "text":
             _show(findings, errors, checked=len(models or where.names()))
         else:
             typer.echo(_document(form, findings, errors, where.path))
@@ -105,9 +100,9 @@ def verify(
 
 
 def _document(form: _Format, findings: Sequence[Finding], errors: int, repository: Path) -> str:
-    if form is _Format.GITHUB:
+    if form == "github":
         return "\n".join(as_annotations(findings, repository))
-    if form is _Format.SARIF:
+    if form == "sarif":
         return json.dumps(as_sarif(findings, repository), indent=2)
     return json.dumps({"errors": errors, "findings": [asdict(finding) for finding in findings]}, indent=2)
 
