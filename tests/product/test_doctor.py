@@ -48,6 +48,17 @@ def test_a_line_for_each_thing(plansmith):
     assert any("OpenVINO" in line for line in lines)
 
 
+def test_an_engine_that_nothing_here_runs_is_a_failure_with_the_command_that_builds_it_again(tmp_path):
+    (tmp_path / "models" / "m" / "1").mkdir(parents=True)
+    (tmp_path / "models" / "m" / "config.pbtxt").touch()
+    (tmp_path / "models" / "m" / "1" / "model.engine").write_bytes(b"vtrt" + bytes(20) + bytes((1, 6, 0, 9)))
+    for folder in (tmp_path, tmp_path / "models"):
+        found = findings(expect=3, words=("--repository", folder))["plans"]
+        assert found["detail"].startswith("1 of 1 do not run here: ")
+        assert "was compiled by TensorRT for RTX 1.6.0.9" in found["detail"]
+        assert "plansmith upgrade" in found["remedy"]
+
+
 def test_what_triton_lacks_is_named_with_what_brings_it(tmp_path):
     (tmp_path / "python3").symlink_to(sys.executable)
     found = findings(expect=3, PATH=str(tmp_path))

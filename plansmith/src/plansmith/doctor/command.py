@@ -23,7 +23,7 @@ _STYLES = {"ok": "green", "absent": "dim", "warning": "yellow", "failed": "red"}
 
 def doctor(
     repository: Annotated[
-        Path, typer.Option("--repository", "-r", help="The folder whose disk is looked at.", exists=True)
+        Path, typer.Option("--repository", "-r", help="The folder whose disk and plans are looked at.", exists=True)
     ] = Path(),
     http_port: Annotated[int, typer.Option("--http-port", min=1, max=65535, help="For HTTP.")] = 8000,
     grpc_port: Annotated[int, typer.Option("--grpc-port", min=1, max=65535, help="For gRPC.")] = 8001,
@@ -49,6 +49,7 @@ def doctor(
         engines.triton(),
         *engines.onnxruntime_providers(),
         engines.openvino(),
+        engines.plans(repository),
         *machine.disk(repository.resolve()),
         machine.shared_memory(),
         *machine.ports(numbers),

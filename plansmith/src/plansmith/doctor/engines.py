@@ -6,16 +6,21 @@ import io
 from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plansmith.doctor.findings import Finding
 from plansmith_build.engines.cuda_libraries import load_cuda_libraries
+from plansmith_build.engines.tensorrt import plan_check
 from plansmith_build.engines.tensorrt.availability import unavailable_because
 from plansmith_server.errors import TritonUnavailable
 from plansmith_server.launcher.triton_wheel import find_triton
 
-__all__ = ["onnxruntime_providers", "openvino", "tensorrt", "triton"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["onnxruntime_providers", "openvino", "plans", "tensorrt", "triton"]
 
 _FATAL = 4
 # What a package of ONNX Runtime lists though it is no device of its own to serve from.
@@ -91,6 +96,27 @@ def tensorrt() -> Finding:
         return Finding("TensorRT", "ok", version("tensorrt"))
     problem, _, remedy = reason.partition(": ")
     return Finding("TensorRT", "absent", problem, remedy)
+
+
+def plans(folder: Path) -> Finding:
+    """Whether the TensorRT that is here runs the plans and engines of a repository, in this folder or one below it."""
+    models = sorted({path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/config.pbtxt")})
+    installed = {".plan": plan_check.installed_version(), ".engine": plan_check.installed_rtx_version()}
+    looks = {".plan": plan_check.unfit_plans, ".engine": plan_check.unfit_engines}
+    count, unfit, compared = 0, [], 0
+    for suffix, version_here in installed.items():
+        found = sum(len(plan_check.find_plans(model, suffix)) for model in models)
+        count += found
+        if version_here is not None:
+            compared += found
+            unfit += [sentence for model in models for sentence in looks[suffix](model, version_here)]
+    if unfit:
+        detail = f"{len(unfit)} of {count} do not run here: {unfit[0].partition(': ')[0]}"
+        remedy = "plansmith upgrade builds those of newest versions again; plansmith prune removes old ones"
+        return Finding("plans", "failed", detail, remedy)
+    if compared < count:
+        return Finding("plans", "absent", f"{count}, and the TensorRT of {count - compared} is not here to compare")
+    return Finding("plans", "ok" if count else "absent", f"{count} of this TensorRT" if count else "there are none here")
 
 
 def _model() -> bytes:
