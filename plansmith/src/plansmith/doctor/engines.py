@@ -116,7 +116,7 @@ def plans(folder: Path) -> Finding:
         return Finding("plans", "failed", detail, remedy)
     if compared < count:
         return Finding("plans", "absent", f"{count}, and the TensorRT of {count - compared} is not here to compare")
-    return Finding("plans", "ok" if count else "absent", f"{count} of this TensorRT" if count else "there are none here")
+    return Finding("plans", "ok" if count else "absent", f"{count} of this TensorRT" if count else "none is here")
 
 
 def _model() -> bytes:
