@@ -16,7 +16,8 @@ from tritonclient.grpc import model_config_pb2
 
 from plansmith_build.reading.signatures import Signature
 from plansmith_build.repository.config import model_config
-from plansmith_build.repository.environment import this_environment
+from plansmith_build.repository.environment import missing_here, this_environment
+from plansmith_build.repository.manifest import read_manifest
 from plansmith_build.search.candidate_configs import candidate_config
 from plansmith_build.search.candidates import Candidate, Status
 from plansmith_build.search.selection import finalists, select
@@ -110,9 +111,15 @@ def test_the_server_joins_no_requests_where_that_was_measured_slower():
     assert alone.max_batch_size == 8
 
 
+def write_gpu(driver, name):
+    """What NVIDIA's driver tells of a GPU."""
+    (driver / "gpus/0000:01:00.0").mkdir(parents=True)
+    (driver / "gpus/0000:01:00.0/information").write_text(f"Model: \t\t {name}\nIRQ:   \t\t 35\n")
+    return driver
+
+
 def test_the_environment_names_flags_engines_gpus_and_driver(tmp_path):
-    (tmp_path / "gpus/0000:01:00.0").mkdir(parents=True)
-    (tmp_path / "gpus/0000:01:00.0/information").write_text("Model: \t\t NVIDIA L4\nIRQ:   \t\t 35\n")
+    write_gpu(tmp_path, "NVIDIA L4")
     (tmp_path / "version").write_text(
         "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.15  Release Build  (dvs-builder@U16)\n"
     )
@@ -164,6 +171,19 @@ def test_nothing_is_said_where_the_machine_is_as_good_or_nothing_was_measured(ch
     assert machine_warning(model, "configs/cpu.pbtxt", tmp_path / "better") == ""
     assert "avx99_vnni" in machine_warning(model, "configs/cpu.pbtxt", tmp_path / "arm")
     assert machine_warning(model, "config.pbtxt", tmp_path / "arm") == ""
+    t4, l4 = (write_gpu(tmp_path / name, name) for name in ("Tesla T4", "NVIDIA L4"))
+    # As a build on a machine with a GPU writes it; a CPU with less does not matter to what the GPU computes.
+    manifest["environment"]["gpus"] = ["NVIDIA L4"]
+    on_gpu = {**manifest["search"]["candidates"][0], "config": "configs/gpu.pbtxt", "device": "gpu"}
+    manifest["search"]["candidates"].append({**on_gpu, "rows_per_second": 100.0})
+    path.write_text(json.dumps(manifest))
+    said = machine_warning(model, "configs/gpu.pbtxt", tmp_path / "arm", t4)
+    assert "another kind of machine (NVIDIA L4), and this machine has Tesla T4" in said
+    assert machine_warning(model, "configs/gpu.pbtxt", tmp_path / "arm", l4) == ""
+    assert machine_warning(model, "configs/gpu.pbtxt", tmp_path / "arm", tmp_path / "nowhere") == ""
+    chosen_on = read_manifest(path).environment
+    assert missing_here(chosen_on, "gpu", t4) == "this machine has Tesla T4"
+    assert missing_here(chosen_on, "gpu", l4) == missing_here(chosen_on, "gpu", tmp_path / "nowhere") == ""
     manifest["environment"]["system"] = "Linux riscv64"
     path.write_text(json.dumps(manifest))
     assert f"this machine is Linux {platform.machine()}" in machine_warning(

@@ -31,18 +31,25 @@ def this_environment(driver: Path = _DRIVER) -> Environment:
         system=f"{platform.system()} {platform.machine()}",
         cpu=_first(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo")) or platform.processor(),
         cpu_flags=deciding_flags(),
-        gpus=tuple(_first(r"^Model:\s*(.+)$", path) for path in sorted(driver.glob("gpus/*/information"))),
+        gpus=_gpus(driver),
         driver=_first(r"Module.*?\s(\d+\.[\d.]+)\s", driver / "version"),
     )
 
 
-def missing_here(chosen_on: Environment) -> str:
-    """What the machine that chose has, and this one has not, in words; empty where this one is as good."""
+def missing_here(chosen_on: Environment, device: str, driver: Path = _DRIVER) -> str:
+    """How this machine is less than the one that chose for a device, "cpu" or "gpu"; empty where it is as good."""
     system = f"{platform.system()} {platform.machine()}"
     if chosen_on.system != system:
         return f"this machine is {system}"
+    if device == "gpu":
+        others = sorted({*_gpus(driver)} - {*chosen_on.gpus})
+        return f"this machine has {', '.join(others)}" if others else ""
     missing = sorted(set(chosen_on.cpu_flags) - set(deciding_flags()))
     return f"this CPU has no {', '.join(missing)}" if missing else ""
+
+
+def _gpus(driver: Path) -> tuple[str, ...]:
+    return tuple(_first(r"^Model:\s*(.+)$", path) for path in sorted(driver.glob("gpus/*/information")))
 
 
 def _version(package: str) -> str:

@@ -18,20 +18,21 @@ __all__ = ["check_machine"]
 
 
 def check_machine(model: RepositoryModel) -> Iterator[Finding]:
-    """Each configuration of the newest version that was measured on a CPU which had more than this one."""
+    """Each configuration of the newest version that was measured on a machine which had more than this one."""
     try:
         manifest = model.manifest(model.versions[-1])
     except (IndexError, ModelNotFound, InvalidModel, OSError):
         # Said by the check of hashes.
         return
-    missing = missing_here(manifest.environment)
-    if not missing or manifest.search is None:
-        return
-    for candidate in manifest.search.candidates:
-        if candidate.config in model.configurations and candidate.device == "cpu" and candidate.rows_per_second:
+    chosen_on = manifest.environment
+    for candidate in manifest.search.candidates if manifest.search is not None else ():
+        measured = candidate.config in model.configurations and candidate.rows_per_second
+        missing = measured and missing_here(chosen_on, candidate.device)
+        if missing:
+            machine = chosen_on.cpu if candidate.device == "cpu" else ", ".join(chosen_on.gpus)
             yield warning(
                 f"{model.name}/{candidate.config}",
-                f"it was chosen on another kind of machine ({manifest.environment.cpu}), and {missing}: it may be "
-                "slower and less accurate here than its manifest says",
+                f"it was chosen on another kind of machine ({machine}), and {missing}: it may be slower and less "
+                "accurate here than its manifest says",
                 "build on the kind of machine that serves it, or serve the portable model with --config-name none",
             )
