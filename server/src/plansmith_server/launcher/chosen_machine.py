@@ -16,12 +16,6 @@ def machine_warning(model: Path, config: str, cpuinfo: Path = CPUINFO, driver: P
     """What to say of a configuration that was chosen on a CPU which had more, or on other GPUs; else an empty string.
 
     `plansmith build` writes into a version's manifest.json on which machine it measured; without one nothing is said.
-
-    Args:
-        model: the model's folder.
-        config: the configuration that is used, relative to it.
-        cpuinfo: where the system tells of its CPU.
-        driver: where NVIDIA's driver tells of its GPUs.
     """
     try:
         newest = max(int(entry.name) for entry in model.iterdir() if entry.name.isascii() and entry.name.isdecimal())
