@@ -103,10 +103,6 @@ def highest_rate(
     fails, the bracket is halved until it is within 5 %, and what was found is measured once more. A rate that is not
     confirmed is lowered by 10 % and measured again, five times at most.
 
-    Args:
-        slo: to be kept.
-        arrivals: how requests are spaced.
-
     Returns:
         What was found.
 

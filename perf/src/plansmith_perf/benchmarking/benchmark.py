@@ -35,10 +35,6 @@ def run_benchmark(
 
     Ctrl-C, and a server that goes away, end the series: the result holds what was measured until then, and says so.
 
-    Args:
-        options: what to measure.
-        progress: called with the number of the load, the load, and the share of its time that has passed.
-
     Raises:
         LoadTestMisconfigured: the options contradict each other or the model.
         WrongAnswer: the idle server does not answer as the golden file says.

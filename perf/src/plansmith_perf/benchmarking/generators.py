@@ -52,15 +52,7 @@ class LoadGenerator:
 def with_own_workers(
     options: BenchmarkOptions, model: Model, requests: Sequence[CheckedRequest], folder: Path, *, binary: bool
 ) -> LoadGenerator:
-    """Use the worker processes of plansmith, which compare each answer.
-
-    Args:
-        options: of the benchmark.
-        model: to ask.
-        requests: to send.
-        folder: for them, empty.
-        binary: whether the server speaks the binary tensor data extension of HTTP.
-    """
+    """Use the worker processes of plansmith, which compare each answer."""
     over_http = Address.parse(options.url).scheme in ("http", "https")
     path = write_requests(folder, model, requests, over_http=over_http, binary=binary)
     target = Target(options.url, options.model, options.version, path, folder, options.batch_size)
@@ -76,12 +68,6 @@ def with_perf_analyzer(
     options: BenchmarkOptions, model: Model, requests: Sequence[CheckedRequest], folder: Path
 ) -> LoadGenerator:
     """Use perf_analyzer, which is brought where it is not there.
-
-    Args:
-        options: of the benchmark.
-        model: to ask.
-        requests: to send.
-        folder: for its files, empty.
 
     Raises:
         PerfAnalyzerMissing: it cannot be had here.

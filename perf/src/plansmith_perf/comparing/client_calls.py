@@ -37,16 +37,7 @@ def is_async(kind: ClientKind) -> bool:
 def open_calls(
     kind: ClientKind, url: str, model: str, outputs: Sequence[str], *, threads: int, stack: ExitStack
 ) -> list[Call]:
-    """A call for each thread.
-
-    Args:
-        kind: not one of asyncio.
-        url: "host:port" of gRPC, "http://host:port" of HTTP.
-        model: its name.
-        outputs: their names.
-        threads: how many call at once.
-        stack: closes the clients.
-    """
+    """A call for each thread."""
     if kind.startswith("sdk"):
         target = stack.enter_context(Client(url)).model(model)
         return [lambda inputs: dict(target.infer(inputs))] * threads
@@ -65,15 +56,7 @@ def open_calls(
 async def open_async_call(
     kind: ClientKind, url: str, model: str, outputs: Sequence[str], *, stack: AsyncExitStack
 ) -> AsyncCall:
-    """A call that any number of tasks may share.
-
-    Args:
-        kind: one of asyncio.
-        url: "host:port" of gRPC.
-        model: its name.
-        outputs: their names.
-        stack: closes the client.
-    """
+    """A call that any number of tasks may share."""
     if kind == "sdk-aio":
         target = (await stack.enter_async_context(AsyncClient(url))).model(model)
 

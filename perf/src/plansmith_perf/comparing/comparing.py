@@ -98,10 +98,6 @@ def run_comparison(
     A peer that cannot be installed, does not start, answers wrongly or goes away is a row that says so. Ctrl-C ends the
     rounds: the result holds those that were whole until then, and says so.
 
-    Args:
-        options: what to compare and how.
-        progress: called with what is being done and how many measurements have been made.
-
     Raises:
         LoadTestMisconfigured: the model cannot be compared, or the options do not fit it.
         plansmith_build.BuildError: the repository has no such model.

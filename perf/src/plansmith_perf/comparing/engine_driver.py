@@ -59,12 +59,7 @@ def main() -> None:
 
 
 def drive(plan: CallsPlan, compute: Compute) -> None:
-    """Wait for the start, compute until the end, and write down how long each call took.
-
-    Args:
-        plan: what to do.
-        compute: a loaded model.
-    """
+    """Wait for the start, compute until the end, and write down how long each call took."""
     calls = _calls(plan)
     compute(calls[0].inputs)
     start = wait_for_start()

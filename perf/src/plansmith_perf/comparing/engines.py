@@ -59,14 +59,7 @@ class EngineSpec(BaseModel):
 
 
 def spec_of(kind: EngineKind, *, file: Path, outputs: Sequence[str], served: Any) -> EngineSpec:
-    """The specification of an engine.
-
-    Args:
-        kind: see `EngineSpec`.
-        file: the portable ONNX file, in the version's folder.
-        outputs: their names.
-        served: the configuration that is served, an `inference.ModelConfig`.
-    """
+    """The specification of an engine."""
     if kind != "served":
         return EngineSpec(kind=kind, file=str(file), outputs=tuple(outputs))
     config = model_config_pb2.ModelConfig()

@@ -101,11 +101,6 @@ def paired_ratio(comparison: Comparison, name: str, baseline: str | None = None)
     Each ratio is of two measurements of the same round, so that what disturbs the machine for longer than a round
     touches both.
 
-    Args:
-        comparison: has both.
-        name: of the peer.
-        baseline: another peer than the comparison's own baseline.
-
     Returns:
         The ratio; None where one of the two is missing, was not measured, or answered wrongly.
     """

@@ -39,13 +39,7 @@ def open_plansmith(subject: Subject, *, over_grpc: bool) -> Iterator[ProtocolCon
 
 @contextmanager
 def open_configuration(subject: Subject, config_name: str, path: str) -> Iterator[ProtocolContestant]:
-    """Another server of the same repository, with a configuration that is named.
-
-    Args:
-        subject: what is compared.
-        config_name: see `ServerOptions`.
-        path: of the configuration in the model's folder.
-    """
+    """Another server of the same repository, with a configuration that is named."""
     name = subject.model.name
     with (
         _server(subject.model.path.parent, config_name, control="explicit", models=(name,)) as server,

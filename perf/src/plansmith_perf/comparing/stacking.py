@@ -43,13 +43,7 @@ def answers_of(outputs: Sequence[NDArray[Any]], names: Sequence[str], requests: 
 
 
 def best_stack(compute: Compute, requests: Sequence[Mapping[str, NDArray[Any]]], *, most: int) -> int:
-    """How many requests a call should have: of 1, 2, 4, ... up to `most`, what takes the least time for each.
-
-    Args:
-        compute: a loaded model.
-        requests: examples.
-        most: requests in flight.
-    """
+    """How many requests a call should have: of 1, 2, 4, ... up to `most`, what takes the least time for each."""
     best, least = 1, float("inf")
     for size in batch_sizes(most):
         inputs = stack_requests([requests[number % len(requests)] for number in range(size)])

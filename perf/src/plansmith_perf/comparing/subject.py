@@ -107,11 +107,6 @@ def open_subject(
 ) -> Iterator[Subject]:
     """Serve the model as `plansmith serve` does, and make the requests, for as long as the block lasts.
 
-    Args:
-        repository: the folder.
-        name: the model's.
-        options: of the requests.
-
     Raises:
         LoadTestMisconfigured: the model cannot be compared, or the options do not fit it.
         plansmith_build.BuildError: the repository has no such model.

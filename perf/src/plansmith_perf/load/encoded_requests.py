@@ -71,12 +71,6 @@ def judge(
 ) -> str:
     """Compare a reply with what is expected, and remember it where it is right.
 
-    Args:
-        request: what was asked.
-        reply: what came back.
-        decode: gives its arrays, or raises PerfError, ClientError, ValueError or DecodeError.
-        tolerance: see `check_answer`.
-
     Returns:
         RIGHT, or what is wrong, in one line.
     """

@@ -87,12 +87,7 @@ class _BegunBlock(NamedTuple):
 
 
 class Http2Connection(asyncio.Protocol):
-    """Asks the same kind of question again and again; for `asyncio.loop.create_connection`.
-
-    Args:
-        headers: of each request, pseudo headers first.
-        timeout: seconds that a request may take.
-    """
+    """Asks the same kind of question again and again; for `asyncio.loop.create_connection`."""
 
     def __init__(self, headers: Sequence[tuple[str, str]], timeout: float) -> None:
         self._loop = asyncio.get_running_loop()

@@ -95,12 +95,6 @@ def measure(
 ) -> tuple[Measurement, str]:
     """Put one load on a server: warm-up, measurement, and the wait for the last answers.
 
-    Args:
-        target: what is asked.
-        load: how.
-        options: for how long, and so on.
-        progress: called with the share of the time that has passed.
-
     Returns:
         The measurement, and why it ended early: "", "Ctrl-C", or that the server is gone.
 

@@ -98,9 +98,6 @@ class Workers:
     def collect(self, begin: int) -> tuple[Records, list[str]]:
         """Wait for them and read their records.
 
-        Args:
-            begin: the moment that counts as 0 in the records.
-
         Returns:
             The records, and what went wrong with each: "" where nothing did.
 

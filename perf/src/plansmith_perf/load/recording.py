@@ -74,12 +74,7 @@ class RequestLog:
 
 
 def write_logs(logs: Sequence[RequestLog], records: str) -> None:
-    """Write what several logs have noted.
-
-    Args:
-        logs: at least one.
-        records: the .npy file for the table; the outcomes go to the .json file next to it.
-    """
+    """Write what several logs have noted."""
     names: dict[str, int] = {RIGHT: 0}
     tables = []
     for log in logs:
@@ -93,9 +88,6 @@ def write_logs(logs: Sequence[RequestLog], records: str) -> None:
 
 def read_log(records: str) -> tuple[NDArray[np.int64], list[str]]:
     """What `write_logs` has written.
-
-    Args:
-        records: the .npy file.
 
     Returns:
         The table, int64 [n, 4], and the outcomes that its last column counts.

@@ -100,13 +100,7 @@ class Watch:
         client: Sequence[psutil.Process],
         counters: Callable[[], Counters | None],
     ) -> None:
-        """Take the first readings.
-
-        Args:
-            server: those of its processes that are known.
-            client: the processes of the load generator.
-            counters: reads the server's statistics.
-        """
+        """Take the first readings."""
         self._server = server
         self._client = client
         self._counters = counters

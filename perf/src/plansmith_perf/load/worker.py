@@ -100,14 +100,7 @@ class Sender(Protocol):
 
 
 def open_sender(url: str, path: str, *, timeout: float, tolerance: float) -> Sender:
-    """The sender for a server; call it in a running event loop.
-
-    Args:
-        url: as for `plansmith_client.Client`.
-        path: of the inference endpoint below the server's URL; HTTP only.
-        timeout: seconds that a request may take.
-        tolerance: see `check_answer`.
-    """
+    """The sender for a server; call it in a running event loop."""
     address = Address.parse(url)
     if address.scheme in ("grpc", "grpcs"):
         return GrpcSender(address, timeout=timeout, tolerance=tolerance)
@@ -178,10 +171,6 @@ async def run(plan: WorkerPlan, open_: Callable[[], Sender]) -> None:
 
     Before the load `at_first` requests are sent at once, each on a connection of its own where the protocol has one for
     each request in flight: what it takes to connect is nobody's latency.
-
-    Args:
-        plan: what to do.
-        open_: makes the sender, in the running event loop.
     """
     sender = open_()
     requests = read_requests(Path(plan.requests))

@@ -54,12 +54,7 @@ class Crew(Protocol):
 
 
 class Local:
-    """This process alone.
-
-    Args:
-        node: of this process.
-        receive: called with each report.
-    """
+    """This process alone."""
 
     size = 1
 
@@ -102,13 +97,7 @@ class Local:
 
 
 class Workers:
-    """The workers of this master.
-
-    Args:
-        runner: the master.
-        receive: called with each report.
-        fail: called with the message and the exit code of a worker that could not prepare.
-    """
+    """The workers of this master."""
 
     def __init__(
         self, runner: MasterRunner, receive: Callable[[Report], None], fail: Callable[[str, int], None]

@@ -52,13 +52,7 @@ _EXIT_FAILED, _EXIT_MISSED = 1, 3
 
 
 class Leader:
-    """Prepares a test, starts it on all processes at once, and sums up what they report.
-
-    Args:
-        environment: Locust's.
-        runner: of this process.
-        node: of this process.
-    """
+    """Prepares a test, starts it on all processes at once, and sums up what they report."""
 
     def __init__(self, environment: Environment, runner: Runner, node: LoadNode) -> None:
         self._environment = environment

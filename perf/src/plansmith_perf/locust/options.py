@@ -174,9 +174,6 @@ def _options() -> dict[str, _Option]:
 def parse_options(given: Mapping[str, Any]) -> LoadOptions:
     """Read what Locust has parsed.
 
-    Args:
-        given: the options by name, Locust's own among them.
-
     Raises:
         LoadTestMisconfigured: a value is out of range, or two options contradict each other.
     """

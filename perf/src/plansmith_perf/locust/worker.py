@@ -22,13 +22,7 @@ __all__ = ["Worker"]
 
 
 class Worker:
-    """Prepares, starts and finishes when the master says so, and reports to it.
-
-    Args:
-        environment: Locust's.
-        runner: this worker's.
-        node: of this process.
-    """
+    """Prepares, starts and finishes when the master says so, and reports to it."""
 
     def __init__(self, environment: Environment, runner: WorkerRunner, node: LoadNode) -> None:
         self._environment = environment

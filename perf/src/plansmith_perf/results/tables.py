@@ -56,13 +56,6 @@ class Table:
 
 
 def print_table(console: Console, table: Table, *, caption: str = "", styles: Sequence[str] = ()) -> None:
-    """Print a table no wider than the console, and below it which columns it has no room for.
-
-    Args:
-        console: where to.
-        table: its cells are text, never markup.
-        caption: below it.
-        styles: of the rows, or none.
-    """
+    """Print a table no wider than the console, and below it which columns it has no room for."""
     rows = [[visible(cell if isinstance(cell, str) else cell.text) for cell in row] for row in table.rows]
     console.print(FittingTable(table.columns, rows, table.caption, (caption,), styles))

@@ -50,12 +50,6 @@ def compared_answers(
 ) -> LoadAnswers:
     """Ask the idle trial everything once and compare.
 
-    Args:
-        model: of the trial's server.
-        reference: inputs, and the portable configuration's answers.
-        reduced_precision: whether the build allowed the trial's variant to be less exact.
-        tolerance: of all others, and the least under load; see `check_answer`.
-
     Raises:
         WrongAnswer: it computes something else.
         plansmith_client.ClientError: it does not answer.
@@ -97,12 +91,7 @@ def _check_similar(answer: Mapping[str, NDArray[Any]], expected: Mapping[str, ND
 
 
 def _cost_of_batching(model: Model, requests: Sequence[CheckedRequest]) -> float:
-    """The greatest difference between answers to requests in one batch and alone, of an output's greatest value.
-
-    Args:
-        model: of the idle trial.
-        requests: and what it answered to each alone.
-    """
+    """The greatest difference between answers to requests in one batch and alone, of an output's greatest value."""
     shapes = [{name: array.shape for name, array in request.inputs.items()} for request in requests]
     alike = [request for request, shape in zip(requests, shapes, strict=True) if shape == shapes[0]]
     furthest = 0.0

@@ -37,11 +37,6 @@ class TunedManifest(Manifest):
 def check_publishable(model: RepositoryModel, version: int, public_key: Path | None = None) -> None:
     """Find out before the work, and not after it, that a version cannot be republished.
 
-    Args:
-        model: in the user's repository.
-        version: the newest.
-        public_key: verify by this key (PEM) what will be signed again.
-
     Raises:
         InvalidModel: it has no manifest, its files are not what was published, or not what was signed.
     """
@@ -72,15 +67,6 @@ def publish_tuned(
     """Publish the tuned version's files under the next number, with one configuration replaced.
 
     The other configurations stay as they are; those that a person wrote are never changed.
-
-    Args:
-        repository: of the model.
-        manifest: of the version that was tuned, the newest.
-        record: the evidence.
-        text: of the new configuration.
-        staging: the folder to stage in; see `staging_folder`.
-        sign: signs the new version.
-        public_key: verify by this key (PEM) what is signed again.
 
     Raises:
         InvalidModel: the version is not what was published or signed, or another one was published meanwhile.

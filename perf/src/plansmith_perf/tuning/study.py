@@ -34,14 +34,6 @@ _OUT_OF_REACH = 2.0
 class TuningStudy:
     """An optuna study of one question: one model, SLO, load, machine and space.
 
-    Args:
-        storage: the file; made if need be. It may hold several studies.
-        name: says which question.
-        space: the choices.
-        seed: of the sampler.
-        trials: how many are measured, those of an earlier run included.
-        resume: continue an earlier run, or else start over.
-
     Raises:
         LoadTestMisconfigured: the file cannot be used.
     """

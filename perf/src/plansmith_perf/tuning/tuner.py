@@ -50,10 +50,6 @@ def default_storage() -> Path:
 def tune(options: TuningOptions, *, progress: Callable[[TuningProgress], None] = lambda _: None) -> TuningResult:
     """Search, confirm and publish.
 
-    Args:
-        options: what to tune and how.
-        progress: called with where the run is.
-
     Raises:
         LoadTestMisconfigured: the model cannot be tuned, or the options do not fit it.
         plansmith_build.BuildError: the model does not exist, or the result cannot be published.

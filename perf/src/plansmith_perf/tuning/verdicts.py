@@ -16,15 +16,7 @@ __all__ = ["verdict"]
 def verdict(
     trials: Sequence[TrialRecord], decision: Decision | None, slo: str, *, in_use_path: str, rounds: int
 ) -> str:
-    """The sentence, without a full stop.
-
-    Args:
-        trials: the configuration in use first.
-        decision: of the rounds; None where there was nothing to decide.
-        slo: as it was written.
-        in_use_path: of the configuration in use, in the model's folder.
-        rounds: how many there were.
-    """
+    """The sentence, without a full stop."""
     in_use, measured = trials[0], [trial for trial in trials if trial.status == "measured"]
     if not measured:
         missed = [trial.latency for trial in trials if trial.status == "misses" and trial.latency is not None]

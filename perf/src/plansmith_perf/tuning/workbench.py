@@ -41,12 +41,7 @@ class WrongUnderLoad(PerfError):
 
 
 class Workbench:
-    """A temporary folder with the version's files; each trial gets a repository of hard links to them.
-
-    Args:
-        model: in the user's repository.
-        protocol: of the load.
-    """
+    """A temporary folder with the version's files; each trial gets a repository of hard links to them."""
 
     def __init__(self, model: RepositoryModel, protocol: Literal["grpc", "http"]) -> None:
         self._model = model
