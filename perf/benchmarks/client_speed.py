@@ -35,6 +35,7 @@ from rich.progress import track
 from rich.table import Table
 
 from plansmith_client import Client
+from plansmith_perf.comparing.client_calls import tritonclient_call
 from plansmith_server import ServerOptions, TritonServer
 
 if TYPE_CHECKING:
@@ -109,28 +110,10 @@ def write_models(repository: Path) -> None:
         (repository / name / "1" / "model.py").write_text(program, encoding="utf-8")
 
 
-def bare_grpc(client: Any, model: str, name: str, output: str) -> Callable[[np.ndarray], np.ndarray]:
-    """One call of tritonclient over gRPC, as its examples write it."""
-
-    def call(array: np.ndarray) -> np.ndarray:
-        tensor = tritonclient.grpc.InferInput(name, array.shape, "FP32")
-        tensor.set_data_from_numpy(array)
-        answer: np.ndarray = client.infer(model, [tensor]).as_numpy(output)
-        return answer
-
-    return call
-
-
-def bare_http(client: Any, model: str, name: str, output: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The same over HTTP."""
-
-    def call(array: np.ndarray) -> np.ndarray:
-        tensor = tritonclient.http.InferInput(name, array.shape, "FP32")
-        tensor.set_data_from_numpy(array)
-        answer: np.ndarray = client.infer(model, [tensor]).as_numpy(output)
-        return answer
-
-    return call
+def bare(kind: Any, client: Any, model: str, name: str, output: str) -> Callable[[np.ndarray], np.ndarray]:
+    """One call of tritonclient over gRPC or HTTP, as its examples write it."""
+    call = tritonclient_call(kind.InferInput, client, model, [output])
+    return lambda array: call({name: array})[output]
 
 
 def seconds_each(call: Callable[[np.ndarray], Any], array: np.ndarray, times: int) -> float:
@@ -159,24 +142,24 @@ def compare(server: TritonServer, rounds: int, rows: int) -> dict[str, dict[str,
     ):
         small_calls = {
             "plansmith gRPC": grpc.model("mlp"),
-            "tritonclient gRPC": bare_grpc(their_grpc, "mlp", "x", "y"),
+            "tritonclient gRPC": bare(tritonclient.grpc, their_grpc, "mlp", "x", "y"),
             "PyTriton gRPC": pytriton_grpc.infer_batch,
             "plansmith HTTP": over_http.model("mlp"),
-            "tritonclient HTTP": bare_http(their_http, "mlp", "x", "y"),
+            "tritonclient HTTP": bare(tritonclient.http, their_http, "mlp", "x", "y"),
             "PyTriton HTTP": pytriton_http.infer_batch,
         }
         large_calls = {
             "plansmith gRPC": grpc.model("large"),
             "plansmith HTTP": over_http.model("large"),
-            "tritonclient gRPC": bare_grpc(their_grpc, "large", "x", "first"),
-            "tritonclient HTTP": bare_http(their_http, "large", "x", "first"),
+            "tritonclient gRPC": bare(tritonclient.grpc, their_grpc, "large", "x", "first"),
+            "tritonclient HTTP": bare(tritonclient.http, their_http, "large", "x", "first"),
             "PyTriton gRPC": pytriton_large.infer_sample,
         }
         echo_calls = {
             "plansmith gRPC": grpc.model("echo"),
             "plansmith HTTP": over_http.model("echo"),
-            "tritonclient gRPC": bare_grpc(their_grpc, "echo", "x", "y"),
-            "tritonclient HTTP": bare_http(their_http, "echo", "x", "y"),
+            "tritonclient gRPC": bare(tritonclient.grpc, their_grpc, "echo", "x", "y"),
+            "tritonclient HTTP": bare(tritonclient.http, their_http, "echo", "x", "y"),
         }
         row_calls = {name: call for name, call in large_calls.items() if "PyTriton" not in name}
         # What is called with what, and how often in a round.

@@ -20,6 +20,7 @@ import tritonclient.http
 import tritonclient.http.aio
 
 from plansmith_client import AsyncClient, Client
+from plansmith_perf.comparing.client_calls import tritonclient_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -80,9 +81,7 @@ async def _theirs_in_tasks(kind: Any, url: str, count: int, calls: int) -> float
 
 def _theirs(kind: Any, client: Any) -> Any:
     """One call of tritonclient, or what to await for it, as its examples write it."""
-    tensor = kind.InferInput("x", ROW.shape, "FP32")
-    tensor.set_data_from_numpy(ROW)
-    return client.infer("mlp", [tensor])
+    return client.infer("mlp", tritonclient_tensors(kind.InferInput, {"x": ROW}))
 
 
 def _rate_of_threads(call: Callable[[], Any], count: int, calls: int) -> float:

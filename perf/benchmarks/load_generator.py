@@ -17,8 +17,7 @@ from figures_file import write_figures
 from rich.console import Console
 from rich.progress import track
 
-from plansmith_perf.benchmarking.benchmark import run_benchmark
-from plansmith_perf.benchmarking.options import BenchmarkOptions
+from plansmith_perf.benchmarking.benchmark import BenchmarkOptions, run_benchmark
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
 from plansmith_perf.results.documents import ClosedLoop
 from plansmith_server import ServerOptions, TritonServer

@@ -20,8 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from tuned_models import IN_USE, build_mlp
 
-from plansmith_perf.benchmarking.benchmark import run_benchmark
-from plansmith_perf.benchmarking.options import BenchmarkOptions
+from plansmith_perf.benchmarking.benchmark import BenchmarkOptions, run_benchmark
 from plansmith_perf.load.measuring import MeasuringOptions
 from plansmith_perf.results.documents import ClosedLoop
 from plansmith_perf.tuning.records import TuningRecord

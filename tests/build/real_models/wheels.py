@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
+from wheel_files import download_wheels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,30 +35,13 @@ _UNREACHABLE = re.compile(r"after connection broken by|Max retries exceeded|Netw
 
 
 def wheels(hashes: Mapping[str, tuple[str, ...]], folder: Path) -> list[Path]:
-    """The wheels of some packages; a test is skipped where pip reaches no index.
-
-    Args:
-        hashes: by `name==version` the SHA-256 of its wheels.
-        folder: where the wheels are kept.
-    """
-    requirements = folder / "requirements.txt"
-    lines = (f"{name}{''.join(f' --hash=sha256:{digest}' for digest in digests)}\n" for name, digests in hashes.items())
-    requirements.write_text("".join(lines))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"),
-            *("--only-binary=:all:", "--retries", "1", "--require-hashes", "-r", requirements, "--dest", folder),
-        ],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        if _UNREACHABLE.search(done.stderr):
+    """See `download_wheels`; a test is skipped where pip reaches no index."""
+    try:
+        return download_wheels(hashes, folder)
+    except subprocess.CalledProcessError as error:
+        if _UNREACHABLE.search(error.stderr):
             pytest.skip("pip reaches no index to take packages from")
-        pytest.fail(done.stderr)
-    # The folder may have those of several Pythons, with the same files.
-    return [min(folder.glob(f"{package.replace('-', '_').replace('==', '-')}-*.whl")) for package in hashes]
+        pytest.fail(error.stderr)
 
 
 def onnx_files(packages: tuple[str, ...], folder: Path) -> dict[str, Path]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from plansmith_client import Client
 from plansmith_client.transports.addresses import Address
 from plansmith_perf.benchmarking.generators import with_own_workers, with_perf_analyzer
 from plansmith_perf.errors import LoadTestMisconfigured, PerfError
-from plansmith_perf.load.samples import check_loadable, make_requests
+from plansmith_perf.load.samples import RequestOptions, check_loadable, make_requests
 from plansmith_perf.results.documents import LoadTestResult
 from plansmith_perf.results.environment import describe_environment
 from plansmith_perf.slo import highest_rate
@@ -20,10 +20,36 @@ from plansmith_perf.slo import highest_rate
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from plansmith_perf.benchmarking.options import BenchmarkOptions
     from plansmith_perf.results.documents import ClosedLoop, Measurement, OpenLoop, SloOutcome
+    from plansmith_perf.slo import Slo
 
-__all__ = ["run_benchmark"]
+__all__ = ["BenchmarkOptions", "run_benchmark"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions(RequestOptions):
+    """What to measure.
+
+    Attributes:
+        url: the server.
+        model: its model's name.
+        version: of the model; "" for the server's choice.
+        loads: in this order; with an SLO those of its search are measured instead.
+        tool: what makes the load: plansmith itself, or NVIDIA's perf_analyzer.
+        rounds: how often the series of loads is measured; one after the other, so that what changes on the machine
+            meets all loads alike.
+        slo: find the highest rate that keeps it.
+        arrivals: how that search spaces requests.
+    """
+
+    url: str
+    model: str
+    version: str = ""
+    loads: tuple[ClosedLoop | OpenLoop, ...]
+    tool: Literal["plansmith", "perf_analyzer"] = "plansmith"
+    rounds: int = 1
+    slo: Slo | None = None
+    arrivals: Literal["poisson", "constant"] = "poisson"
 
 
 def run_benchmark(

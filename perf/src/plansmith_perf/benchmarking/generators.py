@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plansmith_client import Model
-    from plansmith_perf.benchmarking.options import BenchmarkOptions
+    from plansmith_perf.benchmarking.benchmark import BenchmarkOptions
     from plansmith_perf.load.measuring import MeasuringOptions
     from plansmith_perf.load.requests import CheckedRequest
     from plansmith_perf.results.documents import ClosedLoop, Measurement, OpenLoop

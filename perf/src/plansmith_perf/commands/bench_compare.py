@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import TaskProgressColumn, TimeElapsedColumn
 
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
@@ -110,7 +110,6 @@ def compare(
 
 
 def _with_progress(options: ComparisonOptions) -> Comparison:
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Terminal(stderr=True), transient=True) as bar:
+    with shared.progress_bar(TaskProgressColumn(), TimeElapsedColumn()) as bar:
         task = bar.add_task("Starting", total=options.rounds * len(options.peers))
         return run_comparison(options, progress=lambda doing, done: bar.update(task, description=doing, completed=done))

@@ -6,12 +6,11 @@ from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated, Literal
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
 from plansmith_client.commands.options import JsonOption, UrlOption  # noqa: TC001
 from plansmith_client.terminal import Terminal
-from plansmith_perf.benchmarking.benchmark import run_benchmark
-from plansmith_perf.benchmarking.options import BenchmarkOptions
+from plansmith_perf.benchmarking.benchmark import BenchmarkOptions, run_benchmark
 from plansmith_perf.commands import shared_options as shared
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
@@ -165,8 +164,7 @@ def _exit_unless_good(result: LoadTestResult) -> None:
 
 
 def _with_progress(options: BenchmarkOptions) -> LoadTestResult:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Terminal(stderr=True), transient=True) as bar:
+    with shared.progress_bar(TaskProgressColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task(
             f"Measuring {options.model}", total=None if options.slo else len(options.loads) * options.rounds
         )

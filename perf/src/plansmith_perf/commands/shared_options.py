@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 
-from plansmith_client.whole_files import write_whole
+from plansmith_client.terminal import Terminal
 from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.results.writing import check_writable, write_text
 
 EXIT_FAILED, EXIT_MISSED, EXIT_INTERRUPTED = 1, 3, 130
 
@@ -89,34 +90,21 @@ def whole_numbers(option: str, text: str, *, least: int = 1) -> list[int]:
 
 
 def check_output(path: Path | None) -> None:
-    """Check that a file can be written there; None means that no file is asked for.
-
-    Raises:
-        LoadTestMisconfigured: it cannot be written; the message says why.
-    """
-    if path is None:
-        return
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise LoadTestMisconfigured(f"--output {path}: the folder {folder} does not exist")
-    if path.is_dir():
-        raise LoadTestMisconfigured(f"--output {path}: this is a folder; name a file in it")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise LoadTestMisconfigured(f"--output {path}: you do not have permission to write there")
+    """See `check_writable`; None means that no file is asked for."""
+    if path is not None:
+        check_writable(path, "--output")
 
 
 def write_output(path: Path | None, text: str) -> None:
-    """Write a text and a line end; nothing where the path is None.
+    """Write a text and a line end, see `write_text`; nothing where the path is None."""
+    if path is not None:
+        write_text(path, f"{text}\n", "--output")
 
-    Raises:
-        LoadTestMisconfigured: it cannot be written after all.
-    """
-    if path is None:
-        return
-    try:
-        write_whole(path, lambda file: file.write(f"{text}\n".encode()))
-    except OSError as error:
-        raise LoadTestMisconfigured(f"--output {path} cannot be written: {error.strerror}") from error
+
+def progress_bar(*more: ProgressColumn) -> Progress:
+    """A bar on standard error that goes when it is done, with what is being done before it and more behind it."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), *more)
+    return Progress(*columns, console=Terminal(stderr=True), transient=True)
 
 
 def _option(name: str) -> str:

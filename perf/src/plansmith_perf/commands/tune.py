@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
 from plansmith_client.terminal import Terminal
@@ -147,9 +147,7 @@ def tune(
 
 
 def _with_progress(options: TuningOptions) -> TuningResult:
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Terminal(stderr=True)
-    with Progress(*columns, console=console, transient=True) as bar:
+    with shared.progress_bar(MofNCompleteColumn(), TimeElapsedColumn()) as bar:
         task = bar.add_task("Looking", total=None)
 
         def shown(now: TuningProgress) -> None:

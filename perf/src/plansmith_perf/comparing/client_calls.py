@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["AsyncCall", "Call", "ClientKind", "is_async", "open_async_call", "open_calls"]
+__all__ = [
+    "AsyncCall",
+    "Call",
+    "ClientKind",
+    "is_async",
+    "open_async_call",
+    "open_calls",
+    "tritonclient_call",
+    "tritonclient_tensors",
+]
 
 ClientKind = Literal["sdk-grpc", "tritonclient-grpc", "sdk-aio", "tritonclient-aio", "sdk-http", "tritonclient-http"]
 
@@ -45,12 +54,12 @@ def open_calls(
         import tritonclient.grpc  # noqa: PLC0415 - a process loads only the client that it measures
 
         client = stack.enter_context(tritonclient.grpc.InferenceServerClient(url))
-        return [_tritonclient_call(tritonclient.grpc.InferInput, client, model, outputs)] * threads
+        return [tritonclient_call(tritonclient.grpc.InferInput, client, model, outputs)] * threads
     import tritonclient.http  # noqa: PLC0415
 
     place = urlsplit(url).netloc
     clients = [stack.enter_context(tritonclient.http.InferenceServerClient(place)) for _ in range(threads)]
-    return [_tritonclient_call(tritonclient.http.InferInput, one, model, outputs) for one in clients]
+    return [tritonclient_call(tritonclient.http.InferInput, one, model, outputs) for one in clients]
 
 
 async def open_async_call(
@@ -69,21 +78,24 @@ async def open_async_call(
     client = await stack.enter_async_context(tritonclient.grpc.aio.InferenceServerClient(url))
 
     async def bare(inputs: Arrays) -> dict[str, NDArray[Any]]:
-        result = await client.infer(model, _tensors(tritonclient.grpc.aio.InferInput, inputs))
+        result = await client.infer(model, tritonclient_tensors(tritonclient.grpc.aio.InferInput, inputs))
         return {name: result.as_numpy(name) for name in outputs}
 
     return bare
 
 
-def _tritonclient_call(make: Any, client: Any, model: str, outputs: Sequence[str]) -> Call:
+def tritonclient_call(make: Any, client: Any, model: str, outputs: Sequence[str]) -> Call:
+    """One call of a client; `make` is the `InferInput` of its module."""
+
     def call(inputs: Arrays) -> dict[str, NDArray[Any]]:
-        result = client.infer(model, _tensors(make, inputs))
+        result = client.infer(model, tritonclient_tensors(make, inputs))
         return {name: result.as_numpy(name) for name in outputs}
 
     return call
 
 
-def _tensors(make: Any, inputs: Arrays) -> list[Any]:
+def tritonclient_tensors(make: Any, inputs: Arrays) -> list[Any]:
+    """Arrays as a client takes them; `make` is the `InferInput` of its module."""
     tensors = []
     for name, array in inputs.items():
         tensor = make(name, array.shape, datatype_from_numpy(array.dtype))

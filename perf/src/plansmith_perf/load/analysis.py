@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from plansmith_perf.results.documents import Distribution
 
-__all__ = ["Records", "answers_per_second", "distribution", "samples_needed", "shares_per_second"]
+__all__ = ["Records", "distribution", "samples_needed", "shares_per_second"]
 
 _BEYOND = 10
 
@@ -46,15 +46,6 @@ class Records:
     def join(cls, parts: Sequence[Records]) -> Records:
         """All of several, at least one."""
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
-
-
-def answers_per_second(records: Records, seconds: float) -> float:
-    """Right answers that came during a measurement.
-
-    Those sent during the warm-up and answered after it make up for those that are answered after the end.
-    """
-    in_time = records.right & (records.done >= 0) & (records.done < seconds * 1e9)
-    return float(in_time.sum() / seconds) if seconds else 0.0
 
 
 def shares_per_second(records: Records, seconds: float) -> float:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plansmith_client.transports.addresses import Address
-from plansmith_perf.load.analysis import answers_per_second
 from plansmith_perf.load.arrivals import due_times
 from plansmith_perf.load.processes import Workers
 from plansmith_perf.load.server_side import read_counters
@@ -127,7 +126,7 @@ def put_load(
     counters: Callable[[], Counters | None],
     address: Address | None = None,
     in_process: bool = False,
-    throughput: Callable[[Records, float], float] = answers_per_second,
+    throughput: Callable[[Records, float], float] | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[Measurement, str]:
     """Run the processes of a load and measure what they do.
@@ -142,7 +141,7 @@ def put_load(
         counters: reads the statistics of the server.
         address: of the server, to notice that it is gone; None: nobody looks, and Ctrl-C is raised.
         in_process: whether the processes of the load compute what they ask for.
-        throughput: right answers per second, of records and seconds.
+        throughput: right answers per second, of records and seconds; None: those that came in time.
         progress: called with the share of the time that has passed.
 
     Returns:
@@ -180,11 +179,12 @@ def put_load(
         workers.stop()
         records, outcomes = workers.collect(begin)
     lasted = min(options.seconds, max(0.0, (ended - begin) / 1e9)) if interruption else options.seconds
+    tally = tally_of(records, outcomes, lasted)
     measurement = summarize(
-        tally_of(records, outcomes, lasted),
+        tally,
         load,
         batch_size=batch_size,
-        throughput=throughput(records, lasted),
+        throughput=throughput(records, lasted) if throughput else tally.per_second(lasted),
         watch=watch,
         busiest=0.0 if in_process else None,
         warmup_seconds=options.warmup_seconds,

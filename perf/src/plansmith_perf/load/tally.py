@@ -89,6 +89,10 @@ class Tally:
         self.requests += sum(outcomes.values())
         self.failures.update(outcomes)
 
+    def per_second(self, seconds: float) -> float:
+        """Right answers that came in time, in each second of a measurement."""
+        return self.in_time / seconds if seconds else 0.0
+
     @property
     def errors(self) -> int:
         """Requests that failed or were answered wrongly."""

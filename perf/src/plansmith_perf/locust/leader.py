@@ -13,7 +13,6 @@ import typer
 from locust.runners import STATE_RUNNING, STATE_SPAWNING, MasterRunner
 
 from plansmith_client.transports.addresses import Address
-from plansmith_client.whole_files import write_whole
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.server_side import read_counters
 from plansmith_perf.load.summary import summarize
@@ -36,6 +35,7 @@ from plansmith_perf.locust.outcome import (
 from plansmith_perf.locust.shapes import ProfileShape, needs_shape
 from plansmith_perf.locust.users import protocols_of, select_users
 from plansmith_perf.results.documents import Usage
+from plansmith_perf.results.writing import write_text
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -211,7 +211,7 @@ class Leader:
             self._tally,
             load_of(options, recorded_rate=self._node.recorded_rate),
             batch_size=options.batch_size,
-            throughput=self._tally.in_time / seconds if seconds else 0.0,
+            throughput=self._tally.per_second(seconds),
             watch=self._watch,
             warmup_seconds=min(options.warmup, lasted),
             seconds=seconds,
@@ -239,9 +239,9 @@ class Leader:
         spoken = cast("Literal['grpc', 'http']", protocol)
         document = make_result(options, spoken, prepared, self._crew.size, outcome).model_dump_json(indent=2)
         try:
-            write_whole(options.result, lambda file: file.write(f"{document}\n".encode()))
-        except OSError as error:
-            self._fail(f"the result {options.result} cannot be written: {error.strerror}", _EXIT_FAILED)
+            write_text(options.result, f"{document}\n", "--result")
+        except LoadTestMisconfigured as error:
+            self._fail(str(error), _EXIT_FAILED)
 
     def _quit(self, **_: Any) -> None:
         self._cut_short = self._stopped == math.inf

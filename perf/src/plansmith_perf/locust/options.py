@@ -13,6 +13,7 @@ from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.arrivals import Profile, Segment
 from plansmith_perf.load.measuring import MeasuringOptions
 from plansmith_perf.load.samples import RequestOptions
+from plansmith_perf.results.writing import check_writable
 from plansmith_perf.slo import Slo
 
 if TYPE_CHECKING:
@@ -233,5 +234,5 @@ def _check_together(options: LoadOptions) -> None:
         raise LoadTestMisconfigured(
             f"--warmup {options.warmup:g} leaves nothing of --run-time {options.run_time:g}s to measure"
         )
-    if options.result is not None and not options.result.absolute().parent.is_dir():
-        raise LoadTestMisconfigured(f"--result {options.result}: the folder {options.result.parent} does not exist")
+    if options.result is not None:
+        check_writable(options.result, "--result")

@@ -86,10 +86,9 @@ def keeps_slo(options: LoadOptions, measurement: Measurement) -> bool | None:
     """Whether the SLO was kept; None where there was none, or where too few answers came to say that it was."""
     if options.slo is None or not measurement.complete:
         return None
-    judged = _judged(measurement)
-    if not options.slo.is_met(judged):
+    if not options.slo.is_met(measurement):
         return False
-    return True if options.slo.has_enough(judged) else None
+    return True if options.slo.has_enough(measurement) else None
 
 
 def make_result(
@@ -163,15 +162,7 @@ def summary(options: LoadOptions, outcome: Outcome, tally: Tally) -> list[str]:
 
 def _verdict(slo: Slo, outcome: Outcome) -> str:
     if outcome.slo_met is not None:
-        return "is kept" if outcome.slo_met else f"is missed: {slo.why_missed(_judged(outcome.measurement))}"
+        return "is kept" if outcome.slo_met else f"is missed: {slo.why_missed(outcome.measurement)}"
     if outcome.interruption:
         return "cannot be judged"
     return f"cannot be judged: p{slo.percentile:g} takes {samples_needed(slo.percentile):,} answers"
-
-
-def _judged(measurement: Measurement) -> Measurement:
-    """A closed loop has no queue that grows: what is on its way at the end are its users' last requests."""
-    if not isinstance(measurement.load, ClosedLoop):
-        return measurement
-    requests = min(measurement.requests, round(measurement.throughput * measurement.seconds))
-    return measurement.model_copy(update={"requests": requests})

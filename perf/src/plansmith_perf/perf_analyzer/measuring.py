@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from plansmith_client.transports.addresses import Address
-from plansmith_perf.load.analysis import Records, answers_per_second
+from plansmith_perf.load.analysis import Records
 from plansmith_perf.load.server_side import read_counters
 from plansmith_perf.load.summary import summarize, tally_of
 from plansmith_perf.load.tally import Tally
@@ -119,11 +119,12 @@ def _from_times(
     old = times.records
     records = Records(old.due - skipped, old.sent - skipped, old.done - skipped, old.right)
     seconds = max(0.0, times.seconds - options.warmup_seconds)
+    tally = tally_of(records, [""] * len(records.due), seconds)
     measured = summarize(
-        tally_of(records, [""] * len(records.due), seconds),
+        tally,
         load,
         batch_size=batch_size,
-        throughput=answers_per_second(records, seconds),
+        throughput=tally.per_second(seconds),
         watch=watch,
         warmup_seconds=options.warmup_seconds,
         seconds=seconds,

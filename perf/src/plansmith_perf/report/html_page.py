@@ -34,7 +34,11 @@ def as_html(documents: Mapping[str, Document]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.tests |= {"figure": _is_figure, "table": _is_table, "link": _is_link}
+    environment.tests |= {
+        "figure": lambda block: isinstance(block, Figure),
+        "table": lambda block: isinstance(block, Table),
+        "link": lambda cell: isinstance(cell, Link),
+    }
     sections = sections_of(documents)
     figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
     folder = files("plansmith_perf.report") / "templates"
@@ -71,15 +75,3 @@ def _title(documents: Mapping[str, Document]) -> str:
 
 def _hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-
-
-def _is_figure(block: object) -> bool:
-    return isinstance(block, Figure)
-
-
-def _is_table(block: object) -> bool:
-    return isinstance(block, Table)
-
-
-def _is_link(cell: object) -> bool:
-    return isinstance(cell, Link)

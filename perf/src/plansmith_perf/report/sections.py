@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from plansmith_perf.comparing.results import Comparison
 from plansmith_perf.report.blocks import Figure, Section
@@ -13,15 +13,17 @@ from plansmith_perf.report.load_tables import errors_table, loads_table, parts_t
 from plansmith_perf.report.run_figures import breakdown_figure, timeline_figure
 from plansmith_perf.report.tuning_blocks import rounds_table, trials_figure, trials_table
 from plansmith_perf.results.documents import LoadTestResult
+from plansmith_perf.results.tables import Table
 from plansmith_perf.tuning.records import TuningRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from plansmith_perf.report.documents import Document
-    from plansmith_perf.results.tables import Table
 
 __all__ = ["sections_of"]
+
+Block = TypeVar("Block", bound=Figure | Table)
 
 
 def sections_of(documents: Mapping[str, Document]) -> list[Section]:
@@ -37,7 +39,7 @@ def sections_of(documents: Mapping[str, Document]) -> list[Section]:
         elif isinstance(document, TuningRecord):
             blocks = _present(trials_figure(f"trials-{number}", document), rounds_table(document))
             sections.append(
-                Section(f"tuning-{number}", f"Tuning{after}", blocks, folded=_present_tables(trials_table(document)))
+                Section(f"tuning-{number}", f"Tuning{after}", blocks, folded=_present(trials_table(document)))
             )
     environment = (environment_table(documents), configuration_table(documents))
     packages = (packages_table(documents),)
@@ -63,15 +65,11 @@ def _load_sections(tests: Mapping[str, LoadTestResult]) -> list[Section]:
     sections = [
         Section("latency", "Latency and throughput", curves),
         Section("loads", "Loads", _present(*(loads_table(name, result) for name, result in tests.items()), *errors)),
-        Section("breakdown", "Where the time goes", _present(*breakdowns), folded=_present_tables(*parts)),
+        Section("breakdown", "Where the time goes", _present(*breakdowns), folded=_present(*parts)),
         Section("timeline", "Timeline", _present(*timelines)),
     ]
     return [section for section in sections if section.blocks or section.folded]
 
 
-def _present(*blocks: Figure | Table | None) -> tuple[Figure | Table, ...]:
+def _present(*blocks: Block | None) -> tuple[Block, ...]:
     return tuple(block for block in blocks if block is not None)
-
-
-def _present_tables(*tables: Table | None) -> tuple[Table, ...]:
-    return tuple(table for table in tables if table is not None)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plansmith_client.whole_files import write_whole
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.report.csv_rows import as_csv
 from plansmith_perf.report.markdown import as_markdown
+from plansmith_perf.results.writing import check_writable, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,11 +29,7 @@ def check_report_path(path: Path) -> None:
             f"The report {path} must end with {', '.join(list(_FORMATS)[:-1])} or {list(_FORMATS)[-1]}, which says its "
             "format"
         )
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise LoadTestMisconfigured(f"The report {path} cannot be written: the folder {folder} does not exist")
-    if path.is_dir():
-        raise LoadTestMisconfigured(f"The report {path} cannot be written: this is a folder; name a file in it")
+    check_writable(path, "The report")
 
 
 def write_report(documents: Mapping[str, Document], path: Path) -> None:
@@ -49,11 +45,7 @@ def write_report(documents: Mapping[str, Document], path: Path) -> None:
     check_report_path(path)
     if not documents:
         raise LoadTestMisconfigured("There is nothing to report: give at least one result")
-    text = _FORMATS[path.suffix.lower()](documents)
-    try:
-        write_whole(path, lambda file: file.write(text.encode()))
-    except OSError as error:
-        raise LoadTestMisconfigured(f"The report {path} cannot be written: {error.strerror}") from error
+    write_text(path, _FORMATS[path.suffix.lower()](documents), "The report")
 
 
 def _as_html(documents: Mapping[str, Document]) -> str:
