@@ -20,11 +20,10 @@ from plansmith_perf.load.measuring import MeasuringOptions
 from plansmith_perf.load.requests import CheckedRequest
 from plansmith_perf.slo import Slo
 from plansmith_perf.tuning.answers import compared_answers
-from plansmith_perf.tuning.finals import Finalist, decide, play_rounds
+from plansmith_perf.tuning.finals import Finalist, check_round_length, play_rounds, round_seconds
 from plansmith_perf.tuning.records import FinalRound, SettingRecord, TrialRecord
-from plansmith_perf.tuning.round_length import check_round_length, round_seconds
 from plansmith_perf.tuning.trials import TrialRunner
-from plansmith_perf.tuning.verdicts import verdict
+from plansmith_perf.tuning.verdicts import decide, verdict
 from plansmith_perf.tuning.workbench import Workbench
 
 if TYPE_CHECKING:

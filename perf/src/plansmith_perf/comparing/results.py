@@ -116,4 +116,4 @@ def paired_ratio(comparison: Comparison, name: str, baseline: str | None = None)
 
 def read_comparison(path: Path) -> Comparison:
     """Read the file of a comparison; see `plansmith_perf.results.documents.read_document`."""
-    return read_document(path, Comparison, "a comparison of peers")
+    return read_document(path, Comparison.model_validate_json, "a comparison of peers")

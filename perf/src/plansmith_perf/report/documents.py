@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import pydantic_core
-from pydantic import ValidationError
 
 from plansmith_perf.comparing.results import Comparison
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.report.latencies import check_histogram
-from plansmith_perf.results.documents import LoadTestResult, Measurement, first_fault
+from plansmith_perf.results.documents import LoadTestResult, Measurement
+from plansmith_perf.results.documents import read_document as _read
 from plansmith_perf.slo import Slo
 from plansmith_perf.tuning.records import TuningRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["Document", "name_documents", "read_document"]
@@ -32,25 +32,7 @@ def read_document(path: Path) -> Document:
     Raises:
         LoadTestMisconfigured: the file does not exist, or is not one of these.
     """
-    try:
-        found = pydantic_core.from_json(path.read_bytes(), allow_inf_nan=False)
-    except OSError as error:
-        raise LoadTestMisconfigured(f"The result {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise LoadTestMisconfigured(
-            f"{path} is not JSON: {error}. Give a file that --output or --json wrote"
-        ) from error
-    if not isinstance(found, dict):
-        raise LoadTestMisconfigured(
-            f"{path} is not a result: it does not hold a JSON object. Give a file that --output wrote"
-        )
-    try:
-        document = _parse(found)
-    except ValidationError as error:
-        raise LoadTestMisconfigured(
-            f"{path} is not a result of a load test, a comparison or a tuning run that this version reads: "
-            f"{first_fault(error)}"
-        ) from error
+    document = _read(path, _parse, "a result of a load test, a comparison or a tuning run that this version reads")
     try:
         _check(document)
     except LoadTestMisconfigured as error:
@@ -78,7 +60,15 @@ def name_documents(paths: Sequence[Path]) -> dict[str, Document]:
         depth += 1
 
 
-def _parse(found: Mapping[str, Any]) -> Document:
+def _parse(text: bytes) -> Document:
+    try:
+        found = pydantic_core.from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise ValueError(f"it is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(  # noqa: TRY004 - as for what is no JSON
+            "it does not hold a JSON object"
+        )
     if found.get("kind") == "comparison":
         return Comparison.model_validate(found)
     if isinstance(found.get("tuning"), dict):

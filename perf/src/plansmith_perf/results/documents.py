@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from plansmith_perf.errors import LoadTestMisconfigured
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 __all__ = [
@@ -29,14 +29,13 @@ __all__ = [
     "TimelineSecond",
     "Usage",
     "by_load",
-    "first_fault",
     "read_document",
     "read_result",
 ]
 
 SCHEMA_VERSION = 1
 
-Document = TypeVar("Document", bound="Part")
+Document = TypeVar("Document", bound=BaseModel)
 
 
 class Part(BaseModel):
@@ -196,26 +195,24 @@ def by_load(measurements: Iterable[Measurement]) -> dict[ClosedLoop | OpenLoop, 
 
 def read_result(path: Path) -> LoadTestResult:
     """Read the file of a load test; see `read_document`."""
-    return read_document(path, LoadTestResult, "a result of a load test")
+    return read_document(path, LoadTestResult.model_validate_json, "a result of a load test")
 
 
-def read_document(path: Path, kind: type[Document], name: str) -> Document:
-    """Read a file of one kind.
+def read_document(path: Path, parse: Callable[[bytes], Document], name: str) -> Document:
+    """Read a file of one kind, whose `parse` raises ValueError for another.
 
     Raises:
         LoadTestMisconfigured: the file does not exist, or is not a document of that kind and schema version.
     """
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return parse(path.read_bytes())
     except OSError as error:
         raise LoadTestMisconfigured(f"The result {path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
         raise LoadTestMisconfigured(
-            f"{path} is not {name} (schema version {SCHEMA_VERSION}): {first_fault(error)}"
+            f"{path} is not {name} (schema version {SCHEMA_VERSION}): {where}: {first['msg']}"
         ) from error
-
-
-def first_fault(error: ValidationError) -> str:
-    """Where a document is wrong first, and how."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"
+    except ValueError as error:
+        raise LoadTestMisconfigured(f"{path} is not {name}: {error}") from error

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import math
-import statistics
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from scipy import stats
-
 from plansmith_client import ClientError
-from plansmith_perf.errors import PerfError
+from plansmith_perf.errors import LoadTestMisconfigured, PerfError
+from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.results.documents import ClosedLoop
 from plansmith_perf.tuning.records import FinalRound, TrialRecord
-from plansmith_perf.tuning.round_length import round_seconds
 from plansmith_server.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from plansmith_perf.results.documents import Measurement
+    from plansmith_perf.slo import Slo
     from plansmith_perf.tuning.trials import TrialRunner
     from plansmith_perf.tuning.workbench import LoadedTrial
 
-__all__ = ["LEAST_GAIN", "Decision", "Finalist", "decide", "play_rounds"]
+__all__ = ["LONGEST_ROUND", "Finalist", "check_round_length", "play_rounds", "round_seconds"]
 
-# Less than this is not worth a new version.
-LEAST_GAIN = 1.02
-_SIGNIFICANT = 0.05
+# Seconds. Four finalists in five rounds are twenty measurements.
+LONGEST_ROUND = 60.0
+# The rate of a round is not exactly that of the search.
+_MARGIN = 1.1
+_LOWER = (99.9, 99.0, 95.0, 90.0, 75.0, 50.0)
 # How often a finalist may try fewer requests in flight, and how many of them are left each time.
 _STEPS_DOWN = 3
 _STEP_DOWN = 0.75
@@ -48,26 +47,6 @@ class Finalist:
     record: TrialRecord
     config: Any
     reduced_precision: bool
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What the rounds say.
-
-    Attributes:
-        winner: number of the trial that is better; None where none is for sure.
-        ratio: of its throughput, or of the best loser's, to that of the configuration in use; None where that misses
-            the SLO.
-        p_value: of the same.
-        reason: why there is no winner, or "".
-        kept: in how many rounds the winner kept the SLO.
-    """
-
-    winner: int | None
-    ratio: float | None
-    p_value: float | None
-    reason: str
-    kept: int = 0
 
 
 @dataclass
@@ -190,47 +169,47 @@ def _final_round(runner: TrialRunner, which: int, number: int, found: Measuremen
     )
 
 
-def decide(
-    played: Sequence[FinalRound], *, in_use: int | None, finalists: Sequence[int], rounds: int, needed: int = 0
-) -> Decision:
-    """Choose the best finalist that keeps the SLO in more than half of the rounds and is faster for sure.
+def round_seconds(slo: Slo, rate: float, *, least: float) -> float:
+    """The length of a round in seconds.
 
     Args:
-        played: all measurements.
-        in_use: number of the trial with the configuration in use; None where that misses the SLO.
-        finalists: the other ones.
-        rounds: how many there were to be.
-        needed: answers that the SLO's percentile takes.
+        slo: its percentile decides how many answers it takes.
+        rate: answers per second that are expected.
+        least: seconds; a round may last as long even where that is more than `LONGEST_ROUND`.
     """
-    rates = {number: {r.round: r.throughput for r in played if r.trial == number} for number in finalists}
-    theirs = {r.round: r.throughput for r in played if r.trial == in_use}
-    kept = {number: sum(r.kept for r in played if r.trial == number) for number in finalists}
-    usable = [number for number in finalists if len(rates[number]) == rounds and 2 * kept[number] > rounds]
-    if not usable:
-        few = [r.answers for r in played if r.trial in finalists and r.answers is not None and r.answers < needed]
-        short = f"; some had {min(few):,} answers where it takes {needed:,}, give --seconds more" if few else ""
-        return Decision(None, None, None, f"no finalist kept the SLO in more than half of the rounds{short}")
-    if in_use is None:
-        best = max(usable, key=lambda number: statistics.median(rates[number].values()))
-        return Decision(best, None, None, "", kept[best])
-    if len(theirs) < rounds:
-        return Decision(None, None, None, "it could not be measured in every round, so nothing can be compared with it")
-    ratios = {number: [rates[number][turn] / rate for turn, rate in theirs.items() if rate] for number in usable}
-    best = max(usable, key=lambda number: statistics.median(ratios[number] or [0.0]))
-    ratio = statistics.median(ratios[best] or [0.0])
-    p_value = _p_value(ratios[best])
-    if ratio < LEAST_GAIN:
-        return Decision(None, ratio, p_value, f"the best is {ratio:.2f} times as fast, less than {LEAST_GAIN:g} times")
-    # Each finalist is another chance to be lucky.
-    if not p_value <= _SIGNIFICANT / len(finalists):
-        return Decision(None, ratio, p_value, f"{ratio:.2f} times as fast may be chance (p = {p_value:.2g})")
-    return Decision(best, ratio, p_value, "", kept[best])
+    return max(least, min(_enough(slo.percentile, rate), LONGEST_ROUND))
 
 
-def _p_value(ratios: Sequence[float]) -> float:
-    """How probable such ratios are if the two were equally fast."""
-    logarithms = np.log([ratio for ratio in ratios if ratio > 0])
-    if len(logarithms) < 2 or len(logarithms) < len(ratios):  # noqa: PLR2004 - a spread takes two
-        return 1.0
-    value = float(stats.ttest_1samp(logarithms, 0.0, alternative="greater").pvalue)
-    return 1.0 if math.isnan(value) else value
+def check_round_length(slo: Slo, in_use: TrialRecord, *, least: float) -> None:
+    """Say before the search that its result could not be decided.
+
+    Args:
+        slo: to be kept.
+        in_use: the configuration in use, which keeps the SLO; what is published must be faster.
+        least: seconds of a measurement.
+
+    Raises:
+        LoadTestMisconfigured: even the longest round has too few answers for the percentile.
+    """
+    rate = _rate(in_use)
+    longest = max(least, LONGEST_ROUND)
+    seconds = _enough(slo.percentile, rate)
+    if seconds <= longest:
+        return
+    lower = next((p for p in _LOWER if p < slo.percentile and _enough(p, rate) <= longest), None)
+    other = f", or ask for a lower percentile, such as p{lower:g}={slo.text.partition('=')[2]}" if lower else ""
+    raise LoadTestMisconfigured(
+        f"p{slo.percentile:g} takes {samples_needed(slo.percentile):,} answers, and what is in use gives {rate:,.3g} a "
+        f"second: a round of {longest:g} s is too short to decide anything; give --seconds {math.ceil(seconds)}{other}"
+    )
+
+
+def _enough(percentile: float, rate: float) -> float:
+    return _MARGIN * samples_needed(percentile) / rate if rate else math.inf
+
+
+def _rate(trial: TrialRecord) -> float:
+    """Answers per second; where none came inside the measurement, what the latency of the one after it amounts to."""
+    if trial.throughput or not trial.latency:
+        return trial.throughput
+    return trial.concurrency * 1e6 / trial.latency

@@ -14,25 +14,24 @@ from plansmith_build.repository.signing import require_public_key
 from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.load.samples import make_requests
 from plansmith_perf.results.environment import describe_environment
-from plansmith_perf.tuning.finals import Finalist, decide, play_rounds
+from plansmith_perf.tuning.finals import Finalist, check_round_length, play_rounds
 from plansmith_perf.tuning.options import TuningOptions, TuningProgress, TuningResult
 from plansmith_perf.tuning.publishing import publish_tuned
 from plansmith_perf.tuning.question import Question, look
 from plansmith_perf.tuning.records import TrialRecord, TuningRecord
-from plansmith_perf.tuning.round_length import check_round_length
 from plansmith_perf.tuning.settings import config_of, setting_from_config
 from plansmith_perf.tuning.study import TuningStudy
 from plansmith_perf.tuning.trials import TrialRunner
-from plansmith_perf.tuning.verdicts import verdict
+from plansmith_perf.tuning.verdicts import decide, verdict
 from plansmith_perf.tuning.workbench import Workbench
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from plansmith_perf.load.requests import CheckedRequest
-    from plansmith_perf.tuning.finals import Decision
     from plansmith_perf.tuning.records import FinalRound
     from plansmith_perf.tuning.settings import Setting
+    from plansmith_perf.tuning.verdicts import Decision
 
 __all__ = ["DEFAULT_TRIALS", "default_storage", "tune"]
 
