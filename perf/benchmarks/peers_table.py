@@ -75,15 +75,13 @@ def plansmith(folder: Path, *words: str) -> None:
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
-def chosen_peers(name: str, *, few: bool) -> list[Peer]:
+def chosen_peers(*, few: bool) -> list[Peer]:
     """The servers of others, after those that plansmith brings."""
-    # The MLP is served in FP32 on ONNX Runtime, as the baseline does.
-    same = () if name == "mlp" else SAME_ENGINE
     if few:
-        return [*choose_peers("engine"), *(peer for peer in FOREIGN_SERVERS if peer.name == BASELINE), *same]
+        return [*choose_peers("engine"), *(peer for peer in FOREIGN_SERVERS if peer.name == BASELINE), *SAME_ENGINE]
     own = choose_peers("all")
     servers = sum(peer.kind in ("plansmith", "server") for peer in own)
-    return [*own[:servers], *FOREIGN_SERVERS, *same, *own[servers:]]
+    return [*own[:servers], *FOREIGN_SERVERS, *SAME_ENGINE, *own[servers:]]
 
 
 def compare(name: str, folder: Path, samples: Path | None, arguments: argparse.Namespace) -> Comparison:
@@ -92,7 +90,7 @@ def compare(name: str, folder: Path, samples: Path | None, arguments: argparse.N
     options = ComparisonOptions(
         repository=folder / "model_repository",
         model=name,
-        peers=chosen_peers(name, few=short or arguments.few),
+        peers=chosen_peers(few=short or arguments.few),
         baseline=BASELINE,
         rounds=1 if short else arguments.rounds,
         measuring=MeasuringOptions(

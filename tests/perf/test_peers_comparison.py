@@ -12,6 +12,7 @@ import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -226,6 +227,12 @@ def test_the_others_are_measured_all_the_same(troubled):
     ours = next(peer for peer in troubled.peers if peer.name == "plansmith")
     assert (ours.status, len(ours.rounds)) == ("measured", 2)
     assert paired_ratio(troubled, "plansmith") is None
+
+
+@pytest.mark.parametrize("reduced", [True, False])
+def test_a_peer_with_the_engine_that_plansmith_serves_may_be_as_inexact_as_that(reduced):
+    subject = SimpleNamespace(served_path="configs/cpu.pbtxt", is_reduced=lambda path: reduced and "cpu" in path)
+    assert [peer.reduced_precision(subject) for peer in SAME_ENGINE] == [reduced] * 2
 
 
 @pytest.mark.parametrize("key", ["pytriton", "pytriton-served"])

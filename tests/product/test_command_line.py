@@ -72,7 +72,9 @@ def test_every_command_of_an_installed_distribution_is_listed_and_explains_its_o
     assert {words for words, text in shown.items() if "--json" not in text} == {("bench",)}
     for name in ("run", "compare", "diff", "report"):
         assert name in shown["bench",]
-    assert "--json" in plansmith("locust", "-h").stdout
+    of_locust = plansmith("locust", "-h").stdout
+    assert "--json" in of_locust
+    assert "For example: plansmith locust --model" in of_locust
 
 
 def test_help_is_in_plain_words_and_names_every_default(shown):
@@ -82,6 +84,8 @@ def test_help_is_in_plain_words_and_names_every_default(shown):
         # What typer calls types, and its brackets around brackets.
         assert not re.search(r"<(bool|str|int|float|path|list)|\[\[", text), words
         assert re.search(rf"For example:\s+plansmith {words[0]}", text), words
+        examples = text.partition("For example:")[2].partition("╭")[0].splitlines()
+        assert max(line.count("plansmith ") for line in examples) == 1, words
         for letter, option in re.findall(r"(--[a-z-]+) +(-[a-z]) ", text):
             letters.setdefault(option, set()).add(letter)
     assert {"-h", "-o", "-r"} <= letters.keys()

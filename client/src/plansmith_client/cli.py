@@ -15,11 +15,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import sys
 from contextvars import ContextVar
 from functools import partial
 from importlib.metadata import entry_points, version
 from io import TextIOWrapper
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from plansmith_client.visible import visible
@@ -50,6 +52,8 @@ _TYPES = {
 # Names in a file from outside can be of any length.
 _MOST_CHARACTERS = 4000
 _ERRORS_AS_JSON = ContextVar("errors as JSON", default=False)
+# Commands in a docstring.
+_EXAMPLES = re.compile(r"^    plansmith .*(?:\n    .*)*", re.MULTILINE)
 
 
 class KnownCommand(NamedTuple):
@@ -176,6 +180,8 @@ def show_plain_types(command: Any, context: typer.Context) -> None:
         command: typer's.
         context: of the command itself, or of what it belongs to.
     """
+    # Where nothing else follows the first paragraph, typer takes away the margin that makes an example code.
+    command.help = _EXAMPLES.sub(lambda found: f"```\n{dedent(found[0])}\n```", command.help or "")
     for parameter in (*command.params, command.get_help_option(context)):
         parameter.process_value = partial(_in_plain_words, parameter.process_value)
         if getattr(parameter, "is_flag", False):

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peers.environments import REQUIREMENTS
-from peers.program import BATCH_WAIT_SECONDS, PROGRAMS, Program, open_program
+from peers.program import BATCH_WAIT_SECONDS, PROGRAMS, SERVED, Program, open_program
 from plansmith_perf.comparing.peer import Opener, Peer
+from plansmith_perf.comparing.peers import computes_as_served
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ _UVICORN = (
 )
 _QUIET = ("--no-access-log", "--log-level", "warning")
 _FASTAPI = ("fastapi", "uvicorn", "onnxruntime")
-_SERVED = {"PEER_SERVED": "1"}
+_SERVED = {SERVED: "1"}
 
 
 def _server(program: Program) -> Opener:
@@ -67,7 +68,8 @@ def _pytriton(key: str, name: str, setup: str, engines: Sequence[str], served: M
         variables=variables,
     )
     source = "https://triton-inference-server.github.io/pytriton/latest/binding_configuration"
-    return Peer(key, name, "server", setup, source, _server(program))
+    reduced = {"reduced_precision": computes_as_served} if served else {}
+    return Peer(key, name, "server", setup, source, _server(program), **reduced)
 
 
 FOREIGN_SERVERS: Sequence[Peer] = (
@@ -171,6 +173,7 @@ SAME_ENGINE: Sequence[Peer] = (
                 variables=_SERVED,
             )
         ),
+        reduced_precision=computes_as_served,
     ),
     _pytriton(
         "pytriton-served",

@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from plansmith_perf.comparing.contestants import ProtocolContestant
     from plansmith_perf.comparing.subject import Subject
 
-__all__ = ["BATCH_WAIT_SECONDS", "PROGRAMS", "Program", "open_program"]
+__all__ = ["BATCH_WAIT_SECONDS", "PROGRAMS", "SERVED", "Program", "open_program"]
 
 BATCH_WAIT_SECONDS = 0.001
 """How long a peer waits for a batch to fill, where its batching needs to be told."""
+
+SERVED = "PEER_SERVED"
+"""The variable that has a program compute with what plansmith serves."""
 
 PROGRAMS = Path(__file__).parent / "programs"
 _HOST = "127.0.0.1"
@@ -73,6 +76,7 @@ def open_program(subject: Subject, program: Program) -> Iterator[ProtocolContest
         versions = {name: pinned[name] for name in program.packages}
     else:
         python, versions = Path(sys.executable), {name: version(name) for name in program.packages}
+    detail = subject.described(subject.served_path) if SERVED in program.variables else ""
     folder = subject.new_folder("peer")
     http, grpc, metrics = find_free(_HOST, 3)
     settings = folder / "settings-of-the-peer.json"
@@ -98,6 +102,7 @@ def open_program(subject: Subject, program: Program) -> Iterator[ProtocolContest
                 url=f"http://{_HOST}:{http}",
                 path=program.path,
                 body_format=program.body,
+                detail=detail,
             )
             process.wait_until(other.is_ready)
             yield other
@@ -106,7 +111,12 @@ def open_program(subject: Subject, program: Program) -> Iterator[ProtocolContest
         process.wait_until(lambda: _is_ready(url, subject.model.name))
         yield stack.enter_context(
             protocol_contestant(
-                subject, url, versions=versions, find_processes=lambda: process.processes, counted=False
+                subject,
+                url,
+                versions=versions,
+                find_processes=lambda: process.processes,
+                counted=False,
+                detail=detail,
             )
         )
 

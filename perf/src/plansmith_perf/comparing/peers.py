@@ -33,6 +33,7 @@ __all__ = [
     "PEERS",
     "baseline_of",
     "choose_peers",
+    "computes_as_served",
     "configuration_peers",
     "peers_for_a_gpu",
 ]
@@ -87,7 +88,8 @@ def _served_by_a_runtime(subject: Subject) -> str:
     return "" if backend in ("onnxruntime", "openvino") else f"the backend {backend!r} runs in a server only"
 
 
-def _computes_as_served(subject: Subject) -> bool:
+def computes_as_served(subject: Subject) -> bool:
+    """Whether what plansmith serves was allowed to be less exact, for a peer with the same file and engine."""
     return subject.is_reduced(subject.served_path)
 
 
@@ -95,12 +97,12 @@ def _own(key: str, name: str, setup: str, *, over_grpc: bool) -> Peer:
     def opener(subject: Subject, _: int) -> AbstractContextManager[Contestant]:
         return open_plansmith(subject, over_grpc=over_grpc)
 
-    return Peer(key, name, "plansmith", setup, "", opener, reduced_precision=_computes_as_served)
+    return Peer(key, name, "plansmith", setup, "", opener, reduced_precision=computes_as_served)
 
 
 def _client_peer(kind: ClientKind, name: str, setup: str = _ONE_FOR_THREADS) -> Peer:
     source = "" if kind.startswith("sdk") else _EXAMPLES
-    return Peer(kind, name, "client", setup, source, _client(kind), reduced_precision=_computes_as_served)
+    return Peer(kind, name, "client", setup, source, _client(kind), reduced_precision=computes_as_served)
 
 
 _SERVER_PEERS = (
@@ -131,7 +133,7 @@ ENGINE_PEERS = (
         f"the served file, runtime, precision and threads; {IN_PROCESS}",
         "",
         _engine("served"),
-        reduced_precision=_computes_as_served,
+        reduced_precision=computes_as_served,
         obstacle=_served_by_a_runtime,
     ),
     Peer(

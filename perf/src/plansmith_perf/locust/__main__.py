@@ -5,13 +5,23 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from locust import events
 from locust.main import main
 
 from plansmith_perf.locust.options import add_options
 
+if TYPE_CHECKING:
+    from locust.argument_parser import LocustArgumentParser
+
+_EXAMPLE = "plansmith locust --model digits --protocol grpc --headless -u 8 -r 8 -t 30s"
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+
+
+def _name_and_example(parser: LocustArgumentParser) -> None:
+    parser.usage = "plansmith locust [options] [UserClass ...]"
+    parser.description = f"For example: {_EXAMPLE}"
 
 
 def _run() -> None:
@@ -22,6 +32,7 @@ def _run() -> None:
     sys.argv = ["plansmith locust", "-f", ",".join(files), *others]
     # Locust answers --help without a look at its files.
     events.init_command_line_parser.add_listener(add_options)
+    events.init_command_line_parser.add_listener(_name_and_example)
     main()
 
 
