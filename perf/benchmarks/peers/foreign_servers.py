@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,8 +69,8 @@ def _pytriton(key: str, name: str, setup: str, engines: Sequence[str], served: M
         variables=variables,
     )
     source = "https://triton-inference-server.github.io/pytriton/latest/binding_configuration"
-    reduced = {"reduced_precision": computes_as_served} if served else {}
-    return Peer(key, name, "server", setup, source, _server(program), **reduced)
+    peer = Peer(key, name, "server", setup, source, _server(program))
+    return replace(peer, reduced_precision=computes_as_served) if served else peer
 
 
 FOREIGN_SERVERS: Sequence[Peer] = (
