@@ -125,18 +125,25 @@ def test_what_takes_positive_numbers_only_is_verified_on_some(built, operator):
     assert result.manifest.batching.max_batch_size == 32
 
 
-def test_a_model_without_a_single_number_in_its_answers_is_published_unbatched_and_called_unverified(
-    plansmith, tmp_path, repository
+@pytest.mark.parametrize(
+    "text",
+    [
+        "m (float[N, 4] x) => (float[N, 4] y) <float nan = {0.0}> { z = Div (nan, nan) y = Add (x, z) }",
+        "m (float[N, 4] x) => (float[K, 4] y) <bool[1] none = {0}> { y = Compress <axis = 0> (x, none) }",
+    ],
+    ids=["NaN", "empty"],
+)
+def test_a_model_without_a_single_value_in_its_answers_is_published_unbatched_and_called_unverified(
+    plansmith, tmp_path, repository, text
 ):
-    text = "m (float[N, 4] x) => (float[N, 4] y) <float nan = {0.0}> { z = Div (nan, nan) y = Add (x, z) }"
     onnx.save(onnx.parser.parse_model(HEADER + text), tmp_path / "model.onnx")
     done = plansmith("build", tmp_path / "model.onnx", "--repository", repository)
-    assert "NaN or infinite on every input that was tried" in done.stdout
+    assert "empty, NaN or infinite on every input that was tried" in done.stdout
     manifest = json.loads((repository / "model" / "1" / "manifest.json").read_text())
     assert manifest["verification"]["outputs"][0]["finite"] is False
     card = plansmith("inspect", manifest["model"], "--repository", repository, "--card").stdout
-    assert "NaN or infinite, not verified" in card
-    assert "NaN or infinite" in manifest["batching"]["reason"]
+    assert "empty, NaN or infinite: not verified" in card
+    assert manifest["batching"]["reason"]
 
 
 def test_ids_masks_and_lengths_are_drawn_inside_what_the_graph_takes():

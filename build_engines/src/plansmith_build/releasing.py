@@ -258,7 +258,7 @@ def _verification(built: Built) -> Verification:
                 max_relative_error=output.max_relative_error,
                 tolerance=output.tolerance,
                 values_compared=output.values_compared,
-                finite=output.name not in built.reference.without_numbers,
+                finite=output.name not in built.reference.without_values,
             )
             for output in built.verified.outputs
         ),

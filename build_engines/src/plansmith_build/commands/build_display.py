@@ -192,8 +192,8 @@ def _verification(verification: Verification) -> str:
     where = f"on {verification.samples} {inputs}{rows}"
     unknown = [output.name for output in verification.outputs if not output.finite]
     note = (
-        f"; not the values of {', '.join(unknown)}, NaN or infinite on every input that was tried: give inputs of your "
-        "own with --samples"
+        f"; not the values of {', '.join(unknown)}, empty, NaN or infinite on every input that was tried: give inputs "
+        "of your own with --samples"
         if unknown
         else ""
     )

@@ -187,7 +187,7 @@ def _add_manifest(facts: Table, manifest: Manifest) -> None:
         facts.add_row("no batches", escape(manifest.batching.reason))
     verification = manifest.verification
     lines = [
-        f"{output.name}: NaN or infinite, not verified"
+        f"{output.name}: empty, NaN or infinite: not verified"
         if not output.finite
         else f"{output.name}: relative error {output.max_relative_error:.2g}, {output.tolerance:g} allowed"
         if output.values_compared

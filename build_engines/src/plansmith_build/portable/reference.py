@@ -27,7 +27,7 @@ from plansmith_build.portable.rows import (
     obstacle_in_answers,
     obstacle_in_batches,
     told_apart,
-    without_numbers,
+    without_values,
 )
 from plansmith_build.portable.sampling import InputKind, input_kinds, leading_rows, random_sample
 from plansmith_build.reading.input_ranges import integer_ranges
@@ -46,7 +46,7 @@ __all__ = ["Reference", "run_reference"]
 SAMPLES = 3
 # Detectors and other models with thresholds give no answer to values that are too small.
 _MAGNITUDES = (1.0, 10.0, 100.0)
-_NAN = {Evidence.WITHOUT_NUMBERS, Evidence.SOME_NAN}
+_NAN = {Evidence.WITHOUT_VALUES, Evidence.SOME_NAN}
 _NEWEST_KNOWN_TO_RUNTIME = re.compile(r"Opset \d+ is under development|max supported IR version|is till opset")
 
 
@@ -65,7 +65,7 @@ class Reference:
         random_outputs: outputs that differ from run to run, so their values cannot be compared.
         single_samples: how many of the samples, from the first, are of `rows` rows.
         inputs: "random", or "given" for the user's own.
-        without_numbers: outputs that are NaN or infinite everywhere in every answer, so their values verify nothing.
+        without_values: outputs that are empty, NaN or infinite in every answer, which verifies nothing.
         noise: the relative error to allow for each output by name, which is what rounding alone does; see
             `noise_floor`.
         shapes: the observed shapes of each output, those of several rows together included.
@@ -79,7 +79,7 @@ class Reference:
     random_outputs: frozenset[str]
     single_samples: int = SAMPLES
     inputs: Literal["random", "given"] = "random"
-    without_numbers: frozenset[str] = frozenset()
+    without_values: frozenset[str] = frozenset()
     noise: Mapping[str, float] = field(default_factory=dict)
     shapes: Mapping[str, frozenset[tuple[int, ...]]] = field(default_factory=dict)
 
@@ -173,7 +173,7 @@ def run_reference(
         random_outputs=random_outputs,
         single_samples=single_samples,
         inputs="random" if given is None else "given",
-        without_numbers=without_numbers(answers),
+        without_values=without_values(answers),
         noise=noise,
         shapes={name: frozenset(answer[name].shape for answer in shapes) for name in answers[0]},
     )

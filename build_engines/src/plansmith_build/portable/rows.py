@@ -29,7 +29,7 @@ __all__ = [
     "obstacle_in_answers",
     "obstacle_in_batches",
     "told_apart",
-    "without_numbers",
+    "without_values",
 ]
 
 
@@ -79,7 +79,7 @@ def obstacle_in_answers(answers: Sequence[Arrays], rows: int) -> str:
             return f"output {name!r} has another shape for each row"
         if not arrays[0].size:
             return f"output {name!r} was empty for every input that was tried, so nothing was verified"
-        if name in without_numbers(answers):
+        if name in without_values(answers):
             return f"output {name!r} was NaN or infinite for every input that was tried, so nothing was verified"
     return ""
 
@@ -90,28 +90,26 @@ def told_apart(answers: Sequence[Arrays]) -> bool:
     return any(not identical(first[name], answer[name]) for answer in others for name in first)
 
 
-def without_numbers(answers: Sequence[Arrays]) -> frozenset[str]:
-    """The floating-point outputs that are NaN or infinite everywhere, in every answer."""
-    return frozenset(
-        name
-        for name, array in answers[0].items()
-        if array.dtype.kind in _FLOATING and array.size and not any(_has_number(answer[name]) for answer in answers)
-    )
+def without_values(answers: Sequence[Arrays]) -> frozenset[str]:
+    """The outputs that are empty, or NaN or infinite everywhere, in every answer."""
+    return frozenset(name for name in answers[0] if not any(_has_value(answer[name]) for answer in answers))
 
 
-def _has_number(array: np.ndarray[Any, np.dtype[Any]]) -> bool:
+def _has_value(array: np.ndarray[Any, np.dtype[Any]]) -> bool:
+    if array.dtype.kind not in _FLOATING:
+        return array.size > 0
     return bool(np.isfinite(array.astype(np.float64)).any())
 
 
 class Evidence(IntEnum):
     """How much answers can verify, from nothing to everything.
 
-    EMPTY: one has no elements. WITHOUT_NUMBERS: an output is NaN or infinite everywhere. SOME_NAN: an output is NaN
+    EMPTY: one has no elements. WITHOUT_VALUES: an output is NaN or infinite everywhere. SOME_NAN: an output is NaN
     somewhere. ALIKE: every input got the same answer. DIFFERENT: they can be told apart.
     """
 
     EMPTY = 0
-    WITHOUT_NUMBERS = 1
+    WITHOUT_VALUES = 1
     SOME_NAN = 2
     ALIKE = 3
     DIFFERENT = 4
@@ -122,8 +120,8 @@ def evidence_of(answers: Sequence[Arrays]) -> Evidence:
     arrays = [array for answer in answers for array in answer.values()]
     if not all(array.size for array in arrays):
         return Evidence.EMPTY
-    if without_numbers(answers):
-        return Evidence.WITHOUT_NUMBERS
+    if without_values(answers):
+        return Evidence.WITHOUT_VALUES
     if any(np.isnan(array.astype(np.float64)).any() for array in arrays if array.dtype.kind in _FLOATING):
         return Evidence.SOME_NAN
     return Evidence.DIFFERENT if told_apart(answers) else Evidence.ALIKE

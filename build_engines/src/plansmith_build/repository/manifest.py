@@ -122,7 +122,8 @@ class OutputError(_Record):
     tolerance: float = Field(description="greatest relative error allowed")
     values_compared: bool = Field(description="false: the source gives random values, only shapes were compared")
     finite: bool = Field(
-        default=True, description="false: NaN or infinite everywhere on every input that was tried; verifies nothing"
+        default=True,
+        description="false: empty, or NaN or infinite everywhere, on every input that was tried; verifies nothing",
     )
 
 

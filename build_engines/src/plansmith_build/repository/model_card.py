@@ -107,7 +107,7 @@ def _candidates(search: SearchRecord) -> Iterator[str]:
 
 def _error(output: OutputError) -> str:
     if not output.finite:
-        return "NaN or infinite, not verified"
+        return "empty, NaN or infinite: not verified"
     return f"{output.max_relative_error:.2g}" if output.values_compared else "random values"
 
 
