@@ -229,8 +229,8 @@ def test_what_speaks_against_letting_others_use_a_server_is_named_line_by_line(p
         "Triton 2.51, which has known vulnerabilities",
         "--open-admin lets everyone load models",
         "add --strict",
-        "slow brings a Python model",
-        "double brings the library libhook.so",
+        "slow is a Python model",
+        "double brings libhook.so",
         "double lets any number of requests wait",
     ):
         assert sentence_about in said
@@ -244,5 +244,56 @@ def test_a_repository_that_is_fit_for_others_passes_once_its_code_is_allowed(ser
     config.write_text(config.read_text() + bound)
     plan = ServerOptions(repository=served, http_port=0, grpc_port=0, metrics_port=0, strict=True).plan()
     refuse_unfit(plan, allowed_code=["slow"])
-    with pytest.raises(NotForProduction, match="slow brings a Python model"):
+    with pytest.raises(NotForProduction, match="slow is a Python model"):
+        refuse_unfit(plan)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (None, "has no configuration that names its backend"),
+        ('default_model_filename: "model" ".py"\nbackend: "python"', "has no configuration that names its backend"),
+        ('backend: "\\160ython"', "brings its own backend"),
+        ('name: "double" backend: "onnxruntime" }', "has no configuration that names its backend"),
+        (
+            'backend: "onnxruntime" parameters: [{ key: "EXECUTION_ENV_PATH" value: { string_value: "/e.tar" } }]',
+            "EXECUTION_ENV_PATH",
+        ),
+        (
+            'backend: "openvino" parameters { key: "CPU_EXTENSION_PATH" value { string_value: "/e" } }',
+            "CPU_EXTENSION_PATH",
+        ),
+        ('backend: "onnxruntime" model_operations { op_library_filename: "/libops.so.1" }', "op_library_filename"),
+    ],
+)
+def test_code_that_a_configuration_names_or_leaves_open_is_not_fit_for_others(served, config, sentence):
+    path = served / "double" / "config.pbtxt"
+    path.unlink()
+    if config is not None:
+        path.write_text(config)
+    plan = ServerOptions(repository=served, http_port=0, grpc_port=0, metrics_port=0, strict=True).plan()
+    with pytest.raises(NotForProduction, match=sentence):
+        refuse_unfit(plan)
+    refuse_unfit(plan, allowed_code=["double"])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"control": "explicit"}, "--control explicit"),
+        ({"control": "poll"}, "--control poll"),
+        ({"triton_arguments": ("--http-address=0.0.0.0",)}, "cannot be checked"),
+    ],
+)
+def test_options_that_change_what_was_checked_are_not_fit_for_others(served, words, sentence):
+    plan = ServerOptions(repository=served, http_port=0, grpc_port=0, metrics_port=0, strict=True, **words).plan()
+    with pytest.raises(NotForProduction, match=sentence):
+        refuse_unfit(plan)
+
+
+def test_a_queue_policy_that_is_no_message_bounds_nothing(served):
+    config = served / "double" / "config.pbtxt"
+    config.write_text(config.read_text() + "max_batch_size: 8 dynamic_batching { default_queue_policy: 5 }")
+    plan = ServerOptions(repository=served, http_port=0, grpc_port=0, metrics_port=0, strict=True).plan()
+    with pytest.raises(NotForProduction, match="any number of requests wait"):
         refuse_unfit(plan)

@@ -88,8 +88,8 @@ def serve(
         bool,
         typer.Option(
             "--production-check",
-            help="Refuse to start (exit code 3) where something speaks against letting others use the server through a"
-            " proxy: code in models, queues without a bound, open ports.",
+            help="Refuse to start (exit code 3) if the server is not fit for others behind a proxy: code in models,"
+            " queues without a bound, open ports.",
         ),
     ] = False,
     allow_code: Annotated[

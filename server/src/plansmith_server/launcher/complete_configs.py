@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["is_complete", "read_config", "text_of"]
+__all__ = ["Message", "is_complete", "read_config", "text_of"]
 
 # Protobuf's text format: comments, strings, brackets and separators, and words.
 TOKEN = re.compile(r"""\#[^\n]*|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[{}\[\]<>:,;]|[^\s{}\[\]<>:,;"'\#]+""")
@@ -63,6 +63,9 @@ def _message(tokens: Iterator[str], end: str) -> Message:
             return fields
         if token in (",", ";"):
             continue
+        if not token.isidentifier():
+            # Such as the second part of a text in two: what comes after it would be taken for its value.
+            raise ValueError(f"{token} is not the name of a field")
         following = _next(tokens)
         if following == ":":
             following = _next(tokens)
