@@ -130,6 +130,11 @@ def test_a_wrong_value_is_said_in_plain_words(plansmith, words, sentence):
     assert error["exit_code"] == 2
 
 
+@pytest.mark.parametrize("words", [("--json",), ("--format", "json"), ("--format=json",)])
+def test_an_error_is_json_however_json_is_asked_for(plansmith, words):
+    assert json.loads(plansmith("verify", "nowhere", *words, expect=2).stderr)["error"]["exit_code"] == 2
+
+
 def test_the_skill_for_coding_assistants_names_what_there_is(shown):
     text = (ROOT / "skills" / "plansmith" / "SKILL.md").read_text()
     _, head, body = text.split("---\n", 2)

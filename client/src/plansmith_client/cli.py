@@ -21,6 +21,7 @@ from contextvars import ContextVar
 from functools import partial
 from importlib.metadata import entry_points, version
 from io import TextIOWrapper
+from itertools import pairwise
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -101,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: always, with one of the exit codes described in the module.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    _ERRORS_AS_JSON.set("--json" in words)
+    _ERRORS_AS_JSON.set(_asks_for_json(words))
     for stream in (sys.stdout, sys.stderr):
         # What a stream's encoding does not have is written as an escape sequence, as in Python's own tracebacks.
         if isinstance(stream, TextIOWrapper):
@@ -111,6 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ImportError:
         _fail("the plansmith command needs typer and rich: add the extra `cli` of plansmith-client", EXIT_USAGE)
     run(lambda: _call(words))
+
+
+def _asks_for_json(words: Sequence[str]) -> bool:
+    options = words[: words.index("--")] if "--" in words else words
+    return "--json" in options or "--format=json" in options or ("--format", "json") in pairwise(options)
 
 
 def _completed() -> list[str]:
@@ -135,7 +141,7 @@ def run(work: Callable[[], object]) -> NoReturn:
     except Exception as error:
         code = getattr(error, "exit_code", None)
         if isinstance(code, int):
-            # What is wrong with the words has typer's own way to be said.
+            # Typer's own errors format their message.
             _fail(getattr(error, "format_message", error.__str__)(), code)
         if isinstance(error, OSError) and error.errno in _FULL:
             _fail(f"{error.strerror}: make room{f' for {error.filename}' if error.filename else ''}", EXIT_FAILED)
@@ -158,7 +164,7 @@ def _call(words: list[str]) -> None:
     given = _completed() if _COMPLETION in os.environ else words
     called = given[0] if given else ""
     command = application_command(called)
-    # Else typer itself shows what is wrong with the words, in a box.
+    # Otherwise typer prints errors of usage itself, in a box.
     boxed = not _ERRORS_AS_JSON.get()
     defaults = project_defaults(command, called)
     sys.exit(command(args=words, prog_name="plansmith", default_map=defaults, standalone_mode=boxed))
