@@ -213,9 +213,9 @@ BAD_AUDIO = {
     "the audio has 16,000 samples a second, and the model takes 8,000": tone(300, rate=16_000),
     "the audio is silent": tone(300, level=1e-4),
     "32 bits a sample": tone(300, width=4),
-    "the audio lasts 0.50 s, and the model takes 0.23 s": tone(300, seconds=0.5),
+    "the audio has 4,000 samples": tone(300, seconds=0.5),
     "the audio is cut off": tone(300)[:-100],
-    "the audio lasts 268435.46 s": tone(300)[:40] + b"\xff" * 4 + tone(300)[44:],
+    "268435.46 s": tone(300)[:40] + b"\xff" * 4 + tone(300)[44:],
 }
 
 

@@ -72,7 +72,9 @@ class AudioStep:
         """
         samples = self._decode(content)
         if not len(samples) or np.abs(samples).max() < self._min_level:
-            raise RequestError(f"the audio is silent: no sample is as loud as {self._min_level:g} of the most")
+            raise RequestError(
+                f"the audio is silent: its loudest sample is below {self._min_level:g} of full scale; record it louder"
+            )
         padded = np.pad(samples, (0, self._samples - len(samples)))
         frames = np.lib.stride_tricks.sliding_window_view(padded, len(self._taper))[:: self._hop]
         power = np.abs(np.fft.rfft(frames * self._taper)) ** 2 @ self._mel
@@ -92,12 +94,14 @@ class AudioStep:
                     )
                 if count > self._samples:
                     raise RequestError(
-                        f"the audio lasts {count / rate:.2f} s, and the model takes {self._samples / rate:.2f} s: send "
-                        "it in parts"
+                        f"the audio has {count:,} samples ({count / rate:.2f} s), and the model takes at most "
+                        f"{self._samples:,}: send it in parts"
                     )
                 data = recording.readframes(count)
         except (wave.Error, EOFError, RuntimeError, ArithmeticError) as error:
-            raise RequestError(f"{len(content)} bytes are not a WAV file of 16-bit PCM: {error}") from error
+            raise RequestError(
+                f"{len(content)} bytes are not a WAV file of 16-bit PCM: {error or 'it is cut off'}"
+            ) from error
         if len(data) != count * channels * width:
             raise RequestError(f"the audio is cut off: its header says {count} samples, of which some are missing")
         samples: NDArray[np.float64] = np.frombuffer(data, "<i2").reshape(-1, channels).mean(axis=1) / 2**15
