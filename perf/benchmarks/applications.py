@@ -18,6 +18,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def contestants(
     """Start an example's servers; for each a function that opens a connection, and what plansmith computes with."""
     repository = folder / "model_repository"
     server = stack.enter_context(
-        TritonServer(ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0))
+        TritonServer(ServerOptions(repository=repository, config_name="cpu", http_port=0, grpc_port=0, metrics_port=0))
     )
     config, served, _ = served_files(repository, application.model)
     place = int(server.http_url.rpartition(":")[2])
@@ -108,15 +109,14 @@ def contestants(
             "inputs": [tensor.name for tensor in config.input],
             "outputs": [tensor.name for tensor in config.output],
         }
-        work = folder / f"peer-{port}"
-        work.mkdir()
+        work = Path(stack.enter_context(TemporaryDirectory()))
         (work / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         variables = {
-            "PEER_SETTINGS": str((work / "settings.json").resolve()),
+            "PEER_SETTINGS": str(work / "settings.json"),
             "PEER_SERVED": "1" * (contestant == SAME),
         }
         command = [sys.executable, str(PROGRAMS / "fastapi_example.py")]
-        process = stack.enter_context(PeerProcess(command, work.resolve(), variables))
+        process = stack.enter_context(PeerProcess(command, work, variables))
         opened[contestant] = lambda port=port: Asker(port, "/predict", lambda body: (body, {}))
         process.wait_until(lambda ask=opened[contestant]: _answers(ask, body))
     precision = Path(served["file"]).stem.partition(".")[2] or application.precision
@@ -131,7 +131,7 @@ def _answers(ask: Callable[[], Any], body: bytes) -> bool:
 
 
 def agreement(opened: dict[str, Callable[[], Any]], bodies: list[bytes]) -> dict[str, float]:
-    """The share of bodies to which each of the others answers as plansmith does."""
+    """The share of bodies to which each of the others answers as plansmith does; of boxes, the labels."""
     asks = {name: make() for name, make in opened.items()}
     same = dict.fromkeys(list(opened)[1:], 0)
     for body in bodies:
@@ -168,7 +168,10 @@ def main() -> None:
         parser.error(f"{unknown[0]!r} is not an example that is measured: name some of {', '.join(APPLICATIONS)}")
     rounds, seconds = (1, 0.5) if arguments.short else (arguments.rounds, arguments.seconds)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, Any] = {}
+    results = arguments.output / "applications.json"
+    # What is not measured now keeps its figures.
+    known = json.loads(results.read_text(encoding="utf-8"))["figures"] if arguments.names and results.exists() else {}
+    figures: dict[str, Any] = dict(known)
     console = Console()
     for name in arguments.names or APPLICATIONS:
         application = APPLICATIONS[name]
@@ -189,7 +192,7 @@ def main() -> None:
         figures[name] = {"chosen": chosen, "framework": application.framework, "agree": agree, "rates": measured}
         medians = ", ".join(f"{who} {statistics.median(rates):,.0f}/s" for who, rates in measured.items())
         console.print(f"{name}, {chosen}: {medians}; answers alike: {min(agree.values()):.0%}", soft_wrap=True)
-    write_figures(arguments.output / "applications.json", None, figures=figures)
+    write_figures(results, None, figures=figures)
 
 
 if __name__ == "__main__":

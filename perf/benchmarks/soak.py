@@ -6,7 +6,7 @@ the idle server after the warm-up and every 150 seconds from then on, and exits 
 looks has over 2 % more memory than that of the first three, or if there are more descriptors or regions of shared
 memory at the end. Calls are given up over HTTP alone: over gRPC that can end Triton 2.51 itself.
 
-Regions of shared memory keep the size of the largest batch so far, which chance brings early or late: the warm-up asks
+Regions of shared memory keep the size of the largest batch so far, which comes at a random time: the warm-up asks
 for it. What Triton's own process keeps for later goes up and down by several percent from look to look, hence medians.
 """
 

@@ -64,11 +64,10 @@ def _parse(text: bytes) -> Document:
     try:
         found = pydantic_core.from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        raise ValueError(f"it is not JSON: {error}") from error
+        raise ValueError(f"it is not JSON: {error}; give a file that --output or --json wrote") from error
     if not isinstance(found, dict):
-        raise ValueError(  # noqa: TRY004 - as for what is no JSON
-            "it does not hold a JSON object"
-        )
+        message = "it does not hold a JSON object; give a file that --output or --json wrote"
+        raise ValueError(message)  # noqa: TRY004 - as for what is no JSON
     if found.get("kind") == "comparison":
         return Comparison.model_validate(found)
     if isinstance(found.get("tuning"), dict):
