@@ -243,7 +243,6 @@ def test_a_bad_file_is_refused_while_it_is_read(tmp_path, name, content, message
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("missing.npy", None, "cannot be read: No such file"),
         ("x.json", b'{"nope": [[1,2,3,4]]}', "has no input 'nope'"),
         ("x.json", b"[[1,2,3]]", "given float32 [1, 3], expected FP32 [-1, 4]"),
         ("x.json", b'[["a"]]', "holds strings, which FP32 does not take"),

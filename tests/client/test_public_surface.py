@@ -16,7 +16,7 @@ from importlib.resources import files
 import pytest
 
 import plansmith_client
-from plansmith_client import Client
+from plansmith_client import Client, Model
 from plansmith_client.calling.client_options import ClientOptions
 
 PUBLIC = {
@@ -57,6 +57,18 @@ def test_every_module_says_what_it_is_and_what_it_offers(module):
     # A room may offer nothing but its modules.
     if not hasattr(module, "__path__") or hasattr(module, "__all__"):
         assert set(module.__all__) <= set(vars(module))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(Client, Client.is_live, Client.is_ready, Client.wait_until_ready, Client.server_metadata, Client.models),
+        *(Client.model, Client.close, Model, Model.is_ready, Model.infer, Model.__call__, Model.metadata.fget),
+    ],
+    ids=lambda function: function.__qualname__,
+)
+def test_what_talks_to_a_server_shows_an_example(function):
+    assert "Example:" in function.__doc__
 
 
 def test_annotations_are_shipped():

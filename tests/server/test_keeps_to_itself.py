@@ -125,7 +125,7 @@ def test_administration_over_http_wants_the_secret_of_the_run(served, control):
             said = ask(server, method, path, dict(server.admin_headers))[1]
             assert "restricted" not in said, (path, said)
         if control == "explicit":
-            # They are loaded over gRPC or with the headers.
+            # They are loaded with the headers.
             with Client(server.http_url, headers=server.admin_headers) as client:
                 client.load_model("double")
             with Client(server.http_url) as client, pytest.raises(AccessDenied, match="restricted"):

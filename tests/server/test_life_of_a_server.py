@@ -215,9 +215,7 @@ def test_a_model_that_appears_is_served_in_poll_control(repository):
         np.testing.assert_array_equal(double(server.grpc_url), [[2, 4]])
 
 
-def test_the_log_is_readable_and_stays_beyond_this_machine_is_warned_about_and_arguments_are_passed_on(
-    served, start, tmp_path
-):
+def test_a_public_host_is_warned_about_and_the_log_and_further_arguments_reach_triton(served, start, tmp_path):
     log = tmp_path / "triton.log"
     words = ("--host", "0.0.0.0", "--log-file", str(log), "--log-level", "info", "--", "--id=my-server")
     serving = start(served, *words)

@@ -58,7 +58,7 @@ def infer(
             "--input",
             "-i",
             metavar="[NAME=]FILE",
-            help="A .npy, .npz, .json, image or .txt file, or a folder of images; again for more.",
+            help="A .npy, .npz, .json, .txt, image or .wav file, or a folder of images or recordings; again for more.",
         ),
     ] = None,
     *,

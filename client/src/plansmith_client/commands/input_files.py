@@ -1,4 +1,4 @@
-"""Inputs of a model from files: .npy, .npz, .json, images and text.
+"""Inputs of a model from files: .npy, .npz, .json, images, recordings and text.
 
 Nothing in a file is ever executed: pickled arrays are refused.
 """
@@ -50,9 +50,9 @@ def read_inputs(
 
     Args:
         words: each `FILE` or `NAME=FILE`. A file with names in it (.npz, a JSON object) gives all of its inputs; a
-            file without (.npy, a JSON list, an image, text) needs a NAME, unless the model has a single input.
-            Several images for one input make one batch, and so does
-            a folder of images. Labels in a file with names, as `plansmith build` takes them, are left out.
+            file without (.npy, a JSON list, an image, a recording, text) needs a NAME, unless the model has a single
+            input. Several images or recordings for one input make one batch, and so does a folder of them. Labels in a
+            file with names, as `plansmith build` takes them, are left out.
         specs: the model's inputs.
         preparation: how the pixels of images are scaled.
 
@@ -112,7 +112,7 @@ def names_of_rows(words: Sequence[str]) -> list[str]:
 
 
 def _files(words: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """The name and the path of each file; of a folder, of each image in it, by name."""
+    """The name and the path of each file; of a folder, of each image and recording in it, by name."""
     for word in words:
         name, path = _name_and_path(word)
         if not path.is_dir():
@@ -120,7 +120,9 @@ def _files(words: Sequence[str]) -> Iterator[tuple[str, Path]]:
             continue
         found = sorted(inside for inside in path.rglob("*") if inside.suffix.lower() in _ROWS)
         if not found:
-            raise InvalidInput(f"{path} is a folder without images: expected files that end in {', '.join(_ROWS)}")
+            raise InvalidInput(
+                f"{path} is a folder without images or recordings: expected files that end in {', '.join(_ROWS)}"
+            )
         for inside in found:
             yield name, inside
 

@@ -35,7 +35,7 @@ class GrpcAioTransport(GrpcCalls):
         self.reopen()
 
     def reopen(self) -> None:
-        """Forget the channels; see `Transport.reopen`."""
+        """Open new channels with the next call; see `Transport.reopen`."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def _stub(self) -> Any:

@@ -3,8 +3,8 @@
 A socket's timeout bounds one operation: a server that sends a byte now and then is never late. Here each wait is given
 what is left of the call's deadline. Only the lookup of the host's name cannot be bounded: it is the system's.
 
-The sockets never block. One with a timeout waits before each operation, and setting a timeout is a call of the system,
-too: with each the thread lets go of the interpreter's lock, and has to queue for it where many threads want it.
+The sockets do not block. One with a timeout costs further system calls, and each of them releases the interpreter's
+lock, for which a thread has to wait again where many want it.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ __all__ = ["ConnectionPool", "SocketConnection"]
 # Up to here one copy is cheaper than a second packet.
 _WHOLE_MESSAGE = 64 * 1024
 _CHUNK = 256 * 1024
-# Of seconds: the system counts milliseconds in 32 bits.
+# Seconds: poll counts milliseconds in 32 bits.
 _LONGEST_WAIT = 1e6
-# It needs no descriptor of its own. Windows has none.
+# poll needs no descriptor of its own; Windows lacks it.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.DefaultSelector)
 
 _Result = TypeVar("_Result")
