@@ -9,11 +9,21 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+from build_models import ADD, write
 
+from plansmith_build.commands.build import build
+from plansmith_build.commands.recipe import recipe_of, refuse_unsafe
 from plansmith_build.engines.tensorrt import plan_check
 from plansmith_build.engines.tensorrt_rtx import library_version
+from plansmith_build.errors import InvalidOption
 from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_build.repository.plans import check_plans, newest_versions, own_models
 
+APPLICATION = typer.Typer()
+APPLICATION.command()(build)
+BUILD = typer.main.get_command(APPLICATION)
 DIGITS = Path(__file__).parents[2] / "model_repository" / "digits" / "1" / "model.onnx"
 
 
@@ -142,15 +152,79 @@ def test_an_engine_of_another_version_is_built_again_as_it_was(built, plansmith,
     ("recipe", "reason"),
     [
         (["model.onnx", "--data=module:function"], "would run code or write elsewhere"),
+        (["model.onnx", "--samples=random:choice"], "would run code or write elsewhere"),
+        (["model.onnx", "--metric=random:x=evil:func"], "would run code or write elsewhere"),
         (["model.onnx", "--repository=/srv"], "would run code or write elsewhere"),
+        (["model.onnx", "--json"], "would run code or write elsewhere"),
+        (["a;b", "--unknown"], "yourself: plansmith build 'a;b' --unknown --name=digits --repository="),
+        (["https://example.com/model.onnx?..."], "a signed URL"),
         (["--sign-key=key.pem"], "does not say how it was built"),
         ([], "does not say how it was built"),
     ],
 )
-def test_a_recipe_of_somebody_else_runs_no_code(built, plansmith, tmp_path, recipe, reason):
-    repository = shutil.copytree(built[0], tmp_path / "model_repository")
-    write_engine(repository / "digits/1/model.fp16.rtx.engine", 1, 6, 0, 9)
-    manifest = repository / "digits/1/manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"recipe": recipe}))
-    assert reason in plansmith("upgrade", "--repository", repository, expect=2).stderr
-    assert not (repository / "digits/2").exists()
+def test_a_recipe_of_somebody_else_runs_no_code(recipe, reason):
+    with pytest.raises(InvalidOption) as refused:
+        refuse_unsafe(recipe, "digits", BUILD, Path("models"))
+    assert reason in str(refused.value)
+
+
+def test_harmless_words_are_taken():
+    refuse_unsafe(["m.onnx", "--metric=out:0=cosine", "--data=random:32", "--no-serve"], "m", BUILD, Path("models"))
+
+
+@pytest.mark.parametrize(
+    ("words", "recipe"),
+    [
+        (["m.onnx", "--seed", "0", "--max-batch-size", "0", "--optimization-level", "0"], None),
+        (["{here}/m.onnx", "--data", "{here}/random"], ["./m.onnx", "--data=./random"]),
+        (["/elsewhere/m.onnx", "--json", "-r", "x"], ["/elsewhere/m.onnx"]),
+        (["https://me@host/m.onnx?key=secret"], ["https://host/m.onnx?..."]),
+        (["s3://host/m.onnx#sha256=00"], ["s3://host/m.onnx"]),
+    ],
+)
+def test_a_recipe_keeps_what_was_said_and_no_folder_of_the_machine(tmp_path, monkeypatch, words, recipe):
+    monkeypatch.chdir(tmp_path)
+    kept = recipe_of(BUILD.make_context("build", [word.format(here=tmp_path) for word in words]))
+    wanted = recipe or ["m.onnx", "--max-batch-size=0", "--seed=0", "--optimization-level=0"]
+    assert list(kept) == wanted
+
+
+def test_what_cannot_be_built_is_said_and_the_rest_is_built(built, plansmith, tmp_path):
+    repository, here = tmp_path / "model_repository", tmp_path / "here"
+    here.mkdir()
+    (here / "rich.py").write_text("raise SystemExit(99)")
+    for name, recipe in {
+        "good": [str(DIGITS), "--name=other", "--no-serve"],
+        "changed": ["changed.onnx", "--no-serve"],
+        "unknown": [],
+    }.items():
+        shutil.copytree(built[0] / "digits", repository / name)
+        write_engine(repository / name / "1/model.fp16.rtx.engine", 1, 6, 0, 9)
+        manifest = repository / name / "1/manifest.json"
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"recipe": recipe, "model": name}))
+    write(here / "changed.onnx", ADD)
+    (repository / "unreadable" / "1").mkdir(parents=True)
+    (repository / "unreadable" / "1" / "x.engine").symlink_to("nowhere")
+    done = plansmith("upgrade", "--repository", repository, "--json", cwd=here, expect=1)
+    said = json.loads(done.stdout)
+    assert {entry["name"]: entry["exit_code"] == 0 for entry in said["models"]} == {"good": True, "changed": False}
+    assert set(said["not_built"]) == {"changed", "unknown", "unreadable"}
+    assert "is expected: put the file back" in done.stderr
+    assert sorted(path.parent.name for path in repository.glob("*/2")) == ["good"]
+    assert "there is no repository" in plansmith("upgrade", "--repository", tmp_path / "typo", expect=4).stderr
+
+
+def test_a_pipeline_is_looked_at_with_the_steps_of_its_newest_version(built, tmp_path):
+    repository = ModelRepository(tmp_path)
+    for version in (1, 2):
+        step = write_engine(tmp_path / f"scenes.{version}.model" / "1" / "m.engine", 1, 6, 0, 9).parents[1]
+        (step / "companion.json").write_text('{"model": "scenes"}')
+        (tmp_path / "scenes" / str(version)).mkdir(parents=True)
+        config = f'ensemble_scheduling {{ step {{ model_name: "scenes.{version}.model" }} }}'
+        made = built[1] | {"model": "scenes", "version": version, "configs": {"config.pbtxt": config}}
+        (tmp_path / "scenes" / str(version) / "manifest.json").write_text(json.dumps(made))
+    (pipeline,) = own_models(repository)
+    assert [path.parent.name for path in newest_versions(pipeline)] == ["scenes", "scenes.2.model"]
+    check = check_plans(pipeline)
+    assert (check.count, len(check.unfit), len(check.old)) == (1, 1, 1)
+    assert "scenes.2.model" in check.unfit[0]

@@ -49,14 +49,21 @@ def test_a_line_for_each_thing(plansmith):
 
 
 def test_an_engine_that_nothing_here_runs_is_a_failure_with_the_command_that_builds_it_again(tmp_path):
-    (tmp_path / "models" / "m" / "1").mkdir(parents=True)
-    (tmp_path / "models" / "m" / "config.pbtxt").touch()
-    (tmp_path / "models" / "m" / "1" / "model.engine").write_bytes(b"vtrt" + bytes(20) + bytes((1, 6, 0, 9)))
+    model = tmp_path / "models" / "m"
+    (model / "1").mkdir(parents=True)
+    (model / "config.pbtxt").touch()
+    (model / "1" / "model.engine").write_bytes(b"vtrt" + bytes(20) + bytes((1, 6, 0, 9)))
     for folder in (tmp_path, tmp_path / "models"):
         found = findings(expect=3, words=("--repository", folder))["plans"]
         assert found["detail"].startswith("1 of 1 do not run here: ")
         assert "was compiled by TensorRT for RTX 1.6.0.9" in found["detail"]
         assert "plansmith upgrade" in found["remedy"]
+    (model / "2").mkdir()
+    assert findings(expect=0, words=("--repository", tmp_path))["plans"]["status"] == "warning"
+    os.mkfifo(model / "2" / "model.engine")
+    assert "is not an engine" in findings(expect=3, words=("--repository", tmp_path))["plans"]["detail"]
+    (model / "2" / "gone.engine").symlink_to("nowhere")
+    assert "gone.engine cannot be read" in findings(expect=3, words=("--repository", tmp_path))["plans"]["detail"]
 
 
 def test_what_triton_lacks_is_named_with_what_brings_it(tmp_path):

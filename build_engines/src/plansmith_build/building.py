@@ -81,6 +81,7 @@ class BuildOptions:
         warmup: how many inputs of the verification servers run before they call the version ready.
         max_queue_size: how many requests may wait for the model before servers turn more away; 0 for any number.
         recipe: the words of `plansmith build` that say the same, for the manifest.
+        source_sha256: what manifests call so: the model must have one of these; empty for any model.
     """
 
     repository: Path
@@ -102,6 +103,19 @@ class BuildOptions:
     warmup: int = 0
     max_queue_size: int = 0
     recipe: tuple[str, ...] = ()
+    source_sha256: tuple[str, ...] = ()
+
+    def require_source(self, what: Path, sha256: str) -> None:
+        """Whether a file may be built from.
+
+        Raises:
+            InvalidModel: another is expected.
+        """
+        if self.source_sha256 and sha256 not in self.source_sha256:
+            raise InvalidModel(
+                f"{what} has the SHA-256 {sha256}, and {' or '.join(self.source_sha256)} is expected: put the file "
+                "back, or build the changed one with plansmith build"
+            )
 
 
 @dataclass(frozen=True)
@@ -159,6 +173,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
     step = f"Reading {path}"
     progress(BuildStep(step))
     file = load_onnx(path)
+    options.require_source(path, file.sha256)
     source, nodes = source_of(file), node_count(file.network.model)
     signature = signature_of(file.network.model, weights=listed_weights(file.network.model))
     progress(BuildStep(step, f"{nodes} node{plural(nodes)}, {decimal(file.size)}"))

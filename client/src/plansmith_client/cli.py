@@ -74,7 +74,7 @@ KNOWN_COMMANDS = {
     "inspect": KnownCommand("plansmith-build", "Show what a model repository holds."),
     "verify": KnownCommand("plansmith-build", "Check the files and configurations of a model repository."),
     "rollback": KnownCommand("plansmith-build", "Publish an old version of a model again."),
-    "upgrade": KnownCommand("plansmith-build", "Build again what the TensorRT of this machine does not run."),
+    "upgrade": KnownCommand("plansmith-build", "Rebuild plans and engines that this machine's TensorRT cannot run."),
     "prune": KnownCommand("plansmith-build", "Remove old versions of a model."),
     "export": KnownCommand("plansmith-build", "Write a PyTorch, scikit-learn or Keras model as ONNX, and check it."),
     "serve": KnownCommand("plansmith-server", "Serve a model repository with Triton."),

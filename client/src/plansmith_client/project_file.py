@@ -7,6 +7,7 @@ or what opens a server to other machines.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
 
     import click
 
-__all__ = ["PROJECT_FILE", "project_defaults"]
+__all__ = ["PROJECT_FILE", "PYTHON_FUNCTION", "project_defaults", "would_call"]
 
 PROJECT_FILE = "plansmith.toml"
+PYTHON_FUNCTION = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)")
+"""`module:function`, which is imported and called where an option takes one."""
 _OPENS = ("host", "open-admin", "triton-arguments", "allow-code")
-# Where a word with a colon is a Python function to be called.
-_MAY_CALL = ("data", "validation-data", "samples", "metric")
+# What takes a Python function.
+_MAY_CALL = ("model", "data", "validation-data", "samples", "metric")
 
 
 def project_defaults(command: click.Command, called: str) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def project_defaults(command: click.Command, called: str) -> dict[str, Any]:
     for key, value in _flat(content):
         if key in _OPENS:
             raise InvalidInput(f"{path}: {key} opens a server to others: give it on the command line")
-        if key in _MAY_CALL and any(":" in str(word) for word in (value if isinstance(value, list) else [value])):
+        if any(would_call(key, str(word)) for word in (value if isinstance(value, list) else [value])):
             raise InvalidInput(f"{path}: {key} = {value!r} would run code: give it on the command line")
     commands = getattr(command, "commands", {})
     for name in content:
@@ -51,6 +54,12 @@ def project_defaults(command: click.Command, called: str) -> dict[str, Any]:
     general = {key: value for key, value in content.items() if not isinstance(value, dict)}
     own = content.get(called, {})
     return {called: _defaults(commands[called], general, own, path)} if called in commands else {}
+
+
+def would_call(option: str, value: str) -> bool:
+    """Whether an option, without its dashes, takes the value as a Python function to import and call."""
+    word = value.rpartition("=")[2] if option == "metric" else value
+    return option in _MAY_CALL and PYTHON_FUNCTION.fullmatch(word) is not None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -260,6 +260,14 @@ def build(
             help="What TensorRT for RTX compiles for, such as 8.6,8.9,12.0. By default for Ampere and later.",
         ),
     ] = "",
+    source_sha256: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HASH",
+            help="Build from no other file: the SHA-256 that a manifest has of its source, weights included. May be "
+            "repeated.",
+        ),
+    ] = None,
     memory_limit: MemoryOption = None,
     time_limit: TimeOption = 1800.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
@@ -375,6 +383,7 @@ def build(
             warmup=warmup,
             max_queue_size=max_queue_size,
             recipe=recipe,
+            source_sha256=tuple(source_sha256 or ()),
         )
         # What it is doing goes to standard error, so that standard output holds the result alone.
         display = Terminal(stderr=True, highlight=False, soft_wrap=True)

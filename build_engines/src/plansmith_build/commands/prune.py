@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from plansmith_build.errors import InvalidOption, ModelNotFound
+from plansmith_build.errors import InvalidOption
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_build.repository.pruning import prunable_versions
 from plansmith_build.repository.pruning import prune as prune_model
@@ -47,8 +47,7 @@ def prune(
     if bool(models) == every:
         raise InvalidOption("name the models to prune, or give --all")
     where = ModelRepository.at(repository)
-    if not where.path.is_dir():
-        raise ModelNotFound(f"there is no repository {repository}: name one with --repository")
+    where.require()
     sign = Signer(sign_key) if sign_key is not None and not dry_run else None
     if sign is not None and every:
         sign.list_anew(where.path)

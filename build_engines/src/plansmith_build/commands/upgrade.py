@@ -11,20 +11,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plansmith_build.commands.build import build
 from plansmith_build.commands.recipe import refuse_unsafe
-from plansmith_build.engines.tensorrt import plan_check
-from plansmith_build.errors import InvalidOption
-from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_build.errors import BuildError, InvalidOption
+from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
+from plansmith_build.repository.plans import check_plans, newest_versions, own_models
+from plansmith_build.repository.signing import require_public_key, verify_signature
 from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:
-    from plansmith_build.repository.model_repository import RepositoryModel
+    from plansmith_build.repository.plans import PlanCheck
 
 __all__ = ["upgrade"]
 
 _EXIT_FAILED = 1
 _EXIT_FOUND = 3
-_PLANSMITH = (sys.executable, "-c", "from plansmith_client.cli import main; main()")
+# -P: without it, Python would import what lies in the current folder.
+_PLANSMITH = (sys.executable, "-P", "-c", "from plansmith_client.cli import main; main()")
+_REMEDIES = {
+    "TensorRT": "run this in the builder of the new release: docker compose run --rm builder upgrade",
+    "TensorRT for RTX": "add the extra rtx of plansmith-build",
+}
 
 
 def upgrade(
@@ -39,13 +46,18 @@ def upgrade(
         bool, typer.Option("--dry-run", help="Say what would be built, and build nothing; exit code 3 if there is any.")
     ] = False,
     sign_key: Annotated[Path | None, typer.Option(help="Sign the new versions with this private key (PEM).")] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(help="Verify the versions that are there by this key (PEM) first; needed to sign them again."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
-    """Build again what the TensorRT of this machine does not run, as it was built before.
+    """Rebuild each model whose TensorRT plan or engine does not run on this machine, with its own options.
 
     Looks at the plans and engines of each model's newest version, and at the TensorRT and TensorRT for RTX that are
     here: run it in the builder of the new release, in the folder that the models were built in. The next version is
-    made by the words of `plansmith build` that the manifest keeps; the version before stays until `plansmith prune`.
+    made by `plansmith build` from the same file with the options recorded in the manifest; the version before stays
+    until `plansmith prune`. Exit code 1: a model could not be built, and the reason is said; the others are.
 
     For example:
 
@@ -53,27 +65,43 @@ def upgrade(
         plansmith upgrade --repository next
     """
     where = ModelRepository.at(repository)
-    unfit = {name: _unfit(where.existing_model(name)) for name in models or where.names()}
-    unfit = {name: sentences for name, sentences in unfit.items() if sentences}
-    recipes = {name: _recipe(where.existing_model(name)) for name in unfit}
-    console = Terminal(stderr=as_json, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{len(unfit)} of {len(models or where.names())} models to be built again")
+    where.require()
+    looked = [where.existing_model(name) for name in models] if models else own_models(where)
     found: list[dict[str, Any]] = []
-    for name, sentences in unfit.items():
-        for sentence in sentences:
-            console.print(f"{name}: {sentence}")
-        command = ["build", *recipes[name], f"--repository={repository}"]
+    not_built: dict[str, str] = {}
+    for model in looked:
+        try:
+            check = check_plans(model)
+        except OSError as error:
+            not_built[model.name] = f"{error.filename} cannot be read: {error.strerror}"
+            continue
+        if sign_key is not None and (check.unfit or check.missing):
+            for folder in newest_versions(model):
+                require_public_key(RepositoryModel(folder.parent), public_key)
+        try:
+            if words := _words(model, check, repository, public_key):
+                found.append({"name": model.name, "reasons": check.unfit, **words, "exit_code": None})
+        except BuildError as error:
+            not_built[model.name] = str(error)
+    console = Terminal(stderr=as_json, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{len(found)} of {len(looked)} models to be built again")
+    for entry in found:
+        for sentence in entry["reasons"]:
+            console.print(f"{entry['name']}: {sentence}")
+        command = [*entry.pop("command"), f"--repository={repository}"]
         command += [f"--sign-key={sign_key}"] if sign_key is not None else []
         console.print(f"$ plansmith {shlex.join(command)}")
-        code = None if dry_run else _build(command)
-        found.append({"name": name, "reasons": sentences, "recipe": recipes[name], "exit_code": code})
+        if not dry_run and (code := _build(command)):
+            not_built[entry["name"]] = f"plansmith build ended with exit code {code}"
+        entry["exit_code"] = None if dry_run else code
     if as_json:
-        typer.echo(json.dumps({"dry_run": dry_run, "models": found}, indent=2))
-    if failed := [entry["name"] for entry in found if entry["exit_code"]]:
-        console.print(f"not built: {', '.join(failed)}")
-        raise typer.Exit(_EXIT_FAILED)
+        typer.echo(json.dumps({"dry_run": dry_run, "models": found, "not_built": not_built}, indent=2))
+    for name, reason in not_built.items():
+        console.print(f"not built: {name}: {reason}")
     if dry_run and found:
         raise typer.Exit(_EXIT_FOUND)
+    if not_built:
+        raise typer.Exit(_EXIT_FAILED)
 
 
 def _build(words: list[str]) -> int:
@@ -81,33 +109,27 @@ def _build(words: list[str]) -> int:
     return subprocess.run([*_PLANSMITH, *words], check=False, stdout=sys.stderr.fileno()).returncode
 
 
-def _recipe(model: RepositoryModel) -> tuple[str, ...]:
-    recipe = model.manifest(model.versions[-1]).recipe
-    refuse_unsafe(recipe, model.name)
-    return recipe
+def _words(model: RepositoryModel, check: PlanCheck, repository: Path, public_key: Path | None) -> dict[str, Any]:
+    """The recorded recipe and the command that it makes; nothing where all plans and engines run here.
 
-
-def _unfit(model: RepositoryModel) -> list[str]:
-    """A sentence for each plan and engine of the newest version that does not run here."""
-    if not model.versions:
-        return []
-    folder = model.version_path(model.versions[-1])
-    sentences = []
-    if plan_check.find_plans(folder):
-        installed = plan_check.installed_version()
-        if installed is None:
-            raise InvalidOption(
-                f"{model.name} has plans, and there is no TensorRT here to build them with: run this in the builder "
-                "of the new release: docker compose run --rm builder upgrade"
-            )
-        compatible = "--version-compatible" in model.manifest(model.versions[-1]).recipe
-        sentences += plan_check.unfit_plans(folder, installed, version_compatible=compatible)
-    if plan_check.find_plans(folder, ".engine"):
-        rtx = plan_check.installed_rtx_version()
-        if rtx is None:
-            raise InvalidOption(
-                f"{model.name} has engines of TensorRT for RTX, which is not installed here: add the extra rtx of "
-                "plansmith-build"
-            )
-        sentences += plan_check.unfit_engines(folder, rtx)
-    return sentences
+    Raises:
+        BuildError: it cannot be built again: there is no TensorRT, or no recipe that may be used.
+    """
+    if check.missing:
+        raise InvalidOption(
+            "; ".join(f"there is no {kind} here to compare with: {_REMEDIES[kind]}" for kind in check.missing)
+        )
+    if not check.unfit:
+        return {}
+    folders = newest_versions(model)
+    if public_key is not None:
+        for folder in folders:
+            verify_signature(folder, public_key)
+    manifests = [RepositoryModel(folder.parent).manifest(int(folder.name)) for folder in folders]
+    recipe = manifests[0].recipe
+    application = typer.Typer()
+    application.command()(build)
+    refuse_unsafe(recipe, model.name, typer.main.get_command(application), repository)
+    # The last name wins: a recipe cannot publish as another model.
+    sources = dict.fromkeys(f"--source-sha256={manifest.source.sha256}" for manifest in manifests)
+    return {"recipe": recipe, "command": ["build", *recipe, f"--name={model.name}", *sources]}

@@ -15,7 +15,6 @@ Anything that numpy takes is an array: PyTorch's tensors, data frames.
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 import sysconfig
 import traceback
@@ -27,6 +26,7 @@ import numpy as np
 
 from plansmith_build.datasets.errors import DataFunctionFailed, InvalidLabels
 from plansmith_build.datasets.raw_data import RawData, check_memory, separate_labels
+from plansmith_client.project_file import PYTHON_FUNCTION
 
 if TYPE_CHECKING:
     from plansmith_build.datasets.layout import Layout
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["call_user_function", "is_callable_source", "read_callable"]
 
-_NAME = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)")
 # An endless generator must end somewhere; a calibration of a million samples would not.
 _MOST_SAMPLES = 1_000_000
 _FEWER = "or read fewer rows with --calibration-rows and --validation-rows"
@@ -42,7 +41,7 @@ _FEWER = "or read fewer rows with --calibration-rows and --validation-rows"
 
 def is_callable_source(source: str) -> bool:
     """Whether the text is `module:function`."""
-    return _NAME.fullmatch(source) is not None
+    return PYTHON_FUNCTION.fullmatch(source) is not None
 
 
 def call_user_function(source: str, *arguments: Any) -> Any:
@@ -56,7 +55,7 @@ def call_user_function(source: str, *arguments: Any) -> Any:
         DataFunctionFailed: there is no such module or function, or it raised an exception; the sentence names the
             file and the line of the user's code.
     """
-    match = _NAME.fullmatch(source)
+    match = PYTHON_FUNCTION.fullmatch(source)
     if match is None:
         raise DataFunctionFailed(f"{source!r} is not module:function, such as data:load")
     target = _found(source, match["module"], match["function"])

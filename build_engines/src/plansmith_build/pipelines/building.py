@@ -82,6 +82,7 @@ def build_pipeline(model: Path, file: Path, options: BuildOptions, progress: Pro
     if options.states:
         raise InvalidOption("--state cannot be used with --pipeline yet: build the sequence model alone")
     spec = read_pipeline(file)
+    options.require_source(file, _sha256(spec))
     _check_preprocessing(spec, options)
     repository = ModelRepository.at(options.repository)
     name = valid_name(options.name) if options.name is not None else name_from_file(file)
@@ -123,7 +124,7 @@ def build_pipeline(model: Path, file: Path, options: BuildOptions, progress: Pro
             outputs=output_errors(compared),
         )
         release = replace(
-            _release(spec, wiring, config, (description,), verification, trial=trial),
+            _release(spec, wiring, config, (description,), verification, trial=trial, recipe=options.recipe),
             sign=sign,
             companions=tuple(made.path / step for step in made.names()),
         )
@@ -167,7 +168,7 @@ class _Pipeline:
         for place, step in enumerate(self._spec.step):
             if not isinstance(step, ModelOptions):
                 continue
-            own = replace(options, repository=self._repository.path, name=self._names[place], staging=None)
+            own = replace(options, repository=self._repository.path, name=self._names[place], staging=None, recipe=())
             if step.file is not None:
                 own = replace(own, search=None, samples=None, labels=None)
             rows = self._rows(place) or 1
@@ -345,6 +346,10 @@ def _try(made: ModelRepository, name: str, config: Any, exchanges: Any) -> Any:
         shutil.rmtree(folder)
 
 
+def _sha256(spec: PipelineSpec) -> str:
+    return hashlib.sha256(spec.text.encode()).hexdigest()
+
+
 def _release(
     spec: PipelineSpec,
     whole: Wiring | Node,
@@ -353,17 +358,17 @@ def _release(
     verification: Verification,
     *,
     trial: ServerTrial | None = None,
+    recipe: tuple[str, ...] = (),
 ) -> Release:
     """What is published of a pipeline, or of a step of it."""
-    text = spec.text.encode()
     manifest = partial(
         Manifest,
         model=config.name,
         created=datetime.now(UTC).replace(microsecond=0),
         source=Source(
             file=_DESCRIPTION,
-            sha256=hashlib.sha256(text).hexdigest(),
-            size=len(text),
+            sha256=_sha256(spec),
+            size=len(spec.text.encode()),
             producer="",
             ir_version=0,
             opsets={},
@@ -386,6 +391,7 @@ def _release(
         outputs=tuple(map(Tensor.from_spec, whole.outputs)),
         verification=verification,
         server_trial=trial,
+        recipe=recipe,
         environment=this_environment(),
     )
     return Release(

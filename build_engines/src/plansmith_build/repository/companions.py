@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.repository.model_repository import RepositoryModel
 
-__all__ = ["companions_in_place", "models_of_ensemble", "remove_unused_companions"]
+__all__ = ["companions_in_place", "is_companion", "models_of_ensemble", "remove_unused_companions"]
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def companions_in_place(folders: Sequence[Path], live: RepositoryModel) -> Itera
             target = live.path.parent / folder.name
             (folder / COMPANION).write_text(json.dumps({"model": live.name}) + "\n", encoding="utf-8")
             sync_tree(folder)
-            if _is_companion(target, live):
+            if is_companion(target, live):
                 # Its version was never published, or its number would not be given again.
                 shutil.rmtree(target)
             rename_new(folder, target)
@@ -73,7 +73,7 @@ def remove_unused_companions(live: RepositoryModel, version: int, staging: Path)
             # It is not known what it uses.
             return
     for folder in sorted(live.path.parent.iterdir()):
-        if folder.name not in used and _is_companion(folder, live):
+        if folder.name not in used and is_companion(folder, live):
             with contextlib.suppress(OSError):
                 os.rename(folder, staging / folder.name)  # noqa: PTH104 - a system call by this name
 
@@ -87,9 +87,10 @@ def models_of_ensemble(text: str) -> set[str]:
     return {step.model_name for step in config_from_text(text).ensemble_scheduling.step}
 
 
-def _is_companion(folder: Path, live: RepositoryModel) -> bool:
+def is_companion(folder: Path, live: RepositoryModel) -> bool:
+    """Whether a folder beside a model's is a step of one of its versions."""
     # The name of one that a builder made begins with its model's; of any other, a forged file would be enough.
-    if folder.is_symlink() or not folder.name.startswith(f"{live.name[:100]}."):
+    if not folder.name.startswith(f"{live.name[:100]}.") or folder.is_symlink():
         return False
     try:
         return bool(json.loads(read_regular(folder / COMPANION, follow=False))["model"] == live.name)

@@ -304,7 +304,10 @@ class Manifest(_Record):
     created: datetime = Field(description="in UTC")
     source: Source
     recipe: tuple[str, ...] = Field(
-        default=(), description="the words of `plansmith build`, without the repository; empty where a program built it"
+        default=(),
+        description="the words of `plansmith build`, without the repository and keys; paths are relative to the folder "
+        "that it ran in, and those outside of it stand as they were given, absolute ones with the folders of that "
+        "machine; empty where a program built it",
     )
     graph: Graph
     batching: Batching

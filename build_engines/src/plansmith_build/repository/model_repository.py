@@ -223,10 +223,18 @@ class ModelRepository:
         """
         if name in self.names():
             return RepositoryModel(self.path / name)
-        if not self.path.is_dir():
-            raise ModelNotFound(f"there is no repository {self.path}: name one with --repository")
+        self.require()
         there = ", ".join(self.names()) or "none"
         raise ModelNotFound(f"the repository {self.path} has no model {name!r}; there are: {there}")
+
+    def require(self) -> None:
+        """Whether the repository exists.
+
+        Raises:
+            ModelNotFound: it does not.
+        """
+        if not self.path.is_dir():
+            raise ModelNotFound(f"there is no repository {self.path}: name one with --repository")
 
     def names(self) -> tuple[str, ...]:
         """The models by name: every folder below the repository, as Triton sees it."""

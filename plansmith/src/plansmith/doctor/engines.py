@@ -12,8 +12,10 @@ import numpy as np
 
 from plansmith.doctor.findings import Finding
 from plansmith_build.engines.cuda_libraries import load_cuda_libraries
-from plansmith_build.engines.tensorrt import plan_check
 from plansmith_build.engines.tensorrt.availability import unavailable_because
+from plansmith_build.progress import plural
+from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_build.repository.plans import check_plans, own_models
 from plansmith_server.errors import TritonUnavailable
 from plansmith_server.launcher.triton_wheel import find_triton
 
@@ -99,24 +101,33 @@ def tensorrt() -> Finding:
 
 
 def plans(folder: Path) -> Finding:
-    """Whether the TensorRT that is here runs the plans and engines of a repository, in this folder or one below it."""
-    models = sorted({path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/config.pbtxt")})
-    installed = {".plan": plan_check.installed_version(), ".engine": plan_check.installed_rtx_version()}
-    looks = {".plan": plan_check.unfit_plans, ".engine": plan_check.unfit_engines}
-    count, unfit, compared = 0, [], 0
-    for suffix, version_here in installed.items():
-        found = sum(len(plan_check.find_plans(model, suffix)) for model in models)
-        count += found
-        if version_here is not None:
-            compared += found
-            unfit += [sentence for model in models for sentence in looks[suffix](model, version_here)]
+    """Whether the TensorRT that is here runs the plans and engines of a repository, in this folder or one below it.
+
+    Those of older versions, which wait for a rollback, are a warning at most.
+    """
+    found = {path.parent.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/config.pbtxt")}
+    try:
+        models = [model for repository in sorted(found) for model in own_models(ModelRepository(repository))]
+        checks = [check_plans(model) for model in models]
+    except OSError as error:
+        return Finding(
+            "plans", "failed", f"{error.filename} cannot be read: {error.strerror}", "restore it from a copy"
+        )
+    count = sum(check.count for check in checks)
+    unfit = [sentence for check in checks for sentence in check.unfit]
+    old = [sentence for check in checks for sentence in check.old]
     if unfit:
         detail = f"{len(unfit)} of {count} do not run here: {unfit[0].partition(': ')[0]}"
-        remedy = "plansmith upgrade builds those of newest versions again; plansmith prune removes old ones"
-        return Finding("plans", "failed", detail, remedy)
-    if compared < count:
-        return Finding("plans", "absent", f"{count}, and the TensorRT of {count - compared} is not here to compare")
-    return Finding("plans", "ok" if count else "absent", f"{count} of this TensorRT" if count else "none is here")
+        return Finding("plans", "failed", detail, "plansmith upgrade builds them again")
+    if old:
+        detail = f"{len(old)} of older versions do not run here: {old[0].partition(': ')[0]}"
+        return Finding("plans", "warning", detail, "plansmith prune removes them; a rollback to one cannot be served")
+    if missing := sorted({kind for check in checks for kind in check.missing}):
+        return Finding(
+            "plans", "absent", f"{count} plan{plural(count)}, and {' and '.join(missing)} is not here to compare with"
+        )
+    built = f"{count} plan{plural(count)}, all built by this TensorRT" if count else "no plans"
+    return Finding("plans", "ok" if count else "absent", built)
 
 
 def _model() -> bytes:

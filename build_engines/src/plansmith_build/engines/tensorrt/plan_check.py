@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 import sys
 from importlib import metadata
 
@@ -153,8 +154,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _version_after(tag: bytes, path: str | os.PathLike[str]) -> str | None:
-    with open(path, "rb") as file:  # noqa: PTH123 - see above: the standard library of any Python 3
-        header = file.read(HEADER_BYTES)
+    # Opening a FIFO would wait for its writer.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        header = file.read(HEADER_BYTES) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
     if len(header) < HEADER_BYTES or header[:4] != tag or header[4:8] != b"\0\0\0\0":
         return None
     return ".".join(str(byte) for byte in header[VERSION_AT:])
