@@ -347,8 +347,15 @@ def test_versions_are_exchanged_whole_and_the_steps_of_two_stay(files, tmp_path)
         return [name for name in repository.names() if name.startswith("changing.")]
 
     publish()
+    manifests = [repository.existing_model(name).manifest(1) for name in ("changing", "changing.1.model")]
+    sources = tuple(manifest.source.sha256 for manifest in manifests)
+    for source in sources:
+        with pytest.raises(InvalidModel, match="is expected: put the file back"):
+            publish(source_sha256=(source,))
     (repository.path / "changing.1.mine").mkdir()
-    publish()
+    made = publish(recipe=("colours.onnx",), source_sha256=sources)
+    assert made.manifest.recipe == ("colours.onnx",)
+    assert not repository.existing_model("changing.2.model").manifest(1).recipe
     assert [name[:10] for name in steps()] == ["changing.1"] * 4 + ["changing.2"] * 3
     with pytest.raises(InvalidOption, match=r"output 'box' is new|output 'label' is gone|is another model"):
         publish(SCENES[: SCENES.index('[[step]]\nkind = "classes"')])

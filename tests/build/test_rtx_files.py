@@ -211,7 +211,21 @@ def test_what_cannot_be_built_is_said_and_the_rest_is_built(built, plansmith, tm
     assert set(said["not_built"]) == {"changed", "unknown", "unreadable"}
     assert "is expected: put the file back" in done.stderr
     assert sorted(path.parent.name for path in repository.glob("*/2")) == ["good"]
-    assert "there is no repository" in plansmith("upgrade", "--repository", tmp_path / "typo", expect=4).stderr
+    assert "there is no repository" in plansmith("upgrade", "--repository", tmp_path / "typo", expect=2).stderr
+
+
+def test_what_is_signed_is_verified_before_its_recipe_is_read(built, plansmith, tmp_path):
+    repository, key, public = tmp_path / "models", tmp_path / "own.pem", tmp_path / "own.pub"
+    subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key], check=True)
+    subprocess.run(["openssl", "ec", "-in", key, "-pubout", "-out", public], check=True, capture_output=True)
+    version = shutil.copytree(built[0] / "digits", repository / "digits") / "1"
+    write_engine(version / "model.fp16.rtx.engine", 1, 6, 0, 9)
+    (version / "model.sig").write_text("{}")
+    words = ("upgrade", "--repository", repository, "--sign-key", key)
+    assert "name the public key with --public-key" in plansmith(*words, expect=2).stderr
+    said = plansmith(*words, "--public-key", public, expect=1).stdout
+    assert "not built: digits: the signature of digits/1 does not hold" in said
+    assert not (repository / "digits/2").exists()
 
 
 def test_a_pipeline_is_looked_at_with_the_steps_of_its_newest_version(built, tmp_path):

@@ -20,6 +20,8 @@ from plansmith_build.repository.signing import require_public_key, verify_signat
 from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from plansmith_build.repository.plans import PlanCheck
 
 __all__ = ["upgrade"]
@@ -67,33 +69,18 @@ def upgrade(
     where = ModelRepository.at(repository)
     where.require()
     looked = [where.existing_model(name) for name in models] if models else own_models(where)
-    found: list[dict[str, Any]] = []
-    not_built: dict[str, str] = {}
-    for model in looked:
-        try:
-            check = check_plans(model)
-        except OSError as error:
-            not_built[model.name] = f"{error.filename} cannot be read: {error.strerror}"
-            continue
-        if sign_key is not None and (check.unfit or check.missing):
-            for folder in newest_versions(model):
-                require_public_key(RepositoryModel(folder.parent), public_key)
-        try:
-            if words := _words(model, check, repository, public_key):
-                found.append({"name": model.name, "reasons": check.unfit, **words, "exit_code": None})
-        except BuildError as error:
-            not_built[model.name] = str(error)
+    found, not_built = _found(looked, repository, public_key, sign=sign_key is not None)
     console = Terminal(stderr=as_json, highlight=False, markup=False, soft_wrap=True)
     console.print(f"{len(found)} of {len(looked)} models to be built again")
+    key = [f"--sign-key={sign_key}"] if sign_key is not None else []
     for entry in found:
         for sentence in entry["reasons"]:
             console.print(f"{entry['name']}: {sentence}")
-        command = [*entry.pop("command"), f"--repository={repository}"]
-        command += [f"--sign-key={sign_key}"] if sign_key is not None else []
+        command = [*entry.pop("command"), f"--repository={repository}", *key]
         console.print(f"$ plansmith {shlex.join(command)}")
-        if not dry_run and (code := _build(command)):
-            not_built[entry["name"]] = f"plansmith build ended with exit code {code}"
-        entry["exit_code"] = None if dry_run else code
+        entry["exit_code"] = None if dry_run else _build(command)
+        if entry["exit_code"]:
+            not_built[entry["name"]] = f"plansmith build ended with exit code {entry['exit_code']}"
     if as_json:
         typer.echo(json.dumps({"dry_run": dry_run, "models": found, "not_built": not_built}, indent=2))
     for name, reason in not_built.items():
@@ -104,13 +91,42 @@ def upgrade(
         raise typer.Exit(_EXIT_FAILED)
 
 
+def _found(
+    models: Iterable[RepositoryModel], repository: Path, public_key: Path | None, *, sign: bool
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The models to be built again with their commands, and why others cannot be, by name.
+
+    Raises:
+        InvalidOption: a version is signed, and there is no key to verify it by.
+    """
+    found: list[dict[str, Any]] = []
+    refused: dict[str, str] = {}
+    for model in models:
+        try:
+            check = check_plans(model)
+        except OSError as error:
+            refused[model.name] = f"{error.filename} cannot be read: {error.strerror}"
+            continue
+        folders = newest_versions(model) if check.unfit or check.missing else ()
+        if sign:
+            for folder in folders:
+                require_public_key(RepositoryModel(folder.parent), public_key)
+        try:
+            if folders:
+                words = _words(model, check, repository, public_key)
+                found.append({"name": model.name, "reasons": check.unfit, **words})
+        except BuildError as error:
+            refused[model.name] = str(error)
+    return found, refused
+
+
 def _build(words: list[str]) -> int:
     """The exit code of `plansmith build`, whose result goes where its progress goes: standard error."""
     return subprocess.run([*_PLANSMITH, *words], check=False, stdout=sys.stderr.fileno()).returncode
 
 
 def _words(model: RepositoryModel, check: PlanCheck, repository: Path, public_key: Path | None) -> dict[str, Any]:
-    """The recorded recipe and the command that it makes; nothing where all plans and engines run here.
+    """The recorded recipe and the command that it makes.
 
     Raises:
         BuildError: it cannot be built again: there is no TensorRT, or no recipe that may be used.
@@ -119,8 +135,6 @@ def _words(model: RepositoryModel, check: PlanCheck, repository: Path, public_ke
         raise InvalidOption(
             "; ".join(f"there is no {kind} here to compare with: {_REMEDIES[kind]}" for kind in check.missing)
         )
-    if not check.unfit:
-        return {}
     folders = newest_versions(model)
     if public_key is not None:
         for folder in folders:

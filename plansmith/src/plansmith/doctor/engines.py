@@ -110,9 +110,8 @@ def plans(folder: Path) -> Finding:
         models = [model for repository in sorted(found) for model in own_models(ModelRepository(repository))]
         checks = [check_plans(model) for model in models]
     except OSError as error:
-        return Finding(
-            "plans", "failed", f"{error.filename} cannot be read: {error.strerror}", "restore it from a copy"
-        )
+        detail = f"{error.filename} cannot be read: {error.strerror}"
+        return Finding("plans", "failed", detail, "restore it from a copy")
     count = sum(check.count for check in checks)
     unfit = [sentence for check in checks for sentence in check.unfit]
     old = [sentence for check in checks for sentence in check.old]
@@ -122,12 +121,12 @@ def plans(folder: Path) -> Finding:
     if old:
         detail = f"{len(old)} of older versions do not run here: {old[0].partition(': ')[0]}"
         return Finding("plans", "warning", detail, "plansmith prune removes them; a rollback to one cannot be served")
+    if not count:
+        return Finding("plans", "absent", "no plans")
+    counted = f"{count} plan{plural(count)}"
     if missing := sorted({kind for check in checks for kind in check.missing}):
-        return Finding(
-            "plans", "absent", f"{count} plan{plural(count)}, and {' and '.join(missing)} is not here to compare with"
-        )
-    built = f"{count} plan{plural(count)}, all built by this TensorRT" if count else "no plans"
-    return Finding("plans", "ok" if count else "absent", built)
+        return Finding("plans", "absent", f"{counted}, and {' and '.join(missing)} is not here to compare with")
+    return Finding("plans", "ok", f"{counted}, all built by this TensorRT")
 
 
 def _model() -> bytes:
