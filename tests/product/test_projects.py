@@ -78,6 +78,8 @@ def test_what_a_project_begins_with_is_valid(plansmith, tmp_path):
         ("[inspect]\nrepositori = 'models'", "plansmith inspect has no such option: it has"),
         ("[biuld]\nmax-drop = '1%'", "[biuld] is not the name of a command"),
         ("[build]\ndata = 'module:function'", "would run code: give it on the command line"),
+        ("[build]\nmetric = ['random:x=evil:func']", "would run code: give it on the command line"),
+        ("[export]\nmodel = 'module:function'", "would run code: give it on the command line"),
         ("[serve]\nhost = '0.0.0.0'", "opens a server to others"),
     ],
 )

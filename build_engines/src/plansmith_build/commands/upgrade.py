@@ -54,12 +54,12 @@ def upgrade(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
-    """Rebuild each model whose TensorRT plan or engine does not run on this machine, with its own options.
+    """Rebuild models whose TensorRT plan or engine does not run on this machine, with the options they were built with.
 
     Looks at the plans and engines of each model's newest version, and at the TensorRT and TensorRT for RTX that are
     here: run it in the builder of the new release, in the folder that the models were built in. The next version is
     made by `plansmith build` from the same file with the options recorded in the manifest; the version before stays
-    until `plansmith prune`. Exit code 1: a model could not be built, and the reason is said; the others are.
+    until `plansmith prune`. Exit code 1: a model could not be built, for the reason that is said; all others were.
 
     For example:
 
