@@ -63,8 +63,9 @@ def check_plans(model: RepositoryModel) -> PlanCheck:
         OSError: a folder or a file cannot be read.
     """
     newest, manifest = newest_versions(model), _manifest(model)
-    all_of_them = [each.version_path(number) for each in _all(model) for number in each.versions]
-    old = [folder for folder in all_of_them if folder not in newest]
+    models = [model, *map(RepositoryModel, _companions(model))]
+    there = [each.version_path(number) for each in models for number in each.versions]
+    old = [folder for folder in there if folder not in newest]
     compatible = manifest is not None and "--version-compatible" in manifest.recipe
     plans = partial(plan_check.unfit_plans, version_compatible=compatible)
     count, missing, unfit, unfit_old = 0, [], [], []
@@ -80,10 +81,6 @@ def check_plans(model: RepositoryModel) -> PlanCheck:
         elif found:
             missing.append(kind)
     return PlanCheck(count, tuple(unfit), tuple(missing), tuple(unfit_old))
-
-
-def _all(model: RepositoryModel) -> list[RepositoryModel]:
-    return [model, *map(RepositoryModel, _companions(model))]
 
 
 def _companions(model: RepositoryModel) -> list[Path]:
