@@ -19,7 +19,7 @@ from build_models import ADD, HEADER, snapshot, write, write_external
 
 from plansmith_build import BuildOptions, build
 from plansmith_build.datasets import InvalidData
-from plansmith_build.errors import UnsafeExternalData
+from plansmith_build.errors import InvalidOption, UnsafeExternalData
 from plansmith_build.reading.external_data import read_external_data
 from plansmith_build.search.search import SearchOptions
 
@@ -113,13 +113,17 @@ def test_a_folder_that_becomes_a_link_while_weights_are_looked_for_leads_nowhere
     words = [sys.executable, "-c", swap, inside / "sub", inside / "link"]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as swapping:
         swapping.stdout.readline()
+        reads = 0
         try:
             for _ in range(3000):
                 read = onnx.ModelProto()
                 read.CopyFrom(model)
                 with contextlib.suppress(UnsafeExternalData):
                     read_external_data(read, inside)
+                    reads += 1
                 assert b"secret" not in read.graph.initializer[0].raw_data
+            assert swapping.poll() is None
+            assert 0 < reads < 3000
         finally:
             swapping.kill()
 
@@ -152,24 +156,32 @@ def test_labels_that_do_not_fit_are_refused(plansmith, filled, tmp_path):
     assert "nosuch.txt" in refused(plansmith, filled, tmp_path / "adder.onnx", "--labels", tmp_path / "nosuch.txt")
 
 
-def test_data_is_held_against_the_model_before_anything_is_run(tmp_path):
-    model = write(tmp_path / "adder.onnx", ADD)
+def test_data_is_held_against_the_model_before_anything_is_run(tmp_path, repository):
+    adder = write(tmp_path / "adder.onnx", ADD)
     rows = np.ones((8, 4), np.float32)
     np.savez(tmp_path / "good.npz", a=rows, b=rows)
     content = (tmp_path / "good.npz").read_bytes()
     (tmp_path / "damaged.npz").write_bytes(content.replace(rows.tobytes(), rows.tobytes()[::-1], 1))
     np.savez(tmp_path / "other.npz", a=rows, c=rows)
     np.savez(tmp_path / "wide.npz", a=rows, b=np.ones((8, 5), np.float32))
-    for data, validation, said in (
-        ("damaged.npz", None, "is not a whole .npz file"),
-        ("other.npz", None, "'c'"),
-        ("good.npz", "wide.npz", "FP32 [N, 4]"),
+    np.savez(tmp_path / "rows.npz", x=np.ones((8, 5), np.float32))
+    fixed = write(tmp_path / "fixed.onnx", "m (float[80, 40] x) => (float[80, 40] y) { y = Relu (x) }")
+    for model, data, validation, said in (
+        (adder, "damaged.npz", None, "is not a whole .npz file"),
+        (adder, "other.npz", None, "'c'"),
+        (adder, "good.npz", "wide.npz", "FP32 [N, 4]"),
+        (fixed, "rows.npz", None, "FP32 [N, 80, 40]"),
     ):
         search = SearchOptions(str(tmp_path / data), validation_data=str(tmp_path / validation) if validation else None)
         steps = []
         with pytest.raises(InvalidData, match=re.escape(said)):
-            build(model, BuildOptions(tmp_path / "repository", search=search, serve=False), steps.append)
+            build(model, BuildOptions(repository, search=search, serve=False), steps.append)
         assert {step.title for step in steps} == {f"Reading {model}"}
+    (repository / "adder").mkdir()
+    (repository / "adder/labels.txt").write_bytes("grün\n".encode("latin-1"))
+    search = SearchOptions(str(tmp_path / "good.npz"))
+    with pytest.raises(InvalidOption, match=r"the model's labels.txt is not UTF-8 text"):
+        build(adder, BuildOptions(repository, search=search, serve=False))
 
 
 def test_a_staging_folder_in_the_repository_is_refused(plansmith, filled, tmp_path):

@@ -184,6 +184,11 @@ def test_nothing_is_said_where_the_machine_is_as_good_or_nothing_was_measured(ch
     chosen_on = read_manifest(path).environment
     assert missing_here(chosen_on, "gpu", t4) == "this machine has Tesla T4"
     assert missing_here(chosen_on, "gpu", l4) == missing_here(chosen_on, "gpu", tmp_path / "nowhere") == ""
+    # A build in a container without the driver's files knows no GPUs.
+    assert missing_here(chosen_on.model_copy(update={"gpus": ()}), "gpu", t4) == ""
+    manifest["environment"]["gpus"] = []
+    path.write_text(json.dumps(manifest))
+    assert machine_warning(model, "configs/gpu.pbtxt", tmp_path / "arm", t4) == ""
     manifest["environment"]["system"] = "Linux riscv64"
     path.write_text(json.dumps(manifest))
     assert f"this machine is Linux {platform.machine()}" in machine_warning(

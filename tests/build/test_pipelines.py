@@ -27,12 +27,13 @@ from pipeline_models import (
 
 from plansmith_build import BuildOptions, InvalidModel, InvalidOption, ModelNotFound, build_pipeline
 from plansmith_build.datasets import read_preprocessing
+from plansmith_build.pipelines.verification import output_errors
+from plansmith_build.portable.comparison import OutputComparison
 from plansmith_build.repository.companions import companions_in_place
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.linting import Severity, lint_repository
 from plansmith_build.repository.linting.signatures import check_signatures
 from plansmith_build.repository.model_repository import ModelRepository
-from plansmith_build.repository.pruning import prune
 from plansmith_build.repository.rollback import roll_back
 from plansmith_build.search.search import SearchOptions
 from plansmith_build.search.targets import Precision, Target
@@ -334,7 +335,7 @@ def test_images_are_prepared_as_the_calibration_did(files, tmp_path):
         build_pipeline(files / "colours.onnx", files / "scenes.toml", options)
 
 
-def test_versions_are_exchanged_whole_and_the_steps_of_two_stay(files, tmp_path):
+def test_versions_are_exchanged_whole_and_the_steps_of_two_stay(files, tmp_path, plansmith):
     repository = ModelRepository.at(tmp_path / "models")
 
     def publish(text=SCENES, **options):
@@ -366,7 +367,9 @@ def test_versions_are_exchanged_whole_and_the_steps_of_two_stay(files, tmp_path)
     (repository.path / "changing.1.mine").rmdir()
     assert roll_back(repository, "changing", 2).version == 4
     assert not [f for f in lint_repository(repository) if f.severity is Severity.ERROR]
-    assert prune(repository, "changing", keep=1) == (1, 2, 3)
+    # The steps of version 3 go with it.
+    said = plansmith("prune", "--all", "--keep", "1", "--repository", repository.path).stdout.splitlines()
+    assert said == ["changing: removed 1, 2, 3", *(f"{name}: removed nothing" for name in steps())]
     assert {name[:10] for name in steps()} == {"changing.2"}
     publish()
     with pytest.raises(ModelNotFound, match="no version 1"):
@@ -400,6 +403,12 @@ def test_a_signed_pipeline_is_signed_in_every_step(files, tmp_path):
     build_pipeline(files / "colours.onnx", files / "scenes.toml", options)
     assert len(repository.names()) == 4
     assert list(check_signatures(repository, keys["public"])) == []
+
+
+def test_the_greatest_error_of_each_output_is_told_in_the_declared_order():
+    errors = [("boxes", 0.1), ("scores", 0.0), ("boxes", 0.3), ("scores", 0.01), ("boxes", 0.2)]
+    told = output_errors([OutputComparison(name, "FP32", 0.0, error, 1 / len(name)) for name, error in errors])
+    assert [(one.name, one.max_relative_error) for one in told] == [("boxes", 0.3), ("scores", 0.01)]
 
 
 def test_steps_are_taken_back_where_their_pipeline_cannot_be_published(tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
 
 import pytest
 from build_models import ADD, snapshot, write
@@ -21,6 +22,7 @@ from plansmith_build.repository.manifest import read_manifest
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_build.repository.pruning import prune
 from plansmith_build.repository.rollback import roll_back
+from plansmith_build.repository.signed_versions import Signer
 
 
 @pytest.fixture
@@ -229,7 +231,15 @@ def test_nothing_is_removed_while_it_is_not_known_what_is_served(three_versions,
     assert three_versions.existing_model("adder").versions == (1, 2, 3)
 
 
-def test_a_removal_that_fails_says_what_is_gone_already(three_versions, monkeypatch):
+def test_a_removal_that_fails_says_what_is_gone_already_and_that_leaves_the_signed_list(
+    three_versions, repository, tmp_path, monkeypatch
+):
+    key = tmp_path / "key.pem"
+    subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key], check=True)
+    sign = Signer(key)
+    for version in ("1", "2", "3"):
+        sign.sign(repository / "adder" / version)
+    assert sign.list_anew(repository) == {"adder": (1, 2, 3)}
     remove = pruning._remove
 
     def full(folder, aside):
@@ -239,10 +249,11 @@ def test_a_removal_that_fails_says_what_is_gone_already(three_versions, monkeypa
 
     monkeypatch.setattr(pruning, "_remove", full)
     with pytest.raises(
-        PublishFailed, match=r"cannot remove version 2 .*; 1 was removed before, and all others are there"
+        PublishFailed, match=r"cannot remove version 2 .*; removed before that: 1; the others are there$"
     ):
-        prune(three_versions, "adder", keep=1)
+        prune(three_versions, "adder", keep=1, sign=sign)
     assert three_versions.existing_model("adder").versions == (2, 3)
+    assert sign.listed(repository) == {("adder", 2), ("adder", 3)}
 
 
 def test_the_last_version_cannot_be_removed(three_versions, repository, plansmith):

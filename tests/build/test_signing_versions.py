@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shlex
 import shutil
 import subprocess
 
@@ -172,10 +172,11 @@ def test_what_was_never_signed_can_be_signed_by_a_rollback(plansmith, repository
 
 
 def test_what_is_removed_from_a_signed_repository_leaves_the_list_with_the_key_alone(
-    plansmith, signed, two_signed, keys
+    plansmith, signed, two_signed, keys, tmp_path
 ):
     repository, public = two_signed.parent, ("--public-key", keys / "own.pub")
     prune, key = ("prune", "--all", "--keep", "1", "--repository", repository), ("--sign-key", keys / "own.pem")
+    anew = ("prune", "--all", *key, "--repository", repository)
     before = snapshot(repository)
     assert "give --sign-key" in plansmith(*prune, expect=2).stderr
     assert (
@@ -191,11 +192,30 @@ def test_what_is_removed_from_a_signed_repository_leaves_the_list_with_the_key_a
     assert listed(repository) == {"adder": [2], "another": [1, 2]}
     said = plansmith("verify", repository, *public, expect=3).stdout
     assert "adder: error: it was signed and is missing" in said
-    plansmith(*prune, *key)
-    assert listed(repository) == {"another": [2]}
-    (repository / f".signed.json.{os.getpid()}").mkdir()
-    with pytest.raises(PublishFailed, match=r"is done, but .* cannot be written"), list_of(keys, repository):
+    assert f"plansmith prune --all --sign-key key.pem --repository {repository}" in said
+    assert "say with --keep" in plansmith("prune", "--all", "--repository", repository, expect=2).stderr
+    assert plansmith(*anew).stdout == "another: listed 1, 2\n"
+    assert listed(repository) == {"another": [1, 2]}
+    assert "0 errors" in plansmith("verify", repository, *public).stdout
+    # Nothing is signed on top of versions that no list tells of, as those of before there was one.
+    (repository / "signed.json").unlink()
+    before = snapshot(repository)
+    said = build(plansmith, repository, tmp_path, keys / "own.pem", expect=3).stderr
+    assert f"list it with {shlex.join(['plansmith', *map(str, anew)])}" in said
+    assert snapshot(repository) == before
+    plansmith(*anew)
+    # Known before the model is read.
+    words = ("build", tmp_path / "nowhere.onnx", "--repository", repository, "--sign-key", keys / "other.pem")
+    assert "signed.json does not hold" in plansmith(*words, "--no-serve", expect=3).stderr
+
+    def publish_where_no_list_can_be_written():
         shutil.copytree(signed[0], repository / "third")
+        (repository / "signed.json").unlink()
+        (repository / "signed.json").mkdir()
+
+    with pytest.raises(PublishFailed, match=r"is published, but .* cannot be written"), list_of(keys, repository):
+        publish_where_no_list_can_be_written()
+    assert {entry.name for entry in repository.iterdir()} == {"another", "signed.json", "third"}
 
 
 def list_of(keys, repository):

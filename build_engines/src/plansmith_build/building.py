@@ -16,7 +16,7 @@ from plansmith_build.datasets.callables import is_callable_source
 from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.image_folders import image_shape
 from plansmith_build.datasets.layout import layout_of
-from plansmith_build.datasets.loading import check_source, load_dataset, read_samples
+from plansmith_build.datasets.loading import check_source, holds_images, load_dataset, read_samples
 from plansmith_build.datasets.random_data import rows_from_text
 from plansmith_build.errors import InputsNeeded, InvalidModel, InvalidOption, VerificationFailed
 from plansmith_build.portable.batch_obstacles import BatchAxis
@@ -33,10 +33,10 @@ from plansmith_build.reading.signatures import signature_of
 from plansmith_build.releasing import Built, portable_config, release_of, source_of, warmup_samples
 from plansmith_build.repository.compatibility import require_same_clients
 from plansmith_build.repository.filesystem import explain_os_error
-from plansmith_build.repository.labels import class_outputs, labels_of, read_labels
+from plansmith_build.repository.labels import class_outputs, labels_of, names_of_classes, read_labels
 from plansmith_build.repository.model_repository import CONFIG, ModelRepository, name_from_file, valid_name
 from plansmith_build.repository.publishing import publish
-from plansmith_build.repository.signed_versions import Signer
+from plansmith_build.repository.signed_versions import signer_for
 from plansmith_build.repository.staging import staging_folder
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
             f"--max-batch-size must be from 0 (no batches) to {2**31 - 1}, got {options.max_batch_size}"
         )
     labels = read_labels(options.labels) if options.labels is not None else None
-    sign = Signer(options.sign_key) if options.sign_key is not None else None
+    sign = signer_for(repository.path, options.sign_key)
 
     _require_data_and_triton(options)
 
@@ -183,10 +183,8 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
             layout_of(signature, batched=leading_rows(signature, options.batch_axis) in {-1, 1}), options.preprocessing
         )
     if options.search is not None:
-        named = labels or labels_of(repository.model(name).path)
-        _require_fitting_data(
-            options.search, signature, named.decode().splitlines() if named else None, seed=options.seed
-        )
+        class_names = names_of_classes(labels or labels_of(repository.model(name).path))
+        _require_fitting_data(options.search, signature, class_names, options)
     states = _states(signature, options, progress)
     if not options.replace:
         require_same_clients(repository.model(name), without_states(signature, states), sequences=bool(states))
@@ -253,13 +251,14 @@ def _require_data_and_triton(options: BuildOptions) -> None:
 
 
 def _require_fitting_data(
-    search: SearchOptions, signature: Signature, class_names: list[str] | None, *, seed: int
+    search: SearchOptions, signature: Signature, class_names: list[str] | None, options: BuildOptions
 ) -> None:
     """Before anything is run. What is a batch is not known yet: data is refused that fits neither way of counting rows.
 
     Raises:
-        InvalidData: the data is damaged, or is not what the model takes.
+        InvalidData: the data is damaged, or is not what the model takes. Of images, one is read.
     """
+    batched = leading_rows(signature, options.batch_axis) in {-1, 1}
     for source in filter(None, (search.data, search.validation_data)):
         # A function of the user's would be called twice.
         if rows_from_text(source) is not None or is_callable_source(source):
@@ -271,14 +270,14 @@ def _require_fitting_data(
             preprocessing=search.preprocessing,
             class_names=class_names,
             labels_key=search.labels_key,
-            max_rows=search.calibration_rows + search.validation_rows,
-            seed=seed,
+            max_rows=1 if holds_images(Path(source)) else search.calibration_rows + search.validation_rows,
+            seed=options.seed,
         )
         try:
-            read(batched=True)
+            read(batched=batched)
         except InvalidData:
             with suppress(InvalidData):
-                read(batched=False)
+                read(batched=not batched)
                 continue
             raise
 
@@ -366,13 +365,12 @@ def _searched(
     from plansmith_build.search.search import search  # noqa: PLC0415 - quantizers and calibrators, only where they are used
 
     assert options.search is not None  # noqa: S101 - `build` has asked
-    labels = _labels(built, repository)
     return search(
         built.portable,
         portable_config(built, None),
         options.search,
         folder,
-        class_names=labels.decode().splitlines() if labels is not None else None,
+        class_names=names_of_classes(_labels(built, repository)),
         seed=built.seed,
         serve=options.serve,
         progress=progress,

@@ -21,7 +21,7 @@ __all__ = ["prune"]
 def prune(
     models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="The models.")] = None,
     *,
-    keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions stay.")],
+    keep: Annotated[int | None, typer.Option(min=1, help="How many of the newest versions stay.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All models of the repository.")] = False,
     repository: Annotated[Path, typer.Option("--repository", "-r", help="The model repository.")] = Path(
         "model_repository"
@@ -29,7 +29,10 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
     sign_key: Annotated[
         Path | None,
-        typer.Option(help="Sign the list of what remains with this key (PEM); with --all, of all that is there."),
+        typer.Option(
+            help="Sign the list of what remains with this key (PEM). With --all and without --keep nothing is "
+            "removed, and all signed versions that are there are listed anew."
+        ),
     ] = None,
     staging: Annotated[
         Path | None, typer.Option(help="Folder to move versions to first.", show_default="the repository's parent")
@@ -49,18 +52,31 @@ def prune(
     where = ModelRepository.at(repository)
     where.require()
     sign = Signer(sign_key) if sign_key is not None and not dry_run else None
-    if sign is not None and every:
-        sign.list_anew(where.path)
-    removed = {
-        name: prunable_versions(where.existing_model(name), keep=keep)
-        if dry_run
-        else prune_model(where, name, keep=keep, staging=staging, sign=sign)
-        for name in models or where.names()
-    }
+    result: dict[str, object] = {"dry_run": dry_run}
+    done = {}
+    if keep is not None:
+        said = "would remove" if dry_run else "removed"
+        for name in models or where.names():
+            if every and name not in where.names():
+                # A step of a pipeline's old version, which went with it.
+                continue
+            done[name] = (
+                prunable_versions(where.existing_model(name), keep=keep)
+                if dry_run
+                else prune_model(where, name, keep=keep, staging=staging, sign=sign)
+            )
+        result["removed"] = done
+    elif every and sign is not None:
+        said = "listed"
+        result["listed"] = done = sign.list_anew(where.path)
+    else:
+        raise InvalidOption(
+            "say with --keep how many of the newest versions stay; without it, --all --sign-key lists anew the signed "
+            "versions that are there"
+        )
     if as_json:
-        typer.echo(json.dumps({"dry_run": dry_run, "removed": removed}, indent=2))
+        typer.echo(json.dumps(result, indent=2))
         return
     console = Terminal(highlight=False, markup=False, soft_wrap=True)
-    for name, versions in removed.items():
-        what = ", ".join(map(str, versions)) or "nothing"
-        console.print(f"{name}: {'would remove' if dry_run else 'removed'} {what}")
+    for name, versions in done.items():
+        console.print(f"{name}: {said} {', '.join(map(str, versions)) or 'nothing'}")

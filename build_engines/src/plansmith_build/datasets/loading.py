@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from plansmith_build.portable.batch_obstacles import BatchAxis
     from plansmith_build.reading.signatures import Signature
 
-__all__ = ["check_source", "load_dataset", "read_samples"]
+__all__ = ["check_source", "holds_images", "load_dataset", "read_samples"]
 
 _MOST_SAMPLES = 8
 _KINDS = "a .npz or .npy file, a folder of .npy files or images, module:function, or random"
@@ -41,6 +41,11 @@ def check_source(source: str) -> None:
     """
     if rows_from_text(source) is None and not is_callable_source(source) and not _is_there(Path(source)):
         raise InvalidData(f"the data {source} does not exist: name {_KINDS}")
+
+
+def holds_images(path: Path) -> bool:
+    """Whether it is a folder without arrays, which `load_dataset` reads as images."""
+    return path.is_dir() and not any(path.glob("*.npy")) and not any(path.glob("*/*.npy"))
 
 
 def load_dataset(
@@ -100,8 +105,7 @@ def load_dataset(
         if is_file:
             check_source(source)
             name = path.resolve().name
-        arrays = is_file and path.is_dir() and (any(path.glob("*.npy")) or any(path.glob("*/*.npy")))
-        images = is_file and path.is_dir() and not arrays
+        images = is_file and holds_images(path)
         if preprocessing is not None and not images:
             raise InvalidPreprocessing(
                 f"{source} holds no images, so there is nothing to preprocess: drop --preprocess"
@@ -118,7 +122,7 @@ def load_dataset(
             raw = read_image_folder(
                 path, layout, preprocessing=preprocessing, class_names=class_names, limit=max_rows, seed=seed
             )
-        elif arrays:
+        elif path.is_dir():
             raw = read_npy_folder(path, layout, labels_key=labels_key)
         else:
             raw = _from_file(path, layout, labels_key)

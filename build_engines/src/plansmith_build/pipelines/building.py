@@ -45,7 +45,7 @@ from plansmith_build.repository.manifest import (
 )
 from plansmith_build.repository.model_repository import CONFIG, ModelRepository, name_from_file, valid_name
 from plansmith_build.repository.publishing import Release, publish
-from plansmith_build.repository.signed_versions import Signer
+from plansmith_build.repository.signed_versions import Signer, signer_for
 from plansmith_build.repository.staging import staging_folder
 from plansmith_client.tensors import TensorSpec, datatype_from_config_type
 
@@ -91,7 +91,7 @@ def build_pipeline(model: Path, file: Path, options: BuildOptions, progress: Pro
     with staging_folder(repository.path, options.staging) as staging:
         made = ModelRepository.at(staging / "models")
         make_folder(made.path)
-        sign = Signer(options.sign_key) if options.sign_key is not None else None
+        sign = signer_for(repository.path, options.sign_key)
         pipeline = _Pipeline(spec, made, f"{name[:100]}.{version}", sign)
         try:
             pipeline.build_models(model, options, progress)

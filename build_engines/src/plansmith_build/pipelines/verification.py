@@ -104,8 +104,11 @@ def ask_triton(repository: Path, name: str, exchanges: Sequence[Exchange]) -> tu
 
 
 def output_errors(compared: Sequence[OutputComparison]) -> tuple[OutputError, ...]:
-    """The greatest error of each output, for the manifest."""
-    greatest = {one.name: one for one in sorted(compared, key=lambda one: one.max_relative_error)}
+    """The greatest error of each output, for the manifest, in the order in which the outputs are declared."""
+    greatest: dict[str, OutputComparison] = {}
+    for one in compared:
+        if one.max_relative_error >= greatest.setdefault(one.name, one).max_relative_error:
+            greatest[one.name] = one
     return tuple(
         OutputError(
             name=one.name,
@@ -115,8 +118,7 @@ def output_errors(compared: Sequence[OutputComparison]) -> tuple[OutputError, ..
             tolerance=one.tolerance,
             values_compared=True,
         )
-        # Numbers first: of labels, nearly tied ones may differ.
-        for one in sorted(greatest.values(), key=lambda one: one.tolerance)
+        for one in greatest.values()
     )
 
 

@@ -42,7 +42,8 @@ def missing_here(chosen_on: Environment, device: str, driver: Path = _DRIVER) ->
     if chosen_on.system != system:
         return f"this machine is {system}"
     if device == "gpu":
-        others = sorted({*_gpus(driver)} - {*chosen_on.gpus})
+        # Without NVIDIA's files in /proc, as in some containers, a build does not know its GPUs.
+        others = sorted({*_gpus(driver)} - {*chosen_on.gpus}) if chosen_on.gpus else []
         return f"this machine has {', '.join(others)}" if others else ""
     missing = sorted(set(chosen_on.cpu_flags) - set(deciding_flags()))
     return f"this CPU has no {', '.join(missing)}" if missing else ""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.engines.onnxruntime import Arrays
 
-__all__ = ["class_outputs", "labels_of", "read_labels"]
+__all__ = ["class_outputs", "labels_of", "names_of_classes", "read_labels"]
 
 
 def read_labels(path: Path) -> bytes:
@@ -61,6 +61,18 @@ def labels_of(model: Path) -> bytes | None:
         return read_regular(path, follow=False)
     except OSError as error:
         raise InvalidOption(f"{path} cannot be read: {error.strerror}: replace it with a file, or remove it") from error
+
+
+def names_of_classes(labels: bytes | None) -> list[str] | None:
+    """The lines of a model's labels.txt, None where it has none.
+
+    Raises:
+        InvalidOption: it is not UTF-8 text.
+    """
+    try:
+        return None if labels is None else labels.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise InvalidOption(f"the model's {LABELS} is not UTF-8 text: save it as such, or give --labels") from error
 
 
 def class_outputs(labels: bytes, answer: Arrays, *, batched: bool) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def prune(
         ModelNotFound: there is no such model.
         InvalidOption: none would stay, the model's folder or its `warmup` is a link, or `sign` is missing.
         InvalidModel: a configuration or history.json cannot be read.
-        SignatureInvalid: the list is not by this key.
+        SignatureInvalid: the list is missing or not by this key.
         PublishFailed: the system did not let one be moved, or a warm-up sample be removed.
     """
     # Before anything is made: a lock would make the repository's folder.
@@ -88,8 +88,8 @@ def prune(
             try:
                 _remove(model.version_path(version), stage / str(version))
             except OSError as error:
-                gone = ", ".join(str(older) for older in versions if older < version) or "nothing"
-                state = f"{gone} was removed before, and all others are there"
+                gone = ", ".join(str(older) for older in versions if older < version) or "none"
+                state = f"removed before that: {gone}; the others are there"
                 raise explain_os_error(error, f"remove version {version} of {name!r}", state) from error
         texts = (read_regular(path).decode() for path in model.configurations.values())
         for path in samples - _warmup_of(model, model.versions) - warmup_files(model.path, texts):

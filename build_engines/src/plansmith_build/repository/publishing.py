@@ -119,8 +119,9 @@ def publish(repository: ModelRepository, name: str, release: Release, *, staging
 
     Raises:
         InvalidOption: the model's path exists and is not a folder.
-        SignatureInvalid: it is to be signed, and the repository's list of signed versions is not by this key.
-        PublishFailed: the system refused to write it; the repository is unchanged.
+        SignatureInvalid: it is to be signed, and the list of signed versions is missing or not by this key.
+        PublishFailed: the system refused to write it, and the repository is unchanged; or the version is published and
+            `signed.json` alone could not be written, as the message says.
     """
     new_repository = not repository.path.exists()
     try:

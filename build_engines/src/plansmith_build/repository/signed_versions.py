@@ -6,10 +6,12 @@ It lies beside the models, where servers read no files, and is written by whoeve
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
@@ -17,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from plansmith_build.errors import PublishFailed
 from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.filesystem import sync_file, write_new
+from plansmith_build.repository.locking import locked_folder
 from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
 from plansmith_build.repository.signing import (
     SIGNATURE,
@@ -30,7 +33,7 @@ from plansmith_build.repository.signing import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["SIGNED", "Signer", "signed_versions"]
+__all__ = ["SIGNED", "Signer", "command_to_list", "signed_versions", "signer_for"]
 
 SIGNED = "signed.json"
 
@@ -62,36 +65,69 @@ class Signer:
         """Sign a complete version's folder."""
         sign_version(folder, self.private_key)
 
-    def list_anew(self, repository: Path) -> None:
-        """List every signed version that is there, whatever was listed before."""
-        self._write(repository, _present(repository))
+    def list_anew(self, repository: Path) -> dict[str, tuple[int, ...]]:
+        """List every signed version that is there, whatever was listed before.
 
-    @contextmanager
-    def listing(self, repository: Path) -> Iterator[None]:
-        """List the versions that come, and no longer those that go, while this is open.
-
-        What somebody else has removed stays listed.
+        Returns:
+            The versions that are listed now, by model.
 
         Raises:
-            SignatureInvalid: the list is not what this key has signed.
+            InvalidOption: the key cannot be used.
             PublishFailed: the list cannot be written.
+        """
+        try:
+            with locked_folder(repository):
+                return self._write(repository, _present(repository))
+        except OSError as error:
+            raise PublishFailed(f"{repository / SIGNED} cannot be written: {error.strerror}") from error
+
+    def listed(self, repository: Path) -> _Versions:
+        """The models and versions that are listed; none in a repository without signed versions.
+
+        Raises:
+            InvalidOption: the key cannot be used.
+            SignatureInvalid: the list is not what this key has signed, or is missing where versions are signed.
         """
         with tempfile.TemporaryDirectory() as folder:
             public_key = Path(folder) / "key.pub"
             public_key.write_bytes(public_key_of(self.private_key))
-            listed, before = signed_versions(repository, public_key) or frozenset(), _present(repository)
-        yield
-        after = _present(repository)
-        if before != after:
+            listed = signed_versions(repository, public_key)
+        if listed is None and _present(repository):
+            raise SignatureInvalid(
+                f"{repository / SIGNED} is missing, so it is not known which versions were signed: look at what is "
+                f"there, and list it with {command_to_list(repository, self.private_key)}"
+            )
+        return listed or frozenset()
+
+    @contextmanager
+    def listing(self, repository: Path) -> Iterator[None]:
+        """List the versions that come, and no longer those that go, while this is open, also where it ends in an error.
+
+        What somebody else has removed stays listed. The caller holds the repository's lock.
+
+        Raises:
+            InvalidOption, SignatureInvalid: see `listed`.
+            PublishFailed: the list cannot be written.
+        """
+        listed, before, failed = self.listed(repository), _present(repository), ""
+        try:
+            yield
+        except BaseException as error:
+            failed = str(error)
+            raise
+        finally:
+            after = _present(repository)
             try:
-                self._write(repository, (listed | (after - before)) - (before - after))
+                if before != after:
+                    self._write(repository, (listed | (after - before)) - (before - after))
             except OSError as error:
+                done = failed or ("the version is published" if after - before else "the versions are removed")
                 raise PublishFailed(
-                    f"what was to be done is done, but {repository / SIGNED} cannot be written ({error.strerror}): "
-                    "write it with plansmith prune --all --sign-key"
+                    f"{done}, but {repository / SIGNED} cannot be written ({error.strerror}): write it with "
+                    f"{command_to_list(repository, self.private_key)}"
                 ) from error
 
-    def _write(self, repository: Path, versions: _Versions) -> None:
+    def _write(self, repository: Path, versions: _Versions) -> dict[str, tuple[int, ...]]:
         models: dict[str, tuple[int, ...]] = {}
         for name, version in sorted(versions):
             models[name] = (*models.get(name, ()), version)
@@ -100,10 +136,36 @@ class Signer:
             (Path(folder) / SIGNED).write_text(document.model_dump_json(), encoding="utf-8")
             sign_version(Path(folder), self.private_key)
             document.signature = (Path(folder) / SIGNATURE).read_text(encoding="utf-8")
-        written = repository / f".{SIGNED}.{os.getpid()}"
-        write_new(written, (document.model_dump_json(indent=2) + "\n").encode())
-        sync_file(written)
-        written.replace(repository / SIGNED)
+        written = repository / f".{SIGNED}.{token_hex(8)}"
+        try:
+            write_new(written, (document.model_dump_json(indent=2) + "\n").encode())
+            sync_file(written)
+            written.replace(repository / SIGNED)
+        finally:
+            written.unlink(missing_ok=True)
+        # A file system that cannot sync a folder must not make that look like a failure.
+        with suppress(OSError):
+            sync_file(repository)
+        return models
+
+
+def signer_for(repository: Path, private_key: Path | None) -> Signer | None:
+    """A signer whose key fits the repository's list, before work that takes long; None without a key.
+
+    Raises:
+        InvalidOption: the model-signing package is missing, or the key cannot be used.
+        SignatureInvalid: see `Signer.listed`.
+    """
+    if private_key is None:
+        return None
+    signer = Signer(private_key)
+    signer.listed(repository)
+    return signer
+
+
+def command_to_list(repository: Path, private_key: Path = Path("key.pem")) -> str:
+    """The command that lists anew what is there."""
+    return shlex.join(["plansmith", "prune", "--all", "--sign-key", str(private_key), "--repository", str(repository)])
 
 
 def signed_versions(repository: Path, public_key: Path) -> _Versions | None:

@@ -57,13 +57,17 @@ def public_key_of(private_key: Path) -> bytes:
     Raises:
         InvalidOption: the key cannot be read or used.
     """
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - comes with model-signing, optional
+    # They come with model-signing, which is optional.
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey  # noqa: PLC0415
 
     with _explained(private_key):
         password = os.environ.get(PASSWORD_VARIABLE)
         key = serialization.load_pem_private_key(
             _read(private_key, "private key"), None if password is None else password.encode()
         )
+        if not isinstance(key, EllipticCurvePrivateKey):
+            raise TypeError("it is of another kind")
         return key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.repository.config import text_from_config
 from plansmith_build.repository.model_repository import ModelRepository
-from plansmith_build.repository.signed_versions import Signer
+from plansmith_build.repository.signed_versions import signer_for
 from plansmith_build.repository.signing import require_public_key
 from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.load.samples import make_requests
@@ -58,7 +58,7 @@ def tune(options: TuningOptions, *, progress: Callable[[TuningProgress], None] =
     """
     repository = ModelRepository.at(options.repository)
     question = look(repository, options)
-    sign = Signer(options.sign_key) if options.sign_key is not None else None
+    sign = signer_for(repository.path, options.sign_key)
     if sign is not None:
         require_public_key(question.model, options.public_key)
     run = _Run(question, options, progress)

@@ -32,7 +32,7 @@ def machine_warning(model: Path, config: str, cpuinfo: Path = CPUINFO, driver: P
         return ""
     here = f"{platform.system()} {platform.machine()}"
     missing = sorted(map(str, flags - _flags(cpuinfo))) if "cpu" in measured else []
-    others = sorted(_gpus(driver) - set(gpus)) if "gpu" in measured else []
+    others = sorted(_gpus(driver) - set(gpus)) if "gpu" in measured and gpus else []
     if measured and system != here:
         why = f"this machine is {here}"
     elif missing:

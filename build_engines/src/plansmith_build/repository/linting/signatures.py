@@ -11,7 +11,7 @@ from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.linting.findings import error, warning
 from plansmith_build.repository.model_repository import COMPANION, HISTORY
 from plansmith_build.repository.pruning import served_versions
-from plansmith_build.repository.signed_versions import SIGNED, signed_versions
+from plansmith_build.repository.signed_versions import SIGNED, command_to_list, signed_versions
 from plansmith_build.repository.signing import SIGNATURE, SignatureInvalid, verify_signature
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ __all__ = ["check_signatures"]
 
 # A person's notes, and what `edits.set_aside` renames: no server reads either.
 _KEPT = re.compile(r".*\.md|.*\.pbtxt\.before-[0-9]+(\.[0-9]+)?")
-_RESTORE = "restore it from a copy, or, where that was you, sign what is there: plansmith prune --all --sign-key"
 
 
 def check_signatures(repository: ModelRepository, public_key: Path, models: Collection[str] = ()) -> Iterator[Finding]:
@@ -44,25 +43,25 @@ def check_signatures(repository: ModelRepository, public_key: Path, models: Coll
         ModelNotFound: there is no such model.
     """
     listed: dict[str, set[int]] | None = None
+    restore = f"restore it from a copy, or, where that was you, sign what is there: {command_to_list(repository.path)}"
     try:
         versions = signed_versions(repository.path, public_key)
     except SignatureInvalid as problem:
-        yield error(SIGNED, str(problem), _RESTORE)
+        yield error(SIGNED, str(problem), restore)
     else:
         if versions is not None:
             listed = {name: {version for model, version in versions if model == name} for name, _ in versions}
         elif not models and any(repository.path.glob(f"*/*/{SIGNATURE}")):
-            yield error(SIGNED, "it is missing, so it is not known which models and versions were signed", _RESTORE)
+            yield error(SIGNED, "it is missing, so it is not known which models and versions were signed", restore)
     for name in sorted({*(listed or ())} - {*repository.names()}):
         if not models:
-            yield error(name, "it was signed and is missing", _RESTORE)
+            yield error(name, "it was signed and is missing", restore)
     for name in models or repository.names():
-        yield from _check_model(
-            repository.existing_model(name), public_key, listed.get(name, set()) if listed is not None else None
-        )
+        of_model = listed.get(name, set()) if listed is not None else None
+        yield from _check_model(repository.existing_model(name), public_key, of_model, restore)
 
 
-def _check_model(model: RepositoryModel, public_key: Path, listed: set[int] | None) -> Iterator[Finding]:
+def _check_model(model: RepositoryModel, public_key: Path, listed: set[int] | None, restore: str) -> Iterator[Finding]:
     newest, there = model.versions[-1:], set(model.versions)
     try:
         served = {*newest, *served_versions(model)}
@@ -70,10 +69,10 @@ def _check_model(model: RepositoryModel, public_key: Path, listed: set[int] | No
         # A configuration that cannot be read is reported by another check; any version might be served.
         served = there
     for version in sorted((listed or set()) - there):
-        yield error(f"{model.name}/{version}", "it was signed and is missing", _RESTORE)
+        yield error(f"{model.name}/{version}", "it was signed and is missing", restore)
     for version in sorted((served | (listed or set())) & there):
         if listed is not None and version not in listed and os.path.lexists(model.path / str(version) / SIGNATURE):
-            yield error(f"{model.name}/{version}", f"{SIGNED} does not list it: it was put here", _RESTORE)
+            yield error(f"{model.name}/{version}", f"{SIGNED} does not list it: it was put here", restore)
         try:
             verify_signature(model.version_path(version), public_key)
             manifest = model.manifest(version)
