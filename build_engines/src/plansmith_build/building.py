@@ -183,7 +183,7 @@ def build(model: Path | str, options: BuildOptions, progress: Progress = silent)
             layout_of(signature, batched=leading_rows(signature, options.batch_axis) in {-1, 1}), options.preprocessing
         )
     if options.search is not None:
-        class_names = names_of_classes(labels or labels_of(repository.model(name).path))
+        class_names = names_of_classes(_labels(labels, repository, name))
         _require_fitting_data(options.search, signature, class_names, options)
     states = _states(signature, options, progress)
     if not options.replace:
@@ -370,7 +370,7 @@ def _searched(
         portable_config(built, None),
         options.search,
         folder,
-        class_names=names_of_classes(_labels(built, repository)),
+        class_names=names_of_classes(_labels(built.labels, repository, built.name)),
         seed=built.seed,
         serve=options.serve,
         progress=progress,
@@ -380,7 +380,7 @@ def _searched(
 def _with_names_of_classes(built: Built, repository: ModelRepository) -> Built:
     """The same with the names of class folders as its labels, where it has none and an output has as many numbers."""
     names = built.search.calibration.class_names if built.search is not None else ()
-    if not names or _labels(built, repository) is not None:
+    if not names or _labels(built.labels, repository, built.name) is not None:
         return built
     labels = "".join(f"{name}\n" for name in names).encode()
     if labels.decode().splitlines() != list(names):
@@ -401,7 +401,7 @@ def _tried(
     """
     from plansmith_build.trial import try_on_triton  # noqa: PLC0415 - the client, with all its transports
 
-    labels = _labels(built, repository)
+    labels = _labels(built.labels, repository, built.name)
     step = "Trying the version on a Triton"
     progress(BuildStep(step))
     folder = staging / "trial"
@@ -430,6 +430,6 @@ def _tried(
         built = replace(built, search=search)
 
 
-def _labels(built: Built, repository: ModelRepository) -> bytes | None:
+def _labels(given: bytes | None, repository: ModelRepository, name: str) -> bytes | None:
     """The content of labels.txt as it will be."""
-    return built.labels or labels_of(repository.model(built.name).path)
+    return given or labels_of(repository.model(name).path)
