@@ -196,7 +196,6 @@ def test_what_is_removed_from_a_signed_repository_leaves_the_list_with_the_key_a
     assert "say with --keep" in plansmith("prune", "--all", "--repository", repository, expect=2).stderr
     assert plansmith(*anew).stdout == "another: listed 1, 2\n"
     assert listed(repository) == {"another": [1, 2]}
-    assert "0 errors" in plansmith("verify", repository, *public).stdout
     # Nothing is signed on top of versions that no list tells of, as those of before there was one.
     (repository / "signed.json").unlink()
     before = snapshot(repository)
@@ -206,7 +205,7 @@ def test_what_is_removed_from_a_signed_repository_leaves_the_list_with_the_key_a
     plansmith(*anew)
     # Known before the model is read.
     words = ("build", tmp_path / "nowhere.onnx", "--repository", repository, "--sign-key", keys / "other.pem")
-    assert "signed.json does not hold" in plansmith(*words, "--no-serve", expect=3).stderr
+    assert f"signed.json does not hold for {keys / 'other.pem'}" in plansmith(*words, "--no-serve", expect=3).stderr
 
     def publish_where_no_list_can_be_written():
         shutil.copytree(signed[0], repository / "third")

@@ -91,7 +91,10 @@ class Signer:
         with tempfile.TemporaryDirectory() as folder:
             public_key = Path(folder) / "key.pub"
             public_key.write_bytes(public_key_of(self.private_key))
-            listed = signed_versions(repository, public_key)
+            try:
+                listed = signed_versions(repository, public_key)
+            except SignatureInvalid as error:
+                raise SignatureInvalid(str(error).replace(str(public_key), str(self.private_key))) from error
         if listed is None and _present(repository):
             raise SignatureInvalid(
                 f"{repository / SIGNED} is missing, so it is not known which versions were signed: look at what is "
