@@ -371,7 +371,11 @@ def two_configurations(repository):
     shutil.copytree(REPOSITORY / "digits", repository / "digits")
     text = (repository / "digits" / "config.pbtxt").read_text()
     (repository / "digits" / "configs").mkdir()
-    named = text.replace('backend: "onnxruntime"', 'backend: "openvino"\ndefault_model_filename: "model.onnx"')
+    # By itself OpenVINO computes in BF16 where the CPU can.
+    in_fp32 = 'parameters { key: "INFERENCE_PRECISION_HINT" value { string_value: "f32" } }'
+    named = text.replace(
+        'backend: "onnxruntime"', f'backend: "openvino"\ndefault_model_filename: "model.onnx"\n{in_fp32}'
+    )
     named = named[: named.index("optimization {")] + named[named.index("backend:") :]
     (repository / "digits" / "configs" / "by_openvino.pbtxt").write_text(named)
     return repository

@@ -57,7 +57,8 @@ def test_a_few_lines_ask_a_running_server_over_either_protocol(committed_server,
 def test_the_picture_of_the_readme_is_what_the_commands_print(tmp_path):
     run(DIGITS / "first_minutes.py", "--output", tmp_path / "now.svg", cwd=tmp_path)
     now, committed = (lines_of(path) for path in (tmp_path / "now.svg", ROOT / "docs" / "first-minutes.svg"))
-    # Which candidate is the fastest, and how fast, is the machine's affair.
+    # Which candidate is the fastest, and how fast, is the machine's affair, and so is whether there is one in BF16.
+    now = [line for line in now if line.split()[2:3] != ["bf16"]]
     assert [line.split()[0] for line in now] == [line.split()[0] for line in committed]
     for same in ("$ plansmith", "three.png", "accuracy", "target"):
         assert [line for line in now if line.startswith(same)] == [line for line in committed if line.startswith(same)]

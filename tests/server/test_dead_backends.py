@@ -33,9 +33,7 @@ def test_serve_ends_with_the_reason_when_a_backend_process_is_killed(served, sta
     stub_of(serving.facts["pid"], "double_0_0").kill()
     code, said = serving.end()
     assert code == 1
-    assert (
-        "Error: the backend process of double_0_0 ended with signal SIGKILL, and Triton 2.51 cannot replace it" in said
-    )
+    assert "the backend process of double_0_0 ended with signal SIGKILL, and Triton 2.51 cannot replace it" in said
     serving.traces.wait_until_gone()
 
 

@@ -144,7 +144,7 @@ def test_a_server_that_dies_is_reported_and_cleaned_up(served, start, number, hi
     os.kill(serving.facts["pid"], number)
     code, said = serving.end()
     assert code == 1
-    assert f"Error: Triton ended by itself with signal {number.name}" in said
+    assert f"Triton ended by itself with signal {number.name}" in said
     assert ("Possible causes: a gRPC client cancelled a request" in said) == hinted
     serving.traces.wait_until_gone()
 
