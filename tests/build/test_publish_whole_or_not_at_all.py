@@ -19,7 +19,7 @@ import pytest
 from build_models import ADD, litter, snapshot, write
 
 from plansmith_build import BuildOptions, InvalidOption, build
-from plansmith_build.repository import filesystem, publishing
+from plansmith_build.repository import filesystem, ordered_publishing, publishing
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.inspection import inspect_model
 from plansmith_build.repository.model_repository import ModelRepository
@@ -219,6 +219,31 @@ def test_what_a_person_edits_in_the_moment_of_the_exchange_is_kept(adder, reposi
     build(adder, BuildOptions(repository=repository, serve=False))
     assert (model / "config.pbtxt.before-2").read_text() == "# edited"
     assert sorted(path.name for path in model.glob("config.*")) == ["config.pbtxt", "config.pbtxt.before-2"]
+
+
+@pytest.mark.parametrize("step", ["_copies", "_sync_folders"])
+def test_what_a_person_edits_between_two_moves_is_kept(step, adder, repository, monkeypatch):
+    build(adder, BuildOptions(repository=repository, serve=False))
+    model, taken = repository / "adder", getattr(ordered_publishing, step)
+    (model / "configs").mkdir()
+    (model / "configs/mine.pbtxt").write_text("# mine")
+    (model / "labels.txt").write_text("old")
+    names = ("config.pbtxt", "configs/mine.pbtxt", "labels.txt")
+
+    def edited_after(*arguments):
+        done = taken(*arguments)
+        monkeypatch.setattr(ordered_publishing, step, taken)
+        for name in names:
+            (model / name).write_text("# edited")
+        return done
+
+    monkeypatch.setattr(publishing, "rename_exchange", unsupported)
+    monkeypatch.setattr(ordered_publishing, step, edited_after)
+    (model.parent.parent / "new.txt").write_text("a\nb\nc\nd\n")
+    build(adder, BuildOptions(repository=repository, serve=False, labels=model.parent.parent / "new.txt"))
+    assert {(model / f"{name}.before-2").read_text() for name in names} == {"# edited"}
+    assert (model / "labels.txt").read_text() == "a\nb\nc\nd\n"
+    assert 'backend: "onnxruntime"' in (model / "config.pbtxt").read_text()
 
 
 def test_where_folders_cannot_be_exchanged_files_are_moved_in_a_safe_order(adder, repository, monkeypatch):

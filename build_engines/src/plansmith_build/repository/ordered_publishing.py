@@ -7,6 +7,8 @@
 4. new labels and other files are renamed in;
 5. the new configurations, which serve the newest version, replace the pinned ones, config.pbtxt last;
 6. the configurations that the new version does not have are removed, and history.json tells of the new ones alone.
+
+Each file is looked at once more before it is replaced or removed: what a person wrote in that moment is set aside.
 """
 
 from __future__ import annotations
@@ -15,13 +17,16 @@ import hashlib
 import os
 import shutil
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, PublishFailed
 from plansmith_build.repository.config import config_from_text, text_from_config
+from plansmith_build.repository.edits import set_aside
 from plansmith_build.repository.filesystem import sync_file
-from plansmith_build.repository.model_repository import CONFIG, CONFIGS, HISTORY, History, RepositoryModel
+from plansmith_build.repository.hashing import sha256_of
+from plansmith_build.repository.model_repository import CONFIG, CONFIGS, HISTORY, LABELS, History, RepositoryModel
 from plansmith_build.repository.warmup import WARMUP
 
 if TYPE_CHECKING:
@@ -31,13 +36,17 @@ if TYPE_CHECKING:
 __all__ = ["publish_in_order"]
 
 
-def publish_in_order(folder: Path, live: RepositoryModel, version: int) -> None:
+def publish_in_order(folder: Path, live: RepositoryModel, version: int, before: Mapping[str, str]) -> list[str]:
     """Move a version into a live model folder file by file, in an order in which every state in between is right.
 
     Args:
         folder: the complete new model folder, on the disk.
         live: the model's folder.
         version: the new version's number.
+        before: what `person_files` said of the live folder when it was last looked at.
+
+    Returns:
+        Notes for the user, on what was edited since then.
 
     Raises:
         OSError: something could not be moved, and what had been is back in its old state.
@@ -54,6 +63,7 @@ def publish_in_order(folder: Path, live: RepositoryModel, version: int) -> None:
     pins = _written({**history, **pinned}, scratch / "pins")
     back_to_pins = {**old, **_written(pinned, scratch / "back")}
     failed: list[OSError] = []
+    edits = _Edits(live, version, {**before}, scratch / "edit")
     with ExitStack() as steps:
 
         def on_error(undo: Callable[..., None], *arguments: Path | None) -> None:
@@ -69,8 +79,10 @@ def publish_in_order(folder: Path, live: RepositoryModel, version: int) -> None:
 
         steps.push(partial(_complain, failed))
         for name in (HISTORY, *pinned):
+            edits.keep(name)
             on_error(_restore, live.path / name, old.get(name))
             os.replace(pins[name], live.path / name)  # noqa: PTH105 - a system call by this name
+        edits.expected |= {name: hashlib.sha256(content).hexdigest() for name, content in pinned.items()}
         _sync_folders(live)
         on_error(_rename_back, folder / str(version), live.path / str(version))
         os.rename(folder / str(version), live.path / str(version))  # noqa: PTH104
@@ -80,9 +92,11 @@ def publish_in_order(folder: Path, live: RepositoryModel, version: int) -> None:
                 on_error((live.path / inner).rmdir)
                 (live.path / inner).mkdir()
         for name in sorted(changed, key=_order):
+            edits.keep(name)
             on_error(_restore, live.path / name, back_to_pins.get(name))
             os.replace(folder / name, live.path / name)  # noqa: PTH105
         for name in gone:
+            edits.keep(name)
             on_error(_restore, live.path / name, back_to_pins[name])
             (live.path / name).unlink()
         if gone and not (folder / CONFIGS).exists():
@@ -90,6 +104,34 @@ def publish_in_order(folder: Path, live: RepositoryModel, version: int) -> None:
         os.replace(folder / HISTORY, live.path / HISTORY)  # noqa: PTH105
         steps.pop_all()
     _sync_folders(live)
+    return edits.notes
+
+
+@dataclass
+class _Edits:
+    """What a person wrote in the moment of publishing.
+
+    Attributes:
+        live: the model's folder.
+        version: that is being published.
+        expected: the SHA-256 of each file that a person may edit, as far as it is known.
+        scratch: a path on the same file system where nothing is.
+        notes: what was set aside.
+    """
+
+    live: RepositoryModel
+    version: int
+    expected: dict[str, str]
+    scratch: Path
+    notes: list[str] = field(default_factory=list)
+
+    def keep(self, name: str) -> None:
+        """Set a copy of a file aside if it is not what it is expected to be."""
+        path = self.live.path / name
+        if name.endswith((".pbtxt", LABELS)) and path.exists() and sha256_of(path) != self.expected.get(name):
+            shutil.copy2(path, self.scratch)
+            sync_file(self.scratch)
+            self.notes.append(set_aside(self.scratch, self.live.path, name, self.version))
 
 
 def _complain(failed: list[OSError], _kind: object, error: BaseException | None, _trace: object) -> None:

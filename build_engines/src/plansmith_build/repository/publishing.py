@@ -193,7 +193,8 @@ def _publish(live: RepositoryModel, release: Release, staging: Path) -> Publishe
     before, edited = keep(live.path, folder, before)
     sync_file(folder)
     with companions_in_place(release.companions, live):
-        replaced = _put_in_place(folder, live, version)
+        replaced, noticed = _put_in_place(folder, live, version, before)
+    edited += noticed
     if replaced:
         try:
             edited += keep(folder, live.path, before)[1]
@@ -209,8 +210,10 @@ def _publish(live: RepositoryModel, release: Release, staging: Path) -> Publishe
     return Published(version=version, path=live.path / str(version), manifest=manifest, notes=tuple(notes))
 
 
-def _put_in_place(folder: Path, live: RepositoryModel, version: int) -> bool:
-    """Make the new model folder the live one; whether the one before is now where the new one was."""
+def _put_in_place(
+    folder: Path, live: RepositoryModel, version: int, before: Mapping[str, str]
+) -> tuple[bool, list[str]]:
+    """Make the new model folder the live one; whether the one before is now where the new one was, and notes."""
     if not live.path.exists():
         try:
             rename_new(folder, live.path)
@@ -218,13 +221,12 @@ def _put_in_place(folder: Path, live: RepositoryModel, version: int) -> bool:
             raise PublishFailed(
                 f"{live.path} appeared while the version was being published, and not by plansmith: try again"
             ) from None
-        return False
+        return False, []
     try:
         rename_exchange(folder, live.path)
     except ExchangeUnsupported:
-        publish_in_order(folder, live, version)
-        return False
-    return True
+        return False, publish_in_order(folder, live, version, before)
+    return True, []
 
 
 def _checked(configs: Mapping[str, str]) -> dict[str, str]:
