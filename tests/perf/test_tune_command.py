@@ -181,6 +181,7 @@ def test_what_is_signed_is_verified_before_it_is_tuned_and_signed_again(digits, 
     sign_version(digits / "1", tmp_path / "key.pem")
     words = ("tune", "digits", "--slo", "p99=2s", *SHORT, *NARROW, "--sign-key", "key.pem")
     assert "name the public key with --public-key" in plansmith(*words, cwd=tmp_path, expect=2).stderr
+    plansmith("prune", "--all", "--sign-key", "key.pem", cwd=tmp_path)
     manifest = digits / "1/manifest.json"
     manifest.write_text(manifest.read_text() + " ")
     done = plansmith(*words, "--public-key", "key.pub", cwd=tmp_path, expect=2)

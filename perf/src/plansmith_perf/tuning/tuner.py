@@ -58,9 +58,9 @@ def tune(options: TuningOptions, *, progress: Callable[[TuningProgress], None] =
     """
     repository = ModelRepository.at(options.repository)
     question = look(repository, options)
-    sign = signer_for(repository.path, options.sign_key)
-    if sign is not None:
+    if options.sign_key is not None:
         require_public_key(question.model, options.public_key)
+    sign = signer_for(repository.path, options.sign_key)
     run = _Run(question, options, progress)
     trials, rounds, decision, server = run.search()
     everything = len(question.space.everything())
