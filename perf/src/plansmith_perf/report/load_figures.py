@@ -5,10 +5,12 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from plansmith_perf.report.blocks import (
+from plansmith_perf.report.blocks import Figure
+from plansmith_perf.report.formatting import load_name
+from plansmith_perf.report.latencies import latency_at, percentile_curve, too_few_answers
+from plansmith_perf.report.style import (
     DASHES,
     SYMBOLS,
-    Figure,
     axis,
     color_of_load,
     color_of_series,
@@ -16,8 +18,6 @@ from plansmith_perf.report.blocks import (
     layout,
     plain,
 )
-from plansmith_perf.report.formatting import load_name
-from plansmith_perf.report.latencies import latency_at, percentile_curve, too_few_answers
 from plansmith_perf.results.documents import ClosedLoop, by_load
 from plansmith_perf.slo import Slo
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from plansmith_perf.report.blocks import Figure, axis, color_of_series, latency_axis, layout, plain
+from plansmith_perf.report.blocks import Figure
 from plansmith_perf.report.formatting import as_milliseconds, load_name
 from plansmith_perf.report.load_figures import groups_of
+from plansmith_perf.report.style import axis, color_of_series, latency_axis, layout, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
