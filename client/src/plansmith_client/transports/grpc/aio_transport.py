@@ -10,7 +10,7 @@ import grpc
 
 from plansmith_client.transports.connections import NO_HEADERS, Connection
 from plansmith_client.transports.failures import client_closed
-from plansmith_client.transports.grpc.channels import GrpcCalls
+from plansmith_client.transports.grpc.calls import GrpcCalls
 from plansmith_client.transports.grpc.wire import RPCS, stream_request
 
 if TYPE_CHECKING:

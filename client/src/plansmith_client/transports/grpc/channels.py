@@ -1,39 +1,21 @@
-"""What the two gRPC transports share: channels, the metadata of a call, its answer, and errors from a status.
-
-Of tritonclient only the generated modules are used, not its client: the calls, deadlines and errors are ours.
-"""
+"""The options of a gRPC channel, and the errors for what gRPC says of a call."""
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from tritonclient.grpc import service_pb2_grpc
 
 from plansmith_client._version import USER_AGENT
-from plansmith_client.errors import ClientError, InvalidInput, ProtocolError
-from plansmith_client.protocol.answers import MALFORMED
-from plansmith_client.transports.certificates import system_authorities
-from plansmith_client.transports.connections import LARGEST_ANSWER, Connection
-from plansmith_client.transports.failures import (
-    client_closed,
-    deadline_exceeded,
-    error_from_answer,
-    malformed_answer,
-    server_unavailable,
-)
-from plansmith_client.transports.grpc.wire import read_answer, stream_result
+from plansmith_client.errors import ClientError, InvalidInput
+from plansmith_client.transports.connections import LARGEST_ANSWER
+from plansmith_client.transports.failures import error_from_answer, malformed_answer, server_unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from plansmith_client.protocol.operations import Operation
+    from plansmith_client.transports.connections import Connection
 
-    from plansmith_client.protocol.operations import Answer_co, Infer, Operation
-    from plansmith_client.protocol.results import InferResult
-    from plansmith_client.transports.addresses import Address
-    from plansmith_client.transports.deadlines import Deadline
-
-__all__ = ["CHANNEL_OPTIONS", "GrpcCalls", "channel_options", "error_from_status"]
+__all__ = ["CHANNEL_OPTIONS", "channel_options", "error_from_status"]
 
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_send_message_length", -1),
@@ -105,80 +87,6 @@ def channel_options(connection: Connection, number: int) -> tuple[tuple[str, int
     return tuple(options.items())
 
 
-class GrpcCalls:
-    """What the calls to one server have in common, whoever waits for them.
-
-    Args:
-        address: of scheme `grpc` or `grpcs`; the latter trusts the system's authorities, those in the file that the
-            environment variable SSL_CERT_FILE names, or the connection's own.
-        connection: how to connect.
-
-    Raises:
-        InvalidInput: a certificate cannot be read.
-    """
-
-    def __init__(self, address: Address, connection: Connection | None) -> None:
-        self._target, self._url = address.target, address.url
-        self._connection = connection = connection or Connection()
-        self._closed = False
-        self._compression = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate, None: None}[
-            connection.compression
-        ]
-        self._credentials = None
-        if address.scheme == "grpcs":
-            self._credentials = grpc.ssl_channel_credentials(
-                connection.read_pem(connection.ca_file) or system_authorities(),
-                connection.read_pem(connection.key_file),
-                connection.read_pem(connection.certificate_file),
-            )
-
-    def _open_channels(self, library: Any) -> None:
-        """Open the channels by `grpc` or `grpc.aio`; they connect with the first call, and again after a fault."""
-        every = [channel_options(self._connection, number) for number in range(self._connection.channels)]
-        self._channels: list[Any] = [
-            library.insecure_channel(self._target, options)
-            if self._credentials is None
-            else library.secure_channel(self._target, self._credentials, options)
-            for options in every
-        ]
-        self._stubs: list[Any] = [service_pb2_grpc.GRPCInferenceServiceStub(channel) for channel in self._channels]
-        self._turn = itertools.count()
-
-    def _metadata(self, headers: Mapping[str, str]) -> tuple[tuple[str, str], ...] | None:
-        connection = self._connection
-        if not headers and not connection.headers and connection.make_token is None:
-            return None
-        return tuple(connection.call_headers(headers).items())
-
-    def _answer(self, operation: Operation[Answer_co], reply: Any) -> Answer_co:
-        try:
-            _check_size(reply, self._connection)
-            answer: Answer_co = read_answer(operation, reply)
-        except MALFORMED as error:
-            raise malformed_answer(operation, self._url, error) from error
-        return answer
-
-    def _response(self, operation: Infer, reply: Any) -> InferResult | None:
-        """The result in one response of a stream; None if it only marks the end of the stream."""
-        try:
-            _check_size(reply, self._connection)
-            result = None if reply.error_message else stream_result(operation, reply)
-        except MALFORMED as error:
-            raise malformed_answer(operation, self._url, error) from error
-        if reply.error_message:
-            raise _error_in_stream(reply.error_message, operation, self._url)
-        return result
-
-    def _failure(self, error: Any, operation: Operation[Any], deadline: Deadline) -> ClientError:
-        """The error for one of gRPC's, of either of its Python interfaces."""
-        if self._closed:
-            return client_closed(self._url)
-        code = error.code()
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return deadline_exceeded(operation, self._url, deadline.timeout)
-        return error_from_status(code, error.details() or "", operation, self._url)
-
-
 def error_from_status(code: grpc.StatusCode, details: str, operation: Operation[Any], url: str) -> ClientError:
     """The error for a gRPC status; total over `grpc.StatusCode`."""
     words = details.lower()
@@ -191,21 +99,6 @@ def error_from_status(code: grpc.StatusCode, details: str, operation: Operation[
     if code is grpc.StatusCode.INTERNAL and "illegal header" in words:
         return InvalidInput(f"A header of the call to {url} cannot be sent over gRPC ({details})")
     return error_from_answer(code.name, details, operation, url)
-
-
-def _check_size(reply: Any, connection: Connection) -> None:
-    # What does not exist, or is too large decompressed: gRPC bounds the size on the wire.
-    if reply is None:
-        raise ProtocolError("it is not a message of this call")
-    if connection.compression is not None and reply.ByteSize() > connection.largest_answer:
-        raise ProtocolError(f"it is larger than {connection.largest_answer} bytes")
-
-
-def _error_in_stream(text: str, operation: Infer, url: str) -> ClientError:
-    # Only a message was sent, without a code.
-    words = text.lower()
-    code = "NOT_FOUND" if "unknown model" in words or "is not found" in words else "UNKNOWN"
-    return error_from_answer("INVALID_ARGUMENT" if "unexpected" in words else code, text, operation, url)
 
 
 def _connection_error(details: str, url: str) -> ClientError:
