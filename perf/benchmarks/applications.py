@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import struct
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -29,10 +28,13 @@ from rich.console import Console
 
 from peers.environments import REQUIREMENTS, make_environment
 from peers.processes import PeerProcess
-from peers.program import PROGRAMS
+from peers.program import PROGRAMS, SERVED
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.linting.context import backend_of, model_files
+from plansmith_client.inputs.conversion import array_from_value
+from plansmith_client.protocol.codecs import binary_from_array
 from plansmith_client.tensors import datatype_from_numpy
+from plansmith_client.transports.http.wire import HEADER_LENGTH
 from plansmith_server import ServerOptions, TritonServer
 from plansmith_server.launcher.ports import find_free
 
@@ -52,16 +54,12 @@ def request_of(arrays: dict[str, np.ndarray]) -> Request:
     """Inputs as the Open Inference Protocol has them in binary."""
     described, parts = [], []
     for name, array in arrays.items():
-        if array.dtype == object:
-            items = [item if isinstance(item, bytes) else item.encode() for item in array.ravel()]
-            parts.append(b"".join(struct.pack("<I", len(item)) + item for item in items))
-        else:
-            parts.append(array.tobytes())
-        size = {"binary_data_size": len(parts[-1])}
         kind = datatype_from_numpy(array.dtype)
+        parts.append(binary_from_array(array_from_value(array, kind)))
+        size = {"binary_data_size": len(parts[-1])}
         described.append({"name": name, "datatype": kind, "shape": array.shape, "parameters": size})
     header = json.dumps({"inputs": described}).encode()
-    return header + b"".join(parts), {"Inference-Header-Content-Length": str(len(header))}
+    return b"".join((header, *parts)), {HEADER_LENGTH: str(len(header))}
 
 
 def served_files(repository: Path, model: str) -> tuple[Any, dict[str, str], Path]:
@@ -113,7 +111,7 @@ def contestants(
         (work / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         variables = {
             "PEER_SETTINGS": str(work / "settings.json"),
-            "PEER_SERVED": "1" * (contestant == SAME),
+            SERVED: "1" * (contestant == SAME),
         }
         command = [sys.executable, str(PROGRAMS / "fastapi_example.py")]
         process = stack.enter_context(PeerProcess(command, work, variables))
