@@ -60,23 +60,23 @@ def read_inputs(
         InvalidInput: a file cannot be read, has another format, or holds an input that an earlier file held.
     """
     inputs: dict[str, Any] = {}
-    images: set[str] = set()
+    of_rows: set[str] = set()
     for name, path in _files(words):
-        is_image = path.suffix.lower() in _ROWS
-        if is_image or path.suffix.lower() == ".txt":
+        is_row = path.suffix.lower() in _ROWS
+        if is_row or path.suffix.lower() == ".txt":
             spec = _spec(name, path, specs)
-            content = {spec.name: _read_for(spec, path, preparation or ImagePreparation(), is_image=is_image)}
+            content = {spec.name: _read_for(spec, path, preparation or ImagePreparation(), is_row=is_row)}
         else:
             content = _named(name, path, read_file(path), specs)
         for key, value in content.items():
-            if key in inputs and is_image and key in images:
+            if key in inputs and is_row and key in of_rows:
                 inputs[key] = np.concatenate([inputs[key], value])
             elif key in inputs:
                 raise InvalidInput(f"Input {key!r} is given twice, the second time by {path}: give each input once")
             else:
                 inputs[key] = value
-            if is_image:
-                images.add(key)
+            if is_row:
+                of_rows.add(key)
     return inputs
 
 
@@ -137,12 +137,12 @@ def _spec(name: str, path: Path, specs: Sequence[TensorSpec]) -> TensorSpec:
     return found
 
 
-def _read_for(spec: TensorSpec, path: Path, preparation: ImagePreparation, *, is_image: bool) -> Any:
+def _read_for(spec: TensorSpec, path: Path, preparation: ImagePreparation, *, is_row: bool) -> Any:
     try:
         check_file(path)
         if spec.datatype != "BYTES" and path.suffix.lower() == ".wav":
             raise InvalidInput(f"{path} is a recording, which only BYTES inputs take: input {spec.name!r} is {spec}")
-        return array_from_image(path, spec, preparation) if is_image else array_from_text(path, spec)
+        return array_from_image(path, spec, preparation) if is_row else array_from_text(path, spec)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
 
