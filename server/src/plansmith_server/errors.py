@@ -7,7 +7,7 @@ ServerError               exit code 1
 │   └── PortInUse         2  another process listens on a port that was asked for
 ├── TritonUnavailable     1  the wheel, libpython, glibc or bash that Triton needs is missing or too old
 ├── StartFailed           1  Triton ended, hung or did not answer while it started
-├── NotForProduction      3  --production-check found what speaks against letting others use the server
+├── NotForProduction      3  --production-check found that the server is not fit for others
 ├── NoModelLoaded         1  Triton runs, but no model (or, with `strict`, not every model) could be loaded
 └── ModelError            1  a model's configuration or file cannot be served; raised inside Triton by the backends
     └── RequestError      1  one request cannot be answered; the others of its batch can
@@ -61,7 +61,7 @@ class StartFailed(ServerError):
 
 
 class NotForProduction(ServerError):
-    """Something speaks against letting others use the server."""
+    """The server is not fit for others to use."""
 
     exit_code = 3
 

@@ -41,8 +41,7 @@ def refuse_unfit(plan: ServerPlan, *, allowed_code: Collection[str] = ()) -> Non
     """
     found = list(_of_options(plan))
     for folder in plan.folders:
-        if not plan.options.models or folder.name in plan.options.models:
-            found += _of_model(folder, plan, code=folder.name in allowed_code)
+        found += _of_model(folder, plan, code=folder.name in allowed_code)
     if found:
         raise NotForProduction(
             "this server is not fit for others to use:\n" + "\n".join(f"- {sentence}" for sentence in found)
