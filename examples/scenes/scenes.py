@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,11 +197,7 @@ def main(folder: Path, *, quick: bool) -> None:
     )
     repository = folder / "model_repository"
     shared = BuildOptions(repository, serve=not quick, replace=True)
-    build_pipeline(
-        folder / "scenes.onnx",
-        folder / "scenes.toml",
-        BuildOptions(repository, search=search, serve=not quick, replace=True),
-    )
+    build_pipeline(folder / "scenes.onnx", folder / "scenes.toml", replace(shared, search=search))
     with_suppression(folder / "scenes.onnx", folder / "suppressed.onnx")
     batching = build(folder / "suppressed.onnx", shared).manifest.batching
     print(f"suppressed: batches of {batching.max_batch_size}, {batching.reason}")
