@@ -30,8 +30,10 @@ def bill_of_materials(engine: str, image: str) -> dict[str, object]:
     (facts,) = json.loads(_out(engine, "image", "inspect", image))
     debian = (line.split() for line in _listed(engine, image, LIST_DEBIAN))
     python = (line.split() for line in _listed(engine, image, LIST_PYTHON))
-    packages = {f"pkg:deb/debian/{name.partition(':')[0]}@{version.replace('+', '%2B')}?arch={arch}": (name, version)
-                for name, version, arch in debian}  # fmt: skip
+    packages = {
+        f"pkg:deb/debian/{name.partition(':')[0]}@{version.replace('+', '%2B')}?arch={arch}": (name, version)
+        for name, version, arch in debian
+    }
     packages |= {f"pkg:pypi/{name.lower().replace('_', '-')}@{version}": (name, version) for name, version in python}
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
