@@ -81,7 +81,7 @@ def contestants(
     """Start an example's servers; for each a function that opens a connection, and what plansmith computes with."""
     repository = folder / "model_repository"
     server = stack.enter_context(
-        TritonServer(ServerOptions(repository=repository, config_name="cpu", http_port=0, grpc_port=0, metrics_port=0))
+        TritonServer(ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0))
     )
     config, served, _ = served_files(repository, application.model)
     place = int(server.http_url.rpartition(":")[2])
@@ -173,7 +173,7 @@ def main() -> None:
     console = Console()
     for name in arguments.names or APPLICATIONS:
         application = APPLICATIONS[name]
-        folder = arguments.work / name
+        folder = (arguments.work / name).resolve()
         if not (folder / "model_repository" / application.model).is_dir():
             quick = ["--quick"] if arguments.short else []
             subprocess.run([sys.executable, EXAMPLES / application.program, "--output", folder, *quick], check=True)

@@ -92,9 +92,9 @@ def _pixels(mode: str, body: bytes) -> Arrays:
     return {"input": pixels[np.newaxis, np.newaxis] if mode == "L" else pixels.transpose(2, 0, 1)[np.newaxis].copy()}
 
 
-def _class(labels: str, folder: Path, outputs: list[Any]) -> dict[str, Any]:
+def _classes(labels: str, top: int, folder: Path, outputs: list[Any]) -> dict[str, Any]:
     names = (folder / labels).read_text().split() if labels else [str(digit) for digit in range(10)]
-    return {"label": [names[place] for place in outputs[0].argmax(axis=1)]}
+    return {"label": [names[place] for place in np.argsort(-outputs[0][0])[:top]]}
 
 
 def _boxes(folder: Path, outputs: list[Any]) -> dict[str, Any]:
@@ -171,7 +171,7 @@ APPLICATIONS = {
         partial(_whole, "image"),
         lambda _: partial(_pixels, "L"),
         partial(_torch, lambda: _example("pictures/pictures.py").network(), "pictures.pt"),
-        partial(_class, ""),
+        partial(_classes, "", 3),
     ),
     "scenes": Application(
         "scenes/scenes.py",
@@ -191,7 +191,7 @@ APPLICATIONS = {
         partial(_whole, "audio"),
         _features,
         partial(_torch, lambda: _example("speech/words.py").network(), "words.pt"),
-        partial(_class, "labels.txt"),
+        partial(_classes, "labels.txt", 1),
     ),
     "search": Application(
         "search/search.py",
