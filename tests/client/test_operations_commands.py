@@ -103,6 +103,7 @@ def test_a_model_is_loaded_changed_and_unloaded(command, server):
         (("load", "double", "--config", "missing.json"), "missing.json cannot be read"),
         (("load", "double", "--config", "broken.json"), "broken.json is not JSON"),
         (("stats", "nope"), "the server has"),
+        (("ui", "nope"), "the server has"),
         (("stats", "--json", "--watch"), "leave out --watch"),
     ],
 )

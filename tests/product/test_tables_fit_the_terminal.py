@@ -125,7 +125,10 @@ def test_bench_diff(result, width, tmp_path, capsys):
         (tmp_path / f"{name}_with_a_name_that_is_longer_than_a_column.json").write_text(text)
     before, after = sorted(tmp_path.glob("*.json"), reverse=True)
     diff(before, after)
-    check(capsys.readouterr().out, width, "load", "figure", "before", "after", "ratio", "verdict")
+    said = capsys.readouterr().out
+    check(said, width, "load, figure", "before", "after", "ratio", "verdict")
+    # No row of these is folded.
+    assert len(table_of(said)) == 1 + 3 + 3 * 3
 
 
 def test_bench_compare(comparison, width, capsys):

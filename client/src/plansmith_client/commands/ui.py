@@ -15,6 +15,7 @@ __all__ = ["ui"]
 
 
 def ui(
+    model: Annotated[str | None, typer.Argument(help="The model to open; by default the first one.")] = None,
     url: UrlOption = "localhost:8001",
     timeout: TimeoutOption = 30.0,
     *,
@@ -28,11 +29,14 @@ def ui(
     For example:
 
         plansmith ui
-        plansmith ui --url http://localhost:8000 --port 8080
+        plansmith ui digits --url http://localhost:8000 --port 8080
     """
     with Client(url, timeout=timeout) as client:
         # What is wrong with the server is said here, before a page is opened.
-        client.models()
-        with PageServer(client, port) as server:
+        if model:
+            client.model(model).metadata  # noqa: B018
+        else:
+            client.models()
+        with PageServer(client, port, model) as server:
             typer.echo(json.dumps({"address": server.address}) if as_json else f"Open {server.address}")
             server.serve_forever()

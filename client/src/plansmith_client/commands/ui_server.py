@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from plansmith_client.commands.classes import classified, labelled_outputs, written
 from plansmith_client.commands.image_files import IMAGE_SUFFIXES, ImagePreparation, served_preparation
@@ -50,8 +50,8 @@ class PageServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, client: Client, port: int) -> None:
-        """Bind to 127.0.0.1.
+    def __init__(self, client: Client, port: int, model: str | None = None) -> None:
+        """Bind to 127.0.0.1; the page opens with the named model, or with the first.
 
         Raises:
             InvalidInput: the port is taken.
@@ -67,7 +67,8 @@ class PageServer(ThreadingHTTPServer):
         if self.server_port == http.client.HTTP_PORT:
             # Browsers leave it out.
             self.hosts |= names
-        self.address = f"http://127.0.0.1:{self.server_port}/#{self.token}"
+        query = f"?{urlencode({'model': model})}" if model else ""
+        self.address = f"http://127.0.0.1:{self.server_port}/{query}#{self.token}"
         page = files("plansmith_client.commands").joinpath("ui_page.html").read_text(encoding="utf-8")
         self.page = page.replace("MOST_BYTES", str(_MOST_BYTES))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["diff"]
 
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%?")
+_COLUMNS = (
+    *(Column("load, figure", "words"), Column("before"), Column("after"), Column("ratio")),
+    *(Column("interval", spare=1), Column("chance", spare=2), Column("verdict", "name")),
+)
 
 
 def diff(
@@ -73,16 +78,16 @@ def _share(text: str) -> float:
 
 def _show(found: Difference, before: str, after: str) -> None:
     console = Terminal()
-    if found.changes:
-        table = Table(
-            caption=f"before: {before}; after: {after}",
-            columns=(
-                *(Column("load", "words"), Column("figure", "words"), Column("before"), Column("after")),
-                *(Column("ratio"), Column("interval", spare=1), Column("chance", spare=2), Column("verdict", "words")),
-            ),
-            rows=tuple(map(_cells, found.changes)),
-        )
-        styles = [{"better": "green", "worse": "red"}.get(change.verdict, "") for change in found.changes]
+    rows: list[tuple[str, ...]] = []
+    styles: list[str] = []
+    for load, changes in groupby(found.changes, lambda change: change.load):
+        rows.append((load_name(load), *[""] * (len(_COLUMNS) - 1)))
+        styles.append("bold")
+        for change in changes:
+            rows.append(_cells(change))
+            styles.append({"better": "green", "worse": "red"}.get(change.verdict, ""))
+    if rows:
+        table = Table(f"before: {before}; after: {after}", _COLUMNS, tuple(rows))
         caption = "latencies in milliseconds; interval of the ratio at 95 %; chance of this by noise alone"
         print_table(console, table, caption=caption, styles=styles)
     for note in found.notes:
@@ -91,8 +96,7 @@ def _show(found: Difference, before: str, after: str) -> None:
 
 def _cells(change: Change) -> tuple[str, ...]:
     return (
-        load_name(change.load),
-        change.figure if change.of_each != "second" else f"{change.figure} of a second",
+        f"  {change.figure}",
         _number(change, change.before),
         _number(change, change.after),
         f"{change.ratio:.3f}" if change.ratio is not None else NOTHING,
