@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "perf" / "results"
-PAGES = (
-    *("README.md", "docs/comparison.md", "docs/tuning.md", "docs/reading-a-load-test.md", "docs/tensorrt.md"),
-    "docs/examples.md",
-)
+PAGES = ("README.md", "docs/comparison.md", "docs/tuning.md", "docs/tensorrt.md", "docs/examples.md")
 BASELINE = "FastAPI + ONNX Runtime"
 SERVERS = (BASELINE, "LitServe", "MLServer", "BentoML", "PyTriton", "Triton, default configuration")
 # With the file, engine and precision that plansmith serves: what serving alone gains.
@@ -181,11 +178,6 @@ def tuning() -> list[Row]:
     return [*rows, (words, _number(rates["quarter"]), _number(rates["exhaustive"]), f"{ratio:.2f}")]
 
 
-def generator() -> list[Row]:
-    """The load generator against perf_analyzer."""
-    return [("what", "plansmith", "compared with", "ratio"), _load_generator()]
-
-
 def compiled_engines() -> list[Row]:
     """What TensorRT for RTX compiled, by model and precision."""
     precisions = ("fp32", "fp16", "bf16", "int8", "int8-fp16")
@@ -225,7 +217,8 @@ def gpu(folder: Path = RESULTS / "gpu") -> list[Row]:
     for path in sorted(folder.glob("*.json")):
         steps = json.loads(path.read_text(encoding="utf-8"))["steps"]
         device = steps["device"]["found"]["name"]
-        rows += [(device, what, measured) for step in steps for what, measured in _gpu_step(step, steps[step])]
+        found = [pair for step in steps for pair in _gpu_step(step, steps[step])]
+        rows += [("" if place else device, *pair) for place, pair in enumerate(found)]
     return rows if len(rows) > 1 else [*rows, ("-", "-", "not measured yet")]
 
 
@@ -239,7 +232,6 @@ TABLES: dict[str, Callable[[], list[Row]]] = {
     "peers resnet50": lambda: peers("resnet50"),
     "frameworks": lambda: peers("frameworks"),
     "tuning": tuning,
-    "load generator": generator,
     "compiled engines": compiled_engines,
     "compiled matrices": compiled_matrices,
     "quantizers": quantizers,
@@ -397,7 +389,7 @@ def _backend() -> list[Row]:
 def _engine(found: dict[str, Any], precision: str) -> str:
     engine = found.get(precision, {})
     if "bytes" in engine:
-        return f"{_number(engine['bytes'] / 1e6)} MB, {_number(engine['seconds'])} s"
+        return f"{_number(engine['bytes'] / 1e6)}, {_number(engine['seconds'])}"
     said = engine.get("said", found.get("refused", ""))
     return "refused" if said.startswith("TensorRT does not take") else "not made" if said else "-"
 
@@ -405,7 +397,7 @@ def _engine(found: dict[str, Any], precision: str) -> str:
 def _quantized(made: dict[str, Any]) -> str:
     if "decibels" not in made:
         return made["said"].split(":")[0]
-    return f"{_number(made['bytes'] / 1e6)} MB, {made['decibels']} dB"
+    return f"{_number(made['bytes'] / 1e6)}, {made['decibels']}"
 
 
 def _gpu_step(name: str, step: dict[str, Any]) -> list[tuple[str, str]]:
