@@ -35,7 +35,14 @@ def browser():
 
 @pytest.fixture(scope="module")
 def address(committed_server):
-    command = [Path(sys.executable).with_name("plansmith"), "ui", "digits", "--url", committed_server.grpc_url, "--json"]
+    command = [
+        Path(sys.executable).with_name("plansmith"),
+        "ui",
+        "digits",
+        "--url",
+        committed_server.grpc_url,
+        "--json",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield json.loads(process.stdout.readline())["address"]
         process.send_signal(signal.SIGINT)
@@ -93,7 +100,10 @@ def test_an_input_is_tried_and_answered(browser, page, address, tmp_path, size):
 def test_a_model_that_is_named_is_opened_and_names_are_text(browser, page, size):
     x, y = TensorSpec(HOSTILE, "FP32", (-1, 2)), TensorSpec(f"{HOSTILE}y", "FP32", (-1, 2))
     model = FakeModel(lambda inputs: {y.name: inputs[x.name]}, [x], [y])
-    with Client("localhost:1", transport=FakeServer({"!": model, HOSTILE: model})) as client, PageServer(client, 0, HOSTILE) as server:
+    with (
+        Client("localhost:1", transport=FakeServer({"!": model, HOSTILE: model})) as client,
+        PageServer(client, 0, HOSTILE) as server,
+    ):
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
