@@ -45,7 +45,11 @@ def test_a_file_that_changed_since_it_was_published_is_marked(plansmith, adder):
 def test_a_model_that_plansmith_did_not_write_is_shown_too(plansmith, repository):
     (repository / "foreign" / "1").mkdir(parents=True)
     write(repository / "foreign" / "1" / "model.onnx", ADD)
+    note = "a line that is longer than any terminal " * 5
+    config = f'backend: "onnxruntime"\nparameters {{ key: "note" value {{ string_value: "{note}" }} }}\n'
+    (repository / "foreign" / "config.pbtxt").write_text(config)
     said = plansmith("inspect", "foreign", "--repository", repository).stdout
+    assert note in said
     assert "plansmith did not write this version" in said
     assert "FP32 [-1, 4]" in said
 

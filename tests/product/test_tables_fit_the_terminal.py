@@ -127,8 +127,8 @@ def test_bench_diff(result, width, tmp_path, capsys):
     diff(before, after)
     said = capsys.readouterr().out
     check(said, width, "load, figure", "before", "after", "ratio", "verdict")
-    # No row of these is folded.
-    assert len(table_of(said)) == 1 + 3 + 3 * 3
+    # A line for each load and each of its five figures: none is folded.
+    assert len(table_of(said)) == 1 + 3 * (1 + 5)
 
 
 def test_bench_compare(comparison, width, capsys):
@@ -196,7 +196,8 @@ def test_candidates_of_a_build(width, capsys):
         for target, device, precision, status, why in (
             ("openvino", "cpu", "int8", "chosen", ""),
             ("onnxruntime", "cpu", "int8-fp16", "outside the budget", "loses 3.00% of top1 by labels"),
-            ("tensorrt-rtx", "gpu", "fp16", "verified, not measured", ""),
+            ("tensorrt", "gpu", "fp16", "verified, not measured", "no GPU"),
+            ("tensorrt", "gpu", "int8", "verified, not measured", "no GPU"),
             ("onnxruntime", "gpu", "fp16", "not possible here", reason),
             ("onnxruntime", "gpu", "bf16", "not possible here", reason),
         )
@@ -207,7 +208,9 @@ def test_candidates_of_a_build(width, capsys):
         said, width, "target", "precision", "loses", "rows/s", "x FP32", "1,234,567", "12.34", "chosen", "1.00%"
     )
     assert "onnxruntime  " in "\n".join(table_of(said))
+    # What is the same of several is said once.
     assert f"onnxruntime GPU fp16 bf16, not possible here: {reason}" in " ".join(said.split())
+    assert said.count("no GPU") == 1
 
 
 def test_inspect_and_check(width, capsys):

@@ -114,31 +114,22 @@ def candidates_table(search: SearchRecord) -> FittingTable:
     }
     # A column without a word would squeeze the others.
     cells = {column: texts for column, texts in cells.items() if any(texts)}
-    reasons = [
-        f"{candidate.target} {candidate.device.upper()} {candidate.precision}, {candidate.status}: {remark}"
-        for candidate in tried
-        if (remark := ": ".join(filter(None, _remarks(candidate))))
-    ]
-    reasons += [
-        f"{target} {device.upper()} {' '.join(precisions)}, not possible here: {reason}"
-        for (target, device, reason), precisions in _impossible(search).items()
-    ]
     styles = [_STYLES.get(candidate.status, "dim") for candidate in tried]
-    return FittingTable(list(cells), list(zip(*cells.values(), strict=True)), "", reasons, styles)
+    return FittingTable(list(cells), list(zip(*cells.values(), strict=True)), "", _reasons(search), styles)
 
 
-def _remarks(candidate: CandidateRecord) -> tuple[str, str]:
-    left = f"{len(candidate.kept_in_fp32)} nodes left in FP32" if candidate.kept_in_fp32 else ""
-    return candidate.reason, left
-
-
-def _impossible(search: SearchRecord) -> dict[tuple[str, str, str], list[str]]:
-    """The precisions that one obstacle rules out, by target, device and obstacle."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+def _reasons(search: SearchRecord) -> list[str]:
+    """What there is to say of candidates, once for the precisions of which it is the same."""
+    found: dict[tuple[str, str, str, str], list[str]] = {}
     for candidate in search.candidates:
-        if candidate.status == "not possible here":
-            found.setdefault((candidate.target, candidate.device, candidate.reason), []).append(candidate.precision)
-    return found
+        left = f"{len(candidate.kept_in_fp32)} nodes left in FP32" if candidate.kept_in_fp32 else ""
+        if remark := ": ".join(filter(None, (candidate.reason, left))):
+            key = (candidate.target, candidate.device.upper(), candidate.status, remark)
+            found.setdefault(key, []).append(candidate.precision)
+    return [
+        f"{target} {device} {' '.join(precisions)}, {status}: {remark}"
+        for (target, device, status, remark), precisions in found.items()
+    ]
 
 
 def _top1(candidate: CandidateRecord) -> str:

@@ -164,7 +164,8 @@ def _show_model(console: Terminal, report: ModelReport) -> None:
     console.print(FittingTable((Column("file", "words"), Column("size"), Column("SHA-256", "name")), files))
     if report.config:
         console.print("\nconfig.pbtxt", style="bold")
-        console.print(report.config.rstrip()[:_CONFIG], markup=False)
+        # A line of it that is folded is not what the file says.
+        console.print(report.config.rstrip()[:_CONFIG], markup=False, soft_wrap=True)
         if len(report.config) > _CONFIG:
             console.print(f"... ({len(report.config)} characters in all)", style="dim")
 
