@@ -19,6 +19,7 @@ from plansmith_build import (
 )
 from plansmith_build import trial as trial_module
 from plansmith_build.search import search as search_module
+from plansmith_build.search import timing_served
 from plansmith_build.search.search import SearchOptions
 from plansmith_build.search.targets import Device, Precision, Target
 from plansmith_server import TritonUnavailable
@@ -108,14 +109,27 @@ def network(tmp_path):
     )
 
 
-def test_each_configuration_is_served_and_answers_as_its_candidate(network, repository):
+def test_each_configuration_is_served_and_answers_as_its_candidate(network, repository, monkeypatch):
     model, search = network
+    ready = {timing_served: [], trial_module: []}
+    for module, found in ready.items():
+
+        def watched(client, *rest, found=found, ask=module.problem_with_answers):
+            found.append(sum(status.state == "READY" for status in client.models()))
+            return ask(client, *rest)
+
+        monkeypatch.setattr(module, "problem_with_answers", watched)
     result = build(model, BuildOptions(repository=repository, search=search))
     trial = result.manifest.server_trial
     assert {*trial.served, *trial.skipped} == set(result.manifest.configs)
     assert "configs/cpu.pbtxt" in trial.served
     # What was made for a GPU that is not here says so instead.
     assert all("CUDA" in reason for reason in trial.skipped.values())
+    # Each is a process with all weights: beside FP32 one at a time is loaded to be timed, and one alone to be tried.
+    assert ready[timing_served][0] == 1
+    assert set(ready[timing_served][1:]) == {2}
+    assert ready[trial_module] == [1] * len(trial.served)
+    assert len(trial.served) > 1
 
 
 def test_a_candidate_that_triton_refuses_is_a_line_and_another_one_is_published(network, repository, monkeypatch):
@@ -176,21 +190,10 @@ def test_where_no_triton_can_be_started_only_no_serve_publishes(adder, tmp_path,
     assert trial.skipped == {"config.pbtxt": "--no-serve"}
 
 
-def test_a_large_model_is_tried_as_well_one_copy_at_a_time(network, repository, monkeypatch):
+def test_a_large_model_is_tried_as_well_and_not_timed_as_served(network, repository, monkeypatch):
     model, search = network
-    for module in (trial_module, search_module):
-        monkeypatch.setattr(module, "LARGE_BYTES", 100)
-    asked = []
-    ask = trial_module._ask
-
-    def watched(built, tried, *rest):
-        asked.append([*tried])
-        return ask(built, tried, *rest)
-
-    monkeypatch.setattr(trial_module, "_ask", watched)
+    monkeypatch.setattr(search_module, "LARGE_BYTES", 100)
     manifest = build(model, BuildOptions(repository=repository, search=search)).manifest
     assert "so large" in manifest.search.measured
     assert {*manifest.server_trial.served, *manifest.server_trial.skipped} == set(manifest.configs)
-    assert [[path] for path in manifest.server_trial.served] == asked
     assert "config.pbtxt" in manifest.server_trial.served
-    assert len(asked) > 1

@@ -1,4 +1,7 @@
-"""A real Triton over what is not published yet: to time candidates, and to try a version before it is published."""
+"""A real Triton over what is not published yet: to time candidates, and to try a version before it is published.
+
+Every loaded model is a process with a runtime and all weights: of what is tried, only what is asked is loaded.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from plansmith_build.repository.config import text_from_config
 from plansmith_build.repository.filesystem import link_or_copy, make_folder
 from plansmith_build.repository.model_repository import CONFIG, LABELS
 from plansmith_build.repository.warmup import WARMUP
-from plansmith_client import Client
+from plansmith_client import Client, ClientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,11 +25,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from plansmith_build.engines.onnxruntime import Arrays
+    from plansmith_server import TritonServer
 
-__all__ = ["LARGE_BYTES", "Entry", "Serving", "as_served", "require_triton", "served_repository", "serving"]
+__all__ = ["Entry", "Serving", "as_served", "require_triton", "served_repository", "serving"]
 
-# Several models above this size at once may not fit into memory: every one is a process with all its weights.
-LARGE_BYTES = 2**30
 FIRST_ANSWER_SECONDS = 120.0
 START_SECONDS = 600.0
 # Beside both for each GiB of files: slow disks bring some 10 MB a second.
@@ -56,13 +58,34 @@ class Serving:
 
     Attributes:
         client: connected to it.
-        version: Triton's.
-        refused: why the server did not load an entry, by its name.
+        server: the server itself.
     """
 
     client: Client
-    version: str
-    refused: Mapping[str, str]
+    server: TritonServer
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Why the server does not have a model, by its name."""
+        return {state.name: state.reason or state.state for state in self.server.models() if not state.is_ready}
+
+    @contextmanager
+    def loaded(self, name: str) -> Iterator[str]:
+        """A model of `serving` while the context lasts; gives why the server refuses it, else an empty string.
+
+        Raises:
+            ServerError: the server has ended.
+            ClientError: likewise, before the model could be unloaded.
+        """
+        problem = ""
+        try:
+            if not self.client.model(name).is_ready():
+                self.client.load_model(name)
+        except ClientError as error:
+            problem = self.refused.get(name) or str(error)
+        yield problem
+        if not problem:
+            self.client.unload_model(name)
 
 
 def require_triton() -> None:
@@ -87,26 +110,37 @@ def require_triton() -> None:
 
 
 @contextmanager
-def serving(entries: Mapping[str, Entry], repository: Path) -> Iterator[Serving]:
-    """Serve each entry as a model of its own; the server has stopped when the context ends.
+def serving(entries: Mapping[str, Entry], repository: Path, *, first: str = "") -> Iterator[Serving]:
+    """A server that loads an entry when `Serving.loaded` asks for it; it has stopped when the context ends.
 
     Args:
         entries: by the name that each is served under.
         repository: a folder to make, on the same file system as the entries' files.
+        first: the entry to start with: where it ends the server, the error says why.
 
     Raises:
-        ServerError: the server does not start, or refuses every entry.
+        ServerError: the server does not start, or refuses the first entry.
     """
     make_folder(repository)
     for name, entry in entries.items():
         _write(entry, name, repository / name)
-    with served_repository(repository) as server:
+    # The configurations of a build are complete; completing each would take a process more.
+    with served_repository(
+        repository,
+        control="explicit",
+        models=(first,) if first else (),
+        triton_arguments=("--disable-auto-complete-config",),
+    ) as server:
         yield server
 
 
 @contextmanager
-def served_repository(repository: Path) -> Iterator[Serving]:
+def served_repository(repository: Path, **options: Any) -> Iterator[Serving]:
     """Serve every model of a repository by its config.pbtxt; the server has stopped when the context ends.
+
+    Args:
+        repository: the folder.
+        options: others of `ServerOptions`.
 
     Raises:
         ServerError: the server does not start, or refuses every model.
@@ -115,17 +149,17 @@ def served_repository(repository: Path) -> Iterator[Serving]:
 
     size = sum(path.stat().st_size for path in repository.rglob("*") if path.is_file())
     more = SECONDS_PER_GIB * size / 2**30
-    options = ServerOptions(
+    serve = ServerOptions(
         repository=repository,
         http_port=0,
         grpc_port=0,
         metrics_port=0,
         config_name="none",
         start_timeout=START_SECONDS + more,
+        **options,
     )
-    with TritonServer(options) as server, Client(server.grpc_url, timeout=FIRST_ANSWER_SECONDS + more) as client:
-        refused = {state.name: state.reason or state.state for state in server.models() if not state.is_ready}
-        yield Serving(client, server.version, refused)
+    with TritonServer(serve) as server, Client(server.grpc_url, timeout=FIRST_ANSWER_SECONDS + more) as client:
+        yield Serving(client, server)
 
 
 def as_served(arrays: Arrays, tensors: Any) -> Arrays:

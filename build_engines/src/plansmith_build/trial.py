@@ -20,7 +20,7 @@ from plansmith_build.repository.manifest import ServerTrial
 from plansmith_build.repository.model_repository import CONFIG
 from plansmith_build.search.candidates import Status
 from plansmith_build.search.served_answers import Exchange, problem_with_answers, problem_with_sequences
-from plansmith_build.serving import LARGE_BYTES, Entry, serving
+from plansmith_build.serving import Entry, serving
 from plansmith_client.errors import ClientError
 
 if TYPE_CHECKING:
@@ -69,43 +69,35 @@ def try_on_triton(built: Built, release: Release, labels: bytes | None, folder: 
         name: Entry(config_from_text(texts[path]), release.model_files, labels, release.warmup)
         for path, name in names.items()
     }
-    refused: dict[str, str] = {}
-    version = ""
-    for group in _groups(built, list(names)):
-        found, refusals = _ask(built, {path: (names[path], entries[names[path]]) for path in group}, exchanges, folder)
-        version = version or found
-        refused |= refusals
+    tried = {path: (name, entries[name]) for path, name in names.items()}
+    version, refused = _ask(built, tried, exchanges, folder)
     served = tuple(path for path in names if path not in refused)
     return Outcome(ServerTrial(triton=version, served=served, skipped=skipped), refused)
-
-
-def _groups(built: Built, paths: list[str]) -> list[list[str]]:
-    """The configurations that are served at once: each copy of the model has all its weights in memory."""
-    return [[path] for path in paths] if built.portable.network.size > LARGE_BYTES else [paths]
 
 
 def _ask(
     built: Built, tried: Mapping[str, tuple[str, Entry]], exchanges: Mapping[str, tuple[Exchange, ...]], folder: Path
 ) -> tuple[str, dict[str, str]]:
     """Triton's version, and why a configuration cannot be published, by its path."""
-    from plansmith_server import NoModelLoaded, ServerError  # noqa: PLC0415 - an optional distribution
+    from plansmith_server import ServerError  # noqa: PLC0415 - an optional distribution
 
     refused: dict[str, str] = {}
+    path = next(iter(tried))
     try:
-        with serving(dict(tried.values()), folder) as server:
+        with serving(dict(tried.values()), folder, first=tried[path][0]) as serves:
             for path, (name, entry) in tried.items():
-                problem = server.refused.get(name)
-                if not problem and built.states:
-                    problem = problem_with_sequences(server.client, name, entry, _sequences(built))
-                elif not problem:
-                    problem = problem_with_answers(server.client, name, entry, exchanges[path])
-                if problem:
-                    refused[path] = problem
-            return server.version, refused
-    except NoModelLoaded as error:
-        return "", dict.fromkeys(tried, str(error))
+                with serves.loaded(name) as refusal:
+                    problem = refusal or (
+                        problem_with_sequences(serves.client, name, entry, _sequences(built))
+                        if built.states
+                        else problem_with_answers(serves.client, name, entry, exchanges[path])
+                    )
+                    if problem:
+                        refused[path] = problem
+            return serves.server.version, refused
     except (ClientError, ServerError) as error:
-        return "", {CONFIG if CONFIG in tried else next(iter(tried)): str(error)}
+        # What comes after it is tried with what is chosen next.
+        return "", {**refused, path: str(error)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -100,7 +100,7 @@ def ask_triton(repository: Path, name: str, exchanges: Sequence[Exchange]) -> tu
                     f"Triton answers otherwise than the steps in this process, so nothing is published: "
                     f"{wrong.complaint()}"
                 )
-    return server.version, compared
+    return server.server.version, compared
 
 
 def output_errors(compared: Sequence[OutputComparison]) -> tuple[OutputError, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from plansmith_build.datasets import load_dataset, split, without_rows_of
 from plansmith_build.datasets.ragged import row_shapes
 from plansmith_build.engines.freed_memory import return_freed_memory
-from plansmith_build.engines.onnxruntime import RunFailed, Session
+from plansmith_build.engines.onnxruntime import LARGE_BYTES, RunFailed, Session
 from plansmith_build.engines.tensorrt import PlanOptions, find_token_range, parse_profile, profile_for
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.judging.budget import DEFAULT_DROP, Budget
@@ -33,7 +33,7 @@ from plansmith_build.search.selection import finalists, require_usable, select
 from plansmith_build.search.served_answers import Exchange
 from plansmith_build.search.targets import Precision, Target, pairings
 from plansmith_build.search.timing_served import CLIENTS, ServingFailed, time_served
-from plansmith_build.serving import LARGE_BYTES, Entry
+from plansmith_build.serving import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from plansmith_build.search.served_answers import problem_with_answers
@@ -12,12 +13,13 @@ from plansmith_build.serving import as_served, serving
 from plansmith_client.errors import ClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from plansmith_build.engines.onnxruntime import Arrays
     from plansmith_build.search.served_answers import Exchange
-    from plansmith_build.serving import Entry
+    from plansmith_build.serving import Entry, Serving
     from plansmith_client import Model
 
 __all__ = ["CLIENTS", "ServingFailed", "time_served"]
@@ -25,7 +27,7 @@ __all__ = ["CLIENTS", "ServingFailed", "time_served"]
 CLIENTS = 8
 # Even: every other round goes the other way round.
 ROUNDS = 4
-SECONDS_PER_ROUND = 0.6
+SECONDS_PER_ROUND = 0.5
 
 
 class ServingFailed(Exception):
@@ -38,11 +40,11 @@ def time_served(
     """How fast each candidate is on one server, in interleaved rounds; None for one that does not answer as it should.
 
     `CLIENTS` threads send the same request again and again over gRPC, each as soon as its last one is answered, so
-    that the server can put requests together as its configuration says.
+    that the server can put requests together as its configuration says. Beside the first candidate that answers, with
+    which it is compared, each is loaded alone: more at once would take memory for all.
 
     Args:
-        entries: the candidates, all with the same inputs. The first that answers is what the others are compared with,
-            round by round.
+        entries: the candidates, all with the same inputs.
         expected: what each is asked, and has to answer before it is timed.
         folder: where a repository can be made; on the same file system as the candidates' files.
         rows: how many rows the request has.
@@ -52,24 +54,43 @@ def time_served(
     """
     from plansmith_server.errors import ServerError  # noqa: PLC0415 - an optional distribution
 
-    named = {f"candidate_{number}": entry for number, entry in enumerate(entries)}
-    rates: dict[int, list[float]] = {}
+    names = [f"candidate_{number}" for number in range(len(entries))]
+    speeds: list[Speed | None] = [None] * len(entries)
     try:
-        with serving(named, folder / "served") as server:
-            for number, (name, entry) in enumerate(named.items()):
-                # Twice: what the first request makes ready is not timed.
-                if not problem_with_answers(server.client, name, entry, [expected[number]] * 2):
-                    rates[number] = []
-            for order in ([*rates], [*rates][::-1]) * (ROUNDS // 2):
-                for number in order:
-                    model = server.client.model(f"candidate_{number}")
-                    request = as_served(expected[number].request, entries[number].config.input)
-                    rates[number].append(_rate(model, request, rows))
+        with serving(dict(zip(names, entries, strict=True)), folder / "served") as server, ExitStack() as stack:
+
+            def loaded(number: int) -> AbstractContextManager[bool]:
+                return _loaded(server, names[number], entries[number], expected[number])
+
+            def rate(number: int) -> float:
+                request = as_served(expected[number].request, entries[number].config.input)
+                return _rate(server.client.model(names[number]), request, rows)
+
+            numbers = iter(range(len(entries)))
+            base = next((number for number in numbers if stack.enter_context(loaded(number))), None)
+            of_base: list[float] = []
+            for number in numbers:
+                with loaded(number) as answers:
+                    if answers and base is not None:
+                        orders = ((base, number), (number, base)) * (ROUNDS // 2)
+                        rounds = [{one: rate(one) for one in order} for order in orders]
+                        rates, others = ([turn[one] for turn in rounds] for one in (number, base))
+                        of_base += others
+                        speeds[number] = Speed.of_rounds(rates, others) if all(rates) and all(others) else None
+            if base is not None:
+                of_base = of_base or [rate(base)]
+                speeds[base] = Speed.of_rounds(of_base, of_base) if all(of_base) else None
     except (ClientError, ServerError) as error:
         raise ServingFailed(str(error)) from error
-    rates = {number: measured for number, measured in rates.items() if all(measured)}
-    base = next(iter(rates.values()), [])
-    return [Speed.of_rounds(rates[number], base) if number in rates else None for number in range(len(entries))]
+    return speeds
+
+
+@contextmanager
+def _loaded(server: Serving, name: str, entry: Entry, expected: Exchange) -> Iterator[bool]:
+    """A candidate while the context lasts; gives whether it answers as it should."""
+    with server.loaded(name) as problem:
+        # Twice: what the first request makes ready is not timed.
+        yield not (problem or problem_with_answers(server.client, name, entry, [expected] * 2))
 
 
 def _rate(model: Model, request: Arrays, rows: int) -> float:
