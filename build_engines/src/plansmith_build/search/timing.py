@@ -51,7 +51,7 @@ def time_against(
     rows: int,
     rate: Callable[[float], float] | None = None,
 ) -> Speed:
-    """Run both in turn, a few rounds of less than a second.
+    """Run both in turn, a few rounds of less than a second; the reference itself alone, at a ratio of 1.
 
     Args:
         candidate: what is measured.
@@ -64,8 +64,11 @@ def time_against(
     Raises:
         RunFailed: one of them reports an error.
     """
-    for runtime in (candidate, reference):
+    for runtime in {candidate, reference}:
         _rate(runtime, request, rows, seconds=0)
+    if candidate is reference:
+        rates = [_rate(reference, request, rows, SECONDS_PER_ROUND) for _ in range(ROUNDS)]
+        return Speed.of_rounds(rates, rates)
     own = rate or (lambda seconds: _rate(candidate, request, rows, seconds))
     pairs = [(own(SECONDS_PER_ROUND), _rate(reference, request, rows, SECONDS_PER_ROUND)) for _ in range(ROUNDS)]
     return Speed.of_rounds([rate for rate, _ in pairs], [rate for _, rate in pairs])
