@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -26,7 +27,7 @@ from plansmith_build.precision.variants import Variant, inside_budget
 from plansmith_build.reading.graphs import standard_domain
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Iterator
 
     from plansmith_build.precision.variants import Judges
 
@@ -82,14 +83,17 @@ def transformer_variant(prepared: onnx.ModelProto, judges: Judges) -> Variant:
     weights = {tensor.name for tensor in prepared.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     nodes = (node for node in prepared.graph.node if node.op_type in _WEIGHTS)
     layers = tuple(node.name for node in nodes if node.input[_WEIGHTS[node.op_type]] in weights)
-    variant = inside_budget(partial(_quantized, prepared, judges), layers, judges)
+    with _nncf(prepared, judges) as make:
+        variant = inside_budget(make, layers, judges)
     # Graphs on the way to it may hold nothing in INT8: their layers are left out by turns.
     if not any(node.op_type == "QuantizeLinear" for node in variant.model.graph.node):
         raise ConversionFailed("NNCF found nothing to quantize")
     return replace(variant, layout=f"U8 activations, S8 weights, NNCF {version('nncf')} for transformers")
 
 
-def _quantized(prepared: onnx.ModelProto, judges: Judges, keep: Collection[str]) -> onnx.ModelProto:
+@contextmanager
+def _nncf(prepared: onnx.ModelProto, judges: Judges) -> Iterator[Callable[[Collection[str]], onnx.ModelProto]]:
+    """Makes the graph, from the names of the nodes that stay as they are, in one process for all graphs of a search."""
     model = onnx.ModelProto()
     model.CopyFrom(prepared)
     # What is declared of inner tensors is stale once pairs stand between them.
@@ -97,19 +101,37 @@ def _quantized(prepared: onnx.ModelProto, judges: Judges, keep: Collection[str])
     with tempfile.TemporaryDirectory(prefix="plansmith-nncf-", dir=judges.folder) as name:
         folder = Path(name)
         onnx.save(model, folder / "model.onnx")
-        (folder / "keep.json").write_text(json.dumps(sorted(keep)))
         for number, request in enumerate(judges.search.requests[:MOST_REQUESTS]):
             np.savez(folder / f"{number}.npz", np.array(list(request)), *request.values())
-        # Its imports take seconds and hundreds of megabytes, and it draws bars of its own.
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "plansmith_build.precision.nncf_process", str(folder)],
-            # Otherwise it reports each use to a server of its maker.
-            env={**os.environ, "NNCF_CI": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}"])[-1][:200]
-            raise ConversionFailed(f"NNCF failed: {said}")
-        return onnx.load(folder / "quantized.onnx")
+        # Its imports take seconds and hundreds of megabytes.
+        with (
+            (folder / "log.txt").open("wb") as log,
+            subprocess.Popen(
+                [sys.executable, "-P", "-m", "plansmith_build.precision.nncf_process", str(folder)],
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                # Otherwise it reports each use to a server of its maker.
+                env={**os.environ, "NNCF_CI": "1"},
+            ) as process,
+        ):
+            try:
+                yield partial(_quantized, process, folder)
+            finally:
+                process.kill()
+
+
+def _quantized(process: subprocess.Popen[bytes], folder: Path, keep: Collection[str]) -> onnx.ModelProto:
+    assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - see above
+    with suppress(BrokenPipeError):
+        process.stdin.write(json.dumps(sorted(keep)).encode() + b"\n")
+    reply = process.stdout.readline()
+    if reply:
+        said = json.loads(reply)
+    else:
+        lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
+        said = (lines or [f"its process ended with {process.wait()}"])[-1]
+    if said:
+        raise ConversionFailed(f"NNCF failed: {' '.join(said.split())[:200]}")
+    return onnx.load(folder / "quantized.onnx")
