@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
@@ -443,19 +444,25 @@ def test_the_nodes_that_int8_breaks_are_found_and_left_out(fragile):
     assert "calibration" in variant.layout
 
 
-def test_bisection_tells_noisy_nodes_apart_with_few_measurements():
-    nodes = [f"node_{number:03}" for number in range(100)]
-    noise = {"node_017": 5.0, "node_080": 3.0, "node_081": 2.0}
+NODES = [f"node_{number:03}" for number in range(100)]
+
+
+def ranked(noise, *, too_much=math.inf, evaluations=24):
+    """What the ranking makes of nodes with this much noise each, and how often it measured."""
     measured = []
 
     def noise_of(group):
-        measured.append(group)
-        return sum(noise.get(node, 0.001) for node in group)
+        measured.append(sum(noise.get(node, 0.001) for node in group))
+        return measured[-1], measured[-1] > too_much
 
-    groups = noisiest_first(nodes, noise_of, evaluations=40)
+    return noisiest_first(NODES, noise_of, most=50, evaluations=evaluations), len(measured)
+
+
+def test_bisection_tells_noisy_nodes_apart_with_few_measurements():
+    groups, measured = ranked({"node_017": 5.0, "node_080": 3.0, "node_081": 2.0}, evaluations=40)
     assert list(groups[:3]) == [("node_017",), ("node_080",), ("node_081",)]
-    assert len(measured) <= 40
-    assert sorted(node for group in groups for node in group) == nodes
+    assert measured <= 40
+    assert sorted(node for group in groups for node in group) == NODES
     kept = fewest_to_keep(groups, lambda keep: {"node_017", "node_080"} <= keep, most=50)
     assert kept == {"node_017", "node_080"}
 
@@ -464,6 +471,19 @@ def test_bisection_gives_up_where_too_much_would_have_to_stay():
     groups = [(f"node_{number}",) for number in range(10)]
     assert fewest_to_keep(groups, lambda keep: len(keep) > 5, most=5) is None
     assert fewest_to_keep(groups, lambda _: True, most=5) == frozenset()
+
+
+def test_a_ranking_ends_early_only_where_no_half_of_the_nodes_saves_the_graph():
+    # Every node makes the same noise, and an eighth of them alone too much.
+    groups, measured = ranked(dict.fromkeys(NODES, 1.0), too_much=10)
+    assert groups is None
+    assert measured < 16
+    # As little as half of them make is inside.
+    assert ranked(dict.fromkeys(NODES, 1.0), too_much=50)[0] is not None
+    # Six far apart make all the noise, and any one of them too much: they are found.
+    noisy = {"node_003", "node_020", "node_041", "node_058", "node_077", "node_096"}
+    groups, _ = ranked(dict.fromkeys(noisy, 1.0), too_much=0.5)
+    assert noisy <= fewest_to_keep(groups, lambda keep: noisy <= keep, most=50)
 
 
 def test_two_of_four_weights_are_zero_along_the_input_channels(classifier):

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import heapq
-from itertools import count
+import math
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    Groups = Sequence[tuple[str, ...]]
+
 __all__ = ["fewest_to_keep", "noisiest_first"]
 
 
 def noisiest_first(
-    nodes: Sequence[str], noise_of: Callable[[frozenset[str]], float], *, evaluations: int
-) -> tuple[tuple[str, ...], ...]:
+    nodes: Sequence[str],
+    noise_of: Callable[[frozenset[str]], tuple[float, bool]],
+    *,
+    most: int,
+    evaluations: int,
+    seconds: float = math.inf,
+) -> Groups | None:
     """Neighbouring nodes in groups, those that make the most noise a node first.
 
     The noisiest group is halved, and each half measured alone, until it is a single node or the evaluations are spent:
@@ -22,27 +29,54 @@ def noisiest_first(
 
     Args:
         nodes: in the graph's order, so that a group is a stretch of the graph.
-        noise_of: the noise at the outputs when these nodes alone have the low precision.
+        noise_of: the noise at the outputs when these nodes alone have the low precision, and whether that is too much.
+        most: how many nodes may be kept in high precision at most.
         evaluations: how often `noise_of` may be called.
+        seconds: after this time, no further group is halved.
+
+    Returns:
+        The groups, or None as soon as even the luckiest halvings to come would leave a noise that was too much.
     """
-    ties = count()
-    heap = [(0.0, next(ties), tuple(nodes))]
-    done: list[tuple[float, tuple[str, ...]]] = []
-    while heap:
-        noise, _, group = heapq.heappop(heap)
-        if len(group) == 1 or evaluations < 2:  # noqa: PLR2004 - one for each half
-            done.append((noise / len(group), group))
-            continue
-        evaluations -= 2
+    started = time.monotonic()
+    groups = {tuple(nodes): math.inf}
+    too_much = math.inf
+    spent = 0
+    while noisy := [group for group in groups if len(group) > 1]:
+        elapsed = time.monotonic() - started
+        left = int(min(evaluations - spent, (seconds - elapsed) * spent / elapsed if spent else math.inf))
+        if _least_noise(groups, left // 2, most) >= too_much:
+            return None
+        if left < 2:  # noqa: PLR2004 - one for each half
+            break
+        group = max(noisy, key=groups.__getitem__)
+        del groups[group]
         middle = len(group) // 2
         for half in (group[:middle], group[middle:]):
-            heapq.heappush(heap, (-noise_of(frozenset(half)), next(ties), half))
-    return tuple(group for _, group in sorted(done, key=lambda entry: entry[0]))
+            groups[half], outside = noise_of(frozenset(half))
+            too_much = min(too_much, groups[half]) if outside else too_much
+        spent += 2
+    return sorted(groups, key=lambda group: -groups[group] / len(group))
 
 
-def fewest_to_keep(
-    groups: Sequence[tuple[str, ...]], meets: Callable[[frozenset[str]], bool], *, most: int
-) -> frozenset[str] | None:
+def _least_noise(groups: dict[tuple[str, ...], float], halvings: int, most: int) -> float:
+    """The least noise that can be left where `most` nodes are kept, if that of groups adds up.
+
+    So lucky are the halvings to come: all noise of a group is in one half of it.
+    """
+    parts = [(noise, len(group)) for group, noise in groups.items()]
+    for _ in range(halvings):
+        parts.sort(key=lambda part: part[1])
+        noise, size = parts.pop()
+        parts.append((noise, -(-size // 2)))
+    left = 0.0
+    for noise, size in sorted(parts, key=lambda part: -part[0] / part[1]):
+        kept = min(size, most)
+        most -= kept
+        left += noise * (size - kept) / size if kept < size else 0.0
+    return left
+
+
+def fewest_to_keep(groups: Groups, meets: Callable[[frozenset[str]], bool], *, most: int) -> frozenset[str] | None:
     """The shortest beginning of `groups` that is enough to keep in high precision, by bisection.
 
     Args:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-import time
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,12 +135,20 @@ class Judges:
         seen = replace(self.budget, prove=False)
         return seen.use(*seen.worst(accuracy, self.search.accuracy)), accuracy.noise
 
-    def noise(self, model: Graph) -> float:
-        """Noise on a few calibration rows; infinite where the graph does not run or overflows."""
+    def noise(self, model: Graph) -> tuple[float, bool]:
+        """Noise on a few calibration rows, infinite where the graph does not run or overflows.
+
+        And whether so few rows show already that more than the budget is lost.
+        """
         try:
-            return self.search.first(RANKING_REQUESTS).judge(self._session(model)).noise
+            accuracy = self._few.judge(self._session(model))
         except (RunFailed, VerificationFailed):
-            return math.inf
+            return math.inf, True
+        return accuracy.noise, self.budget.is_surely_exceeded(accuracy, self._few.accuracy)
+
+    @cached_property
+    def _few(self) -> Judge:
+        return self.search.first(RANKING_REQUESTS)
 
     def _session(self, graph: Graph) -> Session:
         if not isinstance(graph, Network):
@@ -279,11 +287,16 @@ def inside_budget(make: Callable[[frozenset[str]], Graph], nodes: Sequence[str],
     whole = _judged(make(frozenset()), (), judges, 1)
     if is_accepted(whole, judges) or not nodes:
         return whole
-    started = time.monotonic()
-    judges.noise(make(frozenset()))
-    evaluations = int(min(EVALUATIONS, SECONDS_TO_RANK / max(time.monotonic() - started, 1e-3)))
-    groups = noisiest_first(nodes, lambda alone: judges.noise(make(frozenset(nodes) - alone)), evaluations=evaluations)
     most = max(1, int(len(nodes) * MOST_KEPT)) if len(nodes) > 1 else 0
+    groups = noisiest_first(
+        nodes,
+        lambda alone: judges.noise(make(frozenset(nodes) - alone)),
+        most=most,
+        evaluations=EVALUATIONS,
+        seconds=SECONDS_TO_RANK,
+    )
+    if groups is None:
+        return whole
     kept = fewest_to_keep(groups, lambda keep: judges.estimate(make(keep))[0] <= 1, most=most)
     closest = whole
     for look in range(2, 2 + RETRIES):
