@@ -6,8 +6,9 @@ the idle server after the warm-up and every 150 seconds from then on, and exits 
 looks has over 2 % more memory than that of the first three, or if there are more descriptors or regions of shared
 memory at the end. Calls are given up over HTTP alone: over gRPC that can end Triton 2.51 itself.
 
-Regions of shared memory keep the size of the largest batch so far, which comes at a random time: the warm-up asks
-for it. What Triton's own process keeps for later goes up and down by several percent from look to look, hence medians.
+Regions of shared memory keep the size of the largest batch so far, which comes at a random time: in half of the warm-up
+one model after the other is asked alone, so that it comes soon. What Triton's own process keeps for later goes up and
+down by several percent from look to look, hence medians.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import urllib.request
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx.parser
@@ -33,6 +35,9 @@ from rich.console import Console
 
 from plansmith_client import AsyncClient, ClientError
 from plansmith_server import ServerOptions, TritonServer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LARGE = 3 * 224 * 224
 # Name: backend, type in ONNX, type in Triton, size of a row.
@@ -55,7 +60,6 @@ dynamic_batching {{ }}
 instance_group {{ kind: KIND_CPU count: 1 }}
 """
 INVALID = b'{"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}'
-LARGEST_BATCH = 16
 CALLERS = 8
 SECONDS_BETWEEN_LOOKS = 150.0
 LARGEST_GROWTH = 0.02
@@ -108,22 +112,12 @@ def held_by(server: TritonServer) -> Held:
     )
 
 
-async def _fill(server: TritonServer) -> None:
-    """Ask every model for the largest batches, as many as there are callers."""
-    rows = LARGEST_BATCH // (CALLERS // 2)
-    async with AsyncClient(server.grpc_url) as client:
-        for name, (_, _, _, size) in MODELS.items():
-            x = np.full((rows, size), "a word" if name == "text" else 1.5, object if name == "text" else np.float32)
-            for _ in range(20):
-                await asyncio.gather(*(client.model(name).infer({"x": x}, timeout=60) for _ in range(CALLERS)))
+def put_load(server: TritonServer, seconds: float, *names: str) -> Counter[str]:
+    """Ask these models, or all, for so long; how many requests of each kind ended as they should."""
+    return asyncio.run(_put_load(server, seconds, names or tuple(MODELS)))
 
 
-def put_load(server: TritonServer, seconds: float) -> Counter[str]:
-    """Ask for so long; how many requests of each kind ended as they should."""
-    return asyncio.run(_put_load(server, seconds))
-
-
-async def _put_load(server: TritonServer, seconds: float) -> Counter[str]:
+async def _put_load(server: TritonServer, seconds: float, names: Sequence[str]) -> Counter[str]:
     ended: Counter[str] = Counter()
     async with (
         AsyncClient(server.grpc_url) as grpc,
@@ -132,16 +126,20 @@ async def _put_load(server: TritonServer, seconds: float) -> Counter[str]:
     ):
         for number in range(CALLERS):
             chance = random.Random(number)  # noqa: S311 - nothing is secret
-            group.create_task(_caller((grpc, http), server.http_url, seconds, chance, ended))
+            group.create_task(_caller((grpc, http), names, seconds, chance, ended))
     return ended
 
 
 async def _caller(
-    clients: tuple[AsyncClient, AsyncClient], url: str, seconds: float, chance: random.Random, ended: Counter[str]
+    clients: tuple[AsyncClient, AsyncClient],
+    names: Sequence[str],
+    seconds: float,
+    chance: random.Random,
+    ended: Counter[str],
 ) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        name = chance.choice(list(MODELS))
+        name = chance.choice(names)
         size = MODELS[name][3]
         value, dtype = ("a word", np.object_) if name == "text" else (1.5, np.float32)
         rows = np.full((chance.randint(1, 4), size), value, dtype)
@@ -153,7 +151,7 @@ async def _caller(
                 ended["large" if size == LARGE else "valid"] += 1
             case "invalid":
                 # Other tasks count during the wait.
-                refused = await asyncio.to_thread(_is_refused, f"{url}/v2/models/{name}/infer")
+                refused = await asyncio.to_thread(_is_refused, f"{clients[1].url}/v2/models/{name}/infer")
                 ended["invalid"] += refused
             case _:
                 try:
@@ -178,8 +176,9 @@ def soak(warmup: float, seconds: float) -> tuple[TritonServer, Counter[str], lis
         write_repository(Path(folder))
         options = ServerOptions(repository=Path(folder), http_port=0, grpc_port=0, metrics_port=0, strict=True)
         with TritonServer(options) as server:
-            asyncio.run(_fill(server))
-            put_load(server, warmup)
+            for name in MODELS:
+                put_load(server, warmup / 10, name)
+            put_load(server, warmup / 2)
             looks = [held_by(server)]
             requests: Counter[str] = Counter()
             parts = max(1, round(seconds / SECONDS_BETWEEN_LOOKS))

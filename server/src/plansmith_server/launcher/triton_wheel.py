@@ -56,6 +56,8 @@ class TritonWheel:
         environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
         libraries = [*map(str, self.libraries), environment.get("LD_LIBRARY_PATH", "")]
         environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
+        # By default each of Triton's 200 threads may have a heap that keeps large tensors' memory for later.
+        environment.setdefault("MALLOC_ARENA_MAX", "2")
         return environment
 
 
