@@ -20,16 +20,20 @@ from plansmith_build.precision import variants
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.dynamic import dynamic_variant
 from plansmith_build.precision.errors import ConversionFailed
-from plansmith_build.precision.methods import Blocks, Dynamic, Static, first_inside_budget
+from plansmith_build.precision.methods import first_inside_budget
 from plansmith_build.precision.post_training import has_attention, transformer_variant
 from plansmith_build.precision.preparation import QUANTIZATION_OPSET, prepare
 from plansmith_build.precision.schemes import x86_scheme
 from plansmith_build.precision.variants import Judges, int8_variant
-from plansmith_build.precision.weight_blocks import computes_with_matrices
+from plansmith_build.precision.weight_blocks import block_variant, computes_with_matrices
 from plansmith_build.reading.networks import detach
 from plansmith_build.reading.signatures import signature_of
 
 X86 = x86_scheme(vnni=True)
+METHODS = [
+    partial(dynamic_variant, vnni=True),
+    partial(int8_variant, scheme=X86, methods=[CalibrationMethod.MINMAX]),
+]
 
 
 def judges_for(model, requests, *, max_error, batched=True):
@@ -112,7 +116,7 @@ def test_ranges_from_what_is_asked_only_where_nothing_is_served_in_batches(matri
     # One row in eight is far larger than those that ranges could be taken from.
     requests = [{"x": (rng.standard_normal(32) * (50 if n % 8 == 7 else 1)).astype(np.float32)} for n in range(32)]
     judges = judges_for(matrices, requests, max_error=0.1, batched=False)
-    variant = first_inside_budget([Dynamic(vnni=True), Static(X86, [CalibrationMethod.MINMAX])], matrices, judges)
+    variant = first_inside_budget(METHODS, matrices, judges)
     assert judges.accepts(variant.accuracy)
     assert "DynamicQuantizeLinear" in operators(variant.model)
     assert "dynamic ranges" in variant.layout
@@ -123,7 +127,7 @@ def test_ranges_from_what_is_asked_only_where_nothing_is_served_in_batches(matri
 @pytest.mark.parametrize("bits", [8, 4])
 def test_weights_in_blocks_keep_each_row_as_it_is_alone(transformer, transformer_judges, bits):
     judges = transformer_judges(max_error=0.05 if bits == 8 else 0.5)
-    variant = Blocks(bits).variant(transformer, judges)
+    variant = block_variant(transformer, judges, bits=bits)
     assert judges.accepts(variant.accuracy)
     assert "MatMulNBits" in operators(variant.model)
     assert variant.layout.startswith(f"INT{bits} weights in blocks")
@@ -150,7 +154,7 @@ def test_a_gemm_is_taken_as_the_matrix_that_it_is():
         model.graph.initializer.append(numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name))
     prepared = prepare(detach(model), opset=QUANTIZATION_OPSET)
     requests = [{"x": rng.standard_normal((4, 256)).astype(np.float32)} for _ in range(8)]
-    variant = Blocks(8).variant(prepared, judges_for(prepared, requests, max_error=0.05))
+    variant = block_variant(prepared, judges_for(prepared, requests, max_error=0.05), bits=8)
     onnx.checker.check_model(variant.model)
     assert operators(variant.model) == {"Add", "MatMulNBits", "Relu"}
     assert variant.accuracy.noise < 0.05
@@ -160,9 +164,8 @@ def test_the_closest_method_is_the_answer_where_none_is_inside_the_budget(matric
     rng = np.random.default_rng(1)
     requests = [{"x": rng.standard_normal(32).astype(np.float32)} for _ in range(16)]
     judges = judges_for(matrices, requests, max_error=1e-6, batched=False)
-    methods = [Dynamic(vnni=True), Static(X86, [CalibrationMethod.MINMAX])]
-    uses = [judges.use(method.variant(matrices, judges).accuracy) for method in methods]
-    assert judges.use(first_inside_budget(methods, matrices, judges).accuracy) == pytest.approx(min(uses))
+    uses = [judges.use(method(matrices, judges=judges).accuracy) for method in METHODS]
+    assert judges.use(first_inside_budget(METHODS, matrices, judges).accuracy) == pytest.approx(min(uses))
 
 
 def test_openvino_gets_a_transformer_of_its_own_and_the_manifest_says_how_it_was_made(plansmith, tmp_path, repository):

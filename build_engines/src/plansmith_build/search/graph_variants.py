@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from plansmith_build.engines.cpu_features import has_vnni
 from plansmith_build.engines.onnxruntime import RunFailed, Session
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision.calibration import CalibrationMethod
+from plansmith_build.precision.dynamic import dynamic_variant
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.precision.matrix_formats import FP8, W4A16, W8A16
-from plansmith_build.precision.methods import Blocks, Dynamic, Static, Transformer, first_inside_budget
-from plansmith_build.precision.post_training import has_attention, is_installed
+from plansmith_build.precision.methods import first_inside_budget
+from plansmith_build.precision.post_training import has_attention, is_installed, transformer_variant
 from plansmith_build.precision.preparation import (
     BFLOAT16_OPSET,
     HALF_OPSET,
@@ -27,10 +29,11 @@ from plansmith_build.precision.variants import (
     bfloat16_variant,
     float16_variant,
     int8_float16_variant,
+    int8_variant,
     matrix_variant,
     sparse_variant,
 )
-from plansmith_build.precision.weight_blocks import computes_with_matrices
+from plansmith_build.precision.weight_blocks import block_variant, computes_with_matrices
 from plansmith_build.reading.networks import Network, write_network
 from plansmith_build.reading.number_formats import stored_format
 from plansmith_build.reading.operators import runtime_sentence
@@ -158,7 +161,7 @@ class GraphVariants:
             case Precision.INT8:
                 variant = first_inside_budget(self._to_int8(pairing), self._prepare(QUANTIZATION_OPSET), judges)
             case Precision.W4:
-                variant = Blocks(bits=4).variant(self._prepare(QUANTIZATION_OPSET), judges)
+                variant = block_variant(self._prepare(QUANTIZATION_OPSET), judges, bits=4)
             case Precision.INT8_FP16:
                 variant = int8_float16_variant(self._prepare(HALF_SCALES_OPSET), TENSORRT, judges, self._methods)
             case Precision.W8A16 | Precision.W4A16 | Precision.FP8:
@@ -180,13 +183,13 @@ class GraphVariants:
     def _to_int8(self, pairing: Pairing) -> tuple[Method, ...]:
         """What suits an engine, the most promising first."""
         if pairing.device is not Device.CPU:
-            return (Static(TENSORRT, self._methods),)
-        static = Static(x86_scheme(vnni=has_vnni()), self._methods)
-        dynamic = Dynamic(vnni=has_vnni())
-        blocks = (Blocks(bits=8),) if computes_with_matrices(self._network.model) else ()
+            return (partial(int8_variant, scheme=TENSORRT, methods=self._methods),)
+        static = partial(int8_variant, scheme=x86_scheme(vnni=has_vnni()), methods=self._methods)
+        dynamic = partial(dynamic_variant, vnni=has_vnni())
+        blocks = (partial(block_variant, bits=8),) if computes_with_matrices(self._network.model) else ()
         if pairing.target is Target.OPENVINO:
             # It has no dynamic operators. What SmoothQuant does not save, plain ranges for everything do not either.
-            return (Transformer() if self._by_nncf else static, *blocks)
+            return (transformer_variant if self._by_nncf else static, *blocks)
         return (dynamic, *blocks, static) if self._attends else (static, *blocks, dynamic)
 
     def _file_name(self, pairing: Pairing) -> str:
