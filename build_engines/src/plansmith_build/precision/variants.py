@@ -71,7 +71,7 @@ class Variant:
         kept: the names of the nodes that were left in FP32, in the graph's order.
         layout: how INT8 is laid out, and how its ranges were chosen; empty for other precisions.
         accuracy: on the validation rows, as ONNX Runtime computes it; None where it does not run at all.
-        problem: why not, else empty.
+        problem: why not, or why what it loses cannot be helped; else empty.
         looks: how often it was judged by the validation rows, each time but the last one to be changed.
         weights: those that are not in the graph; see `Network`.
     """
@@ -295,18 +295,17 @@ def inside_budget(make: Callable[[frozenset[str]], Graph], nodes: Sequence[str],
         evaluations=EVALUATIONS,
         seconds=SECONDS_TO_RANK,
     )
-    if groups is None:
-        return whole
-    kept = fewest_to_keep(groups, lambda keep: judges.estimate(make(keep))[0] <= 1, most=most)
+    kept = fewest_to_keep(groups, lambda keep: judges.estimate(make(keep))[0] <= 1, most=most) if groups else None
+    if kept is None:
+        return replace(whole, problem=whole.problem or "no half of its nodes left in FP32 saves it")
     closest = whole
     for look in range(2, 2 + RETRIES):
-        if kept is None:
-            break
         variant = _judged(make(kept), tuple(node for node in nodes if node in kept), judges, look)
         if is_accepted(variant, judges):
             return variant
         closest = min(closest, variant, key=lambda entry: used_budget(entry, judges))
-        kept = _more(groups, kept, most)
+        if (kept := _more(groups, kept, most)) is None:
+            break
     return closest
 
 

@@ -316,7 +316,10 @@ def _within_budget(candidate: Candidate, graphs: GraphVariants) -> Candidate:
     judged_by, drop = budget.worst(candidate.accuracy, reference)
     judged = replace(candidate, judged_by=judged_by, drop=drop)
     if not budget.accepts(candidate.accuracy, reference):
-        return replace(judged, status=Status.OUTSIDE_BUDGET, reason=budget.complaint(candidate.accuracy, reference))
+        why = budget.complaint(candidate.accuracy, reference)
+        if candidate.graph is not None and candidate.graph.problem:
+            why += f"; {candidate.graph.problem}"
+        return replace(judged, status=Status.OUTSIDE_BUDGET, reason=why)
     return judged
 
 

@@ -71,7 +71,7 @@ class GraphFile:
         kept: the names of the nodes that were left in FP32.
         layout: how INT8 is laid out and was calibrated, or how weights were pruned; empty where neither was.
         accuracy: of the graph on ONNX Runtime's CPU provider; None where it does not run there.
-        problem: why not.
+        problem: why not, or why what it loses cannot be helped.
         format: what the file's weights are stored in where they are not FP32, such as "FP16" or "INT8 QDQ"; empty for
             FP32 and for what was made from it.
         look: which look at the validation rows accepted it, from 1.
