@@ -451,11 +451,11 @@ def ranked(noise, *, too_much=math.inf, evaluations=24):
     """What the ranking makes of nodes with this much noise each, and how often it measured."""
     measured = []
 
-    def noise_of(group):
+    def estimate(group):
         measured.append(sum(noise.get(node, 0.001) for node in group))
-        return measured[-1], measured[-1] > too_much
+        return 5.0 if measured[-1] > too_much else 1.0, measured[-1]
 
-    return noisiest_first(NODES, noise_of, most=50, evaluations=evaluations), len(measured)
+    return noisiest_first(NODES, estimate, most=50, evaluations=evaluations), len(measured)
 
 
 def test_bisection_tells_noisy_nodes_apart_with_few_measurements():

@@ -7,8 +7,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scipy.special import betainc
-
 from plansmith_build.errors import InvalidOption
 from plansmith_build.judging.losses import confidence_of, share_bound
 from plansmith_build.judging.measures import Metric
@@ -25,7 +23,6 @@ DEFAULT_ERROR = 0.05
 DEFAULT_COSINE_ERROR = 0.005
 # From here on, a number without a sign is more likely a percentage than a fraction.
 _AMBIGUOUS = 0.1
-_CHANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -67,23 +64,6 @@ class Budget:
     def accepts(self, accuracy: Accuracy, reference: Accuracy) -> bool:
         """Whether every output is inside."""
         return self.use(*self.worst(accuracy, reference)) <= 1
-
-    def is_surely_exceeded(self, accuracy: Accuracy, reference: Accuracy) -> bool:
-        """Whether more than is allowed is lost, so that more rows would not say otherwise.
-
-        Errors are then twice as large, and so many rows are wrong as come by chance in one case of a hundred.
-        """
-        for output, loss in accuracy.losses_from(reference):
-            allowed = self.allowed(output.measure)
-            wrong = loss * accuracy.rows
-            if not output.measure.is_share or output.measure.metric is Metric.FUNCTION:
-                sure = loss > 2 * allowed
-            else:
-                # The chance of as many wrong rows where no more than allowed are wrong (binomial).
-                sure = wrong > 0 and betainc(wrong, accuracy.rows - wrong + 1, allowed) < _CHANCE
-            if sure:
-                return True
-        return False
 
     def complaint(self, accuracy: Accuracy, reference: Accuracy) -> str:
         """Why a candidate is outside, in words."""

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
 __all__ = ["fewest_to_keep", "noisiest_first"]
 
+# So many times what may be lost is no matter of a few rows.
+FAR_OUTSIDE = 4.0
+
 
 def noisiest_first(
     nodes: Sequence[str],
-    noise_of: Callable[[frozenset[str]], tuple[float, bool]],
+    estimate: Callable[[frozenset[str]], tuple[float, float]],
     *,
     most: int,
     evaluations: int,
@@ -29,13 +32,15 @@ def noisiest_first(
 
     Args:
         nodes: in the graph's order, so that a group is a stretch of the graph.
-        noise_of: the noise at the outputs when these nodes alone have the low precision, and whether that is too much.
+        estimate: the used budget, above 1 for outside, and the noise at the outputs when these nodes alone have the low
+            precision.
         most: how many nodes may be kept in high precision at most.
-        evaluations: how often `noise_of` may be called.
+        evaluations: how often `estimate` may be called.
         seconds: after this time, no further group is halved.
 
     Returns:
-        The groups, or None as soon as even the luckiest halvings to come would leave a noise that was too much.
+        The groups, or None as soon as even the luckiest halvings to come would leave as much noise as a group that was
+        far outside the budget alone.
     """
     started = time.monotonic()
     groups = {tuple(nodes): math.inf}
@@ -52,8 +57,8 @@ def noisiest_first(
         del groups[group]
         middle = len(group) // 2
         for half in (group[:middle], group[middle:]):
-            groups[half], outside = noise_of(frozenset(half))
-            too_much = min(too_much, groups[half]) if outside else too_much
+            used, groups[half] = estimate(frozenset(half))
+            too_much = min(too_much, groups[half]) if used > FAR_OUTSIDE else too_much
         spent += 2
     return sorted(groups, key=lambda group: -groups[group] / len(group))
 

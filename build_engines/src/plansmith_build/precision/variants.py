@@ -125,26 +125,19 @@ class Judges:
         """How much of the budget is used on the validation rows: above 1 is outside."""
         return self.budget.use(*self.budget.worst(accuracy, self.final.accuracy))
 
-    def estimate(self, model: Graph) -> tuple[float, float]:
-        """Used budget and noise on the calibration rows; both infinite where the graph does not run or overflows."""
+    def estimate(self, model: Graph, *, few: bool = False) -> tuple[float, float]:
+        """Used budget and noise on the calibration rows, or a few of them.
+
+        Both are infinite where the graph does not run or overflows.
+        """
+        judge = self._few if few else self.search
         try:
-            accuracy = self.search.judge(self._session(model))
+            accuracy = judge.judge(self._session(model))
         except (RunFailed, VerificationFailed):
             return math.inf, math.inf
         # Calibration rows prove nothing: only the loss on them counts, not its bound.
         seen = replace(self.budget, prove=False)
-        return seen.use(*seen.worst(accuracy, self.search.accuracy)), accuracy.noise
-
-    def noise(self, model: Graph) -> tuple[float, bool]:
-        """Noise on a few calibration rows, infinite where the graph does not run or overflows.
-
-        And whether so few rows show already that more than the budget is lost.
-        """
-        try:
-            accuracy = self._few.judge(self._session(model))
-        except (RunFailed, VerificationFailed):
-            return math.inf, True
-        return accuracy.noise, self.budget.is_surely_exceeded(accuracy, self._few.accuracy)
+        return seen.use(*seen.worst(accuracy, judge.accuracy)), accuracy.noise
 
     @cached_property
     def _few(self) -> Judge:
@@ -290,7 +283,7 @@ def inside_budget(make: Callable[[frozenset[str]], Graph], nodes: Sequence[str],
     most = max(1, int(len(nodes) * MOST_KEPT)) if len(nodes) > 1 else 0
     groups = noisiest_first(
         nodes,
-        lambda alone: judges.noise(make(frozenset(nodes) - alone)),
+        lambda alone: judges.estimate(make(frozenset(nodes) - alone), few=True),
         most=most,
         evaluations=EVALUATIONS,
         seconds=SECONDS_TO_RANK,
