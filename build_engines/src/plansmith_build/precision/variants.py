@@ -289,7 +289,7 @@ def inside_budget(make: Callable[[frozenset[str]], Graph], nodes: Sequence[str],
         seconds=SECONDS_TO_RANK,
     )
     kept = fewest_to_keep(groups, lambda keep: judges.estimate(make(keep))[0] <= 1, most=most) if groups else None
-    if kept is None:
+    if groups is None or kept is None:
         return replace(whole, problem=whole.problem or "no half of its nodes left in FP32 saves it")
     closest = whole
     for look in range(2, 2 + RETRIES):
