@@ -205,14 +205,16 @@ def test_a_path_with_spaces_and_symbols_is_served(tmp_path):
     assert not Path("here").exists()
 
 
-def test_a_model_that_appears_is_served_in_poll_control(repository):
-    options = ServerOptions(repository=repository, control="poll", poll_seconds=1, **FREE_PORTS)
-    with TritonServer(options) as server, grpc_client.InferenceServerClient(server.grpc_url) as client:
-        assert server.models() == ()
-        add_double(repository.parent, "staged")
-        (repository.parent / "staged").rename(repository / "double")
-        wait_for(lambda: client.is_model_ready("double"))
-        np.testing.assert_array_equal(double(server.grpc_url), [[2, 4]])
+def test_a_model_that_appears_is_served_and_told_of_in_poll_control(served, start):
+    serving = start(served, "--poll", "1")
+    with grpc_client.InferenceServerClient(serving.facts["grpc_url"]) as client:
+        add_double(served.parent, "staged")
+        (served.parent / "staged").rename(served / "second")
+        wait_for(lambda: client.is_model_ready("second"))
+        np.testing.assert_array_equal(double(serving.facts["grpc_url"], "second"), [[2, 4]])
+    _, said = serving.stop()
+    assert re.search(r"^\d\d:\d\d:\d\d info    successfully loaded 'second'$", said, re.MULTILINE), said
+    assert "'double'" not in said
 
 
 def test_a_public_host_is_warned_about_and_the_log_and_further_arguments_reach_triton(served, start, tmp_path):

@@ -154,7 +154,8 @@ def _with_progress(options: TuningOptions) -> TuningResult:
             best = f" | best {now.best.throughput:,.0f}/s" if now.best is not None else ""
             bar.update(task, total=now.total, completed=now.done, description=now.doing + best)
             if now.finished is not None:
-                line = f"{now.done}/{now.total} {now.finished.setting}: {_outcome(now.finished)}{best}"
+                which = f"trial {now.done} of {now.total}" if now.done else "in use"
+                line = f"{which}: {now.finished.setting}: {_outcome(now.finished)}{best}"
                 bar.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
         return run_tuning(options, progress=shown)

@@ -136,15 +136,20 @@ def serve(
             "needs --production-check, without which all code is allowed", param_hint="--allow-code"
         )
     console, messages = Terminal(highlight=False), Terminal(stderr=True, highlight=False)
+    running = threading.Event()
     with messages.status("starting Triton") as status:
-        server = TritonServer(options, on_log=_log_printer(messages, level, status))
+        server = TritonServer(options, on_log=_log_printer(messages, level, status, running))
         try:
             _catch_signals(server)
             with server:
                 status.stop()
                 _announce(server, console, messages, json_output=json_output)
-                while server.is_running:
-                    threading.Event().wait(WATCH_SECONDS)
+                running.set()
+                try:
+                    while server.is_running:
+                        threading.Event().wait(WATCH_SECONDS)
+                finally:
+                    running.clear()
                 _refuse_early_end(server)
         except _Stopped:
             messages.print("stopped")
@@ -173,9 +178,13 @@ def _refuse_early_end(server: TritonServer) -> None:
     raise StartFailed(f"Triton ended by itself with {how_it_ended(code)}: use --log-file to keep its log{hint}")
 
 
-def _log_printer(messages: Console, level: Level, status: Status) -> Callable[[LogRecord], None]:
+def _log_printer(
+    messages: Console, level: Level, status: Status, running: threading.Event
+) -> Callable[[LogRecord], None]:
     def print_record(record: LogRecord) -> None:
-        if record.level >= level:
+        # What is loaded while others are served was published or asked for by somebody.
+        changed = running.is_set() and record.message.startswith(("loading: ", "successfully "))
+        if record.level >= level or changed:
             messages.print(str(record), markup=False, soft_wrap=True)
         if record.message.startswith("loading: "):
             status.update(record.message.rpartition(":")[0].replace("loading: ", "loading ", 1))
