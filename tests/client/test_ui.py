@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -22,6 +24,9 @@ from sklearn.datasets import load_digits
 from plansmith_client import Client, InvalidInput, TensorSpec
 from plansmith_client.commands.ui_server import PageServer
 from plansmith_client.testing import FakeModel, FakeServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # A name that would do something if it were not text.
 HOSTILE = "<img src=x onerror=document.title='seen'>"
@@ -64,6 +69,18 @@ def page(browser):
     return opened
 
 
+@contextlib.contextmanager
+def opened(models: dict[str, FakeModel], port: int = 0, model: str | None = None) -> Iterator[PageServer]:
+    with Client("localhost:1", transport=FakeServer(models)) as client, PageServer(client, port, model) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def sent(browser, at, button: str, text: str) -> None:
     waiting = WebDriverWait(browser, 60)
     waiting.until(lambda _: at(button).is_enabled())
@@ -100,61 +117,38 @@ def test_an_input_is_tried_and_answered(browser, page, address, tmp_path, size):
 def test_a_model_that_is_named_is_opened_and_names_are_text(browser, page, size):
     x, y = TensorSpec(HOSTILE, "FP32", (-1, 2)), TensorSpec(f"{HOSTILE}y", "FP32", (-1, 2))
     model = FakeModel(lambda inputs: {y.name: inputs[x.name]}, [x], [y])
-    with (
-        Client("localhost:1", transport=FakeServer({"!": model, HOSTILE: model})) as client,
-        PageServer(client, 0, HOSTILE) as server,
-    ):
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            at = page(server.address, size)
-            assert Select(at("model")).first_selected_option.text == HOSTILE
-            assert HOSTILE in at("inputs").text
-            sent(browser, at, "random", f"{HOSTILE}y FP32 [1, 2]")
-            assert browser.title == "plansmith"
-            assert browser.find_elements(By.CSS_SELECTOR, "img[src=x]") == []
-        finally:
-            server.shutdown()
-            thread.join()
+    with opened({"!": model, HOSTILE: model}, model=HOSTILE) as server:
+        at = page(server.address, size)
+        assert Select(at("model")).first_selected_option.text == HOSTILE
+        assert HOSTILE in at("inputs").text
+        sent(browser, at, "random", f"{HOSTILE}y FP32 [1, 2]")
+        assert browser.title == "plansmith"
+        assert browser.find_elements(By.CSS_SELECTOR, "img[src=x]") == []
 
 
 def test_a_fixed_first_dimension_many_values_and_a_large_file(browser, page, tmp_path):
     x, y = TensorSpec("x", "FP32", (3, 2)), TensorSpec("y", "FP32", (100, 100))
     model = FakeModel(lambda _: {"y": np.zeros((100, 100), np.float32)}, [x], [y], max_batch_size=0)
-    with Client("localhost:1", transport=FakeServer({"m": model})) as client, PageServer(client, 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            at = page(server.address)
-            sent(browser, at, "random", "y FP32 [100, 100]")
-            assert at("answer").text.endswith("(8000 more values)")
-            large = tmp_path / "large.npy"
-            with large.open("wb") as file:
-                file.truncate(2**26 + 1)
-            at("file").send_keys(str(large))
-            sent(browser, at, "send", "the input has 67108865 bytes, and this page sends at most 67108864")
-        finally:
-            server.shutdown()
-            thread.join()
+    with opened({"m": model}) as server:
+        at = page(server.address)
+        sent(browser, at, "random", "y FP32 [100, 100]")
+        assert at("answer").text.endswith("(8000 more values)")
+        large = tmp_path / "large.npy"
+        with large.open("wb") as file:
+            file.truncate(2**26 + 1)
+        at("file").send_keys(str(large))
+        sent(browser, at, "send", "the input has 67108865 bytes, and this page sends at most 67108864")
 
 
 def test_port_80_is_left_out_of_the_name_of_the_host():
-    with Client("localhost:1", transport=FakeServer({})) as client:
-        try:
-            server = PageServer(client, 80)
-        except InvalidInput as error:
-            pytest.skip(str(error))
-        with server:
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
-            try:
-                connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=30)
-                connection.request("GET", "/", headers={"Host": "localhost"})
-                assert connection.getresponse().status == 200
-                connection.close()
-            finally:
-                server.shutdown()
-                thread.join()
+    try:
+        with opened({}, port=80):
+            connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=30)
+            connection.request("GET", "/", headers={"Host": "localhost"})
+            assert connection.getresponse().status == 200
+            connection.close()
+    except InvalidInput as error:
+        pytest.skip(str(error))
 
 
 def test_only_the_page_itself_is_given_without_the_token_and_nothing_under_another_name(address):

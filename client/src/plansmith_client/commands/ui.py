@@ -33,10 +33,7 @@ def ui(
     """
     with Client(url, timeout=timeout) as client:
         # What is wrong with the server is said here, before a page is opened.
-        if model:
-            client.model(model).metadata  # noqa: B018
-        else:
-            client.models()
+        _ = client.model(model).metadata if model else client.models()
         with PageServer(client, port, model) as server:
             typer.echo(json.dumps({"address": server.address}) if as_json else f"Open {server.address}")
             server.serve_forever()

@@ -81,11 +81,9 @@ def _show(found: Difference, before: str, after: str) -> None:
     rows: list[tuple[str, ...]] = []
     styles: list[str] = []
     for load, changes in groupby(found.changes, lambda change: change.load):
-        rows.append((load_name(load), *[""] * (len(_COLUMNS) - 1)))
-        styles.append("bold")
-        for change in changes:
-            rows.append(_cells(change))
-            styles.append({"better": "green", "worse": "red"}.get(change.verdict, ""))
+        figures = list(changes)
+        rows += [(load_name(load), *[""] * (len(_COLUMNS) - 1)), *map(_cells, figures)]
+        styles += ["bold", *({"better": "green", "worse": "red"}.get(change.verdict, "") for change in figures)]
     if rows:
         table = Table(f"before: {before}; after: {after}", _COLUMNS, tuple(rows))
         caption = "latencies in milliseconds; interval of the ratio at 95 %; chance of this by noise alone"
@@ -95,17 +93,13 @@ def _show(found: Difference, before: str, after: str) -> None:
 
 
 def _cells(change: Change) -> tuple[str, ...]:
+    number = {"answers/s": as_rate, "errors": as_share}.get(change.figure, as_milliseconds)
     return (
         f"  {change.figure}",
-        _number(change, change.before),
-        _number(change, change.after),
+        number(change.before),
+        number(change.after),
         f"{change.ratio:.3f}" if change.ratio is not None else NOTHING,
         f"{change.interval[0]:.3f} - {change.interval[1]:.3f}" if change.interval else NOTHING,
         f"{change.chance:.2g}" if change.chance is not None else NOTHING,
         change.verdict,
     )
-
-
-def _number(change: Change, value: float) -> str:
-    form = {"answers/s": as_rate, "errors": as_share}.get(change.figure, as_milliseconds)
-    return form(value)

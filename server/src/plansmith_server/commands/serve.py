@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -136,7 +136,7 @@ def serve(
             "needs --production-check, without which all code is allowed", param_hint="--allow-code"
         )
     console, messages = Terminal(highlight=False), Terminal(stderr=True, highlight=False)
-    running = threading.Event()
+    running = Event()
     with messages.status("starting Triton") as status:
         server = TritonServer(options, on_log=_log_printer(messages, level, status, running))
         try:
@@ -145,11 +145,8 @@ def serve(
                 status.stop()
                 _announce(server, console, messages, json_output=json_output)
                 running.set()
-                try:
-                    while server.is_running:
-                        threading.Event().wait(WATCH_SECONDS)
-                finally:
-                    running.clear()
+                while server.is_running:
+                    Event().wait(WATCH_SECONDS)
                 _refuse_early_end(server)
         except _Stopped:
             messages.print("stopped")
@@ -178,12 +175,10 @@ def _refuse_early_end(server: TritonServer) -> None:
     raise StartFailed(f"Triton ended by itself with {how_it_ended(code)}: use --log-file to keep its log{hint}")
 
 
-def _log_printer(
-    messages: Console, level: Level, status: Status, running: threading.Event
-) -> Callable[[LogRecord], None]:
+def _log_printer(messages: Console, level: Level, status: Status, running: Event) -> Callable[[LogRecord], None]:
     def print_record(record: LogRecord) -> None:
         # What is loaded while others are served was published or asked for by somebody.
-        changed = running.is_set() and record.message.startswith(("loading: ", "successfully "))
+        changed = running.is_set() and record.message.startswith(("loading: ", "successfully loaded"))
         if record.level >= level or changed:
             messages.print(str(record), markup=False, soft_wrap=True)
         if record.message.startswith("loading: "):
