@@ -105,16 +105,16 @@ class ModelCore:
 
     def read_metadata(self, deadline: Deadline) -> Flow[ModelMetadata]:
         """The metadata, read from the server if it is unknown or too old."""
-        known = self._known()
+        known = self._known(deadline)
         if known is not None:
             return known
         metadata = yield from self._fetch_metadata(deadline)
         self._metadata, self._read_at = metadata, time.monotonic()
         return metadata
 
-    def _known(self) -> ModelMetadata | None:
-        """The metadata, if it is known and not too old."""
-        return self._metadata if time.monotonic() - self._read_at <= self.metadata_max_age else None
+    def _known(self, deadline: Deadline) -> ModelMetadata | None:
+        """The metadata, if it is known and was not too old when the call began."""
+        return self._metadata if deadline.begun - self._read_at <= self.metadata_max_age else None
 
     def is_ready(self, deadline: Deadline) -> Flow[bool]:
         """Whether the model is ready; also False if it does not exist or no server can be reached."""
@@ -172,7 +172,7 @@ class ModelCore:
         Raises:
             InvalidInput: the check refuses the request.
         """
-        metadata = self._known() or (yield from (self.read_metadata if own else self.describe)(deadline))
+        metadata = self._known(deadline) or (yield from (self.read_metadata if own else self.describe)(deadline))
         try:
             return check(metadata)
         except InvalidInput:
@@ -351,7 +351,7 @@ class ModelCore:
         options: InferOptions,
         deadline: Deadline,
     ) -> Flow[InferResult]:
-        metadata = self._known() or (yield from self.read_metadata(deadline))
+        metadata = self._known(deadline) or (yield from self.read_metadata(deadline))
         try:
             operation = self._checked_for_one_answer(metadata, positional, named, options)
         except InvalidInput:

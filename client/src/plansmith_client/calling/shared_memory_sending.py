@@ -82,10 +82,9 @@ class SharedMemory:
         metadata = operation.metadata
         if metadata is None or not operation.inputs:
             return False
-        rows, most = max((1, *operation.inputs[0].array.shape[:1])), 0
-        for _, size, _ in metadata.fixed_outputs:
-            most += size * rows
+        shape = operation.inputs[0].array.shape
         # Most answers are small, whatever is asked for.
+        most = metadata.fixed_bytes * ((shape and shape[0]) or 1)
         return most >= threshold and sum(self._output_sizes(operation).values()) >= threshold
 
     def send(self, operation: Infer, deadline: Deadline, headers: Mapping[str, str]) -> Flow[InferResult]:

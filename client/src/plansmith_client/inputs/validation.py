@@ -47,14 +47,14 @@ def bind_inputs(
     Raises:
         InvalidInput: there are more of them than inputs, or one of them is given by name as well.
     """
-    if positional and not metadata.inputs:
-        raise InvalidInput(f"Model {metadata.name!r}: the server does not declare its inputs: pass them by name")
     if len(positional) > len(metadata.inputs):
+        if not metadata.inputs:
+            raise InvalidInput(f"Model {metadata.name!r}: the server does not declare its inputs: pass them by name")
         raise InvalidInput(
             f"Model {metadata.name!r}: given {len(positional)} inputs, expected at most {len(metadata.inputs)}: "
             f"{_listed(metadata.inputs)}"
         )
-    bound = {spec.name: value for spec, value in zip(metadata.inputs, positional, strict=False)}
+    bound = dict(zip(metadata.input_names, positional, strict=False))
     if not named:
         return bound
     for name in named:
@@ -102,9 +102,8 @@ def check_inputs(metadata: ModelMetadata, inputs: Mapping[str, ArrayLike]) -> tu
 
 
 def _refuse_unknown(metadata: ModelMetadata, inputs: Mapping[str, ArrayLike]) -> None:
-    known = {spec.name for spec in metadata.inputs}
     for name in inputs:
-        if name not in known:
+        if name not in metadata.input_names:
             raise InvalidInput(f"Model {metadata.name!r} has no input {name!r}: expected {_listed(metadata.inputs)}")
 
 

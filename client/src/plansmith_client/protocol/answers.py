@@ -77,17 +77,17 @@ def mismatch(operation: Infer, result: InferResult, metadata: ModelMetadata, *, 
     if whole and operation.outputs is None and len(result) < (1 if metadata.has_optional_inputs else len(declared)):
         missing = ", ".join(repr(name) for name in declared if name not in result)
         return f"of its outputs {missing} did not come; the answer has {_names(result)}"
+    classes, rows = operation.classes, None
+    if whole and metadata.max_batch_size and operation.inputs and not classes:
+        rows = operation.inputs[0].array.shape[0]
     for name, array in result.items():
         spec = declared.get(name)
         if spec is None:
             return f"the model has no output {name!r}: it has {', '.join(map(repr, declared))}"
-        if problem := _difference(spec, array, metadata, classes=operation.classes):
+        if problem := _difference(spec, array, metadata, classes=classes):
             return f"the output {name!r} {problem}"
-    if whole and metadata.max_batch_size and operation.inputs and not operation.classes:
-        rows = operation.inputs[0].array.shape[0]
-        for name, array in result.items():
-            if array.shape[0] != rows:
-                return f"the output {name!r} has {array.shape[0]} rows, the request has {rows}"
+        if rows is not None and array.shape[0] != rows:
+            return f"the output {name!r} has {array.shape[0]} rows, the request has {rows}"
     return ""
 
 

@@ -10,7 +10,7 @@ Decoded arrays own their memory: aligned, writable, and free of the message that
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,36 +21,36 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "Layout",
     "array_from_binary",
     "array_from_values",
+    "array_in_layout",
     "binary_from_array",
-    "binary_size",
-    "bytes_from_array",
     "element_count",
+    "layout_of",
     "values_from_array",
 ]
 
 _LENGTH_BYTES = 4
+# A copy of fewer bytes takes less time than a view.
+_SMALL = 2**14
 _LENGTH = np.dtype("<u4")
 
 
-def binary_from_array(array: np.ndarray[Any, Any]) -> memoryview:
-    """The binary form of an array that is of a protocol dtype already; no copy if the array is contiguous.
+def binary_from_array(array: np.ndarray[Any, Any]) -> bytes | memoryview:
+    """The binary form of an array that is of a protocol dtype already; of a large contiguous one no copy.
 
     Args:
         array: any shape; numeric, or of dtype object with elements `bytes`.
     """
     if array.dtype == object:
-        return memoryview(_binary_from_bytes(array))
+        return _binary_from_bytes(array)
+    if array.nbytes <= _SMALL:
+        return array.tobytes()
     # A view as bytes first: the buffer protocol knows neither bfloat16 nor arrays without elements.
     flat = np.asarray(array, order="C").reshape(-1)
     data: memoryview = flat.view(np.uint8).data
     return data
-
-
-def bytes_from_array(array: np.ndarray[Any, Any]) -> bytes:
-    """The same as bytes, always copied."""
-    return _binary_from_bytes(array) if array.dtype == object else array.tobytes()
 
 
 def _binary_from_bytes(array: np.ndarray[Any, Any]) -> bytes:
@@ -59,12 +59,14 @@ def _binary_from_bytes(array: np.ndarray[Any, Any]) -> bytes:
     return b"".join(chain.from_iterable(zip(lengths, elements, strict=True)))
 
 
-def binary_size(array: np.ndarray[Any, Any]) -> int:
-    """Bytes of the binary form, without making it."""
-    if array.dtype == object:
-        return sum(map(len, array.reshape(-1).tolist())) + _LENGTH_BYTES * array.size
-    size: int = array.nbytes
-    return size
+class Layout(NamedTuple):
+    """How a tensor lies in its binary form: `size` is its bytes, for all datatypes but BYTES."""
+
+    datatype: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    count: int
+    size: int
 
 
 def array_from_binary(data: bytes | memoryview, datatype: str, shape: Sequence[int]) -> np.ndarray[Any, Any]:
@@ -73,16 +75,33 @@ def array_from_binary(data: bytes | memoryview, datatype: str, shape: Sequence[i
     Raises:
         ProtocolError: the bytes are not a tensor of this datatype and shape.
     """
+    return array_in_layout(data, layout_of(datatype, shape))
+
+
+def layout_of(datatype: str, shape: Sequence[int]) -> Layout:
+    """The layout of a tensor's binary form.
+
+    Raises:
+        ProtocolError: there is no such datatype, or no array of this shape.
+    """
+    dtype, count = _dtype(datatype), element_count(shape)
+    return Layout(datatype, tuple(shape), dtype, count, count * dtype.itemsize)
+
+
+def array_in_layout(data: bytes | memoryview, layout: Layout) -> np.ndarray[Any, Any]:
+    """The array of a tensor in binary form.
+
+    Raises:
+        ProtocolError: the bytes are not a tensor of this layout.
+    """
+    datatype, shape, dtype, count, size = layout
     if datatype == "BYTES":
-        count = element_count(shape)
         parts = _bytes_from_binary(bytes(data), count)
         elements = np.empty(count, dtype=object)
         elements[:] = parts
         return elements.reshape(shape)
-    dtype = _dtype(datatype)
-    shape = tuple(shape)
     # Checked before memory is allocated: the shape comes from the server.
-    if len(data) != element_count(shape) * dtype.itemsize:
+    if len(data) != size:
         raise ProtocolError(f"{datatype} {list(shape)} is not what {len(data)} bytes hold")
     if datatype == "BOOL":
         # Any byte but zero is true, where numpy wants a one.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.errors import InvalidInput, ProtocolError
 from plansmith_client.tensors import TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 __all__ = [
     "ModelConfig",
@@ -116,6 +116,11 @@ class ModelMetadata:
         return {spec.name: spec for spec in self.outputs}
 
     @cached_property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        return tuple(spec.name for spec in self.inputs)
+
+    @cached_property
     def has_optional_inputs(self) -> bool:
         """Whether a request may leave an input out."""
         return any(spec.optional for spec in self.inputs)
@@ -136,6 +141,11 @@ class ModelMetadata:
                 with contextlib.suppress(InvalidInput):
                     fixed.append((spec.name, math.prod(shape) * spec.numpy_dtype.itemsize, is_batch))
         return tuple(fixed)
+
+    @cached_property
+    def fixed_bytes(self) -> int:
+        """The bytes of the outputs of known size, of one row where they are of a batch."""
+        return sum(size for _, size, _ in self.fixed_outputs)
 
     def with_config(self, config: ModelConfig) -> ModelMetadata:
         """The same, completed from Triton's model configuration."""
@@ -205,12 +215,7 @@ def read_batch_size(value: Any) -> int:
     return value
 
 
-def shape_fits(shape: Sequence[int], declared: Sequence[int]) -> bool:
+@lru_cache(1024)
+def shape_fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
     """Whether the shape of an array is a declared one, in which -1 is any size."""
-    if len(shape) != len(declared):
-        return False
-    # A loop: in a call of half a millisecond a generator is felt.
-    for given, size in zip(shape, declared, strict=True):  # noqa: SIM110
-        if given != size != -1:
-            return False
-    return True
+    return len(shape) == len(declared) and all(size in (given, -1) for given, size in zip(shape, declared, strict=True))

@@ -10,7 +10,6 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from plansmith_client.errors import ClientError
@@ -76,7 +75,7 @@ def judge(
     """
     try:
         check_answer(decode(), request.expected, tolerance=tolerance)
-    except (PerfError, ClientError, ValueError, DecodeError) as error:
+    except (PerfError, ClientError, ValueError) as error:
         return one_line(f"{WRONG_ANSWER}: {error}")
     request.right = reply
     return RIGHT
@@ -122,7 +121,7 @@ def write_requests(
             encoded = infer_request(operation, binary=binary)
             body, headers, path = b"".join(encoded.body), encoded.headers, encoded.path
         else:
-            body = RPCS[Infer].request(operation).SerializeToString()
+            body = RPCS[Infer].request(operation)
         stem = folder / f"{number:06}"
         stem.with_suffix(".request").write_bytes(body)
         stem.with_suffix(".headers").write_text(json.dumps(dict(headers)), encoding="utf-8")
@@ -143,7 +142,7 @@ def read_requests(folder: Path) -> list[EncodedRequest]:
     """The requests of a plan, in order."""
     requests = []
     for path in sorted(folder.glob("*.request")):
-        answer = service_pb2.ModelInferResponse.FromString(path.with_suffix(".answer").read_bytes())
+        answer = RPCS[Infer].answer(path.with_suffix(".answer").read_bytes())
         headers = json.loads(path.with_suffix(".headers").read_text(encoding="utf-8"))
-        requests.append(EncodedRequest(path.read_bytes(), headers, dict(RPCS[Infer].answer(answer))))
+        requests.append(EncodedRequest(path.read_bytes(), headers, dict(answer)))
     return requests

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import grpc
-from tritonclient.grpc import service_pb2
 
 from plansmith_client.protocol.operations import Infer
 from plansmith_client.transports.grpc.wire import RPCS
@@ -143,7 +142,5 @@ def _fault(answer: Answer) -> str:
 def _decode(body: bytes) -> Mapping[str, NDArray[Any]]:
     if len(body) < _PREFIX.size or _PREFIX.unpack_from(body) != (0, len(body) - _PREFIX.size):
         raise ValueError("the answer is not one message, uncompressed")
-    answer: Mapping[str, NDArray[Any]] = RPCS[Infer].answer(
-        service_pb2.ModelInferResponse.FromString(body[_PREFIX.size :])
-    )
+    answer: Mapping[str, NDArray[Any]] = RPCS[Infer].answer(body[_PREFIX.size :])
     return answer

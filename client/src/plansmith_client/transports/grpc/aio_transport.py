@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -14,7 +13,7 @@ from plansmith_client.transports.grpc.calls import GrpcCalls
 from plansmith_client.transports.grpc.wire import RPCS, stream_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from plansmith_client.protocol.operations import Answer_co, Infer, Operation
     from plansmith_client.protocol.results import InferResult
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from plansmith_client.transports.deadlines import Deadline
 
 __all__ = ["GrpcAioTransport"]
+
+_CANCELLED = (grpc.aio.UsageError, asyncio.CancelledError)
 
 
 class GrpcAioTransport(GrpcCalls):
@@ -38,42 +39,38 @@ class GrpcAioTransport(GrpcCalls):
         """Open new channels with the next call; see `Transport.reopen`."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def _stub(self) -> Any:
+    def _enter_loop(self) -> None:
         if self._closed:
             raise client_closed(self._url)
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop = loop
             self._open_channels(grpc.aio)
-        return self._stubs[next(self._turn) % len(self._stubs)]
 
-    @contextlib.contextmanager
-    def _failing(self, operation: Operation[Any], deadline: Deadline) -> Iterator[None]:
-        """A context in which gRPC's errors become the client's."""
-        try:
-            yield
-        except grpc.RpcError as error:
-            raise self._failure(error, operation, deadline) from error
-        except (grpc.aio.UsageError, asyncio.CancelledError) as error:
-            # grpc cancels calls in flight when their channel is closed.
-            if self._closed and not _is_being_cancelled():
-                raise client_closed(self._url) from error
-            raise
+    def _was_closed(self) -> bool:
+        """Whether a call was cancelled because its channel was closed: grpc then cancels those in flight."""
+        return self._closed and not _is_being_cancelled()
 
     async def call(
         self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str] = NO_HEADERS
     ) -> Answer_co:
         """Send the operation and return its answer; see `Transport.call`."""
-        rpc = RPCS[type(operation)]
-        request = rpc.request(operation)
+        kind = type(operation)
+        request = RPCS[kind].request(operation)
         if self._connection.make_token is not None:
             headers = await self._connection.awaited_headers(headers, deadline)
         metadata = self._metadata(headers)
-        method = getattr(self._stub(), rpc.method)
-        with self._failing(operation, deadline):
-            reply = await method(
+        self._enter_loop()
+        try:
+            reply = await self._method(kind)(
                 request, timeout=deadline.remaining(), metadata=metadata, compression=self._compression
             )
+        except grpc.RpcError as error:
+            raise self._failure(error, operation, deadline) from error
+        except _CANCELLED as error:
+            if self._was_closed():
+                raise client_closed(self._url) from error
+            raise
         return self._answer(operation, reply)
 
     async def stream(
@@ -82,15 +79,21 @@ class GrpcAioTransport(GrpcCalls):
         """Send the request on a stream of its own and give its responses; see `Transport.stream`."""
         request = stream_request(operation)
         metadata = self._metadata(await self._connection.awaited_headers(headers, deadline))
-        responses = self._stub().ModelStreamInfer(
+        self._enter_loop()
+        responses = self._method(None)(
             iter((request,)), timeout=deadline.remaining(), metadata=metadata, compression=self._compression
         )
         try:
-            with self._failing(operation, deadline):
-                async for reply in responses:
-                    result = self._response(operation, reply)
-                    if result is not None:
-                        yield result
+            async for reply in responses:
+                result = self._response(operation, reply)
+                if result is not None:
+                    yield result
+        except grpc.RpcError as error:
+            raise self._failure(error, operation, deadline) from error
+        except _CANCELLED as error:
+            if self._was_closed():
+                raise client_closed(self._url) from error
+            raise
         finally:
             responses.cancel()
 
@@ -98,7 +101,7 @@ class GrpcAioTransport(GrpcCalls):
         """Close the channels; see `Transport.close`."""
         self._closed = True
         if self._loop is asyncio.get_running_loop():
-            for channel in self._channels:
+            for channel in self._opened:
                 await channel.close()
 
 

@@ -1,6 +1,6 @@
 """What a call over gRPC does, once for both transports: channels, the metadata of a call, its answer, its failure.
 
-Of tritonclient only the generated modules are used, not its client: the calls, deadlines and errors are ours.
+Of tritonclient only the generated messages are used, not its client: the calls, deadlines and errors are ours.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from tritonclient.grpc import service_pb2_grpc
 
 from plansmith_client.errors import ClientError, ProtocolError
 from plansmith_client.protocol.answers import MALFORMED
@@ -17,10 +16,10 @@ from plansmith_client.transports.certificates import system_authorities
 from plansmith_client.transports.connections import Connection
 from plansmith_client.transports.failures import client_closed, deadline_exceeded, error_from_answer, malformed_answer
 from plansmith_client.transports.grpc.channels import channel_options, error_from_status
-from plansmith_client.transports.grpc.wire import read_answer, stream_result
+from plansmith_client.transports.grpc.wire import open_method, open_stream, read_answer, stream_result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from plansmith_client.protocol.operations import Answer_co, Infer, Operation
     from plansmith_client.protocol.results import InferResult
@@ -60,14 +59,24 @@ class GrpcCalls:
     def _open_channels(self, library: Any) -> None:
         """Open the channels by `grpc` or `grpc.aio`; they connect with the first call, and again after a fault."""
         every = [channel_options(self._connection, number) for number in range(self._connection.channels)]
-        self._channels: list[Any] = [
+        self._opened: list[Any] = [
             library.insecure_channel(self._target, options)
             if self._credentials is None
             else library.secure_channel(self._target, self._credentials, options)
             for options in every
         ]
-        self._stubs: list[Any] = [service_pb2_grpc.GRPCInferenceServiceStub(channel) for channel in self._channels]
-        self._turn = itertools.count()
+        # Each with its methods, as they are needed; an iterator of the standard library is safe to share.
+        self._channels: Iterator[tuple[Any, dict[type[Operation[Any]] | None, Any]]] = itertools.cycle(
+            [(channel, {}) for channel in self._opened]
+        )
+
+    def _method(self, kind: type[Operation[Any]] | None) -> Any:
+        """What sends operations of a kind, or the requests of streams, over the channel whose turn it is."""
+        channel, methods = next(self._channels)
+        known = methods.get(kind)
+        if known is None:
+            known = methods[kind] = open_stream(channel) if kind is None else open_method(channel, kind)
+        return known
 
     def _metadata(self, headers: Mapping[str, str]) -> tuple[tuple[str, str], ...] | None:
         connection = self._connection
@@ -77,7 +86,8 @@ class GrpcCalls:
 
     def _answer(self, operation: Operation[Answer_co], reply: Any) -> Answer_co:
         try:
-            _check_size(reply, self._connection)
+            if reply is None or self._connection.compression is not None:
+                _check_size(reply, self._connection)
             answer: Answer_co = read_answer(operation, reply)
         except MALFORMED as error:
             raise malformed_answer(operation, self._url, error) from error
@@ -108,7 +118,8 @@ def _check_size(reply: Any, connection: Connection) -> None:
     # What does not exist, or is too large decompressed: gRPC bounds the size on the wire.
     if reply is None:
         raise ProtocolError("it is not a message of this call")
-    if connection.compression is not None and reply.ByteSize() > connection.largest_answer:
+    size = len(reply) if isinstance(reply, bytes) else reply.ByteSize()
+    if connection.compression is not None and size > connection.largest_answer:
         raise ProtocolError(f"it is larger than {connection.largest_answer} bytes")
 
 

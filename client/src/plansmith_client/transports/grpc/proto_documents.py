@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-__all__ = ["document_from_message"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["chosen_values", "document_from_message"]
+
+
+def chosen_values(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of messages that each hold one of several types, such as parameters; without those that hold none."""
+    return {
+        name: getattr(value, kind)
+        for name, value in parameters.items()
+        if (kind := value.WhichOneof("parameter_choice")) is not None
+    }
 
 
 def document_from_message(message: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""gRPC: Triton's generated stubs over channels of the client's own."""
+"""gRPC for threads that block."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -29,20 +29,16 @@ class GrpcTransport(GrpcCalls):
         super().__init__(address, connection)
         self.reopen()
 
-    def _stub(self) -> Any:
-        stubs = self._stubs
-        return stubs[0] if len(stubs) == 1 else stubs[next(self._turn) % len(stubs)]
-
     def call(
         self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str] = NO_HEADERS
     ) -> Answer_co:
         """Send the operation and return its answer; see `Transport.call`."""
-        rpc = RPCS[type(operation)]
-        request = rpc.request(operation)
+        kind = type(operation)
+        request = RPCS[kind].request(operation)
         metadata = self._metadata(headers)
-        method = getattr(self._stub(), rpc.method)
         remaining, compression = deadline.remaining(), self._compression
         try:
+            method = self._method(kind)
             if deadline.is_cancellable:
                 pending = method.future(request, timeout=remaining, metadata=metadata, compression=compression)
                 with deadline.aborting(pending.cancel):
@@ -62,7 +58,7 @@ class GrpcTransport(GrpcCalls):
         """Send the request on a stream of its own and yield its responses; see `Transport.stream`."""
         request, metadata = stream_request(operation), self._metadata(headers)
         try:
-            responses = self._stub().ModelStreamInfer(
+            responses = self._method(None)(
                 iter((request,)), timeout=deadline.remaining(), metadata=metadata, compression=self._compression
             )
         except ValueError as error:
@@ -84,5 +80,5 @@ class GrpcTransport(GrpcCalls):
     def close(self) -> None:
         """Close the channels; see `Transport.close`."""
         self._closed = True
-        for channel in self._channels:
+        for channel in self._opened:
             channel.close()

@@ -1,18 +1,17 @@
 """Operations to the messages of Triton's gRPC service, and their replies to answers.
 
-The messages are NVIDIA's generated ones, as tritonclient ships them (`grpc_service.proto`).
+The messages are NVIDIA's generated ones, as tritonclient ships them (`grpc_service.proto`); those of inferences are
+bytes, see `plansmith_client.transports.grpc.inference`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tritonclient.grpc import service_pb2
 
-from plansmith_client.errors import InvalidInput, ProtocolError
 from plansmith_client.protocol.answers import check_answer, check_result
-from plansmith_client.protocol.codecs import array_from_binary, array_from_values, binary_size, bytes_from_array
 from plansmith_client.protocol.metadata import (
     ModelConfig,
     ModelMetadata,
@@ -44,24 +43,19 @@ from plansmith_client.protocol.operations import (
     UnregisterCudaSharedMemory,
     UnregisterSharedMemory,
 )
-from plansmith_client.protocol.results import InferResult
 from plansmith_client.protocol.statistics import statistics_from_document
-from plansmith_client.transports.grpc.proto_documents import document_from_message
-from plansmith_client.transports.places import array_from_place, place_parameters
+from plansmith_client.transports.grpc.inference import infer_request, infer_result, result_from_message
+from plansmith_client.transports.grpc.proto_documents import chosen_values, document_from_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    import numpy as np
-
-    from plansmith_client.protocol.operations import OutputPlace, ParameterValue
+    from plansmith_client.protocol.results import InferResult
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["RPCS", "Rpc", "read_answer", "stream_request", "stream_result"]
+__all__ = ["RPCS", "Rpc", "open_method", "open_stream", "read_answer", "stream_request", "stream_result"]
 
-# protobuf's limit is 2 GiB for a whole message; the rest of it takes little.
-_MAX_TENSOR_BYTES = 2**31 - 2**20
-_MAX_INT64 = 2**63 - 1
+_SERVICE = "/inference.GRPCInferenceService/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +64,7 @@ class Rpc:
 
     Attributes:
         method: the method of the service.
-        request: makes the message from the operation.
+        request: makes the message from the operation, or its bytes.
         answer: reads the reply; raises ProtocolError, or one of Python's errors, if the reply is malformed.
     """
 
@@ -79,53 +73,19 @@ class Rpc:
     answer: Callable[[Any], Any]
 
 
-def _infer_request(operation: Infer) -> Any:
-    size = 0
-    for tensor in operation.inputs:
-        if tensor.place is None:
-            size += binary_size(tensor.array)
-    if size > _MAX_TENSOR_BYTES:
-        raise InvalidInput(
-            f"Model {operation.name!r}: given inputs of {size} bytes, expected less than 2 GiB, the most that one gRPC "
-            "message can carry; send them in parts or over HTTP"
-        )
-    request = service_pb2.ModelInferRequest(
-        model_name=operation.name, model_version=operation.version, id=operation.request_id
-    )
-    for tensor in operation.inputs:
-        described = request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
-        if tensor.place is None:
-            request.raw_input_contents.append(bytes_from_array(tensor.array))
-        else:
-            for name, where in place_parameters(tensor.place).items():
-                _set_parameter(described.parameters[name], where)
-    for name in operation.outputs or ():
-        _add_wish(request, operation, name)
-    for name, value in operation.parameters.items():
-        _set_parameter(request.parameters[name], value)
-    return request
+def open_method(channel: Any, kind: type[Operation[Any]]) -> Any:
+    """What sends the requests of a kind of operations over a channel and returns the replies."""
+    name = RPCS[kind].method
+    if kind is Infer:
+        return channel.unary_unary(_SERVICE + name, _registered_method=True)
+    request, reply = getattr(service_pb2, f"{name}Request"), getattr(service_pb2, f"{name}Response")
+    return channel.unary_unary(_SERVICE + name, request.SerializeToString, reply.FromString, _registered_method=True)
 
 
-def _add_wish(request: Any, operation: Infer, name: str) -> None:
-    wish = request.outputs.add(name=name)
-    if operation.classes:
-        wish.parameters["classification"].int64_param = operation.classes
-    if name in operation.places:
-        for key, where in place_parameters(operation.places[name].place).items():
-            _set_parameter(wish.parameters[key], where)
-
-
-def _set_parameter(parameter: Any, value: ParameterValue) -> None:
-    if isinstance(value, bool):
-        parameter.bool_param = value
-    elif isinstance(value, str):
-        parameter.string_param = value
-    elif isinstance(value, float):
-        parameter.double_param = value
-    elif value > _MAX_INT64:
-        parameter.uint64_param = value
-    else:
-        parameter.int64_param = value
+def open_stream(channel: Any) -> Any:
+    """What sends the requests of a stream over a channel and returns its responses."""
+    reply = service_pb2.ModelStreamInferResponse
+    return channel.stream_stream(f"{_SERVICE}ModelStreamInfer", None, reply.FromString, _registered_method=True)
 
 
 def read_answer(operation: Operation[Any], reply: Any) -> Any:
@@ -135,73 +95,27 @@ def read_answer(operation: Operation[Any], reply: Any) -> Any:
         ProtocolError: or one of Python's errors: it is malformed, or the answer to another question.
     """
     if isinstance(operation, Infer):
-        answer: Any = _infer_result(reply, operation.places)
+        answer: Any = infer_result(reply, operation.places)
     else:
         answer = RPCS[type(operation)].answer(reply)
     check_answer(operation, answer)
     return answer
 
 
-def _infer_result(reply: Any, places: Mapping[str, OutputPlace]) -> InferResult:
-    # Slices: protobuf makes what a message has anew for each look at it, and is slow to iterate over.
-    raw, described = reply.raw_output_contents[:], reply.outputs[:]
-    if raw and len(raw) != len(described):
-        raise ProtocolError(f"{len(described)} outputs came with the data of {len(raw)}")
-    outputs: dict[str, np.ndarray[Any, Any]] = {}
-    for index, output in enumerate(described):
-        name = output.name
-        if name in outputs:
-            raise ProtocolError(f"the output {name!r} came twice")
-        wanted = places.get(name)
-        if wanted is not None and not (raw and raw[index]):
-            # Nothing else tells that it was written there.
-            outputs[name] = array_from_place(wanted, output.datatype, output.shape)
-        elif raw:
-            outputs[name] = array_from_binary(raw[index], output.datatype, output.shape[:])
-        else:
-            outputs[name] = array_from_values(_typed_values(output), output.datatype, output.shape)
-    return InferResult(
-        outputs,
-        model_name=reply.model_name,
-        model_version=reply.model_version,
-        request_id=reply.id,
-        parameters=_parameters(reply.parameters) if reply.parameters else None,
-    )
-
-
-def stream_request(operation: Infer) -> Any:
+def stream_request(operation: Infer) -> bytes:
     """The message that opens a stream; the server is asked to mark the last response."""
-    request = _infer_request(operation)
-    request.parameters["triton_enable_empty_final_response"].bool_param = True
-    return request
+    parameters = {**operation.parameters, "triton_enable_empty_final_response": True}
+    return infer_request(replace(operation, parameters=parameters))
 
 
 def stream_result(operation: Infer, reply: Any) -> InferResult | None:
     """The result in one response of a stream; None for an empty one that only says that the stream has ended."""
-    response = reply.infer_response
-    if not response.outputs and _parameters(response.parameters).get("triton_final_response"):
+    result = result_from_message(reply.infer_response)
+    if result.parameters.pop("triton_final_response", None) and not result:
         return None
-    result = _infer_result(response, {})
     check_result(operation, result)
-    result.parameters.pop("triton_final_response", None)
     result.request_id = result.request_id or operation.request_id
     return result
-
-
-def _typed_values(output: Any) -> list[Any]:
-    # Which one of the typed fields is filled follows from the datatype.
-    filled = output.contents.ListFields()
-    if len(filled) > 1:
-        raise ProtocolError(f"the output {output.name!r} has values of several types")
-    return list(filled[0][1]) if filled else []
-
-
-def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: getattr(value, kind)
-        for name, value in parameters.items()
-        if (kind := value.WhichOneof("parameter_choice")) is not None
-    }
 
 
 def _specs(tensors: Iterable[Any]) -> tuple[TensorSpec, ...]:
@@ -262,14 +176,6 @@ def _log_request(operation: LogSettings) -> Any:
     return request
 
 
-def _log_settings(reply: Any) -> dict[str, Any]:
-    return {
-        name: getattr(value, kind)
-        for name, value in reply.settings.items()
-        if (kind := value.WhichOneof("parameter_choice")) is not None
-    }
-
-
 def _done(_: Any) -> bool:
     return True
 
@@ -321,7 +227,7 @@ RPCS: Mapping[type[Operation[Any]], Rpc] = {
         _trace_request,
         lambda reply: {name: list(setting.value) for name, setting in reply.settings.items()},
     ),
-    LogSettings: Rpc("LogSettings", _log_request, _log_settings),
+    LogSettings: Rpc("LogSettings", _log_request, lambda reply: chosen_values(reply.settings)),
     RegisterSharedMemory: Rpc(
         "SystemSharedMemoryRegister",
         lambda operation: service_pb2.SystemSharedMemoryRegisterRequest(
@@ -356,5 +262,5 @@ RPCS: Mapping[type[Operation[Any]], Rpc] = {
         lambda _: service_pb2.SystemSharedMemoryStatusRequest(),
         lambda reply: tuple(reply.regions),
     ),
-    Infer: Rpc("ModelInfer", _infer_request, lambda reply: _infer_result(reply, {})),
+    Infer: Rpc("ModelInfer", infer_request, lambda reply: infer_result(reply, {})),
 }

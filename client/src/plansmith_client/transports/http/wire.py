@@ -126,7 +126,7 @@ def infer_request(operation: Infer, *, binary: bool) -> Request:
     if operation.request_id:
         header["id"] = operation.request_id
     parameters = dict(operation.parameters)
-    blobs: list[memoryview] = []
+    blobs: list[bytes | memoryview] = []
     for tensor in operation.inputs:
         described: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.array.shape}
         if tensor.place is not None:
