@@ -173,8 +173,6 @@ def compare(server: TritonServer, compiled: Path, rounds: int, rows: int) -> dic
         for _, calls, array, times in timed:
             for call in calls.values():
                 seconds_each(call, array, times // 4)
-        for program in IMPORTS.values():
-            seconds_of_process(program.format(grpc=server.grpc_url, http=server.http_url, bare=http), compiled)
         measured: dict[str, dict[str, list[float]]] = {}
         for _ in track(range(rounds), description="Measuring"):
             for kind, calls, array, times in timed:
@@ -185,19 +183,21 @@ def compare(server: TritonServer, compiled: Path, rounds: int, rows: int) -> dic
                     add(measured, f"small calls of {AT_ONCE} {kind}, calls/s", name, rate)
             for name, seconds in bulk(many, small_calls, {"gRPC": grpc, "HTTP": over_http}):
                 add(measured, "bulk scoring, rows/s", name, seconds)
-            for name, program in IMPORTS.items():
-                words = program.format(grpc=server.grpc_url, http=server.http_url, bare=http)
-                add(measured, "import and first answer, ms", name, 1e3 * seconds_of_process(words, compiled))
+            for name, took in first_answers(server, compiled):
+                add(measured, "import and first answer, ms", name, took)
     return measured
 
 
-def seconds_of_process(program: str, compiled: Path) -> float:
-    """Seconds of a new process that finds its modules compiled in a folder, as an installation by pip leaves them."""
+def first_answers(server: TritonServer, compiled: Path) -> Iterator[tuple[str, float]]:
+    """Milliseconds of new processes that find their modules compiled in a folder, as pip leaves them."""
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(compiled)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
-    return time.perf_counter() - started
+    urls = {"grpc": server.grpc_url, "http": server.http_url, "bare": server.http_url.removeprefix("http://")}
+    for name, program in IMPORTS.items():
+        for _ in ("compiling", "measured"):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, "-c", program.format(**urls)], check=True, env=environment)
+        yield name, 1e3 * (time.perf_counter() - started)
 
 
 def bulk(

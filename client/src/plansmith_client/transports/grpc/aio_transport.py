@@ -101,7 +101,7 @@ class GrpcAioTransport(GrpcCalls):
         """Close the channels; see `Transport.close`."""
         self._closed = True
         if self._loop is asyncio.get_running_loop():
-            for channel in self._opened:
+            for channel in self._channels:
                 await channel.close()
 
 

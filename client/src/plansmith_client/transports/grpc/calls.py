@@ -16,7 +16,7 @@ from plansmith_client.transports.certificates import system_authorities
 from plansmith_client.transports.connections import Connection
 from plansmith_client.transports.failures import client_closed, deadline_exceeded, error_from_answer, malformed_answer
 from plansmith_client.transports.grpc.channels import channel_options, error_from_status
-from plansmith_client.transports.grpc.wire import open_method, open_stream, read_answer, stream_result
+from plansmith_client.transports.grpc.wire import open_methods, read_answer, stream_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from plansmith_client.protocol.results import InferResult
     from plansmith_client.transports.addresses import Address
     from plansmith_client.transports.deadlines import Deadline
+    from plansmith_client.transports.grpc.wire import Methods
 
 __all__ = ["GrpcCalls"]
 
@@ -59,24 +60,18 @@ class GrpcCalls:
     def _open_channels(self, library: Any) -> None:
         """Open the channels by `grpc` or `grpc.aio`; they connect with the first call, and again after a fault."""
         every = [channel_options(self._connection, number) for number in range(self._connection.channels)]
-        self._opened: list[Any] = [
+        self._channels: list[Any] = [
             library.insecure_channel(self._target, options)
             if self._credentials is None
             else library.secure_channel(self._target, self._credentials, options)
             for options in every
         ]
-        # Each with its methods, as they are needed; an iterator of the standard library is safe to share.
-        self._channels: Iterator[tuple[Any, dict[type[Operation[Any]] | None, Any]]] = itertools.cycle(
-            [(channel, {}) for channel in self._opened]
-        )
+        # Safe to share between threads, as every iterator that is written in C.
+        self._turns: Iterator[Methods] = itertools.cycle(list(map(open_methods, self._channels)))
 
     def _method(self, kind: type[Operation[Any]] | None) -> Any:
         """What sends operations of a kind, or the requests of streams, over the channel whose turn it is."""
-        channel, methods = next(self._channels)
-        known = methods.get(kind)
-        if known is None:
-            known = methods[kind] = open_stream(channel) if kind is None else open_method(channel, kind)
-        return known
+        return next(self._turns)[kind]
 
     def _metadata(self, headers: Mapping[str, str]) -> tuple[tuple[str, str], ...] | None:
         connection = self._connection

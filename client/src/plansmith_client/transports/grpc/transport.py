@@ -80,5 +80,5 @@ class GrpcTransport(GrpcCalls):
     def close(self) -> None:
         """Close the channels; see `Transport.close`."""
         self._closed = True
-        for channel in self._opened:
+        for channel in self._channels:
             channel.close()

@@ -53,9 +53,21 @@ if TYPE_CHECKING:
     from plansmith_client.protocol.results import InferResult
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["RPCS", "Rpc", "open_method", "open_stream", "read_answer", "stream_request", "stream_result"]
+__all__ = ["RPCS", "Methods", "Rpc", "open_methods", "read_answer", "stream_request", "stream_result"]
 
 _SERVICE = "/inference.GRPCInferenceService/"
+
+Methods = dict[type[Operation[Any]] | None, Any]
+
+
+def _named_request(operation: Any) -> Any:
+    """The message of an operation that says no more than a name, and a version."""
+    said = {name: getattr(operation, name) for name in ("name", "version") if hasattr(operation, name)}
+    return getattr(service_pb2, f"{RPCS[type(operation)].method}Request")(**said)
+
+
+def _done(_: Any) -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +76,32 @@ class Rpc:
 
     Attributes:
         method: the method of the service.
-        request: makes the message from the operation, or its bytes.
         answer: reads the reply; raises ProtocolError, or one of Python's errors, if the reply is malformed.
+        request: makes the message from the operation, or its bytes.
     """
 
     method: str
-    request: Callable[[Any], Any]
-    answer: Callable[[Any], Any]
+    answer: Callable[[Any], Any] = _done
+    request: Callable[[Any], Any] = _named_request
 
 
-def open_method(channel: Any, kind: type[Operation[Any]]) -> Any:
-    """What sends the requests of a kind of operations over a channel and returns the replies."""
-    name = RPCS[kind].method
-    if kind is Infer:
-        return channel.unary_unary(_SERVICE + name, _registered_method=True)
-    request, reply = getattr(service_pb2, f"{name}Request"), getattr(service_pb2, f"{name}Response")
-    return channel.unary_unary(_SERVICE + name, request.SerializeToString, reply.FromString, _registered_method=True)
+def open_methods(channel: Any) -> Methods:
+    """What sends each kind of operations over a channel and returns the replies; the key of streams is None.
 
-
-def open_stream(channel: Any) -> Any:
-    """What sends the requests of a stream over a channel and returns its responses."""
-    reply = service_pb2.ModelStreamInferResponse
-    return channel.stream_stream(f"{_SERVICE}ModelStreamInfer", None, reply.FromString, _registered_method=True)
+    All of them at once: registering a method with a channel that has been closed ends the process.
+    """
+    methods: Methods = {
+        kind: channel.unary_unary(
+            _SERVICE + rpc.method,
+            None if kind is Infer else lambda message: message.SerializeToString(),
+            None if kind is Infer else getattr(service_pb2, f"{rpc.method}Response").FromString,
+            _registered_method=True,
+        )
+        for kind, rpc in RPCS.items()
+    }
+    reply = service_pb2.ModelStreamInferResponse.FromString
+    methods[None] = channel.stream_stream(f"{_SERVICE}ModelStreamInfer", None, reply, _registered_method=True)
+    return methods
 
 
 def read_answer(operation: Operation[Any], reply: Any) -> Any:
@@ -176,91 +192,46 @@ def _log_request(operation: LogSettings) -> Any:
     return request
 
 
-def _done(_: Any) -> bool:
-    return True
-
-
 RPCS: Mapping[type[Operation[Any]], Rpc] = {
-    IsServerLive: Rpc("ServerLive", lambda _: service_pb2.ServerLiveRequest(), lambda reply: reply.live),
-    IsServerReady: Rpc("ServerReady", lambda _: service_pb2.ServerReadyRequest(), lambda reply: reply.ready),
-    IsModelReady: Rpc(
-        "ModelReady",
-        lambda operation: service_pb2.ModelReadyRequest(name=operation.name, version=operation.version),
-        lambda reply: reply.ready,
-    ),
+    IsServerLive: Rpc("ServerLive", lambda reply: reply.live),
+    IsServerReady: Rpc("ServerReady", lambda reply: reply.ready),
+    IsModelReady: Rpc("ModelReady", lambda reply: reply.ready),
     ReadServerMetadata: Rpc(
-        "ServerMetadata",
-        lambda _: service_pb2.ServerMetadataRequest(),
-        lambda reply: ServerMetadata(reply.name, reply.version, tuple(reply.extensions)),
+        "ServerMetadata", lambda reply: ServerMetadata(reply.name, reply.version, tuple(reply.extensions))
     ),
     ListModels: Rpc(
         "RepositoryIndex",
-        lambda _: service_pb2.RepositoryIndexRequest(),
         lambda reply: tuple(
             ModelStatus(model.name, model.version, _state(model.state), model.reason) for model in reply.models
         ),
     ),
-    ReadModelMetadata: Rpc(
-        "ModelMetadata",
-        lambda operation: service_pb2.ModelMetadataRequest(name=operation.name, version=operation.version),
-        _model_metadata,
-    ),
-    ReadModelConfig: Rpc(
-        "ModelConfig",
-        lambda operation: service_pb2.ModelConfigRequest(name=operation.name, version=operation.version),
-        _model_config,
-    ),
-    ReadConfigDocument: Rpc(
-        "ModelConfig",
-        lambda operation: service_pb2.ModelConfigRequest(name=operation.name, version=operation.version),
-        lambda reply: document_from_message(reply.config),
-    ),
-    ReadStatistics: Rpc(
-        "ModelStatistics",
-        lambda operation: service_pb2.ModelStatisticsRequest(name=operation.name, version=operation.version),
-        lambda reply: statistics_from_document(document_from_message(reply)),
-    ),
-    LoadModel: Rpc("RepositoryModelLoad", _load_request, _done),
-    UnloadModel: Rpc("RepositoryModelUnload", _unload_request, _done),
+    ReadModelMetadata: Rpc("ModelMetadata", _model_metadata),
+    ReadModelConfig: Rpc("ModelConfig", _model_config),
+    ReadConfigDocument: Rpc("ModelConfig", lambda reply: document_from_message(reply.config)),
+    ReadStatistics: Rpc("ModelStatistics", lambda reply: statistics_from_document(document_from_message(reply))),
+    LoadModel: Rpc("RepositoryModelLoad", request=_load_request),
+    UnloadModel: Rpc("RepositoryModelUnload", request=_unload_request),
     TraceSettings: Rpc(
         "TraceSetting",
-        _trace_request,
         lambda reply: {name: list(setting.value) for name, setting in reply.settings.items()},
+        _trace_request,
     ),
-    LogSettings: Rpc("LogSettings", _log_request, lambda reply: chosen_values(reply.settings)),
+    LogSettings: Rpc("LogSettings", lambda reply: chosen_values(reply.settings), _log_request),
     RegisterSharedMemory: Rpc(
         "SystemSharedMemoryRegister",
-        lambda operation: service_pb2.SystemSharedMemoryRegisterRequest(
-            name=operation.name, key=operation.key, offset=0, byte_size=operation.size
+        request=lambda operation: service_pb2.SystemSharedMemoryRegisterRequest(
+            name=operation.name, key=operation.key, byte_size=operation.size
         ),
-        _done,
     ),
-    UnregisterSharedMemory: Rpc(
-        "SystemSharedMemoryUnregister",
-        lambda operation: service_pb2.SystemSharedMemoryUnregisterRequest(name=operation.name),
-        _done,
-    ),
+    UnregisterSharedMemory: Rpc("SystemSharedMemoryUnregister"),
+    ListSharedMemory: Rpc("SystemSharedMemoryStatus", lambda reply: tuple(reply.regions)),
     RegisterCudaSharedMemory: Rpc(
         "CudaSharedMemoryRegister",
-        lambda operation: service_pb2.CudaSharedMemoryRegisterRequest(
+        request=lambda operation: service_pb2.CudaSharedMemoryRegisterRequest(
             name=operation.name, raw_handle=operation.handle, device_id=operation.device, byte_size=operation.size
         ),
-        _done,
     ),
-    UnregisterCudaSharedMemory: Rpc(
-        "CudaSharedMemoryUnregister",
-        lambda operation: service_pb2.CudaSharedMemoryUnregisterRequest(name=operation.name),
-        _done,
-    ),
-    ListCudaSharedMemory: Rpc(
-        "CudaSharedMemoryStatus",
-        lambda _: service_pb2.CudaSharedMemoryStatusRequest(),
-        lambda reply: tuple(reply.regions),
-    ),
-    ListSharedMemory: Rpc(
-        "SystemSharedMemoryStatus",
-        lambda _: service_pb2.SystemSharedMemoryStatusRequest(),
-        lambda reply: tuple(reply.regions),
-    ),
-    Infer: Rpc("ModelInfer", infer_request, lambda reply: infer_result(reply, {})),
+    UnregisterCudaSharedMemory: Rpc("CudaSharedMemoryUnregister"),
+    ListCudaSharedMemory: Rpc("CudaSharedMemoryStatus", lambda reply: tuple(reply.regions)),
+    Infer: Rpc("ModelInfer", lambda reply: infer_result(reply, {}), infer_request),
 }
