@@ -65,7 +65,7 @@ class Layout(NamedTuple):
     datatype: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    count: int
+    elements: int
     size: int
 
 

@@ -69,31 +69,21 @@ class Operation(Generic[Answer_co]):
 class IsServerLive(Operation[bool]):
     """Whether the server's process answers."""
 
-    __slots__ = ()
-
 
 class IsServerReady(Operation[bool]):
     """Whether the server is ready for requests."""
-
-    __slots__ = ()
 
 
 class ReadServerMetadata(Operation[ServerMetadata]):
     """The server's name, version and extensions."""
 
-    __slots__ = ()
-
 
 class ListModels(Operation[tuple[ModelStatus, ...]]):
     """The repository's index: every model and its state."""
 
-    __slots__ = ()
-
 
 class ListModelNames(Operation[tuple[str, ...]]):
     """The names of the models of a server without an index; over HTTP only."""
-
-    __slots__ = ()
 
 
 @dataclass(slots=True)
@@ -107,31 +97,21 @@ class ModelOperation(Operation[Answer_co]):
 class IsModelReady(ModelOperation[bool]):
     """Whether the model is ready for requests."""
 
-    __slots__ = ()
-
 
 class ReadModelMetadata(ModelOperation[ModelMetadata]):
     """The model's inputs and outputs, without its configuration."""
-
-    __slots__ = ()
 
 
 class ReadModelConfig(ModelOperation[ModelConfig]):
     """The part of the model's configuration that the client uses; an extension of the protocol."""
 
-    __slots__ = ()
-
 
 class ReadConfigDocument(ModelOperation[dict[str, Any]]):
     """The model's whole configuration, by the names of Triton's `model_config.proto`; an extension."""
 
-    __slots__ = ()
-
 
 class ReadStatistics(ModelOperation[tuple[ModelStatistics, ...]]):
     """The counters of each version since it was loaded, for all models if the name is empty; an extension."""
-
-    __slots__ = ()
 
 
 @dataclass(slots=True)
@@ -211,8 +191,6 @@ class UnregisterSharedMemory(Operation[bool]):
 class ListSharedMemory(Operation[tuple[str, ...]]):
     """The names of the regions that the server has mapped, of all clients."""
 
-    __slots__ = ()
-
 
 @dataclass(slots=True)
 class RegisterCudaSharedMemory(Operation[bool]):
@@ -238,8 +216,6 @@ class UnregisterCudaSharedMemory(Operation[bool]):
 
 class ListCudaSharedMemory(Operation[tuple[str, ...]]):
     """The names of the regions of GPUs' memory that the server has mapped, of all clients."""
-
-    __slots__ = ()
 
 
 class SharedPlace(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -15,6 +15,7 @@ from plansmith_client.transports.grpc.wire import RPCS, stream_request
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from plansmith_client.errors import ClientError
     from plansmith_client.protocol.operations import Answer_co, Infer, Operation
     from plansmith_client.protocol.results import InferResult
     from plansmith_client.transports.addresses import Address
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GrpcAioTransport"]
 
-_CANCELLED = (grpc.aio.UsageError, asyncio.CancelledError)
+_FAILURES = (grpc.RpcError, grpc.aio.UsageError, asyncio.CancelledError)
 
 
 class GrpcAioTransport(GrpcCalls):
@@ -47,9 +48,12 @@ class GrpcAioTransport(GrpcCalls):
             self._loop = loop
             self._open_channels(grpc.aio)
 
-    def _was_closed(self) -> bool:
-        """Whether a call was cancelled because its channel was closed: grpc then cancels those in flight."""
-        return self._closed and not _is_being_cancelled()
+    def _failed(self, error: BaseException, operation: Operation[Any], deadline: Deadline) -> ClientError | None:
+        """The client's error for one of gRPC's; None where the caller itself was cancelled."""
+        if isinstance(error, grpc.RpcError):
+            return self._failure(error, operation, deadline)
+        # grpc cancels calls in flight when their channel is closed.
+        return client_closed(self._url) if self._closed and not _is_being_cancelled() else None
 
     async def call(
         self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str] = NO_HEADERS
@@ -65,11 +69,9 @@ class GrpcAioTransport(GrpcCalls):
             reply = await self._method(kind)(
                 request, timeout=deadline.remaining(), metadata=metadata, compression=self._compression
             )
-        except grpc.RpcError as error:
-            raise self._failure(error, operation, deadline) from error
-        except _CANCELLED as error:
-            if self._was_closed():
-                raise client_closed(self._url) from error
+        except _FAILURES as error:
+            if failure := self._failed(error, operation, deadline):
+                raise failure from error
             raise
         return self._answer(operation, reply)
 
@@ -88,11 +90,9 @@ class GrpcAioTransport(GrpcCalls):
                 result = self._response(operation, reply)
                 if result is not None:
                     yield result
-        except grpc.RpcError as error:
-            raise self._failure(error, operation, deadline) from error
-        except _CANCELLED as error:
-            if self._was_closed():
-                raise client_closed(self._url) from error
+        except _FAILURES as error:
+            if failure := self._failed(error, operation, deadline):
+                raise failure from error
             raise
         finally:
             responses.cancel()

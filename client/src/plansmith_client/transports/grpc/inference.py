@@ -131,12 +131,9 @@ class _Output(NamedTuple):
 
 
 class _Description(NamedTuple):
-    """An answer without the contents of its outputs, unless these do not follow it."""
+    """An answer, `about` as arguments of `InferResult`; `contents` only if they do not follow it."""
 
-    model_name: str
-    model_version: str
-    request_id: str
-    parameters: dict[str, Any]
+    about: dict[str, Any]
     outputs: tuple[_Output, ...]
     contents: Sequence[bytes]
 
@@ -169,21 +166,34 @@ def _split(reply: bytes) -> tuple[bytes, list[memoryview]]:
     position = described = 0
     try:
         while position < end:
-            tag, size, position, shift = reply[position], reply[position + 1], position + 2, 7
-            # The eighth bit says that a byte with higher bits follows; no size has more than five.
-            while size >> shift and shift < 35:  # noqa: PLR2004
-                size = size ^ 1 << shift | reply[position] << shift
-                position, shift = position + 1, shift + 7
+            tag = reply[position]
+            size = reply[position + 1]
+            position += 2
+            if size > 0x7F:  # noqa: PLR2004
+                size, position = _long_size(reply, position - 1)
             position += size
-            if tag == _RAW_OUTPUT and position <= end:
-                contents.append(view[position - size : position])
-            elif tag in _DESCRIPTIONS and not contents:
+            if tag in _DESCRIPTIONS and not contents:
                 described = position
+            elif tag == _RAW_OUTPUT and position <= end:
+                contents.append(view[position - size : position])
             else:
                 return reply, []
     except IndexError:
         return reply, []
     return reply[:described], contents
+
+
+def _long_size(reply: bytes, position: int) -> tuple[int, int]:
+    """A size and where it ends: seven bits to a byte, the lowest first; the eighth says that more follow."""
+    size = 0
+    # No message is as large as five bytes can say; one with more is left to protobuf.
+    for shift in range(0, 35, 7):
+        byte = reply[position]
+        position += 1
+        size |= (byte & 0x7F) << shift
+        if byte <= 0x7F:  # noqa: PLR2004
+            return size, position
+    return len(reply), position
 
 
 def _read(description: bytes) -> _Description:
@@ -197,14 +207,14 @@ _known = lru_cache(256)(_read)
 
 
 def _described(reply: Any) -> _Description:
-    return _Description(
-        reply.model_name,
-        reply.model_version,
-        reply.id,
-        chosen_values(reply.parameters) if reply.parameters else {},
-        tuple(_Output(output.name, layout_of(output.datatype, output.shape[:]), output) for output in reply.outputs),
-        reply.raw_output_contents[:],
-    )
+    about = {
+        "model_name": reply.model_name,
+        "model_version": reply.model_version,
+        "request_id": reply.id,
+        "parameters": chosen_values(reply.parameters),
+    }
+    outputs = tuple(_Output(output.name, layout_of(output.datatype, output.shape), output) for output in reply.outputs)
+    return _Description(about, outputs, reply.raw_output_contents[:])
 
 
 def _result(
@@ -223,13 +233,7 @@ def _result(
             outputs[name] = array_in_layout(contents[index], layout)
         else:
             outputs[name] = array_from_values(_typed_values(message), layout.datatype, layout.shape)
-    return InferResult(
-        outputs,
-        model_name=described.model_name,
-        model_version=described.model_version,
-        request_id=described.request_id,
-        parameters=described.parameters,
-    )
+    return InferResult(outputs, **described.about)
 
 
 def _typed_values(output: Any) -> list[Any]:
