@@ -13,7 +13,7 @@ from tritonclient.grpc import model_config_pb2
 
 from plansmith_build.errors import InvalidModel
 from plansmith_build.repository.config import config_from_text
-from plansmith_client.protocol.codecs import bytes_from_array
+from plansmith_client.protocol.codecs import binary_from_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,7 +46,7 @@ def add_warmup(config: Any, samples: Sequence[Arrays]) -> dict[str, bytes]:
             continue
         entry = config.model_warmup.add(name=f"sample {number}", batch_size=1)
         for name, array in sample.items():
-            content = bytes_from_array(array)
+            content = bytes(binary_from_array(array))
             file = hashlib.sha256(content).hexdigest()
             files[file] = content
             entry.inputs[name].CopyFrom(
