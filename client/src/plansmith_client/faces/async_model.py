@@ -415,4 +415,4 @@ class AsyncModel:
         return self._core.timeout if timeout is None else timeout
 
     def _deadline(self, timeout: float | None = None) -> Deadline:
-        return Deadline(self._timeout(timeout))
+        return Deadline(self._core.timeout if timeout is None else timeout)

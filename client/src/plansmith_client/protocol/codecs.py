@@ -26,7 +26,6 @@ __all__ = [
     "array_from_values",
     "array_in_layout",
     "binary_from_array",
-    "element_count",
     "layout_of",
     "values_from_array",
 ]
@@ -47,7 +46,7 @@ def binary_from_array(array: np.ndarray[Any, Any]) -> bytes | memoryview:
         return _binary_from_bytes(array)
     if array.nbytes <= _SMALL:
         return array.tobytes()
-    # A view as bytes first: the buffer protocol knows neither bfloat16 nor arrays without elements.
+    # A view as bytes first: the buffer protocol does not know bfloat16.
     flat = np.asarray(array, order="C").reshape(-1)
     data: memoryview = flat.view(np.uint8).data
     return data
@@ -84,7 +83,7 @@ def layout_of(datatype: str, shape: Sequence[int]) -> Layout:
     Raises:
         ProtocolError: there is no such datatype, or no array of this shape.
     """
-    dtype, count = _dtype(datatype), element_count(shape)
+    dtype, count = _dtype(datatype), _element_count(shape)
     return Layout(datatype, tuple(shape), dtype, count, count * dtype.itemsize)
 
 
@@ -137,7 +136,7 @@ def array_from_values(values: Sequence[Any], datatype: str, shape: Sequence[int]
     Raises:
         ProtocolError: the values are not a tensor of this datatype and shape.
     """
-    count = element_count(shape)
+    count = _element_count(shape)
     dtype = _dtype(datatype)
     try:
         array = np.array(values, dtype=object if datatype == "BYTES" else None)
@@ -207,7 +206,7 @@ def _dtype(datatype: str) -> np.dtype[Any]:
         raise ProtocolError(str(error)) from error
 
 
-def element_count(shape: Sequence[int]) -> int:
+def _element_count(shape: Sequence[int]) -> int:
     """The number of elements of an array.
 
     Raises:

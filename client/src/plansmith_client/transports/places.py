@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.errors import ProtocolError
-from plansmith_client.protocol.codecs import array_from_binary, element_count
-from plansmith_client.tensors import numpy_dtype_from_datatype
+from plansmith_client.protocol.codecs import array_in_layout, layout_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +32,7 @@ def array_from_place(wanted: OutputPlace, datatype: str, shape: Sequence[int]) -
     Raises:
         ProtocolError: it does not lie there: it has no fixed size, or a larger one.
     """
-    size = element_count(shape) * numpy_dtype_from_datatype(datatype).itemsize
-    if datatype == "BYTES" or size > wanted.place.size:
+    layout = layout_of(datatype, shape)
+    if datatype == "BYTES" or layout.size > wanted.place.size:
         raise ProtocolError(f"{datatype} {list(shape)} does not lie in {wanted.place.size} bytes")
-    return array_from_binary(wanted.memory[:size], datatype, shape)
+    return array_in_layout(wanted.memory[: layout.size], layout)
