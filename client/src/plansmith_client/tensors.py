@@ -78,6 +78,10 @@ class TensorSpec:
     shape: tuple[int, ...]
     optional: bool = False
 
+    def __post_init__(self) -> None:
+        # A caller may have written a list, which could not be looked up.
+        object.__setattr__(self, "shape", tuple(self.shape))
+
     @cached_property
     def numpy_dtype(self) -> np.dtype[Any]:
         """The dtype of this tensor's arrays.
