@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 from build_models import ADD, write
+from pipeline_models import COLOURS, colour_classifier
 
 from plansmith_build.commands.build import build
 from plansmith_build.commands.recipe import recipe_of, refuse_unsafe
@@ -228,17 +229,34 @@ def test_what_is_signed_is_verified_before_its_recipe_is_read(built, plansmith, 
     assert not (repository / "digits/2").exists()
 
 
-def test_a_pipeline_is_looked_at_with_the_steps_of_its_newest_version(built, tmp_path):
-    repository = ModelRepository(tmp_path)
-    for version in (1, 2):
-        step = write_engine(tmp_path / f"scenes.{version}.model" / "1" / "m.engine", 1, 6, 0, 9).parents[1]
-        (step / "companion.json").write_text('{"model": "scenes"}')
-        (tmp_path / "scenes" / str(version)).mkdir(parents=True)
-        config = f'ensemble_scheduling {{ step {{ model_name: "scenes.{version}.model" }} }}'
-        made = built[1] | {"model": "scenes", "version": version, "configs": {"config.pbtxt": config}}
-        (tmp_path / "scenes" / str(version) / "manifest.json").write_text(json.dumps(made))
-    (pipeline,) = own_models(repository)
-    assert [path.parent.name for path in newest_versions(pipeline)] == ["scenes", "scenes.2.model"]
+def test_a_pipeline_is_built_again_with_all_its_steps(plansmith, tmp_path):
+    colour_classifier(tmp_path / "colours.onnx")
+    (tmp_path / "labels.txt").write_text("".join(f"{colour}\n" for colour in COLOURS))
+    steps = ('kind = "image"\npreprocess = "zero-to-one"', 'kind = "model"', 'kind = "classes"\nlabels = "labels.txt"')
+    (tmp_path / "scenes.toml").write_text("".join(f"[[step]]\n{step}\n" for step in steps))
+    plansmith(
+        *("build", "colours.onnx", "--pipeline", "scenes.toml", "--data", "random:32", "--max-drop", "5%"),
+        *("--target", "tensorrt-rtx", "--compute-capability", "8.9", "--no-serve"),
+        cwd=tmp_path,
+    )
+    repository = tmp_path / "model_repository"
+    (engine,) = (repository / "scenes.1.model").rglob("*.engine")
+    write_engine(engine, 1, 6, 0, 9)
+    said = plansmith("upgrade", "--dry-run", cwd=tmp_path, expect=3).stdout
+    assert "1 of 1 models to be built again" in said
+    assert f"scenes.1.model/1/{engine.name} was compiled by TensorRT for RTX 1.6.0.9" in said
+    (done,) = json.loads(plansmith("upgrade", "--json", cwd=tmp_path).stdout)["models"]
+    assert (done["name"], done["exit_code"]) == ("scenes", 0)
+    (pipeline,) = own_models(ModelRepository(repository))
+    made = [path.relative_to(repository) for path in newest_versions(pipeline)]
+    assert sorted(map(str, made)) == ["scenes.2.classes/1", "scenes.2.image/1", "scenes.2.model/1", "scenes/2"]
+    assert plan_check.engine_version(repository / "scenes.2.model" / "1" / engine.name) == library_version()
+    for step in ("image", "classes"):
+        before, after = ((repository / f"scenes.{version}.{step}" / "config.pbtxt").read_text() for version in (1, 2))
+        assert before.replace("scenes.1.", "scenes.2.") == after
+    assert (repository / "scenes" / "labels.txt").read_text().split() == list(COLOURS)
+    # That of the version before stays until `plansmith prune`.
     check = check_plans(pipeline)
-    assert (check.count, len(check.unfit), len(check.old)) == (1, 1, 1)
-    assert "scenes.2.model" in check.unfit[0]
+    assert (check.count, check.unfit, len(check.old)) == (1, (), 1)
+    assert "scenes.1.model" in check.old[0]
+    assert "0 of 1 models" in plansmith("upgrade", cwd=tmp_path).stdout

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from containers import ROOT, engine_here
+from custom_resources import Schemas
 from kubernetes_tools import KubernetesTools
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 def tools(pytestconfig: pytest.Config) -> KubernetesTools:
     """Helm and kubectl."""
     return KubernetesTools(pytestconfig.cache.mkdir("kubernetes"))
+
+
+@pytest.fixture(scope="session")
+def schemas(pytestconfig: pytest.Config) -> Schemas:
+    """What a cluster compares our objects with."""
+    return Schemas(pytestconfig.cache.mkdir("custom-resources"))
 
 
 @pytest.fixture(scope="session")

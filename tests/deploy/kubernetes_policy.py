@@ -43,6 +43,27 @@ INIT_MUTATIONS = [
     (CONTAINER + "volumeMounts 0 readOnly", False),
 ]
 
+# Of a custom resource: a field that it does not have, one that it needs, one of another type or form.
+CUSTOM_MUTATIONS = [
+    ("ScaledObject", "spec triggers 0 metadata threshold", 4),
+    ("ScaledObject", "spec triggers 0 type", None),
+    ("ScaledObject", "spec maxReplicas", 8),
+    ("ScaledObject", "spec fallback replicas", "four"),
+    ("ScaledObject", "apiVersion", "keda.sh/v1beta1"),
+    ("PodMonitor", "spec podMetricsEndpoints 0 interval", "15 s"),
+    ("PodMonitor", "spec podMetricsEndpoints 0 targetport", "metrics"),
+    ("PodMonitor", "spec selector", None),
+    ("PrometheusRule", "spec groups 0 rules 0 for", "a minute"),
+    ("PrometheusRule", "spec groups 0 rules 0 expression", "up"),
+    ("PrometheusRule", "spec groups 0 name", None),
+    ("ServingRuntime", "spec supportedModelFormats 0 priority", "first"),
+    ("ServingRuntime", "spec containers", None),
+    ("ServingRuntime", "spec protocols", ["v2"]),
+    ("InferenceService", "spec predictor model storageURI", "pvc://model-repository"),
+    ("InferenceService", "spec predictor model modelFormat", None),
+    ("InferenceService", "spec predictor minReplicas", "two"),
+]
+
 
 def changed(deployment: dict[str, Any], path: str, value: object) -> dict[str, Any]:
     """A copy of the deployment with another value at a path such as "spec replicas"."""

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-import kubernetes_validate
 import pytest
 from callers import calling
 from containers import ROOT
-from kubernetes_policy import INIT_MUTATIONS, MUTATIONS, breaches, changed
+from kubernetes_policy import CUSTOM_MUTATIONS, INIT_MUTATIONS, MUTATIONS, breaches, changed
+from pydantic import ValidationError
 from serving import add_double
 
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
 from plansmith_server.launcher.ports import find_free
 
-VERSIONS = ("1.37", "1.36", "1.35")
 SERVERS = 3
 THREADS = 4
-CUSTOM = {"PodMonitor", "ScaledObject"}
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +42,27 @@ def the(manifests, kind):
     return next(manifest for manifest in manifests if manifest["kind"] == kind)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_the_manifests_follow_the_schemas_of_kubernetes(manifests, version):
-    for manifest in manifests:
-        kubernetes_validate.validate(manifest, version, strict=True)
+def test_all_that_is_applied_follows_the_schemas_of_kubernetes_and_of_custom_resources(
+    manifests, overlaid, fetching, schemas
+):
     assert len(manifests) == 6
+    for manifest in (*manifests, *overlaid, *fetching):
+        schemas.validate(manifest)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_what_the_components_add_follows_the_schemas_of_kubernetes(overlaid, fetching, version):
-    for manifest in (*overlaid, *fetching):
-        if manifest["kind"] not in CUSTOM:
-            kubernetes_validate.validate(manifest, version, strict=True)
+@pytest.fixture(scope="module")
+def custom(tools):
+    """Every custom resource of ours, by its kind."""
+    found = tools.chart("autoscaling.by=keda", "podMonitor=true", "rules=true")
+    found += tools.kustomize(ROOT / "deploy" / "kserve")
+    return {manifest["kind"]: manifest for manifest in found}
+
+
+@pytest.mark.parametrize(("kind", "path", "value"), CUSTOM_MUTATIONS)
+def test_the_schemas_of_custom_resources_see_each_mistake(custom, schemas, kind, path, value):
+    schemas.validate(custom[kind])
+    with pytest.raises(ValidationError):
+        schemas.validate(changed(custom[kind], path, value))
 
 
 def test_an_overlay_has_gpus_an_image_of_models_an_autoscaler_and_the_same_policy(overlaid):
@@ -82,16 +89,14 @@ def test_an_overlay_has_gpus_an_image_of_models_an_autoscaler_and_the_same_polic
     assert {end["port"] for end in monitor["podMetricsEndpoints"]} <= {port["name"] for port in container["ports"]}
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_servers_of_kserve_are_pods_of_the_same_policy(tools, version):
-    found = tools.kustomize(ROOT / "deploy" / "kserve")
-    runtime, service = the(found, "ServingRuntime"), the(found, "InferenceService")["spec"]["predictor"]
+def test_servers_of_kserve_are_pods_of_the_same_policy(custom, schemas):
+    runtime, service = custom["ServingRuntime"], custom["InferenceService"]["spec"]["predictor"]
     assert service["model"]["runtime"] == runtime["metadata"]["name"]
     assert service["model"]["modelFormat"] in runtime["spec"]["supportedModelFormats"]
     assert service["model"]["protocolVersion"] in runtime["spec"]["protocolVersions"]
     containers, volumes = runtime["spec"]["containers"], runtime["spec"]["volumes"]
     pod = {"spec": {"containers": containers, "volumes": volumes}, "metadata": {"name": "models"}}
-    kubernetes_validate.validate({"apiVersion": "v1", "kind": "Pod", **pod}, version, strict=True)
+    schemas.validate({"apiVersion": "v1", "kind": "Pod", **pod})
     security = containers[0]["securityContext"]
     assert security["runAsNonRoot"]
     assert security["readOnlyRootFilesystem"]

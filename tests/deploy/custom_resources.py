@@ -1,0 +1,117 @@
+"""What a cluster takes: the schemas of Kubernetes, and of custom resources, out of models made from their definitions."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import zipfile
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import kubernetes_validate
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel, create_model
+from wheels import wheels
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VERSIONS = ("1.37", "1.36", "1.35")
+KEDA = "cloudcoil-models-keda==2.20.2.1"
+OPERATOR = "cloudcoil-models-prometheus-operator==0.93.1.1"
+KSERVE = "kserve==0.21.0"
+PACKAGES = {
+    KEDA: ("",),
+    OPERATOR: ("",),
+    KSERVE: ("",),
+}
+MODULES = {KEDA: "cloudcoil/models/keda/v1alpha1.py", OPERATOR: "cloudcoil/models/prometheus_operator/v1.py"}
+KINDS = {
+    "ScaledObject": (KEDA, "ScaledObject"),
+    "PodMonitor": (OPERATOR, "PodMonitor"),
+    "PrometheusRule": (OPERATOR, "PrometheusRule"),
+    "ServingRuntime": (KSERVE, "V1alpha1ServingRuntime"),
+    "InferenceService": (KSERVE, "V1beta1InferenceService"),
+}
+SINGLE = {"str": str, "int": int, "float": float, "bool": bool}
+
+
+class Schemas:
+    """What the API server of a cluster compares objects with."""
+
+    def __init__(self, folder: Path) -> None:
+        self._archives = dict(zip(PACKAGES, map(zipfile.ZipFile, wheels(PACKAGES, folder)), strict=True))
+        self._model = cache(self._read)
+
+    def validate(self, manifest: dict[str, Any]) -> None:
+        """Raise for an object that one of the newest releases does not take, or that has a field it would drop."""
+        if manifest["kind"] in KINDS:
+            self._model(manifest["kind"]).model_validate_json(json.dumps(manifest), strict=True)
+        else:
+            for version in VERSIONS:
+                kubernetes_validate.validate(manifest, version, strict=True)
+
+    def _read(self, kind: str) -> type[BaseModel]:
+        package, name = KINDS[kind]
+        archive = self._archives[package]
+        return of_kserve(archive, name) if package == KSERVE else of_cloudcoil(archive.read(MODULES[package]), name)
+
+
+class Object(BaseModel):
+    """An object with no other fields than its own."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+def of_cloudcoil(module: bytes, kind: str) -> type[BaseModel]:
+    """A class out of a generated module, and those that its fields name, without what builds them."""
+    source = module.decode()
+    known = {each.__name__: each for each in (AwareDatetime, ConfigDict, RootModel)}
+    known |= {"Annotated": Annotated, "Literal": Literal, "Any": Any, "Field": Field}
+    known |= {"BaseModel": Object, "Resource": Object, "ObjectMeta": dict}
+
+    def define(name: str) -> None:
+        found = re.search(rf"^class {name}\(.*?(?=^class |\Z)", source, re.MULTILINE | re.DOTALL)
+        (definition,) = ast.parse(found[0]).body
+        definition.body = [
+            line for line in definition.body if isinstance(line, ast.AnnAssign) and not line.target.id.startswith("__")
+        ] or [ast.Pass()]
+        for each in ast.walk(definition):
+            if isinstance(each, ast.Name) and each.id not in known and f"\nclass {each.id}(" in source:
+                define(each.id)
+        exec(compile(ast.Module([definition], []), name, "exec"), known)  # noqa: S102 - of a package with this hash
+
+    define(kind)
+    return known[kind]
+
+
+def of_kserve(archive: zipfile.ZipFile, kind: str) -> type[BaseModel]:
+    """A class of KServe's own client; what is Kubernetes' own is anything."""
+    folder = "kserve/models/"
+    files = {name.removeprefix(folder).removesuffix(".py").replace("_", ""): name for name in archive.namelist()}
+
+    def typed(words: str) -> Any:
+        if found := re.fullmatch(r"(list|dict)(?:\[|\(str, )(.+)[])]", words):
+            inner = typed(found[2])
+            return list[inner] if found[1] == "list" else dict[str, inner]
+        return SINGLE.get(words) or (define(words) if words.lower() in files else Any)
+
+    @cache
+    def define(name: str) -> type[BaseModel]:
+        text = archive.read(files[name.lower()]).decode()
+        types, keys = (
+            ast.literal_eval(re.search(rf"{word} = (\{{.*?\}})", text, re.DOTALL)[1])
+            for word in ("openapi_types", "attribute_map")
+        )
+        required = set(re.findall(r"^        self\.(\w+) = \1$", text, re.MULTILINE))
+        fields = {
+            f"field_{number}": (
+                (typed(words), Field(alias=keys[attribute]))
+                if attribute in required
+                else (typed(words) | None, Field(None, alias=keys[attribute]))
+            )
+            for number, (attribute, words) in enumerate(types.items())
+        }
+        return create_model(name, __base__=Object, **fields)
+
+    return define(kind)
