@@ -26,7 +26,7 @@ from plansmith_server import ServerOptions, TritonServer
 # Every second one, and the highest, are fitted; the others are predicted.
 RATES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
 PERCENTILES = ("50", "95", "99")
-MODEL = '''
+MODEL = """
 import json, time
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -42,7 +42,7 @@ class TritonPythonModel:
         time.sleep(self.random.exponential(seconds) if self.varied else seconds)
         return [pb_utils.InferenceResponse([pb_utils.Tensor(
             "y", pb_utils.get_input_tensor_by_name(request, "x").as_numpy())]) for request in requests]
-'''
+"""
 
 
 @dataclass(frozen=True)

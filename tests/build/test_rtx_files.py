@@ -254,7 +254,6 @@ def test_a_pipeline_is_built_again_with_all_its_steps(plansmith, tmp_path):
     for step in ("image", "classes"):
         before, after = ((repository / f"scenes.{version}.{step}" / "config.pbtxt").read_text() for version in (1, 2))
         assert before.replace("scenes.1.", "scenes.2.") == after
-    assert (repository / "scenes" / "labels.txt").read_text().split() == list(COLOURS)
     # That of the version before stays until `plansmith prune`.
     check = check_plans(pipeline)
     assert (check.count, check.unfit, len(check.old)) == (1, (), 1)

@@ -21,9 +21,9 @@ KEDA = "cloudcoil-models-keda==2.20.2.1"
 OPERATOR = "cloudcoil-models-prometheus-operator==0.93.1.1"
 KSERVE = "kserve==0.21.0"
 PACKAGES = {
-    KEDA: ("",),
-    OPERATOR: ("",),
-    KSERVE: ("",),
+    KEDA: ("7c2232335123ee27564f9ef0849c5f5b3deefb55fdf6fbb462caa8b2184c9cee",),
+    OPERATOR: ("3ddf53adde1bebab9f238dd7873363ece3b9a6913cbe196a1572783a008c7208",),
+    KSERVE: ("df9bc5888704d9085015e08f1a8fced5ff0698f3becc6212d4e7b8234c71623b",),
 }
 MODULES = {KEDA: "cloudcoil/models/keda/v1alpha1.py", OPERATOR: "cloudcoil/models/prometheus_operator/v1.py"}
 KINDS = {
@@ -65,21 +65,19 @@ class Object(BaseModel):
 
 def of_cloudcoil(module: bytes, kind: str) -> type[BaseModel]:
     """A class out of a generated module, and those that its fields name, without what builds them."""
-    source = module.decode()
+    source = {text.split("(")[0]: f"class {text}" for text in re.split(r"^class ", module.decode(), flags=re.MULTILINE)}
     known = {each.__name__: each for each in (AwareDatetime, ConfigDict, RootModel)}
     known |= {"Annotated": Annotated, "Literal": Literal, "Any": Any, "Field": Field}
     known |= {"BaseModel": Object, "Resource": Object, "ObjectMeta": dict}
 
     def define(name: str) -> None:
-        found = re.search(rf"^class {name}\(.*?(?=^class |\Z)", source, re.MULTILINE | re.DOTALL)
-        (definition,) = ast.parse(found[0]).body
-        definition.body = [
-            line for line in definition.body if isinstance(line, ast.AnnAssign) and not line.target.id.startswith("__")
-        ] or [ast.Pass()]
+        (definition,) = ast.parse(source[name]).body
+        fields = [line for line in definition.body if isinstance(line, ast.AnnAssign)]
+        definition.body = [line for line in fields if not line.target.id.startswith("__")] or [ast.Pass()]
         for each in ast.walk(definition):
-            if isinstance(each, ast.Name) and each.id not in known and f"\nclass {each.id}(" in source:
+            if isinstance(each, ast.Name) and each.id not in known and each.id in source:
                 define(each.id)
-        exec(compile(ast.Module([definition], []), name, "exec"), known)  # noqa: S102 - of a package with this hash
+        exec(compile(ast.Module([definition], []), name, "exec", dont_inherit=True), known)
 
     define(kind)
     return known[kind]
