@@ -1,7 +1,8 @@
 """How far off `plansmith capacity` is: fitted to half of the rates that were measured, and compared with the others.
 
-The models sleep, so that their service times are known and a slow machine changes little: a constant time, an exponential
-one, four instances, and batches that take longer the larger they are. A real server serves them, `plansmith bench` asks.
+The models sleep, so that their service times are known and a slow machine changes little: a constant time, an
+exponential one, four instances, and batches that take longer the larger they are. A real server serves them, and
+`plansmith bench` asks.
 
     python perf/benchmarks/capacity_error.py [--seconds 100] > table.md
 """
@@ -24,7 +25,7 @@ from plansmith_perf.slo import overload
 from plansmith_server import ServerOptions, TritonServer
 
 # Every second one, and the highest, are fitted; the others are predicted.
-RATES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
+RATES = (2.5, 5, 7.5, 10, 12.5, 15, 17.5, 20, 22.5)
 PERCENTILES = ("50", "95", "99")
 MODEL = """
 import json, time
@@ -34,7 +35,8 @@ import triton_python_backend_utils as pb_utils
 class TritonPythonModel:
     def initialize(self, args):
         given = json.loads(args["model_config"])["parameters"]
-        self.alone, self.each, self.varied = (float(given[name]["string_value"]) for name in ("alone", "each", "varied"))
+        self.alone, self.each, self.varied = (
+            float(given[name]["string_value"]) for name in ("alone", "each", "varied"))
         self.random = np.random.default_rng()
 
     def execute(self, requests):
@@ -47,7 +49,7 @@ class TritonPythonModel:
 
 @dataclass(frozen=True)
 class Sleeper:
-    """A model that takes about 100 requests a second at most.
+    """A model that takes 25 requests a second at most, or 30 in batches.
 
     Attributes:
         description: for the table.
@@ -81,10 +83,10 @@ class Sleeper:
 
 
 MODELS = {
-    "constant": Sleeper("one instance, 10 ms each", 0.01),
-    "varied": Sleeper("one instance, 10 ms on average, exponentially distributed", 0.01, varied=True),
-    "four": Sleeper("four instances, 40 ms each", 0.04, instances=4),
-    "batched": Sleeper("batches of up to 8, 20 ms and 7.5 ms for each request", 0.02, each=0.0075, batch=8),
+    "constant": Sleeper("one instance, 40 ms each", 0.04),
+    "varied": Sleeper("one instance, 40 ms on average, exponentially distributed", 0.04, varied=True),
+    "four": Sleeper("four instances, 160 ms each", 0.16, instances=4),
+    "batched": Sleeper("batches of up to 8, 40 ms and 28 ms for each request", 0.04, each=0.028, batch=8),
 }
 
 
@@ -97,7 +99,7 @@ def measure(server: TritonServer, name: str, seconds: float, folder: Path) -> Pa
     return result
 
 
-def errors(result: Path, percentile: str) -> tuple[list[float], float, int]:
+def errors(result: Path, percentile: str) -> tuple[list[float], float, float]:
     """How far off the prediction each rate was that was not fitted, as shares of the prediction.
 
     Returns:
@@ -113,7 +115,7 @@ def errors(result: Path, percentile: str) -> tuple[list[float], float, int]:
     held[-1] = False
     curve = fitted(rates[~held], latencies[~held])
     missed = [latency / curve.latency(rate) - 1 for rate, latency in zip(rates[held], latencies[held], strict=True)]
-    return missed, curve.error, int(rates[-1])
+    return missed, curve.error, float(rates[-1])
 
 
 def main() -> None:
@@ -136,7 +138,7 @@ def main() -> None:
                 missed, stated, highest = errors(results[name], percentile)
                 sizes = np.abs(missed)
                 sys.stdout.write(
-                    f"| {model.description} | {highest}/s | p{percentile} | {sizes.mean():.0%} | {sizes.max():.0%} | "
+                    f"| {model.description} | {highest:g}/s | p{percentile} | {sizes.mean():.0%} | {sizes.max():.0%} | "
                     f"{stated:.0%} |\n"
                 )
 

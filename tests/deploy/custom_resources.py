@@ -1,4 +1,4 @@
-"""What a cluster takes: the schemas of Kubernetes, and of custom resources, out of models made from their definitions."""
+"""What a cluster takes: the schemas of Kubernetes, and models that packages made from those of custom resources."""
 
 from __future__ import annotations
 
