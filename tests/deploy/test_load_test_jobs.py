@@ -9,23 +9,13 @@ from pathlib import Path
 
 import pytest
 from containers import ROOT
-from kubernetes_policy import changed, rights
+from kubernetes_policy import CONTAINER, POD, POD_MUTATIONS, changed, rights
 
 from plansmith_perf.results.documents import read_result
 
-POD = "spec template spec "
-CONTAINER = POD + "containers 0 "
 NAMES = ("load-test", "load-test-workers")
 MUTATIONS = [
-    (POD + "securityContext runAsNonRoot", False),
-    (POD + "securityContext seccompProfile", None),
-    (POD + "automountServiceAccountToken", True),
-    (POD + "hostNetwork", True),
-    (POD + "volumes 0", {"name": "temporary", "hostPath": {"path": "/tmp"}}),
-    (CONTAINER + "securityContext allowPrivilegeEscalation", True),
-    (CONTAINER + "securityContext readOnlyRootFilesystem", False),
-    (CONTAINER + "securityContext capabilities", None),
-    (CONTAINER + "resources limits", {}),
+    *POD_MUTATIONS,
     (CONTAINER + "image", "registry.example/plansmith-tools:latest"),
     ("spec backoffLimit", 6),
     ("spec activeDeadlineSeconds", None),
