@@ -54,7 +54,7 @@ class Schemas:
     def _read(self, kind: str) -> type[BaseModel]:
         package, name = KINDS[kind]
         archive = self._archives[package]
-        return of_kserve(archive, name) if package == KSERVE else of_cloudcoil(archive.read(MODULES[package]), name)
+        return of_kserve(archive, name) if package == KSERVE else of_cloudcoil(classes(archive, MODULES[package]), name)
 
 
 class Object(BaseModel):
@@ -63,9 +63,15 @@ class Object(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
-def of_cloudcoil(module: bytes, kind: str) -> type[BaseModel]:
+@cache
+def classes(archive: zipfile.ZipFile, module: str) -> dict[str, str]:
+    """The source of each class of a module, by name."""
+    parts = re.split(r"^class ", archive.read(module).decode(), flags=re.MULTILINE)
+    return {part.split("(")[0]: f"class {part}" for part in parts}
+
+
+def of_cloudcoil(source: dict[str, str], kind: str) -> type[BaseModel]:
     """A class out of a generated module, and those that its fields name, without what builds them."""
-    source = {text.split("(")[0]: f"class {text}" for text in re.split(r"^class ", module.decode(), flags=re.MULTILINE)}
     known = {each.__name__: each for each in (AwareDatetime, ConfigDict, RootModel)}
     known |= {"Annotated": Annotated, "Literal": Literal, "Any": Any, "Field": Field}
     known |= {"BaseModel": Object, "Resource": Object, "ObjectMeta": dict}
