@@ -57,16 +57,8 @@ def storage():
                     break
             time.sleep(0.1)
         variables = {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
-        yield (
-            variables,
-            boto3.client(
-                "s3",
-                endpoint_url=variables["AWS_ENDPOINT_URL"],
-                region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
-                aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-                aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-            ),
-        )
+        names = ("aws_access_key_id", "aws_secret_access_key", "region_name", "endpoint_url")
+        yield variables, boto3.client("s3", **dict(zip(names, variables.values(), strict=True)))
     finally:
         server.terminate()
         server.wait()
