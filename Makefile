@@ -42,6 +42,7 @@ examples: $(STAMP) ## Train, build, serve and ask: images, pages, sentences, aud
 	@$(BIN)/python examples/scenes/scenes.py
 	@$(BIN)/python examples/pages/pages.py
 	@$(BIN)/python examples/search/search.py
+	@$(BIN)/python examples/search/sentiment.py
 	@$(BIN)/python examples/speech/speech.py
 	@$(BIN)/python examples/speech/words.py
 	@$(BIN)/python examples/tabular/tabular.py

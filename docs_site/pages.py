@@ -39,7 +39,10 @@ ELSEWHERE = {
     "changelog.md": "CHANGELOG.md",
     "security.md": "SECURITY.md",
 }
-LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
+# What stands in the brackets of a link may be a picture.
+LINK = re.compile(
+    r"(?P<image>!?)\[(?P<text>(?:!\[[^\]]*\]\([^)]*\)|[^\]])*)\]\((?P<target>[^)\s#]*)(?P<anchor>#[^)\s]*)?\)"
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -93,9 +96,10 @@ def _summary(name: str) -> tuple[str, str, str]:
 
 def _link(found: re.Match[str], source: Path) -> str:
     target, anchor = found["target"], found["anchor"] or ""
+    text = LINK.sub(lambda inside: _link(inside, source), found["text"])
     if "://" in target or not target:
-        return found[0]
+        return f"{found['image']}[{text}]({target}{anchor})"
     path = os.path.normpath(source.parent / target)
     pages = {path: name for name, path in ELSEWHERE.items()}
     name = pages.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else "")
-    return f"{found['image']}[{found['text']}]({name}{anchor})" if name else found["text"]
+    return f"{found['image']}[{text}]({name}{anchor})" if name else text

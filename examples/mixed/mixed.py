@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from plansmith.demo.picture import save_bars
 from plansmith_build.repository.config import config_from_text, text_from_config
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
@@ -125,10 +126,14 @@ def main(folder: Path, others: list[Path], inputs: dict[str, bytes], *, rounds: 
             started = time.perf_counter()
             milliseconds[name] += waited(server.grpc_url, calls)
             seconds[name] += time.perf_counter() - started
+    bars = {}
     for name, each in milliseconds.items():
-        half, most = np.percentile(each, [50, 99])
+        quantiles = dict(zip(("p50", "p99"), np.percentile(each, [50, 99]), strict=True))
         rates = [f"{answered[name].count(other) / seconds[name]:.1f} {other}/s" for other in CALLERS]
-        print(f"{name}: p50 {half:.1f} ms, p99 {most:.1f} ms" + ("" if name == "alone" else f"; {', '.join(rates)}"))
+        others = "" if name == "alone" else f"; {', '.join(rates)}"
+        print(f"{name}: {', '.join(f'{quantile} {value:.1f} ms' for quantile, value in quantiles.items())}{others}")
+        bars[name + others] = [(quantile, value, f"{value:.1f} ms") for quantile, value in quantiles.items()]
+    save_bars(bars, folder / "mixed.svg", "How long digits take")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
+from plansmith.demo.picture import save_bars
 from plansmith_build import BuildOptions, build_pipeline
 from plansmith_build.exporting import export_pytorch, export_scikit_learn
 from plansmith_client import Client
@@ -58,7 +59,8 @@ def main(folder: Path, *, quick: bool) -> None:
     with torch.no_grad():
         features, held_out = (eyes(torch.from_numpy(pixels_of(paths))).numpy() for paths in (few, asked))
     export_pytorch(eyes, torch.zeros(1, 1, SIZE, SIZE), folder / "eyes.onnx")
-    (folder / "labels.txt").write_text("five\nsix\nseven\neight\nnine\n")
+    words = ("five", "six", "seven", "eight", "nine")
+    (folder / "labels.txt").write_text("".join(f"{word}\n" for word in words))
 
     plain, plain_held_out = (pixels_of(paths).reshape(len(paths), -1) for paths in (few, asked))
     repository = folder / "model_repository"
@@ -66,13 +68,13 @@ def main(folder: Path, *, quick: bool) -> None:
     expected, on_pixels = {}, {}
     heads = dict(list(HEADS.items())[: 1 if quick else None])
     for name, (head, activation) in heads.items():
-        on_pixels[name] = head.fit(plain, digits_of(few)).score(plain_held_out, digits_of(asked))
+        on_pixels[name] = head.fit(plain, digits_of(few)).predict(plain_held_out) == digits_of(asked)
         head.fit(features, digits_of(few))
         expected[name] = head.predict(held_out)
         export_scikit_learn(head, folder / "head.onnx", example=features)
         (folder / f"{name}.toml").write_text(pipeline.replace('"softmax"', f'"{activation}"'))
         build_pipeline(folder / "eyes.onnx", folder / f"{name}.toml", BuildOptions(repository, serve=not quick))
-    words = (folder / "labels.txt").read_text().split()
+    bars = {}
     with (
         TritonServer(ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0)) as server,
         Client(server.grpc_url, timeout=300) as client,
@@ -80,11 +82,15 @@ def main(folder: Path, *, quick: bool) -> None:
         for name in heads:
             answers = client.model(name).map([[path.read_bytes()] for path in asked])
             said = np.array([words.index(answer["label"][0].decode()) for answer in answers])
-            right, same = (said == digits_of(asked)).mean(), (said == expected[name]).mean()
-            print(
-                f"{name}: {right:.1%} of {len(asked)} files right as served, {same:.1%} as scikit-learn says", end="; "
-            )
-            print(f"{on_pixels[name]:.1%} right where it learns from pixels")
+            right, same = said == digits_of(asked), (said == expected[name]).mean()
+            shares = f"{right.mean():.1%} of {len(asked)} files right as served"
+            print(f"{name}: {shares}, {same:.1%} as scikit-learn says", end="; ")
+            print(f"{on_pixels[name].mean():.1%} right where it learns from pixels")
+            bars[f"{name}: {shares}"] = [
+                (word, right[here].mean(), f"{right[here].mean():.0%}, from pixels {on_pixels[name][here].mean():.0%}")
+                for word, here in ((word, digits_of(asked) == digit) for digit, word in enumerate(words))
+            ]
+    save_bars(bars, folder / "features.svg", "Digits that a network has not learnt, told apart by its features")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 
+from plansmith.demo.picture import save_classified
 from plansmith_build import BuildOptions, SearchOptions, build_pipeline
 from plansmith_build.datasets import read_preprocessing
 from plansmith_build.exporting import export_pytorch
@@ -25,6 +26,7 @@ from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
 
 SIZE = 32
+SHOWN = 40
 PREPROCESSING = read_preprocessing(f"zero-to-one,size={SIZE},channels=GRAY")
 
 
@@ -103,8 +105,15 @@ def main(folder: Path, *, quick: bool) -> None:
         started = time.perf_counter()
         answers = list(pictures.map(files))
         seconds = time.perf_counter() - started
-        right = sum(item["label"][0].decode() == path.parent.name for item, path in zip(answers, asked, strict=True))
-        print(f"served: {right / len(asked):.1%} of {len(asked)} files, {len(asked) / seconds:.0f} files/s")
+        said = [item["label"][0].decode() for item in answers]
+        right = [label == path.parent.name for label, path in zip(said, asked, strict=True)]
+        print(f"served: {np.mean(right):.1%} of {len(asked)} files, {len(asked) / seconds:.0f} files/s")
+        # Mistakes first.
+        shown = [
+            (Image.open(asked[place]), said[place], answers[place]["probability"][0], asked[place].parent.name)
+            for place in np.argsort(right, kind="stable")[:SHOWN]
+        ]
+        save_classified(shown, folder / "pictures.png", columns=10)
         # A file that is none is refused alone.
         refused = list(pictures.map([files[0], [b"not an image"], files[1]]))[1]
         print(f"refused: {refused.error}")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from plansmith.demo.picture import save_bars
 from plansmith_build import BuildOptions, build
 from plansmith_build.exporting import export_pytorch
 from plansmith_client import Client
@@ -74,6 +75,24 @@ def hits(scores: Floats, following: NDArray[np.int64]) -> float:
     return float((best == following[:, np.newaxis]).any(axis=1).mean())
 
 
+def genres_of(features: Floats) -> str:
+    """The two genres that a film, or what somebody has watched, has most of."""
+    return " and ".join(f"{features[genre]:.0%} genre {genre}" for genre in (-features[:GENRES]).argsort()[:2])
+
+
+def draw(path: Path, films: Floats, watched: Floats, scores: Floats, following: int) -> None:
+    """The ten best films for somebody, and how probable each is to be watched next."""
+    powers = np.exp(scores - scores.max())
+    likely = powers / powers.sum()
+    bars = [
+        (f"film {film}, {genres_of(films[film])}", likely[film], f"{likely[film]:.1%}")
+        for film in (-scores).argsort()[:10]
+    ]
+    place = (scores > scores[following]).sum() + 1
+    heading = f"Somebody has watched {genres_of(watched)}, and watches number {place} of this list of {FILMS} next"
+    save_bars({heading: bars}, path, "The best films for one person")
+
+
 def main(folder: Path, *, quick: bool) -> None:
     """Train, export, build, serve and ask."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,6 +122,7 @@ def main(folder: Path, *, quick: bool) -> None:
     print(f"and among the {TOP} most watched: {hits(np.tile(counts, (len(asked), 1)), then):.1%}")
     apart = max(np.abs(served - own["person"]).max(), np.abs(vectors - own["film"]).max())
     print(f"largest difference to PyTorch: {apart:.1e}")
+    draw(folder / "recommend.svg", films, asked[0], served[0] @ vectors.T, then[0])
 
 
 if __name__ == "__main__":

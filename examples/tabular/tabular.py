@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 from onnxmltools import convert_lightgbm
 from onnxmltools.convert.common.data_types import FloatTensorType
 
+from plansmith.demo.picture import save_bars
 from plansmith_build import BuildOptions, build
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
@@ -77,6 +78,16 @@ def export(classifier: Any, path: Path) -> None:
     onnx.save(model, path)
 
 
+def draw(path: Path, likely: NDArray[np.float32], comes_back: NDArray[np.int64]) -> None:
+    """How many customers came back, by how probable that was said to be."""
+    tenths = np.minimum(likely * 10, 9).astype(int)
+    bars = []
+    for tenth in np.unique(tenths):
+        truth = comes_back[tenths == tenth]
+        bars.append((f"{tenth}0 to {tenth + 1}0 %", truth.mean(), f"{truth.mean():.0%} of {len(truth)} customers"))
+    save_bars({"Said to be probable, and came back": bars}, path, "Probabilities as served, against the truth")
+
+
 def main(folder: Path, *, quick: bool) -> None:
     """Train, export, build, serve and ask."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +120,7 @@ def main(folder: Path, *, quick: bool) -> None:
         unknown = model(numbers=np.full((1, 3), np.nan, np.float32), city=[["Atlantis"]])["probabilities"]
     print(f"served: {right:.1%} of {len(served)} rows right, {len(served) / seconds:.0f} rows/s")
     print(f"largest difference to LightGBM: {np.abs(served - expected).max():.1e}")
+    draw(folder / "tabular.svg", served[:, 1], comes_back)
     print(f"a customer of whom nothing is known comes back with {unknown[0, 1]:.0%}")
 
 

@@ -32,7 +32,8 @@ PAGES = sorted(
     key=lambda page: (len(page.parts), page),
 )
 FENCE = re.compile(r"(?P<before>[^\n]*)\n+```(?P<language>\w*)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\[[^\]]+\]\((?!https?://|#|mailto:)(?P<target>[^)#\s]+)[^)]*\)")
+# What stands in brackets may be a picture.
+LINK = re.compile(r"\]\((?!https?://|#|mailto:)(?P<target>[^)#\s]+)[^)]*\)")
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def test_the_demonstration_shows_the_whole_way_and_leaves_no_server(tmp_path):
     [
         *("pictures/pictures.toml", "pictures/features.toml", "pages/pages.toml", "pages/layout.toml"),
         *("scenes/scenes.toml", "speech/words.toml"),
-        *("search/sentences.toml", "digits/reading.toml"),
+        *("search/sentences.toml", "search/sentiment.toml", "digits/reading.toml"),
     ],
 )
 def test_the_documentation_shows_the_pipelines_of_the_examples(name):
@@ -117,6 +117,8 @@ def test_files_are_classified_by_a_network_trained_on_the_spot(tmp_path):
     served = re.search(r"served: ([\d.]+)% of 100 files", said)
     assert float(served[1]) > 80
     assert "refused: Model 'pictures'" in said
+    with Image.open(tmp_path / "made" / "pictures.png") as drawn:
+        assert drawn.size == (816, 400)
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +163,8 @@ def test_spoken_words_are_told_apart_and_recordings_that_cannot_be_used_are_refu
     assert float(re.search(r"served: ([\d.]+)% of 40 files", said)[1]) > 60
     for why in ("silent", "8,000 samples a second", "not a WAV file"):
         assert re.search(rf"^.*: Model 'words' .*{why}", said, re.MULTILINE), said
+    with Image.open(tmp_path / "made" / "words.png") as drawn:
+        assert drawn.size == (1076, 240)
 
 
 def test_things_on_scenes_are_found_in_batches_and_by_a_network_that_takes_none(tmp_path):
@@ -180,6 +184,8 @@ def test_rows_with_missing_values_and_unknown_text_are_answered_as_by_the_librar
     said = run(ROOT / "examples/tabular/tabular.py", "--quick", "--output", tmp_path / "made", cwd=tmp_path)
     assert float(re.search(r"served: ([\d.]+)% of 200 rows right", said)[1]) > 75
     assert float(re.search(r"largest difference to LightGBM: (\S+)", said)[1]) < 1e-5
+    drawn = "\n".join(lines_of(tmp_path / "made" / "tabular.svg"))
+    assert sum(map(int, re.findall(r"% of (\d+) customers", drawn))) == 200
 
 
 def test_a_network_that_knows_other_digits_lets_an_svm_learn_from_few(tmp_path):
@@ -188,6 +194,9 @@ def test_a_network_that_knows_other_digits_lets_an_svm_learn_from_few(tmp_path):
     right, same = re.search(r"^svm: ([\d.]+)% of 103 files right as served, ([\d.]+)%", said, re.MULTILINE).groups()
     assert float(right) > 75
     assert float(same) >= 99
+    drawn = "\n".join(lines_of(tmp_path / "made" / "features.svg"))
+    assert f"svm: {right}% of 103 files" in drawn
+    assert re.findall(r"^\w+(?= █)", drawn, re.MULTILINE) == ["five", "six", "seven", "eight", "nine"]
 
 
 def test_two_towers_recommend_what_is_watched_next_better_than_what_most_watch(tmp_path):
@@ -196,6 +205,8 @@ def test_two_towers_recommend_what_is_watched_next_better_than_what_most_watch(t
     own, most = re.search(r"best of 400: ([\d.]+)%, and among the 20 most watched: ([\d.]+)%", said).groups()
     assert float(own) > 1.5 * float(most)
     assert float(re.search(r"largest difference to PyTorch: (\S+)", said)[1]) < 1e-4
+    best = [line for line in lines_of(tmp_path / "made" / "recommend.svg") if re.match(r"film \d+, \d+% genre", line)]
+    assert len(best) == 10
 
 
 def run_fetching(program: Path, *words: str | Path) -> str:
@@ -212,8 +223,10 @@ def run_fetching(program: Path, *words: str | Path) -> str:
 def test_models_of_several_examples_share_a_server_with_and_without_limits(pages, search, tmp_path):
     folders = ("--pages", pages[0], "--search", search[0], "--output", tmp_path / "made")
     said = run(ROOT / "examples/mixed/mixed.py", "--quick", *folders, cwd=tmp_path)
-    figures = re.findall(r"^(.+): p50 [\d.]+ ms, p99 [\d.]+ ms", said, re.MULTILINE)
-    assert figures == ["alone", "beside the others", "beside the others, limited"]
+    figures = re.findall(r"^(.+): p50 ([\d.]+ ms), p99 ([\d.]+ ms)", said, re.MULTILINE)
+    assert [name for name, *_ in figures] == ["alone", "beside the others", "beside the others, limited"]
+    drawn = [line.split()[-2:] for line in lines_of(tmp_path / "made" / "mixed.svg") if re.match(r"p\d\d ", line)]
+    assert [" ".join(words) for words in drawn] == [value for _, *values in figures for value in values]
     limited = [path.parents[1].name for path in (tmp_path / "made").rglob("limited.pbtxt")]
     assert "digits" in limited
     assert len(limited) == 14
@@ -223,3 +236,18 @@ def test_a_question_finds_the_sentences_that_mean_the_same(search):
     first, second = search[1].partition("How do I bake bread?")[2].splitlines()[1:3]
     assert "Knead the dough" in first
     assert "Add the eggs" in second
+    drawn = "\n".join(lines_of(search[0] / "search.svg"))
+    assert re.search(rf"^How do I bake bread\?\nKnead the dough.*{first.split()[0]}$", drawn, re.MULTILINE), drawn
+
+
+def test_sentences_get_a_label_by_a_classifier_behind_their_vectors(search, tmp_path):
+    words = ("--quick", "--search", search[0], "--output", tmp_path / "made")
+    said = run(ROOT / "examples/search/sentiment.py", *words, cwd=tmp_path)
+    assert re.search(r"^great film: positive, \d+ %$", said, re.MULTILINE), said
+    right, same = re.search(r"^served: ([\d.]+)% of 40 sentences right, ([\d.]+)%", said, re.MULTILINE).groups()
+    assert float(right) > 80
+    assert float(same) >= 97
+    drawn = dict(
+        re.findall(r"^(\w+) .* (\d+)%$", "\n".join(lines_of(tmp_path / "made" / "sentiment.svg")), re.MULTILINE)
+    )
+    assert int(drawn["great"]) > 50 > int(drawn["horrible"])
