@@ -130,9 +130,9 @@ def main(folder: Path, others: list[Path], inputs: dict[str, bytes], *, rounds: 
     for name, each in milliseconds.items():
         quantiles = dict(zip(("p50", "p99"), np.percentile(each, [50, 99]), strict=True))
         rates = [f"{answered[name].count(other) / seconds[name]:.1f} {other}/s" for other in CALLERS]
-        others = "" if name == "alone" else f"; {', '.join(rates)}"
-        print(f"{name}: {', '.join(f'{quantile} {value:.1f} ms' for quantile, value in quantiles.items())}{others}")
-        bars[name + others] = [(quantile, value, f"{value:.1f} ms") for quantile, value in quantiles.items()]
+        beside = "" if name == "alone" else f"; {', '.join(rates)}"
+        print(f"{name}: {', '.join(f'{quantile} {value:.1f} ms' for quantile, value in quantiles.items())}{beside}")
+        bars[name + beside] = [(quantile, value, f"{value:.1f} ms") for quantile, value in quantiles.items()]
     save_bars(bars, folder / "mixed.svg", "How long digits take")
 
 

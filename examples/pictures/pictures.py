@@ -105,12 +105,12 @@ def main(folder: Path, *, quick: bool) -> None:
         started = time.perf_counter()
         answers = list(pictures.map(files))
         seconds = time.perf_counter() - started
-        said = [item["label"][0].decode() for item in answers]
-        right = [label == path.parent.name for label, path in zip(said, asked, strict=True)]
+        guesses = [item["label"][0].decode() for item in answers]
+        right = [label == path.parent.name for label, path in zip(guesses, asked, strict=True)]
         print(f"served: {np.mean(right):.1%} of {len(asked)} files, {len(asked) / seconds:.0f} files/s")
         # Mistakes first.
         shown = [
-            (Image.open(asked[place]), said[place], answers[place]["probability"][0], asked[place].parent.name)
+            (Image.open(asked[place]), guesses[place], answers[place]["probability"][0], asked[place].parent.name)
             for place in np.argsort(right, kind="stable")[:SHOWN]
         ]
         save_classified(shown, folder / "pictures.png", columns=10)

@@ -155,13 +155,13 @@ def main(folder: Path, *, quick: bool) -> None:
         words = client.model("words")
         files = [path.read_bytes() for path in unseen]
         answers = list(words.map([[file] for file in files]))
-        said = [item["label"][0].decode() for item in answers]
-        right = [word == path.parent.name for word, path in zip(said, unseen, strict=True)]
+        guesses = [item["label"][0].decode() for item in answers]
+        right = [word == path.parent.name for word, path in zip(guesses, unseen, strict=True)]
         print(f"served: {np.mean(right):.1%} of {len(unseen)} files of voices that it has not heard")
         # Of each word the first two voices.
         shown = [place + voice for voice in (0, 1) for place in range(0, len(unseen), len(unseen) // len(WORDS))]
         pictures = [
-            (spectrum(unseen[place]), said[place], answers[place]["probability"][0], unseen[place].parent.name)
+            (spectrum(unseen[place]), guesses[place], answers[place]["probability"][0], unseen[place].parent.name)
             for place in shown
         ]
         save_classified(pictures, folder / "words.png", columns=len(WORDS))
