@@ -90,7 +90,7 @@ def main(folder: Path, *, quick: bool) -> None:
                 (word, right[here].mean(), f"{right[here].mean():.0%}, from pixels {on_pixels[name][here].mean():.0%}")
                 for word, here in ((word, digits_of(asked) == digit) for digit, word in enumerate(words))
             ]
-    save_bars(bars, folder / "features.svg", "Digits that a network has not learnt, told apart by its features")
+    save_bars(bars, folder / "features.svg", "Digits that the network has not learnt")
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def genres_of(features: Floats) -> str:
     return " and ".join(f"{features[genre]:.0%} genre {genre}" for genre in (-features[:GENRES]).argsort()[:2])
 
 
-def draw(path: Path, films: Floats, watched: Floats, scores: Floats, following: int) -> None:
+def draw(path: Path, films: Floats, watched: Floats, scores: Floats) -> None:
     """The ten best films for somebody, and how probable each is to be watched next."""
     powers = np.exp(scores - scores.max())
     likely = powers / powers.sum()
@@ -88,8 +88,7 @@ def draw(path: Path, films: Floats, watched: Floats, scores: Floats, following: 
         (f"film {film}, {genres_of(films[film])}", likely[film], f"{likely[film]:.1%}")
         for film in (-scores).argsort()[:10]
     ]
-    place = (scores > scores[following]).sum() + 1
-    heading = f"Somebody has watched {genres_of(watched)}, and watches number {place} of this list of {FILMS} next"
+    heading = f"Somebody has watched {genres_of(watched)}; how probable each is as the next of {FILMS}"
     save_bars({heading: bars}, path, "The best films for one person")
 
 
@@ -122,7 +121,7 @@ def main(folder: Path, *, quick: bool) -> None:
     print(f"and among the {TOP} most watched: {hits(np.tile(counts, (len(asked), 1)), then):.1%}")
     apart = max(np.abs(served - own["person"]).max(), np.abs(vectors - own["film"]).max())
     print(f"largest difference to PyTorch: {apart:.1e}")
-    draw(folder / "recommend.svg", films, asked[0], served[0] @ vectors.T, then[0])
+    draw(folder / "recommend.svg", films, asked[0], served[0] @ vectors.T)
 
 
 if __name__ == "__main__":

@@ -84,8 +84,11 @@ def draw(path: Path, likely: NDArray[np.float32], comes_back: NDArray[np.int64])
     bars = []
     for tenth in np.unique(tenths):
         truth = comes_back[tenths == tenth]
-        bars.append((f"{tenth}0 to {tenth + 1}0 %", truth.mean(), f"{truth.mean():.0%} of {len(truth)} customers"))
-    save_bars({"Said to be probable, and came back": bars}, path, "Probabilities as served, against the truth")
+        bars.append(
+            (f"{10 * tenth} to {10 * tenth + 10} %", truth.mean(), f"{truth.mean():.0%} of {len(truth)} customers")
+        )
+    heading = "How probable it was said to be that customers come back, and how many did"
+    save_bars({heading: bars}, path, "Probabilities as served, against the truth")
 
 
 def main(folder: Path, *, quick: bool) -> None:

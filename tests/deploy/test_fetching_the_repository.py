@@ -112,33 +112,21 @@ def test_a_signed_repository_is_fetched_whole_over_what_an_earlier_try_left(stor
 
 def test_a_model_is_built_from_the_same_storage_with_what_the_environment_knows(storage, bucket, tmp_path):
     variables, client = storage
-    content = client.get_object(Bucket=bucket, Key=MODEL)["Body"].read()
-
-    def build(digest, environment):
-        return subprocess.run(
-            [
-                Path(sys.executable).with_name("plansmith"),
-                *("build", f"s3://{bucket}/{MODEL}#sha256={digest}", "--no-serve", "--name", "fetched"),
-            ],
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**os.environ, **environment},
-        )
-
-    wrong = build("0" * 64, variables)
-    assert wrong.returncode == 2, wrong.stderr
-    assert f"s3://{bucket}/{MODEL} has the SHA-256" in wrong.stderr
-    assert not (tmp_path / "model_repository").exists()
-    done = build(hashlib.sha256(content).hexdigest(), variables)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "model_repository" / "fetched" / "1" / "model.onnx").exists()
-    # Who knows no credentials gets nothing.
-    unknown = build("0" * 64, {"AWS_ENDPOINT_URL": variables["AWS_ENDPOINT_URL"], "AWS_EC2_METADATA_DISABLED": "true"})
-    assert unknown.returncode == 2
-    for said in (wrong, done, unknown):
-        assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in said.stdout + said.stderr
+    digest = hashlib.sha256(client.get_object(Bucket=bucket, Key=MODEL)["Body"].read()).hexdigest()
+    url = f"s3://{bucket}/{MODEL}"
+    nobody = {"AWS_ENDPOINT_URL": variables["AWS_ENDPOINT_URL"], "AWS_EC2_METADATA_DISABLED": "true"}
+    for expected, environment, code, why in (
+        (digest, nobody, 2, "Unable to locate credentials"),
+        ("0" * 64, variables, 2, f"{url} has the SHA-256 {digest}"),
+        (digest, variables, 0, ""),
+    ):
+        command = [Path(sys.executable).with_name("plansmith"), "build", f"{url}#sha256={expected}", "--no-serve"]
+        environment = {**os.environ, **environment, "COLUMNS": "300"}  # noqa: PLW2901
+        done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert done.returncode == code, done.stderr
+        assert why in done.stderr
+        assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
+        assert (tmp_path / "model_repository").exists() == (code == 0)
 
 
 def test_a_file_that_was_changed_in_the_bucket_is_not_served(storage, bucket, signed, tmp_path):

@@ -94,7 +94,9 @@ def save_bars(groups: Mapping[str, Sequence[tuple[str, float, str]]], path: Path
             whole, half = divmod(round(2 * _BAR * value / most), 2)
             bar = "█" * whole + "▌" * half
             lines.append(Text.assemble(f"{name:{wide}}  ", (f"{bar:{_BAR}}", "blue"), f"  {said}"))
-    console = Console(record=True, width=max(map(len, lines)), file=io.StringIO())
+    # The window has three buttons beside the title.
+    width = 1 + max(len(title) + 9, *map(len, lines))
+    console = Console(record=True, width=width, file=io.StringIO())
     console.print(*lines, sep="\n")
     save_terminal(console, path, title)
 
