@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 from build_models import snapshot
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
@@ -117,6 +118,8 @@ def test_columns_of_numbers_and_of_strings_are_one_input_each(tmp_path):
     assert (
         answer["output_label" if "output_label" in answer else "label"].tolist() == pipeline.predict(rows[:5]).tolist()
     )
+    with pytest.raises(Fail, match="Unknown Category"):
+        run(result.path, x0=np.zeros((1, 1), np.float32), x1=np.array([["Rom"]]), x2=np.zeros((1, 1), np.float32))
 
 
 def test_a_data_frame_names_the_inputs(tmp_path):
