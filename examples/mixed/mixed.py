@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +19,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plansmith.demo.picture import save_bars
 from plansmith_build.repository.config import config_from_text, text_from_config
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
+
+# What all examples draw with lies beside their folders.
+sys.path.append(str(Path(__file__).parents[1]))
+from drawing import save_bars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,14 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
-from plansmith.demo.picture import save_bars
 from plansmith_build import BuildOptions, build_pipeline
 from plansmith_build.exporting import export_pytorch, export_scikit_learn
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
+
+# What all examples draw with lies beside their folders.
+sys.path.append(str(Path(__file__).parents[1]))
+from drawing import save_bars
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

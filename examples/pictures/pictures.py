@@ -7,6 +7,7 @@ exported, calibrated and judged on pictures that it has not seen, and served as 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 
-from plansmith.demo.picture import save_classified
 from plansmith_build import BuildOptions, SearchOptions, build_pipeline
 from plansmith_build.datasets import read_preprocessing
 from plansmith_build.exporting import export_pytorch
@@ -24,6 +24,10 @@ from plansmith_build.repository.manifest import read_manifest
 from plansmith_build.search.targets import Precision, Target
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
+
+# What all examples draw with lies beside their folders.
+sys.path.append(str(Path(__file__).parents[1]))
+from drawing import save_classified
 
 SIZE = 32
 SHOWN = 40

@@ -7,6 +7,7 @@ vectors are computed once, by `map` over the catalogue; for a person it takes on
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from plansmith.demo.picture import save_bars
 from plansmith_build import BuildOptions, build
 from plansmith_build.exporting import export_pytorch
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
+
+# What all examples draw with lies beside their folders.
+sys.path.append(str(Path(__file__).parents[1]))
+from drawing import save_bars
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

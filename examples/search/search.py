@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plansmith.demo.picture import save_bars
 from plansmith_build import BuildOptions, build_pipeline
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
+
+# What all examples draw with lies beside their folders.
+sys.path.append(str(Path(__file__).parents[1]))
+from drawing import save_bars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

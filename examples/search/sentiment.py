@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -17,12 +18,15 @@ import numpy as np
 from search import publish, vectors_of
 from sklearn.linear_model import LogisticRegression
 
-from plansmith.demo.picture import save_bars
 from plansmith_build import BuildOptions, build_pipeline
 from plansmith_build.exporting import export_scikit_learn
 from plansmith_client import Client
 from plansmith_client.commands.predictions import prediction_lines
 from plansmith_server import ServerOptions, TritonServer
+
+# What all examples draw with lies beside their folders.
+sys.path.append(str(Path(__file__).parents[1]))
+from drawing import save_bars
 
 HERE = Path(__file__).parent
 MOODS = ("negative", "positive")

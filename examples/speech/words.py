@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import subprocess
+import sys
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -23,7 +24,6 @@ from scipy.io import wavfile
 from scipy.signal import resample_poly
 from torch import nn
 
-from plansmith.demo.picture import save_classified
 from plansmith_build import BuildOptions, SearchOptions, build_pipeline
 from plansmith_build.exporting import export_pytorch
 from plansmith_build.repository.manifest import read_manifest
@@ -31,6 +31,10 @@ from plansmith_build.search.targets import Precision, Target
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
 from plansmith_server.backends.pipeline_step.audio import AudioStep
+
+# What all examples draw with lies beside their folders.
+sys.path.append(str(Path(__file__).parents[1]))
+from drawing import save_classified
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
