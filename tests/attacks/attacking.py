@@ -34,7 +34,7 @@ def attack(commands: dict[str, list[str]], folder: Path) -> tuple[dict[str, int]
     """
     folder.mkdir(exist_ok=True)
     asked = json.dumps(list(commands.values()))
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", "TMPDIR": str(folder)}
     done = subprocess.run(
         [sys.executable, __file__], cwd=folder, input=asked, capture_output=True, text=True, check=True, env=environment
     )

@@ -7,7 +7,9 @@ import base64
 import json
 import pickle
 import shutil
+import socket
 import ssl
+import traceback
 
 import numpy as np
 import pytest
@@ -195,6 +197,39 @@ def test_secrets_stay_out_of_what_is_printed_and_pickled(face):
         Client("localhost:1", token=f"{secret} with spaces")
     assert secret not in str(caught.value)
     assert secret.encode() not in pickle.dumps(caught.value)
+
+
+def test_tracebacks_with_local_variables_hold_no_credentials(face, monkeypatch):
+    secret = "do-not-print-me"
+    monkeypatch.setenv("PLANSMITH_HEADERS", json.dumps({"x-key": secret}))
+    scheme = "" if face.startswith("grpc") else "http://"
+    # It takes connections, and reads and answers nothing.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent_url = f"{scheme}127.0.0.1:{silent.getsockname()[1]}"
+        for url, options in (
+            (silent_url, {"token": secret}),
+            (silent_url, {"token": lambda: secret}),
+            (f"{scheme}127.0.0.1:1", {"headers": {"Authorization": f"Bearer {secret}"}}),
+            (silent_url, {"token": secret, "hedge_after": -1}),
+            (silent_url, {"token": f"{secret} with spaces"}),
+            (silent_url, {"token": lambda: f"{secret} with spaces"}),
+            (f"{scheme}models.example:1", {"headers": {"Authorization": secret}}),
+        ):
+            with (
+                pytest.raises(ClientError) as caught,
+                open_client(face, url, timeout=0.3, retries=0, **options) as client,
+            ):
+                client.load_model("m", files={"file:1/model.onnx": bytes(2**23)})
+            assert secret not in "".join(shown_with_locals(caught.value))
+
+
+def shown_with_locals(error: BaseException | None):
+    """The frames of a traceback, and of those behind it, but for the tests' own, which are the caller's."""
+    while error is not None:
+        for frame in traceback.TracebackException.from_exception(error, capture_locals=True).stack:
+            if "/tests/" not in frame.filename:
+                yield f"{frame.filename}:{frame.name} {frame.locals}\n"
+        error = error.__cause__ or error.__context__
 
 
 @pytest.mark.parametrize("url", ["models.example:8001", "http://models.example:8000", "http://10.0.0.1:8000"])

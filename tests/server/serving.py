@@ -48,7 +48,7 @@ instance_group { kind: KIND_CPU count: 1 }
 """
 FREE_PORTS = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
 FREE_PORT_WORDS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
-REGION = re.compile(r"/dev/shm/triton_\w+_shm_region_[0-9a-f-]+")
+REGION = re.compile(r"/dev/shm/plansmith-serve-\w{8}-[0-9a-f-]+")
 
 
 def add_double(repository: Path, name: str, config: str = "") -> None:

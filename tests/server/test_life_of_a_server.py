@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -132,10 +133,64 @@ def until_pending(url: str, model: str) -> None:
     wait_for(began)
 
 
-def test_nothing_is_left_when_the_command_is_killed(served, start):
-    serving = start(served)
-    serving.process.kill()
-    serving.traces.wait_until_gone()
+def test_what_a_killed_server_leaves_is_removed_by_the_next_start_and_nothing_else(
+    served, start, tmp_path, monkeypatch
+):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    alive, killed = start(served), start(served)
+    # Stopped first: none of them has the time to clean up behind another.
+    processes = [psutil.Process(killed.process.pid), *killed.traces.processes]
+    for process in processes:
+        process.suspend()
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes, timeout=30)
+    assert killed.traces.folder.is_dir()
+    assert all(region.exists() for region in killed.traces.regions)
+
+    mark = next(killed.traces.folder.glob(".*")).name
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / mark).touch()
+    others = [temporary / f"plansmith-serve-{letter * 8}" for letter in "abcd"]
+    for place in others[:3]:
+        place.mkdir()
+    (others[0] / "without_a_mark").touch()
+    for place in others[1:3]:
+        (place / mark).touch()
+    others[3].symlink_to(precious)
+    locked = os.open(others[1], os.O_RDONLY)
+    fcntl.flock(locked, fcntl.LOCK_EX)
+    if os.geteuid() == 0:
+        os.chown(others[2], 1, 1)
+    else:
+        others.remove(others[2])
+    regions = [
+        Path("/dev/shm") / f"{place.name}-{os.getpid()}"
+        for place in (*others, killed.traces.folder.with_name(f"{killed.traces.folder.name}x"))
+    ]
+    for region in regions:
+        region.touch()
+    # A link that another user has put under one of our names is no way to a file of ours.
+    link = Path("/dev/shm") / f"{alive.traces.folder.name}-link"
+    link.symlink_to(precious / mark)
+    try:
+        assert start(served).stop()[0] == 0
+        killed.traces.wait_until_gone()
+        assert all(os.path.lexists(path) for path in (*others, *regions, precious / mark))
+    finally:
+        os.close(locked)
+        for region in regions:
+            region.unlink()
+    np.testing.assert_array_equal(double(alive.facts["grpc_url"]), [[2, 4]])
+    assert (precious / mark).stat().st_mode & 0o044
+    # Of the command alone, nothing is left at once.
+    alive.process.kill()
+    alive.traces.wait_until_gone()
+    assert not os.path.lexists(link)
+    assert (precious / mark).exists()
 
 
 @pytest.mark.parametrize(("number", "hinted"), [(signal.SIGKILL, False), (signal.SIGSEGV, True)])

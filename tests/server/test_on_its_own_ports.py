@@ -75,7 +75,13 @@ def test_another_server_that_takes_the_port_while_models_load_is_no_server_of_ou
 
 @pytest.mark.parametrize(("word", "status"), [(b"s", -15), (b"k", -9)])
 def test_a_supervisor_is_stopped_by_a_word_that_comes_with_its_order(word, status, tmp_path):
-    order = {"command": ["sleep", "600"], "log": str(tmp_path / "log"), "directory": str(tmp_path), "grace": 500}
+    order = {
+        "command": ["sleep", "600"],
+        "log": str(tmp_path / "log"),
+        "directory": str(tmp_path),
+        "lock": 2,
+        "grace": 500,
+    }
     with subprocess.Popen(
         [sys.executable, "-I", "-S", supervisor.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:

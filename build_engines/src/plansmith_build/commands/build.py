@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -316,7 +315,7 @@ def build(
 
     recipe = recipe_of(context)
 
-    def work(fetched: Path, alive: Callable[[], None]) -> None:
+    def work(alive: Callable[[], None]) -> None:
         # onnx and ONNX Runtime, not for `--help`; below, what only a search uses.
         from plansmith_build.building import BuildOptions  # noqa: PLC0415
         from plansmith_build.building import build as build_version  # noqa: PLC0415
@@ -324,7 +323,7 @@ def build(
         from plansmith_build.portable.batch_obstacles import BatchAxis  # noqa: PLC0415
         from plansmith_build.repository.model_repository import name_from_file  # noqa: PLC0415
 
-        path, own = local_model(model, fetched)
+        path, own = local_model(model, Path(mkdtemp()))
         preprocessing = read_preprocessing(preprocess) if preprocess is not None else None
         search = None
         if data is not None:
@@ -407,5 +406,4 @@ def build(
         else:
             show_result(result, repository)
 
-    with TemporaryDirectory(prefix="plansmith-") as folder:
-        confined(partial(work, Path(folder)), Limits(memory_limit, time_limit), subject=without_secrets(model))
+    confined(work, Limits(memory_limit, time_limit), subject=without_secrets(model))

@@ -1,8 +1,8 @@
 """A file from outside is loaded and run in a process of its own, with a limit of memory and of time.
 
 Engines compute in C++, where Python can neither interrupt them nor say how much they take, and a file may make them
-end their process. The command itself only watches, so Ctrl-C ends a computation at once, and a process that died is a
-sentence.
+end their process. The command itself only watches, so Ctrl-C ends a computation at once, a process that died is a
+sentence, and its temporary files, those of the libraries included, are removed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from plansmith_build.errors import VerificationFailed
+from plansmith_build.repository.staging import temporary_folder
 from plansmith_client.cli import run
 
 if TYPE_CHECKING:
@@ -81,20 +83,22 @@ def confined(work: Callable[[Callable[[], None]], None], limits: Limits, *, subj
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    signs, writing = os.pipe()
-    command = os.getpid()
-    child = os.fork()
-    if child == 0:
-        os.close(signs)
-        _be_confined(work, writing, command)
-    os.close(writing)
-    try:
-        status = _watch(child, signs, limits, subject)
-    except KeyboardInterrupt:
-        _interrupt(child, signs)
-        raise
-    finally:
-        os.close(signs)
+    with temporary_folder() as folder:
+        signs, writing = os.pipe()
+        command = os.getpid()
+        child = os.fork()
+        if child == 0:
+            os.close(signs)
+            tempfile.tempdir = str(folder)
+            _be_confined(work, writing, command)
+        os.close(writing)
+        try:
+            status = _watch(child, signs, limits, subject)
+        except KeyboardInterrupt:
+            _interrupt(child, signs)
+            raise
+        finally:
+            os.close(signs)
     if os.WIFSIGNALED(status):
         raise _died(subject, os.WTERMSIG(status))
     code = os.waitstatus_to_exitcode(status)

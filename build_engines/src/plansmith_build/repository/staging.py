@@ -6,6 +6,8 @@ Each builder marks its own folder with a file and holds a lock on it while it li
 killed has the mark and no lock, and the next builder removes it. The model folder that a version replaced stays in
 `build-<unique>/replaced` until the next version is published: a server may still be listing it.
 
+Temporary files of a command have a folder of the same kind in the system's folder for them.
+
 Anyone who may write next to the repository, or who made the archive that it came in, can put something under these
 names. So nothing but what a builder made and marked is ever removed, links are not followed, and another user's folder
 is refused.
@@ -28,11 +30,12 @@ from plansmith_build.repository.locking import lock_folder, locked_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["keep_replaced", "remove_replaced", "staging_folder"]
+__all__ = ["keep_replaced", "remove_replaced", "staging_folder", "temporary_folder"]
 
 _PREFIX = "build-"
+_TEMPORARY_PREFIX = "plansmith-build-"
 # As tempfile names folders.
-_NAME = re.compile(_PREFIX + r"[a-z0-9_]{8}")
+_NAME = re.compile(rf"(?:{_PREFIX}|{_TEMPORARY_PREFIX})[a-z0-9_]{{8}}")
 _MARK = ".plansmith-build"
 _WORK = "work"
 _REPLACED = "replaced"
@@ -83,6 +86,33 @@ def staging_folder(repository: Path, parent: Path | None = None) -> Iterator[Pat
         _remove_if_empty(missing)
 
 
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """An empty folder in the system's for temporary files, removed when the context ends.
+
+    What this user's commands left there when they were killed is removed, too.
+
+    Raises:
+        OSError: none can be made.
+    """
+    with tempfile.TemporaryDirectory(prefix=_TEMPORARY_PREFIX, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        lock = place = None
+        # A file system that cannot lock folders keeps what is left there.
+        with contextlib.suppress(OSError, PublishFailed):
+            lock = lock_folder(folder, create=False, wait=True)
+            (folder / _MARK).touch()
+            place = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+            _sweep(place, replaced=False, owner=folder.stat().st_uid)
+        try:
+            (folder / _WORK).mkdir()
+            yield folder / _WORK
+        finally:
+            for descriptor in (lock, place):
+                if descriptor is not None:
+                    os.close(descriptor)
+
+
 def keep_replaced(folder: Path, staging: Path) -> None:
     """Keep the model folder that was replaced until `remove_replaced` is called with another staging folder.
 
@@ -120,14 +150,19 @@ def _own_folder(base: Path) -> tuple[Path, int]:
     return folder, lock
 
 
-def _sweep(base: int, *, replaced: bool) -> None:
-    """Remove the folders that builders marked and no longer lock; those with a replaced model only if asked to."""
+def _sweep(base: int, *, replaced: bool, owner: int | None = None) -> None:
+    """Remove the folders that builders marked and no longer lock; those with a replaced model only if asked to.
+
+    Given an owner, only folders of theirs are removed, and empty ones without a mark, which others may just have made,
+    are not.
+    """
     for name in filter(_NAME.fullmatch, os.listdir(base)):
         # What cannot be opened is not ours.
         with contextlib.suppress(OSError):
             lock = lock_folder(Path(name), create=False, wait=False, inside=base)
             if lock is not None:
-                _remove(lock, Path(name), inside=base, replaced=replaced)
+                if owner is None or (os.fstat(lock).st_uid == owner and _MARK in os.listdir(lock)):
+                    _remove(lock, Path(name), inside=base, replaced=replaced)
                 os.close(lock)
 
 

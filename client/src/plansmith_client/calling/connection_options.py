@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_client.errors import InvalidInput
 from plansmith_client.transports.addresses import is_loopback
-from plansmith_client.transports.connections import Connection, checked_headers, checked_token
+from plansmith_client.transports.connections import Connection, checked_headers, checked_token, hidden
 from plansmith_client.transports.proxies import Proxy
 
 if TYPE_CHECKING:
@@ -103,11 +103,11 @@ def _file(variable: str, given: str | Path | None) -> Path | None:
 
 
 def _environment_headers() -> dict[str, str]:
-    text = os.environ.get("PLANSMITH_HEADERS")
+    text = hidden(os.environ.get("PLANSMITH_HEADERS"))
     if not text:
         return {}
     try:
-        headers = json.loads(text)
+        headers = hidden(json.loads(text))
     except (ValueError, RecursionError) as error:
         # Without its text: headers hold keys.
         raise InvalidInput(
@@ -127,7 +127,7 @@ def _token_maker(
         checked_token(token)
     if token is None and (path := os.environ.get("PLANSMITH_TOKEN_FILE")):
         return lambda: _read_token(Path(path))
-    fixed = os.environ.get("PLANSMITH_TOKEN") if token is None else token
+    fixed = hidden(os.environ.get("PLANSMITH_TOKEN") if token is None else token)
     if not fixed:
         return None
     checked = checked_token(fixed)

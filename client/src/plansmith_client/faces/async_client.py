@@ -13,7 +13,7 @@ from plansmith_client.calling.retries import RetryPolicy
 from plansmith_client.faces.async_model import AsyncModel
 from plansmith_client.protocol.operations import IsServerLive
 from plansmith_client.transports import open_async_transport
-from plansmith_client.transports.connections import LARGEST_ANSWER
+from plansmith_client.transports.connections import LARGEST_ANSWER, hidden
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -111,6 +111,7 @@ class AsyncClient:
         observers: Sequence[Observer] = (),
         transport: Transports | None = None,
     ) -> None:
+        token, headers, proxy = hidden(token), hidden(headers), hidden(proxy)
         options = ClientOptions(
             timeout=timeout,
             token=token,
@@ -421,4 +422,5 @@ class AsyncClient:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"AsyncClient({self.url!r})"
+        # A traceback with local variables also shows one whose options were refused.
+        return f"AsyncClient({self._core.url if hasattr(self, '_core') else ''!r})"

@@ -14,7 +14,7 @@ from plansmith_client.calling.retries import RetryPolicy
 from plansmith_client.faces.model import Model
 from plansmith_client.protocol.operations import IsServerLive
 from plansmith_client.transports import open_transport
-from plansmith_client.transports.connections import LARGEST_ANSWER
+from plansmith_client.transports.connections import LARGEST_ANSWER, hidden
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -113,6 +113,7 @@ class Client:
         observers: Sequence[Observer] = (),
         transport: Transports | None = None,
     ) -> None:
+        token, headers, proxy = hidden(token), hidden(headers), hidden(proxy)
         options = ClientOptions(
             timeout=timeout,
             token=token,
@@ -423,4 +424,5 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Client({self.url!r})"
+        # A traceback with local variables also shows one whose options were refused.
+        return f"Client({self._core.url if hasattr(self, '_core') else ''!r})"

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from plansmith_client.errors import DeadlineExceeded, InvalidInput
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from plansmith_client.transports.deadlines import Deadline
     from plansmith_client.transports.proxies import Proxy
 
-__all__ = ["LARGEST_ANSWER", "NO_HEADERS", "Compression", "Connection", "checked_headers", "checked_token"]
+__all__ = ["LARGEST_ANSWER", "NO_HEADERS", "Compression", "Connection", "checked_headers", "checked_token", "hidden"]
 
 LARGEST_ANSWER = 2**31 - 1
 """The default limit of an answer, in bytes: a message of gRPC cannot be larger."""
@@ -35,6 +35,26 @@ _OWN_HEADERS = {
     *("host", "connection", "content-length", "content-type", "content-encoding", "accept-encoding", "te"),
     *("transfer-encoding", "inference-header-content-length", "user-agent"),
 }
+
+_Value = TypeVar("_Value")
+
+
+class _Secret(str):
+    """Text that tracebacks with local variables, as services for errors record them, do not show."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
+def hidden(value: _Value) -> _Value:
+    """The same text, or mapping of texts, with a `repr` that does not show it; anything else as it is."""
+    if isinstance(value, str):
+        return cast("_Value", _Secret(value))
+    if isinstance(value, Mapping):
+        return cast("_Value", {name: hidden(inner) for name, inner in value.items()})
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +95,11 @@ class Connection:
         """
         headers = {**self.headers, **more}
         if self.make_token is not None and "authorization" not in more:
-            token = self.make_token()
+            token = hidden(self.make_token())
             if inspect.iscoroutine(token):
                 token.close()
                 raise InvalidInput("The function that gives the token is asynchronous: use it with AsyncClient")
-            headers["authorization"] = f"Bearer {checked_token(token)}"
+            headers["authorization"] = hidden(f"Bearer {checked_token(token)}")
         return headers
 
     async def awaited_headers(self, more: Mapping[str, str], deadline: Deadline) -> Mapping[str, str]:
@@ -91,13 +111,13 @@ class Connection:
         """
         if self.make_token is None or "authorization" in more:
             return more
-        token = self.make_token()
+        token = hidden(self.make_token())
         if inspect.isawaitable(token):
             try:
-                token = await asyncio.wait_for(token, deadline.remaining())
+                token = hidden(await asyncio.wait_for(token, deadline.remaining()))
             except asyncio.TimeoutError as error:
                 raise DeadlineExceeded(f"The token did not come within {deadline.timeout:g} s") from error
-        return {**more, "authorization": f"Bearer {checked_token(token)}"}
+        return {**more, "authorization": hidden(f"Bearer {checked_token(token)}")}
 
     def read_pem(self, path: Path | None) -> bytes | None:
         """The content of a file; None for None.

@@ -1,62 +1,24 @@
-"""The command line of tritonserver, and the folder that a run needs."""
+"""The command line of tritonserver."""
 
 from __future__ import annotations
 
 import math
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plansmith_server.errors import StartFailed
-from plansmith_server.launcher.backend_directory import assemble
+from plansmith_server.launcher.backend_directory import BACKENDS
 from plansmith_server.launcher.complete_configs import is_complete
-from plansmith_server.launcher.repository import is_shell_safe
 from plansmith_server.launcher.triton_arguments import resolve_paths, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from plansmith_server.launcher.options import ServerPlan
     from plansmith_server.launcher.triton_wheel import TritonWheel
 
-__all__ = ["Ports", "make_run_folder", "tritonserver_command"]
+__all__ = ["Ports", "tritonserver_command"]
 
 Ports = tuple[int, int, int]
-
-
-def make_run_folder(wheel: TritonWheel, plan: ServerPlan) -> Path:
-    """Make the temporary folder of one run: `backends`, `work` to run in, and perhaps `repository`.
-
-    Backend processes import from their working folder before anything else: only this user may write to it, and it is
-    empty unless they need another numpy than the environment has. `repository` is a link to the real one where Triton
-    cannot take its path.
-
-    Raises:
-        StartFailed: there is no usable temporary folder.
-    """
-    # Triton hands these paths to a shell unquoted, so a TMPDIR with a space in it cannot be used.
-    parent = next((folder for folder in (tempfile.gettempdir(), "/tmp", "/var/tmp") if _usable(folder)), None)  # noqa: S108
-    if parent is None:
-        raise StartFailed("no temporary folder is writable: set TMPDIR to one without spaces in its path")
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="plansmith-serve-", dir=parent))
-        assemble(folder / "backends", wheel)
-        (folder / "work").mkdir()
-        if wheel.packages is not None:
-            # They take no PYTHONPATH.
-            for name in ("numpy", "numpy.libs"):
-                (folder / "work" / name).symlink_to(wheel.packages / name, target_is_directory=True)
-    except OSError as error:
-        raise StartFailed(f"cannot prepare the server's files in {parent}: {error.strerror}") from error
-    repository = plan.options.repository.resolve()
-    if not is_shell_safe(str(repository)):
-        (folder / "repository").symlink_to(repository, target_is_directory=True)
-    return folder
-
-
-def _usable(folder: str) -> bool:
-    return is_shell_safe(folder) and os.access(folder, os.W_OK | os.X_OK)
 
 
 def tritonserver_command(
@@ -80,6 +42,8 @@ def tritonserver_command(
         f"--http-port={http_port}",
         f"--grpc-port={grpc_port}",
         f"--metrics-port={metrics_port}",
+        # By these names the supervisor, and the next start after a kill, find the shared memory of this run.
+        *(f"--backend-config={name},shm-region-prefix-name={run_folder.name}-" for name in ("python", *BACKENDS)),
     ]
     if plan.config_name is not None:
         words.append(f"--model-config-name={plan.config_name}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +16,11 @@ import psutil
 from plansmith_server.errors import NoModelLoaded, PortInUse, StartFailed
 from plansmith_server.launcher import supervisor
 from plansmith_server.launcher.admin_access import restrict
-from plansmith_server.launcher.command_line import make_run_folder, tritonserver_command
+from plansmith_server.launcher.command_line import tritonserver_command
 from plansmith_server.launcher.endpoint import Endpoint, ModelState
 from plansmith_server.launcher.logs import LogFollower, LogRecord, clean_reason
 from plansmith_server.launcher.ports import find_free
+from plansmith_server.launcher.run_folder import RunFolder
 from plansmith_server.launcher.triton_arguments import is_off
 from plansmith_server.launcher.triton_wheel import find_triton
 
@@ -66,7 +66,7 @@ class TritonServer:
         self._plan: ServerPlan | None = None
         self._ports: Ports = (0, 0, 0)
         self._supervisor: subprocess.Popen[bytes] | None = None
-        self._run_folder: Path | None = None
+        self._run_folder: RunFolder | None = None
         self._log: LogFollower | None = None
         self._pid: int | None = None
         self._returncode: int | None = None
@@ -109,7 +109,7 @@ class TritonServer:
         if self._log is not None:
             self._log.stop()
         if self._run_folder is not None:
-            shutil.rmtree(self._run_folder, ignore_errors=True)
+            self._run_folder.remove()
             self._run_folder = None
 
     def kill(self) -> None:
@@ -222,12 +222,12 @@ class TritonServer:
         wheel = find_triton()
         options = self.options
         asked = (options.http_port, options.grpc_port, options.metrics_port)
-        self._run_folder = make_run_folder(wheel, plan)
+        folder = self._run_folder = RunFolder.make(wheel, plan)
         for attempt in range(1, PORT_ATTEMPTS + 1):
             free = find_free(plan.address, len(asked))
             self._ports = (asked[0] or free[0], asked[1] or free[1], asked[2] or free[2])
-            command = tritonserver_command(wheel, plan, self._ports, self._run_folder, self._access.arguments)
-            self._launch(command, wheel.environment(), self._run_folder)
+            command = tritonserver_command(wheel, plan, self._ports, folder.path, self._access.arguments)
+            self._launch(command, wheel.environment(), folder)
             try:
                 self._wait_until_live()
             except PortInUse:
@@ -236,8 +236,8 @@ class TritonServer:
             else:
                 return
 
-    def _launch(self, command: list[str], environment: dict[str, str], run_folder: Path) -> None:
-        log_file = (self.options.log_file or run_folder / "triton.log").resolve()
+    def _launch(self, command: list[str], environment: dict[str, str], run_folder: RunFolder) -> None:
+        log_file = (self.options.log_file or run_folder.path / "triton.log").resolve()
         try:
             log_file.touch(mode=0o600)
         except OSError as error:
@@ -246,7 +246,8 @@ class TritonServer:
         self._supervisor = subprocess.Popen(
             [sys.executable, "-I", "-S", supervisor.__file__],
             env=environment,
-            cwd=run_folder / "work",
+            cwd=run_folder.path / "work",
+            pass_fds=(run_folder.lock,),
             # What the server and its backends make, their shared memory above all, is nobody else's to read.
             umask=0o077,
             stdin=subprocess.PIPE,
@@ -258,7 +259,8 @@ class TritonServer:
         order = {
             "command": command,
             "log": str(log_file),
-            "directory": str(run_folder),
+            "directory": str(run_folder.path),
+            "lock": run_folder.lock,
             "grace": self.options.stop_timeout,
             "backends": True,
         }

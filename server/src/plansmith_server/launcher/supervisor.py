@@ -3,15 +3,17 @@
 Started by plansmith_server.launcher.process as a process of its own, with the standard library alone:
 
 - stdin, first line: a JSON object with `command`, `log` (a file to append to), `directory` (removed if the parent
-  dies), `grace` (seconds) and, for Triton, `backends`: true to stop the server when one of its child processes dies.
+  dies), `lock` (a descriptor that the server inherits), `grace` (seconds) and, for Triton, `backends`: true to stop the
+  server when one of its child processes dies.
 - stdin, afterwards: `s` stops the server within `grace` seconds, `k` kills it. The end of stdin, or another parent,
   means that the parent died: the server is stopped and `directory` removed.
 - stdout: a JSON line {"pid": ...} once the server runs; {"backend": ..., "status": ...} with the words of the command
   of a child process that has died, where that is why the server was stopped; {"status": ...} when the server has ended.
   A negative status is a signal.
 
-Triton's backends are processes of their own that talk to it through files in /dev/shm. A server that is killed, or
-that stops while a backend hangs, leaves both behind; hence the process group, the subreaper and the list of files.
+Triton's backends are processes of their own that talk to it through files in /dev/shm, whose names begin with that of
+`directory`. A server that is killed, or that stops while a backend hangs, leaves both behind; hence the process group,
+the subreaper and those names.
 
 Triton 2.51 neither replaces a backend process that dies nor reports it: the model remains "ready" and each request to
 it fails. Nothing outside can replace the process, unload the model (except in explicit control) or correct the
@@ -24,7 +26,6 @@ import contextlib
 import ctypes
 import json
 import os
-import re
 import select
 import shutil
 import signal
@@ -33,12 +34,11 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["main"]
+__all__ = ["main", "remove_regions"]
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives on Linux
-REGION = re.compile(rf"{SHARED_MEMORY}/(triton_\w+_shm_region_[0-9a-f-]+)")
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 TICK_SECONDS = 0.25
 SWEEP_SECONDS = 5.0
@@ -49,9 +49,9 @@ LOOKS_AT_THE_DEAD = 10
 
 
 class Server:
-    """A running tritonserver with its stubs and its regions of shared memory."""
+    """A running tritonserver with its stubs and its regions of shared memory, which are called `run` and more."""
 
-    def __init__(self, command: list[str], log: str) -> None:
+    def __init__(self, command: list[str], log: str, run: str, lock: int) -> None:
         supervisor = os.getpid()
         libc = ctypes.CDLL(None)
 
@@ -71,25 +71,27 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 process_group=0,
+                pass_fds=(lock,),
                 preexec_fn=die_with_supervisor,  # noqa: PLW1509 - there are no threads here
             )
-        self.regions: set[str] = set()
+        self.run = run
         self.dead_backend: dict[str, object] | None = None
         self._seen = 0
         self._commands: dict[int, list[str]] = {}
         self._looks: dict[int, int] = {}
         self._next_look = 0.0
 
-    def note_regions(self) -> None:
-        """Remember which regions of shared memory are the server's, and let no other user read them."""
+    def close_regions(self) -> None:
+        """Let no other user read the server's regions of shared memory: Triton makes them so, whatever the umask."""
         changed = SHARED_MEMORY.stat().st_mtime_ns
         if changed != self._seen:
             self._seen = changed
-            for region in _regions_of(self.process.pid) - self.regions:
-                # Made for everybody to read, whatever the umask.
+            for region in _regions_of(self.run):
+                # Another user may have put a link under such a name.
                 with contextlib.suppress(OSError):
-                    (SHARED_MEMORY / region).chmod(0o600)
-                self.regions.add(region)
+                    descriptor = os.open(region, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                    os.fchmod(descriptor, 0o600)
+                    os.close(descriptor)
 
     def note_backends(self) -> None:
         """Look for a child of the server that has died and that nobody collects: it becomes `dead_backend`."""
@@ -114,8 +116,6 @@ class Server:
     def sweep(self) -> None:
         """Kill what is left of the process group and remove its regions of shared memory."""
         group = self.process.pid
-        for pid in _members(group):
-            self.regions |= _regions_of(pid)
         deadline = time.monotonic() + SWEEP_SECONDS
         while time.monotonic() < deadline:
             try:
@@ -126,8 +126,7 @@ class Server:
             if self.process.poll() is not None:
                 _reap()
             time.sleep(0.01)
-        for region in self.regions:
-            (SHARED_MEMORY / region).unlink(missing_ok=True)
+        remove_regions(self.run)
 
 
 def main() -> None:
@@ -141,7 +140,7 @@ def main() -> None:
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     try:
-        server = Server(order["command"], order["log"])
+        server = Server(order["command"], order["log"], Path(order["directory"]).name, order["lock"])
     except OSError as error:
         _say({"error": str(error)})
         return
@@ -173,7 +172,7 @@ def _watch(server: Server, parent: int, deadline: float | None, *, backends: boo
     while server.process.poll() is None:
         if deadline is not None and time.monotonic() >= deadline:
             return "late"
-        server.note_regions()
+        server.close_regions()
         if backends:
             server.note_backends()
             if server.dead_backend is not None:
@@ -193,23 +192,20 @@ def _watch(server: Server, parent: int, deadline: float | None, *, backends: boo
     return "ended"
 
 
-def _regions_of(pid: int) -> set[str]:
-    try:
-        return set(REGION.findall(Path(f"/proc/{pid}/maps").read_text(errors="replace")))
-    except OSError:
-        return set()
+def remove_regions(run: str) -> None:
+    """Remove what a run has left in shared memory.
+
+    Args:
+        run: the name of its folder, with which those of its regions begin.
+    """
+    for region in _regions_of(run):
+        with contextlib.suppress(OSError):
+            if region.lstat().st_uid == os.geteuid():
+                region.unlink()
 
 
-def _members(group: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, IndexError, ValueError):
-                # The command's name, in parentheses, may hold spaces; state, parent and group follow it.
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[2]) == group:
-                    found.append(int(entry.name))
-    return found
+def _regions_of(run: str) -> list[Path]:
+    return list(SHARED_MEMORY.glob(f"{run}-*"))
 
 
 def _children(pid: int) -> list[int]:

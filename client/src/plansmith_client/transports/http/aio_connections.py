@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AioConnection", "AioConnectionPool"]
 
-# Up to here one copy is cheaper than a second packet.
-_WHOLE_MESSAGE = 64 * 1024
 # The transport of asyncio copies what the network does not take at once.
 _CHUNK = 256 * 1024
 
@@ -248,11 +246,7 @@ class AioConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None or self._lost is not None:
             raise self._lost or ConnectionResetError(0, "closed without an answer")
-        if message.size <= _WHOLE_MESSAGE:
-            transport.write(b"".join((message.head, *message.body)))
-            return True
-        for part in (message.head, *message.body):
-            view = memoryview(part)
+        for view in message.pieces():
             for start in range(0, len(view), _CHUNK):
                 if self._writable is not None:
                     await asyncio.wait((self._writable, answered), return_when=asyncio.FIRST_COMPLETED)

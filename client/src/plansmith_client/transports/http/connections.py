@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectionPool", "SocketConnection"]
 
-# Up to here one copy is cheaper than a second packet.
-_WHOLE_MESSAGE = 64 * 1024
 _CHUNK = 256 * 1024
 # Seconds: poll counts milliseconds in 32 bits.
 _LONGEST_WAIT = 1e6
@@ -223,9 +221,8 @@ class SocketConnection:
         self._socket.close()
 
     def _send(self, message: Message, deadline: Deadline) -> None:
-        parts = (message.head, *message.body)
-        for part in (b"".join(parts),) if message.size <= _WHOLE_MESSAGE else parts:
-            rest = memoryview(part)
+        for piece in message.pieces():
+            rest = piece
             while rest:
                 deadline.remaining()
                 rest = rest[self._repeat(partial(self._socket.send, rest), deadline, selectors.EVENT_WRITE) :]

@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
@@ -38,7 +38,7 @@ from plansmith_client.transports.http.responses import BrokenAnswerError, Invali
 from plansmith_client.transports.http.wire import EXCHANGES, Reply, Request, infer_request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from plansmith_client.errors import ClientError
     from plansmith_client.protocol.operations import Answer_co, Operation
@@ -68,6 +68,8 @@ _NOT_READY = {IsServerLive: (400, 503), IsServerReady: (400, 503), IsModelReady:
 # The fastest level: compression is to save time on a slow network, and tensors of floats compress badly anyway.
 _LEVEL = 1
 _EXTENSIONS = (ReadConfigDocument, ReadStatistics, LoadModel, UnloadModel, TraceSettings)
+# Up to here one copy is cheaper than a second packet.
+_WHOLE_MESSAGE = 64 * 1024
 # Servers and proxies take 8 KiB or more.
 _LARGE_HEADERS = 4 * 1024
 # Of RFC 3986: what may stand in a path as it is, `%` included, since the caller may have quoted it.
@@ -87,12 +89,17 @@ class Message:
         repeatable: whether it may be sent again if a kept connection breaks before an answer has begun.
     """
 
-    head: bytes
-    body: tuple[bytes | memoryview, ...]
+    head: bytes = field(repr=False)
+    body: tuple[bytes | memoryview, ...] = field(repr=False)
     size: int
     coding: str
     largest_answer: int
     repeatable: bool
+
+    def pieces(self) -> Iterable[memoryview]:
+        """What is to be sent, one after the other; like the message itself, not shown by `repr`."""
+        parts = (self.head, *self.body)
+        return map(memoryview, (b"".join(parts),) if self.size <= _WHOLE_MESSAGE else parts)
 
 
 def message_from_request(request: Request, address: Address, connection: Connection, *, repeatable: bool) -> Message:

@@ -86,8 +86,8 @@ class Request:
 
     method: str
     path: str
-    headers: Mapping[str, str]
-    body: tuple[bytes | memoryview, ...] = ()
+    headers: Mapping[str, str] = field(repr=False)
+    body: tuple[bytes | memoryview, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
