@@ -38,6 +38,7 @@ def test_hostile_models_are_read_and_run_in_their_limits(tmp_path):
     models = write_models(tmp_path / "models")
     assert len(models) >= 150
     codes, faults = attack({name: ["inspect", str(path)] for name, path in models.items()}, tmp_path / "work")
+    assert codes["graph.output_doubled"] == 2
     # What is refused when it is read is not read again by a build; of harmless changes to a field some are enough.
     read = [name for name in models if not codes[name]]
     fields = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,7 @@ def signature_of(model: onnx.ModelProto, *, weights: Collection[str] = ()) -> Si
 
     Raises:
         InvalidModel: one of them is not a tensor, has a type that Triton does not know or a shape that it cannot
-            declare, or there is no input at all.
+            declare, two outputs have one name, or there is no input at all.
     """
     defaults = {tensor.name for tensor in model.graph.initializer}
     listed = [value for value in model.graph.input if value.name not in weights]
@@ -74,6 +75,9 @@ def signature_of(model: onnx.ModelProto, *, weights: Collection[str] = ()) -> Si
     if not any(not spec.optional for spec in inputs):
         raise InvalidModel("the model has no input that a request must give, so there is nothing to ask it")
     outputs = tuple(_spec(value, "output", optional=False) for value in model.graph.output)
+    twice = [name for name, count in Counter(spec.name for spec in outputs).items() if count > 1]
+    if twice:
+        raise InvalidModel(f"output {twice[0]!r} is declared more than once: remove all but one of them")
     symbols = {
         value.name: tuple(dimension.dim_param for dimension in value.type.tensor_type.shape.dim) for value in listed
     }

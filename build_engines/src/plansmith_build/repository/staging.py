@@ -161,7 +161,7 @@ def _sweep(base: int, *, replaced: bool, owner: int | None = None) -> None:
         with contextlib.suppress(OSError):
             lock = lock_folder(Path(name), create=False, wait=False, inside=base)
             if lock is not None:
-                if owner is None or (os.fstat(lock).st_uid == owner and _MARK in os.listdir(lock)):
+                if owner is None or (os.fstat(lock).st_uid == owner and _is_marked(lock)):
                     _remove(lock, Path(name), inside=base, replaced=replaced)
                 os.close(lock)
 
@@ -176,7 +176,7 @@ def _remove(folder: int, path: Path, *, inside: int | None = None, replaced: boo
         replaced: whether the model folder that it replaced goes, too.
     """
     with contextlib.suppress(OSError):
-        if _MARK in os.listdir(folder):
+        if _is_marked(folder):
             for name in (_WORK, _REPLACED) if replaced else (_WORK,):
                 # RecursionError: a model's folders may be deeper than Python's stack.
                 with contextlib.suppress(RecursionError):
@@ -185,6 +185,10 @@ def _remove(folder: int, path: Path, *, inside: int | None = None, replaced: boo
                 os.unlink(_MARK, dir_fd=folder)
         # Only where it is empty: it may be unmarked because its builder was killed before it had anything in it.
         os.rmdir(path, dir_fd=inside)
+
+
+def _is_marked(folder: int) -> bool:
+    return _MARK in os.listdir(folder)
 
 
 def _check_owner(base: Path, place: int, own: int) -> None:

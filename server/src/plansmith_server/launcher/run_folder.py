@@ -106,22 +106,24 @@ def _usable(folder: str) -> bool:
 
 
 def _sweep(parent: str) -> None:
-    names = []
     with contextlib.suppress(OSError):
-        names = os.listdir(parent)
-    for name in filter(_NAME.fullmatch, names):
-        path = Path(parent, name)
-        # What cannot be opened or locked is another user's, or in use.
-        with contextlib.suppress(OSError):
-            folder = os.open(path, _FOLDER)
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(folder).st_uid == os.geteuid() and _MARK in os.listdir(folder):
-                    remove_regions(name)
-                    _empty(folder)
-                    path.rmdir()
-            finally:
-                os.close(folder)
+        for path in Path(parent).iterdir():
+            # What cannot be opened or locked is another user's, or in use.
+            if _NAME.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    _remove_if_abandoned(path)
+
+
+def _remove_if_abandoned(path: Path) -> None:
+    folder = os.open(path, _FOLDER)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(folder).st_uid == os.geteuid() and (path / _MARK).exists():
+            remove_regions(path.name)
+            _empty(folder)
+            path.rmdir()
+    finally:
+        os.close(folder)
 
 
 def _empty(folder: int) -> None:
