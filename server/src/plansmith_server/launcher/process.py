@@ -307,9 +307,14 @@ class TritonServer:
         code = self.returncode
         log.stop()
         if self._dead_backend is not None:
+            words, status = self._dead_backend
+            # The path of the model's file or folder; many may be loading.
+            parts = reversed("/".join(words).split("/"))
+            whose = next((part for part in parts if part in log.loading), "") or self._loading()
             return StartFailed(
-                f"the backend process of {self._loading()} died while it was loaded, and Triton waits for it for"
-                " ever: take that model out of the repository, or see --log-file for what the process printed"
+                f"the backend process of {whose} died with {how_it_ended(status)} while it was loaded, and Triton"
+                " waits for it for ever: take that model out of the repository, or see --log-file for what the process"
+                " printed"
             )
         messages = [clean_reason(record.message) for record in log.errors]
         taken = next((message for message in messages if "already in use" in message.lower()), None)
