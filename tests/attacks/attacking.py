@@ -32,9 +32,11 @@ def attack(commands: dict[str, list[str]], folder: Path) -> tuple[dict[str, int]
         The exit code of each, and what is wrong with each that was not held: a wrong exit code, a hang, an unexpected
         exception, a control character in what it prints, several errors at once.
     """
-    folder.mkdir(exist_ok=True)
+    temporary = folder.with_name("temporary")
+    for place in (folder, temporary):
+        place.mkdir(exist_ok=True)
     asked = json.dumps(list(commands.values()))
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", "TMPDIR": str(folder)}
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", "TMPDIR": str(temporary)}
     done = subprocess.run(
         [sys.executable, __file__], cwd=folder, input=asked, capture_output=True, text=True, check=True, env=environment
     )

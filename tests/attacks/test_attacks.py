@@ -58,6 +58,7 @@ def test_hostile_models_are_read_and_run_in_their_limits(tmp_path):
     staging = tmp_path / "work" / ".model_repository.plansmith"
     assert {path.name for path in staging.parent.iterdir()} <= {"model_repository", staging.name}
     assert [path.name for path in staging.glob("*/[!.]*")] == ["replaced"]
+    assert not list((tmp_path / "temporary").glob("*-*"))
 
 
 def test_ctrl_c_ends_an_endless_computation(tmp_path):

@@ -225,9 +225,7 @@ def test_a_backend_that_dies_while_it_loads_is_named(repository):
         act = "os.abort()" if name == "crasher" else "__import__('time').sleep(600)"
         add_python(repository, name, completing.replace("os.abort()", act))
     server = TritonServer(ServerOptions(repository=repository, **FREE_PORTS))
-    with pytest.raises(
-        StartFailed, match="the backend process of crasher died with signal SIGABRT while it was loaded"
-    ):
+    with pytest.raises(StartFailed, match="process of crasher died with signal SIGABRT while it was loaded"):
         server.start()
     assert not server.is_running
 

@@ -320,6 +320,12 @@ class TritonServer:
         taken = next((message for message in messages if "already in use" in message.lower()), None)
         if taken is not None:
             return PortInUse(f"another process took a port while Triton started ({taken}): start again")
+        if code == -signal.SIGABRT and any("lock_exception" in line for line in log.tail):
+            return StartFailed(
+                f"Triton ended with signal SIGABRT while it loaded {self._loading()}: version 2.51 does so when a lock"
+                " that it shares with a backend process fails, which was seen where many models load at once on a busy"
+                " machine: start it again, or let it load one after the other with -- --model-load-thread-count=1"
+            )
         if code == -signal.SIGSEGV:
             return StartFailed(
                 f"Triton ended with signal SIGSEGV while it loaded {self._loading()}: version 2.51 can crash where a"
