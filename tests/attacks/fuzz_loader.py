@@ -7,6 +7,7 @@ Ends with 1 and the file's bytes in hexadecimal at the first exception that is n
 
 from __future__ import annotations
 
+import copy
 import random
 import sys
 import tempfile
@@ -70,7 +71,8 @@ def _altered(content: bytes, chance: random.Random) -> bytes:
                 case 2 if field.is_repeated:
                     del values[chance.randrange(len(values))]
                 case _ if field.message_type is not None:
-                    (chance.choice(values) if field.is_repeated else values).CopyFrom(value)
+                    # A copy of it: a message that is copied into itself has no end, and ends the process.
+                    (chance.choice(values) if field.is_repeated else values).CopyFrom(copy.deepcopy(value))
                 case _ if field.is_repeated:
                     values[chance.randrange(len(values))] = value
                 case _:
