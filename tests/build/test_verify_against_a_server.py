@@ -23,6 +23,7 @@ STATEFUL = (
     "stateful (float[N, 4] x, float[N, 4] h) => (float[N, 4] y, float[N, 4] h_out) "
     "{ y = Add (x, h) h_out = Add (x, h) }"
 )
+SUM = "sum (float[N, 4] x, float[N, 4] z) => (float[N, 4] y) { y = Add (x, z) }"
 X = 'input { name: "x" data_type: TYPE_FP32 dims: 4 }'
 Y = 'output { name: "y" data_type: TYPE_FP32 dims: 4 }'
 BASE = f'backend: "onnxruntime" max_batch_size: 8 {X} {Y}'
@@ -48,8 +49,13 @@ STATES = (
     'sequence_batching { oldest { } state { input_name: "h" output_name: "h_out" data_type: TYPE_FP32 dims: 4 '
     'initial_state { name: "zeros" data_type: TYPE_FP32 dims: 4 zero_data: true } } }'
 )
+SECOND_INPUT = 'input_map { key: "z" value: "x" } output_map'
 START = "kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ]"
 CORRELATION = "kind: CONTROL_SEQUENCE_CORRID"
+
+
+def states(before, after):
+    return f"{BASE} {STATES.replace(before, after)}"
 
 
 def warm(fields="data_type: TYPE_FP32 dims: 4 zero_data: true", *, name="x"):
@@ -91,6 +97,9 @@ RIGHT = {
     "half_reshaped": 'backend: "onnxruntime" output { name: "y" data_type: TYPE_FP32 dims: 1 reshape { shape: [ ] } }',
     "over_completed": ensemble(step("half_given"), size=4),
     "chain": ensemble(step(made="between"), step("completed", given="between")),
+    "decoupled": f"{BASE} model_transaction_policy {{ decoupled: true }}",
+    "over_decoupled": ensemble(step("decoupled", made="between"), step(given="between")),
+    "sum": f'{BASE} input {{ name: "z" data_type: TYPE_FP32 dims: 4 }}',
     "wholes": BASE.replace("FP32", "INT64"),
     "fives": BASE.replace("dims: 4", "dims: 5"),
 }
@@ -128,6 +137,8 @@ WRONG = {
     "batch_input_type": f'{BASE} batch_input {{ target_name: "s" data_type: TYPE_INT8 source_input: "x" }}',
     "batch_input_none": f'{BASE} batch_input {{ target_name: "s" data_type: TYPE_FP32 }}',
     "batch_output_target": f'{BASE} batch_output {{ target_name: "z" source_input: "x" }}',
+    "batch_output_twice": f'{BASE} batch_output {{ target_name: [ "y", "y" ] source_input: "x" }}',
+    "decoupled_cache": f"{BASE} model_transaction_policy {{ decoupled: true }} response_cache {{ enable: true }}",
     "preferred_large": batching("preferred_batch_size: 9"),
     "preferred_zero": batching("preferred_batch_size: 0"),
     "priority_default": batching("priority_levels: 2"),
@@ -144,6 +155,20 @@ WRONG = {
     "control_twice": control(START, names=("START", "OTHER")),
     "control_same_name": control(START, names=("START", "START")),
     "control_unnamed": control(START, names=("",)),
+    "unknown_control": control(START),
+    "state_type": states("FP32", "INT32"),
+    "state_untyped": states("data_type: TYPE_FP32", ""),
+    "state_dims": states("dims: 4", "dims: 5"),
+    "state_input": states('"h"', '"z"'),
+    "state_output": states('"h_out"', '"z"'),
+    "state_growing": states("state {", "state { use_growable_memory: true"),
+    "initial_type": states('"zeros" data_type: TYPE_FP32', '"zeros" data_type: TYPE_INT32'),
+    "initial_dims": states("dims: 4 zero", "dims: 5 zero"),
+    "initial_free": states("dims: 4 zero", "dims: -1 zero"),
+    "initial_unnamed": states('name: "zeros"', ""),
+    "initial_without_data": states("zero_data: true", ""),
+    "initial_file": states("zero_data: true", 'data_file: "missing"'),
+    "initial_twice": states("initial_state {", 'initial_state { name: "z" } initial_state {'),
     "correlation_type": control(f"{CORRELATION} data_type: TYPE_FP32"),
     "correlation_values": control(f"{CORRELATION} data_type: TYPE_INT32 int32_false_true: [ 0, 1 ]"),
     "sequence_cache": f"{control(START)} response_cache {{ enable: true }}",
@@ -167,6 +192,12 @@ WRONG = {
     "unwritten_output": ensemble(step(), outputs=Y + Y.replace('"y"', '"z"')),
     "unused_tensor": ensemble(step(), step(made="z")),
     "made_twice": ensemble(step(), step("completed")),
+    "never_made": ensemble(step(), step(given="a", made="b"), step(given="b", made="a")),
+    "untyped_ensemble": ensemble(step(), inputs=X.replace("data_type: TYPE_FP32", "")),
+    "dimless_ensemble": ensemble(step(), outputs=Y.replace("dims: 4", "")),
+    "mixed_streams": ensemble(
+        step("decoupled", made="between"), step("sum", given="between").replace("output_map", SECOND_INPUT)
+    ),
     "itself": ensemble(step("itself")),
     "round_and": ensemble(step("round_again")),
     "round_again": ensemble(step("round_and")),
@@ -191,8 +222,8 @@ GRAPHS = {
     "wholes": WHOLE,
     "fives": FIVE,
     "controlled": CONTROLLED,
-    "stateful": STATEFUL,
-    "stateful_warmup": STATEFUL,
+    "sum": SUM,
+    **{name: STATEFUL for name, text in {**RIGHT, **WRONG}.items() if "state {" in text},
     **{name: CONTROLLED for name in WRONG if name.startswith(("control_", "sequence_"))},
 }
 # Where the two differ, and why that is right.

@@ -78,7 +78,7 @@ def test_every_command_of_an_installed_distribution_is_listed_and_explains_its_o
 
 
 def test_help_is_in_plain_words_and_names_every_default(shown):
-    letters: dict[str, set[str]] = {}
+    letters: set[tuple[str, str]] = set()
     for words, text in shown.items():
         assert "-h" in text, words
         # What typer calls types, and its brackets around brackets.
@@ -86,11 +86,10 @@ def test_help_is_in_plain_words_and_names_every_default(shown):
         assert re.search(rf"For example:\s+plansmith {words[0]}", text), words
         examples = text.partition("For example:")[2].partition("╭")[0].splitlines()
         assert max(line.count("plansmith ") for line in examples) == 1, words
-        for letter, option in re.findall(r"(--[a-z-]+) +(-[a-z]) ", text):
-            letters.setdefault(option, set()).add(letter)
-    assert {"-h", "-o", "-r"} <= letters.keys()
-    # A letter is the same option in every command.
-    assert not {letter: options for letter, options in letters.items() if len(options) > 1}
+        letters.update(re.findall(r"(--[a-z-]+) +(-[a-z]) ", text))
+    # A letter is the same option in every command, and an option has one letter.
+    assert {"-h", "-o", "-r"} <= {letter for _, letter in letters}
+    assert len(letters) == len({letter for _, letter in letters}) == len({option for option, _ in letters}), letters
     defaults = {
         ("build",): ["the file's", "0.5%", "5% of a relative error, 0.5% of a cosine", "all", "labels", "auto"],
         ("export",): ["the model's name.onnx", "the exporter's choice"],

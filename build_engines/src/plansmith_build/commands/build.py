@@ -17,6 +17,7 @@ from plansmith_build.engines.tensorrt.options import HardwareCompatibility, Plan
 from plansmith_build.engines.tensorrt_rtx.capabilities import parse_capabilities
 from plansmith_build.errors import InvalidOption
 from plansmith_build.fetching import local_model, without_secrets
+from plansmith_client.commands.options import JsonOption, StagingOption  # noqa: TC001 - typer reads the annotations
 from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -127,13 +128,7 @@ def build(
         ),
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Makes the random inputs and the split of the data repeatable.")] = 0,
-    staging: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder to make the version in, outside the repository and on the same file system.",
-            show_default="the repository's parent",
-        ),
-    ] = None,
+    staging: StagingOption = None,
     no_serve: Annotated[
         bool,
         typer.Option(
@@ -269,7 +264,7 @@ def build(
     ] = None,
     memory_limit: MemoryOption = None,
     time_limit: TimeOption = 1800.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Build a verified version from an ONNX file and publish it in a model repository.
 

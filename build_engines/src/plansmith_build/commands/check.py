@@ -16,6 +16,7 @@ from plansmith_build.commands.build_display import current_step
 from plansmith_build.commands.confinement import Limits, MemoryOption, TimeOption, confined
 from plansmith_build.engines.tensorrt.options import PlanOptions
 from plansmith_build.engines.tensorrt_rtx.capabilities import parse_capabilities
+from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
 from plansmith_client.terminal import Column, FittingTable, Terminal, facts_table
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def check(
     seed: Annotated[int, typer.Option(min=0, help="Makes the random inputs repeatable.")] = 0,
     memory_limit: MemoryOption = None,
     time_limit: TimeOption = 1800.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Find out what each engine says to an ONNX file; nothing is published.
 

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from plansmith_build.errors import InvalidOption
+from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
 from plansmith_client.terminal import Terminal, facts_table
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def export(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Makes the random inputs of the check repeatable.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a PyTorch, scikit-learn or Keras model as ONNX, and check that it computes the same.
 

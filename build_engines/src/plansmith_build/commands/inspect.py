@@ -17,6 +17,7 @@ from plansmith_build.errors import InvalidOption
 from plansmith_build.repository.inspection import inspect_file, inspect_model, summaries
 from plansmith_build.repository.model_card import model_card
 from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_client.commands.options import JsonOption, RepositoryOption  # noqa: TC001 - typer reads the annotations
 from plansmith_client.terminal import Column, FittingTable, Terminal, facts_table
 
 if TYPE_CHECKING:
@@ -43,11 +44,9 @@ def inspect(
         ),
     ] = None,
     *,
-    repository: Annotated[Path, typer.Option("--repository", "-r", help="The model repository.")] = Path(
-        "model_repository"
-    ),
+    repository: RepositoryOption = Path("model_repository"),
     version: Annotated[int | None, typer.Option(min=1, help="Version of the model.", show_default="the newest")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+    as_json: JsonOption = False,
     card: Annotated[
         bool, typer.Option("--card", help="Print a model card instead: Markdown with Hugging Face's metadata.")
     ] = False,

@@ -13,6 +13,7 @@ from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_build.repository.pruning import prunable_versions
 from plansmith_build.repository.pruning import prune as prune_model
 from plansmith_build.repository.signed_versions import Signer
+from plansmith_client.commands.options import JsonOption, RepositoryOption, StagingOption  # noqa: TC001 - typer reads the annotations
 from plansmith_client.terminal import Terminal
 
 __all__ = ["prune"]
@@ -23,9 +24,7 @@ def prune(
     *,
     keep: Annotated[int | None, typer.Option(min=1, help="How many of the newest versions stay.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All models of the repository.")] = False,
-    repository: Annotated[Path, typer.Option("--repository", "-r", help="The model repository.")] = Path(
-        "model_repository"
-    ),
+    repository: RepositoryOption = Path("model_repository"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
     sign_key: Annotated[
         Path | None,
@@ -34,10 +33,8 @@ def prune(
             "removed, and all signed versions that are there are listed anew."
         ),
     ] = None,
-    staging: Annotated[
-        Path | None, typer.Option(help="Folder to move versions to first.", show_default="the repository's parent")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+    staging: StagingOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Remove old versions of models, except those that a configuration serves.
 

@@ -12,6 +12,12 @@ from plansmith_build.commands.build_display import RUNNING_SERVER
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_build.repository.rollback import roll_back
 from plansmith_build.repository.signed_versions import Signer
+from plansmith_client.commands.options import (  # noqa: TC001 - typer reads the annotations
+    JsonOption,
+    PublicKeyOption,
+    RepositoryOption,
+    StagingOption,
+)
 from plansmith_client.terminal import Terminal
 
 __all__ = ["rollback"]
@@ -21,18 +27,11 @@ def rollback(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")],
     version: Annotated[int, typer.Argument(metavar="VERSION", help="The old version.")],
     *,
-    repository: Annotated[Path, typer.Option("--repository", "-r", help="The model repository.")] = Path(
-        "model_repository"
-    ),
+    repository: RepositoryOption = Path("model_repository"),
     sign_key: Annotated[Path | None, typer.Option(help="Sign the new version with this private key (PEM).")] = None,
-    public_key: Annotated[
-        Path | None,
-        typer.Option(help="Verify the old version's signature by this key (PEM) first; needed to sign it again."),
-    ] = None,
-    staging: Annotated[
-        Path | None, typer.Option(help="Folder to stage in.", show_default="the repository's parent")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+    public_key: PublicKeyOption = None,
+    staging: StagingOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Publish an old version of a model again, with the configurations and labels that it had.
 

@@ -17,6 +17,7 @@ from plansmith_build.errors import BuildError, InvalidOption
 from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
 from plansmith_build.repository.plans import check_plans, newest_versions, own_models
 from plansmith_build.repository.signing import require_public_key, verify_signature
+from plansmith_client.commands.options import JsonOption, PublicKeyOption, RepositoryOption  # noqa: TC001 - typer reads the annotations
 from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -41,18 +42,13 @@ def upgrade(
         list[str] | None, typer.Argument(metavar="MODEL", help="The models.", show_default="every one")
     ] = None,
     *,
-    repository: Annotated[Path, typer.Option("--repository", "-r", help="The model repository.")] = Path(
-        "model_repository"
-    ),
+    repository: RepositoryOption = Path("model_repository"),
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be built, and build nothing; exit code 3 if there is any.")
     ] = False,
     sign_key: Annotated[Path | None, typer.Option(help="Sign the new versions with this private key (PEM).")] = None,
-    public_key: Annotated[
-        Path | None,
-        typer.Option(help="Verify the versions that are there by this key (PEM) first; needed to sign them again."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+    public_key: PublicKeyOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Rebuild models whose TensorRT plan or engine does not run on this machine, with the options they were built with.
 

@@ -9,7 +9,7 @@ import typer
 from rich.progress import TaskProgressColumn, TimeElapsedColumn
 
 from plansmith_build.repository.model_repository import ModelRepository
-from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
+from plansmith_client.commands.options import JsonOption, RepositoryOption  # noqa: TC001 - typer reads the annotations
 from plansmith_client.terminal import Terminal
 from plansmith_perf.commands import shared_options as shared
 from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
@@ -26,7 +26,7 @@ __all__ = ["compare"]
 def compare(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     *,
-    repository: shared.RepositoryOption = Path("model_repository"),
+    repository: RepositoryOption = Path("model_repository"),
     peers: Annotated[
         str | None,
         typer.Option(

@@ -15,7 +15,6 @@ from plansmith_perf.results.writing import check_writable, write_text
 
 EXIT_FAILED, EXIT_MISSED, EXIT_INTERRUPTED = 1, 3, 130
 
-RepositoryOption = Annotated[Path, typer.Option("--repository", "-r", help="The model repository.")]
 SecondsOption = Annotated[float, typer.Option("--seconds", help="Length of each measurement.")]
 WarmupOption = Annotated[float, typer.Option("--warmup", help="Seconds of load before each that do not count.")]
 SamplesOption = Annotated[

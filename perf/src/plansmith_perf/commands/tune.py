@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
-from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
+from plansmith_client.commands.options import (  # noqa: TC001 - typer reads the annotations
+    JsonOption,
+    PublicKeyOption,
+    RepositoryOption,
+    StagingOption,
+)
 from plansmith_client.terminal import Terminal
 from plansmith_perf.commands import shared_options as shared
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
@@ -29,7 +34,7 @@ def tune(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     *,
     slo: Annotated[str, typer.Option("--slo", help="The objective to keep, such as p99=50ms.")],
-    repository: shared.RepositoryOption = Path("model_repository"),
+    repository: RepositoryOption = Path("model_repository"),
     config_name: Annotated[
         str, typer.Option("--config-name", help="The configuration to tune: configs/NAME.pbtxt.")
     ] = "cpu",
@@ -73,13 +78,8 @@ def tune(
     timeout: shared.TimeoutOption = 30.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the search and of random inputs.")] = 0,
     sign_key: Annotated[Path | None, typer.Option(help="Sign the new version with this private key (PEM).")] = None,
-    public_key: Annotated[
-        Path | None,
-        typer.Option(help="Verify existing signatures with this key (PEM); needed to sign them again."),
-    ] = None,
-    staging: Annotated[
-        Path | None, typer.Option(help="Folder to stage in.", show_default="the repository's parent")
-    ] = None,
+    public_key: PublicKeyOption = None,
+    staging: StagingOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the configuration with the highest throughput inside an SLO, and publish it.

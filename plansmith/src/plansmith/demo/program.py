@@ -6,6 +6,7 @@ Everything is made below one folder; nothing outside it changes.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
+from rich.markup import escape
 
 from plansmith.demo.measure import Measurement, measure
 from plansmith.demo.picture import save_images, save_terminal, terminal_picture
@@ -95,11 +97,11 @@ def run(files: Path, output: Path, console: Console) -> Demonstration:
             repository=repository, name="digits", labels=files / "labels.txt", preprocessing=PREPROCESSING
         )
         built = build(files / "digits.onnx", options)
-    console.print(f"  published version {built.version} in {repository / 'digits' / str(built.version)}")
+    console.print(f"  published version {built.version} in {escape(str(repository / 'digits' / str(built.version)))}")
     with np.load(files / "held_out.npz") as held_out:
         images, labels = held_out["images"], held_out["labels"]
 
-    with step(console, f"Writing the model and {len(images)} images to {output}"):
+    with step(console, escape(f"Writing the model and {len(images)} images to {output}")):
         if files != output:
             for name in ("digits.onnx", "labels.txt", "held_out.npz"):
                 shutil.copy2(files / name, output)
@@ -118,9 +120,9 @@ def run(files: Path, output: Path, console: Console) -> Demonstration:
     picture = output / "demo.svg"
     save_terminal(console, picture)
     seconds = time.perf_counter() - started
-    console.print(f"\nDone in {seconds:.0f} s; what this showed is in {picture}. Go on:")
+    console.print(f"\nDone in {seconds:.0f} s; what this showed is in {escape(str(picture))}. Go on:")
     command = "plansmith" if which("plansmith") else Path(sys.executable).with_name("plansmith")
-    console.print(f"  cd {output}")
+    console.print(escape(f"  cd {shlex.quote(str(output))}"))
     console.print(f"  {command} serve")
     console.print(f"  {command} infer digits three.png    # from another terminal")
     return Demonstration(built.version, repository, measured, labels, picture, seconds)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plansmith.doctor import engines, machine
+from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
 from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def doctor(
     grpc_port: Annotated[int, typer.Option("--grpc-port", min=1, max=65535, help="For gRPC.")] = 8001,
     metrics_port: Annotated[int, typer.Option("--metrics-port", min=1, max=65535, help="For Prometheus.")] = 8002,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Try what this machine has to build and serve with: a line for each thing, and what to do.
 

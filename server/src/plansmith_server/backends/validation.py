@@ -37,6 +37,9 @@ def check(config: ModelConfig, signature: Signature, *, converts: bool = False) 
             raise ModelError(f"input {tensor.name!r} is optional, which needs max_batch_size 0")
         if tensor.optional and tensor.name not in optional:
             raise ModelError(f"input {tensor.name!r} is optional in the configuration but required by the model")
+    unknown = sorted(config.control_inputs - inputs.keys())
+    if unknown:
+        raise ModelError(f"the model has no input {unknown[0]!r}; it has {', '.join(inputs) or 'none'}")
     configured = {tensor.name for tensor in config.run_inputs} | config.control_inputs
     forgotten = [tensor.name for tensor in signature.inputs if tensor.name not in configured]
     if forgotten:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -52,7 +53,8 @@ def describe(server: TritonServer, models: Sequence[ModelState]) -> dict[str, An
 def show(console: Console, server: TritonServer, models: Sequence[ModelState]) -> None:
     """Print the models, where they are served and how long the start took."""
     console.print(
-        f"[bold]plansmith {version('plansmith-server')}[/] · Triton {server.version} · {server.options.repository}"
+        f"[bold]plansmith {version('plansmith-server')}[/] · Triton {server.version} · "
+        f"{escape(str(server.options.repository))}"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("model", "version", "state", "configuration"):

@@ -41,6 +41,11 @@ def _check_tensor(context: ConfigContext, role: str, tensor: Any) -> Iterator[Fi
     what = f"{role} {tensor.name!r}"
     if not tensor.name:
         yield error(context.path, f"an {role} has no name", "add name")
+    if context.backend == "ensemble":
+        # Of other models, backends complete them.
+        for field in ("data_type", "dims"):
+            if not getattr(tensor, field):
+                yield error(context.path, f"{what} of the ensemble has no {field}", f"add {field}")
     for field, dims in (("dims", tensor.dims), ("reshape", tensor.reshape.shape)):
         wrong = [dim for dim in dims if dim < 1 and dim != -1]
         if wrong:
@@ -128,3 +133,5 @@ def _check_batch_targets(context: ConfigContext, outputs: set[str]) -> Iterator[
                     f"batch_output names the target {name!r}, which is not an output of the configuration",
                     f"name one of {', '.join(sorted(outputs)) or 'the outputs, and declare them'}",
                 )
+        if len(set(entry.target_name)) < len(entry.target_name):
+            yield error(context.path, "batch_output names a target twice", "name each once")

@@ -13,11 +13,12 @@ from plansmith_build.repository.linting.findings import error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from plansmith_build.repository.linting.context import ConfigContext
     from plansmith_build.repository.linting.findings import Finding
 
-__all__ = ["check_ensemble"]
+__all__ = ["check_ensemble", "steps_in_order"]
 
 
 def check_ensemble(context: ConfigContext) -> Iterator[Finding]:
@@ -83,21 +84,21 @@ def _check_flow(context: ConfigContext) -> Iterator[Finding]:
         yield error(
             context.path, f"the ensemble's output {name!r} is not the output of any step", "add it to output_map"
         )
-    for name in sorted((outputs & set(made)) - _written(context)):
+    written = {name for step in steps_in_order(config) for name in step.output_map.values()}
+    for name in sorted(set(made) - written - inputs):
         yield error(
             context.path,
-            f"the ensemble's output {name!r} is never written: a step that it depends on waits for a tensor for ever",
+            f"the ensemble's tensor {name!r} is never written: a step that it depends on waits for a tensor for ever",
             "order the steps so that each tensor is made before it is read",
         )
 
 
-def _written(context: ConfigContext) -> set[str]:
-    """The tensors that exist once every step has run that can run."""
-    ready = {tensor.name for tensor in context.config.input}
-    waiting = list(context.config.ensemble_scheduling.step)
-    while True:
-        runnable = [step for step in waiting if ready.issuperset(step.input_map.values())]
-        if not runnable:
-            return ready
+def steps_in_order(config: Any) -> list[Any]:
+    """The steps of an ensemble, each after those that make what it reads; without those that wait for ever."""
+    ready = {tensor.name for tensor in config.input}
+    waiting, done = list(config.ensemble_scheduling.step), []
+    while runnable := [step for step in waiting if ready.issuperset(step.input_map.values())]:
         waiting = [step for step in waiting if step not in runnable]
         ready.update(name for step in runnable for name in step.output_map.values())
+        done += runnable
+    return done

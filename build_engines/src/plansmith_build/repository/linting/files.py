@@ -6,9 +6,12 @@ import math
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from tritonclient.grpc import model_config_pb2
+
 from plansmith_build.engines.tensorrt.plan_check import engine_version, plan_version
 from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.linting.findings import error, warning
+from plansmith_client.tensors import datatype_from_config_type, numpy_dtype_from_datatype
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from plansmith_build.repository.linting.context import ConfigContext
     from plansmith_build.repository.linting.findings import Finding
 
-__all__ = ["check_files"]
+__all__ = ["check_data_file", "check_files"]
 
 
 _COMPILED = {".plan": (plan_version, "a TensorRT plan"), ".engine": (engine_version, "an engine of TensorRT for RTX")}
@@ -40,12 +43,33 @@ def check_files(context: ConfigContext) -> Iterator[Finding]:
             what = f"label_filename of output {tensor.name!r}"
             refused = list(_check_inside(context, context.model.path, tensor.label_filename, what))
             yield from refused or _check_labels(context, tensor)
-    for warmup in config.model_warmup:
-        # A server skips samples of no rows; `check_warmup` says so.
-        for name, data in warmup.inputs.items() if warmup.batch_size else ():
-            if data.input_data_file:
-                folder = context.model.path / "warmup"
-                yield from _check_inside(context, folder, data.input_data_file, f"warm-up data of input {name!r}")
+
+
+def check_data_file(
+    context: ConfigContext, what: str, folder: str, name: str, data_type: int, numbers: int
+) -> Iterator[Finding]:
+    """Whether a file of the values of a tensor is there and large enough, as its server reads it.
+
+    Args:
+        context: of the configuration that names it.
+        what: that is read from it.
+        folder: in the model's folder.
+        name: in that folder.
+        data_type: a number of `inference.DataType`.
+        numbers: how many values the tensor has.
+    """
+    path = context.model.path / folder / name
+    yield from _check_inside(context, context.model.path / folder, name, what)
+    kind = model_config_pb2.DataType.Name(data_type)
+    if _leaves(name) or not path.is_file() or kind in {"TYPE_STRING", "TYPE_INVALID"}:
+        return
+    item = numpy_dtype_from_datatype(datatype_from_config_type(kind)).itemsize if kind != "TYPE_BF16" else 2
+    if path.stat().st_size < numbers * item:
+        yield error(
+            context.path,
+            f"the {what} needs {numbers * item} bytes, and {name} has {path.stat().st_size}",
+            "write the whole tensor, row by row, into the file",
+        )
 
 
 def _check_model_file(context: ConfigContext, version: int, field: str, path: Path) -> Iterator[Finding]:

@@ -34,6 +34,11 @@ def check_scheduling(context: ConfigContext) -> Iterator[Finding]:
         )
     if config.max_batch_size < 0:
         yield error(context.path, f"max_batch_size is {config.max_batch_size}", "write 0 for a model without batches")
+    if config.response_cache.enable and (
+        config.HasField("sequence_batching") or config.model_transaction_policy.decoupled
+    ):
+        what = "sequence_batching" if config.HasField("sequence_batching") else "decoupled answers"
+        yield error(context.path, f"a model with {what} cannot use the response cache", "disable it")
     yield from _check_versions(context)
     yield from _check_instances(context)
     yield from _check_batching(context)

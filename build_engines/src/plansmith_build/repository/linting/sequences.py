@@ -1,16 +1,19 @@
-"""The sequence batcher: its control inputs, and its two strategies.
+"""The sequence batcher: its control inputs, its states, and its two strategies.
 
 Rules: GetBooleanSequenceControlProperties, GetTypedSequenceControlProperties and ValidateModelConfig in
-triton-inference-server/core, src/model_config_utils.cc.
+triton-inference-server/core, src/model_config_utils.cc; GenerateInitialStateData in
+src/sequence_batch_scheduler/sequence_batch_scheduler.cc; SequenceStates::Initialize in src/sequence_state.cc.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from math import prod
 from typing import TYPE_CHECKING
 
 from tritonclient.grpc import model_config_pb2
 
+from plansmith_build.repository.linting.files import check_data_file
 from plansmith_build.repository.linting.findings import error, warning
 
 if TYPE_CHECKING:
@@ -34,13 +37,11 @@ _MOST_SLOTS = 10_000_000
 
 
 def check_sequences(context: ConfigContext) -> Iterator[Finding]:
-    """Control inputs, preferred batch sizes, slot utilization and the response cache."""
+    """Control inputs, preferred batch sizes and slot utilization."""
     config = context.config
     if not config.HasField("sequence_batching"):
         return
     batching = config.sequence_batching
-    if config.response_cache.enable:
-        yield error(context.path, "a model with sequence_batching cannot use the response cache", "disable it")
     if not batching.control_input and not batching.state:
         yield warning(
             context.path,
@@ -49,6 +50,8 @@ def check_sequences(context: ConfigContext) -> Iterator[Finding]:
         )
     yield from _check_warmup(context)
     yield from _check_controls(context)
+    for state in batching.state:
+        yield from _check_state(context, state)
     for size in batching.oldest.preferred_batch_size:
         if not 0 < size <= config.max_batch_size:
             yield error(
@@ -83,6 +86,40 @@ def _check_warmup(context: ConfigContext) -> Iterator[Finding]:
                 "nothing else: plansmith-server does not load it",
                 "remove model_warmup",
             )
+
+
+def _check_state(context: ConfigContext, state: Any) -> Iterator[Finding]:
+    what = f"state {state.input_name!r}"
+    if state.data_type == model_config_pb2.TYPE_INVALID:
+        yield error(context.path, f"{what} has no data_type", "add it")
+    if state.use_growable_memory and not state.use_same_buffer_for_input_output:
+        yield error(
+            context.path,
+            f"{what} has use_growable_memory without use_same_buffer_for_input_output",
+            "set both, or remove use_growable_memory",
+        )
+    if len(state.initial_state) > 1:
+        yield error(context.path, f"{what} has {len(state.initial_state)} initial_state", "keep one of them")
+    for initial in state.initial_state[:1]:
+        yield from _check_initial(context, what, state, initial)
+
+
+def _check_initial(context: ConfigContext, what: str, state: Any, initial: Any) -> Iterator[Finding]:
+    what = f"initial_state of {what}"
+    if not initial.name:
+        yield error(context.path, f"the {what} has no name", "add name")
+    if initial.data_type != state.data_type:
+        name = model_config_pb2.DataType.Name(state.data_type)
+        yield error(context.path, f"the {what} has another data_type", f"write data_type: {name}")
+    dims, wanted = list(initial.dims), list(state.dims)
+    if len(dims) != len(wanted) or any(
+        have < 0 or want not in (-1, have) for have, want in zip(dims, wanted, strict=True)
+    ):
+        yield error(context.path, f"the {what} has dims {dims}, and the state {wanted}", "write the size of each")
+    elif not initial.WhichOneof("state_data"):
+        yield error(context.path, f"the {what} has no data", "add zero_data: true or data_file")
+    elif initial.data_file:
+        yield from check_data_file(context, what, "initial_state", initial.data_file, initial.data_type, prod(dims))
 
 
 def _check_controls(context: ConfigContext) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from plansmith_build.errors import BuildError
 from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.linting.context import ConfigContext
+from plansmith_build.repository.linting.ensembles import steps_in_order
 from plansmith_build.repository.linting.findings import error
 from plansmith_build.repository.model_repository import CONFIG, RepositoryModel
 
@@ -78,6 +79,7 @@ def check_steps(context: ConfigContext) -> Iterator[Finding]:
     for step in config.ensemble_scheduling.step:
         if step.model_name:
             yield from _check_step(context, step, tensors)
+    yield from _check_streams(context)
     circle = _way_back(context)
     if circle:
         yield error(
@@ -85,6 +87,31 @@ def check_steps(context: ConfigContext) -> Iterator[Finding]:
             f"the ensembles use each other in a circle: {' -> '.join(circle)}",
             "name another model in one of the steps",
         )
+
+
+def _check_streams(context: ConfigContext) -> Iterator[Finding]:
+    """Whether a step would wait for tensors of models that each answer as often as they like."""
+    # The decoupled step that each tensor comes from; 0 for those of the request.
+    sources = {tensor.name: 0 for tensor in context.config.input}
+    for number, step in enumerate(steps_in_order(context.config), start=1):
+        taken = {sources[name] for name in step.input_map.values()}
+        if len(taken) > 1:
+            yield error(
+                context.path,
+                f"the step of {step.model_name!r} reads tensors of which some come once and others any number of times",
+                "read tensors of one decoupled model alone, or of none",
+            )
+        source = number if _is_decoupled(context, step.model_name, frozenset()) else max(taken, default=0)
+        sources.update(dict.fromkeys(step.output_map.values(), source))
+
+
+def _is_decoupled(context: ConfigContext, name: str, seen: frozenset[str]) -> bool:
+    used = _context_of(context, name) if name in context.siblings - seen else None
+    if used is None:
+        return False
+    return bool(used.config.model_transaction_policy.decoupled) or any(
+        _is_decoupled(context, step.model_name, seen | {name}) for step in used.config.ensemble_scheduling.step
+    )
 
 
 def _way_back(context: ConfigContext) -> Sequence[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tritonclient.grpc import model_config_pb2
+
 from plansmith_build.errors import BuildError
 from plansmith_build.repository.config import specs_from_config
 from plansmith_build.repository.linting.findings import error
@@ -42,26 +44,31 @@ def _check_file(context: ConfigContext, path: Path) -> Iterator[Finding]:
         yield error(where, str(problem), "export or build the model again")
         return
     batched = context.completed.max_batch_size > 0
-    state = context.config.sequence_batching.state
-    filled = {
-        "input": context.filled_inputs,
-        "output": frozenset(entry.output_name for entry in state),
-    }
-    sides: list[tuple[str, Sequence[Any], Mapping[str, TensorSpec]]] = [
-        ("input", context.config.input, graph.inputs),
-        ("output", context.config.output, graph.outputs),
+    sides: list[tuple[str, Sequence[Any], Sequence[Any], Mapping[str, TensorSpec]]] = [
+        ("input", context.config.input, _states(context, "input"), graph.inputs),
+        ("output", context.config.output, _states(context, "output"), graph.outputs),
     ]
-    for role, configured, specs in sides:
-        yield from _check_names(context, role, {tensor.name for tensor in configured}, specs, filled[role])
-        for tensor, spec in zip(configured, _specs(configured, batched=batched), strict=True):
+    for role, configured, states, specs in sides:
+        yield from _check_names(context, role, configured, states, specs)
+        tensors = [*configured, *states]
+        for number, (tensor, spec) in enumerate(zip(tensors, _specs(tensors, batched=batched), strict=True)):
+            # Where the configuration leaves out dims, the server adds those of the graph, but for states.
+            has_shape = tensor.name not in graph.shapeless and (number >= len(configured) or len(tensor.dims) > 0)
             if tensor.name in specs and spec is not None:
-                yield from _check_tensor(
-                    context, role, tensor, spec, specs[tensor.name], has_shape=tensor.name not in graph.shapeless
-                )
+                yield from _check_tensor(context, role, tensor, spec, specs[tensor.name], has_shape=has_shape)
             if role == "input" and tensor.optional:
                 yield from _check_optional(context, tensor, graph)
     if batched and context.backend != "openvino":
         yield from _check_batching(context, graph)
+
+
+def _states(context: ConfigContext, role: str) -> list[Any]:
+    """What a server keeps of a sequence, as the inputs or outputs of a run."""
+    kind = model_config_pb2.ModelInput if role == "input" else model_config_pb2.ModelOutput
+    return [
+        kind(name=getattr(state, f"{role}_name"), data_type=state.data_type, dims=state.dims)
+        for state in context.config.sequence_batching.state
+    ]
 
 
 def _check_optional(context: ConfigContext, tensor: Any, graph: GraphTensors) -> Iterator[Finding]:
@@ -82,17 +89,22 @@ def _specs(configured: Sequence[Any], *, batched: bool) -> list[TensorSpec | Non
 
 
 def _check_names(
-    context: ConfigContext, role: str, configured: set[str], graph: Mapping[str, TensorSpec], filled: frozenset[str]
+    context: ConfigContext,
+    role: str,
+    configured: Sequence[Any],
+    states: Sequence[Any],
+    graph: Mapping[str, TensorSpec],
 ) -> Iterator[Finding]:
-    if not configured:
-        # The server completes it.
-        return
-    for name in sorted(configured - set(graph)):
+    given = {tensor.name for tensor in (*configured, *states)}
+    if role == "input":
+        given |= {control.name for control in context.config.sequence_batching.control_input}
+    for name in sorted(given - set(graph)):
         yield error(
             context.path, f"the model has no {role} {name!r}", f"its {role}s are {', '.join(graph)}: name one of them"
         )
-    if role == "input":
-        given = configured | filled
+    # Where there is none, the server completes them.
+    if role == "input" and configured:
+        given |= context.filled_inputs
         for name in sorted(name for name, spec in graph.items() if name not in given and not spec.optional):
             yield error(context.path, f"the model's input {name!r} is missing", "add it, or leave out all inputs")
 
@@ -108,7 +120,7 @@ def _check_tensor(
             f"{role} {tensor.name!r} is {graph.datatype} in the model and TYPE_{_config_type(spec.datatype)} here",
             f"write data_type: TYPE_{_config_type(graph.datatype)}",
         )
-    if not has_shape or not tensor.dims:
+    if not has_shape:
         return
     batched = context.completed.max_batch_size > 0 and not getattr(tensor, "allow_ragged_batch", False)
     shape = tuple(tensor.reshape.shape) if tensor.HasField("reshape") else tuple(tensor.dims)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from tritonclient.grpc import model_config_pb2
 
+from plansmith_build.repository.linting.files import check_data_file
 from plansmith_build.repository.linting.findings import error, warning
-from plansmith_client.tensors import datatype_from_config_type, numpy_dtype_from_datatype
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -75,22 +75,5 @@ def _check_input(context: ConfigContext, what: str, data: Any, declared: Any) ->
             yield error(
                 context.path, f"the {what} has dims {dims}, and the model takes {wanted_dims}", "make them agree"
             )
-    yield from _check_size(context, what, data, kind)
-
-
-def _check_size(context: ConfigContext, what: str, data: Any, kind: str) -> Iterator[Finding]:
-    if not data.input_data_file or kind in {"TYPE_STRING", "TYPE_INVALID"}:
-        return
-    item = numpy_dtype_from_datatype(datatype_from_config_type(kind)).itemsize if kind != "TYPE_BF16" else 2
-    wanted = prod(data.dims) * item
-    try:
-        size = (context.model.path / "warmup" / data.input_data_file).stat().st_size
-    except (OSError, ValueError):
-        # A file that is missing is reported by another check.
-        return
-    if size < wanted:
-        yield error(
-            context.path,
-            f"the {what} needs {wanted} bytes, and {data.input_data_file} has {size}",
-            "write the whole tensor, row by row, into the file",
-        )
+    if data.input_data_file:
+        yield from check_data_file(context, what, "warmup", data.input_data_file, data.data_type, prod(dims))
