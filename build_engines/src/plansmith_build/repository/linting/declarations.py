@@ -33,6 +33,10 @@ def check_declarations(context: ConfigContext) -> Iterator[Finding]:
             if tensor.name in seen:
                 yield error(context.path, f"{role} {tensor.name!r} is declared twice", "remove one of them")
             seen.add(tensor.name)
+            # Of other models, backends complete them.
+            missing = [field for field in ("data_type", "dims") if not getattr(tensor, field)]
+            for field in missing if context.backend == "ensemble" else ():
+                yield error(context.path, f"{role} {tensor.name!r} of the ensemble has no {field}", f"add {field}")
             yield from _check_tensor(context, role, tensor)
     yield from _check_batch_tensors(context)
 
@@ -41,11 +45,6 @@ def _check_tensor(context: ConfigContext, role: str, tensor: Any) -> Iterator[Fi
     what = f"{role} {tensor.name!r}"
     if not tensor.name:
         yield error(context.path, f"an {role} has no name", "add name")
-    if context.backend == "ensemble":
-        # Of other models, backends complete them.
-        for field in ("data_type", "dims"):
-            if not getattr(tensor, field):
-                yield error(context.path, f"{what} of the ensemble has no {field}", f"add {field}")
     for field, dims in (("dims", tensor.dims), ("reshape", tensor.reshape.shape)):
         wrong = [dim for dim in dims if dim < 1 and dim != -1]
         if wrong:

@@ -46,7 +46,7 @@ def check_files(context: ConfigContext) -> Iterator[Finding]:
 
 
 def check_data_file(
-    context: ConfigContext, what: str, folder: str, name: str, data_type: int, numbers: int
+    context: ConfigContext, what: str, folder: str, name: str, *, data_type: int, numbers: int
 ) -> Iterator[Finding]:
     """Whether a file of the values of a tensor is there and large enough, as its server reads it.
 

@@ -119,7 +119,9 @@ def _check_initial(context: ConfigContext, what: str, state: Any, initial: Any) 
     elif not initial.WhichOneof("state_data"):
         yield error(context.path, f"the {what} has no data", "add zero_data: true or data_file")
     elif initial.data_file:
-        yield from check_data_file(context, what, "initial_state", initial.data_file, initial.data_type, prod(dims))
+        yield from check_data_file(
+            context, what, "initial_state", initial.data_file, data_type=initial.data_type, numbers=prod(dims)
+        )
 
 
 def _check_controls(context: ConfigContext) -> Iterator[Finding]:
