@@ -66,7 +66,7 @@ def test_engines_are_compiled_and_a_server_without_an_rtx_gpu_refuses_them(dry_r
 
 def test_the_table_of_gpus_is_made_of_such_files_and_says_where_there_is_none(written, tmp_path):
     rows = gpu(written.parent)
-    assert {row[0] for row in rows[1:]} == {"dry run"}
+    assert [row[0] for row in rows[1:]] == ["dry run", *[""] * (len(rows) - 2)]
     measured = {what: figure for _, what, figure in rows[1:]}
     for what in ("digits, onnxruntime fp32 (CPU), in process", "digits, served", "encoder, served"):
         assert measured[what].endswith(" rows/s")
