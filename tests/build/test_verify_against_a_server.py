@@ -23,6 +23,7 @@ STATEFUL = (
     "stateful (float[N, 4] x, float[N, 4] h) => (float[N, 4] y, float[N, 4] h_out) "
     "{ y = Add (x, h) h_out = Add (x, h) }"
 )
+WEIGHTED = "weighted (float[N, 4] x, float[1] w) => (float[N, 4] y) <float[1] w = {2.0}> { y = Mul (x, w) }"
 SUM = "sum (float[N, 4] x, float[N, 4] z) => (float[N, 4] y) { y = Add (x, z) }"
 X = 'input { name: "x" data_type: TYPE_FP32 dims: 4 }'
 Y = 'output { name: "y" data_type: TYPE_FP32 dims: 4 }'
@@ -102,6 +103,7 @@ RIGHT = {
     "sum": f'{BASE} input {{ name: "z" data_type: TYPE_FP32 dims: 4 }}',
     "wholes": BASE.replace("FP32", "INT64"),
     "fives": BASE.replace("dims: 4", "dims: 5"),
+    "weighted": BASE,
 }
 # One mistake each.
 WRONG = {
@@ -223,6 +225,7 @@ GRAPHS = {
     "fives": FIVE,
     "controlled": CONTROLLED,
     "sum": SUM,
+    "weighted": WEIGHTED,
     **{name: STATEFUL for name, text in {**RIGHT, **WRONG}.items() if "state {" in text},
     **{name: CONTROLLED for name in WRONG if name.startswith(("control_", "sequence_"))},
 }

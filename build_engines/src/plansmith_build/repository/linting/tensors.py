@@ -156,6 +156,10 @@ def _check_batching(context: ConfigContext, graph: GraphTensors) -> Iterator[Fin
     # A ragged input is one long row, and what the batcher computes of it has whatever shape it has.
     exempt = graph.shapeless | context.filled_inputs
     exempt |= {tensor.name for tensor in context.config.input if tensor.allow_ragged_batch}
+    # A weight that is listed as an input, too: a request that may not give it has no rows of it.
+    exempt |= {spec.name for spec in graph.inputs.values() if spec.optional} - {
+        tensor.name for tensor in context.config.input
+    }
     for spec in (*graph.inputs.values(), *graph.outputs.values()):
         if spec.name not in exempt and spec.shape[:1] != (-1,):
             what = "is fixed" if spec.shape else "is missing"
