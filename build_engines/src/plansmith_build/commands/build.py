@@ -13,11 +13,12 @@ from rich.markup import escape
 from plansmith_build.commands.build_display import current_step, result_as_json, show_result
 from plansmith_build.commands.confinement import Limits, MemoryOption, TimeOption, confined
 from plansmith_build.commands.recipe import recipe_of
+from plansmith_build.commands.shared_options import StagingOption  # noqa: TC001 - typer reads the annotations
 from plansmith_build.engines.tensorrt.options import HardwareCompatibility, PlanOptions, default_timing_cache
 from plansmith_build.engines.tensorrt_rtx.capabilities import parse_capabilities
 from plansmith_build.errors import InvalidOption
 from plansmith_build.fetching import local_model, without_secrets
-from plansmith_client.commands.options import JsonOption, StagingOption  # noqa: TC001 - typer reads the annotations
+from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
 from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:

@@ -13,11 +13,12 @@ from rich.text import Text
 
 from plansmith_build.commands.build_display import candidates_table
 from plansmith_build.commands.confinement import Limits, confined
+from plansmith_build.commands.shared_options import RepositoryOption  # noqa: TC001 - typer reads the annotations
 from plansmith_build.errors import InvalidOption
 from plansmith_build.repository.inspection import inspect_file, inspect_model, summaries
 from plansmith_build.repository.model_card import model_card
 from plansmith_build.repository.model_repository import ModelRepository
-from plansmith_client.commands.options import JsonOption, RepositoryOption  # noqa: TC001 - typer reads the annotations
+from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
 from plansmith_client.terminal import Column, FittingTable, Terminal, facts_table
 
 if TYPE_CHECKING:

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
+from plansmith_build.commands.shared_options import RepositoryOption, StagingOption  # noqa: TC001 - typer reads the annotations
 from plansmith_build.errors import InvalidOption
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_build.repository.pruning import prunable_versions
 from plansmith_build.repository.pruning import prune as prune_model
 from plansmith_build.repository.signed_versions import Signer
-from plansmith_client.commands.options import JsonOption, RepositoryOption, StagingOption  # noqa: TC001 - typer reads the annotations
+from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
 from plansmith_client.terminal import Terminal
 
 __all__ = ["prune"]

@@ -9,15 +9,15 @@ from typing import Annotated
 import typer
 
 from plansmith_build.commands.build_display import RUNNING_SERVER
-from plansmith_build.repository.model_repository import ModelRepository
-from plansmith_build.repository.rollback import roll_back
-from plansmith_build.repository.signed_versions import Signer
-from plansmith_client.commands.options import (  # noqa: TC001 - typer reads the annotations
-    JsonOption,
+from plansmith_build.commands.shared_options import (  # noqa: TC001 - typer reads the annotations
     PublicKeyOption,
     RepositoryOption,
     StagingOption,
 )
+from plansmith_build.repository.model_repository import ModelRepository
+from plansmith_build.repository.rollback import roll_back
+from plansmith_build.repository.signed_versions import Signer
+from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
 from plansmith_client.terminal import Terminal
 
 __all__ = ["rollback"]

@@ -13,11 +13,12 @@ import typer
 
 from plansmith_build.commands.build import build
 from plansmith_build.commands.recipe import refuse_unsafe
+from plansmith_build.commands.shared_options import PublicKeyOption, RepositoryOption  # noqa: TC001 - typer reads the annotations
 from plansmith_build.errors import BuildError, InvalidOption
 from plansmith_build.repository.model_repository import ModelRepository, RepositoryModel
 from plansmith_build.repository.plans import check_plans, newest_versions, own_models
 from plansmith_build.repository.signing import require_public_key, verify_signature
-from plansmith_client.commands.options import JsonOption, PublicKeyOption, RepositoryOption  # noqa: TC001 - typer reads the annotations
+from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
 from plansmith_client.terminal import Terminal
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import TaskProgressColumn, TimeElapsedColumn
 
+from plansmith_build.commands.shared_options import RepositoryOption  # noqa: TC001 - typer reads the annotations
 from plansmith_build.repository.model_repository import ModelRepository
-from plansmith_client.commands.options import JsonOption, RepositoryOption  # noqa: TC001 - typer reads the annotations
+from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
 from plansmith_client.terminal import Terminal
 from plansmith_perf.commands import shared_options as shared
 from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
-from plansmith_client.commands.options import (  # noqa: TC001 - typer reads the annotations
-    JsonOption,
+from plansmith_build.commands.shared_options import (  # noqa: TC001 - typer reads the annotations
     PublicKeyOption,
     RepositoryOption,
     StagingOption,
 )
+from plansmith_client.commands.options import JsonOption  # noqa: TC001 - typer reads the annotations
 from plansmith_client.terminal import Terminal
 from plansmith_perf.commands import shared_options as shared
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
