@@ -81,8 +81,7 @@ class GrpcCalls:
 
     def _answer(self, operation: Operation[Answer_co], reply: Any) -> Answer_co:
         try:
-            if reply is None or self._connection.compression is not None:
-                _check_size(reply, self._connection)
+            _check_size(reply, self._connection)
             answer: Answer_co = read_answer(operation, reply)
         except MALFORMED as error:
             raise malformed_answer(operation, self._url, error) from error
@@ -113,9 +112,10 @@ def _check_size(reply: Any, connection: Connection) -> None:
     # What does not exist, or is too large decompressed: gRPC bounds the size on the wire.
     if reply is None:
         raise ProtocolError("it is not a message of this call")
-    size = len(reply) if isinstance(reply, bytes) else reply.ByteSize()
-    if connection.compression is not None and size > connection.largest_answer:
-        raise ProtocolError(f"it is larger than {connection.largest_answer} bytes")
+    if connection.compression is not None:
+        size = len(reply) if isinstance(reply, bytes) else reply.ByteSize()
+        if size > connection.largest_answer:
+            raise ProtocolError(f"it is larger than {connection.largest_answer} bytes")
 
 
 def _error_in_stream(text: str, operation: Infer, url: str) -> ClientError:
