@@ -290,7 +290,7 @@ def inside_budget(make: Callable[[frozenset[str]], Graph], nodes: Sequence[str],
     )
     kept = fewest_to_keep(groups, lambda keep: judges.estimate(make(keep))[0] <= 1, most=most) if groups else None
     if groups is None or kept is None:
-        return replace(whole, problem=whole.problem or "no half of its nodes left in FP32 saves it")
+        return replace(whole, problem=whole.problem or "no half of its nodes was found that saves it if left in FP32")
     closest = whole
     for look in range(2, 2 + RETRIES):
         variant = _judged(make(kept), tuple(node for node in nodes if node in kept), judges, look)
