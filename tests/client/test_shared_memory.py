@@ -16,7 +16,7 @@ import pytest
 from client_faces import FACES, open_client, url_of
 from fault_proxy import Fault, fault_proxy
 
-from plansmith_client import Client, DeadlineExceeded, InferenceFailed, InvalidInput, SharedMemoryPolicy
+from plansmith_client import Client, DeadlineExceeded, InferenceFailed, InvalidInput, ProtocolError, SharedMemoryPolicy
 from plansmith_client.calling import shared_memory_sending
 from plansmith_client.protocol.operations import ListSharedMemory, UnregisterSharedMemory
 from plansmith_client.shared_memory import owners
@@ -48,12 +48,25 @@ def time_to_unregister(monkeypatch):
     monkeypatch.setattr(shared_memory_sending, "_UNREGISTER_SECONDS", 30.0)
 
 
+def unregister_all(server) -> None:
+    """Triton refuses while a request uses a region, and for a moment after it has answered the request."""
+    until = time.monotonic() + 60
+    with Client(server.grpc_url) as client:
+        (asked,) = client._core.caller.servers.all()
+        while True:
+            try:
+                asked.transport.call(UnregisterSharedMemory(""), Deadline(60))
+            except ProtocolError:
+                assert time.monotonic() < until, regions(server)
+                time.sleep(0.01)
+            else:
+                return
+
+
 @pytest.fixture(autouse=True)
 def nothing_registered(server):
     """What a stalled connection delivers late, after its client has gone, is of no concern to the next test."""
-    with Client(server.grpc_url) as client:
-        (asked,) = client._core.caller.servers.all()
-        asked.transport.call(UnregisterSharedMemory(""), Deadline(60))
+    unregister_all(server)
 
 
 def files() -> set[str]:
@@ -129,12 +142,27 @@ def test_a_registration_that_the_server_has_lost_is_made_anew(server, face):
         model = client.model("every_type")
         rows = np.ones((64, 64), np.float32)
         model.infer({"fp32": rows})
-        with Client(server.grpc_url) as other:
-            (asked,) = other._core.caller.servers.all()
-            asked.transport.call(UnregisterSharedMemory(""), Deadline(60))
+        unregister_all(server)
         for number in range(3):
             np.testing.assert_array_equal(model.infer({"fp32": rows * number})["fp32_out"], rows * number)
         assert len(regions(server)) == 1
+
+
+def test_a_client_that_closes_right_after_an_answer_leaves_no_region_with_the_server(server, face, monkeypatch):
+    ask, refused = shared_memory_sending.SharedMemory._ask, []
+
+    def refused_once(self, operation, deadline):
+        # One of some hundred closings is refused so: the server has answered, but not yet let go of the region.
+        if isinstance(operation, UnregisterSharedMemory) and not refused:
+            refused.append(operation.name)
+            raise ProtocolError(f"Cannot unregister shared memory region '{operation.name}', it is currently in use.")
+        return (yield from ask(self, operation, deadline))
+
+    monkeypatch.setattr(shared_memory_sending.SharedMemory, "_ask", refused_once)
+    with open_client(face, url_of(face, server), shared_memory=SMALL) as client:
+        client.model("every_type").infer({"fp32": np.ones((64, 64), np.float32)})
+    assert refused
+    assert regions(server) == set()
 
 
 def test_a_server_with_another_shared_memory_is_noticed_and_served_the_usual_way(server, face, monkeypatch, caplog):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.calling.flows import Send
+from plansmith_client.calling.flows import Pause, Send
 from plansmith_client.errors import ClientError, DeadlineExceeded, ServerUnavailable
 from plansmith_client.inputs.device_tensors import on_host
 from plansmith_client.protocol.operations import (
@@ -41,6 +42,7 @@ __all__ = ["SharedMemory"]
 
 _EXTENSION = "system_shared_memory"
 _UNREGISTER_SECONDS = 1.0
+_LETTING_GO_SECONDS = 0.2
 _SMALLEST = 2**20
 # Earlier servers may end where a region is unregistered that a request still uses (server#7567).
 _KEEPS_REGIONS_IN_USE = (2, 50)
@@ -134,16 +136,18 @@ class SharedMemory:
         """Free all regions, after unregistering them from the server."""
         self._allowed = False
         pools: tuple[RegionPool[Any], ...] = (self._pool, self._cuda_pool)
+        # Triton answers a request before it lets go of the request's region, and refuses for that moment.
+        again_until = time.monotonic() + _LETTING_GO_SECONDS
         for pool in pools:
             free, used = pool.drain()
             for region in (*free, *used):
                 is_given_up = self._keeps_regions_in_use or region in free
                 if region.is_registered and is_given_up:
                     # A later client removes what this one cannot.
-                    try:
-                        yield from self._ask(_unregister(region), Deadline(_UNREGISTER_SECONDS))
-                    except ClientError:
-                        is_given_up = False
+                    is_given_up = yield from self._unregistered(region)
+                    while not is_given_up and region in free and time.monotonic() < again_until:
+                        yield Pause(_LETTING_GO_SECONDS / 10)
+                        is_given_up = yield from self._unregistered(region)
                 # The server has mapped the host's memory, but only borrowed that of a GPU.
                 if is_given_up or isinstance(region, Region):
                     with contextlib.suppress(CudaError):
@@ -329,6 +333,13 @@ class SharedMemory:
             raise
         except ClientError:
             self._cuda_allowed = False
+
+    def _unregistered(self, region: Region | CudaRegion) -> Flow[bool]:
+        try:
+            yield from self._ask(_unregister(region), Deadline(_UNREGISTER_SECONDS))
+        except ClientError:
+            return False
+        return True
 
     def _ask(self, operation: Operation[Any], deadline: Deadline) -> Flow[Any]:
         return (yield Send(self._transport, operation, deadline, NO_HEADERS))
