@@ -88,6 +88,8 @@ class TritonPythonModel:
         ]
 """
 AT_ONCE = 32
+# How often in a round: from one turn to the next a rate of so many threads on two cores changes by a third.
+TURNS = 12
 IMPORTS = {
     "plansmith gRPC": "from plansmith_client import Client\nClient({grpc!r}).is_live()",
     "tritonclient gRPC": "import tritonclient.grpc as t\nt.InferenceServerClient({grpc!r}).is_server_live()",
@@ -179,8 +181,9 @@ def compare(server: TritonServer, compiled: Path, rounds: int, rows: int) -> dic
                 for name, call in calls.items():
                     add(measured, kind, name, 1e3 * seconds_each(call, array, times))
             for kind, rates in (("threads", from_threads), ("tasks", from_tasks)):
-                for name, rate in rates(server, AT_ONCE, 100):
-                    add(measured, f"small calls of {AT_ONCE} {kind}, calls/s", name, rate)
+                for _ in range(TURNS):
+                    for name, rate in rates(server, AT_ONCE, 100):
+                        add(measured, f"small calls of {AT_ONCE} {kind}, calls/s", name, rate)
             for name, seconds in bulk(many, small_calls, {"gRPC": grpc, "HTTP": over_http}):
                 add(measured, "bulk scoring, rows/s", name, seconds)
             for name, took in first_answers(server, compiled):

@@ -350,6 +350,7 @@ def _client() -> list[Row]:
             "small calls of 32 tasks of an event loop over {}, calls/s",
             "tritonclient {}",
         ),
+        "import and first answer, ms": ("a new process: import and first answer over {}, ms", "tritonclient {}"),
     }
     for kind, (words, other) in kinds.items():
         if kind not in figures:
