@@ -180,15 +180,21 @@ def compare(server: TritonServer, compiled: Path, rounds: int, rows: int) -> dic
             for kind, calls, array, times in timed:
                 for name, call in calls.items():
                     add(measured, kind, name, 1e3 * seconds_each(call, array, times))
-            for kind, rates in (("threads", from_threads), ("tasks", from_tasks)):
-                for _ in range(TURNS):
-                    for name, rate in rates(server, AT_ONCE, 100):
-                        add(measured, f"small calls of {AT_ONCE} {kind}, calls/s", name, rate)
+            for kind, name, rate in concurrent(server):
+                add(measured, f"small calls of {AT_ONCE} {kind}, calls/s", name, rate)
             for name, seconds in bulk(many, small_calls, {"gRPC": grpc, "HTTP": over_http}):
                 add(measured, "bulk scoring, rows/s", name, seconds)
             for name, took in first_answers(server, compiled):
                 add(measured, "import and first answer, ms", name, took)
     return measured
+
+
+def concurrent(server: TritonServer) -> Iterator[tuple[str, str, float]]:
+    """Calls a second of many threads and of many tasks: of what, the contestant and its rate, turn by turn."""
+    for kind, rates in (("threads", from_threads), ("tasks", from_tasks)):
+        for _ in range(TURNS):
+            for name, rate in rates(server, AT_ONCE, 100):
+                yield kind, name, rate
 
 
 def first_answers(server: TritonServer, compiled: Path) -> Iterator[tuple[str, float]]:
