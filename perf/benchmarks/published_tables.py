@@ -88,6 +88,9 @@ def resources() -> list[Row]:
                 (f"searched build of {words}, s", _number(built[name]["seconds"]), seconds),
                 (f"searched build of {words}, GiB at its peak, servers included", f"{built[name]['peak_gib']}", gib),
             ]
+    soak = _read("soak")
+    words = f"{sum(soak['requests'].values()) / 1e6:.1f} million requests of mixed load in {soak['seconds'] / 60:g} min"
+    rows.append((f"{words}, growth of the servers' memory, %", f"{100 * soak['figures']['growth']:.1f}", "2"))
     return rows
 
 
@@ -124,6 +127,7 @@ def measured() -> list[Row]:
         "minilm_text",
         "many_models",
         "searched_builds",
+        "soak",
         "applications",
     )
     rows: list[Row] = [("`perf/results`", "`perf/benchmarks`", "on", "machine", "versions")]
