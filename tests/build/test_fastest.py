@@ -128,7 +128,7 @@ def test_nodes_that_int8_breaks_stay_in_fp32_and_the_manifest_names_them(plansmi
     assert entry["drop"] <= 0.005
     assert entry["config"] is not None
     assert set(entry["kept_in_fp32"]) & {"middle", "last"}
-    graph = onnx.load(repository / "fragile/1/model.int8.onnx").graph
+    graph = onnx.load(repository / "fragile/1" / entry["file"]).graph
     made_by = {name: node.op_type for node in graph.node for name in node.output}
     reads = {node.name: [made_by.get(name) for name in node.input[1:2]] for node in graph.node}
     for name in entry["kept_in_fp32"]:

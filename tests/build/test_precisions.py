@@ -27,7 +27,13 @@ from plansmith_build.precision.quantization import quantizable_nodes, quantize
 from plansmith_build.precision.schemes import TENSORRT, x86_scheme
 from plansmith_build.precision.sensitivity import fewest_to_keep, noisiest_first
 from plansmith_build.precision.sparsity import parse_sparsity, prunable_nodes, prune
-from plansmith_build.precision.variants import Judges, bfloat16_variant, float16_variant, int8_variant
+from plansmith_build.precision.variants import (
+    Judges,
+    bfloat16_variant,
+    float16_variant,
+    inside_budget,
+    static_conversion,
+)
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.networks import detach
 from plansmith_build.reading.signatures import signature_of
@@ -430,14 +436,14 @@ def test_a_model_without_weights_to_quantize_says_so():
     model = onnx.parser.parse_model(f"{HEADER} m (float[N, 4] a) => (float[N, 4] b) {{ b = Relu (a) }}")
     judge = judges_for(model, [{"a": np.zeros((1, 4), np.float32)}, {"a": np.ones((1, 4), np.float32)}])
     with pytest.raises(ConversionFailed, match="no Conv, Gemm or MatMul has constant weights"):
-        int8_variant(model, X86, judge, [CalibrationMethod.MINMAX])
+        static_conversion(model, X86, judge, [CalibrationMethod.MINMAX])
 
 
 def test_the_nodes_that_int8_breaks_are_found_and_left_out(fragile):
     judges = judges_for(fragile, batches(64, seed=2))
     ranges = calibrate(fragile, judges.search.requests, CalibrationMethod.MINMAX, X86)
     assert not judges.accepts(judges.verdict(quantize(fragile, ranges, X86), 1))
-    variant = int8_variant(fragile, X86, judges, list(CalibrationMethod))
+    variant = inside_budget(static_conversion(fragile, X86, judges, list(CalibrationMethod)), judges)
     assert judges.accepts(variant.accuracy)
     assert set(variant.kept) & {"middle", "last"}
     assert "first" not in variant.kept
@@ -463,14 +469,15 @@ def test_bisection_tells_noisy_nodes_apart_with_few_measurements():
     assert list(groups[:3]) == [("node_017",), ("node_080",), ("node_081",)]
     assert measured <= 40
     assert sorted(node for group in groups for node in group) == NODES
-    kept = fewest_to_keep(groups, lambda keep: {"node_017", "node_080"} <= keep, most=50)
+    kept = fewest_to_keep(groups, lambda keep: {"node_017", "node_080"} <= keep, lambda keep: len(keep) <= 50)
     assert kept == {"node_017", "node_080"}
 
 
 def test_bisection_gives_up_where_too_much_would_have_to_stay():
     groups = [(f"node_{number}",) for number in range(10)]
-    assert fewest_to_keep(groups, lambda keep: len(keep) > 5, most=5) is None
-    assert fewest_to_keep(groups, lambda _: True, most=5) == frozenset()
+    five = [lambda keep: len(keep) <= 5]
+    assert fewest_to_keep(groups, lambda keep: len(keep) > 5, *five) is None
+    assert fewest_to_keep(groups, lambda _: True, *five) == frozenset()
 
 
 def test_a_ranking_ends_early_only_where_no_half_of_the_nodes_saves_the_graph():
@@ -483,7 +490,7 @@ def test_a_ranking_ends_early_only_where_no_half_of_the_nodes_saves_the_graph():
     # Six far apart make all the noise, and any one of them too much: they are found.
     noisy = {"node_003", "node_020", "node_041", "node_058", "node_077", "node_096"}
     groups, _ = ranked(dict.fromkeys(noisy, 1.0), too_much=0.5)
-    assert noisy <= fewest_to_keep(groups, lambda keep: noisy <= keep, most=50)
+    assert noisy <= fewest_to_keep(groups, lambda keep: noisy <= keep, lambda keep: len(keep) <= 50)
 
 
 def test_two_of_four_weights_are_zero_along_the_input_channels(classifier):

@@ -18,22 +18,18 @@ from plansmith_build.judging.budget import Budget
 from plansmith_build.judging.judge import Judge
 from plansmith_build.precision import variants
 from plansmith_build.precision.calibration import CalibrationMethod
-from plansmith_build.precision.dynamic import dynamic_variant
+from plansmith_build.precision.dynamic import dynamic_conversion
 from plansmith_build.precision.errors import ConversionFailed
-from plansmith_build.precision.methods import first_inside_budget
-from plansmith_build.precision.post_training import has_attention, transformer_variant
+from plansmith_build.precision.post_training import has_attention, transformer_conversion
 from plansmith_build.precision.preparation import QUANTIZATION_OPSET, prepare
+from plansmith_build.precision.quantization import work_of
 from plansmith_build.precision.schemes import x86_scheme
-from plansmith_build.precision.variants import Judges, int8_variant
-from plansmith_build.precision.weight_blocks import block_variant, computes_with_matrices
+from plansmith_build.precision.variants import Judges, inside_budget, static_conversion
+from plansmith_build.precision.weight_blocks import block_conversion, computes_with_matrices
 from plansmith_build.reading.networks import detach
 from plansmith_build.reading.signatures import signature_of
 
 X86 = x86_scheme(vnni=True)
-METHODS = [
-    partial(dynamic_variant, vnni=True),
-    partial(int8_variant, scheme=X86, methods=[CalibrationMethod.MINMAX]),
-]
 
 
 def judges_for(model, requests, *, max_error, batched=True):
@@ -54,6 +50,11 @@ def transformer_judges(transformer):
     return partial(judges_for, transformer, requests)
 
 
+def by_nncf(prepared, judges):
+    with transformer_conversion(prepared, judges) as conversion:
+        return inside_budget(conversion, judges)
+
+
 def operators(model):
     return {node.op_type for node in model.graph.node}
 
@@ -71,14 +72,15 @@ def test_a_transformer_is_told_from_other_networks(transformer, tmp_path):
 
 def test_int8_of_a_transformer_keeps_what_plain_ranges_lose(transformer, transformer_judges):
     judges = transformer_judges(max_error=0.1)
-    variant = transformer_variant(transformer, judges)
+    variant = by_nncf(transformer, judges)
     onnx.checker.check_model(variant.model, full_check=True)
     assert judges.accepts(variant.accuracy)
     assert {"QuantizeLinear", "DequantizeLinear"} <= operators(variant.model)
     assert "NNCF" in variant.layout
     stored = [tensor for tensor in variant.model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
     assert sum(len(tensor.dims) == 2 for tensor in stored) >= 10
-    plain = int8_variant(transformer, X86, transformer_judges(max_error=10), [CalibrationMethod.MINMAX])
+    wide = transformer_judges(max_error=10)
+    plain = inside_budget(static_conversion(transformer, X86, wide, [CalibrationMethod.MINMAX]), wide)
     assert judges.use(plain.accuracy) > 2 * judges.use(variant.accuracy)
 
 
@@ -87,10 +89,10 @@ def test_layers_that_lose_too_much_are_put_back_with_their_weights(transformer, 
     monkeypatch.setattr(variants, "SECONDS_TO_RANK", 3600)
     monkeypatch.setattr(variants, "EVALUATIONS", 6)
     wide = transformer_judges(max_error=1.0)
-    whole = transformer_variant(transformer, wide)
+    whole = by_nncf(transformer, wide)
     assert whole.kept == ()
     tight = transformer_judges(max_error=0.7 * wide.use(whole.accuracy))
-    variant = transformer_variant(transformer, tight)
+    variant = by_nncf(transformer, tight)
     assert variant.kept
     assert tight.use(variant.accuracy) < tight.use(whole.accuracy)
     assert tight.estimate(variant.model)[0] <= 1
@@ -116,18 +118,18 @@ def test_ranges_from_what_is_asked_only_where_nothing_is_served_in_batches(matri
     # One row in eight is far larger than those that ranges could be taken from.
     requests = [{"x": (rng.standard_normal(32) * (50 if n % 8 == 7 else 1)).astype(np.float32)} for n in range(32)]
     judges = judges_for(matrices, requests, max_error=0.1, batched=False)
-    variant = first_inside_budget(METHODS, matrices, judges)
+    variant = inside_budget(dynamic_conversion(matrices, judges, vnni=True), judges)
     assert judges.accepts(variant.accuracy)
     assert "DynamicQuantizeLinear" in operators(variant.model)
     assert "dynamic ranges" in variant.layout
     with pytest.raises(ConversionFailed, match="a whole batch"):
-        dynamic_variant(transformer, transformer_judges(max_error=0.1), vnni=True)
+        dynamic_conversion(transformer, transformer_judges(max_error=0.1), vnni=True)
 
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_weights_in_blocks_keep_each_row_as_it_is_alone(transformer, transformer_judges, bits):
     judges = transformer_judges(max_error=0.05 if bits == 8 else 0.5)
-    variant = block_variant(transformer, judges, bits=bits)
+    variant = inside_budget(block_conversion(transformer, bits=bits), judges)
     assert judges.accepts(variant.accuracy)
     assert "MatMulNBits" in operators(variant.model)
     assert variant.layout.startswith(f"INT{bits} weights in blocks")
@@ -154,27 +156,37 @@ def test_a_gemm_is_taken_as_the_matrix_that_it_is():
         model.graph.initializer.append(numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name))
     prepared = prepare(detach(model), opset=QUANTIZATION_OPSET)
     requests = [{"x": rng.standard_normal((4, 256)).astype(np.float32)} for _ in range(8)]
-    variant = block_variant(prepared, judges_for(prepared, requests, max_error=0.05), bits=8)
+    variant = inside_budget(block_conversion(prepared, bits=8), judges_for(prepared, requests, max_error=0.05))
     onnx.checker.check_model(variant.model)
     assert operators(variant.model) == {"Add", "MatMulNBits", "Relu"}
     assert variant.accuracy.noise < 0.05
 
 
-def test_the_closest_method_is_the_answer_where_none_is_inside_the_budget(matrices):
-    rng = np.random.default_rng(1)
-    requests = [{"x": rng.standard_normal(32).astype(np.float32)} for _ in range(16)]
-    judges = judges_for(matrices, requests, max_error=1e-6, batched=False)
-    uses = [judges.use(method(matrices, judges=judges).accuracy) for method in METHODS]
-    assert judges.use(first_inside_budget(METHODS, matrices, judges).accuracy) == pytest.approx(min(uses))
+def test_the_work_of_layers_is_what_they_multiply(matrices, tmp_path):
+    assert list(work_of(matrices).values()) == [32 * 64, 64 * 8]
+    path = write_stripes_classifier(tmp_path / "stripes.onnx")
+    work = work_of(prepare(detach(onnx.load(path)), opset=QUANTIZATION_OPSET))
+    assert work == {
+        "first": 32 * 3 * 9 * 16 * 16,
+        "middle": 32 * 32 * 9 * 16 * 16,
+        "last": 32 * 32 * 9 * 16 * 16,
+        "classifier": 4 * 32,
+    }
 
 
-def test_openvino_gets_a_transformer_of_its_own_and_the_manifest_says_how_it_was_made(plansmith, tmp_path, repository):
+def test_a_transformer_on_openvino_has_the_faster_of_two_methods_and_the_manifest_names_both(
+    plansmith, tmp_path, repository
+):
     onnx.save(small_transformer(), tmp_path / "small.onnx")
     np.savez(tmp_path / "ids.npz", ids=word_ids(96, 12, seed=3))
     done = plansmith(
-        *("build", tmp_path / "small.onnx", "--data", tmp_path / "ids.npz", "--max-error", "10%", "--no-serve"),
+        *("build", tmp_path / "small.onnx", "--data", tmp_path / "ids.npz", "--max-error", "20%", "--no-serve"),
         *("--target", "openvino", "--precision", "int8", "--repository", repository, "--json"),
     )
     (made,) = json.loads(done.stdout)["manifest"]["search"]["candidates"]
-    assert (made["status"], made["file"]) == ("chosen", "model.int8.openvino.onnx")
-    assert "NNCF" in made["layout"]
+    assert made["status"] == "chosen"
+    (chosen,) = (name for name, said in {"nncf": "NNCF", "blocks": "in blocks"}.items() if said in made["layout"])
+    assert made["file"] == f"model.int8.{chosen}.onnx"
+    other, _, ratio = made["reason"].removesuffix(" of FP32").partition(": ")
+    assert {chosen, other.lower()} == {"nncf", "blocks"}
+    assert float(ratio) <= made["ratio_to_fp32"] + 0.005

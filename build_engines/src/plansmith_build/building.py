@@ -379,7 +379,7 @@ def _searched(
 
 def _with_names_of_classes(built: Built, repository: ModelRepository) -> Built:
     """The same with the names of class folders as its labels, where it has none and an output has as many numbers."""
-    names = built.search.calibration.class_names if built.search is not None else ()
+    names = built.search.class_names if built.search is not None else ()
     if not names or _labels(built.labels, repository, built.name) is not None:
         return built
     labels = "".join(f"{name}\n" for name in names).encode()

@@ -13,7 +13,7 @@ from plansmith_build.precision.matrix_formats import narrow_weights, to_matrix_f
 from plansmith_build.precision.preparation import BFLOAT16_OPSET, HALF_SCALES_OPSET, QUANTIZATION_OPSET, prepare
 from plansmith_build.precision.quantization import quantize
 from plansmith_build.precision.schemes import TENSORRT, x86_scheme
-from plansmith_build.precision.weight_blocks import to_blocks
+from plansmith_build.precision.weight_blocks import block_conversion
 from plansmith_build.search.graph_variants import MATRIX_FORMATS, refuse_w4_on_gpus
 from plansmith_build.search.targets import Device, Precision
 
@@ -69,7 +69,7 @@ class PrecisionGraphs:
             case Precision.BF16:
                 return to_bfloat16(self._prepare(BFLOAT16_OPSET))
             case Precision.W4:
-                return to_blocks(self._prepare(QUANTIZATION_OPSET), bits=4)
+                return block_conversion(self._prepare(QUANTIZATION_OPSET), bits=4).make(frozenset())
         if form := MATRIX_FORMATS.get(precision):
             prepared = self._prepare(form.opset)
             weights, largest = narrow_weights(prepared, form, self._samples)

@@ -15,7 +15,7 @@ import onnxruntime
 from onnxruntime.quantization import CalibrationMethod as _Method
 from onnxruntime.quantization import create_calibrator
 
-from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.precision.errors import failing_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,7 +65,7 @@ def calibrate(
     with tempfile.TemporaryDirectory(prefix="plansmith-calibration-") as folder, quiet, without_warnings():
         path = Path(folder) / "model.onnx"
         onnx.save(model, path)
-        try:
+        with failing_as(f"the {method} calibration failed"):
             calibrator = create_calibrator(
                 path,
                 scheme.calibrated,
@@ -78,9 +78,6 @@ def calibrate(
             for batch in batches:
                 calibrator.collect_data(_Reader(batch))
             return calibrator.compute_data()
-        except Exception as error:
-            said = " ".join(str(error).split())[:200]
-            raise ConversionFailed(f"the {method} calibration failed: {type(error).__name__}: {said}") from error
 
 
 def _session(calibrator: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,25 +11,25 @@ import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from plansmith_build.precision.calibration import without_warnings
-from plansmith_build.precision.errors import ConversionFailed
-from plansmith_build.precision.variants import Variant, inside_budget
+from plansmith_build.precision.errors import ConversionFailed, failing_as
+from plansmith_build.precision.variants import Conversion
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from plansmith_build.precision.variants import Judges
 
-__all__ = ["dynamic_variant"]
+__all__ = ["dynamic_conversion"]
 
 _MATRICES = {"Gemm": 1, "MatMul": 1, "LSTM": 1}
 
 
-def dynamic_variant(prepared: onnx.ModelProto, judges: Judges, *, vnni: bool) -> Variant:
-    """The graph with its matrices in INT8, those that lose too much left in FP32.
+def dynamic_conversion(prepared: onnx.ModelProto, judges: Judges, *, vnni: bool) -> Conversion:
+    """Matrices in INT8.
 
     Args:
         prepared: from `preparation.prepare`.
-        judges: judge the graph.
+        judges: know whether the model is served in batches.
         vnni: whether the CPU has VNNI; see `schemes.x86_scheme`.
 
     Raises:
@@ -43,27 +43,22 @@ def dynamic_variant(prepared: onnx.ModelProto, judges: Judges, *, vnni: bool) ->
     layers = tuple(node.name for node in prepared.graph.node if node.op_type in _MATRICES and node.input[1] in weights)
     if not layers:
         raise ConversionFailed("no Gemm, MatMul or LSTM has constant weights that dynamic INT8 could be used for")
-    variant = inside_budget(lambda keep: _quantized(prepared, keep, vnni=vnni), layers, judges)
-    return replace(variant, layout=f"U8 activations, {'S8' if vnni else '7-bit S8'} weights, dynamic ranges")
+    layout = f"U8 activations, {'S8' if vnni else '7-bit S8'} weights, dynamic ranges"
+    return Conversion(lambda keep: _quantized(prepared, keep, vnni=vnni), layers, layout)
 
 
 def _quantized(prepared: onnx.ModelProto, keep: Collection[str], *, vnni: bool) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(prepared)
-    with tempfile.TemporaryDirectory(prefix="plansmith-dynamic-") as folder, without_warnings():
+    quiet, failing = without_warnings(), failing_as("the dynamic quantizer failed")
+    with tempfile.TemporaryDirectory(prefix="plansmith-dynamic-") as folder, quiet, failing:
         path = Path(folder) / "model.onnx"
-        try:
-            quantize_dynamic(
-                copy,
-                path,
-                op_types_to_quantize=list(_MATRICES),
-                per_channel=True,
-                reduce_range=not vnni,
-                weight_type=QuantType.QInt8,
-                nodes_to_exclude=list(keep),
-                extra_options={"MatMulConstBOnly": True},
-            )
-        except Exception as error:
-            said = " ".join(str(error).split())[:200]
-            raise ConversionFailed(f"the dynamic quantizer failed: {type(error).__name__}: {said}") from error
+        quantize_dynamic(
+            deepcopy(prepared),
+            path,
+            op_types_to_quantize=list(_MATRICES),
+            per_channel=True,
+            reduce_range=not vnni,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=list(keep),
+            extra_options={"MatMulConstBOnly": True},
+        )
         return onnx.load(path)

@@ -6,6 +6,7 @@ an operator may have 16 bits is read in ONNX's own definition of it.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.shape_inference import infer_shapes
 
-from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.precision.errors import failing_as
 from plansmith_build.reading.graphs import direct_subgraphs, standard_domain
 from plansmith_build.reading.networks import (
     ConvertedWeight,
@@ -102,8 +103,7 @@ def rounded(graph: Graph, number: HalfType, *, keep: Collection[str] = ()) -> Gr
 
 
 def _converted(graph: Graph, number: HalfType, keep: Collection[str], *, simulated: bool) -> Graph:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(graph.model if isinstance(graph, Network) else graph)
+    copy = deepcopy(graph.model if isinstance(graph, Network) else graph)
     plan = _Plan(copy, number, frozenset(keep))
     _Graph(copy.graph, None, plan, simulated=simulated).convert()
     model = copy if simulated else _checked(copy, "FP16" if number is HalfType.FLOAT16 else "BF16")
@@ -204,7 +204,7 @@ class _Graph:
                 self._convert(node, *halves)
         for value in self._graph.output:
             self._widen(value.name)
-        made = [_copied(node) for node in self.made]
+        made = deepcopy(self.made)
         del self._graph.node[:]
         self._graph.node.extend(made)
         del self._graph.value_info[:]
@@ -298,8 +298,7 @@ class _Graph:
             values = _round_to(numpy_helper.to_array(tensor), number=number, simulated=self._simulated)
             return numpy_helper.from_array(values, name)
         self._plan.rounded_apart[name] = tensor.name
-        copy = TensorProto()
-        copy.CopyFrom(tensor)
+        copy = deepcopy(tensor)
         copy.name = name
         copy.data_type = TensorProto.FLOAT if self._simulated else number.value
         return copy
@@ -314,12 +313,6 @@ def _types(graph: onnx.GraphProto) -> dict[str, int]:
     values = [*graph.value_info, *graph.input, *graph.output]
     found = {value.name: value.type.tensor_type.elem_type for value in values}
     return found | {tensor.name: tensor.data_type for tensor in graph.initializer}
-
-
-def _copied(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy
 
 
 def _round_to(values: Array, *, number: HalfType, simulated: bool) -> Array:
@@ -354,10 +347,7 @@ def _checked(converted: onnx.ModelProto, name: str) -> onnx.ModelProto:
         ConversionFailed: it is not a valid model: a node gets inputs of two types, for example.
     """
     apart = weights_to_inputs(converted, weights_apart(converted))
-    try:
+    with failing_as(f"the graph in {name} is not a valid model"):
         inferred = infer_shapes(converted, strict_mode=False)
         onnx.checker.check_model(inferred, full_check=True)
-    except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        raise ConversionFailed(f"the graph in {name} is not a valid model: {said}") from error
     return weights_from_inputs(inferred, apart)

@@ -8,6 +8,7 @@ multiplied and one for each column of the weights; zero points are 0.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.shape_inference import infer_shapes
 
-from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.precision.errors import ConversionFailed, failing_as
 from plansmith_build.precision.matrix_inputs import observe_inputs
 from plansmith_build.reading.graphs import nodes_of
 
@@ -157,8 +158,7 @@ def to_matrix_format(
     chosen = weights.keys() - set(keep)
     if not chosen:
         raise ConversionFailed("no MatMul or Gemm has constant weights that are large enough for it")
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     copy.ir_version = max(copy.ir_version, LEAST_IR_VERSION)
     inputs: dict[str, str] = {}
     nodes = list(copy.graph.node)
@@ -173,12 +173,9 @@ def to_matrix_format(
             node.input[1] = _add_weight(copy.graph, f"{node.name}/{node.input[1]}", weights[node.name])
         copy.graph.node.append(node)
     _drop_unread_weights(copy, model)
-    try:
+    with failing_as(f"the graph with {form.name} is not a valid model"):
         inferred = infer_shapes(copy)
         onnx.checker.check_model(inferred, full_check=True)
-    except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        raise ConversionFailed(f"the graph with {form.name} is not a valid model: {said}") from error
     return inferred
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.precision.errors import failing_as
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -46,8 +47,7 @@ def observe_inputs(model: onnx.ModelProto, names: Collection[str], batches: Sequ
     Raises:
         ConversionFailed: the model could not be run.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     wanted = list(dict.fromkeys(names))
     given = {value.name for value in (*copy.graph.output, *copy.graph.input)}
     for name in wanted:
@@ -58,7 +58,7 @@ def observe_inputs(model: onnx.ModelProto, names: Collection[str], batches: Sequ
     answered = [name for name in wanted if name not in {value.name for value in copy.graph.input}]
     share = -(-ROWS // max(len(batches), 1))
     seen: dict[str, list[tuple[float, Any]]] = {name: [] for name in wanted}
-    try:
+    with failing_as("it does not run on the calibration data"):
         session = onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
         for batch in batches:
             found = {**batch, **dict(zip(answered, session.run(answered, batch), strict=True))} if answered else batch
@@ -66,9 +66,6 @@ def observe_inputs(model: onnx.ModelProto, names: Collection[str], batches: Sequ
                 rows = found[name].reshape(-1, found[name].shape[-1])
                 some = rows[np.linspace(0, len(rows) - 1, min(share, len(rows))).astype(int)]
                 seen[name].append((float(np.abs(rows).max(initial=0)), some))
-    except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        raise ConversionFailed(f"it does not run on the calibration data: {said}") from error
     return {
         name: SeenInput(max(largest for largest, _ in parts), np.concatenate([rows for _, rows in parts]))
         for name, parts in seen.items()

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from copy import deepcopy
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 
 from plansmith_build.precision.errors import ConversionFailed
-from plansmith_build.precision.variants import Variant, inside_budget
+from plansmith_build.precision.variants import Conversion
 from plansmith_build.reading.graphs import standard_domain
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.precision.variants import Judges
 
-__all__ = ["has_attention", "is_installed", "transformer_variant"]
+__all__ = ["has_attention", "is_installed", "transformer_conversion"]
 
 # Each request passes through the graph about three times, with all its intermediate tensors.
 MOST_REQUESTS = 16
@@ -65,18 +65,19 @@ def has_attention(model: onnx.ModelProto) -> bool:
     return any(node.op_type == "Attention" for node in nodes)
 
 
-def transformer_variant(prepared: onnx.ModelProto, judges: Judges) -> Variant:
-    """The graph in INT8, matrices and tables that lose too much left in FP32.
+@contextmanager
+def transformer_conversion(prepared: onnx.ModelProto, judges: Judges) -> Iterator[Conversion]:
+    """Matrices and tables in INT8, made by a process that runs as long as the context lasts.
 
-    Which ones is not left to NNCF's accuracy-aware mode: in ONNX graphs it puts weights back as they were before
-    SmoothQuant, and leaves what SmoothQuant multiplies their inputs with (seen with 3.4.0).
+    Which ones stay in FP32 is not left to NNCF's accuracy-aware mode: in ONNX graphs it puts weights back as they were
+    before SmoothQuant, and leaves what SmoothQuant multiplies their inputs with (seen with 3.4.0).
 
     Args:
         prepared: from `preparation.prepare`.
-        judges: judge the graph; a part of the calibration rows is what NNCF sees.
+        judges: a part of their calibration rows is what NNCF sees.
 
     Raises:
-        ConversionFailed: NNCF is not installed, failed, or found nothing to quantize.
+        ConversionFailed: NNCF is not installed; or, when it is asked for a graph, failed.
     """
     if not is_installed():
         raise ConversionFailed("NNCF is not installed: plansmith brings it, or pip install nncf")
@@ -84,18 +85,13 @@ def transformer_variant(prepared: onnx.ModelProto, judges: Judges) -> Variant:
     nodes = (node for node in prepared.graph.node if node.op_type in _WEIGHTS)
     layers = tuple(node.name for node in nodes if node.input[_WEIGHTS[node.op_type]] in weights)
     with _nncf(prepared, judges) as make:
-        variant = inside_budget(make, layers, judges)
-    # Graphs on the way to it may hold nothing in INT8: their layers are left out by turns.
-    if not any(node.op_type == "QuantizeLinear" for node in variant.model.graph.node):
-        raise ConversionFailed("NNCF found nothing to quantize")
-    return replace(variant, layout=f"U8 activations, S8 weights, NNCF {version('nncf')} for transformers")
+        yield Conversion(make, layers, f"U8 activations, S8 weights, NNCF {version('nncf')} for transformers")
 
 
 @contextmanager
 def _nncf(prepared: onnx.ModelProto, judges: Judges) -> Iterator[Callable[[Collection[str]], onnx.ModelProto]]:
     """Makes the graph, from the names of the nodes that stay as they are, in one process for all graphs of a search."""
-    model = onnx.ModelProto()
-    model.CopyFrom(prepared)
+    model = deepcopy(prepared)
     # What is declared of inner tensors is stale once pairs stand between them.
     del model.graph.value_info[:]
     with tempfile.TemporaryDirectory(prefix="plansmith-nncf-", dir=judges.folder) as name:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import math
 from typing import TYPE_CHECKING, Any
 
 import onnx
 from onnxruntime.quantization import QDQQuantizer, QuantType
 
 from plansmith_build.precision.calibration import without_warnings
-from plansmith_build.precision.errors import ConversionFailed
+from plansmith_build.precision.errors import ConversionFailed, failing_as
 from plansmith_build.precision.residual_sums import quantize_one_branch
 from plansmith_build.reading.output_kinds import final_tensors
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.precision.schemes import QuantizationScheme
 
-__all__ = ["nothing_to_quantize", "quantizable_nodes", "quantize"]
+__all__ = ["nothing_to_quantize", "quantizable_nodes", "quantize", "work_of"]
 
 _COMPUTING = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _JOINING = {"Add", "Mul", "Concat"}
@@ -73,33 +74,47 @@ def quantize(
     excluded = [
         node.name for node in model.graph.node if node.op_type in _COMPUTING | _JOINING and node.name not in chosen
     ]
-    quantized = onnx.ModelProto()
-    quantized.CopyFrom(model)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), without_warnings():
-            quantizer = _Quantizer(
-                quantized,
-                exact=final_tensors(model),
-                scales={} if scales is None else scales,
-                per_channel=True,
-                reduce_range=scheme.reduce_range,
-                weight_qType=QuantType.QInt8,
-                activation_qType=scheme.activations,
-                tensors_range=ranges,
-                nodes_to_quantize=[],
-                nodes_to_exclude=excluded,
-                op_types_to_quantize=list(scheme.operators),
-                extra_options=scheme.extra_options,
-            )
-            quantizer.quantize_model()
-            if scheme.inputs_only:
-                quantize_one_branch(quantizer.model.model, ranges, layers=chosen)
-            quantizer.model.topological_sort()
-    except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        raise ConversionFailed(f"the quantizer failed: {type(error).__name__}: {said}") from error
+    with failing_as("the quantizer failed"), contextlib.redirect_stdout(io.StringIO()), without_warnings():
+        quantizer = _Quantizer(
+            copy.deepcopy(model),
+            exact=final_tensors(model),
+            scales={} if scales is None else scales,
+            per_channel=True,
+            reduce_range=scheme.reduce_range,
+            weight_qType=QuantType.QInt8,
+            activation_qType=scheme.activations,
+            tensors_range=ranges,
+            nodes_to_quantize=[],
+            nodes_to_exclude=excluded,
+            op_types_to_quantize=list(scheme.operators),
+            extra_options=scheme.extra_options,
+        )
+        quantizer.quantize_model()
+        if scheme.inputs_only:
+            quantize_one_branch(quantizer.model.model, ranges, layers=chosen)
+        quantizer.model.topological_sort()
     made: onnx.ModelProto = quantizer.model.model
     return made
+
+
+def work_of(model: onnx.ModelProto) -> dict[str, int]:
+    """How many products the nodes with weights add up, by their names; sizes that are not known count as 1.
+
+    Args:
+        model: from `preparation.prepare`.
+    """
+    sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
+    shapes = {
+        value.name: [size.dim_value or 1 for size in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.value_info, *model.graph.output)
+    }
+    work = {}
+    for node in model.graph.node:
+        if node.op_type in _COMPUTING and node.input[1] in sizes:
+            shape = shapes.get(node.output[0], [])
+            channels = shape[1 if node.op_type.startswith("Conv") else -1] if shape else 1
+            work[node.name] = sizes[node.input[1]] * math.prod(shape) // channels
+    return work
 
 
 def nothing_to_quantize() -> ConversionFailed:

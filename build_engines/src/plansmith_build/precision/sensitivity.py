@@ -81,21 +81,22 @@ def _least_noise(groups: dict[tuple[str, ...], float], halvings: int, most: int)
     return left
 
 
-def fewest_to_keep(groups: Groups, meets: Callable[[frozenset[str]], bool], *, most: int) -> frozenset[str] | None:
+def fewest_to_keep(
+    groups: Groups, meets: Callable[[frozenset[str]], bool], permitted: Callable[[frozenset[str]], bool]
+) -> frozenset[str] | None:
     """The shortest beginning of `groups` that is enough to keep in high precision, by bisection.
 
     Args:
         groups: the worst first.
         meets: whether the budget is met when these nodes are kept.
-        most: how many nodes may be kept at most.
+        permitted: whether these nodes may be kept.
 
     Returns:
-        The nodes to keep, or None where `most` are not enough.
+        The nodes to keep, or None where all that may be are not enough.
     """
     allowed = [frozenset[str]()]
     for group in groups:
-        kept = allowed[-1].union(group)
-        if len(kept) > most:
+        if not permitted(kept := allowed[-1].union(group)):
             break
         allowed.append(kept)
     # Where all that may be kept is not enough, nothing in between is.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +76,7 @@ def prune(model: onnx.ModelProto, sparsity: Sparsity, *, keep: Collection[str] =
         sparsity: how.
         keep: names of nodes whose weights stay dense.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     chosen = set(prunable_nodes(model, sparsity)) - set(keep)
     axes = {node.input[1]: _axis(node) for node in copy.graph.node if node.name in chosen}
     # A weight that a dense node reads as well stays dense.

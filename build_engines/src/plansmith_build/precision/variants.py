@@ -39,17 +39,21 @@ if TYPE_CHECKING:
     from plansmith_build.reading.signatures import Signature
 
 __all__ = [
+    "MOST_KEPT",
+    "NOTHING_SAVES_IT",
+    "Conversion",
     "Judges",
     "Variant",
     "bfloat16_variant",
     "float16_variant",
     "inside_budget",
     "int8_float16_variant",
-    "int8_variant",
     "is_accepted",
     "matrix_variant",
     "sparse_variant",
+    "static_conversion",
     "used_budget",
+    "with_some_kept",
 ]
 
 EVALUATIONS = 24
@@ -60,6 +64,7 @@ RANKING_REQUESTS = 3
 MOST_KEPT = 0.5
 # How often more nodes are kept in FP32 after the validation data contradicted the calibration data; bounds pay for it.
 RETRIES = 2
+NOTHING_SAVES_IT = "no half of its nodes was found that saves it if left in FP32"
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Variant:
     Attributes:
         model: the graph.
         kept: the names of the nodes that were left in FP32, in the graph's order.
-        layout: how INT8 is laid out, and how its ranges were chosen; empty for other precisions.
+        layout: of its `Conversion`.
         accuracy: on the validation rows, as ONNX Runtime computes it; None where it does not run at all.
         problem: why not, or why what it loses cannot be helped; else empty.
         looks: how often it was judged by the validation rows, each time but the last one to be changed.
@@ -83,6 +88,31 @@ class Variant:
     problem: str = ""
     looks: int = 0
     weights: Mapping[str, Weight] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A way to lower the precision of a graph.
+
+    Attributes:
+        make: makes it, from the names of nodes that are left in FP32.
+        nodes: those that may be, in the graph's order.
+        layout: how INT8 is laid out, and how its ranges were chosen; empty for other precisions.
+    """
+
+    make: Callable[[frozenset[str]], Graph]
+    nodes: Sequence[str]
+    layout: str = ""
+
+    def judged(self, judges: Judges, keep: frozenset[str] = frozenset()) -> Variant:
+        """The graph with its accuracy on the validation rows, which look at it once more, or why it has none."""
+        graph = self.make(keep)
+        kept = tuple(node for node in self.nodes if node in keep)
+        variant = _with_graph(Variant(onnx.ModelProto(), kept, self.layout, looks=judges.looks + 1), graph)
+        try:
+            return replace(variant, accuracy=judges.verdict(graph, variant.looks))
+        except (RunFailed, VerificationFailed) as error:
+            return replace(variant, problem=runtime_sentence(str(error)))
 
 
 @dataclass(frozen=True)
@@ -162,8 +192,10 @@ def float16_variant(prepared: Graph, judges: Judges) -> Variant:
     """
     nodes = half.convertible_nodes(prepared)
     if judges.optimized:
-        return inside_budget(lambda keep: half.to_float16(prepared, keep=keep), nodes, judges)
-    stand_in = inside_budget(lambda keep: half.rounded(prepared, HalfType.FLOAT16, keep=keep), nodes, judges)
+        return inside_budget(Conversion(lambda keep: half.to_float16(prepared, keep=keep), nodes), judges)
+    stand_in = inside_budget(
+        Conversion(lambda keep: half.rounded(prepared, HalfType.FLOAT16, keep=keep), nodes), judges
+    )
     return _with_graph(stand_in, half.to_float16(prepared, keep=stand_in.kept))
 
 
@@ -174,14 +206,16 @@ def bfloat16_variant(prepared: Graph, judges: Judges) -> Variant:
         ConversionFailed: the converter failed.
     """
     nodes = half.convertible_nodes(prepared)
-    stand_in = inside_budget(lambda keep: half.rounded(prepared, HalfType.BFLOAT16, keep=keep), nodes, judges)
+    stand_in = inside_budget(
+        Conversion(lambda keep: half.rounded(prepared, HalfType.BFLOAT16, keep=keep), nodes), judges
+    )
     return _with_graph(stand_in, half.to_bfloat16(prepared, keep=stand_in.kept))
 
 
-def int8_variant(
+def static_conversion(
     prepared: onnx.ModelProto, scheme: QuantizationScheme, judges: Judges, methods: Sequence[CalibrationMethod]
-) -> Variant:
-    """The graph in INT8, with the calibration method that serves it best, nodes that lose too much left in FP32.
+) -> Conversion:
+    """INT8 with ranges from the calibration rows, by the calibration method that serves the graph best.
 
     Args:
         prepared: from `preparation.prepare`.
@@ -217,25 +251,18 @@ def int8_variant(
     def make(keep: frozenset[str]) -> onnx.ModelProto:
         return quantize(prepared, ranges, scheme, keep=keep, scales=scales) if keep else whole
 
-    variant = inside_budget(make, nodes, judges)
-    return replace(variant, layout=f"{scheme.name}, {method} calibration")
+    return Conversion(make, nodes, f"{scheme.name}, {method} calibration")
 
 
 def int8_float16_variant(
     prepared: onnx.ModelProto, scheme: QuantizationScheme, judges: Judges, methods: Sequence[CalibrationMethod]
 ) -> Variant:
-    """The graph in INT8, and in FP16 what is not; judged as by `float16_variant` for other devices.
-
-    Args:
-        prepared: from `preparation.prepare`, of operator set `HALF_SCALES_OPSET` or later.
-        scheme: how INT8 is laid out.
-        judges: who judge.
-        methods: tried in turn until one is inside the budget.
+    """The graph in INT8 by `static_conversion`, and in FP16 what is not; judged as by `float16_variant`.
 
     Raises:
         ConversionFailed: nothing can be quantized, no method worked, or the FP16 converter failed.
     """
-    return _rest_in_float16(int8_variant(prepared, scheme, judges, methods), judges)
+    return _rest_in_float16(inside_budget(static_conversion(prepared, scheme, judges, methods), judges), judges)
 
 
 def matrix_variant(prepared: onnx.ModelProto, form: MatrixFormat, judges: Judges) -> Variant:
@@ -254,7 +281,7 @@ def matrix_variant(prepared: onnx.ModelProto, form: MatrixFormat, judges: Judges
     def make(keep: frozenset[str]) -> onnx.ModelProto:
         return to_matrix_format(prepared, form, weights, largest, keep=keep)
 
-    return _rest_in_float16(replace(inside_budget(make, tuple(weights), judges), layout=form.name), judges)
+    return _rest_in_float16(inside_budget(Conversion(make, tuple(weights), form.name), judges), judges)
 
 
 def sparse_variant(prepared: onnx.ModelProto, sparsity: Sparsity, judges: Judges) -> Variant:
@@ -266,43 +293,69 @@ def sparse_variant(prepared: onnx.ModelProto, sparsity: Sparsity, judges: Judges
     nodes = prunable_nodes(prepared, sparsity)
     if not nodes:
         raise ConversionFailed(f"no layer has weights that can be pruned {sparsity}")
-    return inside_budget(lambda keep: prune(prepared, sparsity, keep=keep), nodes, judges)
+    return inside_budget(Conversion(lambda keep: prune(prepared, sparsity, keep=keep), nodes), judges)
 
 
-def inside_budget(make: Callable[[frozenset[str]], Graph], nodes: Sequence[str], judges: Judges) -> Variant:
-    """The graph with as few nodes kept as the budget allows.
+def inside_budget(conversion: Conversion, judges: Judges) -> Variant:
+    """The graph with as few nodes kept as the budget allows."""
+    whole = conversion.judged(judges)
+    if is_accepted(whole, judges):
+        return whole
+    return with_some_kept(conversion, whole, replace(judges, looks=whole.looks))
+
+
+def with_some_kept(
+    conversion: Conversion,
+    whole: Variant,
+    judges: Judges,
+    *,
+    permits: Callable[[frozenset[str]], bool] = lambda _: True,
+) -> Variant:
+    """The graph with as few nodes kept as the budget allows, or what comes closest to it.
 
     Args:
-        make: makes the graph, from the names of nodes that are left in FP32.
-        nodes: those that may be, in the graph's order.
+        conversion: makes it.
+        whole: the graph without nodes kept, which is outside the budget.
         judges: judge it.
+        permits: whether these nodes may be kept, of which there are no more than half.
     """
-    whole = _judged(make(frozenset()), (), judges, 1)
-    if is_accepted(whole, judges) or not nodes:
+    nodes = conversion.nodes
+    if not nodes:
         return whole
     most = max(1, int(len(nodes) * MOST_KEPT)) if len(nodes) > 1 else 0
     groups = noisiest_first(
         nodes,
-        lambda alone: judges.estimate(make(frozenset(nodes) - alone), few=True),
+        lambda alone: judges.estimate(conversion.make(frozenset(nodes) - alone), few=True),
         most=most,
         evaluations=EVALUATIONS,
         seconds=SECONDS_TO_RANK,
     )
-    kept = fewest_to_keep(groups, lambda keep: judges.estimate(make(keep))[0] <= 1, most=most) if groups else None
+
+    def permitted(keep: frozenset[str]) -> bool:
+        return len(keep) <= most and permits(keep)
+
+    kept = (
+        fewest_to_keep(groups, lambda keep: judges.estimate(conversion.make(keep))[0] <= 1, permitted)
+        if groups
+        else None
+    )
     if groups is None or kept is None:
-        return replace(whole, problem=whole.problem or "no half of its nodes was found that saves it if left in FP32")
+        return replace(whole, problem=whole.problem or NOTHING_SAVES_IT)
     closest = whole
-    for look in range(2, 2 + RETRIES):
-        variant = _judged(make(kept), tuple(node for node in nodes if node in kept), judges, look)
+    for _ in range(RETRIES):
+        variant = conversion.judged(judges, kept)
         if is_accepted(variant, judges):
             return variant
+        judges = replace(judges, looks=variant.looks)
         closest = min(closest, variant, key=lambda entry: used_budget(entry, judges))
-        if (kept := _more(groups, kept, most)) is None:
+        if (kept := _more(groups, kept, permitted)) is None:
             break
     return closest
 
 
-def _more(groups: Sequence[tuple[str, ...]], kept: frozenset[str], most: int) -> frozenset[str] | None:
+def _more(
+    groups: Sequence[tuple[str, ...]], kept: frozenset[str], permitted: Callable[[frozenset[str]], bool]
+) -> frozenset[str] | None:
     """About twice as many of the noisiest nodes, or None where that is more than may be kept."""
     wanted = max(2 * len(kept), 1)
     larger: frozenset[str] = frozenset()
@@ -310,16 +363,7 @@ def _more(groups: Sequence[tuple[str, ...]], kept: frozenset[str], most: int) ->
         larger = larger.union(group)
         if len(larger) >= wanted:
             break
-    return larger if len(kept) < len(larger) <= most else None
-
-
-def _judged(graph: Graph, kept: tuple[str, ...], judges: Judges, look: int) -> Variant:
-    """A graph with its accuracy on the validation rows, at which this is the given look, or why it has none."""
-    variant = _with_graph(Variant(onnx.ModelProto(), kept, looks=judges.looks + look), graph)
-    try:
-        return replace(variant, accuracy=judges.verdict(graph, variant.looks))
-    except (RunFailed, VerificationFailed) as error:
-        return replace(variant, problem=runtime_sentence(str(error)))
+    return larger if len(kept) < len(larger) and permitted(larger) else None
 
 
 def _with_graph(variant: Variant, graph: onnx.ModelProto | Network) -> Variant:

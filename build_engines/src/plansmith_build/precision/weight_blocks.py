@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import replace
+from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,13 @@ import onnx
 from onnx import helper, numpy_helper
 
 from plansmith_build.precision.calibration import without_warnings
-from plansmith_build.precision.errors import ConversionFailed
-from plansmith_build.precision.variants import Variant, inside_budget
+from plansmith_build.precision.errors import ConversionFailed, failing_as
+from plansmith_build.precision.variants import Conversion
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from plansmith_build.precision.variants import Judges
-
-__all__ = ["block_variant", "computes_with_matrices", "to_blocks"]
+__all__ = ["block_conversion", "computes_with_matrices"]
 
 # With fewer rows, filling up a block costs more than it saves.
 LEAST_ROWS = 32
@@ -46,34 +44,16 @@ def computes_with_matrices(model: onnx.ModelProto) -> bool:
     return of({"Gemm", "MatMul"}) > of({"Conv", "ConvTranspose"})
 
 
-def block_variant(prepared: onnx.ModelProto, judges: Judges, *, bits: int) -> Variant:
-    """The graph with the weights of MatMul and Gemm in blocks, those that lose too much left in FP32.
+def block_conversion(prepared: onnx.ModelProto, *, bits: int) -> Conversion:
+    """The weights of MatMul and Gemm in blocks.
 
     Args:
         prepared: from `preparation.prepare`.
-        judges: judge the graph.
         bits: of a weight, 8 or 4.
 
     Raises:
-        ConversionFailed: no node has such weights, or the quantizer failed.
+        ConversionFailed: no node has such weights.
     """
-    matrices, layers, others = _with_layers(prepared)
-    variant = inside_budget(partial(_quantized, matrices, bits, others), layers, judges)
-    return replace(variant, layout=f"INT{bits} weights in blocks of {BLOCKS[bits]}, INT8 activations as they come")
-
-
-def to_blocks(prepared: onnx.ModelProto, *, bits: int) -> onnx.ModelProto:
-    """The graph with all such weights in blocks, whatever that loses.
-
-    Raises:
-        ConversionFailed: no node has such weights, or the quantizer failed.
-    """
-    matrices, _, others = _with_layers(prepared)
-    return _quantized(matrices, bits, others, keep=())
-
-
-def _with_layers(prepared: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...], list[str]]:
-    """A graph without Gemm, its layers whose weights can be in blocks, and its other nodes."""
     matrices = _without_gemm(prepared)
     weights = {
         tensor.name for tensor in matrices.graph.initializer if _is_matrix(tensor) and tensor.dims[0] >= LEAST_ROWS
@@ -82,7 +62,8 @@ def _with_layers(prepared: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str,
     if not layers:
         raise ConversionFailed(f"no MatMul or Gemm has constant weights of {LEAST_ROWS} rows or more")
     others = [node.name for node in matrices.graph.node if node.name not in layers]
-    return matrices, layers, others
+    layout = f"INT{bits} weights in blocks of {BLOCKS[bits]}, INT8 activations as they come"
+    return Conversion(partial(_quantized, matrices, bits, others), layers, layout)
 
 
 def _is_matrix(tensor: onnx.TensorProto) -> bool:
@@ -90,19 +71,14 @@ def _is_matrix(tensor: onnx.TensorProto) -> bool:
 
 
 def _quantized(matrices: onnx.ModelProto, bits: int, others: Collection[str], keep: Collection[str]) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(matrices)
     quantization = _imported()
-    with without_warnings():
+    with without_warnings(), failing_as("the quantizer of weights failed"):
         config = quantization.DefaultWeightOnlyQuantConfig(
             block_size=BLOCKS[bits], is_symmetric=True, accuracy_level=_INT8_ACCURACY, bits=bits
         )
-        try:
-            quantizer = quantization.MatMulNBitsQuantizer(copy, nodes_to_exclude=[*others, *keep], algo_config=config)
-            quantizer.process()
-        except Exception as error:
-            said = " ".join(str(error).split())[:200]
-            raise ConversionFailed(f"the quantizer of weights failed: {type(error).__name__}: {said}") from error
+        excluded = [*others, *keep]
+        quantizer = quantization.MatMulNBitsQuantizer(deepcopy(matrices), nodes_to_exclude=excluded, algo_config=config)
+        quantizer.process()
     model: onnx.ModelProto = quantizer.model.model
     return model
 
@@ -120,8 +96,7 @@ def _imported() -> Any:
 
 def _without_gemm(prepared: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which Gemm with constant weights is a MatMul and an Add, which the quantizer takes."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(prepared)
+    copy = deepcopy(prepared)
     weights = {tensor.name: tensor for tensor in copy.graph.initializer if _is_matrix(tensor)}
     nodes = []
     for node in copy.graph.node:

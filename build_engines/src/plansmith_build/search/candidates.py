@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from plansmith_build.engines.cpu_features import cores
@@ -19,13 +21,14 @@ from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.progress import BuildStep
 from plansmith_build.reading.operators import runtime_sentence
+from plansmith_build.search.int8_choice import Attempt, fastest_method
 from plansmith_build.search.plan_candidates import build_plans, plan_rate
 from plansmith_build.search.rtx_candidates import compile_candidate, compiled_in_words
 from plansmith_build.search.targets import CUDA_PROVIDER, Device, Pairing, Precision, Target, has_cuda, obstacle_to
 from plansmith_build.search.timing import Speed, gains_by_batching, time_against
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from plansmith_build.engines import Runtime
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from plansmith_build.judging.accuracy import Accuracy, OutputAgreement
     from plansmith_build.progress import Progress
     from plansmith_build.reading.signatures import Signature
-    from plansmith_build.search.graph_variants import GraphFile, GraphVariants
+    from plansmith_build.search.graph_variants import GraphFile, GraphVariants, Method
     from plansmith_build.search.plan_candidates import PlanSettings
 
 __all__ = ["Candidate", "Status", "Timing", "try_candidates"]
@@ -182,32 +185,72 @@ def try_candidates(
         if not obstacle or (unmeasured and pairing.device is Device.GPU)
     ]
     tried = {pairing: Candidate(pairing, Status.IMPOSSIBLE, obstacle) for pairing, obstacle in obstacles.items()}
+    # How fast all others are says which searches for INT8 may pay.
+    possible.sort(key=_is_int8_on_cpu)
     for number, pairing in enumerate(possible, start=1):
         step = f"Candidate {number} of {len(possible)}: {pairing.with_format(graphs.format)}"
         progress(BuildStep(step, done=(number - 1) / len(possible)))
-        candidate = _try(pairing, graphs, timing, plans, obstacle=obstacles[pairing], progress=progress)
+        run = partial(_judged_and_timed, graphs=graphs, timing=timing, plans=plans, progress=progress)
+        if obstacles[pairing] or pairing.device is Device.RTX:
+            run = partial(_without_its_device, graphs=graphs, plans=plans, obstacle=obstacles[pairing])
+        if _is_int8_on_cpu(pairing):
+            candidate = _fastest_int8(pairing, graphs, run, tried.values())
+        else:
+            candidate = _try(pairing, partial(graphs.graph_for, pairing), run)
         progress(BuildStep(step, _outcome(candidate)))
         tried[pairing] = candidate
         return_freed_memory()
     return tuple(tried.values())
 
 
-def _try(
-    pairing: Pairing,
-    graphs: GraphVariants,
-    timing: Timing,
-    plans: PlanSettings,
-    *,
-    obstacle: str,
-    progress: Progress,
+def _is_int8_on_cpu(pairing: Pairing) -> bool:
+    return pairing.precision is Precision.INT8 and pairing.device is Device.CPU
+
+
+def _fastest_int8(
+    pairing: Pairing, graphs: GraphVariants, run: Callable[[Candidate], Candidate], others: Collection[Candidate]
 ) -> Candidate:
+    """INT8 by the fastest of the methods that suit the target.
+
+    Args:
+        pairing: the target with INT8.
+        graphs: makes the graphs.
+        run: judges and times a candidate.
+        others: what was tried before.
+    """
+    looks = 0
+
+    def attempt(make: Callable[[], GraphFile], name: Method) -> Attempt:
+        nonlocal looks
+        candidate = _try(pairing, make, run)
+        looks = max(looks, candidate.graph.look if candidate.graph is not None else 0)
+        used = graphs.judges.use(candidate.accuracy) if candidate.accuracy is not None else math.inf
+        return Attempt(name, candidate, used)
+
+    def whole(method: Method) -> Attempt:
+        tried = attempt(lambda: graphs.int8_whole(method, looks, stack), method)
+        graph = tried.candidate.graph
+        # Layers are ranked by what ONNX Runtime computes.
+        if graph is None or (graph.accuracy is not None and graphs.judges.accepts(graph.accuracy)):
+            return tried
+        return replace(
+            tried,
+            with_some_kept=lambda share: attempt(lambda: graphs.int8_with_some_kept(method, looks, share), method),
+        )
+
+    measured = {c.pairing: c.speed.ratio for c in others if c.is_usable and c.speed and c.pairing.device is Device.CPU}
+    fp32 = measured.get(replace(pairing, precision=Precision.FP32), 1.0)
+    with ExitStack() as stack:
+        methods, otherwise = ([partial(whole, name) for name in names] for names in graphs.int8_methods(pairing.target))
+        return fastest_method(methods, otherwise, fastest=max(measured.values(), default=0.0), fp32=fp32)
+
+
+def _try(pairing: Pairing, make: Callable[[], GraphFile], run: Callable[[Candidate], Candidate]) -> Candidate:
     """One candidate; whatever goes wrong with it is its result."""
     candidate = Candidate(pairing)
     try:
-        candidate = replace(candidate, graph=graphs.graph_for(pairing))
-        if obstacle or pairing.device is Device.RTX:
-            return _without_its_device(candidate, graphs, plans, obstacle)
-        return _judged_and_timed(candidate, graphs, timing, plans, progress)
+        candidate = replace(candidate, graph=make())
+        return run(candidate)
     except RunFailed as error:
         reason = f"{pairing.target} does not run it: {runtime_sentence(str(error))}"
     except (ConversionFailed, EngineFailed, PlanFailed, VerificationFailed) as error:
@@ -221,7 +264,9 @@ def _try(
     return replace(candidate, status=Status.FAILED, reason=reason)
 
 
-def _without_its_device(candidate: Candidate, graphs: GraphVariants, plans: PlanSettings, obstacle: str) -> Candidate:
+def _without_its_device(
+    candidate: Candidate, *, graphs: GraphVariants, plans: PlanSettings, obstacle: str
+) -> Candidate:
     """Judged as a graph, and shown to NVIDIA's compiler where it is meant for TensorRT."""
     judged = _judged_as_graph(candidate, graphs, obstacle)
     if candidate.pairing.target in {Target.TENSORRT, Target.TENSORRT_RTX}:
@@ -230,9 +275,10 @@ def _without_its_device(candidate: Candidate, graphs: GraphVariants, plans: Plan
 
 
 def _judged_and_timed(
-    candidate: Candidate, graphs: GraphVariants, timing: Timing, plans: PlanSettings, progress: Progress
+    candidate: Candidate, *, graphs: GraphVariants, timing: Timing, plans: PlanSettings, progress: Progress
 ) -> Candidate:
-    pairing, graph = candidate.pairing, graphs.graph_for(candidate.pairing)
+    pairing, graph = candidate.pairing, candidate.graph
+    assert graph is not None  # noqa: S101 - what has none is a result already
     runtime: Runtime
     if pairing.target is Target.TENSORRT:
         candidate, runtime = _with_plans(candidate, graph, graphs, plans, progress)
@@ -251,7 +297,8 @@ def _judged_and_timed(
         candidate = _within_budget(
             replace(candidate, accuracy=known or graphs.judges.final.judge(runtime, look=graph.look)), graphs
         )
-    if not candidate.is_usable:
+    # How fast all of a graph is says how much of it may stay in FP32.
+    if not candidate.is_usable and not _is_int8_on_cpu(pairing):
         return candidate
     rate = plan_rate(runtime, plans.profile, timing.request) if isinstance(runtime, PlanSession) else None
     answer = runtime.run(timing.request)

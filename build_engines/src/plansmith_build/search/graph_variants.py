@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from plansmith_build.engines.cpu_features import has_vnni
 from plansmith_build.engines.onnxruntime import RunFailed, Session
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.precision.calibration import CalibrationMethod
-from plansmith_build.precision.dynamic import dynamic_variant
+from plansmith_build.precision.dynamic import dynamic_conversion
 from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.precision.matrix_formats import FP8, W4A16, W8A16
-from plansmith_build.precision.methods import first_inside_budget
-from plansmith_build.precision.post_training import has_attention, is_installed, transformer_variant
+from plansmith_build.precision.post_training import has_attention, is_installed, transformer_conversion
 from plansmith_build.precision.preparation import (
     BFLOAT16_OPSET,
     HALF_OPSET,
@@ -24,16 +23,21 @@ from plansmith_build.precision.preparation import (
     prepare,
     prepare_apart,
 )
+from plansmith_build.precision.quantization import work_of
 from plansmith_build.precision.schemes import TENSORRT, x86_scheme
 from plansmith_build.precision.variants import (
+    NOTHING_SAVES_IT,
     bfloat16_variant,
     float16_variant,
+    inside_budget,
     int8_float16_variant,
-    int8_variant,
+    is_accepted,
     matrix_variant,
     sparse_variant,
+    static_conversion,
+    with_some_kept,
 )
-from plansmith_build.precision.weight_blocks import block_variant, computes_with_matrices
+from plansmith_build.precision.weight_blocks import block_conversion, computes_with_matrices
 from plansmith_build.reading.networks import Network, write_network
 from plansmith_build.reading.number_formats import stored_format
 from plansmith_build.reading.operators import runtime_sentence
@@ -41,24 +45,36 @@ from plansmith_build.reading.signatures import signature_of
 from plansmith_build.search.targets import Device, Precision, Target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import ExitStack
     from pathlib import Path
 
     import onnx
 
     from plansmith_build.judging.accuracy import Accuracy
-    from plansmith_build.precision.methods import Method
     from plansmith_build.precision.sparsity import Sparsity
-    from plansmith_build.precision.variants import Judges, Variant
+    from plansmith_build.precision.variants import Conversion, Judges, Variant
     from plansmith_build.reading.signatures import Signature
     from plansmith_build.search.targets import Pairing
 
-__all__ = ["MATRIX_FORMATS", "GraphFile", "GraphVariants", "refuse_w4_on_gpus"]
+__all__ = ["MATRIX_FORMATS", "GraphFile", "GraphVariants", "Method", "refuse_w4_on_gpus"]
 
 MATRIX_FORMATS = {Precision.W8A16: W8A16, Precision.W4A16: W4A16, Precision.FP8: FP8}
+# How a graph holds what is in INT8.
+_INT8 = {"DynamicQuantizeLSTM", "DynamicQuantizeLinear", "MatMulNBits", "QuantizeLinear"}
 # The name of a graph in the precision that the portable one has.
 _PORTABLE = "model.onnx"
 # How ONNX Runtime says that it has a graph, and no arithmetic for its types on this device.
 _NO_KERNEL = ("NOT_IMPLEMENTED", "Could not find an implementation")
+
+
+class Method(StrEnum):
+    """A way to INT8 on a CPU."""
+
+    STATIC = "static"
+    DYNAMIC = "dynamic"
+    NNCF = "NNCF"
+    BLOCKS = "blocks"
 
 
 @dataclass(frozen=True)
@@ -128,9 +144,10 @@ class GraphVariants:
         self._prepared: dict[int, onnx.ModelProto] = {}
         self._pruned: dict[int, Variant] = {}
         self._made: dict[str, GraphFile | ConversionFailed] = {}
+        self._conversions: dict[Method, tuple[Conversion, Variant]] = {}
 
     def graph_for(self, pairing: Pairing) -> GraphFile:
-        """The graph that a pairing is made from.
+        """The graph that a pairing is made from; for INT8 on a CPU, there is one for each of `int8_methods`.
 
         Raises:
             ConversionFailed: it cannot be made; raised again each time it is asked for.
@@ -138,9 +155,92 @@ class GraphVariants:
         """
         refuse_w4_on_gpus(pairing)
         name = self._file_name(pairing)
+        return self._once(name, lambda: self._make(name, pairing))
+
+    def int8_methods(self, target: Target) -> tuple[tuple[Method, ...], tuple[Method, ...]]:
+        """The ways to INT8 that suit a target's CPU engine, and those for where none of them is inside the budget."""
+        blocks = (Method.BLOCKS,) if computes_with_matrices(self._network.model) else ()
+        if target is Target.OPENVINO:
+            # It has no dynamic operators. What SmoothQuant does not save, plain ranges for everything do not either.
+            return (Method.NNCF if self._by_nncf else Method.STATIC, *blocks), ()
+        if self._attends:
+            return (Method.DYNAMIC, *blocks), (Method.STATIC,)
+        return (Method.STATIC, *blocks), (Method.DYNAMIC,)
+
+    def int8_whole(self, method: Method, looks: int, stack: ExitStack) -> GraphFile:
+        """The whole graph in INT8 for a CPU, judged.
+
+        Args:
+            method: one of `int8_methods`.
+            looks: how often graphs for the same candidate were judged by the validation rows before.
+            stack: closed when no graph by this method is wanted any more.
+
+        Raises:
+            ConversionFailed: it cannot be made; raised again each time it is asked for.
+            OSError: the file could not be written.
+        """
+
+        def make() -> GraphFile:
+            judges = self._judges(looks)
+            conversion = self._int8_conversion(method, judges, stack)
+            variant = conversion.judged(judges)
+            if not is_accepted(variant, judges):
+                self._conversions[method] = conversion, variant
+            return self._int8_file(name, variant)
+
+        name = self._name("int8", *([] if method is Method.STATIC else [method.lower()]))
+        return self._once(name, make)
+
+    def int8_with_some_kept(self, method: Method, looks: int, share: float) -> GraphFile:
+        """The same with some nodes in FP32, which do no more than this share of the work of all.
+
+        Raises:
+            ConversionFailed: it cannot be made; raised again each time it is asked for.
+            OSError: the file could not be written.
+        """
+
+        def make() -> GraphFile:
+            conversion, whole = self._conversions[method]
+            work = work_of(self._prepare(QUANTIZATION_OPSET))
+            most = share * sum(work.get(node, 0) for node in conversion.nodes)
+            variant = with_some_kept(
+                conversion,
+                whole,
+                self._judges(looks),
+                permits=lambda keep: sum(work.get(node, 0) for node in keep) <= most,
+            )
+            if not variant.kept:
+                raise ConversionFailed(variant.problem or NOTHING_SAVES_IT)
+            return self._int8_file(name, variant)
+
+        name = self._name("int8", method.lower(), "mixed")
+        return self._once(name, make)
+
+    def _int8_conversion(self, method: Method, judges: Judges, stack: ExitStack) -> Conversion:
+        prepared = self._prepare(QUANTIZATION_OPSET)
+        match method:
+            case Method.NNCF:
+                return stack.enter_context(transformer_conversion(prepared, judges))
+            case Method.DYNAMIC:
+                return dynamic_conversion(prepared, judges, vnni=has_vnni())
+            case Method.BLOCKS:
+                return block_conversion(prepared, bits=8)
+            case Method.STATIC:
+                return static_conversion(prepared, x86_scheme(vnni=has_vnni()), judges, self._methods)
+
+    def _int8_file(self, name: str, variant: Variant) -> GraphFile:
+        if not any(node.op_type in _INT8 for node in variant.model.graph.node):
+            raise ConversionFailed("nothing of it is in INT8")
+        return self._write(name, variant, judged_itself=True)
+
+    def _once(self, name: str, make: Callable[[], GraphFile]) -> GraphFile:
+        if self.format and name != _PORTABLE:
+            raise ConversionFailed(
+                f"the file is {self.format} already: keep it as it is, or build other precisions from the FP32 original"
+            )
         if name not in self._made:
             try:
-                self._made[name] = self._make(name, pairing)
+                self._made[name] = make()
             except ConversionFailed as error:
                 self._made[name] = error
         made = self._made[name]
@@ -148,20 +248,21 @@ class GraphVariants:
             raise made
         return made
 
+    def _judges(self, looks: int, *, on_cpu: bool = True) -> Judges:
+        if self._sparsity is not None:
+            # Pruned weights were judged by the same rows before.
+            looks = max(looks, self._sparse(self._sparsity, QUANTIZATION_OPSET).looks)
+        return replace(self.judges, optimized=on_cpu, looks=looks)
+
     def _make(self, name: str, pairing: Pairing) -> GraphFile:
-        if self.format and name != _PORTABLE:
-            raise ConversionFailed(
-                f"the file is {self.format} already: keep it as it is, or build other precisions from the FP32 original"
-            )
         on_cpu = pairing.device is Device.CPU
-        # Pruned weights were judged by the same rows before.
-        looks = self._sparse(self._sparsity, QUANTIZATION_OPSET).looks if self._sparsity is not None else 0
-        judges = replace(self.judges, optimized=on_cpu, looks=looks)
+        judges = self._judges(0, on_cpu=on_cpu)
         match pairing.precision:
             case Precision.INT8:
-                variant = first_inside_budget(self._to_int8(pairing), self._prepare(QUANTIZATION_OPSET), judges)
+                prepared = self._prepare(QUANTIZATION_OPSET)
+                variant = inside_budget(static_conversion(prepared, TENSORRT, judges, self._methods), judges)
             case Precision.W4:
-                variant = block_variant(self._prepare(QUANTIZATION_OPSET), judges, bits=4)
+                variant = inside_budget(block_conversion(self._prepare(QUANTIZATION_OPSET), bits=4), judges)
             case Precision.INT8_FP16:
                 variant = int8_float16_variant(self._prepare(HALF_SCALES_OPSET), TENSORRT, judges, self._methods)
             case Precision.W8A16 | Precision.W4A16 | Precision.FP8:
@@ -180,38 +281,22 @@ class GraphVariants:
         judged_itself = on_cpu or pairing.precision in {Precision.FP32, Precision.INT8}
         return self._write(name, variant, judged_itself=judged_itself)
 
-    def _to_int8(self, pairing: Pairing) -> tuple[Method, ...]:
-        """What suits an engine, the most promising first."""
-        if pairing.device is not Device.CPU:
-            return (partial(int8_variant, scheme=TENSORRT, methods=self._methods),)
-        static = partial(int8_variant, scheme=x86_scheme(vnni=has_vnni()), methods=self._methods)
-        dynamic = partial(dynamic_variant, vnni=has_vnni())
-        blocks = (partial(block_variant, bits=8),) if computes_with_matrices(self._network.model) else ()
-        if pairing.target is Target.OPENVINO:
-            # It has no dynamic operators. What SmoothQuant does not save, plain ranges for everything do not either.
-            return (transformer_variant if self._by_nncf else static, *blocks)
-        return (dynamic, *blocks, static) if self._attends else (static, *blocks, dynamic)
-
     def _file_name(self, pairing: Pairing) -> str:
         on_cpu = pairing.device is Device.CPU
         match pairing.precision:
-            case Precision.INT8 if on_cpu:
-                # Where ONNX Runtime may end with dynamic operators, or OpenVINO begins with NNCF.
-                differs = self._attends or not self.judges.final.batched
-                words = ["int8", "openvino"] if pairing.target is Target.OPENVINO and differs else ["int8"]
-            case Precision.INT8:
-                words = ["int8", "tensorrt"]
             case Precision.W4:
-                words = ["w4"]
-            case Precision.INT8_FP16 | Precision.W8A16 | Precision.W4A16 | Precision.FP8:
-                words = [pairing.precision, "tensorrt"]
+                return self._name("w4")
+            case Precision.INT8 | Precision.INT8_FP16 | Precision.W8A16 | Precision.W4A16 | Precision.FP8:
+                return self._name(pairing.precision, "tensorrt")
             case Precision.FP16:
                 # Judged as its device computes it, which may leave other nodes in FP32: a file for each.
-                words = ["fp16", "cpu"] if on_cpu else ["fp16"]
+                return self._name("fp16", *(["cpu"] if on_cpu else []))
             case Precision.BF16 if not on_cpu:
-                words = ["bf16"]
+                return self._name("bf16")
             case _:
-                words = []
+                return self._name()
+
+    def _name(self, *words: str) -> str:
         return ".".join(["model", *(["sparse"] if self._sparsity is not None else []), *words, "onnx"])
 
     def _prepare(self, opset: int) -> onnx.ModelProto:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from plansmith_build.search.candidates import Candidate
     from plansmith_build.search.search import SearchResult
 
-__all__ = ["search_record"]
+__all__ = ["data_record", "search_record"]
 
 
 def search_record(result: SearchResult) -> SearchRecord:
@@ -33,10 +33,10 @@ def search_record(result: SearchResult) -> SearchRecord:
         max_error=result.budget.max_error,
         prove=result.budget.prove,
         warnings=result.warnings,
-        calibration=_data(result.calibration),
-        validation=_data(result.validation),
+        calibration=result.calibration,
+        validation=result.validation,
         preprocessing=result.preprocessing.model_dump(mode="json", exclude_none=True) if result.preprocessing else None,
-        fp32=_accuracy(result.judge.accuracy, result),
+        fp32=_accuracy(result.fp32, result),
         measured=result.timing,
         cores=cores(),
         candidates=tuple(
@@ -45,7 +45,8 @@ def search_record(result: SearchResult) -> SearchRecord:
     )
 
 
-def _data(dataset: Dataset) -> DataRecord:
+def data_record(dataset: Dataset) -> DataRecord:
+    """What is remembered of data."""
     return DataRecord(
         kind=dataset.kind,
         source=dataset.source,
@@ -73,7 +74,7 @@ def _accuracy(accuracy: Accuracy, result: SearchResult) -> AccuracyRecord:
                 bound=_finite(output.bound),
                 allowed=result.budget.allowed(output.measure),
             )
-            for output, loss in accuracy.losses_from(result.judge.accuracy)
+            for output, loss in accuracy.losses_from(result.fp32)
         ),
     )
 

@@ -29,6 +29,7 @@ from plansmith_build.search.candidate_configs import candidate_config
 from plansmith_build.search.candidates import Timing, try_candidates
 from plansmith_build.search.graph_variants import GraphFile, GraphVariants
 from plansmith_build.search.plan_candidates import PlanSettings
+from plansmith_build.search.records import data_record
 from plansmith_build.search.selection import finalists, require_usable, select
 from plansmith_build.search.served_answers import Exchange
 from plansmith_build.search.targets import Precision, Target, pairings
@@ -43,11 +44,13 @@ if TYPE_CHECKING:
     from plansmith_build.datasets import Dataset, Preprocessing
     from plansmith_build.engines.onnxruntime import Arrays
     from plansmith_build.engines.tensorrt.profiles import Shape
+    from plansmith_build.judging.accuracy import Accuracy
     from plansmith_build.judging.measures import Measure
     from plansmith_build.portable.portable_model import PortableModel
     from plansmith_build.precision.sparsity import Sparsity
     from plansmith_build.progress import Progress
     from plansmith_build.reading.signatures import Signature
+    from plansmith_build.repository.manifest import DataRecord
     from plansmith_build.search.candidates import Candidate
     from plansmith_build.search.selection import Selection
 
@@ -109,9 +112,10 @@ class SearchResult:
         selection: the candidates and the chosen ones.
         budget: what may be lost.
         warnings: why the verdicts may say less than they seem to, a sentence each.
-        judge: the validation rows and the FP32 model's accuracy on them.
-        calibration: the calibration data.
-        validation: the validation data.
+        fp32: the FP32 model's accuracy on the validation rows.
+        calibration: what the calibration data was.
+        validation: what the validation data was.
+        class_names: the classes by number, where the data names them; else empty.
         preprocessing: how images became rows, where the data is images.
         timing: how candidates were timed, in a sentence.
         request: what each candidate that runs here was asked; see `Candidate.answer`.
@@ -120,9 +124,10 @@ class SearchResult:
     selection: Selection
     budget: Budget
     warnings: tuple[str, ...]
-    judge: Judge
-    calibration: Dataset
-    validation: Dataset
+    fp32: Accuracy
+    calibration: DataRecord
+    validation: DataRecord
+    class_names: tuple[str, ...]
     preprocessing: Preprocessing | None
     timing: str
     request: Arrays
@@ -178,10 +183,11 @@ def search(
         classes=len(class_names) if class_names else None,
     )
     final = _judge(reference, validation, choose, bounded=True)
+    measures = final.measures
     judges = Judges(
         signature,
         # By the same measures, whatever the calibration rows would suggest.
-        _judge(reference, calibration, lambda _answers, _labels: final.measures, bounded=False),
+        _judge(reference, calibration, lambda _answers, _labels: measures, bounded=False),
         final,
         Budget(options.max_drop, options.max_error, options.prove),
         folder=folder,
@@ -206,9 +212,11 @@ def search(
         progress=progress,
     )
     require_usable(candidates)
-    graph_format = graphs.format
+    fp32, budget = final.accuracy, judges.budget
+    warnings = (*budget.unprovable(fp32), *doubts(final), *_stored(graphs.format))
+    records, class_names = [data_record(data) for data in (calibration, validation)], calibration.class_names
     # Servers of the fastest need the memory.
-    del graphs, reference
+    del graphs, reference, judges, final, calibration, validation
     return_freed_memory()
     timed = f"in one process, {rows} row{plural(rows)} a run, against the FP32 model on ONNX Runtime"
     served: tuple[Candidate, ...] = ()
@@ -228,11 +236,12 @@ def search(
         timed = "not at all: this machine runs none of the candidates"
     return SearchResult(
         selection=select(candidates, served),
-        budget=judges.budget,
-        warnings=(*judges.budget.unprovable(final.accuracy), *doubts(final), *_stored(graph_format)),
-        judge=final,
-        calibration=calibration,
-        validation=validation,
+        budget=budget,
+        warnings=warnings,
+        fp32=fp32,
+        calibration=records[0],
+        validation=records[1],
+        class_names=class_names,
         preprocessing=options.preprocessing,
         timing=timed,
         request=request,
