@@ -24,7 +24,7 @@ __all__ = ["dynamic_conversion"]
 _MATRICES = {"Gemm": 1, "MatMul": 1, "LSTM": 1}
 
 
-def dynamic_conversion(prepared: onnx.ModelProto, judges: Judges, *, vnni: bool) -> Conversion:
+def dynamic_conversion(prepared: onnx.ModelProto, judges: Judges, *, vnni: bool) -> Conversion[onnx.ModelProto]:
     """Matrices in INT8.
 
     Args:

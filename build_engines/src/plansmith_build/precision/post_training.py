@@ -66,7 +66,7 @@ def has_attention(model: onnx.ModelProto) -> bool:
 
 
 @contextmanager
-def transformer_conversion(prepared: onnx.ModelProto, judges: Judges) -> Iterator[Conversion]:
+def transformer_conversion(prepared: onnx.ModelProto, judges: Judges) -> Iterator[Conversion[onnx.ModelProto]]:
     """Matrices and tables in INT8, made by a process that runs as long as the context lasts.
 
     Which ones stay in FP32 is not left to NNCF's accuracy-aware mode: in ONNX graphs it puts weights back as they were

@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
 import onnx
 from onnx.shape_inference import infer_shapes
@@ -91,7 +91,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Conversion:
+class Conversion(Generic[Graph]):
     """A way to lower the precision of a graph.
 
     Attributes:
@@ -190,12 +190,10 @@ def float16_variant(prepared: Graph, judges: Judges) -> Variant:
     Raises:
         ConversionFailed: the converter failed.
     """
-    nodes = half.convertible_nodes(prepared)
     if judges.optimized:
+        nodes = half.convertible_nodes(prepared)
         return inside_budget(Conversion(lambda keep: half.to_float16(prepared, keep=keep), nodes), judges)
-    stand_in = inside_budget(
-        Conversion(lambda keep: half.rounded(prepared, HalfType.FLOAT16, keep=keep), nodes), judges
-    )
+    stand_in = _rounded(prepared, HalfType.FLOAT16, judges)
     return _with_graph(stand_in, half.to_float16(prepared, keep=stand_in.kept))
 
 
@@ -205,16 +203,18 @@ def bfloat16_variant(prepared: Graph, judges: Judges) -> Variant:
     Raises:
         ConversionFailed: the converter failed.
     """
-    nodes = half.convertible_nodes(prepared)
-    stand_in = inside_budget(
-        Conversion(lambda keep: half.rounded(prepared, HalfType.BFLOAT16, keep=keep), nodes), judges
-    )
+    stand_in = _rounded(prepared, HalfType.BFLOAT16, judges)
     return _with_graph(stand_in, half.to_bfloat16(prepared, keep=stand_in.kept))
+
+
+def _rounded(prepared: Graph, number: HalfType, judges: Judges) -> Variant:
+    nodes = half.convertible_nodes(prepared)
+    return inside_budget(Conversion(lambda keep: half.rounded(prepared, number, keep=keep), nodes), judges)
 
 
 def static_conversion(
     prepared: onnx.ModelProto, scheme: QuantizationScheme, judges: Judges, methods: Sequence[CalibrationMethod]
-) -> Conversion:
+) -> Conversion[onnx.ModelProto]:
     """INT8 with ranges from the calibration rows, by the calibration method that serves the graph best.
 
     Args:
@@ -296,7 +296,7 @@ def sparse_variant(prepared: onnx.ModelProto, sparsity: Sparsity, judges: Judges
     return inside_budget(Conversion(lambda keep: prune(prepared, sparsity, keep=keep), nodes), judges)
 
 
-def inside_budget(conversion: Conversion, judges: Judges) -> Variant:
+def inside_budget(conversion: Conversion[Graph], judges: Judges) -> Variant:
     """The graph with as few nodes kept as the budget allows."""
     whole = conversion.judged(judges)
     if is_accepted(whole, judges):
@@ -305,7 +305,7 @@ def inside_budget(conversion: Conversion, judges: Judges) -> Variant:
 
 
 def with_some_kept(
-    conversion: Conversion,
+    conversion: Conversion[Graph],
     whole: Variant,
     judges: Judges,
     *,

@@ -44,7 +44,7 @@ def computes_with_matrices(model: onnx.ModelProto) -> bool:
     return of({"Gemm", "MatMul"}) > of({"Conv", "ConvTranspose"})
 
 
-def block_conversion(prepared: onnx.ModelProto, *, bits: int) -> Conversion:
+def block_conversion(prepared: onnx.ModelProto, *, bits: int) -> Conversion[onnx.ModelProto]:
     """The weights of MatMul and Gemm in blocks.
 
     Args:

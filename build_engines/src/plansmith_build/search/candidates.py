@@ -210,14 +210,7 @@ def _is_int8_on_cpu(pairing: Pairing) -> bool:
 def _fastest_int8(
     pairing: Pairing, graphs: GraphVariants, run: Callable[[Candidate], Candidate], others: Collection[Candidate]
 ) -> Candidate:
-    """INT8 by the fastest of the methods that suit the target.
-
-    Args:
-        pairing: the target with INT8.
-        graphs: makes the graphs.
-        run: judges and times a candidate.
-        others: what was tried before.
-    """
+    """INT8 by the fastest of the methods that suit the target; `run` judges and times a candidate."""
     looks = 0
 
     def attempt(make: Callable[[], GraphFile], name: Method) -> Attempt:

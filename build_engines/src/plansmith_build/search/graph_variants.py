@@ -144,7 +144,7 @@ class GraphVariants:
         self._prepared: dict[int, onnx.ModelProto] = {}
         self._pruned: dict[int, Variant] = {}
         self._made: dict[str, GraphFile | ConversionFailed] = {}
-        self._conversions: dict[Method, tuple[Conversion, Variant]] = {}
+        self._conversions: dict[Method, tuple[Conversion[onnx.ModelProto], Variant]] = {}
 
     def graph_for(self, pairing: Pairing) -> GraphFile:
         """The graph that a pairing is made from; for INT8 on a CPU, there is one for each of `int8_methods`.
@@ -192,12 +192,7 @@ class GraphVariants:
         return self._once(name, make)
 
     def int8_with_some_kept(self, method: Method, looks: int, share: float) -> GraphFile:
-        """The same with some nodes in FP32, which do no more than this share of the work of all.
-
-        Raises:
-            ConversionFailed: it cannot be made; raised again each time it is asked for.
-            OSError: the file could not be written.
-        """
+        """The same with some nodes in FP32, which do no more than this share of the work of all; raises the same."""
 
         def make() -> GraphFile:
             conversion, whole = self._conversions[method]
@@ -216,7 +211,7 @@ class GraphVariants:
         name = self._name("int8", method.lower(), "mixed")
         return self._once(name, make)
 
-    def _int8_conversion(self, method: Method, judges: Judges, stack: ExitStack) -> Conversion:
+    def _int8_conversion(self, method: Method, judges: Judges, stack: ExitStack) -> Conversion[onnx.ModelProto]:
         prepared = self._prepare(QUANTIZATION_OPSET)
         match method:
             case Method.NNCF:
