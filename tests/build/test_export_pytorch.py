@@ -209,6 +209,13 @@ class Unused(torch.nn.Module):
         (
             Perceptron(),
             torch.ones(2, 4),
+            {"input_names": ["x", "y"]},
+            InvalidOption,
+            "has 1 inputs, and the input names",
+        ),
+        (
+            Perceptron(),
+            torch.ones(2, 4),
             {"output_names": ["a", "b"]},
             UnsuitableModel,
             "gives 1 tensors, and 2 output",
@@ -291,6 +298,8 @@ def test_a_program_of_torch_export_brings_its_own_examples_and_dynamic_shapes(pr
     done = plansmith("export", program, "--output", tmp_path / "m.onnx")
     assert "features FP32 [-1, 4]" in done.stdout
     assert "Next: plansmith build" in done.stdout
+    refused = plansmith("export", program, "--dynamic-axes", "features=1", cwd=tmp_path, expect=2)
+    assert "says itself which dimensions vary" in refused.stderr
 
 
 def test_a_program_that_brings_code_is_refused_before_it_is_loaded(program, tmp_path, monkeypatch):
@@ -370,9 +379,10 @@ def test_a_length_that_the_example_fixed_is_said_and_is_made_any_by_the_command(
     (tmp_path / "texts.py").write_text(TEXTS)
     fixed = plansmith("export", "texts:sentence", cwd=tmp_path).stdout
     assert "input_ids INT64 [-1, 16]: only that length is taken; --dynamic-axes input_ids=1 makes it any" in fixed
-    free = plansmith("export", "texts:sentence", "--dynamic-axes", "input_ids=1", cwd=tmp_path).stdout
-    assert "input_ids INT64 [-1, -1]" in free
+    words = ("--dynamic-axes", "ids=1", "--input-names", "ids")
+    free = plansmith("export", "texts:sentence", *words, cwd=tmp_path).stdout
+    assert "ids INT64 [-1, -1]" in free
     assert "only that length" not in free
-    assert run(tmp_path / "sentence.onnx", input_ids=np.zeros((2, 7), np.int64))["output"].shape == (2, 4)
+    assert run(tmp_path / "sentence.onnx", ids=np.zeros((2, 7), np.int64))["output"].shape == (2, 4)
     wrong = plansmith("export", "texts:sentence", "--dynamic-axes", "input_ids", cwd=tmp_path, expect=2).stderr
     assert "--dynamic-axes must be INPUT=AXIS[,AXIS], such as input_ids=1, got 'input_ids'" in wrong

@@ -91,7 +91,8 @@ def test_the_server_can_be_named_by_the_environment(server):
 
 
 def test_an_npy_file_goes_to_the_only_input(command):
-    np.save(command.folder / "x.npy", np.arange(8, dtype=np.float32).reshape(2, 4))
+    # float64, as numpy computes.
+    np.save(command.folder / "x.npy", np.arange(8.0).reshape(2, 4))
     document = json.loads(command("infer", "double", "--input", "x.npy", "--json").stdout)
     assert document["outputs"]["y"]["data"] == [[0, 2, 4, 6], [8, 10, 12, 14]]
     assert (document["model"], document["version"]) == ("double", "1")

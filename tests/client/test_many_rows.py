@@ -82,6 +82,15 @@ def test_an_item_that_cannot_be_sent_fails_alone(client):
     assert [item["root"].tolist() for item in items if item.error is None] == [[1.0], [2.0], [4.0]]
 
 
+def test_of_rows_that_are_rounded_the_one_that_overflows_fails_alone(server):
+    with Client(server.grpc_url, cast=True, timeout=30) as client:
+        rows = np.array([[1.0], [1e39], [4.0]])
+        items = list(client.model("picky").map(rows))
+    assert [item.index for item in items if item.error is not None] == [1]
+    assert "1e+39, which is beyond the range of FP32" in str(items[1].error)
+    assert items[2]["root"].tolist() == [2.0]
+
+
 def test_results_may_come_as_they_are_done_and_each_says_which_it_is(client):
     items = list(client.model("picky").map(ROWS, ordered=False, concurrency=8))
     assert sorted(item.index for item in items) == list(range(1000))

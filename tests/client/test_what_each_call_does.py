@@ -19,23 +19,29 @@ X, Y = TensorSpec("x", "FP32", (-1, 4)), TensorSpec("y", "FP32", (-1, 4))
 LARGER = TensorSpec("x", "FP32", (-1, 5))
 
 
-def step(model):
+def submitted(model, rows):
+    pending = model.submit(rows)
+    # The asynchronous face has waited for it.
+    return pending.result() if hasattr(pending, "result") else pending
+
+
+def step(model, rows=ROWS):
     with model.sequence() as sequence:
-        return sequence.end(ROWS)
+        return sequence.end(rows)
 
 
 # The columns of the table that infer, and the calls that stand for each.
 CALLS = {
     "`model(...)`, `submit`, `infer`, `classify`": {
-        "call": lambda model: model(ROWS),
-        "infer": lambda model: model.infer({"x": ROWS}),
-        "classify": lambda model: model.classify(ROWS),
+        "call": lambda model, rows=ROWS: model(rows),
+        "infer": lambda model, rows=ROWS: model.infer({"x": rows}),
+        "classify": lambda model, rows=ROWS: model.classify(rows),
     },
     "`map`, `batched`": {
-        "map": lambda model: model.map(ROWS).collect(),
-        "batched": lambda model: model.batched(max_delay=0.0)(ROWS),
+        "map": lambda model, rows=ROWS: model.map(rows).collect(),
+        "batched": lambda model, rows=ROWS: model.batched(max_delay=0.0)(rows),
     },
-    "`stream`": {"stream": lambda model: list(model.stream({"x": ROWS}))},
+    "`stream`": {"stream": lambda model, rows=ROWS: list(model.stream({"x": rows}))},
     "`sequence`": {"sequence": step},
 }
 
@@ -129,6 +135,20 @@ def test_a_second_server_is_asked_where_the_table_says_so(column, name):
     with open_client("http", ["http://a", "http://b"], transport=server, hedge_after=0.05, timeout=60) as client:
         assert works(CALLS[column][name], client.model("m"))
     assert hedged.is_set() == expected("`hedge_after=`", column)
+
+
+@pytest.mark.parametrize(("column", "name"), [*CASES, (CASES[0][0], "submit")])
+def test_float64_is_rounded_where_the_table_says_so_and_refused_without(face, column, name):
+    server, call = FakeServer({"m": model_of(doubled)}), CALLS[column].get(name, submitted)
+    third = np.full((2, 4), 1 / 3)
+    with open_client(face, "http://a", transport=server, cast=True, timeout=20) as client:
+        assert works(lambda model: call(model, third), client.model("m")) == expected("`cast=`", column)
+    assert server.requests[-1].inputs[0].array.tolist() == third.astype(np.float32).tolist()
+    with (
+        open_client(face, "http://a", transport=server, timeout=20) as client,
+        pytest.raises(InvalidInput, match=r"given float64 \[.*astype\(numpy.float32\), or .* with cast=True"),
+    ):
+        call(client.model("m"), third)
 
 
 @pytest.mark.parametrize(("column", "name"), CASES)

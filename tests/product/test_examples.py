@@ -93,6 +93,13 @@ def test_the_demonstration_shows_the_whole_way_and_leaves_no_server(tmp_path):
     ]
 
 
+def test_the_demonstration_leaves_a_folder_of_others_alone(plansmith, tmp_path):
+    (tmp_path / "model_repository").mkdir()
+    said = plansmith("demo", "--output", tmp_path, expect=2).stderr
+    assert "has other files in it: name a new folder with --output" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["model_repository"]
+
+
 def test_pipelines_that_the_documentation_shows_are_those_of_the_examples():
     files = [path.read_text() for path in (ROOT / "examples").glob("*/*.toml")]
     shown = [

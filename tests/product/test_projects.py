@@ -50,9 +50,12 @@ def test_a_project_is_begun_built_and_never_written_over(plansmith, tmp_path):
         in plansmith("init", DIGITS / "digits.onnx", "--folder", project / "below", cwd=tmp_path, expect=2).stderr
     )
     # Nothing is begun around what is not there.
-    for words, missing in ((("other.onnx",), "other.onnx"), ((DIGITS / "digits.onnx", "--data", "no.npz"), "no.npz")):
-        said = plansmith("init", *words, "--folder", "new", cwd=tmp_path, expect=2).stderr
-        assert f"{missing} does not exist: name" in said
+    for words, sentence in (
+        (("other.onnx",), "other.onnx does not exist: name"),
+        ((DIGITS / "digits.onnx", "--data", "no.npz"), "no.npz does not exist: name"),
+        ((DIGITS / "labels.txt",), "labels.txt does not end in .onnx: name"),
+    ):
+        assert sentence in plansmith("init", *words, "--folder", "new", cwd=tmp_path, expect=2).stderr
         assert not (tmp_path / "new").exists()
 
 

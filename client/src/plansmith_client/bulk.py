@@ -17,7 +17,7 @@ import numpy as np
 from plansmith_client.calling.retries import RetryPolicy
 from plansmith_client.errors import InvalidInput, ModelNotReady, ServerUnavailable
 from plansmith_client.faces.client import Client
-from plansmith_client.inputs.conversion import UnfitValueError, array_from_numbers
+from plansmith_client.inputs.conversion import UnfitValueError, array_from_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -171,7 +171,7 @@ def _column(name: str, values: Any, spec: TensorSpec, rank: int) -> np.ndarray[A
             # Cells of a data frame: a single number each, or nested lists or arrays.
             is_single = spec.shape[1:] == (1,) and np.ndim(array[0]) == 0
             array = array[:, np.newaxis] if is_single else np.stack([_stacked(cell, rank - 1) for cell in array])
-        return array_from_numbers(array, spec.datatype)
+        return array_from_value(array, spec.datatype, cast=True)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"the column {name!r} for the input {spec.name!r}: {error}") from error
 

@@ -57,6 +57,12 @@ def export(
             "of a text; may be repeated.",
         ),
     ] = None,
+    input_names: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[,NAME]", help="PyTorch: names for the inputs.", show_default="those of forward's parameters"
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Makes the random inputs of the check repeatable.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -75,13 +81,15 @@ def export(
     from plansmith_build.exporting.sources import load_model  # noqa: PLC0415 - ONNX Runtime, not for `--help`
 
     asked = _axes(dynamic_axes or [])
+    names = [name.strip() for name in input_names.split(",")] if input_names is not None else None
     display = Terminal(stderr=True, highlight=False, soft_wrap=True)
     with display.status(escape(f"Loading {model}")) as status:
         loaded = load_model(model)
         status.update(escape(f"Exporting the {loaded.framework} model {loaded.name}"))
         target = output if output is not None else Path(f"{loaded.name}.onnx")
         axes = {**loaded.dynamic_axes, **asked}
-        result = _exported(loaded, target, opset=opset, dynamic_batch=not no_dynamic_batch, axes=axes, seed=seed)
+        options = {"opset": opset, "dynamic_batch": not no_dynamic_batch, "seed": seed}
+        result = _exported(loaded, target, axes, names, options)
     if as_json:
         typer.echo(_json(loaded, result))
     else:
@@ -102,25 +110,27 @@ def _axes(texts: list[str]) -> dict[str | int, list[int]]:
 def _exported(
     loaded: LoadedModel,
     target: Path,
-    *,
-    opset: int | None,
-    dynamic_batch: bool,
     axes: dict[str | int, list[int]],
-    seed: int,
+    names: list[str] | None,
+    options: dict[str, Any],
 ) -> ExportResult:
     from plansmith_build import exporting  # noqa: PLC0415 - as above
 
-    if axes and loaded.framework != "pytorch":
+    if loaded.framework != "pytorch" and (axes or names is not None):
         raise InvalidOption(
-            f"--dynamic-axes is for PyTorch models, and this is a {loaded.framework} one, which says itself what varies"
+            f"{'--dynamic-axes' if axes else '--input-names'} is for PyTorch models, and this is a {loaded.framework} "
+            "one, which says itself what its inputs are called and what varies"
         )
     if loaded.framework == "scikit-learn":
-        chosen = {} if opset is None else {"opset": opset}
-        return exporting.export_scikit_learn(loaded.model, target, example=loaded.examples, seed=seed, **chosen)
-    options: dict[str, Any] = {"opset": opset, "dynamic_batch": dynamic_batch, "seed": seed}
+        chosen = {} if options["opset"] is None else {"opset": options["opset"]}
+        return exporting.export_scikit_learn(
+            loaded.model, target, example=loaded.examples, seed=options["seed"], **chosen
+        )
     if loaded.framework == "keras":
         return exporting.export_keras(loaded.model, target, example_inputs=loaded.examples, **options)
-    return exporting.export_pytorch(loaded.model, loaded.examples, target, dynamic_axes=axes, **options)
+    return exporting.export_pytorch(
+        loaded.model, loaded.examples, target, dynamic_axes=axes, input_names=names, **options
+    )
 
 
 def _json(loaded: LoadedModel, result: ExportResult) -> str:
@@ -178,10 +188,13 @@ def _show(loaded: LoadedModel, result: ExportResult) -> None:
         ),
     )
     for spec in _fixed_lengths(loaded, result):
-        table.add_row(
-            "note",
-            escape(f"{spec.name} {spec}: only that length is taken; --dynamic-axes {spec.name}=1 makes it any"),
+        # A program of torch.export has its own dynamic dimensions.
+        remedy = (
+            "dynamic_shapes of torch.export"
+            if hasattr(loaded.model, "graph_module")
+            else f"--dynamic-axes {spec.name}=1"
         )
+        table.add_row("note", escape(f"{spec.name} {spec}: only that length is taken; {remedy} makes it any"))
     table.add_row("with", escape(", ".join(f"{package} {number}" for package, number in result.versions.items())))
     console = Terminal(highlight=False)
     console.print(table)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plansmith_build.datasets.casting import UnfitArray, cast
 from plansmith_build.datasets.dataset import Dataset
 from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.labelling import check_labels
 from plansmith_build.datasets.layout import fits, listed
 from plansmith_build.datasets.ragged import Array, Indexes, is_ragged, ragged
 from plansmith_build.datasets.raw_data import check_memory, random_rows
+from plansmith_client.inputs.conversion import UnfitValueError, array_from_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,8 +116,8 @@ def _fitted(raw: RawData, spec: TensorSpec, array: Array, chosen: Indexes | None
             f"save it as {spec.datatype}, or use fewer rows",
         )
     try:
-        array = cast(array, spec.datatype)
-    except UnfitArray as error:
+        array = array_from_value(array, spec.datatype, cast=True)
+    except UnfitValueError as error:
         raise InvalidData(f"{raw.where}, input {spec.name!r}: the array {error}") from error
     _check_finite(raw, spec, array, chosen, with_missing=spec.name in layout.with_missing_values)
     return array

@@ -61,7 +61,7 @@ def export_pytorch(
         output_names: in the order of the outputs; by default the keys of a dictionary (`x_output` where `x` is an
             input), `output` of one tensor, `output_0`, `output_1`, ... of several.
         dynamic_batch: whether the first dimension of every input may have any size.
-        dynamic_axes: further dimensions that may have any size, by the name or number of the input.
+        dynamic_axes: further dimensions that may have any size, by the name or number of the input; of a module.
         opset: operator set of the standard domain; by default the exporter's own choice.
         external_data: whether the weights go to a file of their own; None: where they are larger than
             `EXTERNAL_BYTES`.
@@ -70,7 +70,7 @@ def export_pytorch(
     Raises:
         MissingPackage: torch or onnxscript is not installed.
         UnsuitableModel: it is not a module, or the examples do not fit it.
-        InvalidOption: the path or an axis cannot be used.
+        InvalidOption: the path, a name or an axis cannot be used.
         ExportFailed: torch cannot turn the module into ONNX.
         VerificationFailed: the file does not compute what the module computes.
 
@@ -87,7 +87,15 @@ def export_pytorch(
         raise UnsuitableModel(
             f"a {type(module).__name__} is not a PyTorch model: give torch.nn.Module or torch.export.ExportedProgram"
         )
+    if program and dynamic_axes:
+        raise InvalidOption(
+            "a program of torch.export says itself which dimensions vary: give dynamic_shapes to torch.export.export"
+        )
     tensors, keywords = _examples(module, example_inputs, program=program)
+    if input_names is not None and (len(set(input_names)) != len(tensors) or "" in input_names):
+        raise InvalidOption(
+            f"the module has {len(tensors)} inputs, and the input names are {list(input_names)}: name each differently"
+        )
     runner = module.module() if program else module
     modes = [] if program else [(part, part.training) for part in module.modules()]
     if not program:
@@ -99,8 +107,9 @@ def export_pytorch(
             outputs = _output_names(named_outputs(answers, output_names), taken, given=output_names is not None)
             shapes = None
             if not program and (dynamic_batch or dynamic_axes):
-                axes = dynamic_axes or {}
-                parameters = keywords or _parameters_of(module, len(tensors))
+                parameters = keywords or _parameters_of(module, len(tensors)) or tuple(input_names or ())
+                renamed: dict[str | int, str] = dict(zip(input_names or (), parameters, strict=False))
+                axes = {renamed.get(key, key): dimensions for key, dimensions in (dynamic_axes or {}).items()}
                 flat = _dynamic_shapes(tensors, parameters, batch=dynamic_batch, further=axes)
                 shapes = dict(zip(keywords, flat, strict=True)) if keywords else _as_passed(module, flat)
                 if dynamic_batch:

@@ -62,6 +62,7 @@ class ClientCore:
         timeout: seconds for calls that do not set their own.
         metadata_max_age: seconds after which a model's metadata is read again.
         hedge_after: seconds after which an unanswered request is sent to a second server; None for never.
+        cast: whether arrays of numbers are rounded to what a model declares.
         open_async_caller: opens connections of their own to the same servers, for an event loop.
     """
 
@@ -70,6 +71,7 @@ class ClientCore:
     timeout: float
     metadata_max_age: float
     hedge_after: float | None
+    cast: bool
     open_async_caller: Callable[[], Caller]
     cores: dict[tuple[str, str, str], ModelCore] = field(default_factory=dict)
 
@@ -109,6 +111,7 @@ class ClientCore:
             self.timeout,
             self.metadata_max_age,
             self.hedge_after,
+            self.cast,
             _PARTS_AT_ONCE,
             second,
         )
@@ -237,8 +240,15 @@ def open_core(
         transport = options.transport
         return open_caller(open_async_transport if transport is None else transport.open_async_transport)
 
-    caller, url = open_caller(open_transport), ", ".join(map(str, given))
-    return ClientCore(caller, url, options.timeout, options.metadata_max_age, options.hedge_after, open_async_caller)
+    return ClientCore(
+        open_caller(open_transport),
+        ", ".join(map(str, given)),
+        options.timeout,
+        options.metadata_max_age,
+        options.hedge_after,
+        options.cast,
+        open_async_caller,
+    )
 
 
 def _contents(name: str, files: Mapping[str, bytes | Path] | None) -> dict[str, bytes]:

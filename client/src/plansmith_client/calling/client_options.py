@@ -54,6 +54,7 @@ class ClientOptions:
     breaker: BreakerPolicy | None
     hedge_after: float | None
     metadata_max_age: float
+    cast: bool
     shared_memory: SharedMemoryPolicy | bool
     observers: Sequence[Observer]
     transport: Transports | None
@@ -61,6 +62,7 @@ class ClientOptions:
     def __post_init__(self) -> None:
         Deadline(self.timeout)
         check_flag("resolve", self.resolve)
+        check_flag("cast", self.cast)
         check_flag("token_over_plaintext", self.token_over_plaintext)
         if not isinstance(self.balance, str) or self.balance not in ("round_robin", "least_outstanding"):
             raise InvalidInput(f"balance must be 'round_robin' or 'least_outstanding', got {self.balance!r}")

@@ -80,6 +80,7 @@ class ModelCore:
         timeout: seconds for calls that do not set their own.
         metadata_max_age: seconds after which metadata is read again.
         hedge_after: seconds after which an unanswered request is sent to a second server; None for never.
+        cast: whether arrays of numbers are rounded to what the model declares.
         parts_at_once: requests in flight for one call whose batch is larger than `max_batch_size`.
         fallback: the model to use when this one cannot answer.
     """
@@ -91,6 +92,7 @@ class ModelCore:
     timeout: float
     metadata_max_age: float
     hedge_after: float | None
+    cast: bool
     parts_at_once: int
     fallback: ModelCore | None = None
     _metadata: ModelMetadata | None = field(default=None, init=False)
@@ -240,7 +242,7 @@ class ModelCore:
                 f"Model {self.name!r}: inputs must be a mapping of names and arrays, got a {type(inputs).__name__}: "
                 "call the model itself, model(array), to pass inputs by position"
             )
-        tensors = check_inputs(metadata, inputs)
+        tensors = check_inputs(metadata, inputs, cast=self.cast)
         on_device, outputs, parameters = False, None, {}
         for tensor in tensors:
             on_device = on_device or tensor.device is not None

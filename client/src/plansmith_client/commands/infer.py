@@ -123,7 +123,7 @@ def infer(
     sources = texts or sources_of(words)
     _check_what_is_shown(output, top, draw, as_json=as_json, sources=sources if words else ())
     preparation = _preparation(image_scale, image_mean, image_std, manifest)
-    with Client(url, timeout=timeout) as client:
+    with Client(url, timeout=timeout, cast=True) as client:
         served = client.model(model, model_version)
         specs = served.metadata.inputs
         if random:

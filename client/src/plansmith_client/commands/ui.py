@@ -31,7 +31,7 @@ def ui(
         plansmith ui
         plansmith ui digits --url http://localhost:8000 --port 8080
     """
-    with Client(url, timeout=timeout) as client:
+    with Client(url, timeout=timeout, cast=True) as client:
         # What is wrong with the server is said here, before a page is opened.
         _ = client.model(model).metadata if model else client.models()
         with PageServer(client, port, model) as server:

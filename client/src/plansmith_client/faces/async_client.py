@@ -68,6 +68,8 @@ class AsyncClient:
         breaker: the circuit breaker of each server, which stops requests to one that does not answer; None for none.
         hedge_after: seconds after which an unanswered inference is sent to a second server too; None for never.
         metadata_max_age: seconds after which a model's metadata is read again.
+        cast: whether arrays of floats are rounded to the model's type, and integers taken where each fits exactly; by
+            default an array that could lose something is refused.
         shared_memory: whether, or from which size on, tensors go through shared memory with a server on this host.
         observers: called around each operation, such as `plansmith_client.metrics.ClientMetrics`.
         transport: what answers instead of a server, for tests: a `plansmith_client.testing.FakeServer`.
@@ -107,6 +109,7 @@ class AsyncClient:
         breaker: BreakerPolicy | None = BreakerPolicy(),  # noqa: B008 - immutable
         hedge_after: float | None = None,
         metadata_max_age: float = 300.0,
+        cast: bool = False,
         shared_memory: SharedMemoryPolicy | bool = True,
         observers: Sequence[Observer] = (),
         transport: Transports | None = None,
@@ -132,6 +135,7 @@ class AsyncClient:
             breaker=breaker,
             hedge_after=hedge_after,
             metadata_max_age=metadata_max_age,
+            cast=cast,
             shared_memory=shared_memory,
             observers=observers,
             transport=transport,

@@ -1,7 +1,7 @@
 """Which values are accepted for a tensor of a datatype.
 
 An array or an integer is accepted only if no value of it changes. Only Python floats, and float32 for BF16, are
-rounded.
+rounded; with `cast`, as of a `Client(cast=True)`, arrays of floats too.
 
 - An array (anything with a dtype of its own: of numpy, torch, or with `__array__` or `__dlpack__`) is accepted if its
   dtype is the declared one, or if the declared one holds every value of it: int32 for INT64, uint8 for FP32, float32
@@ -10,6 +10,8 @@ rounded.
   is not an FP32); a `float` is rounded to the nearest value of FP64, FP32, FP16 or BF16, as every literal is, and must
   be whole for integer datatypes; a value that would overflow is refused.
 - numpy itself has no BF16, so float32 arrays are accepted for it, rounded to the nearest value, ties to even.
+- With `cast` arrays of numbers are held to the rule for Python numbers: float64 is rounded to FP32, and int64 is taken
+  for FP32 or INT32 where each number fits exactly. For files and data frames, whose dtype was nobody's choice, too.
 - BYTES takes `bytes`, `str` (sent as UTF-8) and numpy's string arrays.
 """
 
@@ -26,7 +28,7 @@ from plansmith_client.tensors import numpy_dtype_from_datatype
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["UnfitValueError", "array_from_numbers", "array_from_value", "host_array"]
+__all__ = ["UnfitValueError", "array_from_value", "host_array"]
 
 # A floating datatype with this many bits of significand holds every integer up to 2**bits.
 _SIGNIFICAND_BITS = {"BF16": 8, "FP16": 11, "FP32": 24, "FP64": 53}
@@ -43,12 +45,13 @@ class UnfitValueError(ValueError):
     """The value does not fit the datatype; the message says why, in words that follow the tensor's name."""
 
 
-def array_from_value(value: ArrayLike, datatype: str) -> np.ndarray[Any, Any]:
+def array_from_value(value: ArrayLike, datatype: str, *, cast: bool = False) -> np.ndarray[Any, Any]:
     """`value` as an array of `datatype`, by the rules of this module.
 
     Args:
         value: an array, a Python number or string, or nested lists of them.
         datatype: the protocol's.
+        cast: whether arrays are held to the rule for Python numbers.
 
     Returns:
         An array of the datatype's dtype and the value's shape, not copied where it was one already; for BYTES an array
@@ -65,32 +68,20 @@ def array_from_value(value: ArrayLike, datatype: str) -> np.ndarray[Any, Any]:
     array = host_array(value)
     if _is_python(value) and _holds_numbers(array):
         return _literal(value, array, datatype, dtype)
-    if array.dtype == dtype:
-        return array
-    if array.dtype.kind in "OSUTMmcV" and array.dtype.name != "bfloat16":
+    if array.dtype == dtype or _holds_every_value(datatype, dtype, array.dtype):
+        return array.astype(dtype, copy=False)
+    is_bfloat16 = array.dtype.name == "bfloat16"
+    if cast and (is_bfloat16 or _holds_numbers(array)):
+        array = array.astype(np.float32) if is_bfloat16 else array
+        return _literal(array, array, datatype, dtype)
+    if array.dtype.kind in "OSUTMmcV" and not is_bfloat16:
         raise UnfitValueError(f"holds {_name_of(array.dtype)}, which {datatype} does not take")
-    if not _holds_every_value(datatype, dtype, array.dtype):
-        if datatype == "BF16" and array.dtype == np.float32:
-            return _rounded(array, dtype, datatype)
-        raise UnfitValueError(
-            f"is {array.dtype.name}, which {datatype} cannot hold without loss; "
-            f"convert it first if you accept the loss: .astype({_spelling(datatype, dtype)})"
-        )
-    return array.astype(dtype)
-
-
-def array_from_numbers(array: np.ndarray[Any, Any], datatype: str) -> np.ndarray[Any, Any]:
-    """An array as one of `datatype` by the rule for Python numbers: floats are rounded, integers must fit exactly.
-
-    For numbers whose dtype was nobody's choice, as in the columns of a data frame.
-
-    Raises:
-        UnfitValueError: a value does not fit.
-    """
-    dtype = numpy_dtype_from_datatype(datatype)
-    if datatype == "BYTES" or array.dtype == dtype or not _holds_numbers(array):
-        return array_from_value(array, datatype)
-    return _literal(array, array, datatype, dtype)
+    if datatype == "BF16" and array.dtype == np.float32:
+        return _rounded(array, dtype, datatype)
+    raise UnfitValueError(
+        f"is {array.dtype.name}, which {datatype} cannot hold without loss; "
+        f"convert it first if you accept the loss: .astype({_spelling(datatype, dtype)})"
+    )
 
 
 def host_array(value: Any) -> np.ndarray[Any, Any]:
@@ -167,6 +158,10 @@ def _literal(value: Any, array: np.ndarray[Any, Any], datatype: str, dtype: np.d
 def _float_literal(
     value: Any, array: np.ndarray[Any, Any], datatype: str, dtype: np.dtype[Any], exact_up_to: int
 ) -> np.ndarray[Any, Any]:
+    if array.dtype.kind == "f" and value is array:
+        return _rounded(array, dtype, datatype)
+    if array.dtype.kind in "iu" and -exact_up_to <= int(array.min()) and int(array.max()) <= exact_up_to:
+        return array.astype(dtype)
     try:
         floats = array.astype(np.float64)
     except OverflowError as error:

@@ -73,8 +73,8 @@ def has_free_rows(metadata: ModelMetadata) -> bool:
     return not metadata.max_batch_size and all(spec.shape[:1] == (-1,) for spec in metadata.inputs)
 
 
-def check_inputs(metadata: ModelMetadata, inputs: Mapping[str, ArrayLike]) -> tuple[Tensor, ...]:
-    """The tensors to send, in the model's order.
+def check_inputs(metadata: ModelMetadata, inputs: Mapping[str, ArrayLike], *, cast: bool = False) -> tuple[Tensor, ...]:
+    """The tensors to send, in the model's order; `cast` is that of `plansmith_client.inputs.conversion`.
 
     A model that declares no inputs, as some servers other than Triton allow, is sent what is given as it is.
 
@@ -88,7 +88,7 @@ def check_inputs(metadata: ModelMetadata, inputs: Mapping[str, ArrayLike]) -> tu
     checked = []
     for spec in metadata.inputs:
         if spec.name in inputs:
-            checked.append(_checked(metadata, spec, inputs[spec.name]))
+            checked.append(_checked(metadata, spec, inputs[spec.name], cast))
         elif not spec.optional:
             _refuse_unknown(metadata, inputs)
             given = ", ".join(map(repr, inputs)) or "none"
@@ -207,7 +207,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _checked(metadata: ModelMetadata, spec: TensorSpec, value: ArrayLike) -> Tensor:
+def _checked(metadata: ModelMetadata, spec: TensorSpec, value: ArrayLike, cast: bool) -> Tensor:  # noqa: FBT001
     device: DeviceArray | None = None
     if type(value) is np.ndarray and value.dtype == spec.numpy_dtype and spec.datatype != "BYTES":
         array = value
@@ -217,13 +217,21 @@ def _checked(metadata: ModelMetadata, spec: TensorSpec, value: ArrayLike) -> Ten
             if device is not None and device.dtype == spec.numpy_dtype:
                 array = placeholder(device)
             else:
-                array, device = array_from_value(value, spec.datatype), None
+                array, device = array_from_value(value, spec.datatype, cast=cast), None
         except UnfitValueError as error:
-            raise InvalidInput(f"{_given(metadata, spec, value)}: it {error}") from error
+            raise InvalidInput(f"{_given(metadata, spec, value)}: it {error}{_cast_hint(spec, value)}") from error
     shape = array.shape
     if not shape_fits(shape, spec.shape):
         raise InvalidInput(f"{_given(metadata, spec, array)}{_shape_hint(metadata, spec, shape)}")
     return Tensor(spec.name, spec.datatype, array, None, device)
+
+
+def _cast_hint(spec: TensorSpec, value: ArrayLike) -> str:
+    try:
+        array_from_value(value, spec.datatype, cast=True)
+    except UnfitValueError:
+        return ""
+    return ", or open the client with cast=True"
 
 
 def _undeclared(metadata: ModelMetadata, name: str, value: ArrayLike) -> Tensor:

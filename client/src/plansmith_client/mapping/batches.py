@@ -204,13 +204,18 @@ def _from_arrays(
         try:
             request = check(metadata)
         except InvalidInput as error:
-            # Of an array of objects or strings single rows may be wrong; of numbers all are.
-            if all(array.dtype.kind in "biufc" for array in inputs.values()):
+            if _are_wrong_alike(core, metadata, inputs):
                 yield Batch(run, error, check)
             else:
                 yield from _one_by_one(core, metadata, run, inputs, wanted)
         else:
             yield Batch(run, request)
+
+
+def _are_wrong_alike(core: ModelCore, metadata: ModelMetadata, inputs: Mapping[str, np.ndarray[Any, Any]]) -> bool:
+    """Whether rows are refused for their shape or dtype; of objects, strings and rounded floats single ones may be."""
+    rounds = core.cast or any(spec.datatype == "BF16" for spec in metadata.inputs)
+    return not rounds and all(array.dtype.kind in "biufc" for array in inputs.values())
 
 
 def _one_by_one(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from plansmith_client import InferenceFailed, InvalidInput
 from plansmith_client.commands.input_files import read_inputs
 from plansmith_client.inputs.conversion import UnfitValueError, array_from_value
@@ -136,11 +134,8 @@ def _ask(model: Model, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
 
 
 def _array(value: Any, spec: TensorSpec) -> NDArray[Any]:
-    if isinstance(value, np.ndarray):
-        return value
     try:
-        # What stands in JSON has no dtype of its own.
-        return array_from_value(value, spec.datatype)
+        return array_from_value(value, spec.datatype, cast=True)
     except UnfitValueError as error:
         raise LoadTestMisconfigured(f"tensor {spec.name!r} of the file {error}") from error
 

@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from filecmp import cmp
 from pathlib import Path
 from shutil import which
 from tempfile import TemporaryFile
@@ -75,23 +76,28 @@ def run(files: Path, output: Path, console: Console) -> Demonstration:
 
     Args:
         files: a folder with digits.onnx, labels.txt and held_out.npz.
-        output: the folder to work in, made if need be; a model repository in it is replaced.
+        output: the folder to work in, made if need be: a new one, an empty one, or that of an earlier run, to whose
+            repository a version is added.
         console: where to show it; with `record=True`.
 
     Raises:
         SystemExit: the server's answers differ from those of ONNX Runtime in this process.
-        InvalidInput: nothing can be written to `output`.
+        InvalidInput: nothing can be written to `output`, or it has something else in it.
         BuildError: the builder's reason.
         ServerError: the server's reason.
     """
     started = time.perf_counter()
-    repository = output / "model_repository"
+    repository, model = output / "model_repository", output / "digits.onnx"
     try:
         output.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=output).close()
+        if files != output and any(output.iterdir()) and not (model.exists() and cmp(model, files / model.name)):
+            raise InvalidInput(f"{output} has other files in it: name a new folder with --output")
     except OSError as error:
         raise InvalidInput(f"{output} cannot be used ({error.strerror}): name another folder with --output") from error
-    shutil.rmtree(repository, ignore_errors=True)
+    if files != output:
+        for name in (model.name, "labels.txt", "held_out.npz"):
+            shutil.copy2(files / name, output)
     with step(console, "Building a verified version from the ONNX file"):
         options = BuildOptions(
             repository=repository, name="digits", labels=files / "labels.txt", preprocessing=PREPROCESSING
@@ -102,9 +108,6 @@ def run(files: Path, output: Path, console: Console) -> Demonstration:
         images, labels = held_out["images"], held_out["labels"]
 
     with step(console, escape(f"Writing the model and {len(images)} images to {output}")):
-        if files != output:
-            for name in ("digits.onnx", "labels.txt", "held_out.npz"):
-                shutil.copy2(files / name, output)
         save_images(images, labels, output)
 
     with step(console, "Starting NVIDIA's Triton on free loopback ports"):

@@ -49,6 +49,8 @@ def init(
         raise InvalidInput(f"{there[0]} exists: move it away, or begin in another folder with --folder")
     if not model.exists():
         raise InvalidInput(f"{model} does not exist: name an .onnx file")
+    if model.suffix.lower() != ".onnx":
+        raise InvalidInput(f"{model} does not end in .onnx: name an ONNX file, as `plansmith export` writes one")
     if data is not None:
         check_source(data)
         data = _seen_from(folder, Path(data)) if Path(data).exists() else data
