@@ -63,6 +63,8 @@ def test_what_a_project_begins_with_is_valid(plansmith, tmp_path):
     (tmp_path / "my model.onnx").touch()
     made = json.loads(plansmith("init", "my model.onnx", "--folder", "new", "--json", cwd=tmp_path).stdout)["files"]
     assert all((tmp_path / path).is_file() for path in made)
+    said = plansmith("init", "my model.onnx", "--folder", "an other", cwd=tmp_path).stdout
+    assert "Next: cd 'an other' && plansmith build" in said
     project = tomllib.loads((tmp_path / "new" / "plansmith.toml").read_text())
     # As seen from the project's folder.
     assert project["build"] == {"model": "../my model.onnx"}

@@ -47,7 +47,8 @@ def check_labels(
     classes = len(class_names) if classes is None and class_names is not None else classes
     _refuse(where, labels, numbers < 0, "and classes are counted from 0")
     if classes is not None:
-        _refuse(where, labels, numbers >= classes, f"and there are {classes} classes, 0 to {classes - 1}")
+        what = "classes" if class_names is None else "class names (--labels)"
+        _refuse(where, labels, numbers >= classes, f"and there are {classes} {what}, 0 to {classes - 1}")
     return numbers
 
 

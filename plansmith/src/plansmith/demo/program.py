@@ -93,11 +93,10 @@ def run(files: Path, output: Path, console: Console) -> Demonstration:
         TemporaryFile(dir=output).close()
         if files != output and any(output.iterdir()) and not (model.exists() and cmp(model, files / model.name)):
             raise InvalidInput(f"{output} has other files in it: name a new folder with --output")
+        for name in (model.name, "labels.txt", "held_out.npz") if files != output else ():
+            shutil.copy2(files / name, output)
     except OSError as error:
         raise InvalidInput(f"{output} cannot be used ({error.strerror}): name another folder with --output") from error
-    if files != output:
-        for name in (model.name, "labels.txt", "held_out.npz"):
-            shutil.copy2(files / name, output)
     with step(console, "Building a verified version from the ONNX file"):
         options = BuildOptions(
             repository=repository, name="digits", labels=files / "labels.txt", preprocessing=PREPROCESSING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -44,8 +45,7 @@ def init(
         plansmith init digits.onnx --data held_out.npz
     """
     made = [folder / place for place in PLACES.values()]
-    there = [path for path in made if path.exists()]
-    if there:
+    if there := [path for path in made if path.exists()]:
         raise InvalidInput(f"{there[0]} exists: move it away, or begin in another folder with --folder")
     if not model.exists():
         raise InvalidInput(f"{model} does not exist: name an .onnx file")
@@ -74,7 +74,8 @@ def init(
         return
     for path in made:
         print(f"wrote {path}")  # noqa: T201
-    print("\nNext: plansmith build")  # noqa: T201
+    go = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
+    print(f"\nNext: {go}plansmith build")  # noqa: T201
 
 
 def _seen_from(folder: Path, path: Path) -> str:
