@@ -200,6 +200,11 @@ def test_labels_that_do_not_fit_are_refused(npz, labels, sentence):
     refused(npz(images=ROWS, labels=labels), IMAGES, sentence, error=InvalidLabels, classes=10)
 
 
+def test_a_label_beyond_the_names_says_where_they_come_from(npz):
+    names = {"class_names": ["a", "b"], "error": InvalidLabels}
+    refused(npz(images=ROWS, labels=LABELS), IMAGES, r"row 2 is 2, and there are 2 class names \(--labels\)", **names)
+
+
 def test_labels_may_be_whole_floats_a_column_or_names(npz):
     for labels in (LABELS.astype(np.float64), LABELS[:, np.newaxis], LABELS.astype(np.uint8)):
         assert load_dataset(npz(images=ROWS, y=labels), IMAGES, classes=3).labels.tolist() == LABELS.tolist()
