@@ -6,7 +6,6 @@ The builds here start no Triton: there are many of them, and what is tried on on
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 from pathlib import Path
@@ -19,7 +18,6 @@ from plansmith_build.errors import BuildError, PublishFailed
 from plansmith_build.repository import filesystem, publishing
 from plansmith_build.repository.config import config_from_text, text_from_config
 from plansmith_build.repository.manifest import read_manifest
-from plansmith_build.repository.model_repository import History
 
 
 @pytest.fixture
@@ -194,8 +192,3 @@ def test_a_configuration_is_written_nowhere_else(builder, repository, name):
     with pytest.raises(BuildError, match="cannot be published with the configurations"):
         builder(name)
     assert not list(repository.iterdir())
-
-
-def test_the_history_of_the_first_schema_is_read():
-    old = {"schema_version": 1, "config_sha256": "ab", "versions": []}
-    assert History.model_validate_json(json.dumps(old)).config_sha256s == ("ab",)

@@ -19,10 +19,12 @@ from hdrh.histogram import HdrHistogram
 from http_rates import Asker
 
 from plansmith_client import Client
+from plansmith_perf.load.server_side import read_counters
 from plansmith_perf.results.documents import LoadTestResult
 from plansmith_server import ServerOptions, TritonServer
 
-MODELS = Path(__file__).parents[1] / "models_python"
+ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "tests" / "models_python"
 SHORT = ("--seconds", "1", "--warmup", "0.3")
 
 
@@ -182,6 +184,8 @@ def test_the_table_says_when_a_run_is_too_short_for_its_percentiles(plansmith, c
     done = plansmith(*words, cwd=tmp_path)
     assert "too short for p90" in done.stdout
     assert "p99" in done.stdout
+    # In a pipe or a log no bar is seen.
+    assert done.stderr.splitlines()[:1] == ["Measuring at 45/s, poisson"]
     assert json.loads((tmp_path / "result.json").read_text())["schema_version"] == 1
 
 
@@ -219,7 +223,7 @@ def test_nobody_at_the_address_is_one_sentence(plansmith):
 
 def start_long_bench(url: str, file: Path, *words: str) -> subprocess.Popen[str]:
     command = Path(sys.executable).with_name("plansmith")
-    words = ("bench", *words, "--url", url, "--seconds", "60", "--warmup", "0", "-o", str(file))
+    words = ("bench", words[0], "--url", url, "--seconds", "60", "--warmup", "0", "-o", str(file), *words[1:])
     return subprocess.Popen(
         [command, *words], stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "300", "NO_COLOR": "1"}
     )
@@ -227,8 +231,6 @@ def start_long_bench(url: str, file: Path, *words: str) -> subprocess.Popen[str]
 
 def wait_for_load(url: str, model: str, at_least: int) -> None:
     """Until the server has answered more requests than those that precede a measurement."""
-    from plansmith_perf.load.server_side import read_counters  # noqa: PLC0415
-
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         counters = read_counters(url, model, "")
@@ -239,8 +241,6 @@ def wait_for_load(url: str, model: str, at_least: int) -> None:
 
 
 def test_ctrl_c_keeps_what_was_measured_and_marks_it(committed_server, tmp_path):
-    from plansmith_perf.load.server_side import read_counters  # noqa: PLC0415
-
     before = read_counters(committed_server.grpc_url, "digits", "").requests
     file = tmp_path / "result.json"
     process = start_long_bench(committed_server.grpc_url, file, "digits", "-c", "2,4")
@@ -273,6 +273,28 @@ def test_a_server_that_dies_leaves_a_partial_result(tmp_path):
     assert not measured.complete
     assert measured.latency.count > 0
     assert "Traceback" not in said
+
+
+def test_what_a_killed_command_leaves_is_removed_by_the_next(committed_server, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    (temporary / "plansmith-a_folder").mkdir()
+    (temporary / "plansmith-a_folder" / "of_somebody_else").touch()
+    before = read_counters(committed_server.grpc_url, "digits", "").requests
+    process = start_long_bench(committed_server.grpc_url, tmp_path / "result.json", "digits", "-c", "2")
+    wait_for_load(committed_server.grpc_url, "digits", before + 300)
+    process.kill()
+    process.communicate(timeout=60)
+    left = sorted(path.name for path in temporary.glob("*/*/*"))
+    assert {"000000.request", "plan-0.json"} <= set(left)
+    process = start_long_bench(committed_server.grpc_url, tmp_path / "result.json", "digits", "-c", "1", *SHORT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert [path.name for path in temporary.glob("*/*")] == ["of_somebody_else"]
+    # As by bench, so by the others: nothing makes folders of its own in the system's.
+    sources = [path for part in ("client", "perf") for path in (ROOT / part / "src").rglob("*.py")]
+    assert {path.stem for path in sources if "tempfile." in path.read_text()} == {"installation", "subject"}
 
 
 @pytest.fixture(scope="module")

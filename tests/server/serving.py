@@ -40,6 +40,9 @@ class TritonPythonModel:
     def initialize(self, args):
         os.abort()
 """
+COMPLETING_CRASHER = CRASHER.replace(
+    "    def initialize(self, args)", "    @staticmethod\n    def auto_complete_config(config)"
+)
 SLEEPER_CONFIG = """
 backend: "python"
 input { name: "x" data_type: TYPE_FP32 dims: 1 }

@@ -45,6 +45,17 @@ def refusal(repository: Path, **options) -> str:
     return str(caught.value)
 
 
+def obstacle(repository: Path) -> str:
+    """Why one model is kept from Triton, so that it serves the others; where it may not be, that is a refusal."""
+    options = {"repository": repository, "http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    plan = ServerOptions(**options).plan()
+    (left_out,) = plan.left_out
+    assert [folder.name for folder in plan.folders] == ["broken"]
+    for kind in ({"strict": True}, {"control": "poll"}, {"control": "explicit"}):
+        assert refusal(repository, **kind) == left_out.obstacle
+    return left_out.obstacle
+
+
 def test_a_repository_that_is_a_file(tmp_path):
     file = tmp_path / "file"
     file.touch()
@@ -96,7 +107,7 @@ def test_a_repository_that_may_not_be_read(forbidden, unloadable):
 @pytest.mark.parametrize("name", ["with space", "a;b", "$(touch here)", "quote'"])
 def test_a_model_folder_that_triton_cannot_start(name, unloadable):
     (unloadable / name).mkdir()
-    said = refusal(unloadable)
+    said = obstacle(unloadable)
     assert f"the model folder {name!r} in {unloadable} has a name that Triton cannot serve: rename it" in said
 
 
@@ -108,18 +119,18 @@ def test_a_model_folder_that_triton_cannot_start(name, unloadable):
     [(os.mkfifo, "a FIFO"), (lambda path: path.symlink_to("/dev/zero"), "a device")],
     ids=["FIFO", "device"],
 )
-def test_what_triton_would_wait_for_is_refused(place, make, kind, unloadable):
+def test_what_triton_would_wait_for_is_left_out(place, make, kind, unloadable):
     path = unloadable / "other" / place
     path.parent.mkdir(parents=True)
     make(path)
-    said = refusal(unloadable)
+    said = obstacle(unloadable)
     assert f"{path} is {kind}, which Triton would wait for or read without end" in said
 
 
 @pytest.mark.parametrize("target", ["nothing", "other"])
-def test_a_link_to_nothing_or_to_itself_is_refused(target, unloadable):
+def test_a_link_to_nothing_or_to_itself_is_left_out(target, unloadable):
     (unloadable / "other").symlink_to(target)
-    said = refusal(unloadable)
+    said = obstacle(unloadable)
     assert f"{unloadable / 'other'} is a link to nothing, at which Triton gives up" in said
 
 
@@ -130,10 +141,12 @@ def test_a_link_to_nothing_or_to_itself_is_refused(target, unloadable):
         ("9" * 20, "is not a version: use a number up to 9223372036854775807"),
     ],
 )
-def test_a_folder_that_would_end_triton_is_refused(folder, message, unloadable):
+def test_a_folder_that_would_end_triton_is_left_out(folder, message, unloadable):
     (unloadable / "other" / folder).mkdir(parents=True)
-    said = refusal(unloadable)
-    assert f"{unloadable / 'other' / folder} {message}" in said
+    assert f"{unloadable / 'other' / folder} {message}" in obstacle(unloadable)
+    # Where no other is there, there is nothing to serve.
+    shutil.rmtree(unloadable / "broken")
+    assert message in refusal(unloadable)
 
 
 @pytest.mark.parametrize("option", ["http", "grpc", "metrics"])

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import tritonclient.grpc as grpc_client
 from serving import (
+    COMPLETING_CRASHER,
     CRASHER,
     FREE_PORT_WORDS,
     FREE_PORTS,
@@ -218,10 +219,7 @@ def test_the_server_ends_even_when_its_supervisor_is_killed(served):
 
 def test_a_backend_that_dies_while_it_loads_is_named(repository):
     # Triton waits for the answer of a process that dies while it completes a configuration, and would do so for ever.
-    completing = CRASHER.replace(
-        "    def initialize(self, args)", "    @staticmethod\n    def auto_complete_config(config)"
-    )
-    add_python(repository, "crasher", completing)
+    add_python(repository, "crasher", COMPLETING_CRASHER)
     server = TritonServer(ServerOptions(repository=repository, **FREE_PORTS))
     with pytest.raises(StartFailed, match="process of crasher died with signal SIGABRT while it was loaded"):
         server.start()
@@ -230,6 +228,9 @@ def test_a_backend_that_dies_while_it_loads_is_named(repository):
 
 def test_models_that_cannot_be_loaded_are_shown_with_what_to_do_and_the_others_serve(served):
     add_python(served, "crasher", CRASHER)
+    # Each of these two would keep Triton from serving any.
+    add_python(served, "completer", COMPLETING_CRASHER)
+    (served / "folder" / "config.pbtxt").mkdir(parents=True)
     without_gpu = () if gpu_is_usable() else ("any_gpu", "first_gpu")
     for name, which in zip(without_gpu, ("count: 1", "gpus: [ 0 ]"), strict=False):
         add_double(served, name, f'backend: "onnxruntime" instance_group {{ kind: KIND_GPU {which} }}')
@@ -241,6 +242,8 @@ def test_models_that_cannot_be_loaded_are_shown_with_what_to_do_and_the_others_s
     assert states["double"] == (True, "")
     assert states["crasher"][0] is False
     assert "not healthy" in states["crasher"][1]
+    assert "process of completer died with signal SIGABRT while it was loaded" in states["completer"][1]
+    assert "is a folder, and Triton reads it as a configuration" in states["folder"][1]
 
 
 def test_a_start_that_takes_too_long_is_given_up(repository):

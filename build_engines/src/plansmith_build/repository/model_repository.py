@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime  # noqa: TC003 - pydantic reads the annotation
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plansmith_build.errors import InvalidModel, InvalidOption, ModelNotFound
 from plansmith_build.reading.regular_files import read_regular
@@ -22,7 +22,6 @@ from plansmith_build.repository.manifest import read_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
 
     from plansmith_build.repository.manifest import Manifest
 
@@ -72,19 +71,11 @@ class History(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    schema_version: int = 2
+    schema_version: int = 1
     config_sha256s: tuple[str, ...] = Field(
         default=(), description="of the configurations that plansmith wrote: any other is a person's"
     )
     versions: tuple[HistoryEntry, ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_schema_1(cls, data: Any) -> Any:
-        """The first schema knew one configuration only."""
-        if isinstance(data, dict) and "config_sha256" in data:
-            return {"config_sha256s": (data["config_sha256"],), **data}
-        return data
 
 
 @dataclass(frozen=True)

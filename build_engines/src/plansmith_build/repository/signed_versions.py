@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from plansmith_build.repository.signing import (
     sign_version,
     verify_signature,
 )
+from plansmith_build.repository.staging import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,8 +88,8 @@ class Signer:
             InvalidOption: the key cannot be used.
             SignatureInvalid: the list is not what this key has signed, or is missing where versions are signed.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            public_key = Path(folder) / "key.pub"
+        with temporary_folder() as folder:
+            public_key = folder / "key.pub"
             public_key.write_bytes(public_key_of(self.private_key))
             try:
                 listed = signed_versions(repository, public_key)
@@ -134,11 +134,11 @@ class Signer:
         models: dict[str, tuple[int, ...]] = {}
         for name, version in sorted(versions):
             models[name] = (*models.get(name, ()), version)
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             document = _Document(models=models, signature="")
-            (Path(folder) / SIGNED).write_text(document.model_dump_json(), encoding="utf-8")
-            sign_version(Path(folder), self.private_key)
-            document.signature = (Path(folder) / SIGNATURE).read_text(encoding="utf-8")
+            (folder / SIGNED).write_text(document.model_dump_json(), encoding="utf-8")
+            sign_version(folder, self.private_key)
+            document.signature = (folder / SIGNATURE).read_text(encoding="utf-8")
         written = repository / f".{SIGNED}.{token_hex(8)}"
         try:
             write_new(written, (document.model_dump_json(indent=2) + "\n").encode())
@@ -184,11 +184,11 @@ def signed_versions(repository: Path, public_key: Path) -> _Versions | None:
         return None
     except (OSError, ValidationError) as error:
         raise SignatureInvalid(f"{repository / SIGNED} cannot be read") from error
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / SIGNATURE).write_text(document.signature, encoding="utf-8")
+    with temporary_folder() as folder:
+        (folder / SIGNATURE).write_text(document.signature, encoding="utf-8")
         document.signature = ""
-        (Path(folder) / SIGNED).write_text(document.model_dump_json(), encoding="utf-8")
-        verify_signature(Path(folder), public_key, subject=str(repository / SIGNED))
+        (folder / SIGNED).write_text(document.model_dump_json(), encoding="utf-8")
+        verify_signature(folder, public_key, subject=str(repository / SIGNED))
     return frozenset((name, version) for name, versions in document.models.items() for version in versions)
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["keep_replaced", "remove_replaced", "staging_folder", "temporary_folder"]
 
 _PREFIX = "build-"
-_TEMPORARY_PREFIX = "plansmith-build-"
+_TEMPORARY_PREFIX = "plansmith-"
 # As tempfile names folders.
 _NAME = re.compile(rf"(?:{_PREFIX}|{_TEMPORARY_PREFIX})[a-z0-9_]{{8}}")
 _MARK = ".plansmith-build"

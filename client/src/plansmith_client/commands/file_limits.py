@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import io
 import stat
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
 from plansmith_client.errors import InvalidInput
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-__all__ = ["check_file", "check_size"]
+__all__ = ["InputFile", "Upload", "check_file", "check_size"]
 
 # A request over gRPC cannot be larger.
 _LARGEST_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What came of a file without its path, used as one: it never lies on the disk."""
+
+    suffix: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return f"input{self.suffix}"
+
+    def read_bytes(self) -> bytes:
+        """As Path's."""
+        return self.content
+
+    def open(self, _: str) -> BinaryIO:
+        """As Path's."""
+        return io.BytesIO(self.content)
+
+
+InputFile = Path | Upload
 
 
 def check_file(path: Path) -> None:
@@ -29,7 +51,7 @@ def check_file(path: Path) -> None:
     check_size(path, status.st_size)
 
 
-def check_size(path: Path, size: int) -> None:
+def check_size(path: InputFile, size: int) -> None:
     """Refuse what is larger than a request can be.
 
     Raises:

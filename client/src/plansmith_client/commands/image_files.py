@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plansmith_client.commands.file_limits import check_file
+from plansmith_client.commands.file_limits import InputFile, check_file
 from plansmith_client.errors import ClientError, InvalidInput, MissingDependency
 from plansmith_client.image_formats import DECODER_ERRORS, IMAGE_FORMATS
 from plansmith_client.image_rows import DEEP_MODES, MOST_PIXELS, RECIPE_PARAMETER, ImageRecipe, row_from_image
@@ -50,7 +50,7 @@ class ImagePreparation:
     recipe: ImageRecipe | None = None
 
 
-def array_from_image(path: Path, spec: TensorSpec, preparation: ImagePreparation) -> np.ndarray[Any, Any]:
+def array_from_image(path: InputFile, spec: TensorSpec, preparation: ImagePreparation) -> np.ndarray[Any, Any]:
     """An image as a batch of one, resized to what the model takes.
 
     Args:
@@ -83,7 +83,7 @@ def array_from_image(path: Path, spec: TensorSpec, preparation: ImagePreparation
     return converted.reshape((1,) * (len(spec.shape) - converted.ndim) + converted.shape)
 
 
-def _layout(path: Path, spec: TensorSpec) -> tuple[tuple[int, int], int, bool | None]:
+def _layout(path: InputFile, spec: TensorSpec) -> tuple[tuple[int, int], int, bool | None]:
     """(height, width), channels, and whether channels come first; None if there is no channel dimension."""
     inner = spec.shape[-3:] if len(spec.shape) > 2 else spec.shape  # noqa: PLR2004
     height_and_width: tuple[int, ...]
@@ -140,7 +140,7 @@ def served_preparation(model: Model) -> ImagePreparation:
         ) from error
 
 
-def _row(path: Path, spec: TensorSpec, recipe: ImageRecipe) -> np.ndarray[Any, Any]:
+def _row(path: InputFile, spec: TensorSpec, recipe: ImageRecipe) -> np.ndarray[Any, Any]:
     image = decoded_image(path)
     if image.mode in DEEP_MODES:
         raise InvalidInput(
@@ -156,7 +156,7 @@ def _row(path: Path, spec: TensorSpec, recipe: ImageRecipe) -> np.ndarray[Any, A
         raise InvalidInput(f"{path}: the recorded preprocessing cannot be applied to {spec}: {error}") from error
 
 
-def _pixels(path: Path, sizes: tuple[int, int], channels: int) -> np.ndarray[Any, Any]:
+def _pixels(path: InputFile, sizes: tuple[int, int], channels: int) -> np.ndarray[Any, Any]:
     from PIL import Image  # noqa: PLC0415 - heavy, and only for images
 
     wanted = decoded_image(path).convert(_MODES[channels])
@@ -166,7 +166,7 @@ def _pixels(path: Path, sizes: tuple[int, int], channels: int) -> np.ndarray[Any
     return np.asarray(wanted).reshape(height, width, channels)
 
 
-def decoded_image(path: Path) -> Image.Image:
+def decoded_image(path: InputFile) -> Image.Image:
     """The image as it is to be seen: cameras store it as the sensor saw it, and how it is to be turned.
 
     Raises:
@@ -178,7 +178,7 @@ def decoded_image(path: Path) -> Image.Image:
     except ImportError as error:
         raise MissingDependency(f"Reading {path} needs the package pillow: pip install pillow") from error
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
+        with path.open("rb") as file, Image.open(file, formats=IMAGE_FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise InvalidInput(
                     f"{path} has {image.width} x {image.height} pixels, more than {MOST_PIXELS}: scale it down first"
@@ -192,7 +192,7 @@ def decoded_image(path: Path) -> Image.Image:
         raise InvalidInput(f"{path} is not a complete image: {error}") from error
 
 
-def array_from_text(path: Path, spec: TensorSpec) -> np.ndarray[Any, Any]:
+def array_from_text(path: InputFile, spec: TensorSpec) -> np.ndarray[Any, Any]:
     """The lines of a text file as rows of a BYTES input.
 
     Raises:

@@ -5,6 +5,7 @@ Nothing in a file is ever executed: pickled arrays are refused.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 import tokenize
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plansmith_client.commands.file_limits import check_file, check_size
+from plansmith_client.commands.file_limits import InputFile, check_file, check_size
 from plansmith_client.commands.image_files import (
     IMAGE_SUFFIXES,
     ImagePreparation,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["has_images", "names_of_rows", "read_file", "read_inputs", "sources_of", "texts_as_inputs"]
+__all__ = ["has_images", "input_from", "names_of_rows", "read_file", "read_inputs", "sources_of", "texts_as_inputs"]
 
 # Files that are a row each: pipelines take recordings, too, as they are.
 _ROWS = (*IMAGE_SUFFIXES, ".wav")
@@ -63,11 +64,8 @@ def read_inputs(
     of_rows: set[str] = set()
     for name, path in _files(words):
         is_row = path.suffix.lower() in _ROWS
-        if is_row or path.suffix.lower() == ".txt":
-            spec = _spec(name, path, specs)
-            content = {spec.name: _read_for(spec, path, preparation or ImagePreparation(), is_row=is_row)}
-        else:
-            content = _named(name, path, read_file(path), specs)
+        with _read(path):
+            content = input_from(path, specs, preparation, name)
         for key, value in content.items():
             if key in inputs and is_row and key in of_rows:
                 inputs[key] = np.concatenate([inputs[key], value])
@@ -78,6 +76,26 @@ def read_inputs(
             if is_row:
                 of_rows.add(key)
     return inputs
+
+
+def input_from(
+    file: InputFile, specs: Sequence[TensorSpec], preparation: ImagePreparation | None = None, name: str = ""
+) -> dict[str, Any]:
+    """The inputs that one file stands for, see `read_inputs`; `name` where it is given for one of them.
+
+    Raises:
+        InvalidInput: it has another format, or does not fit the inputs.
+        OSError: it cannot be read.
+    """
+    suffix = file.suffix.lower()
+    if suffix not in (*_ROWS, ".txt"):
+        return _named(name, file, _content(file), specs)
+    spec = _spec(name, file, specs)
+    if spec.datatype != "BYTES" and suffix == ".wav":
+        raise InvalidInput(f"{file} is a recording, which only BYTES inputs take: input {spec.name!r} is {spec}")
+    if suffix == ".txt":
+        return {spec.name: array_from_text(file, spec)}
+    return {spec.name: array_from_image(file, spec, preparation or ImagePreparation())}
 
 
 def texts_as_inputs(texts: Sequence[str], specs: Sequence[TensorSpec]) -> dict[str, Any]:
@@ -127,7 +145,7 @@ def _files(words: Sequence[str]) -> Iterator[tuple[str, Path]]:
             yield name, inside
 
 
-def _spec(name: str, path: Path, specs: Sequence[TensorSpec]) -> TensorSpec:
+def _spec(name: str, path: InputFile, specs: Sequence[TensorSpec]) -> TensorSpec:
     """The input that a file without names belongs to."""
     wanted = next(iter(_named(name, path, None, specs)))
     found = next((spec for spec in specs if spec.name == wanted), None)
@@ -137,16 +155,6 @@ def _spec(name: str, path: Path, specs: Sequence[TensorSpec]) -> TensorSpec:
     return found
 
 
-def _read_for(spec: TensorSpec, path: Path, preparation: ImagePreparation, *, is_row: bool) -> Any:
-    try:
-        check_file(path)
-        if spec.datatype != "BYTES" and path.suffix.lower() == ".wav":
-            raise InvalidInput(f"{path} is a recording, which only BYTES inputs take: input {spec.name!r} is {spec}")
-        return array_from_image(path, spec, preparation) if is_row else array_from_text(path, spec)
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
-
-
 def _name_and_path(word: str) -> tuple[str, Path]:
     name, separator, path = word.partition("=")
     if not separator or Path(word).exists():
@@ -154,7 +162,7 @@ def _name_and_path(word: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
-def _named(name: str, path: Path, content: Any, specs: Sequence[TensorSpec]) -> dict[str, Any]:
+def _named(name: str, path: InputFile, content: Any, specs: Sequence[TensorSpec]) -> dict[str, Any]:
     if isinstance(content, dict):
         if not name:
             return _without_labels(content, specs)
@@ -185,17 +193,27 @@ def read_file(path: Path) -> Any:
     Raises:
         InvalidInput: it has another ending, or cannot be read.
     """
-    suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise InvalidInput(f"{path} does not end in one of {', '.join(_SUFFIXES)}: convert it to one of these formats")
+    with _read(path):
+        return _content(path)
+
+
+@contextlib.contextmanager
+def _read(path: Path) -> Iterator[None]:
     try:
         check_file(path)
-        return _read_json(path) if suffix == ".json" else _read_numpy(path)
+        yield
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _read_json(path: Path) -> Any:
+def _content(path: InputFile) -> Any:
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise InvalidInput(f"{path} does not end in one of {', '.join(_SUFFIXES)}: convert it to one of these formats")
+    return _read_json(path) if suffix == ".json" else _read_numpy(path)
+
+
+def _read_json(path: InputFile) -> Any:
     try:
         content = json.loads(path.read_bytes(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -212,7 +230,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
-def _read_numpy(path: Path) -> Any:
+def _read_numpy(path: InputFile) -> Any:
     try:
         # Opened here: numpy leaves a file open that turns out to be no archive.
         with path.open("rb") as file:

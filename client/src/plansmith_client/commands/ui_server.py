@@ -9,18 +9,17 @@ from __future__ import annotations
 import http.client
 import json
 import secrets
-import tempfile
 import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from plansmith_client.commands.classes import classified, labelled_outputs, written
+from plansmith_client.commands.file_limits import Upload
 from plansmith_client.commands.image_files import IMAGE_SUFFIXES, ImagePreparation, served_preparation
-from plansmith_client.commands.input_files import read_inputs, texts_as_inputs
+from plansmith_client.commands.input_files import input_from, texts_as_inputs
 from plansmith_client.commands.predictions import prediction_lines
 from plansmith_client.commands.tensor_json import json_from_array, json_from_result
 from plansmith_client.errors import ClientError, InvalidInput
@@ -213,10 +212,4 @@ def _from_file(model: Model, suffix: str, body: bytes) -> dict[str, Any]:
             f"a file that ends in {suffix!r} cannot be used as an input: give .json, .npy, .npz, .txt or an image"
         )
     preparation = served_preparation(model) if known in IMAGE_SUFFIXES else ImagePreparation()
-    with tempfile.TemporaryDirectory(prefix="plansmith-ui-") as folder:
-        path = Path(folder, f"input{known}")
-        path.write_bytes(body)
-        try:
-            return read_inputs([str(path)], model.metadata.inputs, preparation)
-        except InvalidInput as error:
-            raise InvalidInput(str(error).replace(f"{folder}/", "")) from error
+    return input_from(Upload(known, body), model.metadata.inputs, preparation)

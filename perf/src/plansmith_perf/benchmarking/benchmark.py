@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from plansmith_build.repository.staging import temporary_folder
 from plansmith_client import Client
 from plansmith_client.transports.addresses import Address
 from plansmith_perf.benchmarking.generators import with_own_workers, with_perf_analyzer
@@ -71,19 +70,16 @@ def run_benchmark(
     if options.tool == "perf_analyzer" and options.golden is not None:
         raise LoadTestMisconfigured("perf_analyzer does not look at answers: leave --golden out")
     over_http = Address.parse(options.url).scheme in ("http", "https")
-    with (
-        Client(options.url, timeout=measuring.timeout) as client,
-        tempfile.TemporaryDirectory(prefix="plansmith-requests-") as folder,
-    ):
+    with Client(options.url, timeout=measuring.timeout) as client, temporary_folder() as folder:
         server = client.server_metadata()
         model = client.model(options.model, options.version)
         served = check_loadable(options.url, model)
         requests = make_requests(model, options)
         binary = any("binary_tensor_data" in extension for extension in server.extensions)
         if options.tool == "perf_analyzer":
-            generator = with_perf_analyzer(options, model, requests, Path(folder))
+            generator = with_perf_analyzer(options, model, requests, folder)
         else:
-            generator = with_own_workers(options, model, requests, Path(folder), binary=binary)
+            generator = with_own_workers(options, model, requests, folder, binary=binary)
         measurements: list[Measurement] = []
         interruption = ""
         outcome: SloOutcome | None = None

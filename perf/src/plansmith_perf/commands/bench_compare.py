@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,6 +112,6 @@ def compare(
 
 
 def _with_progress(options: ComparisonOptions) -> Comparison:
-    with shared.progress_bar(TaskProgressColumn(), TimeElapsedColumn()) as bar:
+    with shared.ProgressBar(TaskProgressColumn(), TimeElapsedColumn()) as bar:
         task = bar.add_task("Starting", total=options.rounds * len(options.peers))
-        return run_comparison(options, progress=lambda doing, done: bar.update(task, description=doing, completed=done))
+        return run_comparison(options, progress=partial(bar.tell, task))

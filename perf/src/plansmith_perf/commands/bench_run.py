@@ -164,12 +164,12 @@ def _exit_unless_good(result: LoadTestResult) -> None:
 
 
 def _with_progress(options: BenchmarkOptions) -> LoadTestResult:
-    with shared.progress_bar(TaskProgressColumn(), TimeRemainingColumn()) as bar:
+    with shared.ProgressBar(TaskProgressColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task(
             f"Measuring {options.model}", total=None if options.slo else len(options.loads) * options.rounds
         )
 
         def shown(number: int, load: ClosedLoop | OpenLoop, share: float) -> None:
-            bar.update(task, completed=number + share, description=f"Measuring at {load_name(load)}")
+            bar.tell(task, f"Measuring at {load_name(load)}", number + share)
 
         return run_benchmark(options, progress=shown)

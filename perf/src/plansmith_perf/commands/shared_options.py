@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 
 from plansmith_client.terminal import Terminal
 from plansmith_perf.errors import LoadTestMisconfigured
@@ -100,10 +100,18 @@ def write_output(path: Path | None, text: str) -> None:
         write_text(path, f"{text}\n", "--output")
 
 
-def progress_bar(*more: ProgressColumn) -> Progress:
+class ProgressBar(Progress):
     """A bar on standard error that goes when it is done, with what is being done before it and more behind it."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), *more)
-    return Progress(*columns, console=Terminal(stderr=True), transient=True)
+
+    def __init__(self, *more: ProgressColumn) -> None:
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), *more)
+        super().__init__(*columns, console=Terminal(stderr=True), transient=True)
+
+    def tell(self, task: TaskID, doing: str, done: float) -> None:
+        """Show how far a task is; in a pipe or a log, which show no bar, a line whenever something else is done."""
+        if not self.console.is_terminal and doing != self.tasks[task].description:
+            self.console.print(doing, soft_wrap=True, markup=False, highlight=False)
+        self.update(task, description=doing, completed=done)
 
 
 def _option(name: str) -> str:

@@ -147,7 +147,7 @@ def tune(
 
 
 def _with_progress(options: TuningOptions) -> TuningResult:
-    with shared.progress_bar(MofNCompleteColumn(), TimeElapsedColumn()) as bar:
+    with shared.ProgressBar(MofNCompleteColumn(), TimeElapsedColumn()) as bar:
         task = bar.add_task("Looking", total=None)
 
         def shown(now: TuningProgress) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from plansmith_build.repository.staging import temporary_folder
 from plansmith_perf.comparing.client_calls import ClientKind, is_async, open_async_call, open_calls
 from plansmith_perf.comparing.client_driver import ClientPlan
 from plansmith_perf.comparing.conversation import write_arrays
@@ -106,12 +106,12 @@ class Contestant(ABC):
             KeyboardInterrupt: Ctrl-C; the load's processes have ended.
             PerfError: a process of the load failed.
         """
-        with tempfile.TemporaryDirectory(prefix="plansmith-round-") as folder:
+        with temporary_folder() as folder:
             common = {"tolerance": self._tolerance, "requests": str(self._requests)}
-            shares = [share | common for share in shared_out(concurrency, options, Path(folder))]
+            shares = [share | common for share in shared_out(concurrency, options, folder)]
             measured, _ = put_load(
                 self.plans(shares),
-                Path(folder),
+                folder,
                 ClosedLoop(concurrency=concurrency),
                 options,
                 batch_size=self.subject.batch_size,

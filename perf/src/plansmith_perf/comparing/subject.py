@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import onnxruntime
 from plansmith_build.repository.linting.context import backend_of, model_files
 from plansmith_build.repository.manifest import read_manifest
 from plansmith_build.repository.model_repository import CONFIG, MANIFEST, ModelRepository
+from plansmith_build.repository.staging import temporary_folder
 from plansmith_client import Client
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.requests import CheckedRequest
@@ -123,8 +123,7 @@ def open_subject(
         repository=repository, http_port=0, grpc_port=0, metrics_port=0, control="explicit", models=(name,)
     )
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="plansmith-compare-"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder = stack.enter_context(temporary_folder())
         server = stack.enter_context(TritonServer(served_as))
         client = stack.enter_context(Client(server.grpc_url))
         served_path = next(state.config for state in server.models() if state.name == name)

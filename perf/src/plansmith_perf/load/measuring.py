@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plansmith_build.repository.staging import temporary_folder
 from plansmith_client.transports.addresses import Address
 from plansmith_perf.load.arrivals import due_times
 from plansmith_perf.load.processes import Workers
@@ -23,6 +22,7 @@ from plansmith_perf.results.documents import ClosedLoop, OpenLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import psutil
 
@@ -101,10 +101,10 @@ def measure(
         plansmith_perf.PerfError: the load generator itself failed.
     """
     address = Address.parse(target.url)
-    with tempfile.TemporaryDirectory(prefix="plansmith-load-") as folder:
+    with temporary_folder() as folder:
         return put_load(
-            _plans(target, load, options, Path(folder)),
-            Path(folder),
+            _plans(target, load, options, folder),
+            folder,
             load,
             options,
             batch_size=target.batch_size,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from plansmith_build.repository.staging import temporary_folder
 from plansmith_client.transports.addresses import Address
 from plansmith_perf.load.analysis import Records
 from plansmith_perf.load.server_side import read_counters
@@ -87,8 +86,8 @@ def measure_with_perf_analyzer(
         watch.look(min(now, end - 1), begin, end)
         progress(min(1.0, (now - start) / 1e9 / total))
 
-    with tempfile.TemporaryDirectory(prefix="plansmith-perf-analyzer-") as folder:
-        report = analyzer.run(question, load, seconds=total, folder=Path(folder), each_request=each_request, watch=look)
+    with temporary_folder() as folder:
+        report = analyzer.run(question, load, seconds=total, folder=folder, each_request=each_request, watch=look)
     watch = watch or watching([])
     watch.finish()
     notes = [_UNCHECKED, *([_FROM_THE_SEND] if isinstance(load, OpenLoop) else [])]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from plansmith_perf.results.documents import LoadTestResult, Measurement, OpenLoop
 
-__all__ = ["groups_of", "percentile_figure", "throughput_figure"]
+__all__ = ["groups_of", "percentile_figure", "slo_lines", "throughput_figure"]
 
 # Percentile, dash of its line, and what makes its points hollow.
 _CURVES = ((99.0, "solid", ""), (50.0, "dash", "-open"))
@@ -62,7 +62,7 @@ def throughput_figure(results: Mapping[str, LoadTestResult]) -> Figure:
                 | {"mode": mode, "marker": marker, "textposition": "top center", "cliponaxis": False}
                 | {"showlegend": False, "hovertemplate": hover, **dots}
             )
-    data += _limits([Slo.parse(result.slo.slo) for result in results.values() if result.slo is not None], data, seen)
+    data += slo_lines([Slo.parse(result.slo.slo) for result in results.values() if result.slo is not None], data, seen)
     return Figure(
         name="throughput",
         title="Latency and throughput",
@@ -95,7 +95,7 @@ def percentile_figure(results: Mapping[str, LoadTestResult]) -> Figure:
             )
     most = max((trace["x"][-1] for trace in data if trace["x"]), default=100.0)
     limits = [Slo.parse(result.slo.slo) for result in results.values() if result.slo is not None]
-    data += _limits(limits, [{"x": [1.0, most]}], [])
+    data += slo_lines(limits, [{"x": [1.0, most]}], [])
     nines = [2.0, *(10.0**power for power in range(1, 8) if 10**power <= most * 10)]
     ticks = {"tickvals": [1.0, *nines], "ticktext": [f"{100 * (1 - 1 / tick):.7g} %" for tick in [1.0, *nines]]}
     some = (
@@ -159,8 +159,8 @@ def _medians(groups: Sequence[Sequence[Measurement]], percent: float) -> dict[st
     return {"x": x, "y": y}
 
 
-def _limits(limits: Sequence[Slo], traces: Sequence[dict[str, Any]], seen: list[float]) -> list[dict[str, Any]]:
-    """Dashed lines at the limits of service level objectives."""
+def slo_lines(limits: Sequence[Slo], traces: Sequence[dict[str, Any]], seen: list[float]) -> list[dict[str, Any]]:
+    """Dashed lines at the limits of service level objectives, across traces; the limits are added to what is seen."""
     across = [value for trace in traces for value in trace["x"] if value is not None]
     lines = []
     for slo in dict.fromkeys(limits):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.report.blocks import Figure
 from plansmith_perf.report.formatting import as_milliseconds, as_rate
+from plansmith_perf.report.load_figures import slo_lines
 from plansmith_perf.report.style import axis, color_of_series, latency_axis, layout, plain
 from plansmith_perf.results.tables import NOTHING, Cell, Column, Table
 from plansmith_perf.slo import Slo
@@ -49,12 +50,8 @@ def trials_figure(name: str, record: TuningRecord) -> Figure | None:
                 | {"hovertemplate": "%{customdata}<br>%{x:,.1f} requests/s, %{y:,.4g} ms<extra></extra>"}
             )
     most = max(trial.throughput for trial in shown)
-    data.append(
-        {"type": "scatter", "mode": "lines", "name": f"SLO {plain(slo.text)}", "hoverinfo": "skip"}
-        | {"line": {"color": "var(--limit)", "width": 2, "dash": "dash"}}
-        | {"x": [0.0, most], "y": [slo.limit / 1000] * 2}
-    )
     latencies = [(trial.latency or 0.0) / 1000 for trial in shown]
+    data += slo_lines([slo], [{"x": [0.0, most]}], latencies)
     return Figure(
         name=name,
         title="Trials",
@@ -64,7 +61,7 @@ def trials_figure(name: str, record: TuningRecord) -> Figure | None:
         layout=layout(
             420,
             xaxis=axis("requests per second"),
-            yaxis=latency_axis(f"p{slo.percentile:g}, ms", [*latencies, slo.limit / 1000]),
+            yaxis=latency_axis(f"p{slo.percentile:g}, ms", latencies),
         ),
     )
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from plansmith_build.repository.config import text_from_config
 from plansmith_build.repository.filesystem import mirror
 from plansmith_build.repository.model_repository import CONFIG, LABELS
+from plansmith_build.repository.staging import temporary_folder
 from plansmith_client import Client
 from plansmith_perf.errors import PerfError
 from plansmith_perf.load.encoded_requests import WRONG_ANSWER, write_requests
@@ -20,6 +19,7 @@ from plansmith_server import ServerOptions, TritonServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from plansmith_build.repository.model_repository import RepositoryModel
     from plansmith_client import Model
@@ -46,23 +46,21 @@ class Workbench:
     def __init__(self, model: RepositoryModel, protocol: Literal["grpc", "http"]) -> None:
         self._model = model
         self._protocol = protocol
-        self._folder = Path(tempfile.mkdtemp(prefix="plansmith-tune-"))
         self._count = 0
         self.server = ""
 
     def __enter__(self) -> Self:
-        try:
+        with ExitStack() as stack:
+            self._folder = stack.enter_context(temporary_folder())
             # One copy where the file system is another; what each trial gets are links to it.
             mirror(self._model.version_path(self._model.versions[-1]), self._folder / "version")
             if (self._model.path / _WARMUP).is_dir():
                 mirror(self._model.path / _WARMUP, self._folder / _WARMUP)
-        except BaseException:
-            self.__exit__()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._stack.close()
 
     @contextmanager
     def serve(self, config: Any) -> Iterator[LoadedTrial]:
@@ -106,7 +104,7 @@ class LoadedTrial:
     Attributes:
         url: where.
         model: the model on it.
-        folder: for the requests; goes with the server.
+        folder: its repository.
         over_http: the protocol of the load.
     """
 
@@ -120,7 +118,8 @@ class LoadedTrial:
     def prepare(self, answers: LoadAnswers, batch_size: int) -> None:
         """Encode the requests of the load."""
         # Beside the models, where this server has looked already.
-        folder = Path(tempfile.mkdtemp(prefix="requests-", dir=self.folder.parent))
+        folder = self.folder.with_name(f"{self.folder.name}-requests")
+        folder.mkdir()
         path = write_requests(folder, self.model, answers.requests, over_http=self.over_http, binary=True)
         self._target = Target(self.url, self.model.name, "", path, folder, batch_size)
         self._tolerance = answers.tolerance

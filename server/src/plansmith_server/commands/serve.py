@@ -157,7 +157,7 @@ def _announce(server: TritonServer, console: Console, messages: Console, *, json
     warning = exposure_warning(server.address)
     if warning:
         messages.print(f"[yellow]Warning:[/] {warning}", soft_wrap=True)
-    for model in models:
+    for model in filter(lambda model: model.is_ready, models):
         said = machine_warning(server.options.repository / model.name, model.config)
         if said:
             messages.print(f"[yellow]Warning:[/] {escape(said)}", soft_wrap=True)

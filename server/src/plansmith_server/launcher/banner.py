@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -37,16 +38,7 @@ def describe(server: TritonServer, models: Sequence[ModelState]) -> dict[str, An
         "pid": server.pid,
         "log": str(server.log_path),
         "seconds_to_start": round(server.seconds_to_start, 3),
-        "models": [
-            {
-                "name": model.name,
-                "version": model.version,
-                "state": model.state,
-                "reason": model.reason,
-                "config": model.config,
-            }
-            for model in models
-        ],
+        "models": [asdict(model) for model in models],
     }
 
 

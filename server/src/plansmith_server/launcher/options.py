@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from plansmith_server.errors import InvalidOptions, InvalidRepository
@@ -95,7 +95,8 @@ class ServerOptions:
         """Check the repository, the ports and the machine, and resolve what the options leave open.
 
         Raises:
-            InvalidRepository: the repository cannot be served.
+            InvalidRepository: the repository cannot be served: it has no model that can be shown to Triton, or, with
+                `strict` or another `control` than "none", one that cannot.
             PortInUse: a port that was asked for is taken.
             InvalidOptions: no model has the configuration or the name that was asked for.
         """
@@ -105,6 +106,9 @@ class ServerOptions:
                 f"there is no model in {self.repository}: build one with `plansmith build MODEL.onnx --repository"
                 f" {self.repository}`, or wait for models with --poll"
             )
+        left_out = tuple(folder for folder in folders if folder.obstacle)
+        if left_out and (self.strict or self.control != "none" or len(left_out) == len(folders)):
+            raise InvalidRepository(left_out[0].obstacle)
         missing = sorted(set(self.models) - {folder.name for folder in folders})
         if missing:
             raise InvalidOptions(
@@ -116,7 +120,13 @@ class ServerOptions:
             port = getattr(self, f"{option}_port")
             if port:
                 check_free(address, port, f"--{option}-port")
-        return ServerPlan(options=self, address=address, config_name=self._settle_config_name(folders), folders=folders)
+        return ServerPlan(
+            options=self,
+            address=address,
+            config_name=self._settle_config_name(folders),
+            folders=tuple(folder for folder in folders if not folder.obstacle),
+            left_out=left_out,
+        )
 
     def _settle_config_name(self, folders: tuple[ModelFolder, ...]) -> str | None:
         if self.config_name == "none":
@@ -140,10 +150,17 @@ class ServerPlan:
         options: as given.
         address: the IPv4 address to listen on.
         config_name: for `--model-config-name`; None if it is not passed.
-        folders: the models of the repository at this moment.
+        folders: the models of the repository at this moment, but for
+        left_out: those that would keep Triton from serving the others, which it is not shown.
     """
 
     options: ServerOptions
     address: str
     config_name: str | None
     folders: tuple[ModelFolder, ...]
+    left_out: tuple[ModelFolder, ...] = ()
+
+    def without(self, name: str, obstacle: str) -> ServerPlan:
+        """The plan with one more model left out."""
+        kept = tuple(folder for folder in self.folders if folder.name != name)
+        return replace(self, folders=kept, left_out=(*self.left_out, ModelFolder(name, obstacle=obstacle)))

@@ -71,6 +71,7 @@ class TritonServer:
         self._pid: int | None = None
         self._returncode: int | None = None
         self._dead_backend: tuple[list[str], int] | None = None
+        self._dying = ""
         self._access = restrict(options)
         self.version = ""
         self.seconds_to_start = 0.0
@@ -87,9 +88,8 @@ class TritonServer:
         if self._supervisor is not None:
             raise StartFailed("this server was started before: create another TritonServer")
         began = time.monotonic()
-        self._plan = self.options.plan()
         try:
-            self._start_on_free_ports(self._plan)
+            self._start(self.options.plan())
             self.version = self._endpoint.version()
             self._check_models()
         except BaseException:
@@ -194,6 +194,7 @@ class TritonServer:
         index = self._endpoint.index()
         # A model that Triton could not choose a version of has no state in its index or is not there; its log tells.
         index += [{"name": name} for name in log.rejected.keys() - {entry["name"] for entry in index}]
+        index += [{"name": folder.name, "reason": folder.obstacle} for folder in plan.left_out]
         for entry in sorted(index, key=lambda entry: entry["name"]):
             name = entry["name"]
             reason = clean_reason(entry.get("reason", "")) or log.rejected.get(name, "")
@@ -217,6 +218,19 @@ class TritonServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _start(self, plan: ServerPlan) -> None:
+        """Start; for a model whose backend process dies, for which Triton waits for ever, once more without it."""
+        self._plan = plan
+        try:
+            self._start_on_free_ports(plan)
+        except StartFailed as error:
+            rest = plan.without(self._dying, str(error))
+            if self.options.strict or self.options.control != "none" or rest.folders in (plan.folders, ()):
+                raise
+            self.stop()
+            self._supervisor = self._returncode = self._dead_backend = None
+            self._start(rest)
 
     def _start_on_free_ports(self, plan: ServerPlan) -> None:
         wheel = find_triton()
@@ -311,6 +325,7 @@ class TritonServer:
             # The path of the model's file or folder; many may be loading.
             parts = reversed("/".join(words).split("/"))
             whose = next((part for part in parts if part in log.loading), "") or self._loading()
+            self._dying = whose
             return StartFailed(
                 f"the backend process of {whose} died with {how_it_ended(status)} while it was loaded, and Triton"
                 " waits for it for ever: take that model out of the repository, or see --log-file for what the process"

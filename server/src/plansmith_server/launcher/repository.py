@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from plansmith_server.errors import InvalidRepository
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = ["ModelFolder", "is_shell_safe", "read_repository"]
@@ -33,11 +34,13 @@ class ModelFolder:
         name: the folder's name, which is the model's.
         has_config: whether it has a config.pbtxt.
         config_names: the NAMEs of its configs/NAME.pbtxt, sorted.
+        obstacle: why Triton would serve no model of a repository with this one in it, or "".
     """
 
     name: str
-    has_config: bool
-    config_names: tuple[str, ...]
+    has_config: bool = False
+    config_names: tuple[str, ...] = ()
+    obstacle: str = ""
 
     def config_used(self, config_name: str | None) -> str:
         """The file that Triton reads for this model when it was started with `--model-config-name=config_name`."""
@@ -55,7 +58,7 @@ def read_repository(folder: Path) -> tuple[ModelFolder, ...]:
     """The models below `folder`, by name.
 
     Raises:
-        InvalidRepository: it is missing, not a folder or unreadable, or a model's name cannot be served.
+        InvalidRepository: it is missing, not a folder or unreadable.
     """
     try:
         if not folder.exists():
@@ -68,11 +71,7 @@ def read_repository(folder: Path) -> tuple[ModelFolder, ...]:
                 f"the model repository {folder} is a file: --repository takes the folder that holds a folder for each"
                 " model"
             )
-        entries = sorted(folder.iterdir())
-        dangling = next((path for path in entries if not path.exists()), None)
-        if dangling is not None:
-            raise InvalidRepository(f"{dangling} is a link to nothing, at which Triton gives up: remove it")
-        return tuple(_read_model(path) for path in entries if path.is_dir())
+        return tuple(_read_model(path) for path in sorted(folder.iterdir()) if path.is_dir() or not path.exists())
     except PermissionError as error:
         raise InvalidRepository(
             f"no permission to read {error.filename}: give this user read access to the whole model repository"
@@ -80,12 +79,9 @@ def read_repository(folder: Path) -> tuple[ModelFolder, ...]:
 
 
 def _read_model(folder: Path) -> ModelFolder:
-    if not is_shell_safe(folder.name):
-        raise InvalidRepository(
-            f"the model folder {folder.name!r} in {folder.parent} has a name that Triton cannot serve: rename it, using"
-            " letters, digits, '_', '-' and '.' only"
-        )
-    _check_files(folder)
+    obstacle = next(_obstacles(folder), "")
+    if obstacle:
+        return ModelFolder(folder.name, obstacle=obstacle)
     names = {path.name for path in folder.iterdir()}
     configs = list((folder / "configs").iterdir()) if (folder / "configs").is_dir() else []
     return ModelFolder(
@@ -95,18 +91,23 @@ def _read_model(folder: Path) -> ModelFolder:
     )
 
 
-def _check_files(folder: Path) -> None:
-    """Raise for what would keep Triton from serving any model: it would wait for it, read without end, or stop."""
+def _obstacles(folder: Path) -> Iterator[str]:
+    """What would keep Triton from serving any model: it would wait for it, read without end, or stop."""
+    if not folder.exists():
+        yield f"{folder} is a link to nothing, at which Triton gives up: remove it"
+    if not is_shell_safe(folder.name):
+        yield (
+            f"the model folder {folder.name!r} in {folder.parent} has a name that Triton cannot serve: rename it, using"
+            " letters, digits, '_', '-' and '.' only"
+        )
     for path in (path for pattern in READ for path in folder.glob(pattern)):
         try:
             kind = stat.S_IFMT(path.stat().st_mode)
         except OSError:  # a link to nothing or in a circle, which Triton reports for this model alone
             continue
         if kind in KINDS:
-            raise InvalidRepository(
-                f"{path} is {KINDS[kind]}, which Triton would wait for or read without end: remove it or use a file"
-            )
+            yield f"{path} is {KINDS[kind]}, which Triton would wait for or read without end: remove it or use a file"
         if path.suffix == ".pbtxt" and kind == stat.S_IFDIR:
-            raise InvalidRepository(f"{path} is a folder, and Triton reads it as a configuration: remove or rename it")
+            yield f"{path} is a folder, and Triton reads it as a configuration: remove or rename it"
         if path.parent == folder and path.name.isdecimal() and int(path.name) > LARGEST_VERSION:
-            raise InvalidRepository(f"{path} is not a version: use a number up to {LARGEST_VERSION}")
+            yield f"{path} is not a version: use a number up to {LARGEST_VERSION}"

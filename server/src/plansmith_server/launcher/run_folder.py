@@ -45,7 +45,7 @@ class RunFolder:
 
     Backend processes import from their working folder before anything else: only this user may write to it, and it is
     empty unless they need another numpy than the environment has. `repository` is a link to the real one where Triton
-    cannot take its path.
+    cannot take its path, and a folder of links to its models where it cannot take all of them.
 
     Attributes:
         path: the folder.
@@ -97,7 +97,11 @@ class RunFolder:
             for name in ("numpy", "numpy.libs"):
                 (self.path / "work" / name).symlink_to(wheel.packages / name, target_is_directory=True)
         repository = plan.options.repository.resolve()
-        if not is_shell_safe(str(repository)):
+        if plan.left_out:
+            (self.path / "repository").mkdir()
+            for model in plan.folders:
+                (self.path / "repository" / model.name).symlink_to(repository / model.name, target_is_directory=True)
+        elif not is_shell_safe(str(repository)):
             (self.path / "repository").symlink_to(repository, target_is_directory=True)
 
 
