@@ -165,10 +165,12 @@ def test_data_is_held_against_the_model_before_anything_is_run(tmp_path, reposit
     np.savez(tmp_path / "other.npz", a=rows, c=rows)
     np.savez(tmp_path / "wide.npz", a=rows, b=np.ones((8, 5), np.float32))
     np.savez(tmp_path / "rows.npz", x=np.ones((8, 5), np.float32))
+    np.savez(tmp_path / "labels.npz", a=rows, b=rows, labels=np.full(8, 4))
     fixed = write(tmp_path / "fixed.onnx", "m (float[80, 40] x) => (float[80, 40] y) { y = Relu (x) }")
     for model, data, validation, said in (
         (adder, "damaged.npz", None, "is not a whole .npz file"),
         (adder, "other.npz", None, "'c'"),
+        (adder, "labels.npz", None, "there are 4 classes, 0 to 3"),
         (adder, "good.npz", "wide.npz", "FP32 [N, 4]"),
         (fixed, "rows.npz", None, "FP32 [N, 80, 40]"),
     ):

@@ -259,6 +259,7 @@ def _require_fitting_data(
         InvalidData: the data is damaged, or is not what the model takes. Of images, one is read.
     """
     batched = leading_rows(signature, options.batch_axis) in {-1, 1}
+    scores = [spec.shape[1] for spec in signature.outputs if spec.datatype.startswith("FP") and len(spec.shape) == 2]  # noqa: PLR2004
     for source in filter(None, (search.data, search.validation_data)):
         # A function of the user's would be called twice.
         if rows_from_text(source) is not None or is_callable_source(source):
@@ -269,6 +270,8 @@ def _require_fitting_data(
             signature,
             preprocessing=search.preprocessing,
             class_names=class_names,
+            # Of several outputs it is not known yet which one classifies.
+            classes=scores[0] if len(signature.outputs) == len(scores) == 1 < scores[0] else None,
             labels_key=search.labels_key,
             max_rows=1 if holds_images(Path(source)) else search.calibration_rows + search.validation_rows,
             seed=options.seed,

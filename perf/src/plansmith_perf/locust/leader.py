@@ -176,10 +176,15 @@ class Leader:
             return
         self._failed = True
         self._environment.process_exit_code = exit_code
-        typer.echo(f"Error: {message}", err=True)
-        # Not from within: the runner is just starting.
         options = self._environment.parsed_options
-        gevent.spawn(self._runner.quit if options is not None and options.headless else self._runner.stop)
+        headless = options is not None and options.headless
+        if headless:
+            # Below Locust's tables, which it prints though there is nothing in them.
+            self._environment.events.quit.add_listener(lambda **_: typer.echo(f"Error: {message}", err=True))
+        else:
+            typer.echo(f"Error: {message}", err=True)
+        # Not from within: the runner is just starting.
+        gevent.spawn(self._runner.quit if headless else self._runner.stop)
 
     def _finish(self, **_: Any) -> None:
         self._stopped = time.monotonic()
