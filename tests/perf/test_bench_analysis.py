@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from durations import distribution
 from hdrh.histogram import HdrHistogram
 
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.load.analysis import Records, distribution, samples_needed
+from plansmith_perf.load.analysis import Records, samples_needed
 from plansmith_perf.load.arrivals import due_times
 from plansmith_perf.load.recording import MOST_OUTCOMES
 from plansmith_perf.load.tally import Tally

@@ -6,8 +6,9 @@ import json
 
 import numpy as np
 import pytest
+from durations import distribution
 
-from plansmith_perf.load.analysis import Records, distribution
+from plansmith_perf.load.analysis import Records
 from plansmith_perf.load.tally import Tally
 from plansmith_perf.results.differences import Difference, difference
 from plansmith_perf.results.documents import ClosedLoop, Environment, LoadTestResult, Measurement, OpenLoop, Usage

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from durations import distribution
 
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.load.analysis import Records, distribution
+from plansmith_perf.load.analysis import Records
 from plansmith_perf.load.arrivals import due_times
 from plansmith_perf.load.tally import Tally
 from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, Measurement, OpenLoop, SloOutcome, Usage

@@ -9,10 +9,10 @@ import stat
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from durations import distribution
 from report_documents import HOSTILE, compare, measure, tune
 
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.load.analysis import distribution
 from plansmith_perf.report import name_documents, summarize, write_report
 from plansmith_perf.report.blocks import Figure
 from plansmith_perf.report.csv_rows import COLUMNS

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from durations import distribution
 
 from plansmith_build.repository.config import config_from_text, text_from_config
 from plansmith_build.repository.manifest import read_manifest
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.load.analysis import distribution
 from plansmith_perf.load.measuring import MeasuringOptions
 from plansmith_perf.results.documents import ClosedLoop, Measurement, Usage
 from plansmith_perf.slo import Slo

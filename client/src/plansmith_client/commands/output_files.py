@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -14,7 +13,6 @@ from plansmith_client.errors import InvalidInput
 from plansmith_client.whole_files import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from plansmith_client.protocol.results import InferResult
@@ -47,36 +45,27 @@ def write_output_file(path: Path, result: InferResult) -> None:
     Raises:
         InvalidInput: several outputs for .npy, BYTES that end in a zero byte for .npy or .npz, or no permission.
     """
-    suffix = path.suffix.lower()
-    write: Callable[[BinaryIO], object]
-    if suffix == ".json":
-        content = json.dumps({name: json_from_array(array) for name, array in result.items()}, allow_nan=False)
-        write = partial(_write_bytes, content=content.encode() + b"\n")
-    elif suffix == ".npy":
-        write = partial(_write_npy, array=_plain(result.array, path))
-    else:
-        write = partial(_write_npz, arrays={name: _plain(array, path) for name, array in result.items()})
     try:
-        write_whole(path, write)
+        write_whole(path, lambda file: _write(file, path, result))
     except OSError as error:
         raise InvalidInput(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _write_bytes(file: BinaryIO, content: bytes) -> None:
-    file.write(content)
-
-
-def _write_npy(file: BinaryIO, array: np.ndarray[Any, Any]) -> None:
-    np.save(file, array, allow_pickle=False)
-
-
-def _write_npz(file: BinaryIO, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+def _write(file: BinaryIO, path: Path, result: InferResult) -> None:
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        content = {name: json_from_array(array) for name, array in result.items()}
+        file.write(json.dumps(content, allow_nan=False).encode() + b"\n")
+        return
+    if suffix == ".npy":
+        np.save(file, _plain(result.array, path), allow_pickle=False)
+        return
     # numpy.savez takes names as keywords: an output called "file" would be one of its own, and so would its options in
     # versions of numpy that do not know them.
     with zipfile.ZipFile(file, "w") as archive:
-        for name, array in arrays.items():
+        for name, array in result.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)  # type: ignore[no-untyped-call]
+                np.lib.format.write_array(member, _plain(array, path), allow_pickle=False)  # type: ignore[no-untyped-call]
 
 
 def _plain(array: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:

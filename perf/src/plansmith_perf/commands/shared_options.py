@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
@@ -12,6 +13,11 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColum
 from plansmith_client.terminal import Terminal
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.results.writing import check_writable, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Number = TypeVar("Number", int, float)
 
 EXIT_FAILED, EXIT_MISSED, EXIT_INTERRUPTED = 1, 3, 130
 
@@ -61,14 +67,8 @@ def positive_numbers(option: str, text: str, *, below: float = math.inf) -> list
     Raises:
         LoadTestMisconfigured: names the option.
     """
-    try:
-        numbers = [float(word) for word in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(0 < number < below for number in numbers):
-        limit = "" if below == math.inf else f" and below {below:g}"
-        raise LoadTestMisconfigured(f"{option} must be numbers above 0{limit}, separated by commas, got {text!r}")
-    return numbers
+    limit = "" if below == math.inf else f" and below {below:g}"
+    return _numbers(option, text, float, lambda number: 0 < number < below, f"numbers above 0{limit}")
 
 
 def whole_numbers(option: str, text: str, *, least: int = 1) -> list[int]:
@@ -77,15 +77,17 @@ def whole_numbers(option: str, text: str, *, least: int = 1) -> list[int]:
     Raises:
         LoadTestMisconfigured: names the option.
     """
-    try:
-        numbers = [int(word) for word in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < least:
-        raise LoadTestMisconfigured(
-            f"{option} must be whole numbers of {least} or more, separated by commas, got {text!r}"
-        )
-    return numbers
+    return _numbers(option, text, int, lambda number: number >= least, f"whole numbers of {least} or more")
+
+
+def _numbers(
+    option: str, text: str, read: Callable[[str], Number], fits: Callable[[Number], bool], rule: str
+) -> list[Number]:
+    with suppress(ValueError):
+        numbers = [read(word) for word in text.split(",")]
+        if all(map(fits, numbers)):
+            return numbers
+    raise LoadTestMisconfigured(f"{option} must be {rule}, separated by commas, got {text!r}")
 
 
 def check_output(path: Path | None) -> None:

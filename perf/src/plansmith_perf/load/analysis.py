@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plansmith_perf.load.histograms import Durations
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from plansmith_perf.results.documents import Distribution
-
-__all__ = ["Records", "distribution", "samples_needed", "shares_per_second"]
+__all__ = ["Records", "samples_needed", "shares_per_second"]
 
 _BEYOND = 10
 
@@ -59,13 +55,6 @@ def shares_per_second(records: Records, seconds: float) -> float:
     duration = np.maximum(right.done - right.sent, 1)
     overlap = np.clip(right.done, 0, end) - np.clip(right.sent, 0, end)
     return float((overlap / duration).sum() / seconds)
-
-
-def distribution(nanoseconds: NDArray[np.int64], percentiles: Sequence[float]) -> Distribution | None:
-    """The distribution of durations; None where there are none."""
-    durations = Durations()
-    durations.add(nanoseconds)
-    return durations.distribution(percentiles)
 
 
 def samples_needed(percentile: float) -> int:
