@@ -192,12 +192,12 @@ def test_an_optional_input_needs_no_data(npz):
         (LABELS + 0.5, "the label of row 0 is 0.5, which is not a whole number"),
         (np.array([0, np.nan, 1, 2, 1, 0]), "the label of row 1 is nan"),
         (LABELS + 8, "the label of row 2 is 10, and there are 10 classes, 0 to 9"),
-        (np.array(list("abcabc")), "the labels are names such as 'a'.*--labels"),
+        (np.array(list("abcabc")), "the label of row 0 is 'a', which is not among the class names"),
         (LABELS.astype("M8[D]"), r"the labels are datetime64\[D\], wanted whole numbers"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(npz, labels, sentence):
-    refused(npz(images=ROWS, labels=labels), IMAGES, sentence, error=InvalidLabels, classes=10)
+    refused(npz(images=ROWS, labels=labels), IMAGES, sentence, error=InvalidLabels, class_names=list("0123456789"))
 
 
 def test_a_label_beyond_the_names_says_where_they_come_from(npz):
@@ -207,9 +207,10 @@ def test_a_label_beyond_the_names_says_where_they_come_from(npz):
 
 def test_labels_may_be_whole_floats_a_column_or_names(npz):
     for labels in (LABELS.astype(np.float64), LABELS[:, np.newaxis], LABELS.astype(np.uint8)):
-        assert load_dataset(npz(images=ROWS, y=labels), IMAGES, classes=3).labels.tolist() == LABELS.tolist()
+        assert load_dataset(npz(images=ROWS, y=labels), IMAGES).labels.tolist() == LABELS.tolist()
     names = ["cat", "dog", "bird"]
     path = npz(images=ROWS, y=np.array(names)[LABELS])
+    refused(path, IMAGES, "the labels are names such as '.*--labels", error=InvalidLabels)
     assert load_dataset(path, IMAGES, class_names=names).labels.tolist() == LABELS.tolist()
     refused(path, IMAGES, "row 2 is 'bird', which is not among", error=InvalidLabels, class_names=["cat", "dog"])
 

@@ -54,13 +54,10 @@ def load_dataset(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
-    classes: int | None = None,
     labels_key: str | None = None,
     max_rows: int | None = None,
     batched: bool | None = None,
     seed: int = 0,
-    dynamic_size: int = 16,
-    integers_below: int = 10,
 ) -> Dataset:
     """Load data for a model and check it against the model's inputs.
 
@@ -71,15 +68,12 @@ def load_dataset(
         signature: the model's. Optional inputs need no data.
         preprocessing: how an image becomes a row; for images only.
         class_names: the content of labels.txt, for labels that are names and for class sub-folders.
-        classes: how many classes the model knows, where that is known; labels are checked against it.
         labels_key: the name of the labels in the file; by default `labels`, `label` or `y`.
         max_rows: take no more rows than this: random ones; of a Python iterable the first.
         batched: whether the first dimension of every input is known to hold independent rows. None: it does where it
             is dynamic, or 1, in all inputs that must be given. Where it does not, each entry of an array is a whole
             input, the rows that a model takes in a fixed number at once included.
         seed: for `random` and `max_rows`.
-        dynamic_size: for `random`, the size of dimensions that vary.
-        integers_below: for `random`, what whole numbers stay below.
 
     Raises:
         InvalidData: there is no such data, it cannot be read, or an input is missing, unknown, of another shape or
@@ -112,9 +106,7 @@ def load_dataset(
             )
         if random_rows is not None:
             rows = min(random_rows, max_rows or random_rows)
-            raw = random_data(
-                signature, layout, rows=rows, seed=seed, dynamic_size=dynamic_size, integers_below=integers_below
-            )
+            raw = random_data(signature, layout, rows=rows, seed=seed)
             name = "random"
         elif is_function:
             raw = read_callable(source, layout, labels_key=labels_key, limit=max_rows)
@@ -128,7 +120,7 @@ def load_dataset(
             raw = _from_file(path, layout, labels_key)
     except OSError as error:
         raise InvalidData(f"the data {path} cannot be read: {error.strerror}") from error
-    return check_data(raw, layout, source=name, class_names=class_names, classes=classes, max_rows=max_rows, seed=seed)
+    return check_data(raw, layout, source=name, class_names=class_names, max_rows=max_rows, seed=seed)
 
 
 def read_samples(

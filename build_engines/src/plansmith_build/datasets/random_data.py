@@ -19,6 +19,10 @@ __all__ = ["RANDOM_ROWS", "random_data", "rows_from_text"]
 RANDOM_ROWS = 64
 """How many rows the source `random` has."""
 
+# Of each dimension that varies, but for that of the rows; and what whole numbers, which may be indexes, stay below.
+_FREE_SIZE = 16
+_INTEGERS_BELOW = 10
+
 
 def rows_from_text(source: str) -> int | None:
     """How many random rows are asked for by `random` or `random:N`, None where something else is.
@@ -38,9 +42,7 @@ def rows_from_text(source: str) -> int | None:
     return int(count)
 
 
-def random_data(
-    signature: Signature, layout: Layout, *, rows: int, seed: int, dynamic_size: int, integers_below: int
-) -> RawData:
+def random_data(signature: Signature, layout: Layout, *, rows: int, seed: int) -> RawData:
     """Rows of plain random values, as `plansmith_client.sampling` makes them; optional inputs keep their defaults.
 
     Args:
@@ -48,17 +50,13 @@ def random_data(
         layout: of the data that is wanted.
         rows: how many.
         seed: the same seed gives the same rows.
-        dynamic_size: of each dimension that varies, the first excepted where that holds the rows.
-        integers_below: what whole numbers stay below.
     """
     rng = np.random.default_rng(seed)
     names = set(layout.required)
     stacked = {spec.name: spec for spec in layout.inputs if spec.name in names}
     one = 1 if leading_rows(signature) == -1 else None
-    samples = [
-        random_sample(signature, InputKind(one, dynamic_size, integers_below, {}), with_optional=False, rng=rng)
-        for _ in range(rows)
-    ]
+    kind = InputKind(one, _FREE_SIZE, _INTEGERS_BELOW, {})
+    samples = [random_sample(signature, kind, with_optional=False, rng=rng) for _ in range(rows)]
     arrays = {
         name: (np.concatenate if layout.batched else np.stack)([sample[name] for sample in samples])[:rows]
         for name in stacked
