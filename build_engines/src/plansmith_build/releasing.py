@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -251,15 +251,7 @@ def _verification(built: Built) -> Verification:
         samples=built.verified.samples,
         rows_together=built.verified.rows_together,
         outputs=tuple(
-            OutputError(
-                name=output.name,
-                datatype=output.datatype,
-                max_absolute_error=output.max_absolute_error,
-                max_relative_error=output.max_relative_error,
-                tolerance=output.tolerance,
-                values_compared=output.values_compared,
-                finite=output.name not in built.reference.without_values,
-            )
+            OutputError(**asdict(output), finite=output.name not in built.reference.without_values)
             for output in built.verified.outputs
         ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import wave
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,17 +110,7 @@ def output_errors(compared: Sequence[OutputComparison]) -> tuple[OutputError, ..
     for one in compared:
         if one.max_relative_error >= greatest.setdefault(one.name, one).max_relative_error:
             greatest[one.name] = one
-    return tuple(
-        OutputError(
-            name=one.name,
-            datatype=one.datatype,
-            max_absolute_error=one.max_absolute_error,
-            max_relative_error=one.max_relative_error,
-            tolerance=one.tolerance,
-            values_compared=True,
-        )
-        for one in greatest.values()
-    )
+    return tuple(OutputError(**asdict(one)) for one in greatest.values())
 
 
 def _samples(wiring: Wiring, spec: PipelineSpec) -> list[Arrays]:
