@@ -22,6 +22,8 @@ from plansmith_build.engines.tensorrt_rtx import (
     unavailable_because,
 )
 from plansmith_build.errors import InvalidOption
+from plansmith_build.precision.tensorrt_layout import to_tensorrt_layout
+from plansmith_build.reading.networks import attach, detach
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +66,18 @@ def with_transposed_int8_weights() -> onnx.ModelProto:
         "wt = Transpose <perm = [1, 0]> (w) b = DequantizeLinear (wt, s, z) y = MatMul (a, b) }"
     )
     return parsed(body, s=np.asarray(np.float32(0.05)), z=np.asarray(np.int8(0)), w=MATRIX.astype(np.int8))
+
+
+def for_cpus() -> onnx.ModelProto:
+    """The same as x86 CPUs want it: UINT8, read by two, weights around 100, a bias of whole numbers."""
+    body = (
+        "(float[8, 64] x) => (float[8, 64] y) { q = QuantizeLinear (x, s, z) a = DequantizeLinear (q, s, z) "
+        "b = DequantizeLinear (w, t, zw) c = DequantizeLinear (bias, u) g = Gemm (a, b, c) "
+        "a2 = DequantizeLinear (q, s, z) y = Add (g, a2) }"
+    )
+    constants = {"s": np.float32(0.05), "t": np.float32(0.05), "u": np.float32(0.0025), "z": np.uint8(128)}
+    constants |= {"zw": np.uint8(100), "w": (MATRIX + 100).astype(np.uint8), "bias": MATRIX[0].astype(np.int32)}
+    return parsed(body, **{name: np.asarray(value) for name, value in constants.items()})
 
 
 FLOATS = MATRIX.astype(np.float32)
@@ -176,6 +190,12 @@ def test_what_keeps_the_rules_compiles_and_begins_as_engines_do(tmp_path):
     assert content[:4] == b"vtrt"
     assert (engine.size, engine.capabilities) == (len(content), ("8.6", "8.9", "12.0"))
     assert compiled(in_fp8(), tmp_path, "8.9").size > 0
+
+
+def test_what_is_quantized_for_cpus_compiles_once_it_is_converted(tmp_path):
+    with pytest.raises(EngineFailed, match=SYMMETRIC):
+        compiled(for_cpus(), tmp_path, "8.9")
+    assert compiled(attach(to_tensorrt_layout(detach(for_cpus()))), tmp_path, "8.9").size > 0
 
 
 def test_a_dynamic_input_without_shapes_in_the_profile_is_named(tmp_path):

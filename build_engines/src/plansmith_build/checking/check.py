@@ -130,13 +130,12 @@ def _ask(
     def answer(verdict: Verdict, said: str) -> Answer:
         return Answer(pairing.target, pairing.device, pairing.precision, verdict, said)
 
-    compiled = pairing.target in {Target.TENSORRT, Target.TENSORRT_RTX}
-    obstacle = no_compiler_because() if compiled else obstacle_to(pairing, signature)
+    obstacle = no_compiler_because() if pairing.target.is_compiled else obstacle_to(pairing, signature)
     if obstacle:
         return answer(Verdict.UNKNOWN, obstacle)
     try:
         path = graphs.path_for(pairing)
-        if compiled:
+        if pairing.target.is_compiled:
             engine = compile_candidate(path, pairing.precision, settings, keep=False)
             said = f"compiles, {compiled_in_words(engine)}"
             return replace(answer(Verdict.YES, said), seconds=engine.seconds, size=engine.size)

@@ -13,7 +13,9 @@ from plansmith_build.precision.matrix_formats import narrow_weights, to_matrix_f
 from plansmith_build.precision.preparation import BFLOAT16_OPSET, HALF_SCALES_OPSET, QUANTIZATION_OPSET, prepare
 from plansmith_build.precision.quantization import quantize
 from plansmith_build.precision.schemes import TENSORRT, x86_scheme
+from plansmith_build.precision.tensorrt_layout import to_tensorrt_layout
 from plansmith_build.precision.weight_blocks import block_conversion
+from plansmith_build.reading.networks import write_network
 from plansmith_build.search.graph_variants import MATRIX_FORMATS, refuse_w4_on_gpus
 from plansmith_build.search.targets import Device, Precision
 
@@ -52,8 +54,11 @@ class PrecisionGraphs:
         """
         refuse_w4_on_gpus(pairing)
         on_cpu = pairing.device is Device.CPU
+        as_it_is = pairing.precision is Precision.FP32
+        if as_it_is and pairing.target.is_compiled:
+            return self._compiled_as_it_is()
         # OpenVINO computes FP32 graphs in BF16 where it is told to.
-        if pairing.precision is Precision.FP32 or (pairing.precision is Precision.BF16 and on_cpu):
+        if as_it_is or (pairing.precision is Precision.BF16 and on_cpu):
             return self._path
         key = (pairing.precision, on_cpu)
         if key not in self._made:
@@ -61,6 +66,12 @@ class PrecisionGraphs:
             onnx.save(self._make(pairing.precision, on_cpu=on_cpu), path)
             self._made[key] = path
         return self._made[key]
+
+    def _compiled_as_it_is(self) -> Path:
+        network = to_tensorrt_layout(self._network)
+        if network is self._network:
+            return self._path
+        return write_network(network, self._folder / "model.tensorrt.onnx")[0]
 
     def _make(self, precision: Precision, *, on_cpu: bool) -> onnx.ModelProto:
         match precision:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from plansmith_build.engines.cpu_features import has_vnni
@@ -25,8 +26,10 @@ from plansmith_build.precision.preparation import (
 )
 from plansmith_build.precision.quantization import work_of
 from plansmith_build.precision.schemes import TENSORRT, x86_scheme
+from plansmith_build.precision.tensorrt_layout import LAYOUT, to_tensorrt_layout
 from plansmith_build.precision.variants import (
     NOTHING_SAVES_IT,
+    Variant,
     bfloat16_variant,
     float16_variant,
     inside_budget,
@@ -53,7 +56,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.judging.accuracy import Accuracy
     from plansmith_build.precision.sparsity import Sparsity
-    from plansmith_build.precision.variants import Conversion, Judges, Variant
+    from plansmith_build.precision.variants import Conversion, Judges
     from plansmith_build.reading.signatures import Signature
     from plansmith_build.search.targets import Pairing
 
@@ -154,6 +157,8 @@ class GraphVariants:
             OSError: the file could not be written.
         """
         refuse_w4_on_gpus(pairing)
+        if self.format and pairing.precision is Precision.FP32 and pairing.target.is_compiled and not self._sparsity:
+            return self._for_tensorrt
         name = self._file_name(pairing)
         return self._once(name, lambda: self._make(name, pairing))
 
@@ -248,6 +253,16 @@ class GraphVariants:
             # Pruned weights were judged by the same rows before.
             looks = max(looks, self._sparse(self._sparsity, QUANTIZATION_OPSET).looks)
         return replace(self.judges, optimized=on_cpu, looks=looks)
+
+    @cached_property
+    def _for_tensorrt(self) -> GraphFile:
+        """What arrived in another precision than FP32, as NVIDIA's compilers take it."""
+        network = to_tensorrt_layout(self._network)
+        if network is self._network:
+            return replace(self._portable, accuracy=self.judges.final.accuracy)
+        accuracy = replace(self.judges, optimized=False).verdict(network, 1)
+        variant = Variant(network.model, layout=LAYOUT, accuracy=accuracy, looks=1, weights=network.weights)
+        return replace(self._write("model.tensorrt.onnx", variant, judged_itself=True), format=self.format)
 
     def _make(self, name: str, pairing: Pairing) -> GraphFile:
         on_cpu = pairing.device is Device.CPU

@@ -30,6 +30,11 @@ class Target(StrEnum):
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it is one of NVIDIA's two compilers, which take the same graphs."""
+        return self in {Target.TENSORRT, Target.TENSORRT_RTX}
+
 
 class Precision(StrEnum):
     """The precision that a candidate computes in, where its graph allows.
