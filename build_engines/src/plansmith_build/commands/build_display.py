@@ -16,7 +16,7 @@ from plansmith_client.terminal import Column, FittingTable, Terminal, facts_tabl
 if TYPE_CHECKING:
     from plansmith_build.building import BuildResult
     from plansmith_build.progress import BuildStep
-    from plansmith_build.repository.manifest import CandidateRecord, SearchRecord, Verification
+    from plansmith_build.repository.manifest import CandidateRecord, Manifest, SearchRecord, Verification
 
 __all__ = ["RUNNING_SERVER", "candidates_table", "current_step", "result_as_json", "show_result"]
 
@@ -67,11 +67,7 @@ def show_result(result: BuildResult, repository: Path) -> None:
     table.add_row("published", f"{escape(result.name)} version {result.version} in {escape(str(result.path))}")
     table.add_row("inputs", escape("\n".join(map(str, manifest.inputs))))
     table.add_row("outputs", escape("\n".join(map(str, manifest.outputs))))
-    batching = manifest.batching
-    table.add_row(
-        "batches",
-        f"up to {batching.max_batch_size} rows" if batching.max_batch_size else f"none: {escape(batching.reason)}",
-    )
+    table.add_row("batches", escape(_batches(manifest)))
     graph = manifest.graph
     table.add_row("graph", escape(graph.in_words()))
     if graph.repairs:
@@ -116,6 +112,17 @@ def candidates_table(search: SearchRecord) -> FittingTable:
     cells = {column: texts for column, texts in cells.items() if any(texts)}
     styles = [_STYLES.get(candidate.status, "dim") for candidate in tried]
     return FittingTable(list(cells), list(zip(*cells.values(), strict=True)), "", _reasons(search), styles)
+
+
+def _batches(manifest: Manifest) -> str:
+    batching = manifest.batching
+    if not batching.max_batch_size:
+        return f"none: {batching.reason}"
+    rows = f"up to {batching.max_batch_size} rows"
+    # Ids of tokens: who makes them has the mask that filling up needs.
+    if any(tensor.datatype in {"INT32", "INT64"} and tensor.shape[1:] == (-1,) for tensor in manifest.inputs):
+        return f"{rows} of one length: the step `text` of a pipeline fills texts up (`pad`)"
+    return rows
 
 
 def _reasons(search: SearchRecord) -> list[str]:
