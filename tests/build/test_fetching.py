@@ -10,7 +10,7 @@ from functools import partial
 
 import onnx
 import pytest
-from pipeline_models import colour_classifier
+from pipeline_models import colour_classifier, word_vectors
 
 from plansmith_build import InvalidModel, InvalidOption
 from plansmith_build.fetching import local_model, without_secrets
@@ -63,13 +63,20 @@ def site(tmp_path):
         server.shutdown()
 
 
-def test_a_folder_with_a_model_is_built_under_the_folders_name(model, plansmith, tmp_path):
-    folder = tmp_path / "tiny-colours"
+def test_a_folder_with_a_model_is_built_under_the_folders_name(plansmith, tmp_path):
+    folder = tmp_path / "tiny-words"
     (folder / "onnx").mkdir(parents=True)
-    model.rename(folder / "onnx" / "model.onnx")
+    # As MLflow has it, and then as Hugging Face does.
+    (folder / "MLmodel").write_text("flavors:\n  onnx:\n    data: model.onnx\n")
+    word_vectors(folder / "model.onnx")
+    assert local_model(str(folder), tmp_path) == (folder / "model.onnx", "tiny-words")
+    (folder / "model.onnx").rename(folder / "onnx" / "model.onnx")
+    (folder / "MLmodel").unlink()
     (folder / "config.json").write_text("{}")
-    said = plansmith("build", folder, "--no-serve", "--json", cwd=tmp_path).stdout
-    assert json.loads(said)["name"] == "tiny-colours"
+    said = " ".join(plansmith("build", folder, "--no-serve", cwd=tmp_path).stdout.split())
+    assert "published tiny-words version 1" in said
+    # No option of the model: Triton sorts requests by their shape before the model sees them.
+    assert "up to 32 rows of one length: the step `text` of a pipeline fills texts up (`pad`)" in said
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ import yaml
 from build_models import ADD, write
 from containers import ROOT
 
+from plansmith_build import InvalidModel
+from plansmith_build.fetching import local_model
 from plansmith_server.launcher.ports import find_free
 
 COMPONENT = ROOT / "deploy/components/repository-init"
@@ -159,3 +161,16 @@ def test_a_name_that_leads_out_and_a_place_without_files_are_refused(storage, bu
     client.put_object(Bucket=bucket, Key="models/../../outside", Body=b"x")
     assert "leads out of the folder" in fetch(storage, bucket, folder, key)
     assert contents(tmp_path) == {}
+
+
+def test_a_model_to_build_is_fetched_by_the_credentials_of_the_environment_alone(
+    storage, bucket, signed, tmp_path, monkeypatch
+):
+    content = (signed / MODEL).read_bytes()
+    source = f"s3://{bucket}/{MODEL}#sha256={hashlib.sha256(content).hexdigest()}"
+    for name, value in storage[0].items():
+        monkeypatch.setenv(name, value)
+    path, name = local_model(source, tmp_path)
+    assert (path.read_bytes(), name) == (content, "adder")
+    with pytest.raises(InvalidModel, match=r"models/none\.onnx does not exist"):
+        local_model(f"s3://{bucket}/models/none.onnx", tmp_path)

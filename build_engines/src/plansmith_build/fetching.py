@@ -47,7 +47,9 @@ def local_model(source: str, folder: Path) -> tuple[Path, str | None]:
     """
     if _URL.match(source):
         file = _from_url(source, folder)
-        above = [part for part in urlsplit(source).path.split("/")[:-1] if part not in ("", "onnx")]
+        # Neither Hugging Face's folder for ONNX nor the number of a version in a repository is a name.
+        folders = urlsplit(source).path.split("/")[:-1]
+        above = [part for part in folders if part not in ("", "onnx") and not part.isdecimal()]
         return file, above[-1] if file.stem == "model" and above else None
     path = Path(source)
     # For what cannot be the name of a file, pathlib raises: whoever reads it says what is wrong.
