@@ -31,7 +31,11 @@ LAYOUT = "S8 activations and weights, made of the file's own whole numbers"
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 _MIDDLE = 128
 # The types of Q/DQ pairs for CPUs; narrower and floating ones are those of GPUs.
-_WHOLE = {TensorProto.UINT8: np.uint8, TensorProto.INT8: np.int8, TensorProto.INT32: np.int32}
+_WHOLE: dict[int, type[np.generic]] = {
+    TensorProto.UINT8: np.uint8,
+    TensorProto.INT8: np.int8,
+    TensorProto.INT32: np.int32,
+}
 
 
 def to_tensorrt_layout(network: Network) -> Network:
