@@ -53,12 +53,20 @@ def digits_of(paths: list[Path]) -> NDArray[np.int64]:
     return np.array([int(path.parent.name) - FIRST for path in paths])
 
 
+def few_of(paths: list[Path]) -> list[Path]:
+    """The first pictures of each digit that the network has not learnt."""
+    return [
+        one for digit in range(FIRST, 10) for one in [path for path in paths if path.parent.name == str(digit)][:FEW]
+    ]
+
+
 def main(folder: Path, *, quick: bool) -> None:
     """Train, export, build, serve and ask."""
     learn, unseen = (sorted(paths) for paths in write_pictures(folder))
     network = train([path for path in learn if int(path.parent.name) < FIRST], epochs=3 if quick else 20)
     eyes = network[:-1].eval()
-    few = [path for digit in range(FIRST, 10) for path in [one for one in learn if one.parent.name == str(digit)][:FEW]]
+    torch.save(eyes.state_dict(), folder / "eyes.pt")
+    few = few_of(learn)
     asked = [path for path in unseen if int(path.parent.name) >= FIRST][:: 3 if quick else 1]
     with torch.no_grad():
         features, held_out = (eyes(torch.from_numpy(pixels_of(paths))).numpy() for paths in (few, asked))

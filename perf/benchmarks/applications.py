@@ -16,14 +16,17 @@ import statistics
 import subprocess
 import sys
 from contextlib import ExitStack
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from example_applications import APPLICATIONS, EXAMPLES
+from example_answers import SEQUENCE, START
+from example_applications import APPLICATIONS
+from example_frameworks import EXAMPLES
 from figures_file import write_figures
-from http_rates import HOST, Asker, rate
+from http_rates import HOST, IN_FLIGHT, Asker, rate
 from rich.console import Console
 
 from peers.environments import REQUIREMENTS, make_environment
@@ -39,7 +42,7 @@ from plansmith_server import ServerOptions, TritonServer
 from plansmith_server.launcher.ports import find_free
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from example_applications import Application
     from http_rates import Request
@@ -48,9 +51,11 @@ OURS, FRAMEWORK, SAME = "plansmith", "framework", "same engine"
 # Nearly tied classes may change places with the precision.
 LEAST_AGREEMENT = 0.9
 NEAR = 0.05
+# As many as there are connections at once; a stream begins anew where its number is taken again.
+STREAMS = cycle(range(1, IN_FLIGHT + 1))
 
 
-def request_of(arrays: dict[str, np.ndarray]) -> Request:
+def request_of(arrays: dict[str, np.ndarray], parameters: Mapping[str, int | bool] | None = None) -> Request:
     """Inputs as the Open Inference Protocol has them in binary."""
     described, parts = [], []
     for name, array in arrays.items():
@@ -58,21 +63,54 @@ def request_of(arrays: dict[str, np.ndarray]) -> Request:
         parts.append(binary_from_array(array_from_value(array, kind)))
         size = {"binary_data_size": len(parts[-1])}
         described.append({"name": name, "datatype": kind, "shape": array.shape, "parameters": size})
-    header = json.dumps({"inputs": described}).encode()
+    header = json.dumps({"inputs": described, "parameters": dict(parameters or {})}).encode()
     return b"".join((header, *parts)), {HEADER_LENGTH: str(len(header))}
 
 
-def served_files(repository: Path, model: str) -> tuple[Any, dict[str, str], Path]:
-    """What `plansmith serve` computes a model with: configuration, settings for a peer's engine, and version folder."""
-    steps = sorted(repository.glob(f"{model}.*.model"), key=lambda path: int(path.name.split(".")[1]))
-    folder = steps[-1] if steps else repository / model
-    chosen = folder / "configs" / "cpu.pbtxt"
-    config = config_from_text((chosen if chosen.exists() else folder / "config.pbtxt").read_text(encoding="utf-8"))
-    version = max((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
-    files = model_files(config, version)
-    hint = config.parameters["INFERENCE_PRECISION_HINT"].string_value
-    file = files[0][1] if files else version / "model.onnx"
-    return config, {"backend": backend_of(config), "file": str(file), "precision": hint}, version
+def _requests(
+    application: Application, make: Callable[[bytes, Mapping[str, int | bool]], Request]
+) -> Callable[[bytes], Request]:
+    """What makes the requests of a connection, which is one stream and begins it with the first one that is made."""
+    if not application.is_stream:
+        return lambda body: make(body, {})
+    number, first = next(STREAMS), iter([True])
+    return lambda body: make(body, {"sequence_id": number, "sequence_start": next(first, False)})
+
+
+def _theirs(body: bytes, parameters: Mapping[str, int | bool]) -> Request:
+    names = {"sequence_id": SEQUENCE, "sequence_start": START}
+    return body, {names[name]: str(value) for name, value in parameters.items()}
+
+
+def served_steps(repository: Path, model: str) -> list[dict[str, Any]]:
+    """What `plansmith serve` answers with, step by step, as `fastapi_example.py` loads it."""
+    ensemble = _config(repository / model, "config.pbtxt")
+    steps = [
+        (step.model_name, dict(step.input_map), dict(step.output_map)) for step in ensemble.ensemble_scheduling.step
+    ]
+    served = []
+    for name, inputs, outputs in steps or [(model, {}, {})]:
+        folder = repository / name
+        config = _config(folder, "configs/cpu.pbtxt" if (folder / "configs/cpu.pbtxt").exists() else "config.pbtxt")
+        version = max((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+        (_, file), *_ = model_files(config, version)
+        hint = config.parameters["INFERENCE_PRECISION_HINT"].string_value
+        engine = {"backend": backend_of(config), "file": str(file), "precision": hint}
+        states = {state.input_name: state.output_name for state in config.sequence_batching.state}
+        served.append(
+            {
+                "folder": str(version),
+                "engine": engine if engine["backend"] != "pipeline_step" else None,
+                "inputs": inputs or {tensor.name: tensor.name for tensor in config.input},
+                "outputs": outputs or {tensor.name: tensor.name for tensor in config.output},
+                "states": states,
+            }
+        )
+    return served
+
+
+def _config(folder: Path, name: str) -> Any:
+    return config_from_text((folder / name).read_text(encoding="utf-8"))
 
 
 def contestants(
@@ -83,42 +121,48 @@ def contestants(
     server = stack.enter_context(
         TritonServer(ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0))
     )
-    config, served, _ = served_files(repository, application.model)
+    steps = served_steps(repository, application.model)
     place = int(server.http_url.rpartition(":")[2])
     path = f"/v2/models/{application.model}/infer"
-    opened: dict[str, Callable[[], Any]] = {
-        OURS: lambda: Asker(place, path, lambda body: request_of(application.request(body)))
-    }
-    environment = make_environment(REQUIREMENTS / "fastapi.txt")
-    packages = next((environment.python.parents[1] / "lib").glob("python*/site-packages"))
+
+    def ours(body: bytes, parameters: Mapping[str, int | bool]) -> Request:
+        return request_of(application.request(body), parameters)
+
+    opened: dict[str, Callable[[], Any]] = {OURS: lambda: Asker(place, path, _requests(application, ours))}
+    packages = [_packages(requirements) for requirements in ("fastapi", *application.environments)]
+    if application.fetch is not None:
+        application.fetch(folder)
     body = application.bodies(folder)[0]
     for contestant in (FRAMEWORK, SAME):
-        if contestant == FRAMEWORK and application.compute is None:
-            continue
         (port,) = find_free(HOST, 1)
         settings = {
             "application": name,
             "folder": str(folder.resolve()),
             "benchmarks": str(Path(__file__).parent),
-            "packages": str(packages),
+            "packages": packages,
             "host": HOST,
             "http_port": port,
-            "served": served,
-            "inputs": [tensor.name for tensor in config.input],
-            "outputs": [tensor.name for tensor in config.output],
+            "steps": steps,
         }
         work = Path(stack.enter_context(TemporaryDirectory()))
         (work / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         variables = {
             "PEER_SETTINGS": str(work / "settings.json"),
             SERVED: "1" * (contestant == SAME),
+            "HF_HUB_OFFLINE": "1",
         }
         command = [sys.executable, str(PROGRAMS / "fastapi_example.py")]
         process = stack.enter_context(PeerProcess(command, work, variables))
-        opened[contestant] = lambda port=port: Asker(port, "/predict", lambda body: (body, {}))
+        opened[contestant] = lambda port=port: Asker(port, "/predict", _requests(application, _theirs))
         process.wait_until(lambda ask=opened[contestant]: _answers(ask, body))
-    precision = Path(served["file"]).stem.partition(".")[2] or application.precision
-    return opened, f"{precision.replace('fp32', 'FP32').replace('int8', 'INT8')} on {served['backend']}"
+    engine = next(step["engine"] for step in steps if step["engine"])
+    precision = Path(engine["file"]).stem.partition(".")[2] or application.precision
+    return opened, f"{precision.replace('fp32', 'FP32').replace('int8', 'INT8')} on {engine['backend']}"
+
+
+def _packages(requirements: str) -> str:
+    environment = make_environment(REQUIREMENTS / f"{requirements}.txt")
+    return str(next((environment.python.parents[1] / "lib").glob("python*/site-packages")))
 
 
 def _answers(ask: Callable[[], Any], body: bytes) -> bool:

@@ -1,33 +1,44 @@
-"""The examples as applications: what callers send, what the network takes, and the framework's own model.
+"""The examples as applications: what callers send, and what answers it behind FastAPI.
 
 Each is a row of `APPLICATIONS`. `applications.py` asks plansmith with them; `peers/programs/fastapi_example.py` serves
-them in FastAPI, by the framework and by plansmith's engine. What an example's folder holds was made by the example.
+them in FastAPI, by the framework and by plansmith's engines. What an example's folder holds was made by the example.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from example_answers import answer_by_hand, answer_streams, answer_with_all_steps, compute_with_engine
+from example_frameworks import (
+    EXAMPLES,
+    compute_with_lightgbm,
+    compute_with_torch,
+    example,
+    read_with_rapidocr,
+    tell_moods,
+    tell_voices,
+    tell_with_svm,
+    vectors_of_sentences,
+)
+from wheel_files import take_minilm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-    Arrays = dict[str, np.ndarray[Any, Any]]
+    from example_answers import Answer, Arrays, ServedStep
 
-__all__ = ["APPLICATIONS", "EXAMPLES", "Application"]
+__all__ = ["APPLICATIONS", "Application"]
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 ITEMS = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Application:
     """One example.
 
@@ -37,10 +48,12 @@ class Application:
         framework: by name.
         bodies: what callers send, from the folder.
         request: a body as the inputs of `model`.
-        prepare: from the folder what makes the network's inputs of a body.
-        compute: from the folder what the framework makes of those; None where another benchmark has it.
-        answer: the network's outputs to JSON: as plansmith's output of the same name has it.
+        by_framework: from the folder what answers a body with its headers: JSON, with plansmith's names of outputs.
+        by_engines: the same from the folder and the steps that plansmith serves.
         precision: of the example's own file.
+        environments: of `peers/requirements`, whose packages the framework needs beside this environment's.
+        fetch: puts into the folder what the framework needs and the example has not.
+        is_stream: whether bodies belong together, one after the other: each connection is a stream.
     """
 
     program: str
@@ -48,17 +61,12 @@ class Application:
     framework: str
     bodies: Callable[[Path], list[bytes]]
     request: Callable[[bytes], Arrays]
-    prepare: Callable[[Path], Callable[[bytes], Arrays]]
-    compute: Callable[[Path], Callable[[Arrays], list[Any]]] | None
-    answer: Callable[[Path, list[Any]], dict[str, Any]]
+    by_framework: Callable[[Path], Answer]
+    by_engines: Callable[[Path, Sequence[ServedStep]], Answer]
     precision: str = "fp32"
-
-
-def _example(name: str) -> Any:
-    """The module of an example."""
-    path = EXAMPLES / name
-    sys.path.insert(0, str(path.parent))
-    return __import__(path.stem)
+    environments: tuple[str, ...] = ()
+    fetch: Callable[[Path], None] | None = None
+    is_stream: bool = False
 
 
 def _files(pattern: str, folder: Path) -> list[bytes]:
@@ -67,22 +75,6 @@ def _files(pattern: str, folder: Path) -> list[bytes]:
 
 def _whole(name: str, body: bytes) -> Arrays:
     return {name: np.array([[body]], object)}
-
-
-def _torch(module: Callable[[], Any], weights: str, folder: Path) -> Callable[[Arrays], list[Any]]:
-    import torch  # noqa: PLC0415 - only for the framework's own contestant
-
-    network = module()
-    network.load_state_dict(torch.load(folder / weights, weights_only=True))
-    network.eval()
-    # Callers share the cores: a thread for each call.
-    torch.set_num_threads(1)
-
-    def compute(arrays: Arrays) -> list[Any]:
-        with torch.inference_mode():
-            return [network(torch.from_numpy(next(iter(arrays.values())))).numpy()]
-
-    return compute
 
 
 def _pixels(mode: str, body: bytes) -> Arrays:
@@ -139,22 +131,9 @@ def _row(body: bytes) -> Arrays:
 
 
 def _customers(_: Path) -> list[bytes]:
-    numbers, cities, _ = _example("tabular/tabular.py").customers(ITEMS, seed=2)
+    numbers, cities, _ = example("tabular/tabular.py").customers(ITEMS, seed=2)
     rows = zip(numbers.tolist(), cities[:, 0].tolist(), strict=True)
     return [json.dumps({"numbers": row, "city": city}).encode() for row, city in rows]
-
-
-def _lightgbm(folder: Path) -> Callable[[Arrays], list[Any]]:
-    import lightgbm  # noqa: PLC0415 - only for the framework's own contestant
-
-    booster = lightgbm.Booster(model_file=folder / "customers.txt")
-    codes = _example("tabular/tabular.py").codes
-
-    def compute(arrays: Arrays) -> list[Any]:
-        likely: Any = booster.predict(np.hstack([arrays["numbers"], codes(arrays["city"])]), num_threads=1)
-        return [None, np.stack([1 - likely, likely], axis=1)]
-
-    return compute
 
 
 def _people(_: Path) -> list[bytes]:
@@ -162,66 +141,181 @@ def _people(_: Path) -> list[bytes]:
     return [json.dumps(row).encode() for row in rows]
 
 
+def _chunks(folder: Path) -> list[bytes]:
+    chunks = example("speech/speech.py").chunks_of(folder, 0, quick=True)
+    return [chunk.tobytes() for chunk in chunks[:ITEMS]]
+
+
+def _pages(folder: Path) -> list[bytes]:
+    there = [folder / f"{name}.png" for name in example("pages/pages.py").PAGES]
+    return [path.read_bytes() for path in there if path.exists()]
+
+
+def _voice(_: Path, steps: Sequence[ServedStep]) -> Answer:
+    (engine,) = steps
+
+    def compute(chunk: np.ndarray[Any, Any], state: Arrays) -> tuple[Any, Arrays]:
+        made = engine.run({"input": chunk, **state})
+        return made["output"], {name: made[output] for name, output in engine.states.items()}
+
+    return answer_streams(compute, {"state": np.zeros((1, 2, 128), np.float32)})
+
+
+def _praise_and_blame(_: Path) -> list[bytes]:
+    sentiment = example("search/sentiment.py")
+    return [text.encode() for text in sentiment.made(sentiment.UNSEEN, sentiment.PHRASES)[0][:ITEMS]]
+
+
+def _framework(
+    prepare: Callable[[Path], Callable[[bytes], Arrays]],
+    compute: Callable[[Path], Callable[[Arrays], list[Any]]],
+    answer: Callable[[Path, list[Any]], dict[str, Any]],
+) -> Callable[[Path], Answer]:
+    return lambda folder: answer_by_hand(prepare(folder), compute(folder), partial(answer, folder))
+
+
+def _engine(
+    prepare: Callable[[Path], Callable[[bytes], Arrays]], answer: Callable[[Path, list[Any]], dict[str, Any]]
+) -> Callable[[Path, Sequence[ServedStep]], Answer]:
+    return lambda folder, steps: answer_by_hand(prepare(folder), compute_with_engine(steps), partial(answer, folder))
+
+
+def _all_steps(first: str) -> Callable[[Path, Sequence[ServedStep]], Answer]:
+    return lambda _, steps: answer_with_all_steps(first, steps)
+
+
+def _person(body: bytes) -> Arrays:
+    return {"input": np.array([json.loads(body)], np.float32)}
+
+
+def _grey(_: Path) -> Callable[[bytes], Arrays]:
+    return partial(_pixels, "L")
+
+
+def _coloured(_: Path) -> Callable[[bytes], Arrays]:
+    return partial(_pixels, "RGB")
+
+
+def _likely(_: Path, outputs: list[Any]) -> dict[str, Any]:
+    return {"probabilities": np.ravel(outputs[1]).tolist()}
+
+
+def _vector(_: Path, outputs: list[Any]) -> dict[str, Any]:
+    return {"output": np.ravel(outputs[0]).tolist()}
+
+
+_digits = partial(_classes, "", 3)
+_words = partial(_classes, "labels.txt", 1)
+
 APPLICATIONS = {
     "pictures": Application(
-        "pictures/pictures.py",
-        "pictures",
-        "PyTorch",
-        partial(_files, "unseen/*/*.png"),
-        partial(_whole, "image"),
-        lambda _: partial(_pixels, "L"),
-        partial(_torch, lambda: _example("pictures/pictures.py").network(), "pictures.pt"),
-        partial(_classes, "", 3),
+        program="pictures/pictures.py",
+        model="pictures",
+        framework="PyTorch",
+        bodies=partial(_files, "unseen/*/*.png"),
+        request=partial(_whole, "image"),
+        by_framework=_framework(
+            _grey,
+            partial(compute_with_torch, lambda: example("pictures/pictures.py").network(), "pictures.pt"),
+            _digits,
+        ),
+        by_engines=_engine(_grey, _digits),
+    ),
+    "features": Application(
+        program="pictures/features.py",
+        model="svm",
+        framework="PyTorch and scikit-learn",
+        bodies=partial(_files, "unseen/[5-9]/*.png"),
+        request=partial(_whole, "image"),
+        by_framework=tell_with_svm,
+        by_engines=_all_steps("image"),
     ),
     "scenes": Application(
-        "scenes/scenes.py",
-        "scenes",
-        "PyTorch",
-        partial(_files, "unseen/*.png"),
-        partial(_whole, "image"),
-        lambda _: partial(_pixels, "RGB"),
-        partial(_torch, lambda: _example("scenes/scenes.py").Detector(), "scenes.pt"),
-        _boxes,
+        program="scenes/scenes.py",
+        model="scenes",
+        framework="PyTorch",
+        bodies=partial(_files, "unseen/*.png"),
+        request=partial(_whole, "image"),
+        by_framework=_framework(
+            _coloured, partial(compute_with_torch, lambda: example("scenes/scenes.py").Detector(), "scenes.pt"), _boxes
+        ),
+        by_engines=_engine(_coloured, _boxes),
+    ),
+    "pages": Application(
+        program="pages/pages.py",
+        model="pages",
+        framework="RapidOCR",
+        bodies=_pages,
+        request=partial(_whole, "image"),
+        by_framework=read_with_rapidocr,
+        by_engines=_all_steps("image"),
+        environments=("rapidocr",),
     ),
     "words": Application(
-        "speech/words.py",
-        "words",
-        "PyTorch",
-        partial(_files, "unseen/*/*.wav"),
-        partial(_whole, "audio"),
-        _features,
-        partial(_torch, lambda: _example("speech/words.py").network(), "words.pt"),
-        partial(_classes, "labels.txt", 1),
+        program="speech/words.py",
+        model="words",
+        framework="PyTorch",
+        bodies=partial(_files, "unseen/*/*.wav"),
+        request=partial(_whole, "audio"),
+        by_framework=_framework(
+            _features, partial(compute_with_torch, lambda: example("speech/words.py").network(), "words.pt"), _words
+        ),
+        by_engines=_engine(_features, _words),
+    ),
+    "speech": Application(
+        program="speech/speech.py",
+        model="voice",
+        framework="PyTorch",
+        bodies=_chunks,
+        request=lambda body: {"input": np.frombuffer(body, np.float32)[np.newaxis]},
+        by_framework=tell_voices,
+        by_engines=_voice,
+        is_stream=True,
     ),
     "search": Application(
-        "search/search.py",
-        "sentences",
-        "sentence-transformers",
-        lambda _: (EXAMPLES / "search" / "corpus.txt").read_bytes().splitlines(),
-        partial(_whole, "text"),
-        _tokens,
-        None,
-        _mean,
-        "int8 weights",
+        program="search/search.py",
+        model="sentences",
+        framework="sentence-transformers",
+        bodies=lambda _: (EXAMPLES / "search" / "corpus.txt").read_bytes().splitlines(),
+        request=partial(_whole, "text"),
+        by_framework=vectors_of_sentences,
+        by_engines=_engine(_tokens, _mean),
+        precision="int8 weights",
+        environments=("sentence-transformers",),
+        fetch=take_minilm,
+    ),
+    "sentiment": Application(
+        program="search/sentiment.py",
+        model="sentiment",
+        framework="sentence-transformers and scikit-learn",
+        bodies=_praise_and_blame,
+        request=partial(_whole, "text"),
+        by_framework=tell_moods,
+        by_engines=_all_steps("text"),
+        precision="int8 weights",
+        environments=("sentence-transformers",),
+        fetch=take_minilm,
     ),
     "tabular": Application(
-        "tabular/tabular.py",
-        "customers",
-        "LightGBM",
-        _customers,
-        _row,
-        lambda _: _row,
-        _lightgbm,
-        lambda _, outputs: {"probabilities": np.ravel(outputs[1]).tolist()},
+        program="tabular/tabular.py",
+        model="customers",
+        framework="LightGBM",
+        bodies=_customers,
+        request=_row,
+        by_framework=_framework(lambda _: _row, compute_with_lightgbm, _likely),
+        by_engines=_engine(lambda _: _row, _likely),
     ),
     "recommend": Application(
-        "recommend/recommend.py",
-        "person",
-        "PyTorch",
-        _people,
-        lambda body: {"input": np.array([json.loads(body)], np.float32)},
-        lambda _: lambda body: {"input": np.array([json.loads(body)], np.float32)},
-        partial(_torch, lambda: _example("recommend/recommend.py").tower(), "person.pt"),
-        lambda _, outputs: {"output": np.ravel(outputs[0]).tolist()},
+        program="recommend/recommend.py",
+        model="person",
+        framework="PyTorch",
+        bodies=_people,
+        request=_person,
+        by_framework=_framework(
+            lambda _: _person,
+            partial(compute_with_torch, lambda: example("recommend/recommend.py").tower(), "person.pt"),
+            _vector,
+        ),
+        by_engines=_engine(lambda _: _person, _vector),
     ),
 }

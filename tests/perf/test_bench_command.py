@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from applications import request_of, served_files
+from applications import request_of, served_steps
 from hdrh.histogram import HdrHistogram
 from http_rates import Asker
 
@@ -115,10 +115,10 @@ def test_examples_are_asked_in_binary_and_computed_by_others_from_the_file_that_
     port = int(committed_server.http_url.rpartition(":")[2])
     with closing(Asker(port, "/v2/models/digits/infer", lambda _: request_of({"images": images}))) as ask:
         answer = json.loads(ask(b""))["outputs"][0]["data"]
-    config, served, version = served_files(committed_server.options.repository, "digits")
-    assert Path(served["file"]).parent == version
+    (step,) = served_steps(committed_server.options.repository, "digits")
+    assert str(Path(step["engine"]["file"]).parent) == step["folder"]
     with Client(committed_server.grpc_url) as client:
-        expected = client.model("digits")(images)[config.output[0].name]
+        expected = client.model("digits")(images)[next(iter(step["outputs"]))]
     np.testing.assert_allclose(np.reshape(answer, expected.shape), expected, atol=1e-4)
 
 

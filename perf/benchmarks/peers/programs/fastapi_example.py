@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-not-found, untyped-decorator, attr-defined, no-any-return"
-"""One of the examples behind FastAPI: by the framework itself, or with `PEER_SERVED` by plansmith's engine and file.
+"""One of the examples behind FastAPI: by the framework itself, or with `PEER_SERVED` by plansmith's engines and files.
 
 Bodies come in as callers have them and go out as JSON. Packages of the framework are those of the Python that runs
 this; FastAPI's own are added after them. What takes less than a millisecond is computed in place, all else in FastAPI's
@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 SETTINGS = json.loads(Path(os.environ["PEER_SETTINGS"]).read_text(encoding="utf-8"))
-sys.path += [SETTINGS["benchmarks"], SETTINGS["packages"]]
+sys.path += [SETTINGS["benchmarks"], *SETTINGS["packages"]]
 
 import uvicorn  # noqa: E402 - of the packages that were just added
+from example_answers import SEQUENCE, START, ServedStep  # noqa: E402
 from example_applications import APPLICATIONS  # noqa: E402
 from fastapi import FastAPI, Request  # noqa: E402
 from fastapi.concurrency import run_in_threadpool  # noqa: E402
@@ -28,19 +29,23 @@ IN_PLACE_SECONDS = 0.001
 
 
 def loaded() -> Any:
-    """From a body to the answer."""
+    """From a body and its headers to the answer."""
     application, folder = APPLICATIONS[SETTINGS["application"]], Path(SETTINGS["folder"])
-    prepare = application.prepare(folder)
-    compute = _engine() if os.environ.get("PEER_SERVED") or application.compute is None else application.compute(folder)
-    return lambda body: application.answer(folder, compute(prepare(body)))
+    if os.environ.get("PEER_SERVED"):
+        return application.by_engines(folder, [_step(described) for described in SETTINGS["steps"]])
+    return application.by_framework(folder)
 
 
-def _engine() -> Any:
-    engine = load_engine(SETTINGS)
-    inputs, outputs = SETTINGS["inputs"], SETTINGS["outputs"]
-    # A single input is taken whatever its name.
-    return lambda arrays: engine.run(
-        outputs, dict(zip(inputs, arrays.values(), strict=True)) if len(inputs) == 1 else arrays
+def _step(described: dict[str, Any]) -> ServedStep:
+    fields = {name: described[name] for name in ("inputs", "outputs", "states")}
+    if not described["engine"]:
+        from plansmith_server.backends.pipeline_step.runtime import load_step  # noqa: PLC0415 - not for every example
+
+        return ServedStep(run=load_step(Path(described["folder"])).run, is_engine=False, **fields)
+    engine = load_engine({"served": described["engine"]})
+    names = [*described["outputs"], *described["states"].values()]
+    return ServedStep(
+        run=lambda arrays: dict(zip(names, engine.run(names, arrays), strict=True)), is_engine=True, **fields
     )
 
 
@@ -51,7 +56,7 @@ def main() -> None:
     took = []
     for _ in range(3):
         started = time.perf_counter()
-        answer(body)
+        answer(body, {SEQUENCE: "", START: "True"})
         took.append(time.perf_counter() - started)
     in_place = min(took) < IN_PLACE_SECONDS
     app = FastAPI()
@@ -59,9 +64,13 @@ def main() -> None:
     @app.post("/predict")
     async def predict(request: Request) -> Any:
         body = await request.body()
-        return answer(body) if in_place else await run_in_threadpool(answer, body)
+        if in_place:
+            return answer(body, request.headers)
+        return await run_in_threadpool(answer, body, request.headers)
 
-    uvicorn.run(app, host=SETTINGS["host"], port=SETTINGS["http_port"], access_log=False, log_level="warning")
+    # Connections wait while the other servers answer, some of them for seconds.
+    quiet = {"access_log": False, "log_level": "warning", "timeout_keep_alive": 600}
+    uvicorn.run(app, host=SETTINGS["host"], port=SETTINGS["http_port"], **quiet)
 
 
 if __name__ == "__main__":
