@@ -3,9 +3,10 @@
 `python perf/benchmarks/applications.py [NAME ...] [--output FOLDER] [--work FOLDER] [--short]` runs the programs of
 examples/ where their folders are not there yet (`make examples` leaves them in out/), starts all servers of an example,
 compares their answers, and asks each in turn: one item a request, 16 requests in flight, HTTP on both sides. PyTorch
-must be installed. Four minutes, beside the examples themselves. Writes `applications.json`, from which
-`published_tables.py` makes the table of docs/examples.md. `--short` is for trying it out: shortened examples, one
-round.
+must be installed. Ten minutes, beside the examples themselves: a page takes a second. Behind FastAPI, features, pages
+and sentiment run by the same engines have plansmith's own steps, one after the other in one process; each stream of
+speech has its state there. Writes `applications.json`, from which `published_tables.py` makes the table of
+docs/examples.md. `--short` is for trying it out: shortened examples, one round.
 """
 
 from __future__ import annotations
