@@ -30,7 +30,7 @@ class Asker(Generic[Item]):
     """
 
     def __init__(self, port: int, path: str, encode: Callable[[Item], Request]) -> None:
-        self._connection = http.client.HTTPConnection(HOST, port, timeout=60)
+        self._connection = http.client.HTTPConnection(HOST, port, timeout=300)
         self._path = path
         self._encode = encode
         self._requests: dict[Item, Request] = {}
