@@ -191,7 +191,7 @@ def test_an_optional_input_needs_no_data(npz):
         (LABELS - 1, "the label of row 0 is -1, and classes are counted from 0"),
         (LABELS + 0.5, "the label of row 0 is 0.5, which is not a whole number"),
         (np.array([0, np.nan, 1, 2, 1, 0]), "the label of row 1 is nan"),
-        (LABELS + 8, "the label of row 2 is 10, and there are 10 classes, 0 to 9"),
+        (LABELS + 8, r"the label of row 2 is 10, and there are 10 class names \(--labels\), 0 to 9"),
         (np.array(list("abcabc")), "the label of row 0 is 'a', which is not among the class names"),
         (LABELS.astype("M8[D]"), r"the labels are datetime64\[D\], wanted whole numbers"),
     ],

@@ -44,7 +44,9 @@ def check_labels(labels: Array, *, where: str, rows: int, class_names: Sequence[
     _refuse(where, labels, numbers < 0, "and classes are counted from 0")
     if class_names is not None:
         classes = len(class_names)
-        _refuse(where, labels, numbers >= classes, f"and there are {classes} classes, 0 to {classes - 1}")
+        _refuse(
+            where, labels, numbers >= classes, f"and there are {classes} class names (--labels), 0 to {classes - 1}"
+        )
     return numbers
 
 
