@@ -33,6 +33,7 @@ def check_data(
     *,
     source: str,
     class_names: Sequence[str] | None = None,
+    classes: int | None = None,
     max_rows: int | None = None,
     seed: int = 0,
 ) -> Dataset:
@@ -43,6 +44,7 @@ def check_data(
         layout: of the data that is wanted.
         source: what the manifest is to call it.
         class_names: in the order of the classes, for labels that are names.
+        classes: how many there are, where that is known.
         max_rows: how many rows to choose, at random, where there are more. Only these are read.
         seed: which ones.
 
@@ -71,7 +73,7 @@ def check_data(
         raise InvalidData(f"{raw.where} has no rows: give at least one")
     labels = None
     if raw.labels is not None:
-        labels = check_labels(raw.labels, where=raw.where, rows=rows, class_names=class_names)
+        labels = check_labels(raw.labels, where=raw.where, rows=rows, class_names=class_names, classes=classes)
     chosen = None
     if max_rows is not None and max_rows < rows:
         chosen = random_rows(rows, max_rows, seed)

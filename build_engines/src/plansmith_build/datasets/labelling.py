@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["check_labels"]
 
 
-def check_labels(labels: Array, *, where: str, rows: int, class_names: Sequence[str] | None) -> Indexes:
+def check_labels(
+    labels: Array, *, where: str, rows: int, class_names: Sequence[str] | None, classes: int | None
+) -> Indexes:
     """Labels as numbers of classes.
 
     Args:
@@ -24,6 +26,7 @@ def check_labels(labels: Array, *, where: str, rows: int, class_names: Sequence[
         where: what to call the source in an error.
         rows: how many rows the inputs have.
         class_names: in the order of the classes.
+        classes: how many there are; by default as many as there are names.
 
     Returns:
         int64 [rows].
@@ -42,11 +45,10 @@ def check_labels(labels: Array, *, where: str, rows: int, class_names: Sequence[
         raise InvalidLabels(f"{where}: the labels are {list(labels.shape)} for {rows} rows, wanted [{rows}]")
     numbers = _numbers(labels, where, class_names)
     _refuse(where, labels, numbers < 0, "and classes are counted from 0")
-    if class_names is not None:
-        classes = len(class_names)
-        _refuse(
-            where, labels, numbers >= classes, f"and there are {classes} class names (--labels), 0 to {classes - 1}"
-        )
+    classes = len(class_names) if classes is None and class_names is not None else classes
+    if classes is not None:
+        what = "classes" if class_names is None else "class names (--labels)"
+        _refuse(where, labels, numbers >= classes, f"and there are {classes} {what}, 0 to {classes - 1}")
     return numbers
 
 

@@ -54,6 +54,7 @@ def load_dataset(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
+    classes: int | None = None,
     labels_key: str | None = None,
     max_rows: int | None = None,
     batched: bool | None = None,
@@ -68,6 +69,7 @@ def load_dataset(
         signature: the model's. Optional inputs need no data.
         preprocessing: how an image becomes a row; for images only.
         class_names: the content of labels.txt, for labels that are names and for class sub-folders.
+        classes: how many classes the model knows, where that is known; labels are checked against it.
         labels_key: the name of the labels in the file; by default `labels`, `label` or `y`.
         max_rows: take no more rows than this: random ones; of a Python iterable the first.
         batched: whether the first dimension of every input is known to hold independent rows. None: it does where it
@@ -120,7 +122,7 @@ def load_dataset(
             raw = _from_file(path, layout, labels_key)
     except OSError as error:
         raise InvalidData(f"the data {path} cannot be read: {error.strerror}") from error
-    return check_data(raw, layout, source=name, class_names=class_names, max_rows=max_rows, seed=seed)
+    return check_data(raw, layout, source=name, class_names=class_names, classes=classes, max_rows=max_rows, seed=seed)
 
 
 def read_samples(
