@@ -1,13 +1,13 @@
 """Podman for the tests: installed from Debian where it is missing, a Debian base image, and our own image upon it.
 
 No registry is asked. The base image is made by mmdebstrap from Debian's archive, as `debian:bookworm-slim` is; images
-stay on the machine, so that a second run builds only what changed.
+stay on the machine, so that a second run builds only what changed. Python's packages come from the cache of uv, which
+installed them for the tests.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
@@ -43,6 +43,17 @@ default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
 """
 # HTTPS through a proxy of the machine, if there is one.
 BUILD_MOUNTS = ("/etc/ssl/certs", "/etc/pip.conf")
+UV_SETTINGS = 'cache-dir = "/uv-cache"\nnative-tls = true\n'
+# Debian's packages of programs under the names of images that a compose file takes them from.
+STAND_INS = f"""
+FROM {BASE_IMAGE} AS haproxy
+RUN apt-get update --quiet=2 \\
+ && apt-get install --quiet=2 --yes --no-install-recommends haproxy prometheus prometheus-alertmanager
+FROM haproxy AS prometheus
+ENTRYPOINT ["prometheus"]
+FROM haproxy AS prometheus-alertmanager
+ENTRYPOINT ["prometheus-alertmanager"]
+"""
 
 
 class Engine:
@@ -56,6 +67,13 @@ class Engine:
         settings = folder / "containers.conf"
         settings.write_text(SETTINGS)
         self.environment = {**os.environ, "CONTAINERS_CONF": str(settings)}
+        self._folder = folder
+        (folder / "uv.toml").write_text(UV_SETTINGS)
+        (folder / "Containerfile").write_text(STAND_INS)
+        places = [(place, place) for place in BUILD_MOUNTS if Path(place).exists()]
+        places += [(folder / "uv.toml", "/etc/uv/uv.toml")]
+        mounts = [f"--volume={place}:{target}:ro" for place, target in places]
+        self._build = ("build", "--network=host", *mounts, f"--volume={_uv_cache()}:/uv-cache")
 
     def run(self, *words: str | Path, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run `podman ...`."""
@@ -75,6 +93,16 @@ class Engine:
         """What `podman ...` prints."""
         return self.run(*words).stdout.strip()
 
+    def build(self, containerfile: str, tag: str, *words: str) -> None:
+        """Build an image of ours upon the base image; another worker of pytest that builds is waited for."""
+        file = ("--file", ROOT / "deploy/images" / containerfile, f"--build-arg=BASE={BASE_IMAGE}")
+        with _alone():
+            self.run(*self._build, *file, *words, "--tag", tag, ROOT, timeout=3000)
+
+    def stand_in(self, image: str, program: str) -> None:
+        """Debian's HAProxy, Prometheus or Alertmanager under the name of an image; it takes the command of that."""
+        self.run(*self._build, "--target", program, "--tag", image, self._folder)
+
     @contextmanager
     def container(self, *words: str | Path) -> Iterator[str]:
         """A container of `podman run --detach ...`: its id. It is removed at the end."""
@@ -93,17 +121,15 @@ def engine_here(folder: Path) -> Engine:
     """An engine with our image built, or a skipped test that says what is missing."""
     if os.geteuid() != 0:
         pytest.skip("containers are run by root here")
-    with (Path(tempfile.gettempdir()) / "plansmith-tests-podman.lock").open("w") as lock:
-        # One worker of pytest installs and builds, the others find it done.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    engine = Engine(folder)
+    with _alone():
         install(*{package for place, package in PACKAGES.items() if shutil.which(place) is None})
-        engine = Engine(folder)
         if engine.run("image", "exists", BASE_IMAGE, check=False).returncode:
             _make_base(engine, folder)
-        tried = engine.run("run", "--rm", BASE_IMAGE, "true", check=False)
-        if tried.returncode:
-            pytest.skip(f"this machine runs no containers: {tried.stderr.strip()}")
-        _build(engine)
+    tried = engine.run("run", "--rm", BASE_IMAGE, "true", check=False)
+    if tried.returncode:
+        pytest.skip(f"this machine runs no containers: {tried.stderr.strip()}")
+    engine.build("Containerfile.server", SERVER_IMAGE)
     return engine
 
 
@@ -129,30 +155,6 @@ def install(*packages: str) -> None:
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
 
 
-def stand_in(engine: Engine, image: str, package: str, program: str = "") -> None:
-    """Debian's package of a program, under the name of the image that a compose file takes it from.
-
-    `program` is what the image starts, with the command that the file gives as its arguments.
-    """
-    local = f"localhost/plansmith-tests/{package}"
-    if engine.run("image", "exists", local, check=False).returncode:
-        containerfile = (
-            f"FROM {BASE_IMAGE}\nRUN apt-get update -qq && apt-get install -qqy --no-install-recommends {package}"
-        )
-        if program:
-            containerfile += f'\nENTRYPOINT ["{program}"]'
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "Containerfile").write_text(containerfile)
-            engine.run("build", "--network=host", *_build_mounts(), "--tag", local, folder)
-    engine.run("tag", local, image)
-
-
-def build_image(engine: Engine, containerfile: str | Path, tag: str) -> None:
-    """Build an image of ours upon the base image."""
-    words = ("--network=host", *_build_mounts(), f"--build-arg=BASE={BASE_IMAGE}", "--tag", tag)
-    engine.run("build", *words, "--file", ROOT / containerfile, ROOT, timeout=3000)
-
-
 def _make_base(engine: Engine, folder: Path) -> None:
     archive = folder / "debian.tar"
     command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates", "bookworm", archive]
@@ -162,17 +164,16 @@ def _make_base(engine: Engine, folder: Path) -> None:
     archive.unlink()
 
 
-def _build_mounts() -> list[str]:
-    return [f"--volume={place}:{place}:ro" for place in BUILD_MOUNTS if Path(place).exists()]
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One worker of pytest installs and builds, the others find it done."""
+    with (Path(tempfile.gettempdir()) / "plansmith-tests-podman.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
-def _build(engine: Engine) -> None:
-    """Build our image upon the base image, unless it is there of just these files."""
-    containerfile = ROOT / "deploy/images/Containerfile.server"
-    seen = hashlib.sha256()
-    for file in (containerfile, ROOT / "requirements.lock", *sorted((ROOT / "server/src").rglob("*.py"))):
-        seen.update(file.read_bytes())
-    built = f"{SERVER_IMAGE.partition(':')[0]}:{seen.hexdigest()[:12]}"
-    if engine.run("image", "exists", built, check=False).returncode:
-        build_image(engine, containerfile, built)
-    engine.run("tag", built, SERVER_IMAGE)
+def _uv_cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get("UV_CACHE_DIR") or Path(home) / "uv")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import os
 import re
 import resource
 import socket
@@ -19,7 +18,7 @@ from functools import reduce
 import pytest
 import yaml
 from compose_policy import breaches, parse
-from containers import ROOT, SERVER_IMAGE, build_image, stand_in
+from containers import ROOT, SERVER_IMAGE
 from locust_page import begin, rows_of_digits, wait_until
 from nginx_proxy import TOKEN, make_certificates
 
@@ -186,7 +185,7 @@ def composed(engine, tmp_path_factory):
     key.write_text(KEY)
     key.chmod(0o644)
     engine.run("tag", SERVER_IMAGE, SERVICES["triton-cpu"]["image"])
-    stand_in(engine, SERVICES["proxy"]["image"], "haproxy")
+    engine.stand_in(SERVICES["proxy"]["image"], "haproxy")
     make_certificates(folder)
     (folder / "proxy.pem").write_text((folder / "server.pem").read_text() + (folder / "server.key").read_text())
     (folder / "proxy.tokens").write_text(f"{TOKEN} tests\n")
@@ -261,8 +260,8 @@ def test_the_proxy_lets_those_with_a_token_ask_and_nobody_administer(engine, com
 
 def test_the_profile_that_watches_scrapes_the_server_and_knows_whom_to_tell(engine, composed):
     folder, compose = composed
-    stand_in(engine, SERVICES["prometheus"]["image"], "prometheus", "prometheus")
-    stand_in(engine, SERVICES["alertmanager"]["image"], "prometheus-alertmanager", "prometheus-alertmanager")
+    engine.stand_in(SERVICES["prometheus"]["image"], "prometheus")
+    engine.stand_in(SERVICES["alertmanager"]["image"], "prometheus-alertmanager")
     watch = ("--profile", "cpu", "--profile", "watch")
     # Debian has no Grafana.
     watching = ("prometheus", "alertmanager")
@@ -282,10 +281,9 @@ def test_the_profile_that_watches_scrapes_the_server_and_knows_whom_to_tell(engi
         assert engine.out("inspect", "--format", "{{.State.ExitCode}}", f"{folder.name}_{service}_1") == "0"
 
 
-@pytest.mark.skipif("TEST_PERF_PROFILE" not in os.environ, reason="its image takes minutes: TEST_PERF_PROFILE=1")
 def test_the_profile_for_load_tests_sends_from_its_workers_and_stops(engine, composed):
     folder, compose = composed
-    build_image(engine, SERVICES["locust"]["build"]["dockerfile"], SERVICES["locust"]["image"])
+    engine.build("Containerfile.tools", SERVICES["locust"]["image"])
     perf = ("--profile", "cpu", "--profile", "perf")
     compose(*perf, "up", "--detach", "--no-build", "locust", "locust-worker")
     page = f"http://{engine.address(f'{folder.name}_locust_1', 8089)}"
