@@ -131,7 +131,7 @@ def test_a_plan_of_another_version_is_refused_with_the_way_out(tmp_path):
     write_plan(tmp_path / "m" / "2" / "model.plan", 11, 1, 0, 106)
     (sentence,) = plan_check.unfit_plans(tmp_path, "11.1.0")
     assert "m/1/model.plan was built by TensorRT 10.16.1.11, and this server has 11.1.0" in sentence
-    assert "docker compose run builder" in sentence
+    assert "docker compose --profile build run builder" in sentence
 
 
 @pytest.fixture(scope="module")

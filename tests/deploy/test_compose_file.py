@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
 import re
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -142,6 +144,14 @@ def test_every_variable_has_a_default_and_is_in_the_example():
     named = re.findall(r"(?<!\$)\$\{(\w+)(:-)?", COMPOSE_FILE.read_text())
     assert [name for name, default in named if not default] == []
     assert sorted({name for name, _ in named} - set(re.findall(r"^#?(\w+)=", example, re.MULTILINE))) == []
+
+
+def test_the_documentation_names_the_profile_of_each_service_that_it_runs():
+    pages = [COMPOSE_FILE, *(ROOT / "docs").glob("*.md")]
+    command = r"docker compose ((?:--\S+ \S+ )*)(?:run --rm|restart|build) ([\w-]+)"
+    named = [found for page in pages for found in re.findall(command, page.read_text())]
+    assert len(named) > 6
+    assert [name for words, name in named if f"--profile {SERVICES[name]['profiles'][0]} " not in words] == []
 
 
 def free_ports(count):
@@ -281,9 +291,10 @@ def test_the_profile_that_watches_scrapes_the_server_and_knows_whom_to_tell(engi
         assert engine.out("inspect", "--format", "{{.State.ExitCode}}", f"{folder.name}_{service}_1") == "0"
 
 
-def test_the_profile_for_load_tests_sends_from_its_workers_and_stops(engine, composed):
+def test_the_profile_for_load_tests_sends_from_its_workers_and_stops(engine, composed, tmp_path):
     folder, compose = composed
-    engine.build("Containerfile.tools", SERVICES["locust"]["image"])
+    (parts,) = SERVICES["locust"]["build"]["args"].items()
+    engine.build("Containerfile.tools", SERVICES["locust"]["image"], f"--build-arg={'='.join(parts)}")
     perf = ("--profile", "cpu", "--profile", "perf")
     compose(*perf, "up", "--detach", "--no-build", "locust", "locust-worker")
     page = f"http://{engine.address(f'{folder.name}_locust_1', 8089)}"
@@ -297,6 +308,17 @@ def test_the_profile_for_load_tests_sends_from_its_workers_and_stops(engine, com
     compose(*perf, "stop", "locust", "locust-worker")
     for service in ("locust_1", "locust-worker_1", "locust-worker_2"):
         assert engine.out("inspect", "--format", "{{.State.ExitCode}}", f"{folder.name}_{service}") == "0"
+    # The same image is a client, and a builder that reaches nothing.
+    plansmith = ("run", "--rm", "--read-only", "--cap-drop=ALL", "--tmpfs=/tmp:mode=1777", "--user=1000:1000")
+    image = SERVICES["locust"]["image"]
+    server = f"--network=container:{folder.name}_triton-cpu_1"
+    engine.run(*plansmith, server, image, "health", "digits", "--infer")
+    shutil.copy(ROOT / "model_repository/digits/1/model.onnx", tmp_path / "digits.onnx")
+    for place in (tmp_path, tmp_path / "digits.onnx"):
+        os.chown(place, 1000, 1000)
+    project = ("--network=none", f"--volume={tmp_path}:/project", "--workdir=/project")
+    engine.run(*plansmith, *project, image, "build", "digits.onnx", "--no-serve", "--precision", "fp32")
+    assert (tmp_path / "model_repository/digits/1/manifest.json").is_file()
 
 
 def test_the_profile_for_cpus_starts_is_healthy_answers_and_stops(engine, composed, digits):
@@ -309,6 +331,7 @@ def test_the_profile_for_cpus_starts_is_healthy_answers_and_stops(engine, compos
     logging = f"http://{engine.address(container, 8000)}/v2/logging"
     assert status(logging, {}) == 403
     assert status(logging, {"plansmith-secret": KEY}) == 200
+    compose("--profile", "gpu", "run", "--rm", "-T", "plan-check")
     compose("--profile", "cpu", "stop")
     assert engine.out("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
 

@@ -33,7 +33,7 @@ _EXIT_FOUND = 3
 # -P: without it, Python would import what lies in the current folder.
 _PLANSMITH = (sys.executable, "-P", "-c", "from plansmith_client.cli import main; main()")
 _REMEDIES = {
-    "TensorRT": "run this in the builder of the new release: docker compose run --rm builder upgrade",
+    "TensorRT": "run this in the builder of the new release: docker compose --profile build run --rm builder upgrade",
     "TensorRT for RTX": "add the extra rtx of plansmith-build",
 }
 

@@ -122,8 +122,8 @@ def unfit_plans(repository: str | os.PathLike[str], installed: str, *, version_c
             sentences.append(f"{path} is no TensorRT plan: build it again")
         elif not _runs(_numbers(version), _numbers(installed), version_compatible=version_compatible):
             sentences.append(
-                f"{path} was built by TensorRT {version}, and this server has {installed}: build it in the "
-                "container of the same release (docker compose run builder), or serve it with that release"
+                f"{path} was built by TensorRT {version}, and this server has {installed}: build it in the container "
+                "of the same release (docker compose --profile build run builder), or serve it with that release"
             )
     return sentences
 
