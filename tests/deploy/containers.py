@@ -31,6 +31,8 @@ PACKAGES = {
     "iptables": "iptables",
     "/usr/lib/podman/netavark": "netavark",
     "/usr/lib/podman/aardvark-dns": "aardvark-dns",
+    "/usr/bin/prometheus": "prometheus",
+    "/usr/bin/prometheus-alertmanager": "prometheus-alertmanager",
 }
 # A build machine that is itself a container has no systemd, and lets nobody raise a limit.
 SETTINGS = """
@@ -44,14 +46,16 @@ default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
 # HTTPS through a proxy of the machine, if there is one.
 BUILD_MOUNTS = ("/etc/ssl/certs", "/etc/pip.conf")
 UV_SETTINGS = 'cache-dir = "/uv-cache"\nnative-tls = true\n'
-# Debian's packages of programs under the names of images that a compose file takes them from.
+# Programs of Debian under the names of images that a compose file takes them from, two of them from this machine.
 STAND_INS = f"""
 FROM {BASE_IMAGE} AS haproxy
-RUN apt-get update --quiet=2 \\
- && apt-get install --quiet=2 --yes --no-install-recommends haproxy prometheus prometheus-alertmanager
-FROM haproxy AS prometheus
+RUN apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends haproxy
+FROM {BASE_IMAGE} AS prometheus
+COPY bin/prometheus /usr/bin/
 ENTRYPOINT ["prometheus"]
-FROM haproxy AS prometheus-alertmanager
+FROM {BASE_IMAGE} AS prometheus-alertmanager
+COPY bin/prometheus-alertmanager /usr/bin/
+COPY share/prometheus/alertmanager /usr/share/prometheus/alertmanager
 ENTRYPOINT ["prometheus-alertmanager"]
 """
 
@@ -101,7 +105,8 @@ class Engine:
 
     def stand_in(self, image: str, program: str) -> None:
         """Debian's HAProxy, Prometheus or Alertmanager under the name of an image; it takes the command of that."""
-        self.run(*self._build, "--target", program, "--tag", image, self._folder)
+        file = ("--file", self._folder / "Containerfile", "--target", program)
+        self.run(*self._build, *file, "--tag", image, "/usr")
 
     @contextmanager
     def container(self, *words: str | Path) -> Iterator[str]:

@@ -282,10 +282,10 @@ def test_the_profile_that_watches_scrapes_the_server_and_knows_whom_to_tell(engi
         until(f"{prometheus}/query?query=up", lambda found: found["data"]["result"])["data"]["result"][0]["value"][1]
         == "1"
     )
-    groups = asked(f"{prometheus}/rules")["data"]["groups"]
+    groups = until(f"{prometheus}/rules", lambda found: found["data"]["groups"])["data"]["groups"]
     assert "TritonDown" in {rule["name"] for group in groups for rule in group["rules"]}
     until(f"{prometheus}/alertmanagers", lambda found: found["data"]["activeAlertmanagers"])
-    assert asked(f"{alertmanager}/api/v2/status")["config"]["original"]
+    assert until(f"{alertmanager}/api/v2/status", lambda found: found["config"])["config"]["original"]
     compose(*watch, "stop", *watching)
     for service in watching:
         assert engine.out("inspect", "--format", "{{.State.ExitCode}}", f"{folder.name}_{service}_1") == "0"
@@ -311,13 +311,12 @@ def test_the_profile_for_load_tests_sends_from_its_workers_and_stops(engine, com
     # The same image is a client, and a builder that reaches nothing.
     plansmith = ("run", "--rm", "--read-only", "--cap-drop=ALL", "--tmpfs=/tmp:mode=1777", "--user=1000:1000")
     image = SERVICES["locust"]["image"]
-    server = f"--network=container:{folder.name}_triton-cpu_1"
-    engine.run(*plansmith, server, image, "health", "digits", "--infer")
+    engine.run(*plansmith, f"--network={folder.name}_default", image, "health", "--infer", "--url", "triton:8001")
     shutil.copy(ROOT / "model_repository/digits/1/model.onnx", tmp_path / "digits.onnx")
     for place in (tmp_path, tmp_path / "digits.onnx"):
         os.chown(place, 1000, 1000)
     project = ("--network=none", f"--volume={tmp_path}:/project", "--workdir=/project")
-    engine.run(*plansmith, *project, image, "build", "digits.onnx", "--no-serve", "--precision", "fp32")
+    engine.run(*plansmith, *project, image, "build", "digits.onnx", "--no-serve")
     assert (tmp_path / "model_repository/digits/1/manifest.json").is_file()
 
 
