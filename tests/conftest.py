@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pytest
+from forked_commands import ForkedCommands
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,10 @@ COMMITTED_REPOSITORY = ROOT / "model_repository"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Every run tries the same examples, however long one takes: what is found is found by the change that brings it.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+
 
 class Plansmith(Protocol):
     """Runs `plansmith ...` and checks the exit code."""
@@ -35,29 +41,22 @@ class Plansmith(Protocol):
 
 
 @pytest.fixture(scope="session")
-def plansmith() -> Plansmith:
-    command = Path(sys.executable).with_name("plansmith")
+def plansmith() -> Iterator[Plansmith]:
     # Wide and without colour, so that a sentence stands on one line.
     environment = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1"}
+    commands = ForkedCommands(Path(sys.executable).with_name("plansmith"), environment)
 
     def run(
         *words: str | Path, expect: int = 0, cwd: Path | None = None, timeout: float = 240
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [command, *map(str, words)],
-            check=False,
-            capture_output=True,
-            text=True,
-            cwd=cwd,
-            env=environment,
-            timeout=timeout,
-        )
+        done = commands.run([*map(str, words)], cwd or Path.cwd(), timeout)
         said = f"plansmith {' '.join(map(str, words))}\n{done.stdout}\n{done.stderr}"
         assert done.returncode == expect, f"exit code {done.returncode} instead of {expect}: {said}"
         assert "Traceback" not in done.stderr, said
         return done
 
-    return run
+    yield run
+    commands.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -234,16 +233,17 @@ except LoadTestMisconfigured as error:
 
 
 def test_random_changes_raise_our_own_errors_alone():
-    """A minute of each target, or as many seconds as PLANSMITH_FUZZ_SECONDS says."""
-    seconds = os.environ.get("PLANSMITH_FUZZ_SECONDS", "60")
+    """The same changes in every run of the suite; others, and as many as PLANSMITH_FUZZ_RUNS says, where it is set."""
+    runs = os.environ.get("PLANSMITH_FUZZ_RUNS")
     targets = [
         subprocess.Popen(
-            [sys.executable, HERE / target, seconds], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, HERE / target, *([runs] if runs else [number, "0"])],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        for target in ("fuzz_loader.py", "fuzz_http.py")
+        for target, number in (("fuzz_loader.py", "3000"), ("fuzz_http.py", "1500"))
     ]
-    said = [target.communicate() for target in targets]
-    for target, (made, problems) in zip(targets, said, strict=True):
+    said = [target.communicate()[1] for target in targets]
+    for target, problems in zip(targets, said, strict=True):
         assert target.returncode == 0, problems[-3000:]
-        # Before or after what onnx warns of.
-        assert int(re.search(r"^(\d+) (?:files|answers)$", made, re.MULTILINE)[1]) > 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from pathlib import Path
 
 from plansmith_server import ServerOptions, TritonServer
@@ -38,3 +39,17 @@ def triton_with(models: tuple[str, ...], folder: Path, **options):
     )
     with TritonServer(given) as running:
         yield running
+
+
+@contextlib.contextmanager
+def held(*servers: TritonServer):
+    """While the model `slow` of one of some servers computes a request of -1, which it does until the block ends."""
+    files = [server.options.repository / "slow" / "held" for server in servers]
+    until = time.monotonic() + 60
+    while not (found := [file for file in files if file.exists()]):
+        assert time.monotonic() < until, "no such request came"
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        found[0].unlink(missing_ok=True)

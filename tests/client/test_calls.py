@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from client_faces import FACES, open_client, url_of
-from client_servers import triton_with
+from client_servers import held, triton_with
 from settled_counts import settled
 
 from plansmith_client import (
@@ -177,7 +177,8 @@ def test_a_decoupled_model_may_give_nothing(client):
 
 def test_responses_come_when_they_are_sent_and_not_at_the_end(client):
     moments = [time.monotonic() for _ in client.model("repeat").stream(ask(3, pause=[0.3]))]
-    assert moments[2] - moments[0] > 0.4
+    # Of 0.6 s; at the end they would come together.
+    assert moments[2] - moments[0] > 0.1
 
 
 def test_an_error_half_way_comes_after_the_responses_before_it(client):
@@ -412,12 +413,12 @@ def test_log_and_trace_settings_are_read_and_changed(client):
 
 
 def test_metadata_is_read_again_when_it_is_too_old(server):
-    with open_client("grpc", server.grpc_url, metadata_max_age=0.2) as client:
+    with open_client("grpc", server.grpc_url, metadata_max_age=1.0) as client:
         model = client.model("double")
         first = model.metadata
         assert model.metadata is first
         assert client.model("double") is model
-        time.sleep(0.3)
+        time.sleep(1.1)
         assert model.metadata == first
         assert model.metadata is not first
 
@@ -487,15 +488,15 @@ def test_a_task_that_is_cancelled_ends_at_once_and_the_client_goes_on(server, fa
         async with AsyncClient(url_of(face, server), timeout=60) as client:
             slow = client.model("slow")
             await slow([[0.0]])
-            calls = [asyncio.ensure_future(call) for call in (slow([[3.0]]), client.model("double")(np.ones((99, 4))))]
-            await asyncio.sleep(0.3)
-            started = time.monotonic()
-            calls[0].cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await calls[0]
-            with pytest.raises(InvalidInput):
-                await calls[1]
-            assert time.monotonic() - started < 2
+            calls = [asyncio.ensure_future(call) for call in (slow([[-1.0]]), client.model("double")(np.ones((99, 4))))]
+            stack = contextlib.ExitStack()
+            await asyncio.to_thread(stack.enter_context, held(server))
+            with stack:
+                calls[0].cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await asyncio.wait_for(asyncio.shield(calls[0]), 60)
+                with pytest.raises(InvalidInput):
+                    await calls[1]
             return (await client.model("double")(np.ones((99, 4), np.float32))).array.shape
 
     assert asyncio.run(cancel_and_ask()) == (99, 4)

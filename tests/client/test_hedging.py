@@ -12,6 +12,7 @@ import hostile_answers
 import numpy as np
 import pytest
 from client_faces import FACES, open_client, url_of
+from client_servers import held
 from settled_counts import settled
 
 from plansmith_client import Client, DeadlineExceeded
@@ -89,10 +90,12 @@ def test_a_request_that_nobody_waits_for_leaves_the_queue(server, face):
         slow([[0.0]])
         before = settled(slow.statistics)[0].executions
         with Client(server.grpc_url) as other, concurrent.futures.ThreadPoolExecutor(1) as pool:
-            first = pool.submit(other.model("slow"), [[1.0]])
-            time.sleep(0.3)
-            with pytest.raises(DeadlineExceeded):
-                slow([[0.0]], timeout=0.3)
+            first = pool.submit(other.model("slow"), [[-1.0]])
+            with held(server):
+                with pytest.raises(DeadlineExceeded):
+                    slow([[0.0]], timeout=0.3)
+                # As long again: the server counts from when the request came.
+                time.sleep(0.4)
             first.result()
         slow([[0.0]])
         # The first one and the last one; not that between them.

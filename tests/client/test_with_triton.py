@@ -5,14 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 from client_faces import FACES, open_client, url_of
-from client_servers import SHARED
+from client_servers import SHARED, held
 from settled_counts import settled
 
 from plansmith_client import (
@@ -223,19 +222,24 @@ def test_a_deadline_bounds_the_call_and_the_client_goes_on(client):
     assert slow([[0.0]]).array.tolist() == [[0.0]]
 
 
-def test_a_full_queue_is_overload_and_not_an_outage(client):
+def test_a_full_queue_is_overload_and_not_an_outage(client, server):
     slow = client.model("slow")
     slow([[0.0]])
     before = settled(slow.statistics)[0]
 
-    def call(_):
+    def call(seconds):
         try:
-            return slow([[0.5]])
+            return slow([[seconds]])
         except ClientError as error:
             return error
 
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
-        outcomes = list(pool.map(call, range(6)))
+        calls = [pool.submit(call, -1.0)]
+        with held(server):
+            calls += [pool.submit(call, 0.0) for _ in range(5)]
+            # Two have a place in the queue.
+            concurrent.futures.wait(calls, timeout=60, return_when=concurrent.futures.FIRST_COMPLETED)
+        outcomes = [each.result() for each in calls]
     refused = [outcome for outcome in outcomes if isinstance(outcome, ClientError)]
     assert refused
     assert {type(error) for error in refused} == {ServerOverloaded}
@@ -246,13 +250,12 @@ def test_a_full_queue_is_overload_and_not_an_outage(client):
     assert after.success.count - before.success.count + after.fail.count - before.fail.count <= len(outcomes)
 
 
-def test_a_request_that_expires_in_the_servers_queue_is_past_its_deadline(client):
+def test_a_request_that_expires_in_the_servers_queue_is_past_its_deadline(client, server):
     slow = client.model("slow")
     slow([[0.0]])
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(slow, [[0.6]])
-        time.sleep(0.2)
-        with pytest.raises(DeadlineExceeded, match="queue"):
+        ahead = pool.submit(slow, [[-1.0]])
+        with held(server), pytest.raises(DeadlineExceeded, match="queue"):
             slow.infer({"seconds": [[0.0]]}, parameters={"timeout": 1000})
         ahead.result()
 
@@ -288,11 +291,11 @@ def test_a_grpc_call_ended_by_close_says_so(server):
     model = client.model("slow")
     _ = model.metadata
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        call = pool.submit(model, [[2.0]])
-        time.sleep(0.3)
-        client.close()
-        with pytest.raises(ClientClosed):
-            call.result()
+        call = pool.submit(model, [[-1.0]])
+        with held(server):
+            client.close()
+            with pytest.raises(ClientClosed):
+                call.result()
 
 
 def test_the_wrong_port_is_explained(server):

@@ -28,6 +28,7 @@ from locust_page import begin, get, has_ended, rows_of_digits, wait_until
 from selenium.webdriver.support.ui import WebDriverWait
 
 from plansmith_client import Client
+from plansmith_perf.load.server_side import read_counters
 from plansmith_perf.locust.options import LoadOptions
 from plansmith_perf.results.documents import read_result
 from plansmith_server import ServerOptions, TritonServer
@@ -315,12 +316,15 @@ def test_options_that_make_no_sense_end_the_command_before_it_begins(locust, wor
 
 
 @pytest.mark.parametrize("load", [("--arrival-rate", "50"), ()])
-def test_ctrl_c_keeps_what_was_measured_and_marks_it(addresses, tmp_path, load):
+def test_ctrl_c_keeps_what_was_measured_and_marks_it(addresses, committed_server, tmp_path, load):
     # In closed loop users are always busy, and Python would raise KeyboardInterrupt in one of them.
     words = ("--protocol", "grpc", *load, "--result", "result.json", "--run-time", "60s", "--slo", "p99=5s")
     with started(*SHORT, *addresses, *words, cwd=tmp_path) as process:
         said = wait_for(process, "All users spawned")
-        time.sleep(1.5)
+        answered = read_counters(committed_server.grpc_url, "digits", "").requests
+        while read_counters(committed_server.grpc_url, "digits", "").requests < answered + 50:
+            assert process.poll() is None
+            time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         said += process.communicate(timeout=300)[0]
     assert process.returncode == 1, said

