@@ -27,7 +27,7 @@ from plansmith_build.search.search import SearchOptions
 @pytest.fixture
 def filled(tmp_path, repository, plansmith):
     """A repository in a folder of its own, with a model in it; gives the folder that must not change."""
-    plansmith("build", write(tmp_path / "adder.onnx", ADD), "--repository", repository)
+    plansmith("build", write(tmp_path / "adder.onnx", ADD), "--repository", repository, "--no-serve")
     return repository
 
 

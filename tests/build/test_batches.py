@@ -106,7 +106,10 @@ KINDS = {
 
 @pytest.fixture
 def built(tmp_path, repository):
-    """Builds a model, given as text or whole; gives the result and its configuration."""
+    """Builds a model, given as text or whole; gives the result and its configuration.
+
+    No server tries each: one at the end has what Triton treats apart, and test_onnx_node_cases.py all kinds of models.
+    """
 
     def run(model: str | onnx.ModelProto, progress=silent, **options):
         path = tmp_path / "model.onnx"
@@ -114,7 +117,7 @@ def built(tmp_path, repository):
             write(path, model)
         else:
             onnx.save(model, path)
-        result = build(path, BuildOptions(repository=repository, **options), progress)
+        result = build(path, BuildOptions(repository=repository, **{"serve": False, **options}), progress)
         return result, config_from_text((result.path.parent / "config.pbtxt").read_text())
 
     return run
@@ -162,7 +165,7 @@ def detector(rows, threshold):
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_are_taken_where_a_row_is_a_row_and_nowhere_else(built, kind):
     text, reason = KINDS[kind]
-    result, config = built(text, serve=False)
+    result, config = built(text)
     assert (config.max_batch_size > 0) == (not reason)
     assert reason in result.manifest.batching.reason
 
@@ -170,7 +173,7 @@ def test_batches_are_taken_where_a_row_is_a_row_and_nowhere_else(built, kind):
 @pytest.mark.parametrize("rows", ["N", 1])
 @pytest.mark.parametrize("threshold", [0.5, 50.0, 1e9])
 def test_detections_are_no_rows_whether_noise_has_some_or_not(built, rows, threshold):
-    result, config = built(detector(rows, threshold), serve=False)
+    result, config = built(detector(rows, threshold))
     assert config.max_batch_size == 0
     assert "how many rows output 'scores' has depends on the data" in result.manifest.batching.reason
 
@@ -200,7 +203,7 @@ def test_what_the_user_says_of_the_batch_is_verified_all_the_same(built):
 
 def test_batch_axis_is_an_option_of_the_command(plansmith, tmp_path, repository):
     model = write(tmp_path / "model.onnx", KINDS["a_sequence"][0])
-    plansmith("build", model, "--repository", repository, "--batch-axis", "0")
+    plansmith("build", model, "--repository", repository, "--batch-axis", "0", "--no-serve")
     assert config_from_text((repository / "model" / "config.pbtxt").read_text()).max_batch_size == 32
 
 
@@ -215,7 +218,7 @@ def test_dynamic_quantization_is_read_off_the_graph(built):
 
 def test_text_that_is_split_into_pieces_makes_rows_as_long_as_their_longest_neighbour(built):
     text = 'm (string[N] s) => (string[N, K] y, int64[N] z) { y, z = StringSplit <delimiter = ","> (s) }'
-    result, config = built(onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 20]> {text}'), serve=False)
+    result, config = built(onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 20]> {text}'))
     assert config.max_batch_size == 0
     assert "(StringSplit) makes the answer to a row as long as" in result.manifest.batching.reason
 
@@ -254,15 +257,14 @@ def test_text_that_is_not_ascii_is_taken_from_data(built, tmp_path):
     text = "m (string[N, 1] x) => (string[N, 1] y) { y = Identity (x) }"
     np.savez(tmp_path / "rows.npz", x=np.array([["naïve"], ["日本語"], ["plain"], ["Größe"]]))
     search = SearchOptions(str(tmp_path / "rows.npz"), targets=(Target.ONNXRUNTIME,))
-    result, _ = built(text, search=search)
+    result, _ = built(text, search=search, serve=True)
     assert result.manifest.search is not None
 
 
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "uint32", "uint64", "int8", "int32"])
 def test_single_numbers_of_every_integer_type_are_sampled(built, kind):
-    result, config = built(
-        f"m (float[N, 2] x, {kind} flag) => (float[N, 2] y) {{ f = Cast <to = 1> (flag) y = Mul (x, f) }}"
-    )
+    text = f"m (float[N, 2] x, {kind} flag) => (float[N, 2] y) {{ f = Cast <to = 1> (flag) y = Mul (x, f) }}"
+    result, config = built(text, serve=kind == "uint8")
     assert list(config.input[1].dims) == [1]
     assert any("input 'flag'" in repair for repair in result.manifest.graph.repairs)
 
@@ -336,10 +338,10 @@ SCALARS = {
 
 def test_a_real_server_loads_and_answers_what_has_single_numbers_or_detections(tmp_path, repository, plansmith):
     for name, (text, _, _) in SCALARS.items():
-        build(write(tmp_path / f"{name}.onnx", text), BuildOptions(repository=repository))
+        build(write(tmp_path / f"{name}.onnx", text), BuildOptions(repository=repository, serve=False))
     for name, rows in {"free": "N", "fixed": 1}.items():
         onnx.save(detector(rows, 50.0), tmp_path / f"{name}.onnx")
-        build(tmp_path / f"{name}.onnx", BuildOptions(repository=repository))
+        build(tmp_path / f"{name}.onnx", BuildOptions(repository=repository, serve=False))
     plansmith("verify", repository)
     many, none = np.zeros((1, 10), np.float32), np.zeros((1, 10), np.float32)
     many[0, :2] = 90, 80

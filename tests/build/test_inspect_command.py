@@ -11,7 +11,7 @@ from build_models import ADD, write
 
 @pytest.fixture
 def adder(tmp_path, repository, plansmith):
-    plansmith("build", write(tmp_path / "adder.onnx", ADD), "--repository", repository)
+    plansmith("build", write(tmp_path / "adder.onnx", ADD), "--repository", repository, "--no-serve")
     return repository
 
 

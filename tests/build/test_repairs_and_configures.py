@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def built(tmp_path, repository):
-    """Builds a model that is given as text; gives the result, its configuration and a session over its file."""
+    """Builds a model that is given as text; gives the result, its configuration and a session over its file.
+
+    No server tries it where a test does not say so.
+    """
 
     def run(text: str, *, header: str | None = None, **options):
         path = write(tmp_path / "model.onnx", text, **({"header": header} if header else {}))
-        return opened(build(path, BuildOptions(repository=repository, **options)))
+        return opened(build(path, BuildOptions(repository=repository, **{"serve": False, **options})))
 
     return run
 
@@ -41,7 +44,7 @@ def opened(result):
 
 
 def test_a_plain_model_gets_a_portable_configuration_with_batches(built):
-    result, config, _ = built(ADD, name="adder", max_batch_size=8)
+    result, config, _ = built(ADD, name="adder", max_batch_size=8, serve=True)
     assert (result.name, result.version) == ("adder", 1)
     assert (config.name, config.backend, config.max_batch_size) == ("adder", "onnxruntime", 8)
     assert [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in config.input] == [
@@ -72,10 +75,10 @@ def test_without_batches_the_first_dimension_is_one_like_the_others(built):
 
 
 def test_a_bound_of_the_queue_stands_in_the_configuration_or_is_refused(built):
-    _, config, _ = built(ADD, max_queue_size=8, serve=False)
+    _, config, _ = built(ADD, max_queue_size=8)
     assert config.dynamic_batching.default_queue_policy.max_queue_size == 8
     with pytest.raises(InvalidOption, match="--max-queue-size 8: Triton bounds the queue of models that take batches"):
-        built(ADD, max_queue_size=8, max_batch_size=0, serve=False)
+        built(ADD, max_queue_size=8, max_batch_size=0)
 
 
 def test_weights_listed_as_inputs_and_an_old_ir_version_are_repaired(tmp_path, repository):
@@ -186,7 +189,7 @@ def test_functions_of_the_models_own_are_kept_or_inlined(built):
 def test_external_weights_are_brought_into_the_version(tmp_path, repository):
     source = write_external(tmp_path / "model.onnx")
     reference = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
-    result, _, _ = opened(build(source, BuildOptions(repository=repository)))
+    result, _, _ = opened(build(source, BuildOptions(repository=repository, serve=False)))
     summed = subprocess.run(
         "sha256sum model.onnx weights.bin | sha256sum",
         shell=True,

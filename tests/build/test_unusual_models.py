@@ -25,7 +25,7 @@ Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])
 
 @pytest.fixture
 def built(tmp_path, repository):
-    """Builds a model that is given as text, message or path."""
+    """Builds a model that is given as text, message or path; no server tries it where a test does not say so."""
 
     def run(model, **options):
         if isinstance(model, str):
@@ -33,7 +33,7 @@ def built(tmp_path, repository):
         path = model if isinstance(model, Path) else tmp_path / "model.onnx"
         if path is not model:
             path.write_bytes(model.SerializeToString())
-        return build(path, BuildOptions(repository=repository, name="model", **options))
+        return build(path, BuildOptions(repository=repository, name="model", **{"serve": False, **options}))
 
     return run
 
@@ -82,7 +82,7 @@ def test_an_input_without_a_shape_is_refused(built):
 def test_an_input_with_a_default_stays_optional_and_is_not_made_a_constant(built):
     scale = helper.make_tensor_value_info("scale", TensorProto.FLOAT, [1])
     node = helper.make_node("Mul", ["x", "scale"], ["y"])
-    result = built(model_of([node], [X, scale], [Y], {"scale": np.float32([2])}))
+    result = built(model_of([node], [X, scale], [Y], {"scale": np.float32([2])}), serve=True)
     config = config_of(result)
     assert [(tensor.name, tensor.optional) for tensor in config.input] == [("x", False), ("scale", True)]
     assert config.max_batch_size == 0
@@ -92,7 +92,7 @@ def test_an_input_with_a_default_stays_optional_and_is_not_made_a_constant(built
 
 
 def test_an_input_that_nothing_reads_stays_an_input(built):
-    result = built("m (float[N, 2] x, float[N, 3] unused) => (float[N, 2] y) { y = Relu (x) }")
+    result = built("m (float[N, 2] x, float[N, 3] unused) => (float[N, 2] y) { y = Relu (x) }", serve=True)
     assert [tensor.name for tensor in result.manifest.inputs] == ["x", "unused"]
     answer(result, x=np.ones((2, 2), np.float32), unused=np.ones((2, 3), np.float32))
 
@@ -100,7 +100,8 @@ def test_an_input_that_nothing_reads_stays_an_input(built):
 def test_several_outputs_of_different_types_are_batched_together(built):
     result = built(
         "m (float[1, 5] x) => (int64[1] best, float[1, 5] p)"
-        " { best = ArgMax <axis = 1, keepdims = 0> (x) p = Softmax (x) }"
+        " { best = ArgMax <axis = 1, keepdims = 0> (x) p = Softmax (x) }",
+        serve=True,
     )
     config = config_of(result)
     assert config.max_batch_size == 32
@@ -202,7 +203,7 @@ def test_nan_is_a_value_where_trees_read_it_and_nowhere_else(plansmith, tmp_path
 
 
 def test_random_outputs_are_compared_by_shape_and_that_is_said(built):
-    result = built("m (float[N, 2] x) => (float[N, 2] y) { r = RandomNormalLike (x) y = Add (x, r) }")
+    result = built("m (float[N, 2] x) => (float[N, 2] y) { r = RandomNormalLike (x) y = Add (x, r) }", serve=True)
     assert [output.values_compared for output in result.manifest.verification.outputs] == [False]
 
 
@@ -252,7 +253,7 @@ def test_weights_too_large_for_one_file_are_streamed_into_a_second_one(built, tm
     source = write_external(tmp_path / "large.onnx", rows=100_000)
     for module in (networks, loading):
         monkeypatch.setattr(module, "INLINE_BYTES", 2**20)
-    result = built(source)
+    result = built(source, serve=True)
     assert sorted(file.path for file in result.manifest.files) == ["1/model.onnx", "1/model.onnx.data", "config.pbtxt"]
     assert (result.path / "model.onnx").stat().st_size < 10_000
     x = np.random.default_rng(0).standard_normal((2, 100_000)).astype(np.float32)

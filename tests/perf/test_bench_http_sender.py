@@ -31,7 +31,10 @@ OTHER = encode_body("raw", OUTPUTS, {**RIGHT, "y": RIGHT["y"] + 1})[0]
 
 @asynccontextmanager
 async def answering(*replies: bytes | None):
-    """A server that gives these replies in turn, the last one for ever; None keeps silent. Counts its connections."""
+    """A server that gives these replies in turn, the last one for ever; None keeps silent. Counts its connections.
+
+    What it says is waited for as long as it takes, silence for half a second.
+    """
     connections = []
     turns = iter(range(10**9))
 
@@ -57,7 +60,7 @@ async def answering(*replies: bytes | None):
     sender = HttpSender(
         f"http://127.0.0.1:{port}/predict",
         lambda headers, body: decode_body("raw", OUTPUTS, headers, body),
-        timeout=0.5,
+        timeout=0.5 if None in replies else 60.0,
         tolerance=1e-3,
     )
     try:
