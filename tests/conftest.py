@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +15,7 @@ from forked_commands import ForkedCommands
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
     from plansmith_server import TritonServer

@@ -1,7 +1,7 @@
-"""`plansmith ...` in processes that begin with its libraries imported, which takes each new Python a second or two.
+"""`plansmith ...` in processes that begin with others' libraries imported, for which each new Python takes a second.
 
-`ForkedCommands` starts this file as a program, which imports what the commands import, and forks for each command line:
-a process of its own still, which runs the entry point of `plansmith` and ends as Python ends.
+`ForkedCommands` starts this file as a program, which imports them and forks for each command line: a process of its own
+still, which imports plansmith, runs its entry point and ends as Python ends.
 """
 
 from __future__ import annotations
@@ -18,26 +18,32 @@ import subprocess
 import sys
 import time
 from importlib import import_module
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 __all__ = ["ForkedCommands"]
 
-# What the commands import when they need it. Not PyTorch and NNCF, which are large and rarely needed, and not Locust,
-# which changes the process that imports it.
+# Others' libraries that the commands import. Not those with threads of their own, which a fork does not have: without
+# them, ONNX Runtime waits for ever when a process ends.
 LIBRARIES = (
-    "onnxruntime",
-    "onnxslim",
-    "openvino",
-    "optuna",
-    "plansmith_build.building",
-    "plansmith_build.search.search",
-    "plansmith_build.trial",
+    "PIL.Image",
+    "google.protobuf.json_format",
+    "google.protobuf.text_format",
+    "grpc.aio",
+    "onnx.reference",
+    "psutil",
+    "pydantic",
+    "rich.markdown",
+    "rich.progress",
+    "rich.syntax",
+    "rich.table",
     "sympy",
+    "tritonclient.grpc",
+    "tritonclient.http",
+    "typer",
 )
 
 
@@ -150,14 +156,14 @@ def _tell(status: int, number: int) -> None:
 
 def _program() -> None:
     orders = socket.socket(fileno=int(sys.argv[1]))
-    for point in entry_points(group="plansmith.commands"):
-        if point.name != "locust":
-            point.load()
     for name in LIBRARIES:
         import_module(name)
     # What is there is not looked through again in each process, and so is not copied for it either.
     gc.freeze()
     *words, folder = _forked(orders)
+    # Python has looked at what the descriptors were when it began.
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.chdir(folder)
     sys.argv = [sys.argv[2], *words]
     import_module("plansmith_client.cli").main()
