@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import signal
+import threading
+
 import numpy as np
 import pytest
 from client_faces import open_client
@@ -107,6 +112,40 @@ def test_a_slow_function_meets_the_deadline(face):
         _ = client.model("model").metadata
         with pytest.raises(DeadlineExceeded):
             client.model("model")(ROWS, timeout=0.05)
+
+
+CALLER = contextvars.ContextVar("CALLER", default="nobody")
+
+
+@pytest.mark.parametrize(
+    ("call", "interrupted"),
+    [
+        (lambda model: next(iter(model.map(ROWS[:5], batch_size=1, concurrency=4))), False),
+        (lambda model: model.map(ROWS[1:5], batch_size=1, concurrency=4).collect(), True),
+        (lambda model: model(ROWS[1:9]), True),
+    ],
+    ids=["left loop", "interrupted map", "interrupted parts"],
+)
+def test_who_leaves_a_call_of_many_requests_waits_for_none_of_them(call, interrupted):
+    released, late, callers = threading.Event(), [], []
+
+    def only_the_first(inputs):
+        callers.append(CALLER.get())
+        if inputs["x"][0, 0]:
+            if interrupted and len(callers) == 4:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            if not released.wait(10):
+                late.append(inputs)
+        return double(inputs)
+
+    server = server_of(only_the_first, max_batch_size=2)
+    CALLER.set("me")
+    with Client("localhost:8001", transport=server) as client:
+        with pytest.raises(KeyboardInterrupt) if interrupted else contextlib.nullcontext():
+            call(client.model("model"))
+        assert late == []
+        released.set()
+    assert set(callers) == {"me"}
 
 
 def test_a_decoupled_function_streams(face):

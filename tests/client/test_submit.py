@@ -50,6 +50,17 @@ def test_a_closed_client_submits_nothing_and_leaves_no_thread(url):
         client.model("digits").submit(IMAGES)
 
 
+def test_what_is_called_with_a_result_may_close_the_client(url):
+    client = Client(url)
+    ended = threading.Event()
+    pending = client.model("digits").submit(IMAGES)
+    # In the thread that drives what was submitted.
+    pending.add_done_callback(lambda _: (client.close(), ended.set()))
+    assert ended.wait(20)
+    with pytest.raises(ClientClosed):
+        client.model("digits").submit(IMAGES)
+
+
 def test_a_program_that_forgets_to_close_its_client_ends(url):
     import subprocess  # noqa: PLC0415
     import sys  # noqa: PLC0415

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import contextvars
 import os
 import socket
 import threading
@@ -13,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.calling.flows import AnyOf, FirstOf, Pause, Resolve, Send, Together
+from plansmith_client.calling.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -95,56 +95,42 @@ class SyncDriver:
         raise TypeError(f"{step!r} is not a step of a flow")
 
     def _together(self, step: Together) -> list[Any]:
-        workers = min(step.at_once, len(step.flows))
-        if workers <= 1:
+        at_once = min(step.at_once, len(step.flows))
+        if at_once <= 1:
             return [self.run(flow) for flow in step.flows]
-        with concurrent.futures.ThreadPoolExecutor(workers, "plansmith-part") as pool:
-            parts = [pool.submit(contextvars.copy_context().run, self.run, flow) for flow in step.flows]
+        with contextlib.closing(Workers(at_once, "plansmith-part")) as workers:
+            parts = [workers.submit(self.run, flow) for flow in step.flows]
             try:
                 return [part.result() for part in parts]
-            finally:
-                for part in parts:
-                    part.cancel()
+            except Exception:
+                workers.close()
+                concurrent.futures.wait(parts)
+                raise
 
     def _first_of(self, step: FirstOf) -> Any:
-        futures = [self._begun(step.first)]
-        try:
-            if not concurrent.futures.wait(futures, step.after).done:
-                futures.append(self._begun(step.make_second()))
-            for ended in concurrent.futures.as_completed(futures):
-                if ended.exception() is None:
-                    return ended.result()
-            return futures[0].result()
-        finally:
-            for deadline in step.deadlines:
-                deadline.cancel()
+        with contextlib.closing(Workers(2, "plansmith-hedge")) as workers:
+            futures = [workers.submit(self.run, step.first)]
+            try:
+                if not concurrent.futures.wait(futures, step.after).done:
+                    futures.append(workers.submit(self.run, step.make_second()))
+                for ended in concurrent.futures.as_completed(futures):
+                    if ended.exception() is None:
+                        return ended.result()
+                return futures[0].result()
+            finally:
+                for deadline in step.deadlines:
+                    deadline.cancel()
 
     def _any_of(self, step: AnyOf) -> bool:
         if len(step.flows) == 1:
             return self.run(step.flows[0])
-        futures = [self._begun(flow) for flow in step.flows]
-        for ended in concurrent.futures.as_completed(futures):
-            if ended.exception() is None and ended.result():
-                return True
-        # No yes: the first error counts.
-        return any(future.result() for future in futures)
-
-    def _begun(self, flow: Flow[Result]) -> concurrent.futures.Future[Result]:
-        """A flow driven by a thread of its own.
-
-        A daemon: what cannot be cancelled, connecting, may run until its deadline, and nobody waits for it.
-        """
-        future: concurrent.futures.Future[Result] = concurrent.futures.Future()
-        context = contextvars.copy_context()
-
-        def work() -> None:
-            try:
-                future.set_result(context.run(self.run, flow))
-            except BaseException as error:  # noqa: BLE001 - passed to the waiting thread
-                future.set_exception(error)
-
-        threading.Thread(target=work, name="plansmith-hedge", daemon=True).start()
-        return future
+        with contextlib.closing(Workers(len(step.flows), "plansmith-probe")) as workers:
+            futures = [workers.submit(self.run, flow) for flow in step.flows]
+            for ended in concurrent.futures.as_completed(futures):
+                if ended.exception() is None and ended.result():
+                    return True
+            # No yes: the first error counts.
+            return any(future.result() for future in futures)
 
 
 class AsyncDriver:
@@ -248,7 +234,7 @@ class _BackgroundLoop:
         self._driver = AsyncDriver()
         self._models: dict[ModelCore, ModelCore] = {}
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="plansmith-submit", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="plansmith-submit", daemon=True)
 
     def begin(self) -> None:
         self._thread.start()
@@ -260,9 +246,15 @@ class _BackgroundLoop:
         return asyncio.run_coroutine_threadsafe(self._driver.run(make_flow(known)), self.loop)
 
     def end(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._end(), self.loop).result()
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
+        ending = asyncio.run_coroutine_threadsafe(self._end(), self.loop)
+        ending.add_done_callback(lambda _: self.loop.call_soon_threadsafe(self.loop.stop))
+        # A future's callback may close the client, and runs in this very thread.
+        if threading.current_thread() is not self._thread:
+            ending.result()
+            self._thread.join()
+
+    def _work(self) -> None:
+        self.loop.run_forever()
         self.loop.close()
 
     async def _end(self) -> None:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
+from plansmith_client.calling.workers import Workers
 from plansmith_client.errors import ClientError
 from plansmith_client.mapping.batches import items_are_rows, make_batcher
 from plansmith_client.mapping.mapped import MappedItem, Piece, items_of, join_pieces
@@ -90,23 +91,19 @@ class MapRun:
 
         with (
             progress_of(options.progress, total, core.name) as advance,
-            concurrent.futures.ThreadPoolExecutor(options.concurrency, "plansmith-map") as pool,
+            contextlib.closing(Workers(options.concurrency, "plansmith-map")) as workers,
         ):
-            try:
-                for batch in make_batches(source):
-                    while len(busy := [future for future in running if not future.done()]) >= pace.limit:
-                        concurrent.futures.wait(busy, return_when=concurrent.futures.FIRST_COMPLETED)
-                    if len(running) >= options.concurrency * _READ_AHEAD:
-                        concurrent.futures.wait([running[0]])
-                    yield from _taken(running, advance, ordered=options.ordered)
-                    running.append(pool.submit(work, batch))
-                while running:
-                    waited = [running[0]] if options.ordered else running
-                    concurrent.futures.wait(waited, return_when=concurrent.futures.FIRST_COMPLETED)
-                    yield from _taken(running, advance, ordered=options.ordered)
-            finally:
-                for future in running:
-                    future.cancel()
+            for batch in make_batches(source):
+                while len(busy := [future for future in running if not future.done()]) >= pace.limit:
+                    concurrent.futures.wait(busy, return_when=concurrent.futures.FIRST_COMPLETED)
+                if len(running) >= options.concurrency * _READ_AHEAD:
+                    concurrent.futures.wait([running[0]])
+                yield from _taken(running, advance, ordered=options.ordered)
+                running.append(workers.submit(work, batch))
+            while running:
+                waited = [running[0]] if options.ordered else running
+                concurrent.futures.wait(waited, return_when=concurrent.futures.FIRST_COMPLETED)
+                yield from _taken(running, advance, ordered=options.ordered)
 
 
 class AsyncMapRun:

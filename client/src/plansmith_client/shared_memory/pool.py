@@ -70,7 +70,8 @@ class RegionPool(Generic[_Kept]):
     def drop(self, region: _Kept) -> None:
         """Discard a region that is not registered with the server, or no longer."""
         with self._lock:
-            self._made.remove(region)
+            # Not in it after `drain`.
+            self._made = [made for made in self._made if made is not region]
             self._quarantine.pop(region, None)
         region.close()
 

@@ -68,11 +68,8 @@ class Region:
             (_FOLDER / self.name).unlink()
 
     def close(self) -> None:
-        """Free the memory."""
+        """Free the memory, with the last reference to it: another thread may still be writing."""
         self.unlink()
-        # A view may still be alive in another thread: then the collector gives it back.
-        with contextlib.suppress(BufferError):
-            self._map.close()
 
 
 def padded(size: int) -> int:
