@@ -6,6 +6,9 @@ import concurrent.futures
 import contextlib
 import inspect
 import logging
+import shutil
+import subprocess
+import sys
 import threading
 import time
 
@@ -283,6 +286,54 @@ def test_a_name_that_has_no_address_yet_is_looked_up_again_by_the_next_call():
         assert isinstance(next(flow), Resolve)
         finish(flow, hosts)
     assert len(servers.all()) == 1
+
+
+# In namespaces of its own, where the only name server never answers and the system's resolver asks it for a minute.
+SILENT_NAME_SERVER = """
+import asyncio, fcntl, socket, struct, subprocess, sys
+from plansmith_client import AsyncClient, Client, DeadlineExceeded
+subprocess.run(["mount", "--bind", sys.argv[1], "/etc/resolv.conf"], check=True)
+names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+# ip link set lo up
+fcntl.ioctl(names, 0x8914, struct.pack("16sH22x", b"lo", 1))
+names.bind(("127.0.0.1", 53))
+names.setblocking(False)
+
+async def ask_from_a_loop():
+    async with AsyncClient("models.test:8001", timeout=0.5, resolve=True) as client:
+        await client.server_metadata()
+
+def ask(url, **options):
+    with Client(url, timeout=0.5, **options) as client:
+        client.server_metadata()
+
+for call in (
+    lambda: ask("http://models.test:8000"),
+    lambda: ask("http://models.test:8000", resolve=True),
+    lambda: asyncio.run(ask_from_a_loop()),
+):
+    try:
+        call()
+    except DeadlineExceeded:
+        # For both families, and not yet a second time.
+        assert names.recv(512) and names.recv(512)
+        try:
+            names.recv(512)
+        except BlockingIOError:
+            print("left")
+"""
+
+
+def test_a_name_server_that_says_nothing_delays_nobody_beyond_the_deadline(tmp_path):
+    apart = ["unshare", "--map-root-user", "--net", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this system does not let users make namespaces: unshare --map-root-user --net --mount")
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:30 attempts:2\n")
+    done = subprocess.run(
+        [*apart, sys.executable, "-c", SILENT_NAME_SERVER, tmp_path / "resolv.conf"],
+        check=False, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("left\n" * 3, "")
 
 
 WRONG = [

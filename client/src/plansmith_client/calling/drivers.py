@@ -12,10 +12,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.calling.flows import AnyOf, FirstOf, Pause, Resolve, Send, Together
-from plansmith_client.calling.workers import Workers
+from plansmith_client.transports.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from plansmith_client.calling.attempts import Caller
     from plansmith_client.calling.client_core import ClientCore
@@ -85,7 +85,9 @@ class SyncDriver:
         if isinstance(step, Pause):
             return time.sleep(step.seconds)
         if isinstance(step, Resolve):
-            return _look_up(step.host, step.port)
+            with _looking_up(step) as future:
+                concurrent.futures.wait([future], step.seconds)
+                return future.result() if future.done() else ()
         if isinstance(step, Together):
             return self._together(step)
         if isinstance(step, FirstOf):
@@ -174,7 +176,10 @@ class AsyncDriver:
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)
         if isinstance(step, Resolve):
-            return await asyncio.get_running_loop().run_in_executor(None, _look_up, step.host, step.port)
+            with _looking_up(step) as future:
+                looking = asyncio.wrap_future(future)
+                await asyncio.wait([looking], timeout=step.seconds)
+                return looking.result() if looking.done() else ()
         if isinstance(step, Together):
             return await self._together(step)
         if isinstance(step, FirstOf):
@@ -276,6 +281,13 @@ async def _all_or_none(work: list[Coroutine[Any, Any, Any]]) -> list[Any]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def _looking_up(step: Resolve) -> Iterator[concurrent.futures.Future[tuple[str, ...]]]:
+    """What a thread of its own finds: the system's resolver has no deadline, and cannot be cancelled."""
+    with contextlib.closing(Workers(1, "plansmith-lookup")) as workers:
+        yield workers.submit(_look_up, step.host, step.port)
 
 
 def _look_up(host: str, port: int) -> tuple[str, ...]:

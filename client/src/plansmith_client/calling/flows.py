@@ -43,10 +43,11 @@ class Pause(NamedTuple):
 
 
 class Resolve(NamedTuple):
-    """Look a host up; results in its addresses in the resolver's order, empty if the name is unknown."""
+    """Look a host up; results in its addresses in the resolver's order, empty if none came within the seconds."""
 
     host: str
     port: int
+    seconds: float | None
 
 
 class Together(NamedTuple):

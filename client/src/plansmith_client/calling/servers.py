@@ -123,7 +123,13 @@ class Servers:
             found: dict[tuple[str, int], tuple[Address, Connection]] = {}
             complete = True
             for address in self._addresses:
-                hosts = (address.host,) if address.socket_path else (yield Resolve(address.host, address.port))
+                patience = deadline.remaining()
+                if self._servers:
+                    # The call is to reach those that are known.
+                    patience = min(_LOOK_UP_AGAIN_SECONDS, math.inf if patience is None else patience / 2)
+                hosts = (
+                    (address.host,) if address.socket_path else (yield Resolve(address.host, address.port, patience))
+                )
                 complete = complete and bool(hosts)
                 for host in hosts:
                     named = replace(self._connection, server_name=self._connection.server_name or address.host)

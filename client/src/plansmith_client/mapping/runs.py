@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.calling.workers import Workers
 from plansmith_client.errors import ClientError
 from plansmith_client.mapping.batches import items_are_rows, make_batcher
 from plansmith_client.mapping.mapped import MappedItem, Piece, items_of, join_pieces
 from plansmith_client.mapping.progress import progress_of
 from plansmith_client.mapping.scoring import Pace, score
 from plansmith_client.transports.deadlines import Deadline
+from plansmith_client.transports.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator

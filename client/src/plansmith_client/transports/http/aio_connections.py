@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.transports.http.dialing import HEAD_START_SECONDS
+from plansmith_client.transports.http.dialing import HEAD_START_SECONDS, is_numeric
 from plansmith_client.transports.http.exchanges import is_timeout
 from plansmith_client.transports.http.idle import IdleConnections, keep_alive
 from plansmith_client.transports.http.responses import ResponseReader
@@ -102,7 +101,7 @@ class AioConnectionPool:
         if proxy is not None:
             connected = proxy.address
         tunnelled = proxy is not None and bool(options)
-        if isinstance(loop, asyncio.BaseEventLoop) and not _is_numeric(connected.host):
+        if isinstance(loop, asyncio.BaseEventLoop) and not is_numeric(connected.host):
             # Other loops, such as uvloop's, do not take it. A numeric host has one address, and asyncio's race between
             # addresses leaves a socket open when it is cancelled, as the slower of two hedged requests is.
             options["happy_eyeballs_delay"] = HEAD_START_SECONDS
@@ -152,14 +151,6 @@ class _Tunnel(asyncio.Protocol):
 def _close_unused(opening: asyncio.Future[AioConnection]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
-
-
-def _is_numeric(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 class AioConnection(asyncio.Protocol):

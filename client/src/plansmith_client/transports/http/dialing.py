@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import ipaddress
 import os
 import selectors
 import socket
 import time
+from functools import partial
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
+
+from plansmith_client.transports.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
     from plansmith_client.transports.deadlines import Deadline
     from plansmith_client.transports.proxies import Proxy
 
-__all__ = ["HEAD_START_SECONDS", "connected_socket", "tunnelled_socket"]
+__all__ = ["HEAD_START_SECONDS", "connected_socket", "is_numeric", "tunnelled_socket"]
 
 HEAD_START_SECONDS = 0.25
 """What RFC 8305 recommends: how long an address is tried alone before the next one is tried as well."""
@@ -32,12 +37,8 @@ def connected_socket(address: Address, deadline: Deadline) -> socket.socket:
     """
     if address.socket_path:
         return _connected_to_path(address.socket_path, deadline)
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:
-        raise OSError(f"{address.host!r} is not a valid host name") from error
     failure = OSError("the name has no address")
-    waiting = _alternating(found)
+    waiting = _alternating(_addresses(address, deadline))
     with selectors.DefaultSelector() as selector:
         try:
             while waiting or selector.get_map():
@@ -93,6 +94,29 @@ def _connected_to_path(path: str, deadline: Deadline) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def is_numeric(host: str) -> bool:
+    """Whether a host is an address, and no name to look up."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _addresses(address: Address, deadline: Deadline) -> list[tuple[Any, ...]]:
+    look_up = partial(socket.getaddrinfo, address.host, address.port, type=socket.SOCK_STREAM)
+    try:
+        if is_numeric(address.host):
+            return look_up()
+        # A name server that says nothing takes its time, and the system's resolver has no deadline.
+        with contextlib.closing(Workers(1, "plansmith-lookup")) as workers:
+            return workers.submit(look_up).result(deadline.remaining())
+    except UnicodeError as error:
+        raise OSError(f"{address.host!r} is not a valid host name") from error
+    except concurrent.futures.TimeoutError as error:
+        raise TimeoutError("timed out") from error
 
 
 def _alternating(found: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
