@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from plansmith_server.errors import ModelError
@@ -28,6 +29,9 @@ def check(config: ModelConfig, signature: Signature, *, converts: bool = False) 
     """
     if config.unsupported:
         raise ModelError(f"{config.unsupported[0]} is not supported by this server's backends: use a Triton container")
+    for name, count in Counter(tensor.name for tensor in config.inputs).items():
+        if count > 1:
+            raise ModelError(f"input {name!r} is declared {count} times, and no request can bring it more than once")
     inputs = {tensor.name: tensor for tensor in (*signature.inputs, *signature.optional_inputs)}
     optional = {tensor.name for tensor in signature.optional_inputs}
     outputs = {tensor.name: tensor for tensor in signature.outputs}

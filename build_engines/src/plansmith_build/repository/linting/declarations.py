@@ -6,12 +6,13 @@ src/model_config_utils.cc.
 
 from __future__ import annotations
 
+from collections import Counter
 from math import prod
 from typing import TYPE_CHECKING
 
 from tritonclient.grpc import model_config_pb2
 
-from plansmith_build.repository.linting.findings import error
+from plansmith_build.repository.linting.findings import error, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,11 +29,12 @@ _IMAGE_DIMS = 3
 def check_declarations(context: ConfigContext) -> Iterator[Finding]:
     """Names, types, dims, reshapes and formats."""
     for role, tensors in (("input", context.config.input), ("output", context.config.output)):
-        seen: set[str] = set()
+        for name, count in Counter(tensor.name for tensor in tensors).items():
+            if count > 1:
+                # A request would have to bring the input more than once; of outputs, the server takes the first.
+                finding = error if role == "input" else warning
+                yield finding(context.path, f"{role} {name!r} is declared {count} times", "remove all but one of them")
         for tensor in tensors:
-            if tensor.name in seen:
-                yield error(context.path, f"{role} {tensor.name!r} is declared twice", "remove one of them")
-            seen.add(tensor.name)
             # Of other models, backends complete them.
             missing = [field for field in ("data_type", "dims") if not getattr(tensor, field)]
             for field in missing if context.backend == "ensemble" else ():
