@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import json
 import os
 import socket
@@ -59,6 +60,26 @@ def test_what_is_called_with_a_result_may_close_the_client(url):
     assert ended.wait(20)
     with pytest.raises(ClientClosed):
         client.model("digits").submit(IMAGES)
+
+
+def test_what_is_submitted_while_the_client_is_closed_ends(url):
+    pending = []
+
+    def submit(model):
+        with contextlib.suppress(ClientClosed):
+            pending.extend(model.submit(IMAGES) for _ in range(200))
+
+    for _ in range(10):
+        client = Client(url)
+        model = client.model("digits")
+        model.submit(IMAGES).result()
+        submitting = [threading.Thread(target=submit, args=(model,)) for _ in range(4)]
+        for thread in submitting:
+            thread.start()
+        client.close()
+        for thread in submitting:
+            thread.join()
+    assert not concurrent.futures.wait(pending, timeout=20).not_done
 
 
 def test_a_program_that_forgets_to_close_its_client_ends(url):

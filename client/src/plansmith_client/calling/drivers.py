@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.calling.flows import AnyOf, FirstOf, Pause, Resolve, Send, Together
+from plansmith_client.transports.failures import client_closed
 from plansmith_client.transports.workers import Workers
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from plansmith_client.calling.model_core import ModelCore
 
 __all__ = ["AsyncDriver", "SyncDriver"]
+
+# How long a client that is closed waits for what was submitted.
+_GRACE_SECONDS = 0.5
 
 
 class SyncDriver:
@@ -42,15 +46,21 @@ class SyncDriver:
         Raises:
             ClientClosed: the client has been closed.
         """
-        if self._closed:
-            self.run(make_flow(model))
-        # After a fork the thread is in the parent.
-        known = self._loops.get(os.getpid())
-        if known is None:
-            made = _BackgroundLoop(client.open_async_caller())
-            known = self._loops.setdefault(os.getpid(), made)
-            made.begin() if known is made else made.loop.close()
-        return known.start(model, make_flow)
+        future = None
+        if not self._closed:
+            # After a fork the thread is in the parent.
+            known = self._loops.get(os.getpid())
+            if known is None:
+                made = _BackgroundLoop(client.open_async_caller())
+                known = self._loops.setdefault(os.getpid(), made)
+                made.begin() if known is made else made.loop.close()
+            future = known.start(model, make_flow)
+            if self._closed:
+                # Meanwhile, by another thread.
+                self.close()
+        if future is None:
+            raise client_closed(client.url)
+        return future
 
     def close(self) -> None:
         """End what `start` has begun."""
@@ -238,6 +248,8 @@ class _BackgroundLoop:
         self._caller = caller
         self._driver = AsyncDriver()
         self._models: dict[ModelCore, ModelCore] = {}
+        self._lock = threading.Lock()
+        self._has_ended = False
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._work, name="plansmith-submit", daemon=True)
 
@@ -246,12 +258,19 @@ class _BackgroundLoop:
 
     def start(
         self, model: ModelCore, make_flow: Callable[[ModelCore], Flow[Result]]
-    ) -> concurrent.futures.Future[Result]:
+    ) -> concurrent.futures.Future[Result] | None:
+        """The future of a flow; None after `end`."""
         known = self._models.get(model) or self._models.setdefault(model, model.asked_by(self._caller))
-        return asyncio.run_coroutine_threadsafe(self._driver.run(make_flow(known)), self.loop)
+        with self._lock:
+            if self._has_ended:
+                return None
+            return asyncio.run_coroutine_threadsafe(self._driver.run(make_flow(known)), self.loop)
 
     def end(self) -> None:
-        ending = asyncio.run_coroutine_threadsafe(self._end(), self.loop)
+        with self._lock:
+            # Whatever `start` was called for before ends as well.
+            self._has_ended = True
+            ending = asyncio.run_coroutine_threadsafe(self._end(), self.loop)
         ending.add_done_callback(lambda _: self.loop.call_soon_threadsafe(self.loop.stop))
         # A future's callback may close the client, and runs in this very thread.
         if threading.current_thread() is not self._thread:
@@ -263,11 +282,15 @@ class _BackgroundLoop:
         self.loop.close()
 
     async def _end(self) -> None:
-        for server in self._caller.servers.close():
+        servers = self._caller.servers.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            # Most are about to be answered. Triton 2.51 may end with SIGSEGV where gRPC cancels such a call.
+            await asyncio.wait(others, timeout=_GRACE_SECONDS)
+        for server in servers:
             if server.shared_memory is not None:
                 await self._driver.run(server.shared_memory.close())
             await server.transport.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)

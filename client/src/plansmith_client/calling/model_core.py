@@ -13,6 +13,7 @@ from plansmith_client.calling.flows import Together
 from plansmith_client.calling.waiting import wait_until
 from plansmith_client.errors import (
     AccessDenied,
+    ClientClosed,
     ClientError,
     InferenceFailed,
     InvalidInput,
@@ -364,7 +365,9 @@ class ModelCore:
             operation = self._checked_for_one_answer(metadata, positional, named, options)
         return (yield from self._ask(operation, metadata.max_batch_size, deadline))
 
-    def _ask(self, operation: Infer, largest: int | None, deadline: Deadline) -> Flow[InferResult]:
+    def _ask(
+        self, operation: Infer, largest: int | None, deadline: Deadline, *, again: bool = True
+    ) -> Flow[InferResult]:
         try:
             if largest and operation.inputs and operation.inputs[0].array.shape[0] > largest:
                 result = yield from self._infer_in_parts(operation, largest, deadline)
@@ -374,7 +377,11 @@ class ModelCore:
             self.forget()
             raise
         except (ModelNotFound, ModelNotReady) as error:
-            raise (yield from self.refused(error, deadline)) from error.__cause__
+            explained = yield from self.refused(error, deadline)
+            if again and explained is error and isinstance(error, ModelNotReady) and operation.repeatable:
+                # Nothing is wrong with the model: a server that was stopping has been started again since.
+                return (yield from self._ask(operation, largest, deadline, again=False))
+            raise explained from error.__cause__
         return (yield from self.checked(operation, result, deadline))
 
     def _or_fallback(self, flow: Flow[Answer], of_fallback: Callable[[ModelCore], Flow[Answer]]) -> Flow[Answer]:
@@ -419,6 +426,9 @@ class ModelCore:
             raise (yield from self._explained(error, deadline)) from error.__cause__
         try:
             config = yield from self.caller.call(ReadModelConfig(self.name, self.version), deadline)
+        except ClientClosed:
+            # An invalid use, too, which says nothing about the model.
+            raise
         except (ProtocolError, AccessDenied, InvalidInput, ModelNotFound):
             # The configuration is an extension of Triton, and access may be restricted: then the server checks inputs.
             return metadata
