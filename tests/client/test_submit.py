@@ -173,4 +173,6 @@ def test_a_task_of_an_event_loop_is_cancelled_likewise(silent):
                 await pending
             assert await asyncio.get_running_loop().run_in_executor(None, silent.left.wait, 20)
 
+    with pytest.raises(InvalidInput, match="event loop"):
+        AsyncClient(silent.url).model("m").submit([1])
     asyncio.run(run())

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.calling.flows import AnyOf, FirstOf, Pause, Resolve, Send, Together
+from plansmith_client.errors import InvalidInput
 from plansmith_client.transports.failures import client_closed
 from plansmith_client.transports.workers import Workers
 
@@ -154,8 +155,16 @@ class AsyncDriver:
         model: ModelCore,
         make_flow: Callable[[ModelCore], Flow[Result]],
     ) -> asyncio.Future[Result]:
-        """Drive a flow in a task of its own."""
-        return asyncio.ensure_future(self.run(make_flow(model)))
+        """Drive a flow in a task of its own.
+
+        Raises:
+            InvalidInput: no event loop is running.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            raise InvalidInput("submit of an AsyncClient needs a running event loop: call it in a coroutine") from error
+        return loop.create_task(self.run(make_flow(model)))
 
     async def close(self) -> None:
         """Nothing: tasks are the caller's."""
