@@ -201,6 +201,11 @@ WRONG = {
         "preferred_batch_size 16 is not within max_batch_size 8",
         True,
     ),
+    "warm_up_from_no_file": (
+        RIGHT + ' model_warmup { batch_size: 1 inputs { key: "x" value { dims: 4 input_data_file: "" } } }',
+        "does not exist: ''",
+        False,
+    ),
     "plan_on_the_cpu": (
         f'platform: "tensorrt_plan" max_batch_size: 8 {INPUT} {OUTPUT} instance_group {{ kind: KIND_CPU }}',
         "a TensorRT plan cannot run on a CPU",

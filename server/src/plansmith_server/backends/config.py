@@ -100,6 +100,10 @@ class ModelConfig:
             "text as a state (sequence_batching.state)": any(
                 state.get("data_type") == "TYPE_STRING" for state in sequence.get("state", ())
             ),
+            # Triton keeps such a state itself, and gives it to no Python-based backend.
+            "use_growable_memory (sequence_batching.state)": any(
+                state.get("use_growable_memory") for state in sequence.get("state", ())
+            ),
             # Triton 2.51 hands it to a Python-based backend with one value too many, and refuses every request.
             "a sequence id as TYPE_STRING (CONTROL_SEQUENCE_CORRID)": any(map(_is_text_id, controls)),
             "allow_ragged_batch": any(tensor.get("allow_ragged_batch") for tensor in config.get("input", ())),

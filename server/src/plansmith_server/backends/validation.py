@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from plansmith_server.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from plansmith_server.backends.config import ConfigTensor, ModelConfig
     from plansmith_server.backends.signature import Signature, TensorInfo
@@ -29,9 +29,8 @@ def check(config: ModelConfig, signature: Signature, *, converts: bool = False) 
     """
     if config.unsupported:
         raise ModelError(f"{config.unsupported[0]} is not supported by this server's backends: use a Triton container")
-    for name, count in Counter(tensor.name for tensor in config.inputs).items():
-        if count > 1:
-            raise ModelError(f"input {name!r} is declared {count} times, and no request can bring it more than once")
+    _check_names("input", config.inputs)
+    _check_names("output", config.outputs)
     inputs = {tensor.name: tensor for tensor in (*signature.inputs, *signature.optional_inputs)}
     optional = {tensor.name for tensor in signature.optional_inputs}
     outputs = {tensor.name: tensor for tensor in signature.outputs}
@@ -50,6 +49,12 @@ def check(config: ModelConfig, signature: Signature, *, converts: bool = False) 
         raise ModelError(f"the model has an input {forgotten[0]!r}, which the configuration omits")
     for tensor in config.run_outputs:
         _check_tensor("output", tensor, outputs, config.max_batch_size, converts=converts)
+
+
+def _check_names(kind: str, tensors: Iterable[ConfigTensor]) -> None:
+    name, count = max(Counter(tensor.name for tensor in tensors).items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        raise ModelError(f"{kind} {name!r} is declared {count} times: keep one of them")
 
 
 def _check_tensor(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tritonclient.grpc import model_config_pb2
 
-from plansmith_build.repository.linting.findings import error, warning
+from plansmith_build.repository.linting.findings import error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,9 +31,7 @@ def check_declarations(context: ConfigContext) -> Iterator[Finding]:
     for role, tensors in (("input", context.config.input), ("output", context.config.output)):
         for name, count in Counter(tensor.name for tensor in tensors).items():
             if count > 1:
-                # A request would have to bring the input more than once; of outputs, the server takes the first.
-                finding = error if role == "input" else warning
-                yield finding(context.path, f"{role} {name!r} is declared {count} times", "remove all but one of them")
+                yield error(context.path, f"{role} {name!r} is declared {count} times", "remove all but one of them")
         for tensor in tensors:
             # Of other models, backends complete them.
             missing = [field for field in ("data_type", "dims") if not getattr(tensor, field)]

@@ -35,7 +35,8 @@ def check_files(context: ConfigContext) -> Iterator[Finding]:
             else "put the model file into a folder named 1"
         )
         yield error(context.path, "the model has no version", fix)
-    for version in context.served_versions:
+    # An ensemble reads no file, whatever it names.
+    for version in context.served_versions if context.backend != "ensemble" else ():
         for field, path in context.files_of(version):
             yield from _check_model_file(context, version, field, path)
     for tensor in config.output:

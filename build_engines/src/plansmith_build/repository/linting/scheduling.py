@@ -62,8 +62,6 @@ def _check_versions(context: ConfigContext) -> Iterator[Finding]:
 
 
 def _check_instances(context: ConfigContext) -> Iterator[Finding]:
-    group_kinds = model_config_pb2.ModelInstanceGroup
-    is_cpu_choice = context.path.endswith("configs/cpu.pbtxt")
     count = sum(max(1, group.count) for group in context.config.instance_group)
     if count > _MOST_INSTANCES:
         yield error(
@@ -76,37 +74,41 @@ def _check_instances(context: ConfigContext) -> Iterator[Finding]:
         if context.backend == "ensemble":
             yield error(context.path, "an ensemble cannot have instance groups", "remove instance_group")
             return
-        kind = group_kinds.Kind.Name(group.kind)
-        if is_cpu_choice and (kind == "KIND_GPU" or group.gpus):
-            yield error(
-                context.path,
-                "instances are on the GPU in the configuration for CPUs",
-                "write kind: KIND_CPU, or name the file gpu.pbtxt",
-            )
-        elif context.backend == "openvino" and (kind in ("KIND_GPU", "KIND_MODEL") or group.gpus):
-            yield error(
-                context.path,
-                f"instances of {kind} are not on the CPU, where OpenVINO runs",
-                "write kind: KIND_CPU alone",
-            )
-        elif group.gpus and kind != "KIND_GPU":
-            # The server makes KIND_CPU of KIND_AUTO where it does not have all of them.
-            finding = warning if kind == "KIND_AUTO" else error
-            yield finding(
-                context.path,
-                f"instances of {kind} name GPUs, which a server without them refuses",
-                "remove gpus, or write kind: KIND_GPU",
-            )
-        if min(group.gpus, default=0) < 0:
-            yield error(context.path, f"gpus has {min(group.gpus)}", "write the numbers of GPUs, from 0")
-        if context.backend == "tensorrt" and kind == "KIND_CPU":
-            yield error(context.path, "a TensorRT plan cannot run on a CPU", "write kind: KIND_GPU")
+        yield from _check_devices(context, group)
         if group.count < 0:
             yield warning(
                 context.path, f"count is {group.count}, which the server takes for its default", "write 1 or more"
             )
         if group.profile and context.backend != "tensorrt":
             yield error(context.path, "an instance group has a profile, which is for TensorRT models", "remove profile")
+
+
+def _check_devices(context: ConfigContext, group: Any) -> Iterator[Finding]:
+    kind = model_config_pb2.ModelInstanceGroup.Kind.Name(group.kind)
+    if context.path.endswith("configs/cpu.pbtxt") and (kind == "KIND_GPU" or group.gpus):
+        yield error(
+            context.path,
+            "instances are on the GPU in the configuration for CPUs",
+            "write kind: KIND_CPU, or name the file gpu.pbtxt",
+        )
+    elif context.backend == "openvino" and (kind in ("KIND_GPU", "KIND_MODEL") or group.gpus):
+        yield error(
+            context.path,
+            f"instances of {kind} are not on the CPU, where OpenVINO runs",
+            "write kind: KIND_CPU alone",
+        )
+    elif group.gpus and kind != "KIND_GPU":
+        # The server makes KIND_CPU of KIND_AUTO where it does not have all of them.
+        finding = warning if kind == "KIND_AUTO" else error
+        yield finding(
+            context.path,
+            f"instances of {kind} name GPUs, which a server without them refuses",
+            "remove gpus, or write kind: KIND_GPU",
+        )
+    if min(group.gpus, default=0) < 0:
+        yield error(context.path, f"gpus has {min(group.gpus)}", "write the numbers of GPUs, from 0")
+    if context.backend == "tensorrt" and kind == "KIND_CPU":
+        yield error(context.path, "a TensorRT plan cannot run on a CPU", "write kind: KIND_GPU")
 
 
 def _check_batching(context: ConfigContext) -> Iterator[Finding]:

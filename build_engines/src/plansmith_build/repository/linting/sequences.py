@@ -118,7 +118,7 @@ def _check_initial(context: ConfigContext, what: str, state: Any, initial: Any) 
         yield error(context.path, f"the {what} has dims {dims}, and the state {wanted}", "write the size of each")
     elif not initial.WhichOneof("state_data"):
         yield error(context.path, f"the {what} has no data", "add zero_data: true or data_file")
-    elif initial.data_file:
+    elif initial.WhichOneof("state_data") == "data_file":
         yield from check_data_file(
             context, what, "initial_state", initial.data_file, data_type=initial.data_type, numbers=prod(dims)
         )

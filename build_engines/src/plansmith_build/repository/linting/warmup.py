@@ -75,7 +75,7 @@ def _check_input(context: ConfigContext, what: str, data: Any, declared: Any) ->
             yield error(
                 context.path, f"the {what} has dims {dims}, and the model takes {wanted_dims}", "make them agree"
             )
-    if data.input_data_file:
+    if data.WhichOneof("input_data_type") == "input_data_file":
         yield from check_data_file(
             context, what, "warmup", data.input_data_file, data_type=data.data_type, numbers=prod(dims)
         )
