@@ -56,6 +56,8 @@ def test_headers_that_the_server_cannot_take_are_the_callers_to_shorten(server, 
             with pytest.raises(InvalidInput, match="shorten the token or the headers") as caught:
                 call()
             assert "secret" not in str(caught.value)
+    with open_client(face, url_of(face, server), timeout=30) as client, pytest.raises(InvalidInput, match="mmm"):
+        client.model("m" * 100_000)(ROWS)
 
 
 def test_bf16_is_exact_and_rounded_from_float32_rather_than_cut(server, face):

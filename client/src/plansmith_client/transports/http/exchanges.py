@@ -155,11 +155,12 @@ def completed(request: Request, connection: Connection, headers: Mapping[str, st
 
 
 def has_large_headers(request: Request) -> bool:
-    """Whether a server may refuse the request for its headers: Triton does so by closing the connection.
+    """Whether a server may refuse the request for its path and headers: Triton does so by closing the connection.
 
     A connection that broke is taken for that refusal where the server answers `PROBE` afterwards.
     """
-    return sum(len(name) + len(value) for name, value in request.headers.items()) > _LARGE_HEADERS
+    size = len(request.path) + sum(len(name) + len(value) for name, value in request.headers.items())
+    return size > _LARGE_HEADERS
 
 
 def answer_from_response(response: Response, operation: Operation[Answer_co], url: str) -> Answer_co:
