@@ -201,11 +201,6 @@ WRONG = {
         "preferred_batch_size 16 is not within max_batch_size 8",
         True,
     ),
-    "warm_up_from_no_file": (
-        RIGHT + ' model_warmup { batch_size: 1 inputs { key: "x" value { dims: 4 input_data_file: "" } } }',
-        "does not exist: ''",
-        False,
-    ),
     "plan_on_the_cpu": (
         f'platform: "tensorrt_plan" max_batch_size: 8 {INPUT} {OUTPUT} instance_group {{ kind: KIND_CPU }}',
         "a TensorRT plan cannot run on a CPU",
@@ -373,6 +368,19 @@ def test_sequences_for_which_a_server_has_no_memory_are_an_error(repository):
     found = {finding.path.split("/")[0]: finding for finding in findings(repository) if finding.severity == "error"}
     assert found.keys() == {"many"}
     assert "takes more memory than a server has" in found["many"].message
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('batch_output { source_input: "x" }', "batch_output has no target_name"),
+        ('model_warmup { batch_size: 1 inputs { key: "x" value { dims: 4 input_data_file: "" } } }', "not exist: ''"),
+    ],
+)
+def test_what_may_end_a_server_is_an_error(repository, more, said):
+    """No server is asked."""
+    put(repository, "m", f"{RIGHT} {more}")
+    assert any(said in finding.message for finding in findings(repository) if finding.severity == "error")
 
 
 def test_files_that_are_not_plans_and_missing_plans_are_named(repository):

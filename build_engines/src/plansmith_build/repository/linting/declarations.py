@@ -105,6 +105,9 @@ def _check_batch_tensors(context: ConfigContext) -> Iterator[Finding]:
     outputs = {tensor.name for tensor in config.output}
     for field, entries in (("batch_input", config.batch_input), ("batch_output", config.batch_output)):
         for entry in entries:
+            if not entry.target_name:
+                # Of a batch_output, Triton 2.51 ends with SIGSEGV where it loads the model.
+                yield error(context.path, f"{field} has no target_name", "name the tensor that it is about")
             if len(entry.source_input) != 1:
                 yield error(context.path, f"{field} has {len(entry.source_input)} source_input", "name exactly one")
             for name in entry.source_input:
