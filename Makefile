@@ -11,6 +11,8 @@ MEMBERS := client build_engines server perf plansmith
 LOCKED_EXTRAS := bfloat16 cli cuda keras opentelemetry openvino pipelines prometheus remote rtx s3 signing sklearn tensorrt triton
 # Where this is set, each of the many programs that are started would compile all its imports anew.
 unexport PYTHONDONTWRITEBYTECODE
+# Of programs that import ONNX Runtime before plansmith, which turns its telemetry off.
+export ORT_DISABLE_TELEMETRY ?= 1
 BIN := .venv/bin
 STAMP := .venv/.installed
 

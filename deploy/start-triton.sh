@@ -23,6 +23,8 @@ if [ -n "${OTLP_TRACES_URL:-}" ]; then
   set -- "$@" --trace-config=mode=opentelemetry --trace-config=level=TIMESTAMPS --trace-config=rate=0 \
     "--trace-config=opentelemetry,url=$OTLP_TRACES_URL" --trace-config=opentelemetry,resource=service.name=triton
 fi
+# ONNX Runtime reports which models run where to its maker, unless it finds this when it starts.
+export ORT_DISABLE_TELEMETRY="${ORT_DISABLE_TELEMETRY:-1}"
 exec tritonserver "$@" \
   "--http-restricted-api=$apis:plansmith-secret=$key" \
   "--grpc-restricted-protocol=$apis:plansmith-secret=$key"

@@ -32,6 +32,15 @@ def test_the_bill_of_materials_lists_what_is_locked_with_its_hashes(tmp_path):
     assert all(reference["hashes"] for reference in components["numpy"]["externalReferences"] if "hashes" in reference)
 
 
+@pytest.mark.parametrize("first", ["", "plansmith", "plansmith_build", "plansmith_perf", "plansmith_server"])
+def test_nothing_of_onnx_runtimes_telemetry_begins_where_a_part_of_plansmith_is_imported(first, tmp_path):
+    # It is silent in CI, and begins as it is imported: with a number for the machine and a store of what to send.
+    places = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": os.defpath}
+    program = f"import {first or 'os'}; import onnxruntime"
+    subprocess.run([sys.executable, "-c", program], check=True, env=places, cwd=tmp_path)
+    assert (list(tmp_path.rglob("deviceid")) == []) == bool(first)
+
+
 @pytest.mark.parametrize(
     ("schema", "path"),
     [("vendor.github-actions", "action.yml"), ("vendor.github-workflows", ".github/workflows/release.yml")],

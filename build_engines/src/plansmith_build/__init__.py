@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import (
@@ -45,6 +46,8 @@ __all__ = [
     "build_pipeline",
 ]
 
+# ONNX Runtime from PyPI reports which models run where to its maker, unless it finds this when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _LAZY = {
     "BuildOptions": "building",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,9 @@ __all__ = [
     "TritonServer",
     "TritonUnavailable",
 ]
+
+# ONNX Runtime from PyPI reports which models run where to its maker, unless it finds this when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Imported when they are asked for: each backend process imports this package and starts no server.
 _PLACES = {"ModelState": "endpoint", "ServerOptions": "options", "TritonServer": "process"}
