@@ -87,8 +87,8 @@ def _load_answers(result: LoadTestResult) -> list[str]:
         enough = _enough(result, best)
         if enough is not None:
             sentences.append(
-                f"{load_name(enough.load)[:1].upper()}{load_name(enough.load)[1:]} were enough for "
-                f"{enough.throughput / best.throughput:.0%} of that{_latencies(enough)}."
+                f"With {load_name(enough.load)} it was {enough.throughput / best.throughput:.0%} of that already"
+                f"{_latencies(enough)}."
             )
     requests = sum(measured.requests for measured in result.measurements)
     errors = sum(measured.errors for measured in result.measurements)
