@@ -229,8 +229,8 @@ def test_pixels_are_scaled_shifted_and_divided_for_each_channel(picture):
         ("fp32=words.txt", "which only BYTES inputs take"),
         ("string=empty.txt", "is empty: write one line for each item"),
         ("nope=words.txt", "that the model does not have"),
-        ("missing.png", "does not say which input"),
-        ("uint8=missing.png", "cannot be read"),
+        ("truncated.png", "does not say which input"),
+        ("missing.png", "cannot be read"),
     ],
 )
 def test_pictures_and_text_that_do_not_fit_are_refused(tmp_path, monkeypatch, word, message):

@@ -335,7 +335,7 @@ def test_a_server_that_lacks_one_of_its_models_is_used_again_for_the_others(lack
 
 
 def test_a_wrong_request_is_not_taken_to_another_server(server, second):
-    with open_client("grpc", [server.grpc_url, second.grpc_url], hedge_after=0.01) as client:
+    with open_client("grpc", [server.grpc_url, second.grpc_url]) as client:
         with pytest.raises(InvalidInput):
             client.model("double")(np.ones((2, 3), np.float32))
         with pytest.raises(InvalidInput, match="the same server twice"):

@@ -83,6 +83,7 @@ def test_every_requirement_is_pinned_with_its_hash():
         "litserve",
         "mlserver",
         "pytriton",
+        "rapidocr",
         "sentence-transformers",
     ]
     for file in files:

@@ -130,7 +130,9 @@ def _reasons(search: SearchRecord) -> list[str]:
     found: dict[tuple[str, str, str, str], list[str]] = {}
     for candidate in search.candidates:
         left = f"{len(candidate.kept_in_fp32)} nodes left in FP32" if candidate.kept_in_fp32 else ""
-        if remark := ": ".join(filter(None, (candidate.reason, left))):
+        # What became of other methods than the fastest stands in the manifest.
+        reason = candidate.reason if candidate.status not in {"chosen", "kept", "slower"} else ""
+        if remark := ": ".join(filter(None, (reason, left))):
             key = (candidate.target, candidate.device.upper(), candidate.status, remark)
             found.setdefault(key, []).append(candidate.precision)
     return [

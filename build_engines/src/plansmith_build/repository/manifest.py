@@ -202,7 +202,7 @@ class CandidateRecord(_Record):
         description="chosen, kept, slower, 'verified, not measured', 'compiled, not measured', 'outside the budget', "
         "failed, 'not possible here'; chosen and kept are said of what was measured only"
     )
-    reason: str = Field(description="why it cannot be used, where it cannot")
+    reason: str = Field(description="why it cannot be used, or what became of other methods for the same precision")
     config: str | None = Field(description="the configuration that serves it, where there is one")
     file: str | None = Field(description="the model file, where a configuration uses it")
     engine: str = Field(description="what ran it")
