@@ -218,6 +218,7 @@ def _fastest_int8(
         candidate = _try(pairing, make, run)
         looks = max(looks, candidate.graph.look if candidate.graph is not None else 0)
         used = graphs.judges.use(candidate.accuracy) if candidate.accuracy is not None else math.inf
+        return_freed_memory()
         return Attempt(name, candidate, used)
 
     def whole(method: Method) -> Attempt:
