@@ -106,7 +106,8 @@ def test_servers_of_kserve_are_pods_of_the_same_policy(custom, schemas):
     assert security["capabilities"] == {"drop": ["ALL"]}
     restricted = [word.partition("=")[2] for word in containers[0]["args"] if "restricted" in word]
     assert restricted == ["shared-memory,logging,trace:plansmith-secret=$(ADMIN_KEY)"] * 2
-    (key,) = containers[0]["env"]
+    telemetry, key = containers[0]["env"]
+    assert telemetry == {"name": "ORT_DISABLE_TELEMETRY", "value": "1"}
     assert key["name"] == "ADMIN_KEY"
     assert not key["valueFrom"]["secretKeyRef"].get("optional")
 
