@@ -150,8 +150,8 @@ class ServerPlan:
         options: as given.
         address: the IPv4 address to listen on.
         config_name: for `--model-config-name`; None if it is not passed.
-        folders: the models of the repository at this moment, but for
-        left_out: those that would keep Triton from serving the others, which it is not shown.
+        folders: the models of the repository at this moment that Triton is shown.
+        left_out: those that it is not shown, because they would keep it from serving the others.
     """
 
     options: ServerOptions
