@@ -384,6 +384,19 @@ def test_a_step_runs_in_as_many_processes_as_it_says(repository):
     assert counts == {"search.1.text": 2, "search.1.embedding": 1}
 
 
+def test_requests_are_joined_in_the_steps_whose_answers_do_not_depend_on_neighbours(repository):
+    joined = {
+        path.parent.name.partition(".1.")[2]: config.HasField("dynamic_batching")
+        for path in repository.glob("*.1.*/config.pbtxt")
+        if (config := config_from_text(path.read_text())).backend == "pipeline_step"
+    }
+    # Tokens are padded to the longest text of a request, boxes to the fullest image.
+    assert joined == {
+        **dict.fromkeys(("image", "audio", "classes", "embedding"), True),
+        **dict.fromkeys(("text", "boxes"), False),
+    }
+
+
 def test_a_version_whose_steps_are_gone_is_not_rolled_back_to(files, tmp_path):
     repository = ModelRepository.at(tmp_path / "models")
     for _ in range(3):

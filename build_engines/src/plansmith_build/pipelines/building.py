@@ -318,7 +318,7 @@ def _specs(tensors: Any) -> tuple[TensorSpec, ...]:
 
 
 def _step_config(node: Node, instances: int) -> Any:
-    """No dynamic batching: each request is answered, and fails, alone."""
+    """Requests are joined where no answer depends on its neighbours: one of a free shape is padded to their longest."""
     wiring = Wiring()
     wiring.add(node, {}, node.name)
     config = wiring.config(node.name)
@@ -326,6 +326,8 @@ def _step_config(node: Node, instances: int) -> Any:
     config.platform = ""
     config.backend = "pipeline_step"
     config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_CPU, count=instances)
+    if config.max_batch_size > 1 and all(size > 0 for output in config.output for size in output.dims):
+        config.dynamic_batching.SetInParent()
     return config
 
 
