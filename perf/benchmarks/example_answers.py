@@ -56,8 +56,8 @@ def answer_by_hand(
 
 
 def compute_with_engine(steps: Sequence[ServedStep]) -> Callable[[Arrays], list[Any]]:
-    """By the one model among the steps; a single input is taken whatever its name."""
-    (engine,) = (step for step in steps if step.is_engine)
+    """By the first model among the steps; a single input is taken whatever its name."""
+    engine = next(step for step in steps if step.is_engine)
 
     def compute(arrays: Arrays) -> list[Any]:
         single = len(engine.inputs) == 1
@@ -79,7 +79,8 @@ def answer_with_all_steps(first: str, steps: Sequence[ServedStep]) -> Answer:
         for step in steps:
             made = step.run({own: known[name] for own, name in step.inputs.items()})
             known.update((name, made[own]) for own, name in step.outputs.items())
-        return {"label": [label.decode() for label in known["label"].ravel()]}
+        labels = known["label"].ravel()
+        return {"label": [label.decode() if isinstance(label, bytes) else label for label in labels]}
 
     return answer
 

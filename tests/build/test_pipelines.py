@@ -8,7 +8,9 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnx
 import pytest
+from onnxruntime import InferenceSession
 from PIL import Image
 from pipeline_models import (
     COLOURS,
@@ -27,6 +29,7 @@ from pipeline_models import (
 
 from plansmith_build import BuildOptions, InvalidModel, InvalidOption, ModelNotFound, build_pipeline
 from plansmith_build.datasets import read_preprocessing
+from plansmith_build.pipelines.graphs import GRAPHS
 from plansmith_build.pipelines.verification import output_errors
 from plansmith_build.portable.comparison import OutputComparison
 from plansmith_build.repository.companions import companions_in_place
@@ -82,6 +85,7 @@ kind = "model"
 kind = "classes"
 labels = "moods.txt"
 """
+MOODS = SENTIMENT[SENTIMENT.index('[[step]]\nkind = "model"') :]
 PITCH = """
 [[step]]
 kind = "audio"
@@ -126,6 +130,7 @@ def files(tmp_path_factory):
         "search": SEARCH,
         "finder": FINDER,
         "sentiment": SENTIMENT,
+        "moods": MOODS,
         "pitch": PITCH,
     }.items():
         (folder / f"{name}.toml").write_text(text)
@@ -134,12 +139,13 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def repository(files, plansmith):
-    """Five pipelines, the first of them tried on a Triton by the command."""
+    """Six pipelines, the first of them tried on a Triton by the command."""
     repository = files / "models"
     words = ("--pipeline", files / "scenes.toml", "--repository", repository)
     said = plansmith("build", files / "colours.onnx", *words).stdout
     assert "a pipeline, image -> model -> classes" in said
-    for name, model in {"search": "words", "finder": "detector", "sentiment": "moods", "pitch": "tones"}.items():
+    models = {"search": "words", "finder": "detector", "sentiment": "moods", "moods": "moods", "pitch": "tones"}
+    for name, model in models.items():
         build_pipeline(files / f"{model}.onnx", files / f"{name}.toml", BuildOptions(repository, serve=False))
     return repository
 
@@ -374,6 +380,53 @@ def test_versions_are_exchanged_whole_and_the_steps_of_two_stay(files, tmp_path,
     publish()
     with pytest.raises(ModelNotFound, match="no version 1"):
         roll_back(repository, "changing", 1)
+
+
+def test_a_pipeline_of_arrays_is_served_by_onnx_files_of_standard_operators_alone(client, repository):
+    names = ["moods.1.classes", "moods.1.model"]
+    assert sorted(path.name for path in repository.glob("moods.*")) == names
+    for name in names:
+        assert config_from_text((repository / name / "config.pbtxt").read_text()).backend == "onnxruntime"
+        graph = onnx.load(repository / name / "1" / "model.onnx").graph
+        assert {node.domain for node in graph.node} == {""}
+    ids = np.array([[WORDS.index("great"), WORDS.index("film")], [WORDS.index("poor"), WORDS.index("book")]])
+    answer = client.model("moods").infer({"input_ids": ids})
+    assert answer["label"].tolist() == [[b"positive"], [b"negative"]]
+    np.testing.assert_allclose(answer["probability"], 1 / (1 + np.exp(-4)), atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "first", "none"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_vectors_are_pooled_over_the_tokens_that_the_mask_keeps(pooling, normalize):
+    options = {"size": 5, "pooling": pooling, "normalize": normalize, "datatype": "INT32"}
+    session = InferenceSession(GRAPHS["embedding"](**options).SerializeToString(), providers=["CPUExecutionProvider"])
+    tokens = np.random.default_rng(1).normal(size=(3, 4, 5)).astype(np.float32) - 2
+    mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]], np.int32)
+    tokens[mask == 0] = np.nan
+    vectors = tokens[:2, 1]
+    given = {"vector": vectors} if pooling == "none" else {"tokens": np.nan_to_num(tokens), "attention_mask": mask}
+    (made,) = session.run(None, given)
+    if pooling != "none":
+        pool = {"mean": np.nanmean, "max": np.nanmax, "first": lambda rows, axis: rows[:, 0]}[pooling]
+        vectors = np.concatenate([pool(tokens[:2], axis=1), np.zeros((1, 5))])
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(made, vectors / np.maximum(lengths, 1e-12) if normalize else vectors, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "none"])
+def test_classes_come_by_probability_and_equal_ones_by_their_number(activation):
+    graph = GRAPHS["classes"](labels=["a", "ł", "c", "d"], top=3, activation=activation)
+    session = InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    scores = np.array([[0, 2, 2, -1], [-20, 20, 0, 1]], np.float32)
+    label, probability = session.run(None, {"scores": scores})
+    assert label.tolist() == [["ł", "c", "a"], ["ł", "d", "c"]]
+    powers = np.exp(scores.astype(np.float64) - scores.max(axis=1, keepdims=True))
+    expected = {
+        "softmax": powers / powers.sum(axis=1, keepdims=True),
+        "sigmoid": np.tanh(scores.astype(np.float64) / 2) / 2 + 0.5,
+        "none": scores,
+    }[activation]
+    np.testing.assert_allclose(probability, np.sort(expected)[:, ::-1][:, :3], atol=1e-6)
 
 
 def test_a_step_runs_in_as_many_processes_as_it_says(repository):

@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parents[2] / "docs" / "notebooks"
 # Set after the cell with the tag `parameters`.
 SHORTENED = {
-    "deployment": 'ITERATIONS, TARGETS = 30, ("onnxruntime",)',
+    "deployment": 'EPOCHS, ROUNDS, TARGETS = 4, 3, ("onnxruntime",)',
     "quantization": "ITERATIONS = 30",
     "load_test": "SECONDS, ROUNDS = 0.5, 2",
 }
@@ -25,6 +25,8 @@ def test_every_notebook_is_run():
 
 @pytest.mark.parametrize("name", SHORTENED)
 def test_a_notebook_runs_from_the_first_cell_to_the_last(name, tmp_path, monkeypatch):
+    if name == "deployment":
+        pytest.importorskip("torch", reason="docs/notebooks/deployment.ipynb needs PyTorch")
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     nbformat.validate(notebook)
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)

@@ -22,6 +22,7 @@ from tritonclient.grpc import model_config_pb2
 from plansmith_build.building import BuildResult, build
 from plansmith_build.engines.onnxruntime import RunFailed, Session
 from plansmith_build.errors import InvalidOption, VerificationFailed
+from plansmith_build.pipelines.graphs import GRAPHS
 from plansmith_build.pipelines.spec import ImageOptions, ModelOptions, PreparedOptions, TextOptions, read_pipeline
 from plansmith_build.pipelines.steps import prepared_step, read_tokenizer, result_step, write_step
 from plansmith_build.pipelines.verification import answers_in_process, ask_triton, output_errors
@@ -50,9 +51,11 @@ from plansmith_build.repository.staging import staging_folder
 from plansmith_client.tensors import TensorSpec, datatype_from_config_type
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from plansmith_build.building import BuildOptions
+    from plansmith_build.engines.onnxruntime import Arrays
     from plansmith_build.pipelines.spec import PipelineSpec, StepOptions
     from plansmith_build.progress import Progress
 
@@ -228,13 +231,17 @@ class _Pipeline:
         name = self._names[place]
         with staging_folder(self._repository.path) as staging:
             files = write_step(staging / "files", step.kind, made, tokenizer)
-            try:
-                loaded = load_step(staging / "files")
-            except ModelError as error:
-                raise InvalidOption(f"step {place + 1} of the pipeline: {error}") from error
             size = self._rows(place) or min(node.max_batch_size for node in self._models.values()) or 1
-            node = Node(name, _specs(loaded.inputs), _specs(loaded.outputs), size, loaded.run)
-            config = _step_config(node, step.instances if isinstance(step, PreparedOptions) else 1)
+            if step.kind in GRAPHS:
+                signature, run = _loaded(files[0])
+                node = Node(name, signature.inputs, signature.outputs, size, run)
+            else:
+                try:
+                    loaded = load_step(staging / "files")
+                except ModelError as error:
+                    raise InvalidOption(f"step {place + 1} of the pipeline: {error}") from error
+                node = Node(name, _specs(loaded.inputs), _specs(loaded.outputs), size, loaded.run)
+            config = _step_config(node, step)
             verification = Verification(
                 reference="", candidate="with its pipeline", seed=0, samples=0, rows_together=0, outputs=()
             )
@@ -289,11 +296,14 @@ def _check_preprocessing(spec: PipelineSpec, options: BuildOptions) -> None:
 def _model_node(built: BuildResult) -> Node:
     config = config_from_text(read_regular(built.path.parent / CONFIG).decode())
     batched = config.max_batch_size > 0
-    file = built.path / "model.onnx"
-    signature: Signature = signature_of(onnx.load(file, load_external_data=False))
-    session = Session(file, signature, optimized=True)
+    _, run = _loaded(built.path / "model.onnx")
     inputs, outputs = (specs_from_config(side, batched=batched) for side in (config.input, config.output))
-    return Node(built.name, inputs, outputs, config.max_batch_size, session.run)
+    return Node(built.name, inputs, outputs, config.max_batch_size, run)
+
+
+def _loaded(file: Path) -> tuple[Signature, Callable[[Arrays], Arrays]]:
+    signature = signature_of(onnx.load(file, load_external_data=False))
+    return signature, Session(file, signature, optimized=True).run
 
 
 def _input_for(produced: str, node: Node, given: dict[str, str]) -> TensorSpec:
@@ -317,14 +327,17 @@ def _specs(tensors: Any) -> tuple[TensorSpec, ...]:
     )
 
 
-def _step_config(node: Node, instances: int) -> Any:
+def _step_config(node: Node, step: StepOptions) -> Any:
     """Requests are joined where no answer depends on its neighbours: one of a free shape is padded to their longest."""
     wiring = Wiring()
     wiring.add(node, {}, node.name)
     config = wiring.config(node.name)
     config.ClearField("ensemble_scheduling")
     config.platform = ""
-    config.backend = "pipeline_step"
+    config.backend = "onnxruntime" if step.kind in GRAPHS else "pipeline_step"
+    if step.kind in GRAPHS:
+        config.parameters["intra_op_thread_count"].string_value = "1"
+    instances = step.instances if isinstance(step, PreparedOptions) else 1
     config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_CPU, count=instances)
     if config.max_batch_size > 1 and all(size > 0 for output in config.output for size in output.dims):
         config.dynamic_batching.SetInParent()

@@ -1,4 +1,4 @@
-"""From the options of a step to the folder that a server's backend `pipeline_step` runs."""
+"""From the options of a step to the files that a server runs: an ONNX graph, or data for the backend `pipeline_step`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from plansmith_build.datasets import read_preprocessing
 from plansmith_build.datasets.preprocessing import Preprocessing
 from plansmith_build.errors import InvalidOption
+from plansmith_build.pipelines.graphs import GRAPHS
 from plansmith_build.pipelines.spec import (
     BoxesOptions,
     ClassesOptions,
@@ -184,11 +185,13 @@ def result_step(
 
 
 def write_step(folder: Path, kind: str, options: dict[str, Any], tokenizer: bytes | None) -> tuple[Path, ...]:
-    """Write the files of a step's version."""
+    """Write the files of a step's version, the graph or the options first."""
     folder.mkdir()
-    files = {
-        "step.json": (json.dumps({"kind": kind, "options": options}, indent=2, ensure_ascii=False) + "\n").encode()
-    }
+    if kind in GRAPHS:
+        files = {"model.onnx": GRAPHS[kind](**options).SerializeToString()}
+    else:
+        document = json.dumps({"kind": kind, "options": options}, indent=2, ensure_ascii=False)
+        files = {"step.json": f"{document}\n".encode()}
     if tokenizer is not None:
         files["tokenizer.json"] = tokenizer
     for name, content in files.items():

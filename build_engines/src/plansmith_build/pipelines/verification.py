@@ -14,10 +14,12 @@ from plansmith_build.engines.onnxruntime import RunFailed
 from plansmith_build.errors import InvalidOption, VerificationFailed
 from plansmith_build.pipelines.spec import AudioOptions, ImageOptions, TextOptions
 from plansmith_build.portable.comparison import compare
+from plansmith_build.portable.sampling import input_kinds, random_sample
+from plansmith_build.reading.signatures import Signature
 from plansmith_build.repository.manifest import OutputError
+from plansmith_build.search.served_answers import as_bytes
 from plansmith_build.serving import served_repository
 from plansmith_client.errors import ClientError
-from plansmith_client.sampling import random_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +88,8 @@ def ask_triton(repository: Path, name: str, exchanges: Sequence[Exchange]) -> tu
             raise VerificationFailed(
                 f"Triton does not load {model!r} of the pipeline, so nothing is published: {reason}"
             )
-        for request, expected in exchanges:
+        for request, made in exchanges:
+            expected = {key: as_bytes(array) for key, array in made.items()}
             try:
                 answer = server.client.model(name).infer(request)
             except ClientError as error:
@@ -130,7 +133,23 @@ def _samples(wiring: Wiring, spec: PipelineSpec) -> list[Arrays]:
         raise InvalidOption(
             "samples are texts, images or recordings: leave them out of a pipeline that begins with a model"
         )
-    return [random_inputs(wiring.inputs, batch=1, seed=seed) for seed in range(3)]
+    return _arrays(wiring)
+
+
+def _arrays(wiring: Wiring) -> list[Arrays]:
+    """Of the first kind that the pipeline answers: numbers may be indexes, and not every length one that it takes."""
+    signature = Signature(wiring.inputs, (), {spec.name: ("",) * len(spec.shape) for spec in wiring.inputs})
+    refused: Exception | None = None
+    for kind in input_kinds(signature, -1, {}):
+        generators = map(np.random.default_rng, range(3))
+        made = [random_sample(signature, kind, with_optional=False, rng=generator) for generator in generators]
+        try:
+            wiring.run(made[0])
+        except RunFailed as error:
+            refused = refused or error
+        else:
+            return made
+    raise InvalidOption(f"the pipeline answers no made-up arrays: {refused}") from refused
 
 
 def _one(name: str, content: bytes) -> Arrays:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from plansmith_build.serving import Entry
     from plansmith_client import Client, InferResult
 
-__all__ = ["Exchange", "problem_with_answers", "problem_with_sequences"]
+__all__ = ["Exchange", "as_bytes", "problem_with_answers", "problem_with_sequences"]
 
 # Threads and batches of another size change the order of sums, and what is computed in few bits then rounds otherwise.
 _ROUNDING = {
@@ -111,8 +111,8 @@ def _problem(ask: Callable[[Arrays], InferResult], entry: Entry, exchanges: Sequ
             result = ask(as_served(exchange.request, entry.config.input))
         except ClientError as error:
             return f"it loads the model and does not answer: {error}"
-        given = {output: _as_bytes(result[output]) for output in exchange.answer}
-        expected = {output: _as_bytes(array) for output, array in exchange.answer.items()}
+        given = {output: as_bytes(result[output]) for output in exchange.answer}
+        expected = {output: as_bytes(array) for output, array in exchange.answer.items()}
         compared = compare(
             as_served(expected, entry.config.output), given, ignore=exchange.random_outputs, noise=exchange.noise
         )
@@ -122,7 +122,7 @@ def _problem(ask: Callable[[Arrays], InferResult], entry: Entry, exchanges: Sequ
     return ""
 
 
-def _as_bytes(array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+def as_bytes(array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
     """Text as the protocol has it."""
     if array.dtype.kind != "O":
         return array

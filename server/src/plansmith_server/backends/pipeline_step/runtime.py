@@ -34,8 +34,6 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "image": ("images", "ImageStep"),
     "text": ("text", "TextStep"),
     "audio": ("audio", "AudioStep"),
-    "classes": ("classes", "ClassesStep"),
-    "embedding": ("embeddings", "EmbeddingStep"),
     "boxes": ("boxes", "BoxesStep"),
     "lines": ("lines", "LinesStep"),
     "upright": ("lines", "UprightStep"),
