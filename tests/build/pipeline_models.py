@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import wave
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -178,6 +180,15 @@ def picture(colour: tuple[int, int, int], size=(40, 30), form="PNG") -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, form)
     return buffer.getvalue()
+
+
+def tiled_picture(side: int, tile: int) -> bytes:
+    """A grey TIFF, whose one tile, compressed, is larger than it is."""
+    pixels = zlib.compress(bytes(tile * tile))
+    tags = {256: side, 257: side, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile, 324: 8, 325: len(pixels)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    header = struct.pack("<4sI", b"II*\0", 8 + len(pixels))
+    return header + pixels + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
 def column(*items: bytes) -> np.ndarray:

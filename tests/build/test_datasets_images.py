@@ -131,7 +131,7 @@ def test_broken_and_hostile_images_are_named(tmp_path):
     good = picture(tmp_path / "good" / "a.jpg", quality=95).read_bytes()
     for name, content, sentence in (
         ("text", b"not an image", "b.jpg is not an image that can be read"),
-        ("truncated", good[: len(good) // 2], "b.jpg cannot be read as an image: .*(?i:truncated)"),
+        ("truncated", good[: len(good) // 2], "b.jpg is damaged: .*(?i:truncated)"),
         ("empty", b"", "b.jpg is not an image"),
     ):
         picture(tmp_path / name / "a.png")
@@ -141,7 +141,7 @@ def test_broken_and_hostile_images_are_named(tmp_path):
     bomb = tmp_path / "bomb" / "b.bmp"
     small = picture(bomb, size=(1, 1)).read_bytes()
     bomb.write_bytes(small[:18] + np.array([60000, 40000], "<i4").tobytes() + small[26:])
-    refused(tmp_path / "bomb", "b.bmp would decode to more than 89,478,485 pixels, .*decompression bomb")
+    refused(tmp_path / "bomb", "b.bmp has too many pixels: .*decompression bomb")
 
 
 def test_images_of_more_than_8_bits_are_refused_because_their_scale_is_not_known(tmp_path):

@@ -22,6 +22,7 @@ from pipeline_models import (
     picture,
     pitch_classifier,
     sentiment,
+    tiled_picture,
     tokenizer,
     tone,
     word_vectors,
@@ -202,10 +203,11 @@ def test_boxes_are_those_of_the_image_and_overlapping_ones_are_left_out(client):
 
 
 BAD_IMAGES = {
-    "0 bytes are not an image": b"",
-    "9 bytes are not an image": b"not image",
-    "the image has 101 x 100 pixels, and 10,000 are allowed": picture((1, 2, 3), (101, 100)),
-    "the image is damaged": picture((1, 2, 3), (90, 90), "BMP")[:2000],
+    "the file of 0 bytes is not an image": b"",
+    "the file of 9 bytes is not an image": b"not image",
+    "has 101 x 100 pixels, and 10,000 are allowed": picture((1, 2, 3), (101, 100)),
+    "has tiles of 2048 x 2048 pixels": tiled_picture(64, 2048),
+    "the file of 2,000 bytes is damaged": picture((1, 2, 3), (90, 90), "BMP")[:2000],
     "more than 8 bits a channel": b"P5 2 2 65535\n" + bytes(8),
 }
 BAD_TEXTS = {
@@ -407,7 +409,7 @@ def test_vectors_are_pooled_over_the_tokens_that_the_mask_keeps(pooling, normali
     given = {"vector": vectors} if pooling == "none" else {"tokens": np.nan_to_num(tokens), "attention_mask": mask}
     (made,) = session.run(None, given)
     if pooling != "none":
-        pool = {"mean": np.nanmean, "max": np.nanmax, "first": lambda rows, axis: rows[:, 0]}[pooling]
+        pool = {"mean": np.nanmean, "max": np.nanmax, "first": lambda rows, axis: rows.take(0, axis)}[pooling]
         vectors = np.concatenate([pool(tokens[:2], axis=1), np.zeros((1, 5))])
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     np.testing.assert_allclose(made, vectors / np.maximum(lengths, 1e-12) if normalize else vectors, atol=1e-6)

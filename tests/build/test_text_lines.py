@@ -108,7 +108,7 @@ def test_an_image_with_too_many_lines_is_refused_and_none_is_left_out(reader):
     wide = page({"rgb": (10, 10), "grg": (10, 80), "bgb": (10, 150), "r" * 10: (10, 220)}, size=(640, 256))
     with pytest.raises(InvalidInput, match=r"the 4 lines of text, .* pixels wide together, and 1,000 are allowed"):
         reader.infer({"image": column(wide)})
-    with pytest.raises(InvalidInput, match="9 bytes are not an image"):
+    with pytest.raises(InvalidInput, match="9 bytes is not an image"):
         reader.infer({"image": column(b"not image")})
 
 

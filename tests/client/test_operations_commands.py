@@ -223,9 +223,10 @@ def test_pixels_are_scaled_shifted_and_divided_for_each_channel(picture):
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("uint8=broken.png", "not a complete image"),
-        ("uint8=truncated.png", "cannot be read"),
-        ("uint8=bomb.bmp", "not a complete image"),
+        ("uint8=broken.png", "not an image that can be read"),
+        ("uint8=truncated.png", "is damaged: .*truncated"),
+        ("uint8=bomb.bmp", "has too many pixels"),
+        ("uint8=column.bmp", "has 1 x 70000 pixels, and 100,000,000 are allowed, 65,535 on a side"),
         ("fp32=words.txt", "which only BYTES inputs take"),
         ("string=empty.txt", "is empty: write one line for each item"),
         ("nope=words.txt", "that the model does not have"),
@@ -244,6 +245,7 @@ def test_pictures_and_text_that_do_not_fit_are_refused(tmp_path, monkeypatch, wo
     Image.new("RGB", (1, 1)).save(tmp_path / "bomb.bmp")
     small = (tmp_path / "bomb.bmp").read_bytes()
     (tmp_path / "bomb.bmp").write_bytes(small[:18] + np.array([60000, 40000], "<i4").tobytes() + small[26:])
+    (tmp_path / "column.bmp").write_bytes(small[:18] + np.array([1, 70000], "<i4").tobytes() + small[26:])
     (tmp_path / "words.txt").write_text("one\n")
     (tmp_path / "empty.txt").write_text("")
     specs = [TensorSpec(kind.lower(), kind, (-1, -1)) for kind in ("UINT8", "FP32")]
@@ -286,7 +288,7 @@ def test_pillow_would_hand_postscript_to_ghostscript(ghostscript, tmp_path):
 def test_postscript_called_a_picture_is_refused_and_not_run(ghostscript, tmp_path, suffix):
     path = tmp_path / f"picture{suffix}"
     path.write_bytes(POSTSCRIPT)
-    with pytest.raises(InvalidInput, match=r"not a complete image in a known format: save it as one of BMP, .*PNG"):
+    with pytest.raises(InvalidInput, match=r"not an image that can be read: save it as one of BMP, .*PNG"):
         array_from_image(path, TensorSpec("image", "FP32", (-1, 3, 6, 4)), ImagePreparation())
     assert not ghostscript.exists()
 
@@ -304,7 +306,7 @@ def test_the_command_refuses_postscript_in_one_sentence(server, ghostscript, tmp
         cwd=tmp_path,
     )
     assert done.returncode == 2
-    assert "not a complete image in a known format" in done.stderr
+    assert "not an image that can be read" in done.stderr
     assert "Traceback" not in done.stderr
     assert not ghostscript.exists()
 

@@ -12,13 +12,10 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-__all__ = ["DEEP_MODES", "MOST_PIXELS", "RECIPE_PARAMETER", "ImageRecipe", "row_from_image"]
+__all__ = ["MOST_PIXELS", "RECIPE_PARAMETER", "ImageRecipe", "row_from_image"]
 
 RECIPE_PARAMETER = "plansmith_preprocessing"
 """The parameter of a model's configuration that holds the recipe as JSON, for clients: servers ignore it."""
-
-DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
-"""Modes of Pillow with more than 8 bits a channel: converted, everything above 255 would be cut off without a word."""
 
 MOST_PIXELS = 100_000_000
 """Larger images are refused: a small file can decompress to one that fills the memory, and a line of pixels, resized
@@ -73,7 +70,9 @@ def row_from_image(
     Raises:
         ValueError: the recipe gives fractions, which the dtype cannot hold, or resizes to more than 100 megapixels.
     """
-    pixels = np.asarray(_resized(image.convert("L" if recipe.channels == "GRAY" else "RGB"), recipe, size))
+    mode = "L" if recipe.channels == "GRAY" else "RGB"
+    # Converted to what it is, a large image would be in memory twice.
+    pixels = np.asarray(_resized(image if image.mode == mode else image.convert(mode), recipe, size))
     if recipe.channels == "GRAY":
         pixels = pixels[:, :, np.newaxis]
     elif recipe.channels == "BGR":

@@ -157,6 +157,7 @@ class _Pipeline:
             for place, kind in enumerate(kinds)
         ]
         self._models: dict[int, Node] = {}
+        self._texts: dict[int, Any] = {}
         self._recorded: dict[str, Any] | None = None
         self._labels: bytes | None = None
 
@@ -199,9 +200,8 @@ class _Pipeline:
             node = self._models.get(place) or self._step_node(place, step)
             self.wiring.add(node, step.inputs, step.kind)
         self.wiring.finish()
-        for place, step in enumerate(self._spec.step):
-            if isinstance(step, TextOptions):
-                self._check_tokenizer(place)
+        for place in self._texts:
+            self._check_tokenizer(place)
 
     def _rows(self, place: int) -> int | None:
         """The most rows that a step gets, None where they are as many as the models take."""
@@ -240,6 +240,8 @@ class _Pipeline:
                     loaded = load_step(staging / "files")
                 except ModelError as error:
                     raise InvalidOption(f"step {place + 1} of the pipeline: {error}") from error
+                if tokenizer is not None:
+                    self._texts[place] = loaded
                 node = Node(name, _specs(loaded.inputs), _specs(loaded.outputs), size, loaded.run)
             config = _step_config(node, step)
             verification = Verification(
@@ -251,14 +253,10 @@ class _Pipeline:
 
     def _check_tokenizer(self, place: int) -> None:
         """Whether the model takes the largest id and the longest text that the tokenizer may give."""
-        from plansmith_server.backends.pipeline_step.runtime import load_step  # noqa: PLC0415 - as above
-        from plansmith_server.backends.pipeline_step.text import TextStep  # noqa: PLC0415
-
-        step = load_step(self._repository.path / self._names[place] / "1")
-        assert isinstance(step, TextStep)  # noqa: S101 - it was written as one
         following = min(number for number in self._models if number > place)
         node, sources, _ = self.wiring.steps[following]
-        made = dict(zip(("input_ids", "attention_mask", "token_type_ids"), step.extremes(), strict=True))
+        extremes = self._texts[place].extremes()
+        made = dict(zip(("input_ids", "attention_mask", "token_type_ids"), extremes, strict=True))
         _, _, names = self.wiring.steps[place]
         by_tensor = {names[own]: array for own, array in made.items()}
         if not set(sources.values()) <= by_tensor.keys():

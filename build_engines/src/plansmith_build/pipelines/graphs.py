@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import TensorProto, checker, helper, numpy_helper
+from onnx import checker, numpy_helper, parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +14,45 @@ if TYPE_CHECKING:
 
 __all__ = ["GRAPHS"]
 
-# Those of ONNX Runtime 1.12, and of everything since.
-_OPSET, _IR_VERSION = 17, 8
-_SMALLEST = 1e-12
-_MASKS = {"INT64": TensorProto.INT64, "INT32": TensorProto.INT32}
+# Every ONNX Runtime since 1.12 takes these.
+_VERSIONS = '<ir_version: 8, opset_import: ["" : 17], producer_name: "plansmith">'
 _ACTIVATIONS = {"softmax": "Softmax", "sigmoid": "Sigmoid", "none": "Identity"}
-
-_Tensor = tuple[str, int, "list[str | int]"]
+_TOKENS = """
+    one = Constant <value_float = 1.0> ()
+    second = Constant <value_ints = [1]> ()
+    kept = Cast <to = 9> (attention_mask)
+    ones = Cast <to = 1> (kept)
+    count = ReduceSum (ones, second)
+    any = Min (count, one)
+    last = Constant <value_ints = [2]> ()
+    column = Unsqueeze (kept, last)
+"""
+_POOLINGS = {
+    "mean": """
+    zero = Constant <value_float = 0.0> ()
+    given = Where (column, tokens, zero)
+    sum = ReduceSum <keepdims = 0> (given, second)
+    divisor = Max (count, one)
+    pooled = Div (sum, divisor)
+""",
+    "max": """
+    lowest = Constant <value_float = -3e38> ()
+    given = Where (column, tokens, lowest)
+    greatest = ReduceMax <axes = [1], keepdims = 0> (given)
+    pooled = Mul (greatest, any)
+""",
+    "first": """
+    place = Constant <value_int = 0> ()
+    first = Gather <axis = 1> (tokens, place)
+    pooled = Mul (first, any)
+""",
+}
+_SCALED = """
+    length = ReduceL2 <axes = [1]> (pooled)
+    smallest = Constant <value_float = 1e-12> ()
+    scale = Max (length, smallest)
+    embedding = Div (pooled, scale)
+"""
 
 
 def _classes(*, labels: Sequence[str], top: int, activation: str) -> onnx.ModelProto:
@@ -34,23 +66,23 @@ def _classes(*, labels: Sequence[str], top: int, activation: str) -> onnx.ModelP
         activation: what makes probabilities of the scores: `softmax`, `sigmoid`, or `none` where they are some.
     """
     top = min(top, len(labels))
-    return _model(
-        [
-            helper.make_node(_ACTIVATIONS[activation], ["scores"], ["probabilities"]),
-            helper.make_node("TopK", ["probabilities", "top"], ["probability", "places"]),
-            helper.make_node("Gather", ["labels", "places"], ["label"]),
-        ],
-        [("scores", TensorProto.FLOAT, ["rows", len(labels)])],
-        [("label", TensorProto.STRING, ["rows", top]), ("probability", TensorProto.FLOAT, ["rows", top])],
-        {"labels": np.array(labels, np.object_), "top": np.array([top])},
-    )
+    model = parser.parse_model(f"""{_VERSIONS}
+step (float[rows, {len(labels)}] scores) => (string[rows, {top}] label, float[rows, {top}] probability) {{
+    probabilities = {_ACTIVATIONS[activation]} (scores)
+    top = Constant <value_ints = [{top}]> ()
+    probability, places = TopK (probabilities, top)
+    label = Gather (labels, places)
+}}""")
+    model.graph.initializer.append(numpy_helper.from_array(np.array(labels, np.object_), "labels"))
+    checker.check_model(model, full_check=True)
+    return model
 
 
 def _embedding(*, size: int, pooling: str, normalize: bool, datatype: str) -> onnx.ModelProto:
-    """Pools the vectors of a text's tokens, and scales the result to the length 1; without a token it is zeros.
+    """Pools the vectors of a text's tokens, and scales the result to the length 1.
 
     Takes `tokens` (FP32, [rows, tokens, size]) and `attention_mask` ([rows, tokens]), or `vector` (FP32, [rows, size])
-    for the pooling `none`. Gives `embedding` (FP32, [rows, size]).
+    for the pooling `none`. Gives `embedding` (FP32, [rows, size]); zeros where the mask keeps no token.
 
     Args:
         size: of the vectors.
@@ -59,75 +91,16 @@ def _embedding(*, size: int, pooling: str, normalize: bool, datatype: str) -> on
         normalize: whether the result is scaled.
         datatype: of the mask.
     """
-    pooled = [
-        helper.make_node("Cast", ["attention_mask"], ["kept"], to=TensorProto.BOOL),
-        helper.make_node("Cast", ["kept"], ["ones"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceSum", ["ones", "second"], ["count"]),
-        helper.make_node("Min", ["count", "one"], ["any"]),
-        helper.make_node("Unsqueeze", ["kept", "last"], ["column"]),
-    ]
-    match pooling:
-        case "mean":
-            pooled += [
-                helper.make_node("Where", ["column", "tokens", "zero"], ["given"]),
-                helper.make_node("ReduceSum", ["given", "second"], ["sum"], keepdims=0),
-                helper.make_node("Max", ["count", "one"], ["divisor"]),
-                helper.make_node("Div", ["sum", "divisor"], ["pooled"]),
-            ]
-        case "max":
-            pooled += [
-                helper.make_node("Where", ["column", "tokens", "lowest"], ["given"]),
-                helper.make_node("ReduceMax", ["given"], ["greatest"], axes=[1], keepdims=0),
-                helper.make_node("Mul", ["greatest", "any"], ["pooled"]),
-            ]
-        case "first":
-            pooled += [
-                helper.make_node("Gather", ["tokens", "zeroth"], ["first"], axis=1),
-                helper.make_node("Mul", ["first", "any"], ["pooled"]),
-            ]
-        case _:
-            pooled = [helper.make_node("Identity", ["vector"], ["pooled"])]
-    scaled = [
-        helper.make_node("ReduceL2", ["pooled"], ["length"], axes=[1]),
-        helper.make_node("Max", ["length", "smallest"], ["scale"]),
-        helper.make_node("Div", ["pooled", "scale"], ["embedding"]),
-    ]
     width = size if size > 0 else "size"
-    inputs: list[_Tensor] = [
-        ("tokens", TensorProto.FLOAT, ["rows", "tokens", width]),
-        ("attention_mask", _MASKS[datatype], ["rows", "tokens"]),
-    ]
-    return _model(
-        [*pooled, *(scaled if normalize else [helper.make_node("Identity", ["pooled"], ["embedding"])])],
-        [("vector", TensorProto.FLOAT, ["rows", width])] if pooling == "none" else inputs,
-        [("embedding", TensorProto.FLOAT, ["rows", width])],
-        {
-            **{"zeroth": np.array(0), "second": np.array([1]), "last": np.array([2])},
-            **{"zero": np.float32(0), "one": np.float32(1), "smallest": np.float32(_SMALLEST)},
-            "lowest": np.finfo(np.float32).min,
-        },
-    )
+    inputs = f"float[rows, tokens, {width}] tokens, {datatype.lower()}[rows, tokens] attention_mask"
+    pooled = "pooled = Identity (vector)" if pooling == "none" else _TOKENS + _POOLINGS[pooling]
+    model = parser.parse_model(f"""{_VERSIONS}
+step ({f"float[rows, {width}] vector" if pooling == "none" else inputs}) => (float[rows, {width}] embedding) {{
+    {pooled}{_SCALED if normalize else "    embedding = Identity (pooled)"}
+}}""")
+    checker.check_model(model, full_check=True)
+    return model
 
 
 GRAPHS: Mapping[str, Callable[..., onnx.ModelProto]] = {"classes": _classes, "embedding": _embedding}
 """By the kind of a step, from its options to its graph."""
-
-
-def _model(
-    nodes: Sequence[onnx.NodeProto], inputs: Sequence[_Tensor], outputs: Sequence[_Tensor], constants: Mapping[str, object]
-) -> onnx.ModelProto:
-    read = {name for node in nodes for name in node.input}
-    model = helper.make_model(
-        helper.make_graph(
-            nodes,
-            "step",
-            [helper.make_tensor_value_info(*tensor) for tensor in inputs],
-            [helper.make_tensor_value_info(*tensor) for tensor in outputs],
-            [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items() if name in read],
-        ),
-        opset_imports=[helper.make_opsetid("", _OPSET)],
-        ir_version=_IR_VERSION,
-        producer_name="plansmith",
-    )
-    checker.check_model(model, full_check=True)
-    return model

@@ -187,7 +187,7 @@ StepOptions = (
 )
 
 
-class PipelineSpec(_Options):
+class PipelineSpec(BaseModel):
     """A pipeline.
 
     Attributes:
@@ -195,7 +195,8 @@ class PipelineSpec(_Options):
         text: of the file.
     """
 
-    inputs: dict[str, str] = Field(default={}, max_length=0)
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     folder: Path
     text: str
     samples: tuple[str, ...] = Field(

@@ -1,4 +1,4 @@
-"""From the options of a step to the files that a server runs: an ONNX graph, or data for the backend `pipeline_step`."""
+"""From the options of a step to its files: an ONNX graph, or data for the backend `pipeline_step`."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from plansmith_client.commands.file_limits import InputFile, check_file
 from plansmith_client.errors import ClientError, InvalidInput, MissingDependency
-from plansmith_client.image_formats import DECODER_ERRORS, IMAGE_FORMATS
-from plansmith_client.image_rows import DEEP_MODES, MOST_PIXELS, RECIPE_PARAMETER, ImageRecipe, row_from_image
+from plansmith_client.image_formats import UnusableImage, upright_image
+from plansmith_client.image_rows import MOST_PIXELS, RECIPE_PARAMETER, ImageRecipe, row_from_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,10 +142,6 @@ def served_preparation(model: Model) -> ImagePreparation:
 
 def _row(path: InputFile, spec: TensorSpec, recipe: ImageRecipe) -> np.ndarray[Any, Any]:
     image = decoded_image(path)
-    if image.mode in DEEP_MODES:
-        raise InvalidInput(
-            f"{path} has more than 8 bits a channel ({image.mode}): convert it to 8 bits, as in the build"
-        )
     try:
         height, width = recipe.size or (spec.shape[-3:-1] if recipe.layout == "NHWC" else spec.shape[-2:])
         if min(height, width) < 1:
@@ -170,26 +166,16 @@ def decoded_image(path: InputFile) -> Image.Image:
     """The image as it is to be seen: cameras store it as the sensor saw it, and how it is to be turned.
 
     Raises:
-        InvalidInput: it is not a complete image, or larger than 100 megapixels.
+        InvalidInput: it is not a complete image of 8 bits a channel, or larger than 100 megapixels.
         MissingDependency: Pillow is not installed.
     """
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 - heavy, and only for images
+        with path.open("rb") as file:
+            return upright_image(file, MOST_PIXELS)
     except ImportError as error:
         raise MissingDependency(f"Reading {path} needs the package pillow: pip install pillow") from error
-    try:
-        with path.open("rb") as file, Image.open(file, formats=IMAGE_FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise InvalidInput(
-                    f"{path} has {image.width} x {image.height} pixels, more than {MOST_PIXELS}: scale it down first"
-                )
-            return ImageOps.exif_transpose(image)
-    except UnidentifiedImageError as error:
-        raise InvalidInput(
-            f"{path} is not a complete image in a known format: save it as one of {', '.join(IMAGE_FORMATS)}"
-        ) from error
-    except (Image.DecompressionBombError, *DECODER_ERRORS) as error:
-        raise InvalidInput(f"{path} is not a complete image: {error}") from error
+    except UnusableImage as error:
+        raise InvalidInput(f"{path} {error}") from error
 
 
 def array_from_text(path: InputFile, spec: TensorSpec) -> np.ndarray[Any, Any]:

@@ -126,8 +126,9 @@ def _picodet(
     corners = []
     for stride, middle in centres.items():
         given = inputs[f"distances_{stride}"]
-        bins = _softmax(given.reshape(*given.shape[:2], 4, -1).astype(np.float64))
-        distances = bins @ np.arange(bins.shape[-1]) * stride
+        bins = given.reshape(*given.shape[:2], 4, -1).astype(np.float64)
+        shares = np.exp(bins - bins.max(axis=-1, keepdims=True))
+        distances = shares @ np.arange(bins.shape[-1]) / shares.sum(axis=-1) * stride
         corners.append(np.concatenate([middle - distances[:, :, :2], middle + distances[:, :, 2:]], axis=2))
     return np.concatenate(corners, axis=1), np.concatenate([inputs[f"scores_{stride}"] for stride in centres], axis=1)
 
@@ -137,13 +138,6 @@ def _centres(stride: int, height: int, width: int) -> NDArray[Any]:
     y, x = np.mgrid[: -(-height // stride), : -(-width // stride)]
     middle: NDArray[Any] = (np.stack([x.ravel(), y.ravel()], axis=1) + 0.5) * stride
     return middle
-
-
-def _softmax(scores: NDArray[Any]) -> NDArray[Any]:
-    """Along the last dimension."""
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    shares: NDArray[Any] = powers / powers.sum(axis=-1, keepdims=True)
-    return shares
 
 
 def keep_boxes(corners: NDArray[Any], classes: NDArray[Any], max_overlap: float) -> NDArray[np.intp]:

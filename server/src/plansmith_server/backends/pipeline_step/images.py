@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from plansmith_client.image_formats import DECODER_ERRORS, IMAGE_FORMATS
-from plansmith_client.image_rows import DEEP_MODES, ImageRecipe, row_from_image
+from plansmith_client.image_formats import IMAGE_FORMATS, UnusableImage, upright_image
+from plansmith_client.image_rows import ImageRecipe, row_from_image
 from plansmith_server.backends.pipeline_step.step import each_row
 from plansmith_server.backends.signature import TensorInfo
 from plansmith_server.errors import RequestError
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from PIL import Image
 
 __all__ = ["ImageStep", "decode", "recipe_from", "row_of"]
 
@@ -99,29 +98,10 @@ def decode(content: bytes, formats: Sequence[str], max_pixels: int) -> Image.Ima
     Raises:
         RequestError: the content cannot be used.
     """
-    formats = [name for name in formats if name in IMAGE_FORMATS]
     try:
-        with warnings.catch_warnings():
-            # The limit on pixels is this step's own.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=formats) as image:
-                if image.width * image.height > max_pixels:
-                    raise RequestError(
-                        f"the image has {image.width} x {image.height} pixels, and {max_pixels:,} are allowed: make it "
-                        "smaller"
-                    )
-                if image.mode in DEEP_MODES:
-                    raise RequestError(f"the image has more than 8 bits a channel ({image.mode}): convert it to 8 bits")
-                return ImageOps.exif_transpose(image)
-    except UnidentifiedImageError as error:
-        raise RequestError(
-            f"{len(content)} bytes are not an image: send a file in one of {', '.join(formats)}"
-        ) from error
-    except Image.DecompressionBombError as error:
-        # Pillow's own limit, which is above every `max_pixels`.
-        raise RequestError(f"the image has too many pixels: {error}") from error
-    except (OSError, *DECODER_ERRORS) as error:
-        raise RequestError(f"the image is damaged: {' '.join(str(error).split())[:200]}") from error
+        return upright_image(io.BytesIO(content), max_pixels, [name for name in formats if name in IMAGE_FORMATS])
+    except UnusableImage as error:
+        raise RequestError(f"the file of {len(content):,} bytes {error}") from error
 
 
 def row_of(image: Image.Image, recipe: ImageRecipe, size: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
