@@ -113,17 +113,19 @@ def as_served(client: Client, chunks: NDArray[np.float32]) -> list[float]:
 
 def draw(path: Path, served: list[list[float]]) -> None:
     """A line for each stream: how probable a voice is, from 0 to 1, over the seconds."""
-    left, step, height = 64, 3, 34
+    left, across, height = 64, 800, 34
     longest = max(map(len, served))
-    width, bottom = left + step * longest + 16, height * len(served)
+    step, width, bottom = across / longest, left + across + 16, height * len(served)
     parts = [f'<rect width="{width}" height="{bottom + 24}" fill="white"/>']
     for second in range(0, int(longest * CHUNK / RATE) + 1, 2):
         x = left + step * second * RATE / CHUNK
-        parts.append(f'<path d="M{x:.0f} 4V{bottom}" stroke="#ddd"/><text x="{x:.0f}" y="{bottom + 16}">{second} s</text>')
+        parts.append(
+            f'<path d="M{x:.0f} 4V{bottom}" stroke="#ddd"/><text x="{x:.0f}" y="{bottom + 16}">{second} s</text>'
+        )
     for number, said in enumerate(served):
         base = height * (number + 1) - 4
-        places = " ".join(f"{left + step * x},{base - 24 * y:.0f}" for x, y in enumerate(said))
-        filled = f"{left},{base} {places} {left + step * (len(said) - 1)},{base}"
+        places = " ".join(f"{left + step * x:.1f},{base - 24 * y:.0f}" for x, y in enumerate(said))
+        filled = f"{left},{base} {places} {left + step * (len(said) - 1):.1f},{base}"
         parts.append(f'<polygon fill="#9fa8da" stroke="#3f51b5" points="{filled}"/>')
         parts.append(f'<text x="4" y="{base - 4}">stream {number}</text>')
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 24}"'

@@ -100,7 +100,7 @@ class AudioStep:
                 data = recording.readframes(count)
         except (wave.Error, EOFError, RuntimeError, ArithmeticError) as error:
             raise RequestError(
-                f"{len(content)} bytes are not a WAV file of 16-bit PCM: {error or 'it is cut off'}"
+                f"{len(content)} bytes are not a WAV file of 16-bit PCM: {str(error) or 'it is cut off'}"
             ) from error
         if len(data) != count * channels * width:
             raise RequestError(f"the audio is cut off: its header says {count} samples, of which some are missing")
