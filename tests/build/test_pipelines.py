@@ -218,7 +218,7 @@ BAD_TEXTS = {
 
 
 BAD_AUDIO = {
-    "8 bytes are not a WAV file of 16-bit PCM: it is cut off": b"RIFFWAVE",
+    "4 bytes are not a WAV file of 16-bit PCM: it is cut off": b"RIFF",
     "the audio has 16,000 samples a second, and the model takes 8,000": tone(300, rate=16_000),
     "the audio is silent": tone(300, level=1e-4),
     "32 bits a sample": tone(300, width=4),
