@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 from client_faces import FACES, open_client, url_of
 
-from plansmith_client import Client, ClientError, DeadlineExceeded, InferenceFailed, InvalidInput, ModelNotFound
+from plansmith_client import (
+    Client,
+    ClientError,
+    DeadlineExceeded,
+    InferenceFailed,
+    InvalidInput,
+    ModelNotFound,
+    TensorSpec,
+)
+from plansmith_client.testing import FakeModel, FakeServer
 
 
 @pytest.fixture(scope="module", params=FACES)
@@ -55,9 +64,54 @@ def test_arrays_by_name_tuples_and_mappings_are_items_too(client):
 
 
 def test_items_of_different_shapes_go_into_batches_of_their_own(client):
-    items = [(np.arange(width), np.arange(width)) for width in (1, 1, 3, 3, 1)]
+    items = [(np.arange(width), np.arange(width)) for width in (1, 3, 1, 3, 1)]
     sums = [item["sum"].tolist() for item in client.model("add").map(items)]
-    assert sums == [[0], [0], [0, 2, 4], [0, 2, 4], [0]]
+    assert sums == [[0], [0, 2, 4], [0], [0, 2, 4], [0]]
+
+
+def mean_of_texts(request):
+    return {"mean": request["ids"].mean(axis=1, keepdims=True, dtype=np.float32)}
+
+
+@pytest.mark.parametrize("face", ["blocking", "async"])
+def test_batches_of_map_go_by_length_and_results_come_in_the_order_of_the_items(face):
+    ids, mean = TensorSpec("ids", "INT64", (-1, -1)), TensorSpec("mean", "FP32", (-1, 1))
+    server = FakeServer({"texts": FakeModel(mean_of_texts, [ids], [mean], max_batch_size=8)})
+    lengths = [2, 5, 3, 2, 5, 90, *[3, 5] * 40]
+    texts = [np.full(length, number) for number, length in enumerate(lengths)]
+    texts[4] = np.full((5, 5), 0)
+
+    async def arriving():
+        for text in texts:
+            yield text
+
+    with open_client(face, "localhost:8001", transport=server) as client:
+        model = client.model("texts")
+        for source in (iter(texts), *([arriving()] if face == "async" else [])):
+            server.requests.clear()
+            items = list(model.map(source))
+            assert [item.index for item in items] == list(range(len(texts)))
+            assert [item.index for item in items if item.error is not None] == [4]
+            assert [item.array.item() for item in items if item.error is None] == [
+                number for number in range(len(texts)) if number != 4
+            ]
+            sent = [request.inputs[0].array.shape for request in server.requests]
+            assert sorted(sent) == sorted([(2, 2), (1, 90), *[(8, 3)] * 5, (1, 3), *[(8, 5)] * 5, (1, 5)])
+        skipping = [item.index for item in model.map(iter(texts), skip={0, 3, 7})]
+        assert skipping == [index for index in range(len(texts)) if index not in {0, 3, 7}]
+        texts[4] = np.full(5, 4)
+        joined = model.map(iter(texts)).collect()
+    assert joined["mean"].reshape(-1).tolist() == list(range(len(texts)))
+
+
+def test_of_an_endless_source_a_lonely_length_does_not_hold_up_the_others():
+    ids, mean = TensorSpec("ids", "INT64", (-1, -1)), TensorSpec("mean", "FP32", (-1, 1))
+    server = FakeServer({"texts": FakeModel(mean_of_texts, [ids], [mean], max_batch_size=8)})
+    endless = (np.full(2 if number else 90, number) for number in itertools.count())
+    with Client("localhost:8001", transport=server) as client:
+        stream = iter(client.model("texts").map(endless))
+        assert [item.array.item() for item in itertools.islice(stream, 100)] == list(range(100))
+        stream.close()
 
 
 def test_what_fails_is_reported_in_its_place_and_the_others_go_on(client):

@@ -305,9 +305,10 @@ class AsyncModel:
     ) -> AsyncMapRun:
         """Run the model on any number of items, in batches, with several requests in flight.
 
-        Memory is bounded: the source is read as fast as results are taken. An item that fails is reported in its place
-        and the others go on; a batch that fails is halved until only the item at fault does. Where the server's queue
-        is full, fewer requests are sent at once.
+        Memory is bounded: the source is read as fast as results are taken. Items share batches with others of their
+        shape, also where lengths alternate. An item that fails is reported in its place and the others go on; a batch
+        that fails is halved until only the item at fault does. Where the server's queue is full, fewer requests are
+        sent at once.
 
         Args:
             source: an array [items, ...], arrays by name, or anything that can be iterated, asynchronously too: each

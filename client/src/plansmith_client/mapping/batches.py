@@ -26,6 +26,8 @@ __all__ = ["Batch", "MapOptions", "items_are_rows", "make_batcher"]
 _LARGEST_REQUEST = 8 * 2**20
 # Rows in a request to a model that takes any number and names no largest batch.
 _UNDECLARED_BATCH = 32
+# An item waits for others of its shape while so many batches of items come after it.
+_WAITING_BATCHES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +88,11 @@ class Batch:
 
 def make_batcher(
     core: ModelCore, metadata: ModelMetadata, source: Any, options: MapOptions
-) -> tuple[Callable[[Iterable[Any]], Iterator[Batch]], Iterable[Any], int | None]:
+) -> tuple[Callable[..., Iterator[Batch]], Iterable[Any], int | None]:
     """A function that makes batches of parts of the source, those parts, and the number of items if known.
 
-    An array, or arrays by name, is cut into slices; anything else is gone through item by item.
+    An array, or arrays by name, is cut into slices. Anything else is gone through item by item, and items of one shape
+    share batches; with `more=True` the function keeps those that are waiting for the next call.
 
     Raises:
         InvalidInput: arrays of different lengths, or a batch size that the model does not take.
@@ -114,7 +117,7 @@ def make_batcher(
     if not hasattr(source, "__iter__") or getattr(source, "shape", None) == ():
         raise InvalidInput(f"Model {core.name!r}: map needs an array or an iterable of items, got {source!r}")
     total = len(source) if hasattr(source, "__len__") else None
-    return (lambda items: _from_items(core, metadata, items, options, rows=rows)), enumerate(source), total
+    return _Gathering(core, metadata, options, rows=rows), enumerate(source), total
 
 
 def _rows(core: ModelCore, arrays: Mapping[str, np.ndarray[Any, Any]]) -> int:
@@ -240,37 +243,44 @@ def _array_request(
     return core.request(metadata, inputs, wanted)
 
 
-def _from_items(
-    core: ModelCore, metadata: ModelMetadata, items: Iterable[tuple[int, Any]], options: MapOptions, *, rows: bool
-) -> Iterator[Batch]:
-    largest = metadata.max_batch_size or _UNDECLARED_BATCH
-    waiting: list[tuple[int, Infer]] = []
-    wanted = InferOptions(outputs=options.outputs)
-    for index, item in items:
-        if options.skips(index):
-            continue
-        check = partial(_item_request, core, item, wanted, rows)
-        try:
-            request = check(metadata)
-        except InvalidInput as error:
-            if options.ordered and waiting:
-                yield _joined(waiting)
-                waiting = []
-            yield Batch((index,), error, check)
-            continue
-        if not rows:
-            yield Batch((index,), request)
-            continue
-        row_bytes = sum(tensor.array.nbytes for tensor in request.inputs)
-        if waiting and _signature(waiting[0][1]) != _signature(request):
-            yield _joined(waiting)
-            waiting = []
-        waiting.append((index, request))
-        if len(waiting) >= _batch_size(options, largest, row_bytes):
-            yield _joined(waiting)
-            waiting = []
-    if waiting:
-        yield _joined(waiting)
+class _Gathering:
+    """Items in batches of one shape."""
+
+    def __init__(self, core: ModelCore, metadata: ModelMetadata, options: MapOptions, *, rows: bool) -> None:
+        self._core = core
+        self._metadata = metadata
+        self._options = options
+        self._rows = rows
+        # By the shapes of a row; the longest waiting first.
+        self._waiting: dict[tuple[tuple[str, tuple[int, ...]], ...], list[tuple[int, Infer]]] = {}
+
+    def __call__(self, items: Iterable[tuple[int, Any]], *, more: bool = False) -> Iterator[Batch]:
+        largest = self._metadata.max_batch_size or _UNDECLARED_BATCH
+        wanted = InferOptions(outputs=self._options.outputs)
+        for index, item in items:
+            if self._options.skips(index):
+                continue
+            check = partial(_item_request, self._core, item, wanted, self._rows)
+            try:
+                request = check(self._metadata)
+            except InvalidInput as error:
+                yield Batch((index,), error, check)
+                continue
+            if not self._rows:
+                yield Batch((index,), request)
+                continue
+            shapes = tuple((tensor.name, tensor.array.shape[1:]) for tensor in request.inputs)
+            alike = self._waiting.setdefault(shapes, [])
+            alike.append((index, request))
+            size = _batch_size(self._options, largest, sum(tensor.array.nbytes for tensor in request.inputs))
+            if len(alike) >= size:
+                yield _joined(self._waiting.pop(shapes))
+            oldest = next(iter(self._waiting.values()), [(index, request)])
+            if index - oldest[0][0] >= size * _WAITING_BATCHES:
+                yield _joined(self._waiting.pop(next(iter(self._waiting))))
+        if not more:
+            yield from map(_joined, self._waiting.values())
+            self._waiting.clear()
 
 
 def _item_request(core: ModelCore, item: Any, wanted: InferOptions, batches: bool, metadata: ModelMetadata) -> Infer:  # noqa: FBT001
@@ -287,10 +297,6 @@ def _as_row(value: Any) -> Any:
     return (
         value[np.newaxis] if isinstance(value, np.ndarray) else [value] if not hasattr(value, "dtype") else value[None]
     )
-
-
-def _signature(request: Infer) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple((tensor.name, tensor.array.shape[1:]) for tensor in request.inputs)
 
 
 def _joined(waiting: list[tuple[int, Infer]]) -> Batch:

@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from plansmith_client.errors import ClientError, InvalidInput
+from plansmith_client.protocol.results import with_outputs
 from plansmith_client.protocol.splitting import join_results
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import numpy as np
+    from collections.abc import Callable, Iterable, Iterator
 
     from plansmith_client.protocol.results import InferResult
 
-__all__ = ["MappedItem", "Piece", "items_of", "join_pieces"]
+__all__ = ["InOrder", "MappedItem", "Piece", "items_of", "join_pieces"]
 
 
 class MappedItem(Mapping[str, "np.ndarray[Any, Any]"]):
@@ -100,6 +101,30 @@ def items_of(piece: Piece, *, batches: bool) -> Iterator[MappedItem]:
         yield MappedItem(index, dict(zip(names, values, strict=True)))
 
 
+class InOrder:
+    """Puts items back into the order of what was mapped: batches of one shape leave others between their items.
+
+    Args:
+        skips: whether an index does not come.
+    """
+
+    def __init__(self, skips: Callable[[int], bool]) -> None:
+        self._skips = skips
+        self._next = 0
+        self._early: dict[int, MappedItem] = {}
+
+    def due(self, items: Iterable[MappedItem]) -> Iterator[MappedItem]:
+        """What may come out now that these have come in."""
+        self._early.update((item.index, item) for item in items)
+        while True:
+            while self._skips(self._next):
+                self._next += 1
+            if self._next not in self._early:
+                return
+            yield self._early.pop(self._next)
+            self._next += 1
+
+
 def join_pieces(pieces: list[Piece], *, batches: bool) -> InferResult:
     """One result of all items in the order of their indices.
 
@@ -116,7 +141,11 @@ def join_pieces(pieces: list[Piece], *, batches: bool) -> InferResult:
     if not results:
         raise InvalidInput("Nothing was mapped: there were no items")
     if batches:
-        return join_results(results, [len(piece.indices) for piece in pieces])
+        joined = join_results(results, [len(piece.indices) for piece in pieces])
+        if all(isinstance(piece.indices, range) for piece in pieces):
+            return joined
+        order = np.argsort([index for piece in pieces for index in piece.indices])
+        return with_outputs(joined, {name: array[order] for name, array in joined.items()})
     return join_results(
         results, [next((len(array) for array in result.values() if array.ndim), 1) for result in results]
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from plansmith_client.errors import ClientError
 from plansmith_client.mapping.batches import items_are_rows, make_batcher
-from plansmith_client.mapping.mapped import MappedItem, Piece, items_of, join_pieces
+from plansmith_client.mapping.mapped import InOrder, MappedItem, Piece, items_of, join_pieces
 from plansmith_client.mapping.progress import progress_of
 from plansmith_client.mapping.scoring import Pace, score
 from plansmith_client.transports.deadlines import Deadline
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from plansmith_client.calling.drivers import AsyncDriver, SyncDriver
     from plansmith_client.calling.model_core import ModelCore
     from plansmith_client.mapping.batches import Batch, MapOptions
-    from plansmith_client.protocol.metadata import ModelMetadata
     from plansmith_client.protocol.results import InferResult
 
 __all__ = ["AsyncMapRun", "MapRun"]
@@ -49,8 +48,11 @@ class MapRun:
 
     def __iter__(self) -> Iterator[MappedItem]:
         metadata = self._driver.run(self._core.describe(Deadline(self._options.timeout)))
+        rows = items_are_rows(metadata, self._source, self._options)
+        in_order = InOrder(self._options.skips)
         for piece in self._pieces():
-            yield from items_of(piece, batches=items_are_rows(metadata, self._source, self._options))
+            items = items_of(piece, batches=rows)
+            yield from in_order.due(items) if self._options.ordered else items
 
     def collect(self) -> InferResult:
         """All rows in one result.
@@ -124,8 +126,11 @@ class AsyncMapRun:
 
     async def __aiter__(self) -> AsyncIterator[MappedItem]:
         metadata = await self._driver.run(self._core.describe(Deadline(self._options.timeout)))
+        rows = items_are_rows(metadata, self._source, self._options)
+        in_order = InOrder(self._options.skips)
         async for piece in self._pieces():
-            for item in items_of(piece, batches=items_are_rows(metadata, self._source, self._options)):
+            items = items_of(piece, batches=rows)
+            for item in in_order.due(items) if self._options.ordered else items:
                 yield item
 
     async def collect(self) -> InferResult:
@@ -162,16 +167,16 @@ class AsyncMapRun:
             return await self._driver.run(score(core, batch, deadline.part(), pace))
 
         deadline, arriving = Deadline(options.timeout), isinstance(self._source, AsyncIterable)
-        metadata, (make_batches, source, total) = await self._driver.run(
+        make_batches, source, total = await self._driver.run(
             core.by_metadata(
-                lambda known: (known, make_batcher(core, known, () if arriving else self._source, options)), deadline
+                lambda known: make_batcher(core, known, () if arriving else self._source, options), deadline
             )
         )
         if arriving:
             source, total = self._source, None
         with progress_of(options.progress, total, core.name) as advance:
             try:
-                async for batch in _batches(make_batches, source, metadata, options):
+                async for batch in _batches(make_batches, source):
                     while len(busy := [task for task in running if not task.done()]) >= pace.limit:
                         await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
                     if len(running) >= options.concurrency * _READ_AHEAD:
@@ -190,26 +195,16 @@ class AsyncMapRun:
                 await asyncio.gather(*running, return_exceptions=True)
 
 
-async def _batches(
-    make_batches: Callable[[Any], Iterator[Batch]], source: Any, metadata: ModelMetadata, options: MapOptions
-) -> AsyncIterator[Batch]:
+async def _batches(make_batches: Callable[..., Iterator[Batch]], source: Any) -> AsyncIterator[Batch]:
     """The batches of a source, which may be an asynchronous one."""
-    if not isinstance(source, AsyncIterable):
-        for batch in make_batches(source):
-            yield batch
-        return
-    largest = metadata.max_batch_size or 1
-    size = options.batch_size if isinstance(options.batch_size, int) else largest
-    items: list[tuple[int, Any]] = []
-    index = 0
-    async for item in source:
-        items.append((index, item))
-        index += 1
-        if len(items) >= size:
-            for batch in make_batches(items):
+    if isinstance(source, AsyncIterable):
+        index = 0
+        async for item in source:
+            for batch in make_batches([(index, item)], more=True):
                 yield batch
-            items = []
-    for batch in make_batches(items):
+            index += 1
+        source = ()
+    for batch in make_batches(source):
         yield batch
 
 
