@@ -7,6 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import onnx
+import openvino
 import pytest
 from build_models import HEADER, write
 from conftest import COMMITTED_REPOSITORY
@@ -26,6 +27,7 @@ SCALED = (
     "{ y = Mul (x, factor) sum = ReduceSum <keepdims = 0> (y) }"
 )
 ROWS = "rows (float[N] x) => (float[N] y) { y = Relu (x) }"
+WEIGHTED = "weighted (float[N, 4] x) => (float[N, 4] y) <float[4] w = {1, 2, 3, 4}> { y = Mul (x, w) }"
 FIXED = "fixed (float[2, 4] x) => (float[2, 4] y) { y = Relu (x) }"
 INPUT = 'input { name: "x" data_type: TYPE_FP32 dims: 4 }'
 OUTPUT = 'output { name: "y" data_type: TYPE_FP32 dims: 4 }'
@@ -239,6 +241,8 @@ WARNED = {
 # A server takes no model at all from these folders.
 WITHOUT_VERSION = "ensemble_without_version"
 FIXED_BATCHES = "fixed_batches"
+OPENVINO_IR = "openvino_ir"
+WITHOUT_WEIGHTS = "openvino_ir_without_weights"
 # What the models of these configurations compute; of all others it is LINEAR.
 GRAPHS = {name: SCALED for name in [*CLEAN, *WRONG] if name.startswith("scalar")} | {
     name: ROWS for name in [*CLEAN, *WRONG] if name.startswith("one_number_a_row")
@@ -267,6 +271,11 @@ def served(tmp_path_factory):
     put(repository, FIXED_BATCHES, RIGHT, graph=FIXED.replace("2", "8"))
     put(repository, "part_of_the_versions", f"{RIGHT} version_policy {{ specific {{ versions: [1, 7] }} }}")
     shutil.rmtree(put(repository, WITHOUT_VERSION, ensemble()) / "1")
+    for name in (OPENVINO_IR, WITHOUT_WEIGHTS):
+        version = put(repository, name, RIGHT.replace("onnxruntime", "openvino"), graph=WEIGHTED) / "1"
+        openvino.save_model(openvino.convert_model(version / "model.onnx"), version / "model.xml")
+        (version / "model.onnx").unlink()
+    (repository / WITHOUT_WEIGHTS / "1" / "model.bin").unlink()
     options = ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0, config_name="none")
     with TritonServer(options) as server, Client(server.grpc_url) as client:
         states = {status.name: status.state for status in client.models()}
@@ -278,6 +287,15 @@ def test_a_right_configuration_has_no_findings_and_is_served(served, name):
     repository, loaded = served
     assert findings(repository, name) == []
     assert loaded[name]
+
+
+def test_a_version_in_openvinos_own_format_is_accepted_and_served_with_both_of_its_files(served):
+    repository, loaded = served
+    assert findings(repository, OPENVINO_IR) == []
+    assert loaded[OPENVINO_IR]
+    (missing,) = findings(repository, WITHOUT_WEIGHTS)
+    assert (missing.severity, missing.message) == (Severity.ERROR, "version 1 has model.xml without model.bin")
+    assert not loaded[WITHOUT_WEIGHTS]
 
 
 @pytest.mark.parametrize("name", WRONG)

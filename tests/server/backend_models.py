@@ -443,7 +443,8 @@ def fill(folder: Path) -> None:
 def openvino_ir_with_layout(path: Path) -> None:
     x = openvino.opset13.parameter([1, 4], np.float32, name="x")
     x.set_layout(openvino.Layout("[N,C]"))
-    y = openvino.opset13.abs(x)
+    # What it is multiplied with stands in model.bin.
+    y = openvino.opset13.multiply(openvino.opset13.abs(x), np.float32([[1, 2, 3, 4]]))
     x.output(0).set_names({"x"})
     y.output(0).set_names({"y"})
     openvino.save_model(openvino.Model([y], [x], "layout"), path, compress_to_fp16=False)

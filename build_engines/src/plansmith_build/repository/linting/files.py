@@ -85,6 +85,8 @@ def _check_model_file(context: ConfigContext, version: int, field: str, path: Pa
             f"version {version} has no {name}",
             f"add it, or name one of its files: {', '.join(there) or 'none'}",
         )
+    elif path.suffix == ".xml" and not (weights := path.with_suffix(".bin")).is_file():
+        yield error(context.path, f"version {version} has {name} without {weights.name}", "add it: it has the weights")
     elif path.suffix in _COMPILED:
         version_of, kind = _COMPILED[path.suffix]
         try:
