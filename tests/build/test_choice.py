@@ -14,6 +14,8 @@ from serving import Serving
 from stripes_models import write_data, write_stripes_classifier
 from tritonclient.grpc import model_config_pb2
 
+from plansmith_build.datasets import Dataset
+from plansmith_build.datasets.ragged import ragged
 from plansmith_build.reading.signatures import Signature
 from plansmith_build.repository.config import model_config
 from plansmith_build.repository.environment import missing_here, this_environment
@@ -22,7 +24,8 @@ from plansmith_build.search.candidate_configs import candidate_config
 from plansmith_build.search.candidates import Candidate, Status
 from plansmith_build.search.selection import finalists, select
 from plansmith_build.search.targets import Device, Pairing, Precision, Target
-from plansmith_build.search.timing import Speed, gains_by_batching
+from plansmith_build.search.timing import Speed, gains_by_batching, time_against
+from plansmith_build.search.workload import Workload
 from plansmith_server.launcher.chosen_machine import machine_warning
 
 FP32 = Pairing(Target.ONNXRUNTIME, Device.CPU, Precision.FP32)
@@ -68,6 +71,87 @@ def test_what_was_measured_on_the_cuda_provider_is_served_on_it():
     assert measured.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
 
 
+def texts(*lengths, batched=True):
+    """Rows of these lengths, each with numbers of its own."""
+    rows = [np.full(length, number) for number, length in enumerate(lengths)]
+    ids = np.stack(rows) if len(set(lengths)) == 1 else ragged(rows)
+    return Dataset({"ids": ids}, None, "texts.npz", "", "npz", batched)
+
+
+class TimedByLength:
+    """Takes the seconds that a function gives for each row of a length, by a clock that all of them share."""
+
+    now = 0.0
+
+    def __init__(self, seconds):
+        self._seconds = seconds
+
+    def run(self, inputs):
+        rows = len(inputs["ids"]) if inputs["ids"].ndim > 1 else 1
+        TimedByLength.now += rows * self._seconds(inputs["ids"].shape[-1])
+        return {}
+
+
+def speeds(runtimes, workload):
+    """Against the first of them."""
+    reference = next(iter(runtimes.values()))
+    return [
+        Candidate(pairing, speed=time_against(runtime, reference, workload, clock=lambda: TimedByLength.now))
+        for pairing, runtime in runtimes.items()
+    ]
+
+
+@pytest.mark.parametrize(("batched", "max_batch_size"), [(True, 8), (True, 1), (False, 0)])
+def test_what_wins_at_the_middle_length_and_loses_over_the_data_is_not_chosen(batched, max_batch_size):
+    runtimes = {
+        FP32: TimedByLength(lambda length: length * 1e-4),
+        INT8: TimedByLength(lambda length: length * 1e-4 * (0.5 if length < 100 else 2)),
+        OPENVINO: TimedByLength(lambda length: length * 0.8e-4),
+    }
+    workload = Workload.of(texts(*[16] * 10, *[128] * 6, batched=batched), max_batch_size)
+    assert workload.middle["ids"].shape[-1] == 16
+    usual = max(1, max_batch_size)
+    at_the_middle = Workload((workload.middle,), usual, workload.middle, is_batched=usual > 1)
+    assert select(speeds(runtimes, at_the_middle), ()).named["cpu"].pairing == INT8
+    over_the_data = speeds(runtimes, workload)
+    assert select(over_the_data, ()).named["cpu"].pairing == OPENVINO
+    # Half of the requests are short: 288 tokens at the speed of FP32 take what 528 do.
+    assert over_the_data[1].speed.ratio == pytest.approx(288 / 528)
+
+
+def test_sizes_are_timed_as_often_as_the_data_has_them_and_are_named():
+    several = Workload.of(texts(5, 3, 9, 5, 5, 3, 9, 5), 8)
+    assert [request["ids"].shape for request in several.requests] == [(2, 3), (2, 5), (2, 5), (2, 9)]
+    assert several.sizes == " at the middle size of each quarter of the data in turn (ids [3], [5], [5], [9])"
+    hardly = Workload.of(texts(*[4] * 31, 90), 8)
+    assert [request["ids"].shape for request in hardly.requests] == [(8, 4)]
+    assert hardly.sizes == " at the size that most of the data has (ids [4])"
+    alone = Workload.of(texts(1, 2, 3, 4, 5, batched=False), 0)
+    assert [request["ids"].shape for request in alone.requests] == [(1,), (2,), (4,), (5,)]
+
+
+def test_rows_of_one_shape_are_timed_as_one_request():
+    workload = Workload.of(texts(*[3] * 20), 32)
+    (request,) = workload.requests
+    assert request["ids"][:, 0].tolist() == list(range(8))
+    assert (workload.rows, workload.effort, workload.sizes) == (8, 1, "")
+    assert Workload.of(texts(3, 3), 4).requests[0]["ids"][:, 0].tolist() == [0, 1, 0, 1]
+    assert Workload.of(texts(3, 3, batched=False), 0).requests[0]["ids"].shape == (3,)
+
+
+@pytest.mark.parametrize(("batched", "max_batch_size"), [(True, 32), (True, 5), (True, 1), (False, 0)])
+@pytest.mark.parametrize("seconds", [0.0013, 0.031, 0.047, 0.11, 0.7, 2.3])
+def test_several_sizes_take_no_longer_than_one(seconds, batched, max_batch_size):
+    workload = Workload.of(texts(1, 2, 3, 4, 5, batched=batched), max_batch_size)
+    usual = min(8, max(1, max_batch_size))
+    took = []
+    for asked in (Workload((workload.middle,), usual, workload.middle, is_batched=usual > 1), workload):
+        runtime, started = TimedByLength(lambda _: seconds), TimedByLength.now
+        time_against(runtime, TimedByLength(lambda _: seconds), asked, clock=lambda: TimedByLength.now)
+        took.append(TimedByLength.now - started)
+    assert took[1] <= took[0] * (1 + 1e-6)
+
+
 class RecordedRuntime:
     """Takes as long as was read on an H200, where a size that follows another costs more."""
 
@@ -95,7 +179,7 @@ class RecordedRuntime:
 def test_requests_are_joined_where_batches_of_changing_size_are_faster(seconds, gains):
     runtime = RecordedRuntime(**seconds)
     request = {"images": np.zeros((32, 3), np.float32)}
-    assert gains_by_batching(runtime, request, rows=32, clock=lambda: runtime.now) is gains
+    assert gains_by_batching(runtime, request, clock=lambda: runtime.now) is gains
 
 
 def test_the_server_joins_no_requests_where_that_was_measured_slower():

@@ -17,8 +17,10 @@ from plansmith_build.errors import VerificationFailed
 from plansmith_build.judging.accuracy import measure_accuracy
 from plansmith_build.judging.judge import answers_of
 from plansmith_build.judging.measures import Measure, Metric, choose_measures
+from plansmith_build.repository.model_card import model_card
 from plansmith_build.search.search import SearchOptions
 from plansmith_build.search.targets import Precision, Target
+from plansmith_client.visible import markdown_text
 
 LINES = signature("m (float[N, 3, 8, W] lines) => (float[N, 3, 8, W] y) { y = Relu (lines) }")
 MASKED = signature("m (int64[N, S] ids, int64[N, S] mask) => (int64[N, S] y) { y = Mul (ids, mask) }")
@@ -226,6 +228,9 @@ def test_a_model_is_searched_with_lines_of_several_widths(tmp_path, repository):
         ("openvino", "fp32"),
     }
     assert {output.measure for output in found.fp32.outputs} == {"top1", "relative-error"}
+    lengths = "lines [3, 8, 12], [3, 8, 16], [3, 8, 16], [3, 8, 20]"
+    assert f"2 rows a run at the middle size of each quarter of the data in turn ({lengths})" in found.measured
+    assert markdown_text(lengths) in model_card(result.manifest)
     assert result.manifest.verification.rows_together > 1
 
 

@@ -18,6 +18,7 @@ from plansmith_build.engines.tensorrt import OptimizationProfile, PlanOptions
 from plansmith_build.engines.tensorrt.execution import PlanSession
 from plansmith_build.engines.tensorrt.plans import timing_cache_of
 from plansmith_build.search.plan_candidates import plan_rate
+from plansmith_build.search.workload import Workload
 
 PROFILE = {"x": [(1, 8), (32, 8), (32, 8)]}
 
@@ -110,7 +111,7 @@ def test_a_plan_is_timed_by_the_gpus_clock_at_the_shape_that_it_is_built_for(gpu
     _, cuda = gpu()
     session = PlanSession(plan, device=0)
     shapes = [{"x": shape} for shape in PROFILE["x"]]
-    rate = plan_rate(session, OptimizationProfile(*shapes), rows(8))
+    rate = plan_rate(session, OptimizationProfile(*shapes), Workload((rows(8),), 8, rows(8), is_batched=True))
     cuda.calls.clear()
     # 32 rows in the two milliseconds that the stand-in says.
     assert rate(0.1) == pytest.approx(16_000)

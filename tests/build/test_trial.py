@@ -22,6 +22,7 @@ from plansmith_build.search import search as search_module
 from plansmith_build.search import timing_served
 from plansmith_build.search.search import SearchOptions
 from plansmith_build.search.targets import Device, Precision, Target
+from plansmith_client import Model
 from plansmith_server import TritonUnavailable
 from plansmith_server.launcher import triton_wheel
 
@@ -90,17 +91,20 @@ def test_a_version_that_answers_otherwise_is_not_published(tmp_path, repository,
     assert not list(repository.iterdir())
 
 
+LENGTHS = (3, 4, 7, 9)
+
+
 @pytest.fixture
 def network(tmp_path):
-    """A small network and 64 rows for it."""
+    """A small network and 64 rows for it, of four lengths."""
     rng = np.random.default_rng(0)
+    weights = ", ".join(f"{v:.4f}" for v in rng.standard_normal(128))
     path = write(
         tmp_path / "net.onnx",
-        "m (float[N, 16] x) => (float[N, 8] y) { y = MatMul (x, w) }".replace(
-            "{ y", "<float[16, 8] w = {" + ", ".join(f"{v:.4f}" for v in rng.standard_normal(128)) + "}> { y"
-        ),
+        f"m (float[N, S, 16] x) => (float[N, S, 8] y) <float[16, 8] w = {{{weights}}}> {{ y = MatMul (x, w) }}",
     )
-    np.savez(tmp_path / "rows.npz", x=rng.standard_normal((64, 16)).astype(np.float32))
+    rows = {f"x/{row}": rng.standard_normal((LENGTHS[row % 4], 16)).astype(np.float32) for row in range(64)}
+    np.savez(tmp_path / "rows.npz", **rows)
     return path, SearchOptions(
         str(tmp_path / "rows.npz"),
         targets=(Target.ONNXRUNTIME,),
@@ -119,6 +123,13 @@ def test_each_configuration_is_served_and_answers_as_its_candidate(network, repo
             return ask(client, *rest)
 
         monkeypatch.setattr(module, "problem_with_answers", watched)
+    asked = []
+
+    def ask(model, request, *, infer=Model.infer):
+        asked.append(request["x"].shape)
+        return infer(model, request)
+
+    monkeypatch.setattr(Model, "infer", ask)
     result = build(model, BuildOptions(repository=repository, search=search))
     trial = result.manifest.server_trial
     assert {*trial.served, *trial.skipped} == set(result.manifest.configs)
@@ -130,6 +141,8 @@ def test_each_configuration_is_served_and_answers_as_its_candidate(network, repo
     assert set(ready[timing_served][1:]) == {2}
     assert ready[trial_module] == [1] * len(trial.served)
     assert len(trial.served) > 1
+    assert "with one row each, of the same sizes" in result.manifest.search.measured
+    assert set(asked) > {(1, length, 16) for length in LENGTHS}
 
 
 def test_a_candidate_that_triton_refuses_is_a_line_and_another_one_is_published(network, repository, monkeypatch):

@@ -1,7 +1,7 @@
 """The last check before a version is published: a real Triton loads it and answers as was judged.
 
 Each configuration that this machine can load is served from the files that are about to be published. `config.pbtxt`
-must answer the reference's inputs as the file that the version is built from, and each other configuration the request
+must answer the reference's inputs as the file that the version is built from, and each other configuration the requests
 that its candidate was timed with as the candidate did in process.
 """
 
@@ -107,9 +107,9 @@ def _exchanges(built: Built, path: str) -> tuple[Exchange, ...]:
     if path == CONFIG:
         return tuple(_of_reference(built))
     candidate = _candidate(built, path)
-    if candidate.answer is None or candidate.plans or built.search is None:
+    if not candidate.answers or candidate.plans or built.search is None:
         return ()
-    return (Exchange.of_candidate(candidate, built.search.request, built.reference.random_outputs),)
+    return Exchange.of_candidate(candidate, built.search.requests, built.reference.random_outputs)
 
 
 def _of_reference(built: Built) -> Iterator[Exchange]:

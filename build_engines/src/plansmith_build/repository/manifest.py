@@ -246,7 +246,7 @@ class SearchRecord(_Record):
         default=None, description="how images became rows, as --preprocess takes it; null for data without images"
     )
     fp32: AccuracyRecord = Field(description="the FP32 model on the validation rows; its labels' accuracy is the base")
-    measured: str = Field(description="how speeds were taken")
+    measured: str = Field(description="how speeds were taken, and of rows that differ in shape at which sizes")
     cores: int
     candidates: tuple[CandidateRecord, ...]
 

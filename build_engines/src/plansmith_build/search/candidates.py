@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from plansmith_build.reading.signatures import Signature
     from plansmith_build.search.graph_variants import GraphFile, GraphVariants, Method
     from plansmith_build.search.plan_candidates import PlanSettings
+    from plansmith_build.search.workload import Workload
 
 __all__ = ["Candidate", "Status", "Timing", "try_candidates"]
 
@@ -78,7 +79,7 @@ class Candidate:
         threads: of each instance; 0 where the engine takes every core.
         is_batched: whether a server may join requests.
         engine: what ran it.
-        answer: what it answers to the request that it is timed with; None where it does not run here.
+        answers: what it answers to each of the requests that it is timed with; none where it does not run here.
         plans: TensorRT plans by compute capability.
         stripped_plans: the same without weights, where that was asked for.
         compiled: what TensorRT for RTX made of the graph; None where it was not compiled by it.
@@ -98,7 +99,7 @@ class Candidate:
     threads: int = 0
     is_batched: bool = True
     engine: str = ""
-    answer: Arrays | None = field(default=None, repr=False, compare=False)
+    answers: tuple[Arrays, ...] = field(default=(), repr=False, compare=False)
     plans: Mapping[str, Path] = field(default_factory=dict)
     stripped_plans: tuple[Path, ...] = ()
     compiled: CompiledEngine | None = None
@@ -135,17 +136,13 @@ class Timing:
         reference: the FP32 model on ONNX Runtime's CPU provider.
         path: its file.
         signature: what it takes and gives.
-        request: what is asked.
-        rows: how many rows that has.
-        is_batched: whether its rows are requests that a server may join.
+        workload: what is asked.
     """
 
     reference: Runtime
     path: Path
     signature: Signature
-    request: Arrays = field(repr=False)
-    rows: int
-    is_batched: bool
+    workload: Workload
 
     def reference_on(self, device: Device) -> Runtime:
         """The FP32 model on a device, as far as ONNX Runtime has that here."""
@@ -153,7 +150,10 @@ class Timing:
 
     @cached_property
     def _on_gpu(self) -> Runtime:
-        return Session(self.path, self.signature, optimized=True, provider=CUDA_PROVIDER)
+        session = Session(self.path, self.signature, optimized=True, provider=CUDA_PROVIDER)
+        for request in self.workload.requests:
+            session.run(request)
+        return session
 
 
 def try_candidates(
@@ -294,12 +294,13 @@ def _judged_and_timed(
     # How fast all of a graph is says how much of it may stay in FP32.
     if not candidate.is_usable and not _is_int8_on_cpu(pairing):
         return candidate
-    rate = plan_rate(runtime, plans.profile, timing.request) if isinstance(runtime, PlanSession) else None
-    answer = runtime.run(timing.request)
-    speed = time_against(runtime, timing.reference_on(pairing.device), timing.request, rows=timing.rows, rate=rate)
-    changes_size = pairing.device is Device.GPU and isinstance(runtime, Session) and timing.is_batched
-    is_batched = not changes_size or gains_by_batching(runtime, timing.request, rows=timing.rows)
-    return replace(candidate, answer=answer, speed=speed, is_batched=is_batched)
+    workload = timing.workload
+    rate = plan_rate(runtime, plans.profile, workload) if isinstance(runtime, PlanSession) else None
+    answers = tuple(runtime.run(request) for request in workload.requests)
+    speed = time_against(runtime, timing.reference_on(pairing.device), workload, rate=rate)
+    changes_size = pairing.device is Device.GPU and isinstance(runtime, Session) and workload.is_batched
+    is_batched = not changes_size or gains_by_batching(runtime, workload.middle)
+    return replace(candidate, answers=answers, speed=speed, is_batched=is_batched)
 
 
 def _with_plans(

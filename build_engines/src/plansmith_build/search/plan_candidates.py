@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from plansmith_build.engines.tensorrt import OptimizationProfile
     from plansmith_build.progress import Progress
     from plansmith_build.search.graph_variants import GraphFile
+    from plansmith_build.search.workload import Workload
 
 __all__ = ["PlanFiles", "PlanSettings", "build_plans", "plan_rate"]
 
@@ -96,26 +97,42 @@ def build_plans(graph: GraphFile, settings: PlanSettings, progress: Progress) ->
     return PlanFiles(plans, tuple(stripped), first, tuple(others))
 
 
-def plan_rate(session: PlanSession, profile: OptimizationProfile, request: Arrays) -> Callable[[float], float]:
+def plan_rate(session: PlanSession, profile: OptimizationProfile, workload: Workload) -> Callable[[float], float]:
     """How to time a plan: in the shapes that its kernels were chosen for, by the GPU's own clock.
 
     Args:
         session: the plan.
         profile: the shapes.
-        request: real data; its rows are repeated.
+        workload: real data; its rows are repeated.
 
     Returns:
         A function that takes the seconds to measure for, and gives rows a second.
     """
-    best = {}
-    for name, array in request.items():
-        rows = profile.optimum[name][0] if array.ndim and name in profile.optimum else len(array)
-        best[name] = np.ascontiguousarray(np.take(array, np.arange(rows) % len(array), axis=0))
-    rows = len(next(iter(best.values())))
+    best = [
+        _at_best(profile, request) if workload.is_batched else (request, workload.rows) for request in workload.requests
+    ]
+
+    def seconds_per_run(request: Arrays, seconds: float) -> float:
+        per_run = session.seconds_per_run(request, TIMED_RUNS)
+        return session.seconds_per_run(request, max(TIMED_RUNS, int(seconds / max(per_run, 1e-6))))
 
     def rate(seconds: float) -> float:
-        per_run = session.seconds_per_run(best, TIMED_RUNS)
-        runs = max(TIMED_RUNS, int(seconds / max(per_run, 1e-6)))
-        return rows / session.seconds_per_run(best, runs)
+        return len(best) / sum(seconds_per_run(request, seconds / len(best)) / rows for request, rows in best)
 
     return rate
+
+
+def _at_best(profile: OptimizationProfile, request: Arrays) -> tuple[Arrays, int]:
+    """The same with as many rows as the kernels for its size were chosen for, and how many those are."""
+
+    def takes(part: OptimizationProfile) -> bool:
+        return all(
+            low <= size <= high
+            for name, array in request.items()
+            for low, size, high in zip(part.minimum[name][1:], array.shape[1:], part.maximum[name][1:], strict=True)
+        )
+
+    part = next(filter(takes, profile.each), profile)
+    rows = part.optimum[next(iter(request))][0]
+    repeated = {name: np.take(array, np.arange(rows) % len(array), axis=0) for name, array in request.items()}
+    return {name: np.ascontiguousarray(array) for name, array in repeated.items()}, rows

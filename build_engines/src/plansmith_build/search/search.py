@@ -34,6 +34,7 @@ from plansmith_build.search.selection import finalists, require_usable, select
 from plansmith_build.search.served_answers import Exchange
 from plansmith_build.search.targets import Precision, Target, pairings
 from plansmith_build.search.timing_served import CLIENTS, ServingFailed, time_served
+from plansmith_build.search.workload import Workload
 from plansmith_build.serving import Entry
 
 if TYPE_CHECKING:
@@ -61,7 +62,6 @@ PROVEN_ROWS = 64
 PROVEN_BATCHES = 8
 # Large enough for an engine to be fast, small enough to need little memory.
 JUDGED_ROWS = 4
-TIMED_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class SearchResult:
         class_names: the classes by number, where the data names them; else empty.
         preprocessing: how images became rows, where the data is images.
         timing: how candidates were timed, in a sentence.
-        request: what each candidate that runs here was asked; see `Candidate.answer`.
+        requests: what each candidate that runs here was asked; see `Candidate.answers`.
     """
 
     selection: Selection
@@ -130,7 +130,7 @@ class SearchResult:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing | None
     timing: str
-    request: Arrays
+    requests: tuple[Arrays, ...]
 
 
 def search(
@@ -202,12 +202,14 @@ def search(
         methods=options.calibration,
         sparsity=options.sparsity,
     )
-    request, rows = _timed_request(validation, int(config.max_batch_size))
+    workload = Workload.of(validation, int(config.max_batch_size))
     candidates = try_candidates(
         pairings(options.targets, options.precisions, stored=graphs.format),
         graphs,
-        Timing(reference, portable.files[0], signature, request, rows, is_batched=portable.batched and rows > 1),
-        _plan_settings(reference, signature, config, options, request, extremes=_extremes(calibration, validation)),
+        Timing(reference, portable.files[0], signature, workload),
+        _plan_settings(
+            reference, signature, config, options, workload.middle, extremes=_extremes(calibration, validation)
+        ),
         unmeasured=bool(options.targets),
         progress=progress,
     )
@@ -218,7 +220,8 @@ def search(
     # Servers of the fastest need the memory.
     del graphs, reference, judges, final, calibration, validation
     return_freed_memory()
-    timed = f"in one process, {rows} row{plural(rows)} a run, against the FP32 model on ONNX Runtime"
+    a_run = f"{workload.rows} row{plural(workload.rows)} a run{workload.sizes}"
+    timed = f"in one process, {a_run}, against the FP32 model on ONNX Runtime"
     served: tuple[Candidate, ...] = ()
     obstacle = "" if serve else "--no-serve"
     if not obstacle and portable.network.size > LARGE_BYTES:
@@ -226,8 +229,9 @@ def search(
     entrants = finalists(candidates)
     if len(entrants) > 1 and not obstacle:
         try:
-            served = _serve(entrants, config, request, folder, progress, batched=portable.batched)
+            served = _serve(entrants, config, workload.requests, folder, progress, batched=portable.batched)
             timed += f"; the fastest also on a Triton of this machine, {CLIENTS} clients over gRPC with one row each"
+            timed += f"{', of the same sizes' if workload.sizes else ''}"
         except ServingFailed as error:
             timed += f"; not as served: {error}"
     elif obstacle:
@@ -244,7 +248,7 @@ def search(
         class_names=class_names,
         preprocessing=options.preprocessing,
         timing=timed,
-        request=request,
+        requests=workload.requests,
     )
 
 
@@ -335,14 +339,6 @@ def _accuracy_text(judge: Judge) -> str:
     return f"top-1 accuracy {accuracy.top1:.2%}{top5}"
 
 
-def _timed_request(data: Dataset, max_batch_size: int) -> tuple[Arrays, int]:
-    """A few rows of middling size as one request, repeated where the data has fewer."""
-    rows = min(TIMED_ROWS, max(1, max_batch_size)) if data.batched else 1
-    groups = data.alike()
-    middle = np.searchsorted(np.cumsum([len(group) for group in groups]), len(data) // 2, side="right")
-    return data.take(np.resize(groups[middle], rows)).batches(rows)[0], rows
-
-
 def _extremes(calibration: Dataset, validation: Dataset) -> dict[str, tuple[Shape, Shape]]:
     """The least and the greatest size of each dimension of each input in the data."""
     first = (1,) if validation.batched else ()
@@ -376,12 +372,18 @@ def _plan_settings(
 
 
 def _serve(
-    entrants: Sequence[Candidate], config: Any, request: Arrays, folder: Path, progress: Progress, *, batched: bool
+    entrants: Sequence[Candidate],
+    config: Any,
+    requests: Sequence[Arrays],
+    folder: Path,
+    progress: Progress,
+    *,
+    batched: bool,
 ) -> tuple[Candidate, ...]:
     step = f"Timing the fastest {len(entrants)} as they are served"
     progress(BuildStep(step))
     entries = [Entry(candidate_config(config, entrant), entrant.files) for entrant in entrants]
-    expected = [Exchange.of_candidate(entrant, request, rows=1 if batched else None) for entrant in entrants]
+    expected = [Exchange.of_candidate(entrant, requests, rows=1 if batched else None) for entrant in entrants]
     try:
         speeds = time_served(entries, expected, folder, rows=1)
     finally:

@@ -59,27 +59,29 @@ class Exchange:
     def of_candidate(
         cls,
         candidate: Candidate,
-        request: Arrays,
+        requests: Sequence[Arrays],
         random_outputs: frozenset[str] = frozenset(),
         rows: int | None = None,
-    ) -> Exchange:
-        """What a candidate answered in this process to the request that it was timed with.
+    ) -> tuple[Exchange, ...]:
+        """What a candidate answered in this process to each of the requests that it was timed with.
 
         Args:
-            candidate: one that has an answer.
-            request: that request.
+            candidate: one that has answers.
+            requests: those requests.
             random_outputs: as the attribute.
             rows: only the first few of a batch; None for all.
         """
-        answer = {name: array[:rows] if rows else array for name, array in (candidate.answer or {}).items()}
         rounding = _ROUNDING[candidate.pairing.precision]
-        # One whole number may fall the other way where two classes are nearly tied.
-        noise = {
-            name: max(rounding, 1 / max(array.size, 1)) if rounding and array.dtype.kind not in "fV" else rounding
-            for name, array in answer.items()
-        }
-        request = {name: array[:rows] if rows else array for name, array in request.items()}
-        return cls(request, answer, random_outputs, noise)
+        exchanges = []
+        for pair in zip(requests, candidate.answers, strict=True):
+            request, answer = ({name: array[:rows] if rows else array for name, array in each.items()} for each in pair)
+            # One whole number may fall the other way where two classes are nearly tied.
+            noise = {
+                name: max(rounding, 1 / max(array.size, 1)) if rounding and array.dtype.kind not in "fV" else rounding
+                for name, array in answer.items()
+            }
+            exchanges.append(cls(request, answer, random_outputs, noise))
+        return tuple(exchanges)
 
 
 def problem_with_answers(client: Client, name: str, entry: Entry, exchanges: Sequence[Exchange]) -> str:

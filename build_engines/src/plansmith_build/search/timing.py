@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.engines import Runtime
     from plansmith_build.engines.onnxruntime import Arrays
+    from plansmith_build.search.workload import Workload
 
 __all__ = ["Speed", "gains_by_batching", "time_against"]
 
@@ -47,37 +49,42 @@ class Speed:
 def time_against(
     candidate: Runtime,
     reference: Runtime,
-    request: Arrays,
+    workload: Workload,
     *,
-    rows: int,
     rate: Callable[[float], float] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Speed:
     """Run both in turn, a few rounds of less than a second; the reference itself alone, at a ratio of 1.
 
+    Where all requests take long, there are fewer rounds than of a single request, so that they take no longer in all.
+
     Args:
         candidate: what is measured.
-        reference: the FP32 model.
-        request: what both are asked.
-        rows: how many rows the request has.
+        reference: the FP32 model. Both have answered the requests before: what first runs make ready is not timed.
+        workload: what both are asked, all of it in every round.
         rate: times the candidate where the clock of this process is not the right one: takes the seconds to measure
             for, and gives rows a second.
+        clock: gives seconds.
 
     Raises:
         RunFailed: one of them reports an error.
     """
-    for runtime in {candidate, reference}:
-        _rate(runtime, request, rows, seconds=0)
-    if candidate is reference:
-        rates = [_rate(reference, request, rows, SECONDS_PER_ROUND) for _ in range(ROUNDS)]
-        return Speed.of_rounds(rates, rates)
-    own = rate or (lambda seconds: _rate(candidate, request, rows, seconds))
-    pairs = [(own(SECONDS_PER_ROUND), _rate(reference, request, rows, SECONDS_PER_ROUND)) for _ in range(ROUNDS)]
-    return Speed.of_rounds([rate for rate, _ in pairs], [rate for _, rate in pairs])
+
+    def turn() -> tuple[float, float]:
+        if candidate is reference:
+            alone = _rate(reference, workload, clock)
+            return alone, alone
+        own = rate(SECONDS_PER_ROUND) if rate else _rate(candidate, workload, clock)
+        return own, _rate(reference, workload, clock)
+
+    turns = [turn()]
+    once = workload.rows * len(workload.requests) / turns[0][1]
+    share = _seconds_per_round(once / workload.effort) / _seconds_per_round(once)
+    turns += [turn() for _ in range(1, int(ROUNDS * min(1.0, share)))]
+    return Speed.of_rounds([own for own, _ in turns], [other for _, other in turns])
 
 
-def gains_by_batching(
-    runtime: Runtime, request: Arrays, *, rows: int, clock: Callable[[], float] = time.perf_counter
-) -> bool:
+def gains_by_batching(runtime: Runtime, request: Arrays, *, clock: Callable[[], float] = time.perf_counter) -> bool:
     """Whether batches as a server joins them, of one size and then of another, are faster than row after row.
 
     ONNX Runtime's CUDA provider chooses the algorithms of convolutions anew whenever the size changes: ResNet-50 took
@@ -86,7 +93,6 @@ def gains_by_batching(
     Args:
         runtime: what is measured.
         request: all its inputs have one row for each of the batch.
-        rows: how many rows the request has.
         clock: gives seconds.
 
     Raises:
@@ -106,15 +112,21 @@ def gains_by_batching(
         batches.append(seconds(request))
         seconds(one_row)
         single_rows.append(seconds(one_row))
+    rows = len(next(iter(request.values())))
     return statistics.median(batches) <= rows * statistics.median(single_rows)
 
 
-def _rate(runtime: Runtime, request: Arrays, rows: int, seconds: float) -> float:
-    started = time.perf_counter()
+def _seconds_per_round(once: float) -> float:
+    return once * math.ceil(SECONDS_PER_ROUND / once)
+
+
+def _rate(runtime: Runtime, workload: Workload, clock: Callable[[], float]) -> float:
+    started = clock()
     runs = 0
     while True:
-        runtime.run(request)
-        runs += 1
-        elapsed = time.perf_counter() - started
-        if elapsed >= seconds:
-            return runs * rows / elapsed
+        for request in workload.requests:
+            runtime.run(request)
+        runs += len(workload.requests)
+        elapsed = clock() - started
+        if elapsed >= SECONDS_PER_ROUND:
+            return runs * workload.rows / elapsed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -35,19 +36,19 @@ class ServingFailed(Exception):
 
 
 def time_served(
-    entries: Sequence[Entry], expected: Sequence[Exchange], folder: Path, *, rows: int
+    entries: Sequence[Entry], expected: Sequence[Sequence[Exchange]], folder: Path, *, rows: int
 ) -> list[Speed | None]:
     """How fast each candidate is on one server, in interleaved rounds; None for one that does not answer as it should.
 
-    `CLIENTS` threads send the same request again and again over gRPC, each as soon as its last one is answered, so
-    that the server can put requests together as its configuration says. Beside the first candidate that answers, with
-    which it is compared, each is loaded alone: more at once would take memory for all.
+    `CLIENTS` threads send the requests over gRPC again and again, in turn, each the next one as soon as its last is
+    answered, so that the server can put requests together as its configuration says. Beside the first candidate that
+    answers, with which it is compared, each is loaded alone: more at once would take memory for all.
 
     Args:
         entries: the candidates, all with the same inputs.
-        expected: what each is asked, and has to answer before it is timed.
+        expected: what each is asked, the same requests for all, and has to answer before it is timed.
         folder: where a repository can be made; on the same file system as the candidates' files.
-        rows: how many rows the request has.
+        rows: how many rows each request has.
 
     Raises:
         ServingFailed: the server does not start, or goes away.
@@ -63,8 +64,8 @@ def time_served(
                 return _loaded(server, names[number], entries[number], expected[number])
 
             def rate(number: int) -> float:
-                request = as_served(expected[number].request, entries[number].config.input)
-                return _rate(server.client.model(names[number]), request, rows)
+                requests = [as_served(each.request, entries[number].config.input) for each in expected[number]]
+                return _rate(server.client.model(names[number]), requests, rows)
 
             numbers = iter(range(len(entries)))
             base = next((number for number in numbers if stack.enter_context(loaded(number))), None)
@@ -86,16 +87,19 @@ def time_served(
 
 
 @contextmanager
-def _loaded(server: Serving, name: str, entry: Entry, expected: Exchange) -> Iterator[bool]:
+def _loaded(server: Serving, name: str, entry: Entry, expected: Sequence[Exchange]) -> Iterator[bool]:
     """A candidate while the context lasts; gives whether it answers as it should."""
     with server.loaded(name) as problem:
-        # Twice: what the first request makes ready is not timed.
-        yield not (problem or problem_with_answers(server.client, name, entry, [expected] * 2))
+        # More than one: what the first request makes ready is not timed.
+        asked = expected if len(expected) > 1 else [*expected] * 2
+        yield not (problem or problem_with_answers(server.client, name, entry, asked))
 
 
-def _rate(model: Model, request: Arrays, rows: int) -> float:
+def _rate(model: Model, requests: Sequence[Arrays], rows: int) -> float:
     """Rows a second while all clients are at work; 0 where one of them got an error."""
     counts = [0] * CLIENTS
+    # One for all clients: however long each request takes, all of them are sent equally often.
+    turns = itertools.cycle(requests)
     failed = threading.Event()
     started = time.perf_counter()
     deadline = started + SECONDS_PER_ROUND
@@ -103,7 +107,7 @@ def _rate(model: Model, request: Arrays, rows: int) -> float:
     def ask(number: int) -> None:
         try:
             while time.perf_counter() < deadline:
-                model.infer(request)
+                model.infer(next(turns))
                 counts[number] += 1
         except ClientError:
             failed.set()
