@@ -69,8 +69,8 @@ def has_attention(model: onnx.ModelProto) -> bool:
 def transformer_conversion(prepared: onnx.ModelProto, judges: Judges) -> Iterator[Conversion[onnx.ModelProto]]:
     """Matrices and tables in INT8, made by a process that runs as long as the context lasts.
 
-    Which ones stay in FP32 is not left to NNCF's accuracy-aware mode: in ONNX graphs it puts weights back as they were
-    before SmoothQuant, and leaves what SmoothQuant multiplies their inputs with (seen with 3.4.0).
+    Which ones stay in FP32 is not left to NNCF's accuracy-aware mode: it puts weights back as they were before
+    SmoothQuant, and leaves what SmoothQuant multiplies their inputs with (3.4.0, in graphs of ONNX and of OpenVINO).
 
     Args:
         prepared: from `preparation.prepare`.
