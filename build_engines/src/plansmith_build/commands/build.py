@@ -323,7 +323,7 @@ def build(
         preprocessing = read_preprocessing(preprocess) if preprocess is not None else None
         search = None
         if data is not None:
-            from plansmith_build.judging.budget import parse_drop, parse_error  # noqa: PLC0415
+            from plansmith_build.judging.budget import parse_drop  # noqa: PLC0415
             from plansmith_build.judging.measures import parse_metrics  # noqa: PLC0415
             from plansmith_build.precision.calibration import CalibrationMethod  # noqa: PLC0415
             from plansmith_build.precision.sparsity import parse_sparsity  # noqa: PLC0415
@@ -338,7 +338,7 @@ def build(
                 targets=tuple(Target(entry.value) for entry in target or [] if entry is not _Target.AUTO),
                 precisions=tuple(Precision(entry.value) for entry in precision or [] if entry is not _Precision.AUTO),
                 max_drop=parse_drop(max_drop or "0.5%"),
-                max_error=parse_error(max_error) if max_error is not None else None,
+                max_error=parse_drop(max_error, option="--max-error") if max_error is not None else None,
                 metrics=parse_metrics(metric or []),
                 prove=prove,
                 calibration=tuple(CalibrationMethod) if calibration == "auto" else (CalibrationMethod(calibration),),

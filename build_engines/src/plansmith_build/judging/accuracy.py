@@ -22,7 +22,6 @@ from plansmith_build.judging.measures import (
     Measure,
     Metric,
     choose_measures,
-    classifier_output,
     is_floating,
     row_parts,
     row_scores,
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from plansmith_build.engines.onnxruntime import Arrays
 
 
-__all__ = ["Accuracy", "OutputAgreement", "classifier_output", "measure_accuracy"]
+__all__ = ["Accuracy", "OutputAgreement", "measure_accuracy"]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from plansmith_build.judging.accuracy import Accuracy, OutputAgreement
     from plansmith_build.judging.measures import Measure
 
-__all__ = ["Budget", "parse_drop", "parse_error"]
+__all__ = ["Budget", "parse_drop"]
 
 DEFAULT_DROP = 0.005
 DEFAULT_ERROR = 0.05
@@ -111,8 +111,3 @@ def parse_drop(text: str, *, option: str = "--max-drop") -> float:
             f"{option} {text.strip()}: is {match[1]}% meant or {value:.0%}? Write it with a percent sign"
         )
     return value
-
-
-def parse_error(text: str) -> float:
-    """The largest error allowed, of `--max-error`; as `parse_drop`."""
-    return parse_drop(text, option="--max-error")
