@@ -118,6 +118,9 @@ def test_a_plan_is_timed_by_the_gpus_clock_at_the_shape_that_it_is_built_for(gpu
     assert cuda.runs == 10 + 50
     assert cuda.calls.count("cudaMemcpyAsync HostToDevice") == cuda.runs
     assert cuda.calls.count("cudaStreamSynchronize") == 0
+    # Of a model without batches, whatever its first dimension, an input is one row; both sizes count alike.
+    alone = Workload((rows(8), rows(4)), 1, rows(8), is_batched=False)
+    assert plan_rate(session, OptimizationProfile(*shapes), alone)(0.1) == pytest.approx(500)
 
 
 def test_each_kind_of_gpu_has_a_timing_cache_of_its_own(gpu, tmp_path):

@@ -59,7 +59,8 @@ class Workload:
     @property
     def effort(self) -> float:
         """How many times as many rows all requests have as `middle`."""
-        return self.rows * len(self.requests) / (len(next(iter(self.middle.values()))) if self.is_batched else 1)
+        usual = len(next(iter(self.middle.values()))) if self.is_batched else 1
+        return self.rows * len(self.requests) / usual
 
 
 def _requests(data: Dataset, rows: int, *, sizes: int) -> tuple[Arrays, ...]:
