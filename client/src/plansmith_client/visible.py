@@ -7,9 +7,6 @@ import unicodedata
 
 __all__ = ["markdown_text", "visible"]
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~>$-])")
-_SPACE = re.compile(r"\s+")
-
 # What ends or reorders a line, or is no character at all: controls, formats such as right-to-left overrides, line and
 # paragraph separators, surrogates.
 _HIDDEN = frozenset(("Cc", "Cf", "Zl", "Zp", "Cs"))
@@ -34,5 +31,6 @@ def visible(text: str, *, keep: str = "") -> str:
 
 def markdown_text(text: str) -> str:
     """Text for a line of Markdown, in which nothing is markup, a mention, or the end of the line."""
-    escaped = _SPECIAL.sub(r"\\\1", visible(_SPACE.sub(" ", text).strip()).replace("&", "&amp;"))
+    one_line = visible(re.sub(r"\s+", " ", text).strip()).replace("&", "&amp;")
+    escaped = re.sub(r"([\\`*_{}\[\]()#+!|~>$-])", r"\\\1", one_line)
     return escaped.replace("<", "&lt;").replace("@", "@<!-- -->")

@@ -46,7 +46,7 @@ _LATE = 16
 _LOG = logging.getLogger("plansmith_client")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Caller:
     """Sends an operation to a server, to the next one if that cannot be reached, and again if a retry may help.
 

@@ -18,10 +18,7 @@ from plansmith_client.calling.model_core import ModelCore
 from plansmith_client.calling.retries import RetryBudget, RetryPolicy
 from plansmith_client.calling.servers import Servers
 from plansmith_client.calling.waiting import wait_until
-from plansmith_client.errors import (
-    InvalidInput,
-    ModelNotFound,
-)
+from plansmith_client.errors import InvalidInput, ModelNotFound
 from plansmith_client.inputs.validation import check_flag, check_text
 from plansmith_client.protocol.operations import (
     IsServerReady,
@@ -52,7 +49,7 @@ __all__ = ["ClientCore", "open_core"]
 _PARTS_AT_ONCE = 4
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class ClientCore:
     """The servers of a client and its settings.
 

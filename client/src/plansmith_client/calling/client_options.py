@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plansmith_client.calling.breaker import BreakerPolicy
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 __all__ = ["ClientOptions"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True, eq=False, repr=False)
 class ClientOptions:
     """What `Client` and `AsyncClient` take besides the URL; their docstrings give meanings and defaults.
 
-    Credentials stay out of `repr`, so that they stay out of logs.
+    Without a `repr` of their values, so that credentials stay out of logs.
 
     Raises:
         InvalidInput: an option is not valid. Options of the connection are checked by `connection_from`.
     """
 
     timeout: float
-    token: str | Callable[[], str | Awaitable[str]] | None = field(repr=False)
-    headers: Mapping[str, str] | None = field(repr=False)
+    token: str | Callable[[], str | Awaitable[str]] | None
+    headers: Mapping[str, str] | None
     ca_file: str | Path | None
     certificate_file: str | Path | None
     key_file: str | Path | None
     server_name: str | None
     ssl_context: SSLContext | None
-    proxy: str | None = field(repr=False)
+    proxy: str | None
     token_over_plaintext: bool
     compression: Compression | None
     channels: int

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 from plansmith_client.errors import InvalidInput
 from plansmith_client.transports.addresses import is_loopback
 from plansmith_client.transports.connections import Connection, checked_headers, checked_token, hidden
-from plansmith_client.transports.proxies import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from plansmith_client.calling.client_options import ClientOptions
     from plansmith_client.transports.addresses import Address
+    from plansmith_client.transports.proxies import Proxy
 
 __all__ = ["connection_from"]
 
 # Each is a connection with threads of its own; all are opened at once.
 _MOST_CHANNELS = 1024
-_HOST_NAME = re.compile(r"[A-Za-z0-9._:-]+")
+_HOST_NAME = r"[A-Za-z0-9._:-]+"
 
 
 def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> Connection:
@@ -48,9 +48,9 @@ def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> C
             raise InvalidInput(f"{name} must be a whole number from 1, got {number!r}")
     if channels > _MOST_CHANNELS:
         raise InvalidInput(f"channels must be at most {_MOST_CHANNELS}, got {channels}")
-    if server_name is not None and not (isinstance(server_name, str) and _HOST_NAME.fullmatch(server_name)):
+    if server_name is not None and not (isinstance(server_name, str) and re.fullmatch(_HOST_NAME, server_name)):
         raise InvalidInput(f"server_name must be a host name, got {server_name!r}")
-    proxy = None if options.proxy is None else Proxy.parse(options.proxy)
+    proxy = None if options.proxy is None else _proxy(options.proxy)
     make_token = _token_maker(options.token)
     given_headers = {} if options.headers is None else options.headers
     headers = {**checked_headers(_environment_headers()), **checked_headers(given_headers)}
@@ -75,6 +75,12 @@ def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> C
         proxy,
         options.largest_answer,
     )
+
+
+def _proxy(url: str) -> Proxy:
+    from plansmith_client.transports.proxies import Proxy  # noqa: PLC0415 - few have one
+
+    return Proxy.parse(url)
 
 
 def _context(addresses: tuple[Address, ...], options: ClientOptions) -> ssl.SSLContext | None:

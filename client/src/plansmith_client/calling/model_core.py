@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from plansmith_client.calling.flows import Together
 from plansmith_client.calling.waiting import wait_until
@@ -26,7 +26,6 @@ from plansmith_client.errors import (
 from plansmith_client.inputs.device_tensors import on_host
 from plansmith_client.inputs.validation import bind_inputs, check_inputs, check_outputs, check_parameters, check_text
 from plansmith_client.protocol.answers import mismatch
-from plansmith_client.protocol.classification import classes_from_result
 from plansmith_client.protocol.operations import Infer, IsModelReady, ListModels, ReadModelConfig, ReadModelMetadata
 from plansmith_client.protocol.results import with_outputs
 from plansmith_client.protocol.splitting import join_results, split_tensors
@@ -53,8 +52,7 @@ __all__ = ["InferOptions", "ModelCore"]
 _FALL_BACK_ON = (ServerUnavailable, ServerOverloaded, ModelNotReady, ModelNotFound, InferenceFailed)
 
 
-@dataclass(frozen=True, slots=True)
-class InferOptions:
+class InferOptions(NamedTuple):
     """The options of one inference; see `Model.infer`."""
 
     outputs: Iterable[str] | None = None
@@ -69,7 +67,7 @@ _RENEWAL_SECONDS = 5.0
 _LOG = logging.getLogger("plansmith_client")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ModelCore:
     """One model, and what is known about it.
 
@@ -212,6 +210,8 @@ class ModelCore:
         deadline: Deadline,
     ) -> Flow[list[list[ClassScore]]]:
         """The largest values of one output for each row, with their labels."""
+        from plansmith_client.protocol.classification import classes_from_result  # noqa: PLC0415 - not for a first answer
+
         if isinstance(top, bool) or not isinstance(top, int) or top < 1:
             raise InvalidInput(f"Model {self.name!r}: top must be a whole number of classes from 1, got {top!r}")
 

@@ -27,7 +27,6 @@ class Observer(Protocol):
 
         Entering it returns headers to send with the operation.
         """
-        ...
 
 
 def tell_of_attempt(observers: Iterable[Observer], operation: Operation[Any], address: Address) -> None:

@@ -134,7 +134,7 @@ class Servers:
                 for host in hosts:
                     named = replace(self._connection, server_name=self._connection.server_name or address.host)
                     url = address.url if host == address.host else f"{address.url} ({host})"
-                    found.setdefault((host, address.port), (replace(address, host=host, url=url), named))
+                    found.setdefault((host, address.port), (address._replace(host=host, url=url), named))
             self._replace(found, complete=complete)
         finally:
             with self._lock:

@@ -59,7 +59,7 @@ def _metadata(client: Client, status: ModelStatus) -> ModelMetadata | None:
 
 
 def _as_json(status: ModelStatus, metadata: ModelMetadata | None) -> dict[str, Any]:
-    document: dict[str, Any] = asdict(status)
+    document: dict[str, Any] = status._asdict()
     if metadata is not None:
         document["platform"] = metadata.platform
         document["max_batch_size"] = metadata.max_batch_size

@@ -256,10 +256,8 @@ class AsyncClient:
             timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
-            ServerUnavailable: nothing answers.
-            DeadlineExceeded: the answer took longer than the timeout.
-            AccessDenied: the server does not show its index.
             ProtocolError: the server has no index (an extension of the protocol), or is not an inference server.
+            ClientError: any other of the errors that `server_metadata` lists.
 
         Example:
             ```python
@@ -302,9 +300,7 @@ class AsyncClient:
 
         Raises:
             ProtocolError: the server has no such extension.
-            ServerUnavailable: nothing answers.
-            DeadlineExceeded: the answer took longer than the timeout.
-            AccessDenied: the server refuses to answer.
+            ClientError: any other of the errors that `server_metadata` lists.
 
         Example:
             ```python

@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Any
 from plansmith_client.calling.model_core import InferOptions
 from plansmith_client.faces.async_sequences import AsyncModelSequence
 from plansmith_client.faces.async_streaming import responses
-from plansmith_client.faces.batched import AsyncBatchedModel
 from plansmith_client.inputs.validation import output_names
-from plansmith_client.mapping.batches import MapOptions
-from plansmith_client.mapping.runs import AsyncMapRun
 from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
@@ -22,6 +19,8 @@ if TYPE_CHECKING:
     from plansmith_client.calling.client_core import ClientCore
     from plansmith_client.calling.drivers import AsyncDriver
     from plansmith_client.calling.model_core import ModelCore
+    from plansmith_client.faces.batched import AsyncBatchedModel
+    from plansmith_client.mapping.runs import AsyncMapRun
     from plansmith_client.protocol.classification import ClassScore
     from plansmith_client.protocol.metadata import ModelMetadata
     from plansmith_client.protocol.operations import ParameterValue
@@ -336,6 +335,9 @@ class AsyncModel:
                 print(item.index, item.error or item.array.argmax())
             ```
         """
+        from plansmith_client.mapping.batches import MapOptions  # noqa: PLC0415 - not for a first answer
+        from plansmith_client.mapping.runs import AsyncMapRun  # noqa: PLC0415
+
         options = MapOptions(
             batch_size,
             concurrency,
@@ -366,6 +368,8 @@ class AsyncModel:
             await batched(images[:1])  # in each of many tasks
             ```
         """
+        from plansmith_client.faces.batched import AsyncBatchedModel  # noqa: PLC0415 - not for a first answer
+
         return AsyncBatchedModel(
             self._core,
             self._driver,

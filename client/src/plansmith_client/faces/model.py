@@ -6,12 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.calling.model_core import InferOptions
-from plansmith_client.faces.batched import BatchedModel
 from plansmith_client.faces.sequences import ModelSequence
 from plansmith_client.faces.streaming import responses
 from plansmith_client.inputs.validation import output_names
-from plansmith_client.mapping.batches import MapOptions
-from plansmith_client.mapping.runs import MapRun
 from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
@@ -23,6 +20,8 @@ if TYPE_CHECKING:
     from plansmith_client.calling.client_core import ClientCore
     from plansmith_client.calling.drivers import SyncDriver
     from plansmith_client.calling.model_core import ModelCore
+    from plansmith_client.faces.batched import BatchedModel
+    from plansmith_client.mapping.runs import MapRun
     from plansmith_client.protocol.classification import ClassScore
     from plansmith_client.protocol.metadata import ModelMetadata
     from plansmith_client.protocol.operations import ParameterValue
@@ -336,6 +335,9 @@ class Model:
                 print(item.index, item.error or item.array.argmax())
             ```
         """
+        from plansmith_client.mapping.batches import MapOptions  # noqa: PLC0415 - not for a first answer
+        from plansmith_client.mapping.runs import MapRun  # noqa: PLC0415
+
         options = MapOptions(
             batch_size,
             concurrency,
@@ -366,6 +368,8 @@ class Model:
             batched(images[:1])  # in each of many threads
             ```
         """
+        from plansmith_client.faces.batched import BatchedModel  # noqa: PLC0415 - not for a first answer
+
         return BatchedModel(
             self._core,
             self._driver,

@@ -6,7 +6,7 @@ import contextlib
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plansmith_client.errors import InvalidInput, ProtocolError
 from plansmith_client.tensors import TensorSpec
@@ -28,8 +28,7 @@ __all__ = [
 _SOURCE_PLACES = "\n\nAt:\n"
 
 
-@dataclass(frozen=True, slots=True)
-class ServerMetadata:
+class ServerMetadata(NamedTuple):
     """The server's name, version, and the extensions of the protocol that it speaks.
 
     Example:
@@ -44,8 +43,7 @@ class ServerMetadata:
     extensions: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelStatus:
+class ModelStatus(NamedTuple):
     """One version of one model in the server's repository.
 
     Attributes:
@@ -159,8 +157,7 @@ class ModelMetadata:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
+class ModelConfig(NamedTuple):
     """What the client uses of Triton's model configuration.
 
     Attributes:

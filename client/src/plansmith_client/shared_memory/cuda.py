@@ -9,8 +9,7 @@ Needs the package cuda-bindings (`pip install cuda-bindings`).
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,8 +22,7 @@ class CudaError(Exception):
     """CUDA, its Python bindings or its driver are missing, or a call of it failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceArray:
+class DeviceArray(NamedTuple):
     """An array on a GPU, contiguous and row-major.
 
     Attributes:

@@ -16,7 +16,7 @@ from pathlib import Path
 __all__ = ["is_abandoned", "make_region_name"]
 
 _PROC = Path("/proc")
-_NAME = re.compile(r"plansmith-(?P<boot>[0-9a-f]{32})-(?P<namespace>\d+)-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{16}")
+_NAME = r"plansmith-(?P<boot>[0-9a-f]{32})-(?P<namespace>\d+)-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{16}"
 
 
 def make_region_name() -> str:
@@ -31,7 +31,7 @@ def make_region_name() -> str:
 
 def is_abandoned(name: str) -> bool:
     """Whether a region of this name was made by a client of this host whose process has ended."""
-    found = _NAME.fullmatch(name)
+    found = re.fullmatch(_NAME, name)
     try:
         if found is None or (found["boot"], int(found["namespace"])) != (_boot(), _namespace()):
             return False

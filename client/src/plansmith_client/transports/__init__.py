@@ -25,7 +25,6 @@ class Transport(Protocol):
         Raises:
             ClientError: one of `plansmith_client.errors` for any failure; nothing else is raised.
         """
-        ...
 
     def stream(self, operation: Infer, deadline: Deadline, headers: Mapping[str, str] = ...) -> Iterator[InferResult]:
         """Send the request and yield its responses as they arrive; closing the iterator cancels the request.
@@ -34,15 +33,12 @@ class Transport(Protocol):
             InvalidInput: over HTTP, the request has a shape that its streams cannot carry.
             ClientError: as `call`.
         """
-        ...
 
     def reopen(self) -> None:
         """Forget all connections without ending them: after a fork they belong to the parent."""
-        ...
 
     def close(self) -> None:
         """Close all connections; later calls raise ClientClosed, and calls in flight may."""
-        ...
 
 
 class AsyncTransport(Protocol):
@@ -52,21 +48,17 @@ class AsyncTransport(Protocol):
         self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str] = ...
     ) -> Answer_co:
         """Send the operation and return its answer; see `Transport.call`."""
-        ...
 
     def stream(
         self, operation: Infer, deadline: Deadline, headers: Mapping[str, str] = ...
     ) -> AsyncIterator[InferResult]:
         """Send the request and yield its responses as they arrive; see `Transport.stream`."""
-        ...
 
     def reopen(self) -> None:
         """Forget all connections without ending them; see `Transport.reopen`."""
-        ...
 
     async def close(self) -> None:
         """Close all connections; see `Transport.close`."""
-        ...
 
 
 class Transports(Protocol):
@@ -74,11 +66,9 @@ class Transports(Protocol):
 
     def open_transport(self, address: Address, connection: Connection) -> Transport:
         """The transport for an address."""
-        ...
 
     def open_async_transport(self, address: Address, connection: Connection) -> AsyncTransport:
         """The same for an event loop."""
-        ...
 
 
 # Imported on use: a client of HTTP should not wait for gRPC to load.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from plansmith_client.errors import InvalidInput
@@ -17,8 +17,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _EXAMPLES = "write it like localhost:8001 (gRPC) or http://localhost:8000 (HTTP)"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """Where a server listens, and which protocol it speaks.
 
     Attributes:

@@ -29,8 +29,8 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 Compression = Literal["gzip", "deflate"]
 
 # RFC 9110: a field name is a token. What HTTP and gRPC set themselves is not the caller's.
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_HEADER_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_HEADER_VALUE = r"[\x20-\x7e]*"
 _OWN_HEADERS = {
     *("host", "connection", "content-length", "content-type", "content-encoding", "accept-encoding", "te"),
     *("transfer-encoding", "inference-header-content-length", "user-agent"),
@@ -57,9 +57,9 @@ def hidden(value: _Value) -> _Value:
     return value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Connection:
-    """How to connect. Credentials stay out of `repr`, so that they stay out of logs.
+    """How to connect. Without a `repr` of its values, so that credentials stay out of logs.
 
     Attributes:
         ca_file: the authorities to trust, PEM; None for the system's.
@@ -79,8 +79,8 @@ class Connection:
     certificate_file: Path | None = None
     key_file: Path | None = None
     server_name: str | None = None
-    make_token: Callable[[], str | Awaitable[str]] | None = field(default=None, repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    make_token: Callable[[], str | Awaitable[str]] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     compression: Compression | None = None
     channels: int = 1
     ssl_context: SSLContext | None = None
@@ -137,7 +137,7 @@ def checked_token(token: object) -> str:
     Raises:
         InvalidInput: it is not.
     """
-    if not isinstance(token, str) or not token or " " in token or not _HEADER_VALUE.fullmatch(token):
+    if not isinstance(token, str) or not token or " " in token or not re.fullmatch(_HEADER_VALUE, token):
         # Not repeated here: messages end up in logs.
         raise InvalidInput("The token must be a string of printable ASCII characters without spaces")
     return token
@@ -153,11 +153,11 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
         raise InvalidInput(f"headers must be a mapping of names and values, got a {type(headers).__name__}")
     checked: dict[str, str] = {}
     for name, value in headers.items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+        if not isinstance(name, str) or not re.fullmatch(_HEADER_NAME, name):
             raise InvalidInput(f"{name!r} is not the name of a header")
         if name.lower() in _OWN_HEADERS or name.lower().startswith("grpc-"):
             raise InvalidInput(f"The header {name!r} is set by the client itself: remove it")
-        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+        if not isinstance(value, str) or not re.fullmatch(_HEADER_VALUE, value):
             raise InvalidInput(f"The value of the header {name!r} must be a string of printable ASCII characters")
         checked[name.lower()] = value
     return checked

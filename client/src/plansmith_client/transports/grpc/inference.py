@@ -11,11 +11,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.protobuf.message import DecodeError
-from tritonclient.grpc import service_pb2
 
 from plansmith_client.errors import InvalidInput, ProtocolError
 from plansmith_client.protocol.codecs import array_from_values, array_in_layout, binary_from_array, layout_of
 from plansmith_client.protocol.results import InferResult
+from plansmith_client.transports.grpc.messages import service_pb2
 from plansmith_client.transports.grpc.proto_documents import chosen_values
 from plansmith_client.transports.places import array_from_place, place_parameters
 

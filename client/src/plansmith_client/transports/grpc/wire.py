@@ -6,10 +6,8 @@ bytes, see `plansmith_client.transports.grpc.inference`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-from tritonclient.grpc import service_pb2
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plansmith_client.protocol.answers import check_answer, check_result
 from plansmith_client.protocol.metadata import (
@@ -43,14 +41,15 @@ from plansmith_client.protocol.operations import (
     UnregisterCudaSharedMemory,
     UnregisterSharedMemory,
 )
-from plansmith_client.protocol.statistics import statistics_from_document
 from plansmith_client.transports.grpc.inference import infer_request, infer_result, result_from_message
+from plansmith_client.transports.grpc.messages import service_pb2
 from plansmith_client.transports.grpc.proto_documents import chosen_values, document_from_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from plansmith_client.protocol.results import InferResult
+    from plansmith_client.protocol.statistics import ModelStatistics
     from plansmith_client.tensors import TensorSpec
 
 __all__ = ["RPCS", "Methods", "Rpc", "open_methods", "read_answer", "stream_request", "stream_result"]
@@ -70,8 +69,7 @@ def _done(_: Any) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Rpc:
+class Rpc(NamedTuple):
     """How one kind of operation travels.
 
     Attributes:
@@ -156,6 +154,12 @@ def _model_config(reply: Any) -> ModelConfig:
     return ModelConfig(read_batch_size(reply.config.max_batch_size), optional, decoupled, queue_timeout)
 
 
+def _statistics(reply: Any) -> tuple[ModelStatistics, ...]:
+    from plansmith_client.protocol.statistics import statistics_from_document  # noqa: PLC0415 - not for a first answer
+
+    return statistics_from_document(document_from_message(reply))
+
+
 def _load_request(operation: LoadModel) -> Any:
     request = service_pb2.RepositoryModelLoadRequest(model_name=operation.name)
     if operation.config:
@@ -208,7 +212,7 @@ RPCS: Mapping[type[Operation[Any]], Rpc] = {
     ReadModelMetadata: Rpc("ModelMetadata", _model_metadata),
     ReadModelConfig: Rpc("ModelConfig", _model_config),
     ReadConfigDocument: Rpc("ModelConfig", lambda reply: document_from_message(reply.config)),
-    ReadStatistics: Rpc("ModelStatistics", lambda reply: statistics_from_document(document_from_message(reply))),
+    ReadStatistics: Rpc("ModelStatistics", _statistics),
     LoadModel: Rpc("RepositoryModelLoad", request=_load_request),
     UnloadModel: Rpc("RepositoryModelUnload", request=_unload_request),
     TraceSettings: Rpc(

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from plansmith_client.transports.http.dialing import HEAD_START_SECONDS, is_numeric
 from plansmith_client.transports.http.exchanges import is_timeout
-from plansmith_client.transports.http.idle import IdleConnections, keep_alive
+from plansmith_client.transports.http.idle import Pool, keep_alive
 from plansmith_client.transports.http.responses import ResponseReader
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncGenerator
 
-    from plansmith_client.transports.addresses import Address
-    from plansmith_client.transports.connections import Connection
     from plansmith_client.transports.deadlines import Deadline
     from plansmith_client.transports.http.exchanges import Message
     from plansmith_client.transports.http.responses import Response
@@ -27,19 +24,12 @@ __all__ = ["AioConnection", "AioConnectionPool"]
 _CHUNK = 256 * 1024
 
 
-class AioConnectionPool:
-    """The connections of one event loop to one server; the same as `ConnectionPool`."""
-
-    def __init__(self, address: Address, context: ssl.SSLContext | None, options: Connection) -> None:
-        self._address = address
-        self._proxy = options.proxy
-        self._context = context
-        self._server_name = options.server_name
-        self._idle: IdleConnections[AioConnection] = IdleConnections()
+class AioConnectionPool(Pool["AioConnection"]):
+    """The connections of one event loop to one server."""
 
     async def exchange(self, message: Message, deadline: Deadline) -> Response:
         """Send a request and read its response; see `ConnectionPool.exchange`."""
-        kept = self._idle.take()
+        kept = self.take()
         if kept is not None:
             try:
                 return await self._exchange(kept, message, deadline)
@@ -57,20 +47,13 @@ class AioConnectionPool:
         finally:
             connection.close()
 
-    def close(self) -> None:
-        """Close what is idle; what is in use is closed when it comes back."""
-        self._idle.close()
-
     async def _exchange(self, connection: AioConnection, message: Message, deadline: Deadline) -> Response:
         try:
             response = await connection.exchange(message, deadline)
         except BaseException:
             connection.close()
             raise
-        if connection.is_reusable:
-            self._idle.keep(connection)
-        else:
-            connection.close()
+        self.keep(connection)
         return response
 
     async def _connect(self, deadline: Deadline) -> AioConnection:

@@ -24,12 +24,7 @@ __all__ = ["HttpAioTransport"]
 class HttpAioTransport:
     """Carries operations over the HTTP connections of the running event loop; in another loop it opens new ones.
 
-    Args:
-        address: of scheme `http` or `https`; see `HttpCalls`.
-        connection: how to connect.
-
-    Raises:
-        InvalidInput: a certificate cannot be read.
+    Arguments as of `HttpCalls`.
     """
 
     def __init__(self, address: Address, connection: Connection | None = None) -> None:

@@ -22,12 +22,7 @@ from plansmith_client.transports.http.exchanges import (
     prepare_request,
 )
 from plansmith_client.transports.http.generate import GenerateAnswers, generate_request
-from plansmith_client.transports.http.responses import (
-    BrokenAnswerError,
-    InvalidAnswerError,
-    NoHttpError,
-    Response,
-)
+from plansmith_client.transports.http.responses import BrokenAnswerError, InvalidAnswerError, NoHttpError, Response
 from plansmith_client.transports.http.wire import HEADER_LENGTH
 
 if TYPE_CHECKING:

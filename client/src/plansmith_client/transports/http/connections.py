@@ -18,14 +18,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from plansmith_client.transports.http.dialing import connected_socket, tunnelled_socket
 from plansmith_client.transports.http.exchanges import is_timeout
-from plansmith_client.transports.http.idle import IdleConnections, keep_alive
+from plansmith_client.transports.http.idle import Pool, keep_alive
 from plansmith_client.transports.http.responses import ResponseReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from plansmith_client.transports.addresses import Address
-    from plansmith_client.transports.connections import Connection
     from plansmith_client.transports.deadlines import Deadline
     from plansmith_client.transports.http.exchanges import Message
     from plansmith_client.transports.http.responses import Response
@@ -41,21 +39,8 @@ _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", sel
 _Result = TypeVar("_Result")
 
 
-class ConnectionPool:
-    """The connections to one server. Safe to use from many threads.
-
-    Args:
-        address: where it listens.
-        context: for TLS; None for none.
-        options: the name to expect in its certificate, if it is not the host, and the proxy.
-    """
-
-    def __init__(self, address: Address, context: ssl.SSLContext | None, options: Connection) -> None:
-        self._address = address
-        self._proxy = options.proxy
-        self._context = context
-        self._server_name = options.server_name
-        self._idle: IdleConnections[SocketConnection] = IdleConnections()
+class ConnectionPool(Pool["SocketConnection"]):
+    """The connections to one server, for threads that block."""
 
     def exchange(self, message: Message, deadline: Deadline) -> Response:
         """Send a request and read its response.
@@ -70,7 +55,7 @@ class ConnectionPool:
             InvalidAnswerError: the answer is too large, or not one that was asked for.
             DeadlineExceeded: nothing is left of the deadline.
         """
-        kept = self._idle.take()
+        kept = self.take()
         if kept is not None:
             try:
                 return self._exchange(kept, message, deadline)
@@ -91,10 +76,6 @@ class ConnectionPool:
         finally:
             connection.close()
 
-    def close(self) -> None:
-        """Close what is idle; what is in use is closed when it comes back."""
-        self._idle.close()
-
     def _exchange(self, connection: SocketConnection, message: Message, deadline: Deadline) -> Response:
         try:
             if deadline.is_cancellable:
@@ -105,10 +86,7 @@ class ConnectionPool:
         except BaseException:
             connection.close()
             raise
-        if connection.is_reusable:
-            self._idle.keep(connection)
-        else:
-            connection.close()
+        self.keep(connection)
         return response
 
     def _connect(self, deadline: Deadline) -> SocketConnection:

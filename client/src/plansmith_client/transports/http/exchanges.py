@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
@@ -105,7 +105,7 @@ class Message:
 def message_from_request(request: Request, address: Address, connection: Connection, *, repeatable: bool) -> Message:
     """The message that carries a request to the server at `address`."""
     prefix = quote(address.path, safe=_PATH_CHARACTERS)
-    host = replace(address, host=connection.server_name) if connection.server_name else address
+    host = address._replace(host=connection.server_name) if connection.server_name else address
     lines = [f"{request.method} {prefix}{request.path} HTTP/1.1", f"Host: {host.authority}"]
     if connection.proxy is not None and address.scheme == "http":
         lines[0] = f"{request.method} http://{host.authority}{prefix}{request.path} HTTP/1.1"

@@ -5,9 +5,15 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-__all__ = ["IdleConnections", "keep_alive"]
+if TYPE_CHECKING:
+    import ssl
+
+    from plansmith_client.transports.addresses import Address
+    from plansmith_client.transports.connections import Connection
+
+__all__ = ["Pool", "keep_alive"]
 
 # More are opened when more requests are in flight, so that nobody waits for one.
 _MOST = 256
@@ -17,6 +23,8 @@ _PROBE_AFTER_SECONDS, _PROBE_SECONDS, _PROBES = 30, 10, 3
 
 
 class _Connection(Protocol):
+    is_reusable: bool
+
     def is_quiet(self) -> bool:
         """Whether the server has neither closed it nor sent anything since the last response."""
 
@@ -27,10 +35,20 @@ class _Connection(Protocol):
 _Kept = TypeVar("_Kept", bound=_Connection)
 
 
-class IdleConnections(Generic[_Kept]):
-    """A stack of connections: the one that was used last is used next. Safe to use from many threads."""
+class Pool(Generic[_Kept]):
+    """A stack of connections to one server: the one that was used last is used next. Safe to use from many threads.
 
-    def __init__(self) -> None:
+    Args:
+        address: where it listens.
+        context: for TLS; None for none.
+        options: the name to expect in its certificate, if it is not the host, and the proxy.
+    """
+
+    def __init__(self, address: Address, context: ssl.SSLContext | None, options: Connection) -> None:
+        self._address = address
+        self._proxy = options.proxy
+        self._context = context
+        self._server_name = options.server_name
         self._idle: list[tuple[float, _Kept]] = []
         self._lock = threading.Lock()
         self._closed = False
@@ -55,9 +73,9 @@ class IdleConnections(Generic[_Kept]):
         return None
 
     def keep(self, connection: _Kept) -> None:
-        """Keep a connection whose response has been read."""
+        """Keep a connection whose response has been read, if it can carry another request."""
         with self._lock:
-            if not self._closed and len(self._idle) < _MOST:
+            if connection.is_reusable and not self._closed and len(self._idle) < _MOST:
                 self._idle.append((time.monotonic(), connection))
                 return
         connection.close()

@@ -24,15 +24,7 @@ __all__ = ["HttpTransport"]
 
 
 class HttpTransport:
-    """Carries operations over a pool of HTTP connections.
-
-    Args:
-        address: of scheme `http` or `https`; see `HttpCalls`.
-        connection: how to connect.
-
-    Raises:
-        InvalidInput: a certificate cannot be read.
-    """
+    """Carries operations over a pool of HTTP connections; arguments as of `HttpCalls`."""
 
     def __init__(self, address: Address, connection: Connection | None = None) -> None:
         self._calls = HttpCalls(address, connection)

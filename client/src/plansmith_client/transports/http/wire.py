@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from plansmith_client.errors import InvalidInput, ProtocolError
@@ -52,7 +52,6 @@ from plansmith_client.protocol.operations import (
     UnregisterSharedMemory,
 )
 from plansmith_client.protocol.results import InferResult
-from plansmith_client.protocol.statistics import statistics_from_document
 from plansmith_client.transports.places import array_from_place, place_parameters
 
 if TYPE_CHECKING:
@@ -61,6 +60,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from plansmith_client.protocol.operations import OutputPlace
+    from plansmith_client.protocol.statistics import ModelStatistics
     from plansmith_client.tensors import TensorSpec
 
 __all__ = [
@@ -99,8 +99,7 @@ class Reply:
     places: Mapping[str, OutputPlace] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """How one kind of operation travels.
 
     Attributes:
@@ -325,6 +324,12 @@ def _statistics_request(operation: ReadStatistics) -> Request:
     return Request("GET", path, {})
 
 
+def _statistics(reply: Reply) -> tuple[ModelStatistics, ...]:
+    from plansmith_client.protocol.statistics import statistics_from_document  # noqa: PLC0415 - not for a first answer
+
+    return statistics_from_document(json_object(reply.body))
+
+
 def _load_request(operation: LoadModel) -> Request:
     parameters = {"config": operation.config} if operation.config else {}
     parameters |= {f"file:{path}": base64.b64encode(content).decode() for path, content in operation.files.items()}
@@ -336,16 +341,12 @@ def _unload_request(operation: UnloadModel) -> Request:
     return _post(f"/v2/repository/models/{_segment(operation.name)}/unload", body)
 
 
-def _region(name: str, act: str) -> str:
-    return f"/v2/systemsharedmemory/region/{_segment(name)}/{act}"
+def _region(name: str, act: str, kind: str = "system") -> str:
+    return f"/v2/{kind}sharedmemory/region/{_segment(name)}/{act}"
 
 
 def _region_names(reply: Reply) -> tuple[str, ...]:
     return tuple(read_text(region["name"]) for region in _parsed(reply.body))
-
-
-def _cuda_region(name: str, act: str) -> str:
-    return f"/v2/cudasharedmemory/region/{_segment(name)}/{act}"
 
 
 def _post(path: str, document: dict[str, Any]) -> Request:
@@ -392,7 +393,7 @@ EXCHANGES: Mapping[type[Operation[Any]], Exchange] = {
     ReadModelMetadata: Exchange(_get_of_model(""), _model_metadata),
     ReadModelConfig: Exchange(_get_of_model("/config"), _model_config),
     ReadConfigDocument: Exchange(_get_of_model("/config"), lambda reply: json_object(reply.body)),
-    ReadStatistics: Exchange(_statistics_request, lambda reply: statistics_from_document(json_object(reply.body))),
+    ReadStatistics: Exchange(_statistics_request, _statistics),
     LoadModel: Exchange(_load_request, _yes),
     UnloadModel: Exchange(_unload_request, _yes),
     TraceSettings: Exchange(_trace_request, _trace_settings),
@@ -406,7 +407,7 @@ EXCHANGES: Mapping[type[Operation[Any]], Exchange] = {
     UnregisterSharedMemory: Exchange(lambda operation: _post(_region(operation.name, "unregister"), {}), _yes),
     RegisterCudaSharedMemory: Exchange(
         lambda operation: _post(
-            _cuda_region(operation.name, "register"),
+            _region(operation.name, "register", "cuda"),
             {
                 "raw_handle": {"b64": base64.b64encode(operation.handle).decode()},
                 "device_id": operation.device,
@@ -415,7 +416,9 @@ EXCHANGES: Mapping[type[Operation[Any]], Exchange] = {
         ),
         _yes,
     ),
-    UnregisterCudaSharedMemory: Exchange(lambda operation: _post(_cuda_region(operation.name, "unregister"), {}), _yes),
+    UnregisterCudaSharedMemory: Exchange(
+        lambda operation: _post(_region(operation.name, "unregister", "cuda"), {}), _yes
+    ),
     ListCudaSharedMemory: Exchange(_get("/v2/cudasharedmemory/status"), _region_names),
     ListSharedMemory: Exchange(_get("/v2/systemsharedmemory/status"), _region_names),
     Infer: Exchange(lambda operation: infer_request(operation, binary=True), _infer_result),
