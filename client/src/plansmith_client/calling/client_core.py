@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +32,7 @@ from plansmith_client.protocol.operations import (
 from plansmith_client.transports import open_async_transport
 from plansmith_client.transports.addresses import Address
 from plansmith_client.transports.deadlines import Deadline
+from plansmith_client.transports.forks import reopen_in_children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -230,7 +229,7 @@ def open_core(
             resolve=options.resolve,
             shared_memory=options.shared_memory,
         )
-        _OPEN_SERVERS.add(servers)
+        reopen_in_children(servers)
         return Caller(servers, policy, RetryBudget(), tuple(options.observers))
 
     def open_async_caller() -> Caller:
@@ -284,14 +283,3 @@ def _checked_settings(changes: Mapping[str, Any], *, whole: bool = False) -> dic
 
 
 _NEVER_OPENS = BreakerPolicy(failures=2**63)
-_OPEN_SERVERS: weakref.WeakSet[Servers] = weakref.WeakSet()
-
-
-def _reopen_all() -> None:
-    for servers in list(_OPEN_SERVERS):
-        servers.reopen()
-
-
-if hasattr(os, "register_at_fork"):
-    # The child of a fork has copies of its parent's sockets: two processes would read from one stream.
-    os.register_at_fork(after_in_child=_reopen_all)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
-import weakref
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +18,7 @@ from plansmith_client.errors import ClientError, DeadlineExceeded, InferenceFail
 from plansmith_client.inputs.validation import bind_inputs, has_free_rows, is_whole
 from plansmith_client.protocol.results import InferResult, with_outputs
 from plansmith_client.transports.deadlines import Deadline
+from plansmith_client.transports.forks import reopen_in_children
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +77,7 @@ class _Groups:
         self.timeout = timeout
         self._most = max_batch_size
         self.reopen()
-        _OPEN_GROUPS.add(self)
+        reopen_in_children(self)
 
     def reopen(self) -> None:
         """Start afresh in the child of a fork, where nobody sends what the parent's threads were gathering."""
@@ -160,18 +159,6 @@ class _Groups:
         except ClientError as error:
             for entry in entries:
                 entry.outcome = error
-
-
-_OPEN_GROUPS: weakref.WeakSet[_Groups] = weakref.WeakSet()
-
-
-def _reopen_all() -> None:
-    for groups in list(_OPEN_GROUPS):
-        groups.reopen()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reopen_all)
 
 
 def _joined(entries: list[_Entry]) -> Infer:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
+    from typing_extensions import Self
 
     from plansmith_client.protocol.statistics import ModelStatistics  # noqa: F401 - in quotes below
     from plansmith_client.shared_memory.cuda import DeviceArray
@@ -61,6 +62,13 @@ class Operation(Generic[Answer_co]):
 
     __slots__ = ()
 
+    def __class_getitem__(cls, answer: object) -> type[Self]:
+        """The class itself. The type of the answer is for type checkers; `typing` would keep it, and us, to the end."""
+        return cls
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self, 'name', '')})"
+
     @property
     def repeatable(self) -> bool:
         """Whether it is safe to send the operation again if its answer was lost."""
@@ -87,7 +95,7 @@ class ListModelNames(Operation[tuple[str, ...]]):
     """The names of the models of a server without an index; over HTTP only."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ModelOperation(Operation[Answer_co]):
     """An operation on one model; with an empty version the server chooses."""
 
@@ -115,7 +123,7 @@ class ReadStatistics(ModelOperation["tuple[ModelStatistics, ...]"]):
     """The counters of each version since it was loaded, for all models if the name is empty; an extension."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LoadModel(ModelOperation[bool]):
     """Load or reload a model; an extension.
 
@@ -125,7 +133,7 @@ class LoadModel(ModelOperation[bool]):
     """
 
     config: str = ""
-    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def repeatable(self) -> bool:
@@ -133,7 +141,7 @@ class LoadModel(ModelOperation[bool]):
         return False
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class UnloadModel(ModelOperation[bool]):
     """Unload a model and, if `dependents` is set, the models that only it uses; an extension."""
 
@@ -145,7 +153,7 @@ class UnloadModel(ModelOperation[bool]):
         return False
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class TraceSettings(ModelOperation[dict[str, Any]]):
     """Change the trace settings, of one model or, with an empty name, of the server, and read them; an extension.
 
@@ -161,7 +169,7 @@ class TraceSettings(ModelOperation[dict[str, Any]]):
         return not self.changes
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LogSettings(Operation[dict[str, Any]]):
     """Change the server's log settings and read them; an extension."""
 
@@ -173,7 +181,7 @@ class LogSettings(Operation[dict[str, Any]]):
         return not self.changes
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class RegisterSharedMemory(Operation[bool]):
     """Ask the server to map a region of system shared memory; an extension."""
 
@@ -182,7 +190,7 @@ class RegisterSharedMemory(Operation[bool]):
     size: int
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class UnregisterSharedMemory(Operation[bool]):
     """Ask the server to unmap a region."""
 
@@ -193,7 +201,7 @@ class ListSharedMemory(Operation[tuple[str, ...]]):
     """The names of the regions that the server has mapped, of all clients."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class RegisterCudaSharedMemory(Operation[bool]):
     """Ask the server to map a region of a GPU's memory; an extension.
 
@@ -208,7 +216,7 @@ class RegisterCudaSharedMemory(Operation[bool]):
     size: int
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class UnregisterCudaSharedMemory(Operation[bool]):
     """Ask the server to unmap a region of a GPU's memory."""
 
@@ -249,7 +257,7 @@ class Tensor(NamedTuple):
     device: DeviceArray | None = None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Infer(ModelOperation[InferResult]):
     """One inference.
 

@@ -15,14 +15,14 @@ __all__ = ["RegionPool"]
 _LONGEST_PATIENCE = 60.0
 
 
+_Kept = TypeVar("_Kept", bound="_Region")
+
+
 class _Region(Protocol):
     size: int
 
     def close(self) -> None:
         """Free the memory."""
-
-
-_Kept = TypeVar("_Kept", bound=_Region)
 
 
 class RegionPool(Generic[_Kept]):

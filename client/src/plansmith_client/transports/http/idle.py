@@ -22,6 +22,9 @@ _LONGEST_SECONDS = 55.0
 _PROBE_AFTER_SECONDS, _PROBE_SECONDS, _PROBES = 30, 10, 3
 
 
+_Kept = TypeVar("_Kept", bound="_Connection")
+
+
 class _Connection(Protocol):
     is_reusable: bool
 
@@ -30,9 +33,6 @@ class _Connection(Protocol):
 
     def close(self) -> None:
         """Close it."""
-
-
-_Kept = TypeVar("_Kept", bound=_Connection)
 
 
 class Pool(Generic[_Kept]):
