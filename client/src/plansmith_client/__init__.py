@@ -33,7 +33,6 @@ from plansmith_client.errors import (
 )
 from plansmith_client.faces.client import Client
 from plansmith_client.faces.model import Model
-from plansmith_client.faces.sequences import ModelSequence
 from plansmith_client.protocol.metadata import ModelMetadata, ModelStatus, ServerMetadata
 from plansmith_client.protocol.results import InferResult
 from plansmith_client.shared_memory import SharedMemoryPolicy
@@ -44,6 +43,7 @@ if typing.TYPE_CHECKING:
     from plansmith_client.faces.async_model import AsyncModel
     from plansmith_client.faces.async_sequences import AsyncModelSequence
     from plansmith_client.faces.batched import AsyncBatchedModel, BatchedModel
+    from plansmith_client.faces.sequences import ModelSequence
     from plansmith_client.mapping.mapped import MappedItem
     from plansmith_client.mapping.runs import AsyncMapRun, MapRun
     from plansmith_client.protocol.classification import ClassScore
@@ -62,6 +62,7 @@ else:
         "Duration": "protocol.statistics",
         "MapRun": "mapping.runs",
         "MappedItem": "mapping.mapped",
+        "ModelSequence": "faces.sequences",
         "ModelStatistics": "protocol.statistics",
     }
 

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from plansmith_client.calling.flows import AnyOf, FirstOf, Pause, Send, Together
@@ -46,7 +45,6 @@ _LATE = 16
 _LOG = logging.getLogger("plansmith_client")
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Caller:
     """Sends an operation to a server, to the next one if that cannot be reached, and again if a retry may help.
 
@@ -57,10 +55,13 @@ class Caller:
         observers: told of each operation.
     """
 
-    servers: Servers
-    retries: RetryPolicy
-    budget: RetryBudget
-    observers: tuple[Observer, ...] = ()
+    def __init__(
+        self, servers: Servers, retries: RetryPolicy, budget: RetryBudget, observers: tuple[Observer, ...]
+    ) -> None:
+        self.servers = servers
+        self.retries = retries
+        self.budget = budget
+        self.observers = observers
 
     def call(
         self, operation: Operation[Answer_co], deadline: Deadline, *, hedge_after: float | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,10 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientCore", "open_core"]
 
-_PARTS_AT_ONCE = 4
 
-
-@dataclass(eq=False, repr=False)
 class ClientCore:
     """The servers of a client and its settings.
 
@@ -62,14 +58,17 @@ class ClientCore:
         open_async_caller: opens connections of their own to the same servers, for an event loop.
     """
 
-    caller: Caller
-    url: str
-    timeout: float
-    metadata_max_age: float
-    hedge_after: float | None
-    cast: bool
-    open_async_caller: Callable[[], Caller]
-    cores: dict[tuple[str, str, str], ModelCore] = field(default_factory=dict)
+    def __init__(
+        self, caller: Caller, url: str, options: ClientOptions, open_async_caller: Callable[[], Caller]
+    ) -> None:
+        self.caller = caller
+        self.url = url
+        self.timeout = options.timeout
+        self.metadata_max_age = options.metadata_max_age
+        self.hedge_after = options.hedge_after
+        self.cast = options.cast
+        self.open_async_caller = open_async_caller
+        self.cores: dict[tuple[str, str, str], ModelCore] = {}
 
     def deadline(self, timeout: float | None = None) -> Deadline:
         """The deadline of a call that begins now."""
@@ -82,10 +81,12 @@ class ClientCore:
             InvalidInput: the timeout is not valid.
         """
         Deadline(timeout)
-        cores = {key: copy.copy(core) for key, core in self.cores.items()}
-        for core in cores.values():
+        other = copy.copy(self)
+        other.timeout = timeout
+        other.cores = {key: copy.copy(core) for key, core in self.cores.items()}
+        for core in other.cores.values():
             core.timeout = timeout
-        return replace(self, timeout=timeout, cores=cores)
+        return other
 
     def model(self, name: str, version: str, fallback: str) -> ModelCore:
         """The model; the same one for the same arguments, so that its metadata is read once."""
@@ -99,19 +100,7 @@ class ClientCore:
         if known is not None:
             return known
         second = self.model(fallback, "", "") if fallback else None
-        core = ModelCore(
-            self.caller,
-            name,
-            version,
-            self.url,
-            self.timeout,
-            self.metadata_max_age,
-            self.hedge_after,
-            self.cast,
-            _PARTS_AT_ONCE,
-            second,
-        )
-        return self.cores.setdefault((name, version, fallback), core)
+        return self.cores.setdefault((name, version, fallback), ModelCore(self, name, version, second))
 
     def wait_until_ready(self, deadline: Deadline) -> Flow[None]:
         """Return when a server is ready."""
@@ -236,15 +225,7 @@ def open_core(
         transport = options.transport
         return open_caller(open_async_transport if transport is None else transport.open_async_transport)
 
-    return ClientCore(
-        open_caller(open_transport),
-        ", ".join(map(str, given)),
-        options.timeout,
-        options.metadata_max_age,
-        options.hedge_after,
-        options.cast,
-        open_async_caller,
-    )
+    return ClientCore(open_caller(open_transport), ", ".join(map(str, given)), options, open_async_caller)
 
 
 def _contents(name: str, files: Mapping[str, bytes | Path] | None) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ does not depend on whether a thread or an event loop drives it. The two drivers 
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["AnyOf", "FirstOf", "Flow", "Pause", "Resolve", "Send", "Step", "Together"]
 
 
-class Send(NamedTuple):
+class Send:
     """Send an operation through a transport; results in its answer.
 
     Attributes:
@@ -30,56 +30,66 @@ class Send(NamedTuple):
         headers: additional headers, for this call only.
     """
 
-    transport: Any
-    operation: Operation[Any]
-    deadline: Deadline
-    headers: Mapping[str, str]
+    def __init__(
+        self, transport: Any, operation: Operation[Any], deadline: Deadline, headers: Mapping[str, str]
+    ) -> None:
+        self.transport = transport
+        self.operation = operation
+        self.deadline = deadline
+        self.headers = headers
 
 
-class Pause(NamedTuple):
+class Pause:
     """Wait; results in None."""
 
-    seconds: float
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
 
 
-class Resolve(NamedTuple):
+class Resolve:
     """Look a host up; results in its addresses in the resolver's order, empty if none came within the seconds."""
 
-    host: str
-    port: int
-    seconds: float | None
+    def __init__(self, host: str, port: int, seconds: float | None) -> None:
+        self.host = host
+        self.port = port
+        self.seconds = seconds
 
 
-class Together(NamedTuple):
+class Together:
     """Drive flows concurrently, at most `at_once` of them; results in their results, in order.
 
     The first error is thrown after the others have ended; flows that have not begun are dropped.
     """
 
-    flows: Sequence[Flow[Any]]
-    at_once: int
+    def __init__(self, flows: Sequence[Flow[Any]], at_once: int) -> None:
+        self.flows = flows
+        self.at_once = at_once
 
 
-class FirstOf(NamedTuple):
+class FirstOf:
     """Drive a flow and, if it has not ended after `after` seconds, a second one concurrently.
 
     Results in the result of whichever succeeds first; if neither does, the error of the first is thrown. The other one
     is cancelled, in a thread by cancelling its deadline.
     """
 
-    first: Flow[Any]
-    make_second: Callable[[], Flow[Any]]
-    after: float
-    deadlines: tuple[Deadline, Deadline]
+    def __init__(
+        self, first: Flow[Any], make_second: Callable[[], Flow[Any]], after: float, deadlines: tuple[Deadline, Deadline]
+    ) -> None:
+        self.first = first
+        self.make_second = make_second
+        self.after = after
+        self.deadlines = deadlines
 
 
-class AnyOf(NamedTuple):
+class AnyOf:
     """Drive flows concurrently; results in True as soon as one does, in False if none does.
 
     If none results in True and some failed, the first error is thrown.
     """
 
-    flows: Sequence[Flow[bool]]
+    def __init__(self, flows: Sequence[Flow[bool]]) -> None:
+        self.flows = flows
 
 
 Step = Send | Pause | Resolve | Together | FirstOf | AnyOf

@@ -6,7 +6,7 @@ import copy
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from plansmith_client.calling.flows import Together
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from plansmith_client.calling.attempts import Caller
+    from plansmith_client.calling.client_core import ClientCore
     from plansmith_client.calling.flows import Flow
     from plansmith_client.protocol.classification import ClassScore
     from plansmith_client.protocol.metadata import ModelMetadata, ModelStatus
@@ -62,40 +63,34 @@ class InferOptions(NamedTuple):
 
 
 _NO_OPTIONS = InferOptions()
+# Requests in flight for one call whose batch is larger than `max_batch_size`.
+_PARTS_AT_ONCE = 4
 # The caller waits for an error that is probably right already.
 _RENEWAL_SECONDS = 5.0
 _LOG = logging.getLogger("plansmith_client")
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class ModelCore:
-    """One model, and what is known about it.
+    """One model, and what is known about it; the settings are those of its `ClientCore`.
 
     Attributes:
-        caller: asks the servers.
         name: the model's name.
         version: the version; empty for the server's choice.
-        url: the URLs of the servers, for messages.
-        timeout: seconds for calls that do not set their own.
-        metadata_max_age: seconds after which metadata is read again.
-        hedge_after: seconds after which an unanswered request is sent to a second server; None for never.
-        cast: whether arrays of numbers are rounded to what the model declares.
-        parts_at_once: requests in flight for one call whose batch is larger than `max_batch_size`.
         fallback: the model to use when this one cannot answer.
     """
 
-    caller: Caller
-    name: str
-    version: str
-    url: str
-    timeout: float
-    metadata_max_age: float
-    hedge_after: float | None
-    cast: bool
-    parts_at_once: int
-    fallback: ModelCore | None = None
-    _metadata: ModelMetadata | None = field(default=None, init=False)
-    _read_at: float = field(default=0.0, init=False)
+    def __init__(self, client: ClientCore, name: str, version: str, fallback: ModelCore | None) -> None:
+        self.caller = client.caller
+        self.name = name
+        self.version = version
+        self.url = client.url
+        self.timeout = client.timeout
+        self.metadata_max_age = client.metadata_max_age
+        self.hedge_after = client.hedge_after
+        self.cast = client.cast
+        self.fallback = fallback
+        self._metadata: ModelMetadata | None = None
+        self._read_at = 0.0
 
     def asked_by(self, caller: Caller) -> ModelCore:
         """The same model, and what is known about it, asked by another caller."""
@@ -407,7 +402,7 @@ class ModelCore:
             )
         operation = on_host(operation)
         parts = [replace(operation, inputs=tensors) for tensors in split_tensors(operation.inputs, largest)]
-        results = yield Together([self._send(part, deadline) for part in parts], self.parts_at_once)
+        results = yield Together([self._send(part, deadline) for part in parts], _PARTS_AT_ONCE)
         return join_results(results, [part.inputs[0].array.shape[0] for part in parts])
 
     def _send(self, operation: Infer, deadline: Deadline) -> Flow[InferResult]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.calling.model_core import InferOptions
-from plansmith_client.faces.async_sequences import AsyncModelSequence
-from plansmith_client.faces.async_streaming import responses
 from plansmith_client.inputs.validation import output_names
 from plansmith_client.transports.deadlines import Deadline
 
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from plansmith_client.calling.client_core import ClientCore
     from plansmith_client.calling.drivers import AsyncDriver
     from plansmith_client.calling.model_core import ModelCore
+    from plansmith_client.faces.async_sequences import AsyncModelSequence
     from plansmith_client.faces.batched import AsyncBatchedModel
     from plansmith_client.mapping.runs import AsyncMapRun
     from plansmith_client.protocol.classification import ClassScore
@@ -268,6 +267,8 @@ class AsyncModel:
                 print(result["value"])
             ```
         """
+        from plansmith_client.faces.async_streaming import responses  # noqa: PLC0415 - not for a first answer
+
         options = InferOptions(outputs, request_id, parameters)
         return responses(self._core, self._driver, inputs, options, self._deadline(timeout))
 
@@ -288,6 +289,8 @@ class AsyncModel:
                 total = (await sequence.end([[2.0]])).array  # [[3.0]]
             ```
         """
+        from plansmith_client.faces.async_sequences import AsyncModelSequence  # noqa: PLC0415 - not for a first answer
+
         return AsyncModelSequence(self._core, self._driver, sequence_id, self._timeout(timeout))
 
     def map(

@@ -26,13 +26,6 @@ class AsyncModelSequence:
 
     Attributes:
         id: the sequence's identifier.
-
-    Example:
-        ```python
-        async with client.model("accumulate").sequence() as sequence:
-            await sequence([[1.0]])
-            total = (await sequence.end([[2.0]])).array  # [[3.0]]
-        ```
     """
 
     def __init__(self, core: ModelCore, driver: AsyncDriver, sequence_id: int | str | None, timeout: float) -> None:

@@ -6,8 +6,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from plansmith_client.calling.model_core import InferOptions
-from plansmith_client.faces.sequences import ModelSequence
-from plansmith_client.faces.streaming import responses
 from plansmith_client.inputs.validation import output_names
 from plansmith_client.transports.deadlines import Deadline
 
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from plansmith_client.calling.drivers import SyncDriver
     from plansmith_client.calling.model_core import ModelCore
     from plansmith_client.faces.batched import BatchedModel
+    from plansmith_client.faces.sequences import ModelSequence
     from plansmith_client.mapping.runs import MapRun
     from plansmith_client.protocol.classification import ClassScore
     from plansmith_client.protocol.metadata import ModelMetadata
@@ -268,6 +267,8 @@ class Model:
                 print(result["value"])
             ```
         """
+        from plansmith_client.faces.streaming import responses  # noqa: PLC0415 - not for a first answer
+
         options = InferOptions(outputs, request_id, parameters)
         return responses(self._core, self._driver, inputs, options, self._deadline(timeout))
 
@@ -288,6 +289,8 @@ class Model:
                 total = sequence.end([[2.0]]).array  # [[3.0]]
             ```
         """
+        from plansmith_client.faces.sequences import ModelSequence  # noqa: PLC0415 - not for a first answer
+
         return ModelSequence(self._core, self._driver, sequence_id, self._timeout(timeout))
 
     def map(

@@ -27,13 +27,6 @@ class ModelSequence:
 
     Attributes:
         id: the sequence's identifier.
-
-    Example:
-        ```python
-        with client.model("accumulate").sequence() as sequence:
-            sequence([[1.0]])
-            total = sequence.end([[2.0]]).array  # [[3.0]]
-        ```
     """
 
     def __init__(self, core: ModelCore, driver: SyncDriver, sequence_id: int | str | None, timeout: float) -> None:

@@ -9,14 +9,17 @@ from plansmith_client.protocol.metadata import shape_fits
 from plansmith_client.protocol.operations import Infer, ModelOperation
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
 
     from plansmith_client.protocol.metadata import ModelMetadata
     from plansmith_client.protocol.operations import Operation
     from plansmith_client.protocol.results import InferResult
+    from plansmith_client.protocol.statistics import ModelStatistics
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["MALFORMED", "check_answer", "check_result", "mismatch"]
+__all__ = ["MALFORMED", "check_answer", "check_result", "mismatch", "read_statistics"]
 
 MALFORMED = (
     ProtocolError,
@@ -109,3 +112,10 @@ def _difference(spec: TensorSpec, array: np.ndarray[Any, Any], metadata: ModelMe
 
 def _names(result: InferResult) -> str:
     return ", ".join(map(repr, result)) or "none"
+
+
+def read_statistics(document: Mapping[str, Any]) -> tuple[ModelStatistics, ...]:
+    """Read the answer of the statistics extension, as JSON or as gRPC's message in the same shape."""
+    from plansmith_client.protocol.statistics import statistics_from_document  # noqa: PLC0415 - not for a first answer
+
+    return statistics_from_document(document)

@@ -69,9 +69,8 @@ class ModelStatus(NamedTuple):
 
         Example:
             ```python
-            with Client("localhost:8001") as client:
-                for status in client.models():
-                    print(status.name, status.state, status.short_reason)
+            for status in client.models():
+                print(status.name, status.state, status.short_reason)
             ```
         """
         return " ".join(self.reason.partition(_SOURCE_PLACES)[0].split())

@@ -8,6 +8,7 @@ two thirds of the time to make one. None is compared with another: no `==` saves
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from plansmith_client.protocol.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
@@ -95,12 +96,12 @@ class ListModelNames(Operation[tuple[str, ...]]):
     """The names of the models of a server without an index; over HTTP only."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class ModelOperation(Operation[Answer_co]):
     """An operation on one model; with an empty version the server chooses."""
 
-    name: str
-    version: str
+    def __init__(self, name: str, version: str) -> None:
+        self.name = name
+        self.version = version
 
 
 class IsModelReady(ModelOperation[bool]):
@@ -123,7 +124,6 @@ class ReadStatistics(ModelOperation["tuple[ModelStatistics, ...]"]):
     """The counters of each version since it was loaded, for all models if the name is empty; an extension."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class LoadModel(ModelOperation[bool]):
     """Load or reload a model; an extension.
 
@@ -132,8 +132,12 @@ class LoadModel(ModelOperation[bool]):
         files: the files of the model by their paths in its folder, instead of the repository's.
     """
 
-    config: str = ""
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    def __init__(
+        self, name: str, version: str, config: str = "", files: Mapping[str, bytes] = MappingProxyType({})
+    ) -> None:
+        super().__init__(name, version)
+        self.config = config
+        self.files = files
 
     @property
     def repeatable(self) -> bool:
@@ -141,11 +145,12 @@ class LoadModel(ModelOperation[bool]):
         return False
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class UnloadModel(ModelOperation[bool]):
     """Unload a model and, if `dependents` is set, the models that only it uses; an extension."""
 
-    dependents: bool = False
+    def __init__(self, name: str, version: str, dependents: bool = False) -> None:  # noqa: FBT001, FBT002
+        super().__init__(name, version)
+        self.dependents = dependents
 
     @property
     def repeatable(self) -> bool:
@@ -153,7 +158,6 @@ class UnloadModel(ModelOperation[bool]):
         return False
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class TraceSettings(ModelOperation[dict[str, Any]]):
     """Change the trace settings, of one model or, with an empty name, of the server, and read them; an extension.
 
@@ -161,7 +165,9 @@ class TraceSettings(ModelOperation[dict[str, Any]]):
         changes: new values by name; None goes back to the default. Empty to read only.
     """
 
-    changes: Mapping[str, Any]
+    def __init__(self, name: str, version: str, changes: Mapping[str, Any]) -> None:
+        super().__init__(name, version)
+        self.changes = changes
 
     @property
     def repeatable(self) -> bool:
@@ -169,11 +175,11 @@ class TraceSettings(ModelOperation[dict[str, Any]]):
         return not self.changes
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class LogSettings(Operation[dict[str, Any]]):
     """Change the server's log settings and read them; an extension."""
 
-    changes: Mapping[str, Any]
+    def __init__(self, changes: Mapping[str, Any]) -> None:
+        self.changes = changes
 
     @property
     def repeatable(self) -> bool:
@@ -181,27 +187,26 @@ class LogSettings(Operation[dict[str, Any]]):
         return not self.changes
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class RegisterSharedMemory(Operation[bool]):
     """Ask the server to map a region of system shared memory; an extension."""
 
-    name: str
-    key: str
-    size: int
+    def __init__(self, name: str, key: str, size: int) -> None:
+        self.name = name
+        self.key = key
+        self.size = size
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class UnregisterSharedMemory(Operation[bool]):
     """Ask the server to unmap a region."""
 
-    name: str
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
 class ListSharedMemory(Operation[tuple[str, ...]]):
     """The names of the regions that the server has mapped, of all clients."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class RegisterCudaSharedMemory(Operation[bool]):
     """Ask the server to map a region of a GPU's memory; an extension.
 
@@ -210,17 +215,15 @@ class RegisterCudaSharedMemory(Operation[bool]):
         device: the number of the GPU.
     """
 
-    name: str
-    handle: bytes
-    device: int
-    size: int
+    def __init__(self, name: str, handle: bytes, device: int, size: int) -> None:
+        self.name = name
+        self.handle = handle
+        self.device = device
+        self.size = size
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class UnregisterCudaSharedMemory(Operation[bool]):
+class UnregisterCudaSharedMemory(UnregisterSharedMemory):
     """Ask the server to unmap a region of a GPU's memory."""
-
-    name: str
 
 
 class ListCudaSharedMemory(Operation[tuple[str, ...]]):
@@ -257,7 +260,7 @@ class Tensor(NamedTuple):
     device: DeviceArray | None = None
 
 
-@dataclass(slots=True, eq=False, repr=False)
+@dataclass(eq=False, repr=False)
 class Infer(ModelOperation[InferResult]):
     """One inference.
 
@@ -271,6 +274,8 @@ class Infer(ModelOperation[InferResult]):
         places: the outputs that come in shared memory, all of which are in `outputs`.
     """
 
+    name: str
+    version: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[str, ...] | None
     request_id: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,8 @@ class Region:
     __slots__ = ("_map", "is_registered", "name", "size")
 
     def __init__(self, size: int) -> None:
+        import mmap  # noqa: PLC0415 - not for a first answer
+
         self.name = make_region_name()
         self.size = size
         self.is_registered = False

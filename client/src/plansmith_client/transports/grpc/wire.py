@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from plansmith_client.protocol.answers import check_answer, check_result
+from plansmith_client.protocol.answers import check_answer, check_result, read_statistics
 from plansmith_client.protocol.metadata import (
     ModelConfig,
     ModelMetadata,
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from plansmith_client.protocol.results import InferResult
-    from plansmith_client.protocol.statistics import ModelStatistics
     from plansmith_client.tensors import TensorSpec
 
 __all__ = ["RPCS", "Methods", "Rpc", "open_methods", "read_answer", "stream_request", "stream_result"]
@@ -154,12 +153,6 @@ def _model_config(reply: Any) -> ModelConfig:
     return ModelConfig(read_batch_size(reply.config.max_batch_size), optional, decoupled, queue_timeout)
 
 
-def _statistics(reply: Any) -> tuple[ModelStatistics, ...]:
-    from plansmith_client.protocol.statistics import statistics_from_document  # noqa: PLC0415 - not for a first answer
-
-    return statistics_from_document(document_from_message(reply))
-
-
 def _load_request(operation: LoadModel) -> Any:
     request = service_pb2.RepositoryModelLoadRequest(model_name=operation.name)
     if operation.config:
@@ -212,7 +205,7 @@ RPCS: Mapping[type[Operation[Any]], Rpc] = {
     ReadModelMetadata: Rpc("ModelMetadata", _model_metadata),
     ReadModelConfig: Rpc("ModelConfig", _model_config),
     ReadConfigDocument: Rpc("ModelConfig", lambda reply: document_from_message(reply.config)),
-    ReadStatistics: Rpc("ModelStatistics", _statistics),
+    ReadStatistics: Rpc("ModelStatistics", lambda reply: read_statistics(document_from_message(reply))),
     LoadModel: Rpc("RepositoryModelLoad", request=_load_request),
     UnloadModel: Rpc("RepositoryModelUnload", request=_unload_request),
     TraceSettings: Rpc(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from plansmith_client.errors import InvalidInput, ProtocolError
+from plansmith_client.protocol.answers import read_statistics
 from plansmith_client.protocol.codecs import array_from_binary, array_from_values, binary_from_array, values_from_array
 from plansmith_client.protocol.metadata import (
     ModelConfig,
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from plansmith_client.protocol.operations import OutputPlace
-    from plansmith_client.protocol.statistics import ModelStatistics
     from plansmith_client.tensors import TensorSpec
 
 __all__ = [
@@ -324,12 +324,6 @@ def _statistics_request(operation: ReadStatistics) -> Request:
     return Request("GET", path, {})
 
 
-def _statistics(reply: Reply) -> tuple[ModelStatistics, ...]:
-    from plansmith_client.protocol.statistics import statistics_from_document  # noqa: PLC0415 - not for a first answer
-
-    return statistics_from_document(json_object(reply.body))
-
-
 def _load_request(operation: LoadModel) -> Request:
     parameters = {"config": operation.config} if operation.config else {}
     parameters |= {f"file:{path}": base64.b64encode(content).decode() for path, content in operation.files.items()}
@@ -393,7 +387,7 @@ EXCHANGES: Mapping[type[Operation[Any]], Exchange] = {
     ReadModelMetadata: Exchange(_get_of_model(""), _model_metadata),
     ReadModelConfig: Exchange(_get_of_model("/config"), _model_config),
     ReadConfigDocument: Exchange(_get_of_model("/config"), lambda reply: json_object(reply.body)),
-    ReadStatistics: Exchange(_statistics_request, _statistics),
+    ReadStatistics: Exchange(_statistics_request, lambda reply: read_statistics(json_object(reply.body))),
     LoadModel: Exchange(_load_request, _yes),
     UnloadModel: Exchange(_unload_request, _yes),
     TraceSettings: Exchange(_trace_request, _trace_settings),
