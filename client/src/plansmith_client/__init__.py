@@ -35,7 +35,7 @@ from plansmith_client.faces.client import Client
 from plansmith_client.faces.model import Model
 from plansmith_client.protocol.metadata import ModelMetadata, ModelStatus, ServerMetadata
 from plansmith_client.protocol.results import InferResult
-from plansmith_client.shared_memory import SharedMemoryPolicy
+from plansmith_client.shared_memory.policy import SharedMemoryPolicy
 from plansmith_client.tensors import TensorSpec
 
 if typing.TYPE_CHECKING:

@@ -1,13 +1,5 @@
 """Prometheus: how long operations take as seen by the client, and how they end.
 
-```python
-from plansmith_client import Client
-from plansmith_client.metrics import ClientMetrics
-
-client = Client("localhost:8001", observers=[ClientMetrics()])
-client.close()
-```
-
 Needs the package prometheus-client (`pip install prometheus-client`).
 """
 

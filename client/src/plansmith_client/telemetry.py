@@ -1,13 +1,5 @@
 """OpenTelemetry: a span for each operation, and its context sent along (W3C trace context).
 
-```python
-from plansmith_client import Client
-from plansmith_client.telemetry import Tracing
-
-client = Client("localhost:8001", observers=[Tracing()])
-client.close()
-```
-
 Needs the package opentelemetry-api (`pip install opentelemetry-api`). Triton started with
 `--trace-config=mode=opentelemetry` continues the trace.
 """

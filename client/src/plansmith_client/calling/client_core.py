@@ -46,15 +46,11 @@ __all__ = ["ClientCore", "open_core"]
 
 
 class ClientCore:
-    """The servers of a client and its settings.
+    """The servers of a client and its settings, which are those of `ClientOptions`.
 
     Attributes:
         caller: asks the servers.
         url: the URLs of the servers, for messages.
-        timeout: seconds for calls that do not set their own.
-        metadata_max_age: seconds after which a model's metadata is read again.
-        hedge_after: seconds after which an unanswered request is sent to a second server; None for never.
-        cast: whether arrays of numbers are rounded to what a model declares.
         open_async_caller: opens connections of their own to the same servers, for an event loop.
     """
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from plansmith_client.calling.breaker import BreakerPolicy
 from plansmith_client.errors import InvalidInput
 from plansmith_client.inputs.validation import check_flag, is_number
-from plansmith_client.shared_memory import SharedMemoryPolicy
+from plansmith_client.shared_memory.policy import SharedMemoryPolicy
 from plansmith_client.transports.deadlines import Deadline
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ClientOptions"]
 
 
-@dataclass(kw_only=True, slots=True, eq=False, repr=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class ClientOptions:
     """What `Client` and `AsyncClient` take besides the URL; their docstrings give meanings and defaults.
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from plansmith_client.calling.servers import Balance
     from plansmith_client.protocol.metadata import ModelStatus, ServerMetadata
     from plansmith_client.protocol.statistics import ModelStatistics
-    from plansmith_client.shared_memory import SharedMemoryPolicy
+    from plansmith_client.shared_memory.policy import SharedMemoryPolicy
     from plansmith_client.transports import Transports
     from plansmith_client.transports.connections import Compression
 

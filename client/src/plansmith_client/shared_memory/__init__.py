@@ -6,9 +6,3 @@ the messages as usual. Regions are created once and reused; that of a request th
 server no longer uses it. Every client of a server can read the regions that are registered with it, since any request
 may name them: pass `shared_memory=False` where the clients of a server must not see each other's tensors.
 """
-
-from __future__ import annotations
-
-from plansmith_client.shared_memory.policy import SharedMemoryPolicy
-
-__all__ = ["SharedMemoryPolicy"]

@@ -57,7 +57,7 @@ def hidden(value: _Value) -> _Value:
     return value
 
 
-@dataclass(slots=True, eq=False, repr=False)
+@dataclass(eq=False, repr=False)
 class Connection:
     """How to connect. Without a `repr` of its values, so that credentials stay out of logs.
 

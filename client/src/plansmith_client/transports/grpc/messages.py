@@ -1,9 +1,8 @@
 """NVIDIA's generated messages of Triton's gRPC service, as tritonclient ships them, without its client.
 
-`from tritonclient.grpc import service_pb2` would run the package first: its client, and all that this imports, take a
-tenth of the time from the start of a process to its first answer. The generated modules are loaded from their files
-instead, for this package alone: whoever imports tritonclient, before, after or meanwhile, finds it as usual, and the
-same classes in it, since protobuf has one for each message.
+`from tritonclient.grpc import service_pb2` would run its client first, a tenth of the time from the start of a process
+to its first answer. Here the generated modules are loaded from their files, for this package alone: whoever imports
+tritonclient, before, after or meanwhile, finds it as usual. protobuf has one class for each message.
 """
 
 from __future__ import annotations
