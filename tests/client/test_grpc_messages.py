@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
-import pytest
-import tritonclient
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,62 +79,3 @@ def test_every_request_is_read_by_protobuf_as_it_was_meant(inputs, request_id):
     assert list(request.raw_input_contents) == [b"\x07" * size for _, size, placed in inputs if not placed]
     assert (request.parameters["big"].uint64_param, request.parameters["flag"].bool_param) == (2**64 - 1, True)
     assert [(wish.name, wish.parameters["classification"].int64_param) for wish in request.outputs] == [("y", 3)]
-
-
-OURS = "from plansmith_client.transports.grpc.messages import service_pb2 as ours"
-THEIRS = "import tritonclient.grpc"
-AT_ONCE = f"""
-import threading
-both = threading.Barrier(2)
-def theirs():
-    both.wait()
-    {THEIRS}
-other = threading.Thread(target=theirs)
-other.start()
-both.wait()
-{OURS}
-other.join()
-{THEIRS}
-"""
-SAME = """
-import sys
-from tritonclient.grpc import model_config_pb2, service_pb2
-assert sys.modules["tritonclient.grpc.service_pb2"] is service_pb2 is tritonclient.grpc.service_pb2
-assert sys.modules["tritonclient.grpc.model_config_pb2"] is model_config_pb2
-assert ours.ModelInferRequest is service_pb2.ModelInferRequest
-assert type(ours.ModelConfigResponse().config) is model_config_pb2.ModelConfig
-assert "__builtins__" in vars(service_pb2) and service_pb2.__builtins__["__import__"] is __import__
-tritonclient.grpc.InferenceServerClient("localhost:1").close()
-"""
-
-
-def run(program, **environment):
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
-
-
-@pytest.mark.parametrize("implementation", ["upb", "python"])
-@pytest.mark.parametrize(
-    "loading", [f"{OURS}\n{THEIRS}", f"{THEIRS}\n{OURS}", AT_ONCE], ids=["after", "before", "at once"]
-)
-def test_tritonclient_is_whole_whenever_it_is_imported(loading, implementation):
-    run(loading + SAME, PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=implementation)
-
-
-def test_messages_that_another_version_of_tritonclient_keeps_elsewhere_are_found(tmp_path):
-    package = tmp_path / "tritonclient" / "grpc"
-    shutil.copytree(Path(tritonclient.__file__).parent, package.parent)
-    (package / "messages").mkdir()
-    (package / "service_pb2.py").rename(package / "messages" / "service_pb2.py")
-    imports = "from tritonclient.grpc import model_config_pb2\nfrom tritonclient.grpc.messages import service_pb2\n"
-    (package / "__init__.py").write_text(imports)
-    program = f"{OURS}\nprint(ours.__name__, ours.__file__)"
-    found = run(program, PYTHONPATH=str(tmp_path)).split()
-    assert found == ["tritonclient.grpc.messages.service_pb2", str(package / "messages" / "service_pb2.py")]

@@ -6,14 +6,18 @@ import dataclasses
 import importlib
 import inspect
 import json
+import os
 import pkgutil
+import shutil
 import subprocess
 import sys
 import types
 from importlib.metadata import version
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
+import tritonclient
 
 import plansmith_client
 from plansmith_client import Client, Model
@@ -81,14 +85,20 @@ def test_annotations_are_shipped():
     assert files("plansmith_client").joinpath("py.typed").is_file()
 
 
-def loaded_by(program):
+def run(program, **environment):
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", f"{program}\nimport sys, json\nprint(json.dumps(list(sys.modules)))"],
-        check=True,
+        [sys.executable, "-W", "error", "-c", program],
+        check=False,
         capture_output=True,
         text=True,
+        env={**os.environ, **environment},
     )
-    return set(json.loads(done.stdout.splitlines()[-1]))
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def loaded_by(program):
+    return set(json.loads(run(f"{program}\nimport sys, json\nprint(json.dumps(list(sys.modules)))").splitlines()[-1]))
 
 
 HEAVY = {
@@ -124,8 +134,8 @@ with Client({url!r}, transport=server) as client:
 """
 # What takes time to import, and a first answer needs nothing of.
 LATER = {
-    *("faces.async_client", "faces.async_model", "faces.batched", "mapping", "transports.proxies"),
-    *("protocol.classification", "protocol.statistics"),
+    *("faces.async_client", "faces.async_model", "faces.batched", "faces.sequences", "faces.streaming", "mapping"),
+    *("protocol.classification", "protocol.statistics", "transports.proxies"),
 }
 
 
@@ -139,6 +149,63 @@ def test_a_first_answer_loads_no_more_than_it_needs(url, needed):
     theirs = {"tritonclient.grpc", "tritonclient.utils", "rapidjson", "google.protobuf.json_format", "packaging"}
     unwanted = HEAVY | theirs | {f"plansmith_client.{name}" for name in LATER}
     assert loaded & unwanted == needed
+
+
+OURS = "from plansmith_client.transports.grpc.messages import service_pb2 as ours"
+THEIRS = "import tritonclient.grpc"
+AT_ONCE = f"""
+import importlib, threading
+other = threading.Thread(target=importlib.import_module, args=["tritonclient.grpc"])
+other.start()
+{OURS}
+other.join()
+{THEIRS}
+"""
+SAME = """
+import sys
+from tritonclient.grpc import model_config_pb2, service_pb2
+assert sys.modules["tritonclient.grpc.service_pb2"] is service_pb2
+assert sys.modules["tritonclient.grpc.model_config_pb2"] is model_config_pb2
+assert ours.ModelInferRequest is service_pb2.ModelInferRequest
+assert type(ours.ModelConfigResponse().config) is model_config_pb2.ModelConfig
+assert service_pb2.__builtins__["__import__"] is __import__
+tritonclient.grpc.InferenceServerClient("localhost:1").close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("loading", "protobuf"),
+    [(f"{OURS}\n{THEIRS}", "upb"), (f"{OURS}\n{THEIRS}", "python"), (f"{THEIRS}\n{OURS}", "upb"), (AT_ONCE, "upb")],
+    ids=["after", "after, in Python", "before", "at once"],
+)
+def test_tritonclient_is_whole_whenever_it_is_imported(loading, protobuf):
+    run(loading + SAME, PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=protobuf)
+
+
+def test_messages_that_another_version_of_tritonclient_keeps_elsewhere_are_found(tmp_path):
+    package = tmp_path / "tritonclient" / "grpc"
+    shutil.copytree(Path(tritonclient.__file__).parent, package.parent)
+    (package / "messages").mkdir()
+    (package / "service_pb2.py").rename(package / "messages" / "service_pb2.py")
+    imports = "from tritonclient.grpc import model_config_pb2\nfrom tritonclient.grpc.messages import service_pb2\n"
+    (package / "__init__.py").write_text(imports)
+    found = run(f"{OURS}\nprint(ours.__file__)", PYTHONPATH=str(tmp_path)).strip()
+    assert found == str(package / "messages" / "service_pb2.py")
+
+
+def test_nothing_of_the_client_outlives_its_modules():
+    # What the hooks for forks or the caches of `typing` keep would make the end of each process longer.
+    run("""
+import gc, sys, weakref
+import plansmith_client.transports.grpc.transport, plansmith_client.transports.http.transport
+modules = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("plansmith_client")}
+values = [value for module in modules.values() for value in vars(module).values()]
+ours = [weakref.ref(value) for value in values if isinstance(value, type) and value.__module__ in modules]
+assert len(ours) > 100
+del modules, plansmith_client, values
+gc.collect()
+assert {kept() for kept in ours} == {None}, {kept() for kept in ours}
+""")
 
 
 @pytest.mark.parametrize("kind", [plansmith_client.Client, plansmith_client.AsyncClient])

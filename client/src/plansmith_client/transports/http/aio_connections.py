@@ -24,12 +24,12 @@ __all__ = ["AioConnection", "AioConnectionPool"]
 _CHUNK = 256 * 1024
 
 
-class AioConnectionPool(Pool["AioConnection"]):
+class AioConnectionPool(Pool):
     """The connections of one event loop to one server."""
 
     async def exchange(self, message: Message, deadline: Deadline) -> Response:
         """Send a request and read its response; see `ConnectionPool.exchange`."""
-        kept = self.take()
+        kept: AioConnection | None = self.take()
         if kept is not None:
             try:
                 return await self._exchange(kept, message, deadline)

@@ -39,7 +39,7 @@ _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", sel
 _Result = TypeVar("_Result")
 
 
-class ConnectionPool(Pool["SocketConnection"]):
+class ConnectionPool(Pool):
     """The connections to one server, for threads that block."""
 
     def exchange(self, message: Message, deadline: Deadline) -> Response:
@@ -55,7 +55,7 @@ class ConnectionPool(Pool["SocketConnection"]):
             InvalidAnswerError: the answer is too large, or not one that was asked for.
             DeadlineExceeded: nothing is left of the deadline.
         """
-        kept = self.take()
+        kept: SocketConnection | None = self.take()
         if kept is not None:
             try:
                 return self._exchange(kept, message, deadline)

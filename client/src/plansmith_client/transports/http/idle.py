@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import ssl
@@ -22,9 +22,6 @@ _LONGEST_SECONDS = 55.0
 _PROBE_AFTER_SECONDS, _PROBE_SECONDS, _PROBES = 30, 10, 3
 
 
-_Kept = TypeVar("_Kept", bound="_Connection")
-
-
 class _Connection(Protocol):
     is_reusable: bool
 
@@ -35,7 +32,7 @@ class _Connection(Protocol):
         """Close it."""
 
 
-class Pool(Generic[_Kept]):
+class Pool:
     """A stack of connections to one server: the one that was used last is used next. Safe to use from many threads.
 
     Args:
@@ -49,11 +46,11 @@ class Pool(Generic[_Kept]):
         self._proxy = options.proxy
         self._context = context
         self._server_name = options.server_name
-        self._idle: list[tuple[float, _Kept]] = []
+        self._idle: list[tuple[float, _Connection]] = []
         self._lock = threading.Lock()
         self._closed = False
 
-    def take(self) -> _Kept | None:
+    def take(self) -> Any:
         """A connection that is fit for a request; None if there is none. Those that are not are closed."""
         while self._idle:
             with self._lock:
@@ -72,7 +69,7 @@ class Pool(Generic[_Kept]):
                 connection.close()
         return None
 
-    def keep(self, connection: _Kept) -> None:
+    def keep(self, connection: _Connection) -> None:
         """Keep a connection whose response has been read, if it can carry another request."""
         with self._lock:
             if connection.is_reusable and not self._closed and len(self._idle) < _MOST:
