@@ -3,8 +3,8 @@
     python3 infer_probe.py [--url http://localhost:8000] [MODEL ...]
 
 Each model named here or in the variable PROBE_MODELS, or else each of a server that is ready, gets one request of zeros
-in the shapes that it declares, 1 for a dynamic dimension. Exit code 0: all answered, or said that their queue is full.
-1: the server is not ready, an answer was an error, or none came in time.
+in the shapes that it declares, 1 for a dynamic dimension. Exit code 0: all answered, or have too many requests and run
+them. 1: the server is not ready, an answer was an error, none came in time, or a queue is full and nothing is run.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import json
 import math
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -54,9 +55,9 @@ class Server:
             return answer.read()
 
     def ready_models(self) -> list[str]:
-        """The models of a server that is ready."""
+        """The models of a server that is ready; not from its index, which takes the key where models can be loaded."""
         self.ask("v2/health/ready")
-        return [model["name"] for model in json.loads(self.ask("v2/repository/index", b'{"ready": true}'))]
+        return sorted({version["name"] for version in json.loads(self.ask("v2/models/stats"))["model_stats"]})
 
     def infer(self, model: str) -> None:
         """Send zeros to a model and wait for its answer."""
@@ -81,8 +82,24 @@ class Server:
             self.ask(f"v2/models/{model}/infer", text + body, headers)
         except urllib.error.HTTPError as error:
             message = error.read().decode(errors="replace")
-            if "maximum queue size" not in message:
+            if "maximum queue size" in message:
+                self.wait_for_execution(model)
+            # Of a request that waited for too long this is said once another one was run.
+            elif "timeout expired" not in message:
                 raise ValueError(f"model {model}: {message or error}") from error
+
+    def wait_for_execution(self, model: str) -> None:
+        """Return once the model has run something: a queue is full where much is to do, or where a backend hangs."""
+        before, end = self.executions(model), time.monotonic() + self.timeout
+        while self.executions(model) == before:
+            if time.monotonic() > end:
+                raise ValueError(f"model {model}: its queue is full, and nothing was run for {self.timeout:g} s")
+            time.sleep(0.1)
+
+    def executions(self, model: str) -> int:
+        """How often the model has been run, all versions together."""
+        versions = json.loads(self.ask(f"v2/models/{model}/stats"))["model_stats"]
+        return sum(version["execution_count"] for version in versions)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,11 @@
 # requests that come with a sampled trace continue it, and the spans go there.
 set -eu
 key_file=${ADMIN_KEY_FILE:-/run/secrets/admin_key}
-key=$(cat "$key_file" 2>/dev/null || true)
+key=
+if [ -e "$key_file" ] && ! key=$(cat "$key_file"); then
+  echo "the key in $key_file must be readable for user $(id -u)" >&2
+  exit 2
+fi
 [ -n "$key" ] || key=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 case $key in
   *[!A-Za-z0-9]*)
@@ -16,7 +20,7 @@ esac
 # is to run its code.
 apis=shared-memory,logging,trace
 case " $* " in
-  *model-control-mode=explicit*) apis=$apis,model-repository ;;
+  *model-control-mode[=\ ]explicit*) apis=$apis,model-repository ;;
 esac
 if [ -n "${OTLP_TRACES_URL:-}" ]; then
   # Triton begins no traces of its own: which requests are traced is for the callers to say.

@@ -21,7 +21,7 @@ import numpy as np
 
 from plansmith_perf.capacity import fitted
 from plansmith_perf.results.documents import OpenLoop, read_result
-from plansmith_perf.slo import overload
+from plansmith_perf.slo import not_kept_up
 from plansmith_server import ServerOptions, TritonServer
 
 # Every second one, and the highest, are fitted; the others are predicted.
@@ -108,7 +108,7 @@ def errors(result: Path, percentile: str) -> tuple[list[float], float, float]:
     points = [
         (each.load.rate, each.latency.percentiles[percentile])
         for each in read_result(result).measurements
-        if isinstance(each.load, OpenLoop) and each.latency is not None and not overload(each)
+        if isinstance(each.load, OpenLoop) and not not_kept_up(each)
     ]
     rates, latencies = np.array(points).T
     held = np.arange(len(rates)) % 2 == 1

@@ -12,6 +12,7 @@ from pathlib import Path
 
 NGINX = shutil.which("nginx") or ("/usr/sbin/nginx" if Path("/usr/sbin/nginx").exists() else None)
 TOKEN = "a-secret-token.42"
+PREFIX = "/models/eu"
 
 SERVER = """
   server {{
@@ -24,6 +25,7 @@ SERVER = """
       {check}
       {forward};
     }}
+    {gateway}
   }}
 """
 CONFIG = """
@@ -98,9 +100,10 @@ def nginx_before(server, folder: Path):
             verify = f"ssl_verify_client on; ssl_client_certificate {folder}/ca.pem;" if wants == "mutual" else ""
             check = f'if ($http_authorization != "Bearer {TOKEN}") {{ return 401; }}' if wants == "token" else ""
             http2 = " http2" if kind == "grpc" else ""
-            blocks.append(
-                SERVER.format(port=port, http2=http2, folder=folder, verify=verify, check=check, forward=forward)
-            )
+            # What a gateway puts before the path, and takes away again.
+            gateway = f"location {PREFIX}/ {{ {check} {forward}/; }}" if kind == "http" else ""
+            words = {"http2": http2, "folder": folder, "verify": verify, "check": check, "forward": forward}
+            blocks.append(SERVER.format(port=port, gateway=gateway, **words))
     (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, servers="".join(blocks)))
     with subprocess.Popen([NGINX, "-p", folder, "-e", folder / "error.log", "-c", folder / "nginx.conf"]) as nginx:
         try:

@@ -16,7 +16,7 @@ import pytest
 from client_faces import FACES, open_client, url_of
 from client_servers import triton_with
 from fault_proxy import fault_proxy
-from nginx_proxy import NGINX, TOKEN, nginx_before
+from nginx_proxy import NGINX, PREFIX, TOKEN, nginx_before
 from relays import http_proxy, unix_socket
 
 from plansmith_client import (
@@ -57,6 +57,14 @@ def test_a_token_opens_the_door_over_tls(proxy, face):
     with open_client(face, proxy.url(face, "token"), token=TOKEN, **options) as client:
         assert works(client)
         assert works(client)
+    # A gateway's prefix, which a path of gRPC cannot have.
+    prefixed = proxy.url(face, "token") + PREFIX
+    if face.startswith("http"):
+        with open_client(face, prefixed, token=TOKEN, **options) as client:
+            assert works(client)
+    else:
+        with pytest.raises(InvalidInput, match="part after the port that is not allowed"):
+            Client(prefixed)
     with open_client(face, proxy.url(face, "token"), token=lambda: TOKEN, **options) as client:
         assert works(client)
     for wrong in ("wrong", None):

@@ -138,20 +138,23 @@ def engine_here(folder: Path) -> Engine:
     return engine
 
 
+def started(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """What deploy/start-triton.sh starts, a word a line, in a folder where tritonserver only shows its words."""
+    shown = folder / "tritonserver"
+    shown.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    shown.chmod(0o755)
+    environment = {**os.environ, "OTLP_TRACES_URL": "", "PATH": f"{folder}:{os.environ['PATH']}", **variables}
+    command = ["sh", ROOT / "deploy/start-triton.sh", "--model-repository=/models", *words]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+
+
 def install(*packages: str) -> None:
     """Install packages of Debian, or skip the test with the way to do so."""
     if not packages:
         return
     # Other tests may be installing, too.
-    words = [
-        "apt-get",
-        "-o",
-        "DPkg::Lock::Timeout=600",
-        "install",
-        "--yes",
-        "--no-install-recommends",
-        *sorted(packages),
-    ]
+    installing = "apt-get -o DPkg::Lock::Timeout=600 install --yes --no-install-recommends"
+    words = [*installing.split(), *sorted(packages)]
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         pytest.skip(f"not installed: {' '.join(words)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

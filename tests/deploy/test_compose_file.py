@@ -20,7 +20,7 @@ from functools import reduce
 import pytest
 import yaml
 from compose_policy import breaches, parse
-from containers import ROOT, SERVER_IMAGE
+from containers import ROOT, SERVER_IMAGE, started
 from locust_page import begin, rows_of_digits, wait_until
 from nginx_proxy import TOKEN, make_certificates
 
@@ -154,6 +154,21 @@ def test_the_documentation_names_the_profile_of_each_service_that_it_runs():
     assert [name for words, name in named if f"--profile {SERVICES[name]['profiles'][0]} " not in words] == []
 
 
+def test_who_loads_models_needs_the_key_however_loading_is_allowed(tmp_path):
+    (tmp_path / "key").write_text(KEY)
+    for control in ((), ("--model-control-mode=explicit",), ("--model-control-mode", "explicit")):
+        said = started(tmp_path, *control, ADMIN_KEY_FILE=str(tmp_path / "key")).stdout
+        apis = "shared-memory,logging,trace" + ",model-repository" * bool(control)
+        for option in ("--http-restricted-api", "--grpc-restricted-protocol"):
+            assert f"{option}={apis}:plansmith-secret={KEY}\n" in said
+    keys = {re.findall("secret=(.*)", started(tmp_path, ADMIN_KEY_FILE=str(tmp_path / "none")).stdout)[0] for _ in "ab"}
+    assert [len(key) for key in keys] == [32, 32]
+    for unusable, why in ((tmp_path, "must be readable for user"), (ROOT / "Makefile", "letters and digits only")):
+        done = started(tmp_path, ADMIN_KEY_FILE=str(unusable))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert why in done.stderr
+
+
 def free_ports(count):
     """Ports of this machine that nobody listens on."""
     with contextlib.ExitStack() as stack:
@@ -278,9 +293,9 @@ def test_the_profile_that_watches_scrapes_the_server_and_knows_whom_to_tell(engi
     compose(*watch, "up", "--detach", "--no-build", *watching)
     prometheus = f"http://{engine.address(f'{folder.name}_prometheus_1', 9090)}/api/v1"
     alertmanager = f"http://{engine.address(f'{folder.name}_alertmanager_1', 9093)}"
-    assert (
-        until(f"{prometheus}/query?query=up", lambda found: found["data"]["result"])["data"]["result"][0]["value"][1]
-        == "1"
+    # Its metrics, and whether it is ready.
+    until(
+        f"{prometheus}/query?query=sum(up)", lambda found: [row["value"][1] for row in found["data"]["result"]] == ["2"]
     )
     groups = until(f"{prometheus}/rules", lambda found: found["data"]["groups"])["data"]["groups"]
     assert "TritonDown" in {rule["name"] for group in groups for rule in group["rules"]}

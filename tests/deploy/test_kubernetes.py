@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from callers import calling
 from containers import ROOT
 from kubernetes_policy import CUSTOM_MUTATIONS, INIT_MUTATIONS, MUTATIONS, breaches, changed
 from pydantic import ValidationError
-from serving import add_double
+from serving import add_double, wait_for
 
 from plansmith_client import Client
 from plansmith_server import ServerOptions, TritonServer
@@ -156,6 +158,8 @@ def test_no_call_fails_while_the_servers_are_restarted_one_after_the_other(tmp_p
     repository = tmp_path / "models"
     repository.mkdir()
     add_double(repository, "double", 'backend: "onnxruntime" instance_group { kind: KIND_CPU count: 1 }')
+    shutil.copytree(ROOT / "tests/models_python/slow", repository / "slow")
+    held = repository / "slow" / "held"
     addresses = [find_free("127.0.0.1", 3) for _ in range(SERVERS)]
 
     def start(ports):
@@ -169,7 +173,15 @@ def test_no_call_fails_while_the_servers_are_restarted_one_after_the_other(tmp_p
         with Client(urls, timeout=30) as client, calling(THREADS, client, "double", [[[2, 4]]]) as callers:
             for place, ports in enumerate(addresses):
                 before = sum(caller.calls for caller in callers)
-                servers[place].stop()
+                # A request that no other server answers: this one ends it before it goes.
+                with Client(urls[place], timeout=60, retries=0) as alone, ThreadPoolExecutor() as pool:
+                    last = pool.submit(alone.model("slow"), np.float32([[-1]]))
+                    wait_for(held.exists)
+                    stopped = pool.submit(servers[place].stop)
+                    wait_for(lambda alone=alone: not alone.is_ready())
+                    held.unlink()
+                    assert last.result().array.tolist() == [[-1]]
+                    stopped.result()
                 servers[place] = start(ports)
                 assert sum(caller.calls for caller in callers) > before
         assert [failure for caller in callers for failure in caller.failures] == []

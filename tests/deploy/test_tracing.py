@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from containers import ROOT
+from containers import started
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
@@ -82,24 +80,10 @@ def collector():
         thread.join()
 
 
-def words_of_the_container(folder, url):
-    """What deploy/start-triton.sh gives a server about traces."""
-    shown = folder / "tritonserver"
-    shown.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    shown.chmod(0o755)
-    done = subprocess.run(
-        ["sh", ROOT / "deploy" / "start-triton.sh", "--model-repository=/models"],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "OTLP_TRACES_URL": url},
-    )
-    return tuple(word for word in done.stdout.splitlines() if word.startswith("--trace-config"))
-
-
 def test_client_and_server_send_one_trace_which_the_client_alone_samples(collector, tmp_path):
-    assert words_of_the_container(tmp_path, "") == ()
-    words = words_of_the_container(tmp_path, collector.url)
+    assert "--trace-config" not in started(tmp_path).stdout
+    words = started(tmp_path, OTLP_TRACES_URL=collector.url).stdout.splitlines()
+    words = tuple(word for word in words if word.startswith("--trace-config"))
     repository = tmp_path / "models"
     repository.mkdir()
     add_double(repository, "double", 'backend: "onnxruntime" instance_group { kind: KIND_CPU count: 1 }')

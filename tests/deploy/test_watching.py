@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 import urllib.parse
@@ -28,7 +29,10 @@ from plansmith_server.launcher.triton_wheel import find_triton
 WATCH = ROOT / "deploy" / "watch"
 TRITON_LIBRARY = "nvidia_pytriton.libs/libtritonserver*"
 DASHBOARDS = sorted((WATCH / "grafana" / "dashboards").glob("*.json"))
+SHOWN = [target["expr"] for board in DASHBOARDS for panel in json.loads(board.read_text())["panels"]
+         for target in panel["targets"]]  # fmt: skip
 RULES = [rule for group in yaml.safe_load((WATCH / "rules.yml").read_text())["groups"] for rule in group["rules"]]
+OF_GPUS = sorted(set(re.findall(r"nv_gpu\w+", f"{SHOWN} {RULES}")))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,12 +115,13 @@ def alertmanager(folder, receiver):
 class Prometheus:
     """Prometheus with our configuration and rules. A minute of the rules is two seconds."""
 
-    def __init__(self, folder, targets, clients, alerts):
+    def __init__(self, folder, targets, asked, clients, alerts):
         self.url = f"http://127.0.0.1:{find_free('127.0.0.1', 1)[0]}"
         config = yaml.safe_load((WATCH / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "250ms", "evaluation_interval": "250ms"}
         config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [alerts]
-        config["scrape_configs"][0]["static_configs"][0]["targets"] = targets
+        for job, addresses in zip(config["scrape_configs"], (targets, asked), strict=True):
+            job["static_configs"][0]["targets"] = addresses
         config["scrape_configs"].append({"job_name": "clients", "static_configs": [{"targets": [clients]}]})
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         rules = (WATCH / "rules.yml").read_text()
@@ -173,6 +178,13 @@ def requests_at_once():
     return [scaled["spec"]["triggers"][0]["metadata"]["query"], filled]
 
 
+def test_what_is_said_of_gpus_is_said_by_triton():
+    assert len(OF_GPUS) == 3
+    # Without a GPU they are names in its library, where a compiler may have cut them.
+    library = b"".join(file.read_bytes() for file in find_triton().server.parents[3].glob(TRITON_LIBRARY))
+    assert [name for name in OF_GPUS if name[:16].encode() not in library] == []
+
+
 def test_the_rules_are_those_of_the_operator_as_the_documentation_makes_them():
     page = (ROOT / "docs" / "deploy.md").read_text()
     (command,) = re.findall(r"^\$ (.*kind: PrometheusRule.*) \| kubectl apply", page, re.MULTILINE)
@@ -184,24 +196,52 @@ def test_the_rules_are_those_of_the_operator_as_the_documentation_makes_them():
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory):
-    """A server of digits, and of models that are slow, hang and fail."""
+    """A server of digits, and of models that are slow, hang and fail; one that cannot be loaded is not loaded yet."""
     repository = tmp_path_factory.mktemp("models") / "models"
     shutil.copytree(ROOT / "model_repository" / "digits", repository / "digits")
-    for name, source in (("slow", "slow"), ("expiring", "slow"), ("hanging", "slow"), ("failing", "failing")):
+    sources = {"slow": "slow", "expiring": "slow", "hanging": "slow", "failing": "failing"}
+    for name, source in (sources | {"broken": "broken"}).items():
         shutil.copytree(ROOT / "tests" / "models_python" / source, repository / name)
     config = repository / "expiring" / "config.pbtxt"
     config.write_text(config.read_text().replace("microseconds: 60000000", "microseconds: 100000"))
     ports = dict(zip(("http_port", "grpc_port", "metrics_port"), find_free("127.0.0.1", 3), strict=True))
-    with TritonServer(
-        ServerOptions(repository=repository, triton_arguments=("--exit-timeout-secs=1",), **ports)
-    ) as server:
+    options = {"control": "explicit", "models": ("digits", *sources), "triton_arguments": ("--exit-timeout-secs=1",)}
+    with TritonServer(ServerOptions(repository=repository, **options, **ports)) as server:
         yield server
 
 
-def test_alerts_fire_for_their_faults_alone_and_somebody_is_told(faulty, tmp_path):
+def look_from_outside(server, plansmith):
+    """To the containers' probe and `plansmith health` much to do is no fault, and to hang with a full queue is one."""
+
+    def probed(model, seconds):
+        words = (ROOT / "deploy/infer_probe.py", "--url", server.http_url, f"--timeout={seconds}", model)
+        return subprocess.run([sys.executable, "-I", "-S", *words], check=False, capture_output=True).returncode
+
+    for model, seconds, code in (("slow", 60, 0), ("hanging", 1, 3), ("failing", 60, 3)):
+        assert probed(model, seconds) == bool(code), model
+        words = ("--infer", "--timeout", str(seconds), "--url", server.grpc_url)
+        plansmith("health", model, *words, expect=code)
+    assert [probed("expiring", 60) for _ in range(5)] == [0] * 5
+
+
+def wait_for_recorded(prometheus):
+    """Until what is recorded of requests, and what autoscalers ask, has values that fit one request at a time."""
+    for name in ("request_seconds:mean1m", "queue_seconds:mean1m", "batch:mean1m"):
+        wait_for(lambda name=name: prometheus.query(f'triton:{name}{{model="digits"}} > 0'))
+    at_once = requests_at_once()
+    assert len(at_once) == 2
+    for expression in at_once:
+        ((_, value),) = wait_for(lambda expression=expression: prometheus.query(f"{expression} > 0"))
+        assert value < 2, expression
+
+
+def test_alerts_fire_for_their_faults_alone_and_somebody_is_told(faulty, plansmith, tmp_path):
     gone = f"127.0.0.1:{find_free('127.0.0.1', 1)[0]}"
     server = faulty.metrics_url.removeprefix("http://").removesuffix("/metrics")
+    asked = faulty.http_url.removeprefix("http://")
     registry = prometheus_client.CollectorRegistry()
+    gpu = {name: prometheus_client.Gauge(name, name, registry=registry) for name in OF_GPUS}
+    gpu["nv_gpu_memory_total_bytes"].set(100)
     exporter, _ = prometheus_client.start_http_server(0, "127.0.0.1", registry)
     options = {"observers": [ClientMetrics(registry)], "retries": 0, "timeout": 120}
     with contextlib.ExitStack() as stack:
@@ -211,18 +251,12 @@ def test_alerts_fire_for_their_faults_alone_and_somebody_is_told(faulty, tmp_pat
         threading.Thread(target=receiver.serve_forever).start()
         stack.callback(receiver.shutdown)
         alerts = stack.enter_context(alertmanager(tmp_path, receiver))
-        prometheus = Prometheus(tmp_path, [server, gone], f"127.0.0.1:{exporter.server_port}", alerts)
+        prometheus = Prometheus(tmp_path, [server, gone], [asked], f"127.0.0.1:{exporter.server_port}", alerts)
         stack.enter_context(prometheus.run)
         client = stack.enter_context(Client(faulty.grpc_url, **options))
         digits, slow, failing, expiring = map(client.model, ("digits", "slow", "failing", "expiring"))
         stack.enter_context(calling(lambda: digits(np.zeros((4, 8, 8), np.float32))))
-        for name in ("request_seconds:mean1m", "queue_seconds:mean1m", "batch:mean1m"):
-            wait_for(lambda name=name: prometheus.query(f'triton:{name}{{model="digits"}} > 0'))
-        at_once = requests_at_once()
-        assert len(at_once) == 2
-        for expression in at_once:
-            ((_, value),) = wait_for(lambda expression=expression: prometheus.query(f"{expression} > 0"))
-            assert value < 2, expression
+        wait_for_recorded(prometheus)
         down = ("TritonDown", gone)
         wait_for(prometheus.alerts, {down})
 
@@ -231,32 +265,29 @@ def test_alerts_fire_for_their_faults_alone_and_somebody_is_told(faulty, tmp_pat
             faults.enter_context(calling(*[lambda: slow(short)] * 5, lambda: failing(np.array([b"exception"], object))))
             faults.enter_context(calling(*[lambda: expiring(short)] * 2))
             hanging = faults.enter_context(Client(faulty.grpc_url, **options))
-            faults.enter_context(calling(*[lambda: hanging.model("hanging")(np.float32([[120]]))] * 2))
+            faults.enter_context(calling(*[lambda: hanging.model("hanging")(np.float32([[-1]]))] * 4))
+            faults.callback((faulty.options.repository / "hanging" / "held").unlink)
             faults.callback(hanging.close)
+            gpu["nv_gpu_memory_used_bytes"].set(96)
+            faults.callback(gpu["nv_gpu_memory_used_bytes"].set, 90)
+            with pytest.raises(ClientError):
+                client.load_model("broken")
+            faults.callback(client.unload_model, "broken")
             of_servers = {("TritonQueueGrows", "slow"), ("TritonRejects", "expiring"), ("TritonErrors", "failing")}
+            of_gpus = ("TritonGpuMemoryFull", f"127.0.0.1:{exporter.server_port}")
             of_clients = {
                 ("ClientsWait", "slow"),
                 *(("ClientsFail", model) for model in ("slow", "expiring", "failing")),
             }
-            wanted = {down, ("TritonWedged", "hanging"), *of_servers, *of_clients}
-            # All but that of a GPU's memory.
-            assert {rule.get("alert") for rule in RULES} - {alert for alert, _ in wanted} == {
-                None,
-                "TritonGpuMemoryFull",
-            }
+            wanted = {down, ("TritonNotReady", asked), ("TritonWedged", "hanging"), of_gpus, *of_servers, *of_clients}
+            assert {rule.get("alert") for rule in RULES} - {alert for alert, _ in wanted} == {None}
             fired = set()
             wait_for(lambda: fired.update(prometheus.alerts()) or fired >= wanted)
             assert [alert for alert, subject in fired if subject == "digits"] == []
             wait_for(lambda: receiver.told["firing"], {alert for alert, _ in wanted})
-            shown = [target["expr"] for board in DASHBOARDS for panel in json.loads(board.read_text())["panels"]
-                     for target in panel["targets"]]  # fmt: skip
-            assert len(shown) > 15
-            of_gpus = re.findall(r"nv_gpu\w+", f"{shown} {(WATCH / 'rules.yml').read_text()}")
-            assert len(of_gpus) > 3
-            # Without a GPU they are names in Triton's library, where a compiler may have cut them.
-            library = b"".join(file.read_bytes() for file in find_triton().server.parents[3].glob(TRITON_LIBRARY))
-            assert [name for name in of_gpus if name[:16].encode() not in library] == []
-            for expression in (expression for expression in shown if "nv_gpu" not in expression):
+            look_from_outside(faulty, plansmith)
+            assert len(SHOWN) > 15
+            for expression in SHOWN:
                 wait_for(lambda expression=expression: prometheus.query(expression))
         wait_for(prometheus.alerts, {down})
         wait_for(lambda: receiver.told["resolved"], {alert for alert, _ in wanted - {down}})

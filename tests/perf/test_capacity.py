@@ -8,9 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from plansmith_perf.capacity import capacity, fitted
-from plansmith_perf.results.documents import read_result
-from plansmith_perf.slo import Slo
+from plansmith_perf.capacity import fitted
 
 SERVICE = 100.0
 """Requests per second of one server whose service times are exponential (M/M/1)."""
@@ -74,11 +72,6 @@ def result(measured, tmp_path):
     return path
 
 
-def test_the_result_of_a_real_load_test_is_read(measured):
-    loads = [each.load for each in read_result(measured).measurements]
-    assert [load.rate for load in loads] == [10, 15, 20, 25]
-
-
 def test_replicas_are_told_with_what_is_allowed_for(plansmith, result):
     words = ("capacity", result, "--slo")
     said = json.loads(plansmith(*words, "p50=60s", "--rate", "2000", "--json").stdout)
@@ -89,14 +82,17 @@ def test_replicas_are_told_with_what_is_allowed_for(plansmith, result):
     assert "No number of replicas keeps p50=1us: one alone takes about 46" in refused
     assert "ms with the model's error" in refused
     assert "The measured p50 was off the model's by" in refused
+    # A percentile that was not asked for is in the histogram.
+    assert "1 replica: 49.0/s each, where p47 is" in plansmith(*words, "p47=60s", "--rate", "49").stdout
 
 
 def test_too_few_rates_are_refused_with_the_way_to_measure_more(plansmith, result, tmp_path):
     document = json.loads(result.read_text())
-    document["measurements"] = document["measurements"][:3]
+    *others, last = document["measurements"]
     few = tmp_path / "few.json"
-    few.write_text(json.dumps(document))
-    said = plansmith("capacity", few, "--rate", "2000", "--slo", "p50=1s", expect=2).stderr
-    assert "3 rates of the result have a p50" in said
-    assert "plansmith bench digits --rate 100,200,400,600" in said
-    assert capacity(read_result(result), 49, Slo.parse("p50=60s")).replicas == 1
+    # Of the last rate one request in a hundred was turned away.
+    for measurements in (others, [*others, last | {"errors": 5, "error_rate": 0.01}]):
+        few.write_text(json.dumps(document | {"measurements": measurements}))
+        said = plansmith("capacity", few, "--rate", "2000", "--slo", "p50=1s", expect=2).stderr
+        assert "3 rates of the result have a p50" in said
+        assert "plansmith bench digits --rate 100,200,400,600" in said

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import sys
@@ -208,12 +209,12 @@ def show_plain_types(command: Any, context: typer.Context) -> None:
         show_plain_types(inner, type(context)(inner, parent=context, info_name=name, **inner.context_settings))
 
 
-def _in_plain_words(process: Callable[[typer.Context, Any], Any], context: typer.Context, value: Any) -> Any:
+def _in_plain_words(process: Any, context: typer.Context, value: Any) -> Any:
     """A parameter's value; what pydantic says of one that is wrong is said as a person would."""
     import typer  # noqa: PLC0415
 
     try:
-        return process(context, value)
+        found = process(context, value)
     except typer.BadParameter as error:
         said = error.message.removeprefix("Value error, ")
         for type_, expected in (("integer", "a whole number"), ("number", "a number")):
@@ -221,6 +222,9 @@ def _in_plain_words(process: Callable[[typer.Context, Any], Any], context: typer
                 said = f"{value!r} is not {expected}."
         error.message = said.replace("Input should be", f"{value} is not")
         raise
+    if isinstance(found, float) and not math.isfinite(found):
+        raise typer.BadParameter(f"{value!r} is not a finite number.", context, process.__self__)
+    return found
 
 
 def _application(called: str) -> typer.Typer:

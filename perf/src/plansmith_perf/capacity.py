@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.load.latencies import latency_at
 from plansmith_perf.results.documents import OpenLoop
-from plansmith_perf.slo import overload
+from plansmith_perf.slo import not_kept_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,11 +95,8 @@ def capacity(result: LoadTestResult, rate: float, slo: Slo) -> Capacity:
     """
     points: dict[float, list[float]] = {}
     for measured in result.measurements:
-        load, latency = measured.load, measured.latency
-        if not isinstance(load, OpenLoop) or latency is None or not measured.complete or overload(measured):
-            continue
-        found = latency.percentiles.get(f"{slo.percentile:g}")
-        if found is not None and slo.has_enough(measured):
+        load, found = measured.load, latency_at(measured.latency, slo.percentile) or 0.0
+        if isinstance(load, OpenLoop) and found > 0 and slo.has_enough(measured) and not not_kept_up(measured):
             points.setdefault(load.rate, []).append(found)
     if len(points) < _LEAST_RATES:
         raise LoadTestMisconfigured(

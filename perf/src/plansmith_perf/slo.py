@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal
 
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.analysis import samples_needed
+from plansmith_perf.load.latencies import latency_at
 from plansmith_perf.results.documents import ClosedLoop, Measurement, OpenLoop, SloOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["Slo", "highest_rate", "overload"]
+__all__ = ["Slo", "highest_rate", "not_kept_up"]
 
 _FORM = re.compile(r"p(?P<percentile>\d+(\.\d+)?)=(?P<limit>\d+(\.\d+)?)(?P<unit>us|ms|s)")
 _MICROSECONDS = {"us": 1.0, "ms": 1e3, "s": 1e6}
@@ -68,21 +69,26 @@ class Slo:
 
     def why_missed(self, measured: Measurement) -> str:
         """What a measurement lacks to keep the limit; "" where it is kept."""
-        if measured.latency is None:
-            return "no request was answered correctly"
-        if not measured.complete:
-            return "the measurement was interrupted"
-        if measured.error_rate > _ERRORS_ALLOWED:
-            return f"{measured.error_rate:.2%} of the requests failed"
-        if overloaded := overload(measured):
-            return overloaded
-        found = measured.latency.percentiles.get(f"{self.percentile:g}")
+        if lost := not_kept_up(measured):
+            return lost
+        found = latency_at(measured.latency, self.percentile)
         if found is None:
             return f"the load generator did not report p{self.percentile:g}"
         return f"p{self.percentile:g} is {found / 1000:,.3f} ms" if found > self.limit else ""
 
 
-def overload(measured: Measurement) -> str:
+def not_kept_up(measured: Measurement) -> str:
+    """Why a measurement says nothing of a load that is served, whatever its latency; "" where it does."""
+    if measured.latency is None:
+        return "no request was answered correctly"
+    if not measured.complete:
+        return "the measurement was interrupted"
+    if measured.error_rate > _ERRORS_ALLOWED:
+        return f"{measured.error_rate:.2%} of the requests failed"
+    return _overload(measured)
+
+
+def _overload(measured: Measurement) -> str:
     """How it shows that more was asked than answered; "" where it does not.
 
     A closed loop has no queue that grows: what is in flight at its end are the last requests of its users.

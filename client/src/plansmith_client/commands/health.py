@@ -52,8 +52,8 @@ def health(
     """Tell whether a server, or a model of it, is ready: exit code 0 if it is, 3 if not, 1 if nothing answers.
 
     With --infer it must answer a request as well, since a server can be wedged though it says that it is ready. A full
-    queue is no fault. With --expect the model must also answer as it did before, on another server or as another
-    version.
+    queue is no fault as long as requests are run. With --expect the model must also answer as it did before, on another
+    server or as another version.
 
     For example:
 
@@ -73,7 +73,7 @@ def health(
         failure = None if ready else _unreachable(client)
         reason = "" if ready else str(failure or _why_not(client, model))
         if ready and (infer or known):
-            reason = _why_no_answer(client, model, known, tolerance)
+            reason = _why_no_answer(client, model, known, tolerance, timeout)
             ready = not reason
     subject = f"model {model!r} at {url}" if model else f"the server at {url}"
     if as_json:
@@ -93,19 +93,19 @@ def _is_ready(client: Client, model: str | None) -> bool:
     return client.model(model).is_ready() if model else client.is_ready()
 
 
-def _why_no_answer(client: Client, model: str | None, known: dict[str, Any], tolerance: float) -> str:
+def _why_no_answer(client: Client, model: str | None, known: dict[str, Any], tolerance: float, timeout: float) -> str:
     """What fails of the first model that does not answer a request of random values as is known, or an empty string."""
     try:
         names = [model] if model else sorted({status.name for status in client.models() if status.state == "READY"})
     except ClientError as error:
         return str(error)
     for name in names:
-        if reason := _failure(client.model(name), known, tolerance):
+        if reason := _failure(client.model(name), known, tolerance, timeout):
             return reason if model else f"model {name!r} does not answer: {reason}"
     return ""
 
 
-def _failure(model: Model, known: dict[str, Any], tolerance: float) -> str:
+def _failure(model: Model, known: dict[str, Any], tolerance: float, timeout: float) -> str:
     try:
         # The same values as those of `plansmith infer --random`.
         inputs = random_inputs(model.metadata.inputs)
@@ -122,10 +122,24 @@ def _failure(model: Model, known: dict[str, Any], tolerance: float) -> str:
         else:
             result = model.infer(inputs)
     except ServerOverloaded as error:
-        return str(error) if known else ""
+        return str(error) if known else _why_nothing_is_run(model, timeout)
     except ClientError as error:
         return str(error)
     return difference(result, known, tolerance)
+
+
+def _why_nothing_is_run(model: Model, timeout: float) -> str:
+    """Empty if a model whose queue is full runs anything within so many seconds: where a backend hangs, none does."""
+    counts, end = set(), time.monotonic() + timeout
+    try:
+        while time.monotonic() < end:
+            counts.add(sum(version.executions for version in model.statistics()))
+            if len(counts) > 1:
+                return ""
+            time.sleep(_POLL_SECONDS)
+    except ClientError as error:
+        return str(error)
+    return f"its queue is full, and nothing was run for {timeout:g} s"
 
 
 def _unreachable(client: Client) -> ClientError | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from plansmith_perf.load.analysis import samples_needed
+from plansmith_perf.load.latencies import settled_latency
 from plansmith_perf.results.documents import Environment, Measurement, Part, read_document
 
 if TYPE_CHECKING:
@@ -87,11 +87,7 @@ def median_latency(peer: PeerResult, percentile: float) -> float | None:
     """
     if peer.status == "wrong" or not peer.rounds:
         return None
-    found = []
-    for measured in peer.rounds:
-        if measured.latency is None or measured.latency.count < samples_needed(percentile):
-            return None
-        found.append(measured.latency.percentiles.get(f"{percentile:g}"))
+    found = [settled_latency(measured.latency, percentile) for measured in peer.rounds]
     return statistics.median(value for value in found if value is not None) if None not in found else None
 
 
@@ -116,4 +112,4 @@ def paired_ratio(comparison: Comparison, name: str, baseline: str | None = None)
 
 def read_comparison(path: Path) -> Comparison:
     """Read the file of a comparison; see `plansmith_perf.results.documents.read_document`."""
-    return read_document(path, Comparison.model_validate_json, "a comparison of peers")
+    return read_document(path, Comparison.model_validate, "a comparison of peers")

@@ -11,7 +11,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from plansmith_perf.comparing.results import Comparison
-from plansmith_perf.report.latencies import settled_latency
+from plansmith_perf.load.latencies import settled_latency
 from plansmith_perf.results.documents import ClosedLoop, LoadTestResult
 from plansmith_perf.results.tables import visible
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
-
-import pydantic_core
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from plansmith_perf.comparing.results import Comparison
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.report.latencies import check_histogram
+from plansmith_perf.load.latencies import check_histogram
 from plansmith_perf.results.documents import LoadTestResult, Measurement
 from plansmith_perf.results.documents import read_document as _read
 from plansmith_perf.slo import Slo
@@ -60,11 +58,7 @@ def name_documents(paths: Sequence[Path]) -> dict[str, Document]:
         depth += 1
 
 
-def _parse(text: bytes) -> Document:
-    try:
-        found = pydantic_core.from_json(text, allow_inf_nan=False)
-    except ValueError as error:
-        raise ValueError(f"it is not JSON: {error}; give a file that --output or --json wrote") from error
+def _parse(found: Any) -> Document:
     if not isinstance(found, dict):
         message = "it does not hold a JSON object; give a file that --output or --json wrote"
         raise ValueError(message)  # noqa: TRY004 - as for what is no JSON

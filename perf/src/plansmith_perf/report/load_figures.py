@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from plansmith_perf.load.latencies import latency_at, percentile_curve, too_few_answers
 from plansmith_perf.report.blocks import Figure
 from plansmith_perf.report.formatting import load_name
-from plansmith_perf.report.latencies import latency_at, percentile_curve, too_few_answers
 from plansmith_perf.report.style import (
     DASHES,
     SYMBOLS,

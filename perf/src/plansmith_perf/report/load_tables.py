@@ -6,6 +6,7 @@ import statistics
 from functools import partial
 from typing import TYPE_CHECKING
 
+from plansmith_perf.load.latencies import latency_at, settled_latency, too_few_answers
 from plansmith_perf.report.formatting import (
     as_cpu,
     as_memory,
@@ -14,7 +15,6 @@ from plansmith_perf.report.formatting import (
     as_share,
     load_name,
 )
-from plansmith_perf.report.latencies import latency_at, settled_latency, too_few_answers
 from plansmith_perf.report.run_figures import PARTS, parts_of
 from plansmith_perf.results.documents import by_load
 from plansmith_perf.results.tables import NOTHING, Cell, Column, Table

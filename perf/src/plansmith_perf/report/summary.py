@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plansmith_perf.comparing.results import Comparison, median_throughput, paired_ratio
+from plansmith_perf.load.latencies import settled_latency
 from plansmith_perf.report.environment_tables import differences
 from plansmith_perf.report.formatting import as_milliseconds, as_rate, as_ratio, as_share, load_name
-from plansmith_perf.report.latencies import settled_latency
 from plansmith_perf.results.documents import ClosedLoop, LoadTestResult
 
 if TYPE_CHECKING:

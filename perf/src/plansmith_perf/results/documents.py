@@ -5,8 +5,9 @@ Times are microseconds, memory is bytes, CPU is per cent of one core, unless a f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
+import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plansmith_perf.errors import LoadTestMisconfigured
@@ -195,19 +196,25 @@ def by_load(measurements: Iterable[Measurement]) -> dict[ClosedLoop | OpenLoop, 
 
 def read_result(path: Path) -> LoadTestResult:
     """Read the file of a load test; see `read_document`."""
-    return read_document(path, LoadTestResult.model_validate_json, "a result of a load test")
+    return read_document(path, LoadTestResult.model_validate, "a result of a load test")
 
 
-def read_document(path: Path, parse: Callable[[bytes], Document], name: str) -> Document:
-    """Read a file of one kind, whose `parse` raises ValueError for another.
+def read_document(path: Path, parse: Callable[[Any], Document], name: str) -> Document:
+    """Read a JSON file of one kind, whose `parse` raises ValueError for another.
 
     Raises:
         LoadTestMisconfigured: the file does not exist, or is not a document of that kind and schema version.
     """
     try:
-        return parse(path.read_bytes())
+        found = pydantic_core.from_json(path.read_bytes(), allow_inf_nan=False)
     except OSError as error:
         raise LoadTestMisconfigured(f"The result {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise LoadTestMisconfigured(
+            f"{path} is not {name}: it is not JSON: {error}; give a file that --output or --json wrote"
+        ) from error
+    try:
+        return parse(found)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the document"

@@ -6,12 +6,12 @@ import io
 from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plansmith.doctor.findings import Finding
-from plansmith_build.engines.cuda_libraries import load_cuda_libraries
 from plansmith_build.engines.tensorrt.availability import unavailable_because
 from plansmith_build.progress import plural
 from plansmith_build.repository.model_repository import ModelRepository
@@ -45,10 +45,15 @@ def triton() -> Finding:
 
 def onnxruntime_providers() -> list[Finding]:
     """Each execution provider that ONNX Runtime lists, with a session opened and one row run on it."""
-    import onnxruntime  # noqa: PLC0415 - a second of imports
+    try:
+        import onnxruntime  # noqa: PLC0415 - a second of imports
 
+        from plansmith_build.engines.cuda_libraries import load_cuda_libraries  # noqa: PLC0415 - imports it, too
+
+        load_cuda_libraries()
+    except Exception as error:  # noqa: BLE001 - whatever a library that does not fit raises
+        return [_broken("ONNX Runtime", "onnxruntime", error)]
     names = [name for name in onnxruntime.get_available_providers() if name not in _REMOTE]
-    load_cuda_libraries()
     onnxruntime.set_default_logger_severity(_FATAL)
     found = []
     for name in names:
@@ -81,18 +86,23 @@ def openvino() -> Finding:
         found = version("openvino")
     except PackageNotFoundError:
         return Finding("OpenVINO", "failed", "is not installed", "pip install openvino")
-    import openvino as ov  # noqa: PLC0415 - slow to import
-
     try:
+        import openvino as ov  # noqa: PLC0415 - slow to import
+
         core = ov.Core()
         core.compile_model(core.read_model(_model()), "CPU")(np.zeros((1, 8, 8), np.float32))
-    except RuntimeError as error:
-        return Finding("OpenVINO", "failed", f"{found}: {_first_line(error)}", "pip install --force-reinstall openvino")
+    except Exception as error:  # noqa: BLE001 - whatever a library that does not fit raises
+        return _broken("OpenVINO", "openvino", error)
     return Finding("OpenVINO", "ok", f"{found}; a model ran on {', '.join(core.available_devices)}")
 
 
 def tensorrt() -> Finding:
     """TensorRT, which builds plans for this machine's GPU."""
+    if find_spec("tensorrt") is not None:
+        try:
+            import tensorrt  # noqa: F401, PLC0415 - only where it is installed
+        except Exception as error:  # noqa: BLE001 - whatever a library that does not fit raises
+            return _broken("TensorRT", "tensorrt", error)
     reason = unavailable_because()
     if not reason:
         return Finding("TensorRT", "ok", version("tensorrt"))
@@ -127,6 +137,10 @@ def plans(folder: Path) -> Finding:
     if missing := sorted({kind for check in checks for kind in check.missing}):
         return Finding("plans", "absent", f"{counted}, and {' and '.join(missing)} is not here to compare with")
     return Finding("plans", "ok", f"{counted}, all built by this TensorRT")
+
+
+def _broken(name: str, package: str, error: Exception) -> Finding:
+    return Finding(name, "failed", f"does not work: {_first_line(error)}", f"pip install --force-reinstall {package}")
 
 
 def _model() -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import tempfile
 from typing import TYPE_CHECKING
@@ -57,19 +58,23 @@ def cuda() -> Finding:
 
 def disk(folder: Path) -> list[Finding]:
     """The space where versions are published and where a server's files go."""
-    return [
-        _space(f"disk {place}", place, _LITTLE_DISK, _NO_DISK, remedy)
-        for place, remedy in {
-            str(folder): "make room: plansmith prune removes old versions",
-            tempfile.gettempdir(): "make room, or set TMPDIR to another folder",
-        }.items()
-    ]
+    places, failed = {str(folder): "make room: plansmith prune removes old versions"}, []
+    remedy = "make room, or set TMPDIR to another folder"
+    try:
+        places[tempfile.gettempdir()] = remedy
+    except FileNotFoundError:
+        failed = [Finding("temporary files", "failed", "no folder takes any", remedy)]
+    return [*(_space(f"disk {place}", place, _LITTLE_DISK, _NO_DISK, places[place]) for place in places), *failed]
 
 
 def shared_memory() -> Finding:
     """The shared memory through which Triton hands tensors to Python backends."""
     remedy = "in a container, start it with --shm-size=1g; elsewhere remount /dev/shm with a greater size"
-    return _space("shared memory", "/dev/shm", _LITTLE_SHM, _NO_SHM, remedy)  # noqa: S108
+    place = "/dev/shm"  # noqa: S108
+    found = _space("shared memory", place, _LITTLE_SHM, _NO_SHM, remedy)
+    if found.status == "failed" or os.access(place, os.W_OK):
+        return found
+    return Finding(found.name, "failed", f"{place} cannot be written to", remedy)
 
 
 def ports(numbers: dict[str, int]) -> list[Finding]:

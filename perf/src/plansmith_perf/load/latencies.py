@@ -43,17 +43,17 @@ def check_histogram(distribution: Distribution) -> None:
     Raises:
         LoadTestMisconfigured: it is damaged.
     """
-    if not distribution.histogram:
-        # Another tool's export has percentiles only.
-        return
-    try:
+    # Another tool's export has percentiles only.
+    if distribution.histogram:
         _decode(distribution.histogram)
-    except _BROKEN as error:
-        raise LoadTestMisconfigured("a latency's histogram is damaged: it is not an HdrHistogram in base64") from error
 
 
 def latency_at(distribution: Distribution | None, percent: float) -> float | None:
-    """The latency at a percentile in microseconds; None where the result does not tell."""
+    """The latency at a percentile in microseconds; None where the result does not tell.
+
+    Raises:
+        LoadTestMisconfigured: the histogram is damaged.
+    """
     if distribution is None:
         return None
     known = distribution.percentiles.get(f"{percent:g}")
@@ -109,4 +109,7 @@ def percentile_curve(distributions: Sequence[Distribution]) -> tuple[list[float]
 
 @lru_cache(maxsize=256)
 def _decode(text: str) -> HdrHistogram:
-    return HdrHistogram.decode(text)
+    try:
+        return HdrHistogram.decode(text)
+    except _BROKEN as error:
+        raise LoadTestMisconfigured("a latency's histogram is damaged: it is not an HdrHistogram in base64") from error
