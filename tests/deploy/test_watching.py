@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -27,6 +28,7 @@ from plansmith_server.launcher.ports import find_free
 from plansmith_server.launcher.triton_wheel import find_triton
 
 WATCH = ROOT / "deploy" / "watch"
+MODELS = ROOT / "tests" / "models_python"
 TRITON_LIBRARY = "nvidia_pytriton.libs/libtritonserver*"
 DASHBOARDS = sorted((WATCH / "grafana" / "dashboards").glob("*.json"))
 SHOWN = [target["expr"] for board in DASHBOARDS for panel in json.loads(board.read_text())["panels"]
@@ -201,7 +203,7 @@ def faulty(tmp_path_factory):
     shutil.copytree(ROOT / "model_repository" / "digits", repository / "digits")
     sources = {"slow": "slow", "expiring": "slow", "hanging": "slow", "failing": "failing"}
     for name, source in (sources | {"broken": "broken"}).items():
-        shutil.copytree(ROOT / "tests" / "models_python" / source, repository / name)
+        shutil.copytree(MODELS / source, repository / name)
     config = repository / "expiring" / "config.pbtxt"
     config.write_text(config.read_text().replace("microseconds: 60000000", "microseconds: 100000"))
     ports = dict(zip(("http_port", "grpc_port", "metrics_port"), find_free("127.0.0.1", 3), strict=True))
@@ -238,7 +240,7 @@ def wait_for_recorded(prometheus):
 def test_alerts_fire_for_their_faults_alone_and_somebody_is_told(faulty, plansmith, tmp_path):
     gone = f"127.0.0.1:{find_free('127.0.0.1', 1)[0]}"
     server = faulty.metrics_url.removeprefix("http://").removesuffix("/metrics")
-    asked = faulty.http_url.removeprefix("http://")
+    asked, repository = faulty.http_url.removeprefix("http://"), faulty.options.repository
     registry = prometheus_client.CollectorRegistry()
     gpu = {name: prometheus_client.Gauge(name, name, registry=registry) for name in OF_GPUS}
     gpu["nv_gpu_memory_total_bytes"].set(100)
@@ -261,18 +263,18 @@ def test_alerts_fire_for_their_faults_alone_and_somebody_is_told(faulty, plansmi
         wait_for(prometheus.alerts, {down})
 
         with contextlib.ExitStack() as faults:
-            short = np.float32([[0.45]])
-            faults.enter_context(calling(*[lambda: slow(short)] * 5, lambda: failing(np.array([b"exception"], object))))
-            faults.enter_context(calling(*[lambda: expiring(short)] * 2))
+            calls = [partial(model, np.float32([[0.45]])) for model in (*[slow] * 5, *[expiring] * 2)]
+            faults.enter_context(calling(*calls, lambda: failing(np.array([b"exception"], object))))
             hanging = faults.enter_context(Client(faulty.grpc_url, **options))
             faults.enter_context(calling(*[lambda: hanging.model("hanging")(np.float32([[-1]]))] * 4))
-            faults.callback((faulty.options.repository / "hanging" / "held").unlink)
+            faults.callback((repository / "hanging" / "held").unlink)
             faults.callback(hanging.close)
             gpu["nv_gpu_memory_used_bytes"].set(96)
             faults.callback(gpu["nv_gpu_memory_used_bytes"].set, 90)
             with pytest.raises(ClientError):
                 client.load_model("broken")
-            faults.callback(client.unload_model, "broken")
+            faults.callback(client.load_model, "broken")
+            faults.callback(shutil.copytree, MODELS / "double", repository / "broken", dirs_exist_ok=True)
             of_servers = {("TritonQueueGrows", "slow"), ("TritonRejects", "expiring"), ("TritonErrors", "failing")}
             of_gpus = ("TritonGpuMemoryFull", f"127.0.0.1:{exporter.server_port}")
             of_clients = {

@@ -21,23 +21,44 @@ Number = TypeVar("Number", int, float)
 
 EXIT_FAILED, EXIT_MISSED, EXIT_INTERRUPTED = 1, 3, 130
 
-SecondsOption = Annotated[float, typer.Option("--seconds", min=0.001, help="Length of each measurement.")]
-WarmupOption = Annotated[float, typer.Option("--warmup", min=0, help="Seconds of load before each that do not count.")]
+SecondsOption = Annotated[float, typer.Option("--seconds", help="Length of each measurement.")]
+WarmupOption = Annotated[float, typer.Option("--warmup", help="Seconds of load before each that do not count.")]
 SamplesOption = Annotated[
     Path | None, typer.Option("--samples", metavar="FILE", help="Real inputs: .npz, .npy or .json, samples first.")
 ]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Rows a request.")]
 DistinctInputsOption = Annotated[int, typer.Option("--distinct-inputs", min=1, help="Different requests to send.")]
 ToleranceOption = Annotated[
-    float, typer.Option("--tolerance", min=0, help="Greatest difference, relative to an output's greatest value.")
+    float, typer.Option("--tolerance", help="Greatest difference, relative to an output's greatest value.")
 ]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Processes that send; one for two cores if not given.")
 ]
-TimeoutOption = Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds that a request may take.")]
+TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds that a request may take.")]
 OutputOption = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result to this JSON file.")
 ]
+
+
+def check_positive(**options: float) -> None:
+    """Refuse what is not above 0.
+
+    Args:
+        options: by the option's name, without its dashes.
+
+    Raises:
+        LoadTestMisconfigured: names the option.
+    """
+    for name, number in options.items():
+        if number <= 0:
+            raise LoadTestMisconfigured(f"{_option(name)} must be above 0, got {number:g}")
+
+
+def check_not_negative(**options: float) -> None:
+    """Refuse what is below 0; see `check_positive`."""
+    for name, number in options.items():
+        if number < 0:
+            raise LoadTestMisconfigured(f"{_option(name)} must be 0 or more, got {number:g}")
 
 
 def positive_numbers(option: str, text: str, *, below: float = math.inf) -> list[float]:
@@ -93,3 +114,7 @@ class ProgressBar(Progress):
         if not self.console.is_terminal and doing != self.tasks[task].description:
             self.console.print(doing, soft_wrap=True, markup=False, highlight=False)
         self.update(task, description=doing, completed=done)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
