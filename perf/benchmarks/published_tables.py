@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plansmith_perf.comparing.results import median_latency, median_throughput, paired_ratio, read_comparison
+from plansmith_perf.comparing.results import median_latency, median_throughput, paired_ratio
+from plansmith_perf.report.documents import read_document
 from plansmith_perf.tuning.records import TuningRecord
 
 if TYPE_CHECKING:
@@ -485,7 +486,7 @@ def _gpu_candidate(entry: dict[str, Any]) -> str:
 
 
 def _comparison(model: str) -> Comparison:
-    return read_comparison(RESULTS / f"{model}.json")
+    return read_document(RESULTS / f"{model}.json")
 
 
 def _read(name: str) -> Any:

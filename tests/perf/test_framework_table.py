@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from plansmith_perf.comparing.results import paired_ratio, read_comparison
+from plansmith_perf.comparing.results import paired_ratio
+from plansmith_perf.report.documents import read_document
 
 PROGRAM = Path(__file__).parents[2] / "perf" / "benchmarks" / "framework_table.py"
 
@@ -19,7 +20,7 @@ def test_a_pytorch_module_and_the_engines_that_run_its_export_give_equal_answers
     command = [sys.executable, PROGRAM, "--short", "--output", tmp_path]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
-    comparison = read_comparison(tmp_path / "frameworks.json")
+    comparison = read_document(tmp_path / "frameworks.json")
     assert comparison.complete
     first, *others = comparison.peers
     assert first.name == comparison.baseline == "PyTorch in process"

@@ -27,12 +27,13 @@ from plansmith_perf.comparing.engine_driver import EnginePlan
 from plansmith_perf.comparing.engines import load_engine, spec_of
 from plansmith_perf.comparing.peer import Peer
 from plansmith_perf.comparing.peers import PEERS, choose_peers
-from plansmith_perf.comparing.results import Comparison, median_throughput, paired_ratio, read_comparison
+from plansmith_perf.comparing.results import Comparison, median_throughput, paired_ratio
 from plansmith_perf.comparing.subject import open_subject
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.measuring import MeasuringOptions
 from plansmith_perf.load.requests import check_answer
 from plansmith_perf.load.samples import RequestOptions
+from plansmith_perf.report.documents import read_document
 from plansmith_perf.report.formatting import as_rate
 from plansmith_server.launcher.ports import find_free
 
@@ -77,7 +78,7 @@ def compared(tmp_path_factory):
     said, complaints = command.communicate(timeout=200)
     assert command.returncode == 0, complaints
     assert running(mark) == []
-    return read_comparison(folder / "peers.json"), said, complaints
+    return read_document(folder / "peers.json"), said, complaints
 
 
 def test_every_peer_is_measured_in_every_round_with_equal_answers(compared):
@@ -137,12 +138,12 @@ def test_the_result_is_one_document_that_reads_back(compared, tmp_path):
     comparison, _, _ = compared
     file = tmp_path / "again.json"
     file.write_text(comparison.model_dump_json())
-    assert read_comparison(file) == comparison
+    assert read_document(file) == comparison
     file.write_text(comparison.model_dump_json().replace('"schema_version":1', '"schema_version":9'))
     with pytest.raises(LoadTestMisconfigured, match="schema_version"):
-        read_comparison(file)
+        read_document(file)
     with pytest.raises(LoadTestMisconfigured, match="cannot be read"):
-        read_comparison(tmp_path / "nowhere.json")
+        read_document(tmp_path / "nowhere.json")
 
 
 def own_program(key: str, *arguments: str, requirements: Path | None = None) -> Peer:
@@ -293,7 +294,7 @@ def test_ctrl_c_keeps_whole_rounds_and_leaves_nothing_running(tmp_path):
     _, complaints = command.communicate(timeout=60)
     assert command.returncode == 130, complaints
     assert "partial" in complaints
-    partial = read_comparison(file)
+    partial = read_document(file)
     assert not partial.complete
     assert all(len(peer.rounds) >= 1 for peer in partial.peers)
     assert all(measured.complete for peer in partial.peers for measured in peer.rounds)

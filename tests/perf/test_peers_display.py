@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from plansmith_perf.comparing.results import median_latency, read_comparison
+from plansmith_perf.comparing.results import median_latency
 from plansmith_perf.load.analysis import samples_needed
+from plansmith_perf.report.documents import read_document
 from plansmith_perf.report.terminal import show_comparison
 
 FILE = Path(__file__).parents[2] / "perf" / "results" / "mlp.json"
@@ -16,7 +17,7 @@ FILE = Path(__file__).parents[2] / "perf" / "results" / "mlp.json"
 @pytest.fixture
 def comparison():
     """The published one: thousands of answers in every round of every peer."""
-    return read_comparison(FILE)
+    return read_document(FILE)
 
 
 def shortened(comparison, name, answers):

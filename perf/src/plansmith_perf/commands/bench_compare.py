@@ -73,8 +73,7 @@ def compare(
         plansmith bench compare resnet50 --configs none,cpu
         plansmith bench compare resnet50 --peers server,in-process
     """
-    shared.check_positive(seconds=seconds, timeout=timeout)
-    shared.check_not_negative(warmup=warmup, tolerance=tolerance)
+    shared.check_measuring(seconds, timeout, warmup, tolerance)
     shared.check_output(output)
     named = configuration_peers(ModelRepository.at(repository).existing_model(model), configs) if configs else []
     chosen = choose_peers(peers if peers is not None else "" if named else "all")

@@ -85,8 +85,7 @@ def run(
         plansmith bench resnet50 --rate 100,200 --rounds 5 --output result.json
         plansmith bench resnet50 --slo p99=50ms --report report.html
     """
-    shared.check_positive(seconds=seconds, timeout=timeout)
-    shared.check_not_negative(warmup=warmup, tolerance=tolerance)
+    shared.check_measuring(seconds, timeout, warmup, tolerance)
     objective = Slo.parse(slo) if slo is not None else None
     if sum(option is not None for option in (concurrency, rate, slo)) > 1:
         raise LoadTestMisconfigured("--concurrency, --rate and --slo are three kinds of load: give one of them")

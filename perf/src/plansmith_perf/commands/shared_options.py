@@ -40,25 +40,20 @@ OutputOption = Annotated[
 ]
 
 
-def check_positive(**options: float) -> None:
-    """Refuse what is not above 0.
-
-    Args:
-        options: by the option's name, without its dashes.
+def check_measuring(seconds: float, timeout: float, warmup: float, tolerance: float) -> None:
+    """Refuse lengths of nothing, and what is below 0.
 
     Raises:
         LoadTestMisconfigured: names the option.
     """
-    for name, number in options.items():
-        if number <= 0:
-            raise LoadTestMisconfigured(f"{_option(name)} must be above 0, got {number:g}")
-
-
-def check_not_negative(**options: float) -> None:
-    """Refuse what is below 0; see `check_positive`."""
-    for name, number in options.items():
-        if number < 0:
-            raise LoadTestMisconfigured(f"{_option(name)} must be 0 or more, got {number:g}")
+    for option, number, fits, rule in (
+        ("--seconds", seconds, seconds > 0, "above 0"),
+        ("--timeout", timeout, timeout > 0, "above 0"),
+        ("--warmup", warmup, warmup >= 0, "0 or more"),
+        ("--tolerance", tolerance, tolerance >= 0, "0 or more"),
+    ):
+        if not fits:
+            raise LoadTestMisconfigured(f"{option} must be {rule}, got {number:g}")
 
 
 def positive_numbers(option: str, text: str, *, below: float = math.inf) -> list[float]:
@@ -114,7 +109,3 @@ class ProgressBar(Progress):
         if not self.console.is_terminal and doing != self.tasks[task].description:
             self.console.print(doing, soft_wrap=True, markup=False, highlight=False)
         self.update(task, description=doing, completed=done)
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

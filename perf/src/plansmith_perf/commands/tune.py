@@ -93,8 +93,7 @@ def tune(
         plansmith tune resnet50 --slo p99=50ms --instances 1,2 --threads 1,2
     """
     objective = Slo.parse(slo)
-    shared.check_positive(seconds=seconds, timeout=timeout)
-    shared.check_not_negative(warmup=warmup, tolerance=tolerance)
+    shared.check_measuring(seconds, timeout, warmup, tolerance)
     options = TuningOptions(
         repository=repository,
         model=model,

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from plansmith_perf.load.latencies import settled_latency
-from plansmith_perf.results.documents import Environment, Measurement, Part, read_document
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from plansmith_perf.results.documents import Environment, Measurement, Part
 
 __all__ = [
     "Comparison",
@@ -21,7 +18,6 @@ __all__ = [
     "median_latency",
     "median_throughput",
     "paired_ratio",
-    "read_comparison",
 ]
 
 PeerKind = Literal["plansmith", "server", "client", "in process"]
@@ -108,8 +104,3 @@ def paired_ratio(comparison: Comparison, name: str, baseline: str | None = None)
     pairs = zip(peer.rounds, other.rounds, strict=False)
     ratios = [mine.throughput / theirs.throughput for mine, theirs in pairs if theirs.throughput]
     return statistics.median(ratios) if ratios else None
-
-
-def read_comparison(path: Path) -> Comparison:
-    """Read the file of a comparison; see `plansmith_perf.results.documents.read_document`."""
-    return read_document(path, Comparison.model_validate, "a comparison of peers")

@@ -6,6 +6,7 @@ import ctypes
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from plansmith.doctor.findings import Finding
@@ -43,8 +44,9 @@ def cuda() -> Finding:
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        remedy = "in a container, start it with --gpus all and the NVIDIA Container Toolkit" if _has_driver() else ""
-        return Finding("CUDA", "failed" if remedy else "absent", "libcuda.so.1 is not here", remedy)
+        absent = Finding("CUDA", "absent", "libcuda.so.1 is not here")
+        remedy = "in a container, start it with --gpus all and the NVIDIA Container Toolkit"
+        return replace(absent, status="failed", remedy=remedy) if this_environment().driver else absent
     status = library.cuInit(0)
     number, count = ctypes.c_int(0), ctypes.c_int(0)
     if status != 0:
@@ -89,10 +91,6 @@ def ports(numbers: dict[str, int]) -> list[Finding]:
         else:
             found.append(Finding(f"port {number}", "ok", "is free"))
     return found
-
-
-def _has_driver() -> bool:
-    return bool(this_environment().driver)
 
 
 def _space(name: str, place: str, little: int, none: int, remedy: str) -> Finding:
