@@ -71,15 +71,9 @@ def median_throughput(peer: PeerResult) -> float | None:
 
 
 def median_latency(peer: PeerResult, percentile: float) -> float | None:
-    """A percentile of the latency, the median of the rounds.
+    """A percentile of the latency in microseconds, the median of the rounds.
 
-    Args:
-        peer: of a comparison.
-        percentile: in per cent; one that was measured.
-
-    Returns:
-        Microseconds; None without rounds, or where the answers are wrong, the percentile was not measured, or a round
-        had too few answers for it (see `plansmith_perf.load.analysis.samples_needed`).
+    None without rounds, or where the answers are wrong or a round had too few (see `settled_latency`).
     """
     if peer.status == "wrong" or not peer.rounds:
         return None
