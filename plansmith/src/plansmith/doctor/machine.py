@@ -6,7 +6,6 @@ import ctypes
 import os
 import shutil
 import tempfile
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from plansmith.doctor.findings import Finding
@@ -44,9 +43,9 @@ def cuda() -> Finding:
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        absent = Finding("CUDA", "absent", "libcuda.so.1 is not here")
         remedy = "in a container, start it with --gpus all and the NVIDIA Container Toolkit"
-        return replace(absent, status="failed", remedy=remedy) if this_environment().driver else absent
+        remedy = remedy if this_environment().driver else ""
+        return Finding("CUDA", "failed" if remedy else "absent", "libcuda.so.1 is not here", remedy)
     status = library.cuInit(0)
     number, count = ctypes.c_int(0), ctypes.c_int(0)
     if status != 0:
