@@ -1,7 +1,8 @@
-"""Models where they are: folders of Hugging Face and MLflow, OCI layouts, URLs; each is fetched, checked and built."""
+"""Models where they are: folders of Hugging Face and MLflow, OCI layouts and registries, URLs; each is checked."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.server
 import json
@@ -10,6 +11,7 @@ from functools import partial
 
 import onnx
 import pytest
+from oci_registry import PASSWORD, USER, Front, Registry, registry_program
 from pipeline_models import colour_classifier, word_vectors
 
 from plansmith_build import InvalidModel, InvalidOption
@@ -117,7 +119,7 @@ def test_an_oci_layout_that_is_not_what_its_digests_say_is_refused(model, tmp_pa
         local_model(str(made), fetched)
     (made / "blobs" / "sha256" / digest(model.read_bytes())).unlink()
     (made / "blobs" / "sha256" / digest(model.read_bytes())).symlink_to(model)
-    with pytest.raises(InvalidModel, match="does not have the content"):
+    with pytest.raises(InvalidModel, match="is a link"):
         local_model(str(made), fetched)
     outside = layout(tmp_path / "outside", {"../model.onnx": model.read_bytes()})
     with pytest.raises(InvalidModel, match="leads out of its folder"):
@@ -197,3 +199,102 @@ def test_a_url_is_said_without_what_it_was_signed_with():
     signed = f"https://me@example.org/models/net.onnx?signature=secret#sha256={'0' * 64}"
     assert without_secrets(signed) == "https://example.org/models/net.onnx"
     assert without_secrets("models/what?.onnx") == "models/what?.onnx"
+
+
+@pytest.fixture(scope="module")
+def registries(tmp_path_factory, pytestconfig):
+    """One registry for all, and one of the same artifacts that asks for a login."""
+    program, folder = registry_program(pytestconfig.cache.mkdir("docker-registry")), tmp_path_factory.mktemp("registry")
+    with Registry(program, folder, login=False) as anyone, Registry(program, folder, login=True) as closed:
+        yield anyone, closed
+
+
+@pytest.fixture
+def logins(tmp_path, monkeypatch):
+    """Writes the configuration of Docker."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.delenv("DOCKER_AUTH_CONFIG", raising=False)
+    return lambda **settings: (tmp_path / "config.json").write_text(json.dumps(settings))
+
+
+def login(password=PASSWORD):
+    return {"auth": base64.b64encode(f"{USER}:{password}".encode()).decode()}
+
+
+def test_an_artifact_in_a_registry_is_fetched_with_its_weights_by_tag_and_by_digest(
+    registries, logins, model, tmp_path, fetched
+):
+    folder = weights_beside(model, tmp_path / "made")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    manifest = registries[0].push("models/colours", "1.0", files)
+    sha256 = digest(files["net.onnx"])
+    for end in (":1.0", f"@{manifest}", f":1.0#sha256={sha256}"):
+        path, name = local_model(f"oci://{registries[0].host}/models/colours{end}", fetched)
+        assert (path.parent, name) == (fetched, "colours")
+        assert {file.name: file.read_bytes() for file in fetched.iterdir()} == files
+
+
+@pytest.mark.parametrize(
+    ("names", "end", "why"),
+    [
+        (("model.onnx",), "colours:2", "there is no such artifact"),
+        (("model.onnx",), f"colours@sha256:{'0' * 64}", "there is no such artifact"),
+        (("a.onnx", "b.onnx"), "colours:1", "holds 2 files that end in .onnx, and one is needed"),
+        (("../model.onnx",), "colours:1", "leads out of its folder"),
+        (("model.onnx",), f"colours:1#sha256={'0' * 64}", "has the SHA-256"),
+        (("model.onnx",), "colours", "write oci://host/repository:tag, or @sha256:... for :tag"),
+    ],
+)
+def test_what_is_not_one_model_in_a_registry_is_refused(registries, names, end, why, fetched):
+    registries[0].push("colours", "1", dict.fromkeys(names, b"any"))
+    with pytest.raises((InvalidModel, InvalidOption), match=why):
+        local_model(f"oci://{registries[0].host}/{end}", fetched)
+
+
+def test_a_registry_that_asks_for_a_login_gets_that_of_docker(registries, model, logins, tmp_path, monkeypatch):
+    fetched = tmp_path / "fetched"
+    registries[0].push("colours", "1", {"model.onnx": model.read_bytes()})
+    host = registries[1].host
+    source = f"oci://{host}/colours:1"
+    for settings in ({}, {"auths": {host: login("wrong")}}):
+        logins(**settings)
+        with pytest.raises(InvalidModel, match=f"it needs a login: docker login {host}"):
+            local_model(source, fetched)
+    logins(auths={host: login()})
+    assert local_model(source, fetched)[1] == "colours"
+    helper = tmp_path / "docker-credential-tests"
+    answer = json.dumps({"Username": USER, "Secret": PASSWORD})
+    helper.write_text(f"#!/bin/sh\n[ \"$1 $(cat)\" = 'get {host}' ] && echo '{answer}'\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    logins(credHelpers={host: "tests"})
+    assert local_model(source, fetched)[1] == "colours"
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", json.dumps({"auths": {host: login()}}))
+    logins()
+    assert local_model(source, fetched)[1] == "colours"
+
+
+def test_credentials_go_to_the_service_of_tokens_and_not_where_blobs_are(registries, model, logins, fetched):
+    registries[0].push("colours", "1", {"model.onnx": model.read_bytes()})
+    with Front(registries[0]) as front:
+        logins(auths={front.host: login()})
+        assert local_model(f"oci://{front.host}/colours:1", fetched)[0].read_bytes() == model.read_bytes()
+        assert [value for _, value in front.seen("/token")] == [f"Basic {login()['auth']}"]
+        assert {value for port, value in front.seen("/blobs/") if port == front.storage} == {None}
+        front.instead["blobs"] = b"x" * len(model.read_bytes())
+        with pytest.raises(InvalidModel, match="does not have the content that its digest says"):
+            local_model(f"oci://{front.host}/colours:1", fetched)
+        front.instead["manifests"] = b"{}"
+        with pytest.raises(InvalidModel, match="its manifest does not have the content that its digest says"):
+            local_model(f"oci://{front.host}/colours@sha256:{'0' * 64}", fetched)
+
+
+def test_a_registry_elsewhere_is_asked_over_https_alone(registries, model, logins, fetched):
+    registries[0].push("colours", "1", {"model.onnx": model.read_bytes()})
+    # Another name of this machine, which does not say so.
+    with pytest.raises(InvalidModel, match="SSL"):
+        local_model(f"oci://127.1:{registries[0].host.rpartition(':')[2]}/colours:1", fetched)
+    with Front(registries[0], redirect="http://192.0.2.1") as front:
+        logins(auths={front.host: login()})
+        with pytest.raises(InvalidModel, match=r"leads to http://192\.0\.2\.1, which is not HTTPS"):
+            local_model(f"oci://{front.host}/colours:1", fetched)

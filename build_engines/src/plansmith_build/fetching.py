@@ -1,4 +1,4 @@
-"""From where a model is to a file on this disk: a folder of Hugging Face or MLflow, an OCI layout, a URL of fsspec.
+"""From where a model is to a file on this disk: a folder of Hugging Face, MLflow or OCI, a registry, a URL of fsspec.
 
 Nothing that is fetched is executed, and nothing but the ONNX file and the weights that it names is fetched. Credentials
 are those of the environment, as the library of each protocol reads them: a URL with a password is refused, because it
@@ -7,16 +7,15 @@ stands in the list of processes. So does a signed URL, which is taken, and said 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from plansmith_build.errors import InvalidModel, InvalidOption
+from plansmith_build.oci import pull, unpack_layout
+from plansmith_build.repository.hashing import sha256_of
 
 __all__ = ["local_model", "without_secrets"]
 
@@ -25,9 +24,6 @@ _FRAGMENT = re.compile(r"#(.*)$")
 _HASH = re.compile(r"sha256=([0-9a-f]{64})", re.IGNORECASE)
 # Where those who save a folder for a model put it: MLflow and Hugging Face.
 _USUAL = ("model.onnx", "onnx/model.onnx")
-_TITLE = "org.opencontainers.image.title"
-_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
-_LARGEST_DOCUMENT = 2**22
 _LARGEST_GRAPH = 2**31 - 1
 
 
@@ -36,9 +32,9 @@ def local_model(source: str, folder: Path) -> tuple[Path, str | None]:
 
     Args:
         source: a path of an ONNX file; a folder with one in it, as Hugging Face and MLflow have them; a folder in the
-            OCI image layout; or the URL of a file, such as `s3://bucket/model.onnx`, `hf://owner/name/onnx/model.onnx`
-            or `https://...`. `#sha256=...` behind a URL is what the ONNX file must have;
-            files of weights beside it are not covered.
+            OCI image layout; `oci://host/repository:tag` in a registry; or the URL of a file, such as
+            `s3://bucket/model.onnx`, `hf://owner/name/onnx/model.onnx` or `https://...`. `#sha256=...` behind a URL is
+            what the ONNX file must have; files of weights beside it are not covered.
         folder: an empty one, for what has to be fetched or unpacked.
 
     Raises:
@@ -46,7 +42,13 @@ def local_model(source: str, folder: Path) -> tuple[Path, str | None]:
         InvalidOption: the URL cannot be used, or a package for its protocol is missing.
     """
     if _URL.match(source):
-        file = _from_url(source, folder)
+        url, expected = _with_hash(source)
+        # With an @ there, it is a bucket of Oracle's cloud, for fsspec.
+        if url.lower().startswith("oci://") and "@" not in urlsplit(url).netloc:
+            file, name = pull(url[len("oci://") :], folder)
+            _require_hash(file, expected, without_secrets(source))
+            return file, name
+        file = _from_url(url, folder, expected)
         # Neither Hugging Face's folder for ONNX nor the number of a version in a repository is a name.
         folders = urlsplit(source).path.split("/")[:-1]
         above = [part for part in folders if part not in ("", "onnx") and not part.isdecimal()]
@@ -54,7 +56,7 @@ def local_model(source: str, folder: Path) -> tuple[Path, str | None]:
     path = Path(source)
     # For what cannot be the name of a file, pathlib raises: whoever reads it says what is wrong.
     if os.path.isfile(path / "oci-layout"):  # noqa: PTH113
-        return _from_layout(path, folder), path.resolve().name
+        return unpack_layout(path, folder), path.resolve().name
     if os.path.isdir(path):  # noqa: PTH112
         found = _in_folder(path)
         return found, path.resolve().name if found.stem == "model" else None
@@ -87,79 +89,28 @@ def _in_folder(folder: Path) -> Path:
     raise InvalidModel(f"{folder} is a folder without an ONNX file: name the .onnx file")
 
 
-def _from_layout(layout: Path, folder: Path) -> Path:
-    try:
-        return _unpacked(layout, folder)
-    except (AttributeError, OSError, TypeError, ValueError) as error:
-        # Fields of other types, and titles that are no names of files.
-        raise InvalidModel(f"{layout} is no artifact in the OCI image layout: {error}") from error
-
-
-def _unpacked(layout: Path, folder: Path) -> Path:
-    """Copy the files of an artifact in the OCI image layout, each checked against its digest."""
-    index = _document(layout / "index.json")
-    manifests = [entry for entry in index.get("manifests", []) if isinstance(entry, dict)]
-    if len(manifests) != 1:
-        raise InvalidModel(
-            f"{layout} holds {len(manifests)} manifests: name a layout with one, such as `oras copy` writes"
-        )
-    manifest = _document(_blob(layout, manifests[0]))
-    copied = []
-    for layer in manifest.get("layers", []):
-        title = str((layer.get("annotations") or {}).get(_TITLE, "")) if isinstance(layer, dict) else ""
-        if not title:
-            continue
-        if PurePosixPath(title).is_absolute() or ".." in PurePosixPath(title).parts:
-            raise InvalidModel(f"a layer of {layout} is called {title!r}, which leads out of its folder")
-        target = folder / title
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _blob(layout, layer).open("rb") as blob, target.open("wb") as file:
-            shutil.copyfileobj(blob, file)
-        copied.append(target)
-    found = [path for path in copied if path.suffix == ".onnx"]
-    if len(found) != 1:
-        raise InvalidModel(f"{layout} holds {len(found)} files that end in .onnx, and one is needed")
-    return found[0]
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _LARGEST_DOCUMENT:
-            raise InvalidModel(f"{path} is larger than a document of an OCI layout may be, 4 MiB")
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InvalidModel(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidModel(f"{path} is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidModel(f"{path} is not a document of an OCI layout")
-    return document
-
-
-def _blob(layout: Path, entry: dict[str, Any]) -> Path:
-    digest = _DIGEST.fullmatch(str(entry.get("digest")))
-    if digest is None:
-        raise InvalidModel(f"{layout} names a blob by {entry.get('digest')!r}: sha256:... is needed")
-    path = layout / "blobs" / "sha256" / digest[1]
-    try:
-        if path.is_symlink() or _sha256(path) != digest[1]:
-            raise InvalidModel(f"{path} does not have the content that its digest says: fetch the artifact again")
-    except OSError as error:
-        raise InvalidModel(f"{path} cannot be read: {error.strerror}") from error
-    return path
-
-
-def _from_url(source: str, folder: Path) -> Path:
+def _with_hash(source: str) -> tuple[str, str | None]:
+    """A URL without its fragment, and the SHA-256 that the fragment says the model has."""
     fragment = _FRAGMENT.search(source)
     url = source[: fragment.start()] if fragment else source
-    parts, shown = urlsplit(url), without_secrets(source)
-    if parts.password is not None:
+    shown = without_secrets(source)
+    if urlsplit(url).password is not None:
         raise InvalidOption(
             f"the URL of {shown} holds a password: leave it to the environment, or to a file of its own"
         )
     expected = _HASH.fullmatch(fragment[1]) if fragment else None
     if fragment and expected is None:
         raise InvalidOption(f"#{fragment[1]} behind the URL of {shown} is not #sha256= and 64 hexadecimal digits")
+    return url, expected[1].lower() if expected else None
+
+
+def _require_hash(file: Path, expected: str | None, shown: str) -> None:
+    if expected is not None and (found := sha256_of(file)) != expected:
+        raise InvalidModel(f"{shown} has the SHA-256 {found}, and {expected} is expected")
+
+
+def _from_url(url: str, folder: Path, expected: str | None) -> Path:
+    parts, shown = urlsplit(url), without_secrets(url)
     try:
         import fsspec  # noqa: PLC0415 - an extra, and only for URLs
     except ImportError:
@@ -175,8 +126,7 @@ def _from_url(source: str, folder: Path) -> Path:
         raise InvalidOption(f"{shown} does not name an ONNX file: write the whole path of one, to .onnx")
     file = folder / name
     _get(system, path, file, shown, secret=parts.query)
-    if expected and _sha256(file) != expected[1].lower():
-        raise InvalidModel(f"{shown} has the SHA-256 {_sha256(file)}, and {expected[1]} is expected")
+    _require_hash(file, expected, shown)
     # Beside the model, as ONNX wants them; `load_onnx` checks what they hold. A signed URL is good for one file alone.
     for weights in _files_of_weights(file) if path.endswith(name) else []:
         _get(system, f"{path[: -len(name)]}{weights}", folder / weights, f"{shown[: -len(name)]}{weights}")
@@ -219,8 +169,3 @@ def _files_of_weights(file: Path) -> list[str]:
     # The graph itself is there already, and checked.
     paths = {PurePosixPath(name) for name in names} - {PurePosixPath(file.name)}
     return sorted(str(path) for path in paths if not path.is_absolute() and ".." not in path.parts)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -60,7 +60,8 @@ def build(
         str,
         typer.Argument(
             metavar="MODEL.onnx",
-            help="The ONNX file: its path, a folder of Hugging Face, MLflow or OCI with one, or a URL (extra remote).",
+            help="The ONNX file: its path, a folder of Hugging Face, MLflow or OCI with one, oci://HOST/REPOSITORY:TAG "
+            "in a registry, or another URL (extra remote).",
         ),
     ],
     *,
