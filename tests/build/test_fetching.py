@@ -185,6 +185,8 @@ def test_an_oci_layout_with_odd_fields_is_refused(key, value, model, tmp_path, f
     [
         ("http://127.0.0.1:9/model.onnx", InvalidModel, "cannot be fetched"),
         ("https://me:secret@example.org/model.onnx", InvalidOption, "holds a password"),
+        ("https://me:secret@[example.org/model.onnx", InvalidOption, "is not a valid URL"),
+        ("oci://me@example.org/colours:1?secret", InvalidOption, "does not name an artifact"),
         ("nothing://bucket/model.onnx", InvalidOption, "cannot be fetched: Protocol not known: nothing"),
         ("memory://models", InvalidOption, "does not name an ONNX file"),
     ],

@@ -43,8 +43,8 @@ def local_model(source: str, folder: Path) -> tuple[Path, str | None]:
     """
     if _URL.match(source):
         url, expected = _with_hash(source)
-        # With an @ there, it is a bucket of Oracle's cloud, for fsspec.
-        if url.lower().startswith("oci://") and "@" not in urlsplit(url).netloc:
+        # A file in a bucket of Oracle's cloud, for fsspec, is called oci://bucket@namespace/model.onnx.
+        if url.lower().startswith("oci://") and not ("@" in urlsplit(url).netloc and url.endswith(".onnx")):
             file, name = pull(url[len("oci://") :], folder)
             _require_hash(file, expected, without_secrets(source))
             return file, name
@@ -64,10 +64,18 @@ def local_model(source: str, folder: Path) -> tuple[Path, str | None]:
 
 
 def without_secrets(source: str) -> str:
-    """A URL without the user, the signature and the hash that it may hold; any other source as it is."""
+    """A URL without the user, the signature and the hash that it may hold; any other source as it is.
+
+    Raises:
+        InvalidOption: the URL is not valid.
+    """
     if not _URL.match(source):
         return source
-    parts = urlsplit(source)
+    try:
+        parts = urlsplit(source)
+    except ValueError:
+        # What it says may hold a password.
+        raise InvalidOption("MODEL is not a valid URL: write protocol://host/path") from None
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
@@ -91,9 +99,9 @@ def _in_folder(folder: Path) -> Path:
 
 def _with_hash(source: str) -> tuple[str, str | None]:
     """A URL without its fragment, and the SHA-256 that the fragment says the model has."""
+    shown = without_secrets(source)
     fragment = _FRAGMENT.search(source)
     url = source[: fragment.start()] if fragment else source
-    shown = without_secrets(source)
     if urlsplit(url).password is not None:
         raise InvalidOption(
             f"the URL of {shown} holds a password: leave it to the environment, or to a file of its own"

@@ -68,8 +68,8 @@ def unpack_layout(layout: Path, folder: Path) -> Path:
         return path.open("rb")
 
     with _explained(str(layout)):
-        with (layout / "index.json").open("rb") as file:
-            index = _document(file)
+        with (layout / "index.json").open("rb") as text:
+            index = _document(text)
         manifests = [entry for entry in index.get("manifests", []) if isinstance(entry, dict)]
         if len(manifests) != 1:
             raise InvalidModel(
@@ -97,7 +97,8 @@ def pull(reference: str, folder: Path) -> tuple[Path, str]:
     found = _REFERENCE.fullmatch(reference)
     if found is None:
         raise InvalidOption(
-            f"oci://{reference} does not name an artifact: write oci://host/repository:tag, or @sha256:... for :tag"
+            f"oci://{reference.partition('?')[0]} does not name an artifact: write oci://host/repository:tag, or "
+            "@sha256:... for :tag"
         )
     shown = f"oci://{reference}"
     registry = _Registry(found["host"], found["repository"])
@@ -220,7 +221,7 @@ class _Registry:
             kind, _, fields = challenge.partition(" ")
             if kind.lower() == "bearer":
                 asked = parse_keqv_list(parse_http_list(fields))
-                query = urlencode({key: asked[key] for key in ("service", "scope") if key in asked})
+                query = urlencode([(key, asked[key]) for key in ("service", "scope") if key in asked])
                 with self._get(f"{asked['realm']}{'&' if '?' in asked['realm'] else '?'}{query}", basic) as answer:
                     found = _document(answer)
                 return f"Bearer {found.get('token') or found['access_token']}"
