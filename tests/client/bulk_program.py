@@ -64,7 +64,16 @@ def with_ray(frame, scorer):
 
     # The names of its sockets have to be short.
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as temporary:
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", _temp_dir=temporary)
+        # It gives its processes 30 s to start, which is little on a busy machine.
+        options = {"num_cpus": 2, "include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
+        for tries_left in (3, 2, 1, 0):
+            try:
+                ray.init(**options, _temp_dir=temporary)
+                break
+            except Exception:
+                ray.shutdown()
+                if not tries_left:
+                    raise
         try:
             parts = np.array_split(np.arange(len(frame)), scorer.parts)
             return score(ray.data.from_pandas([frame.iloc[rows] for rows in parts]), scorer).to_pandas()
@@ -81,6 +90,7 @@ def with_spark(frame, scorer):
     os.environ["PYSPARK_PYTHON"] = sys.executable
     # Two tasks at once, each tried four times; a task is one batch.
     builder = SparkSession.builder.master("local[2,4]").config("spark.ui.enabled", "false")
+    builder = builder.config("spark.driver.extraJavaOptions", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1")
     builder = builder.config("spark.sql.execution.arrow.maxRecordsPerBatch", -(-rows // scorer.parts))
     builder = builder.config("spark.sql.execution.arrow.pyspark.enabled", "true")
     session = builder.config("spark.driver.host", "127.0.0.1").getOrCreate()

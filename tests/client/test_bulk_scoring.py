@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -146,24 +149,16 @@ def test_a_batch_ends_at_its_first_error_and_with_its_patience():
     assert len(asked) < 10
 
 
-RAY = pytest.mark.skipif(
-    "TEST_RAY" not in os.environ, reason="Ray takes minutes to start on a busy machine: TEST_RAY=1"
-)
-SPARK = pytest.mark.skipif(
-    "TEST_SPARK" not in os.environ, reason="TEST_SPARK=PYTHON names one with pyspark, pandas and the client's packages"
-)
+SPARK = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java: on Debian, default-jre-headless")
 
 
-@pytest.mark.parametrize(
-    ("engine", "parts"),
-    [("dask", 200), pytest.param("ray", 20, marks=RAY), pytest.param("spark", 50, marks=SPARK)],
-)
+@pytest.mark.parametrize("engine", ["dask", "ray", pytest.param("spark", marks=SPARK)])
 def test_no_row_is_lost_or_doubled_while_a_worker_is_killed_and_the_server_restarted(
-    engine, parts, ports, start_again, tmp_path
+    engine, ports, start_again, tmp_path
 ):
     url = f"127.0.0.1:{ports['grpc_port']}"
     seconds = 240 + ROWS // 200
-    python = os.environ["TEST_SPARK"] if engine == "spark" else make_environment(HERE / "bulk_requirements.txt").python
+    python = make_environment(HERE / "bulk_requirements.txt").python
 
     def rows_done():
         with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics_port']}/metrics") as answer:
@@ -178,16 +173,15 @@ def test_no_row_is_lost_or_doubled_while_a_worker_is_killed_and_the_server_resta
     begun.mkdir()
     done_before = rows_done()
     scoring = subprocess.Popen(
-        [python, HERE / "bulk_program.py", engine, url, str(ROWS), str(parts), begun],
+        [python, HERE / "bulk_program.py", engine, url, str(ROWS), "20", begun],
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         env={
             **os.environ,
             "PYTHONPATH": str(tmp_path),
             "DASK_TEMPORARY_DIRECTORY": str(tmp_path / "dask"),
             "RAY_USAGE_STATS_ENABLED": "0",
-            # Others may keep the machine busy.
-            "RAY_raylet_start_wait_time_s": "240",
         },
     )
     try:
@@ -204,7 +198,9 @@ def test_no_row_is_lost_or_doubled_while_a_worker_is_killed_and_the_server_resta
         assert rows_done() >= ROWS / 2
         assert (begun / "killed").exists()
     finally:
-        scoring.kill()
+        # Of an engine that could not end itself, the processes are in its group.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(scoring.pid, signal.SIGKILL)
         scoring.communicate()
 
 
