@@ -59,11 +59,6 @@ def _classes(*, labels: Sequence[str], top: int, activation: str) -> onnx.ModelP
     """The most probable classes of each row, the most probable first, and of equal ones that of the smaller number.
 
     Takes `scores` (FP32, [rows, classes]). Gives `label` (BYTES) and `probability` (FP32), both [rows, top].
-
-    Args:
-        labels: the classes by name.
-        top: how many are given.
-        activation: what makes probabilities of the scores: `softmax`, `sigmoid`, or `none` where they are some.
     """
     top = min(top, len(labels))
     model = parser.parse_model(f"""{_VERSIONS}
@@ -83,13 +78,6 @@ def _embedding(*, size: int, pooling: str, normalize: bool, datatype: str) -> on
 
     Takes `tokens` (FP32, [rows, tokens, size]) and `attention_mask` ([rows, tokens]), or `vector` (FP32, [rows, size])
     for the pooling `none`. Gives `embedding` (FP32, [rows, size]); zeros where the mask keeps no token.
-
-    Args:
-        size: of the vectors.
-        pooling: `mean` or `max` of the tokens that the mask keeps, `first` for the first token's vector, or `none`
-            where the model has pooled them.
-        normalize: whether the result is scaled.
-        datatype: of the mask.
     """
     width = size if size > 0 else "size"
     inputs = f"float[rows, tokens, {width}] tokens, {datatype.lower()}[rows, tokens] attention_mask"

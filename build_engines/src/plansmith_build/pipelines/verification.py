@@ -141,8 +141,9 @@ def _arrays(wiring: Wiring) -> list[Arrays]:
     signature = Signature(wiring.inputs, (), {spec.name: ("",) * len(spec.shape) for spec in wiring.inputs})
     refused: Exception | None = None
     for kind in input_kinds(signature, -1, {}):
-        generators = map(np.random.default_rng, range(3))
-        made = [random_sample(signature, kind, with_optional=False, rng=generator) for generator in generators]
+        made = [
+            random_sample(signature, kind, with_optional=False, rng=np.random.default_rng(seed)) for seed in range(3)
+        ]
         try:
             wiring.run(made[0])
         except RunFailed as error:
