@@ -221,6 +221,24 @@ def test_a_full_disk_leaves_the_repository_as_it_was(filled, tmp_path):
     assert not list(filled.parent.glob(".*.plansmith"))
 
 
+@pytest.mark.parametrize("repository_is", ["read-only", "writable"])
+def test_a_read_only_file_system_is_said_with_the_way_out(filled, repository_is):
+    place = filled.parent
+    mount = 'mount --bind "$1" "$1"; mount --bind "$2" "$2"; mount -o remount,ro,bind "$1"'
+    if repository_is == "read-only":
+        mount += '; mount -o remount,ro,bind "$2"'
+    apart = ["unshare", "--map-root-user", "--mount", "sh", "-ec", f'{mount}; shift 2; exec "$@"', "sh", place, filled]
+    if shutil.which("unshare") is None or subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this system does not let users mount anything: unshare --map-root-user --mount")
+    command = [Path(sys.executable).with_name("plansmith"), "prune", "adder", "--keep", "1", "--repository", filled]
+    done = subprocess.run([*apart, *command], check=False, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "that file system is read-only: " in done.stderr
+    assert f"beside it, in {place}" in done.stderr
+    assert ("mount the folder above the repository" in done.stderr) == (repository_is == "writable")
+    assert "--staging" not in done.stderr
+
+
 def test_a_repository_that_may_not_be_written_is_left_as_it_was(filled, tmp_path):
     before = snapshot(filled)
     # Root may write anywhere: without these two capabilities, permissions count for it as for everyone else.

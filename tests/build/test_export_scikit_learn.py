@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -188,6 +191,21 @@ def test_a_file_that_computes_something_else_is_never_written(tmp_path):
         export_scikit_learn(model, tmp_path / "m.onnx", example=rows)
     assert caught.value.exit_code == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_export_leaves_is_removed_by_the_next(tmp_path):
+    program = """
+import os, pathlib, signal, sys
+from plansmith_build.exporting.writing import staged
+with staged(pathlib.Path(sys.argv[1])) as made:
+    made.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", program, tmp_path / "killed.onnx"], check=False)
+    assert len(list(tmp_path.rglob("killed.onnx"))) == 1
+    (tmp_path / ".plansmith-mykeepok").mkdir()
+    export_scikit_learn(LinearRegression().fit(FEATURES, NUMBERS), tmp_path / "m.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".plansmith-mykeepok", "m.onnx"]
 
 
 def test_trees_that_were_fitted_on_float64_are_refused_with_the_way_out(tmp_path):

@@ -179,7 +179,7 @@ def test_every_http_status_of_the_protocol_has_its_error(http_client, status):
 def test_every_other_http_status_is_a_protocol_error():
     for status in set(range(201, 600)) - set(STATUS_CODES):
         with pytest.raises(ProtocolError, match="digits"):
-            answer_from_response(Response(status, {}, b'{"error": "no"}'), INFER, "http://localhost:1")
+            answer_from_response(Response(status, {}, b'{"error": "no"}'), INFER, Address.parse("http://localhost:1"))
 
 
 @pytest.mark.parametrize(

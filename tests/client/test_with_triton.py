@@ -309,5 +309,9 @@ def test_the_wrong_port_is_explained(server):
 def test_urls_may_name_the_protocol_and_a_path_that_is_not_there_is_explained(server):
     with Client(f"grpc://{server.grpc_url}") as client:
         assert client.is_ready()
-    with Client(f"{server.http_url}/elsewhere") as client, pytest.raises(ClientError, match="does not know this call"):
-        client.server_metadata()
+    with Client(f"{server.http_url}/v2/") as client:
+        assert client.model("double").is_ready()
+    with Client(f"{server.http_url}/elsewhere") as client:
+        for call in (client.server_metadata, lambda: client.model("double").metadata):
+            with pytest.raises(ClientError, match=r"'/elsewhere' of the URL stands before /v2: leave it out unless"):
+                call()

@@ -109,6 +109,15 @@ def test_a_wrong_option_of_a_client_or_policy_never_gives_another_error(kind):
     assert not raw
 
 
+def test_the_url_of_a_call_is_refused_with_that_of_its_server():
+    assert Address.parse("http://host:8000/gateway/v2").path == "/gateway"
+    assert Address.parse("http://host:8000/v2/v2/").path == "/v2"
+    assert Address.parse("http://host:8000/v2/models-of-ours").path == "/v2/models-of-ours"
+    for call in ("models/digits/infer", "health/ready/", "models"):
+        with pytest.raises(InvalidInput, match=r"ends before '/v2/.*: http://host:8000/gateway$"):
+            Address.parse(f"http://host:8000/gateway/v2/{call}")
+
+
 def test_a_host_that_is_not_ascii_is_sent_as_its_letters_are_written_in_the_dns():
     assert Address.parse("http://b\u00fccher.example:8000").authority == "xn--bcher-kva.example:8000"
     with pytest.raises(InvalidInput, match="not a valid name"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -142,11 +144,18 @@ def test_golden_answers_are_refused_because_it_looks_at_none(plansmith, committe
 
 def test_where_it_cannot_be_had_one_sentence_says_so(committed_server, tmp_path):
     command = Path(sys.executable).with_name("plansmith")
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PIP_NO_INDEX": "1", "COLUMNS": "300"}
-    done = subprocess.run(
-        [command, "bench", "digits", "--url", committed_server.grpc_url, "--tool", "perf_analyzer"],
-        check=False, capture_output=True, text=True, env=environment,
-    )  # fmt: skip
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "COLUMNS": "300"}
+    words = [command, "bench", "digits", "--url", committed_server.grpc_url, "--tool", "perf_analyzer"]
+    # One that is killed, pip and all, while an index keeps it waiting.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(120)
+        silent_index = {"PIP_INDEX_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        installing = subprocess.Popen(words, env=environment | silent_index, start_new_session=True)
+        with silent.accept()[0]:
+            os.killpg(installing.pid, signal.SIGKILL)
+        installing.wait()
+    assert list((tmp_path / "plansmith").iterdir())
+    done = subprocess.run(words, check=False, capture_output=True, text=True, env=environment | {"PIP_NO_INDEX": "1"})
     assert done.returncode == 1
     assert "perf_analyzer could not be installed" in done.stderr
     assert "-py3-sdk container" in done.stderr

@@ -34,7 +34,7 @@ from plansmith_perf.load.measuring import MeasuringOptions
 from plansmith_perf.load.requests import check_answer
 from plansmith_perf.load.samples import RequestOptions
 from plansmith_perf.report.documents import read_document
-from plansmith_perf.report.formatting import as_rate
+from plansmith_perf.results.formatting import as_rate
 from plansmith_server.launcher.ports import find_free
 
 ROOT = Path(__file__).parents[2]

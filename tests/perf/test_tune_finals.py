@@ -112,11 +112,11 @@ def test_what_is_too_slow_for_the_percentile_is_said_with_what_would_do():
         return trial(number=0, throughput=rate, concurrency=2, latency=2e6)
 
     check_round_length(SLO, in_use(20), least=1)
-    with pytest.raises(LoadTestMisconfigured, match=r"1,000 answers.* 10 a second.*--seconds 110,.*p95=50ms"):
+    with pytest.raises(LoadTestMisconfigured, match=r"1,000 answers.* 10\.0 a second.*--seconds 110,.*p95=50ms"):
         check_round_length(SLO, in_use(10), least=1)
     check_round_length(SLO, in_use(10), least=110)
     # Nothing was answered in time: two at a time in two seconds are one a second.
-    with pytest.raises(LoadTestMisconfigured, match=r" 1 a second.*--seconds 1100,.*p75=50ms"):
+    with pytest.raises(LoadTestMisconfigured, match=r" 1\.00 a second.*--seconds 1100,.*p75=50ms"):
         check_round_length(SLO, in_use(0), least=1)
 
 
@@ -196,7 +196,7 @@ def test_a_finalist_that_can_no_longer_win_is_not_measured_any_further(batch_dep
         )  # fmt: skip
     # Three of five missed are no majority any more.
     assert [(one.trial, one.round, one.kept) for one in played] == [(4, number, False) for number in range(3)]
-    assert told == [(f"round {number + 1} of 5: trial 4, 1 in flight, 1.1 s", number, 5) for number in range(3)]
+    assert told == [(f"round {number + 1} of 5: trial 4, 1 in flight, 1.10 s", number, 5) for number in range(3)]
 
 
 @pytest.mark.parametrize(("limit", "in_flight", "kept"), [("390ms", 3, True), ("10ms", 2, False)])

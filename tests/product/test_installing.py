@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -214,6 +215,19 @@ def test_building_and_serving_leave_numpy_2_to_the_user(distributions, tmp_path,
     assert str(tmp_path / "cache") in again.stdout
     assert "fetching" not in again.stderr
     assert version_in(python, "numpy").startswith("2.")
+    # What is left of a fetch that was killed, installer and all, is removed by the next one.
+    (kept,) = (tmp_path / "cache" / "plansmith").iterdir()
+    kept.rename(tmp_path / "kept")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(120)
+        silent_index = {"UV_DEFAULT_INDEX": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        fetching = subprocess.Popen([python, "-c", program], env=environment | silent_index, start_new_session=True)
+        with silent.accept()[0]:
+            os.killpg(fetching.pid, signal.SIGKILL)
+        fetching.wait()
+    assert list(kept.parent.iterdir())
+    subprocess.run([python, "-c", program], check=False, capture_output=True, env=environment | {"UV_OFFLINE": "1"})
+    assert not set(kept.parent.iterdir()) - {kept}
 
 
 @pytest.mark.parametrize(("version", "installer"), [("3.10", "pip"), ("3.12", "uv"), ("3.13", "uv")])

@@ -66,7 +66,8 @@ def comparison():
 def result(comparison):
     """Loads of both kinds, with the figures of a peer: tens of thousands of answers a second."""
     first = max((one for peer in comparison.peers for one in peer.rounds), key=lambda one: one.throughput)
-    loads = (ClosedLoop(concurrency=32), ClosedLoop(concurrency=1024), OpenLoop(rate=12345.5, arrivals="poisson"))
+    common = {"seconds": 1234.0, "notes": []}
+    loads = (ClosedLoop(concurrency=32), ClosedLoop(concurrency=1024), OpenLoop(rate=1e6, arrivals="poisson"))
     return LoadTestResult(
         tool="plansmith",
         created="2026-03-01T10:00:00+00:00",
@@ -80,7 +81,7 @@ def result(comparison):
         environment=comparison.environment,
         complete=True,
         interruption=None,
-        measurements=[first.model_copy(update={"load": load, "notes": []}) for load in loads for _ in range(3)],
+        measurements=[first.model_copy(update={"load": load} | common) for load in loads for _ in range(3)],
         slo=None,
     )
 
@@ -112,6 +113,8 @@ def test_bench(result, width, capsys):
     assert ("No room for" in said) == (width < 120)
     table = "\n".join(table_of(said))
     assert "1024 in flight" in table
+    assert "1,000,000/s" in " ".join(table.split())
+    assert "e+0" not in said
     assert f"{result.measurements[0].throughput:,.0f}" in table
 
 

@@ -11,6 +11,7 @@ from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.load.latencies import latency_at
 from plansmith_perf.results.documents import ClosedLoop, Measurement, OpenLoop, SloOutcome
+from plansmith_perf.results.formatting import as_rate
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -141,7 +142,7 @@ def highest_rate(
         if not low:
             rate = max(least, high / 2)
     if not slo.has_enough(lowest):
-        raise _too_short(slo, lowest, f"the highest rate that keeps it, {low:.3g}/s,")
+        raise _too_short(slo, lowest, f"the highest rate that keeps it, {as_rate(low)}/s,")
     return (yield from _confirmed(slo, arrivals, low, least))
 
 

@@ -159,7 +159,7 @@ def _watch(child: int, signs: int, limits: Limits, subject: str) -> int:
         if sum(map(_memory_of, _family(child))) > largest:
             _kill(child)
             raise VerificationFailed(
-                f"{subject} could not be loaded and run in {largest / 2**30:.3g} GiB of memory; --memory-limit "
+                f"{subject} could not be loaded and run in {largest / 2**30:,.4g} GiB of memory; --memory-limit "
                 "allows more"
             )
         if time.monotonic() - moved > limits.seconds:

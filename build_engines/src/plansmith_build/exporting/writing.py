@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from plansmith_build.portable.comparison import compare, worst
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.operators import runtime_sentence
 from plansmith_build.reading.signatures import complete_output_shapes, signature_of
+from plansmith_build.repository.staging import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,8 +55,8 @@ def staged(target: Path) -> Iterator[Path]:
         PublishFailed: the system does not let one be made, or files be written in it.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-            yield Path(folder) / target.name
+        with temporary_folder(target) as folder:
+            yield folder / target.name
     except OSError as error:
         raise PublishFailed(f"cannot write {target}: {error.strerror or error}") from error
 

@@ -145,7 +145,7 @@ def explain_os_error(error: OSError, doing: str, state: str = "the repository is
         state: what is there now.
     """
     if error.errno in _NO_SPACE:
-        why = f"{error.strerror}: free some space, or stage elsewhere with --staging"
+        why = f"{error.strerror}: free some space"
     elif error.errno in {errno.EACCES, errno.EPERM}:
         why = f"permission denied on {error.filename or 'it'}: make it writable, or build as a user who may write there"
     elif error.errno == errno.EROFS:

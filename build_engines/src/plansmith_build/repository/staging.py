@@ -6,7 +6,8 @@ Each builder marks its own folder with a file and holds a lock on it while it li
 killed has the mark and no lock, and the next builder removes it. The model folder that a version replaced stays in
 `build-<unique>/replaced` until the next version is published: a server may still be listing it.
 
-Temporary files of a command have a folder of the same kind in the system's folder for them.
+Temporary files of a command have a folder of the same kind in the system's folder for them, and what is written whole
+or not at all one beside its destination.
 
 Anyone who may write next to the repository, or who made the archive that it came in, can put something under these
 names. So nothing but what a builder made and marked is ever removed, links are not followed, and another user's folder
@@ -16,6 +17,7 @@ is refused.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -35,7 +37,7 @@ __all__ = ["keep_replaced", "remove_replaced", "staging_folder", "temporary_fold
 _PREFIX = "build-"
 _TEMPORARY_PREFIX = "plansmith-"
 # As tempfile names folders.
-_NAME = re.compile(rf"(?:{_PREFIX}|{_TEMPORARY_PREFIX})[a-z0-9_]{{8}}")
+_NAME = re.compile(rf"(?:{_PREFIX}|\.?{_TEMPORARY_PREFIX})[a-z0-9_]{{8}}")
 _MARK = ".plansmith-build"
 _WORK = "work"
 _REPLACED = "replaced"
@@ -68,10 +70,7 @@ def staging_folder(repository: Path, parent: Path | None = None) -> Iterator[Pat
         if os.path.lexists(base) and (base.is_symlink() or not base.is_dir()):
             raise _foreign(base, "is a link or a file") from error
         _remove_if_empty(missing)
-        raise PublishFailed(
-            f"no staging folder can be made in {parent}: {error.strerror}; "
-            "name another with --staging, outside the repository and on the same file system"
-        ) from error
+        raise PublishFailed(_no_place(repository, parent, error)) from error
     except PublishFailed:
         _remove_if_empty(missing)
         raise
@@ -87,15 +86,19 @@ def staging_folder(repository: Path, parent: Path | None = None) -> Iterator[Pat
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
+def temporary_folder(beside: Path | None = None) -> Iterator[Path]:
     """An empty folder in the system's for temporary files, removed when the context ends.
 
     What this user's commands left there when they were killed is removed, too.
 
+    Args:
+        beside: a path that is to be written; then the folder, with a hidden name, is next to it.
+
     Raises:
         OSError: none can be made.
     """
-    with tempfile.TemporaryDirectory(prefix=_TEMPORARY_PREFIX, ignore_cleanup_errors=True) as name:
+    prefix, parent = (_TEMPORARY_PREFIX, None) if beside is None else (f".{_TEMPORARY_PREFIX}", beside.parent)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as name:
         folder = Path(name)
         lock = place = None
         # A file system that cannot lock folders keeps what is left there.
@@ -195,6 +198,21 @@ def _check_owner(base: Path, place: int, own: int) -> None:
     # Not compared with the user's id: a file server may give what root makes to the user nobody.
     if os.fstat(place).st_uid != os.fstat(own).st_uid:
         raise _foreign(base, "belongs to another user")
+
+
+def _no_place(repository: Path, parent: Path, error: OSError) -> str:
+    where = f"beside it, in {parent}" if parent == repository.parent else f"in {parent}, which --staging names"
+    said = f"what changes in the repository {repository} is prepared {where}; "
+    if error.errno == errno.EROFS:
+        said += "that file system is read-only: "
+        # A volume of a container, for one, whose root is read-only.
+        if os.access(repository, os.W_OK):
+            return f"{said}mount the folder above the repository as writable too, not the repository alone"
+        return f"{said}mount it as writable, or name a repository in a writable place with --repository"
+    return (
+        f"{said}no folder can be made there ({error.strerror}): see that it is a folder with room that you may write "
+        "to, or name another with --staging, outside the repository and on the same file system"
+    )
 
 
 def _foreign(base: Path, why: str) -> PublishFailed:

@@ -216,7 +216,7 @@ class Servers:
         last = next((server.last_failure for server in self._servers if server.last_failure is not None), None)
         seconds = min(server.breaker.wait() for server in self._servers)
         return ServerUnavailable(
-            f"{last or self.urls}. Not asked again for {max(seconds, 0.01):.2g} s after several failures in a row"
+            f"{last or self.urls}. Not asked again for {max(seconds, 0.1):,.1f} s after several failures in a row"
         )
 
     def reopen(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -14,6 +15,8 @@ __all__ = ["Address", "is_loopback"]
 _SCHEMES = ("grpc", "grpcs", "http", "https")
 _UNIX_SCHEMES = {"unix": "grpc", "http+unix": "http"}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+# The path of a call, such as `/v2/models/digits/infer`.
+_CALL = re.compile(r"/v2/(?:health|models|repository)(?:/.*)?$")
 _EXAMPLES = "write it like localhost:8001 (gRPC) or http://localhost:8000 (HTTP)"
 
 
@@ -25,7 +28,7 @@ class Address(NamedTuple):
         scheme: `grpc`, `grpcs`, `http` or `https`.
         host: a name or an IP address, IPv6 without its brackets.
         port: the TCP port.
-        path: what stands before `/v2`, for servers behind a gateway; HTTP only.
+        path: what stands before the `/v2` of the protocol, for servers behind a gateway; HTTP only.
         socket_path: the Unix socket to connect to, instead of a port of the host; empty for none.
     """
 
@@ -56,10 +59,12 @@ class Address(NamedTuple):
     def parse(cls, url: str) -> Address:
         """Read `host:port`, `grpc://host:port`, `grpcs://host:port`, `http://host[:port][/path]` or `https://...`.
 
-        Unix sockets are `unix:///path` for gRPC and `http+unix:///path` for HTTP.
+        Unix sockets are `unix:///path` for gRPC and `http+unix:///path` for HTTP. A `/v2` at the end is the protocol's
+        own and left out: `http://host/v2/v2` is for a gateway whose path itself ends so.
 
         Raises:
-            InvalidInput: the URL has another form, carries a user name or password, or lacks gRPC's port.
+            InvalidInput: the URL has another form, is that of a call, carries a user name or password, or lacks gRPC's
+                port.
         """
         parts = _split(url)
         if parts.scheme in _UNIX_SCHEMES:
@@ -89,7 +94,7 @@ class Address(NamedTuple):
         path = parts.path.rstrip("/")
         if parts.query or parts.fragment or (path and parts.scheme.startswith("grpc")):
             raise InvalidInput(f"The URL {_shown(url)} has a part after the port that is not allowed: {_EXAMPLES}")
-        return cls(url, parts.scheme, _ascii(url, parts.hostname), port, path)
+        return cls(url, parts.scheme, _ascii(url, parts.hostname), port, _before_calls(url, path))
 
 
 def is_loopback(host: str) -> bool:
@@ -114,6 +119,15 @@ def _shown(url: object) -> str:
         shown, found, _ = rest.partition(mark)
         rest = f"{shown}{mark}***" if found else shown
     return repr(rest)
+
+
+def _before_calls(url: str, path: str) -> str:
+    if (call := _CALL.search(path)) is not None:
+        server = url[: url.index(call[0])]
+        raise InvalidInput(
+            f"The URL {url!r} is that of a call: write that of the server, which ends before {call[0]!r}: {server}"
+        )
+    return path.removesuffix("/v2")
 
 
 def _ascii(url: str, host: str) -> str:

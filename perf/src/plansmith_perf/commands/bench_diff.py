@@ -13,8 +13,8 @@ from plansmith_client.commands.options import JsonOption  # noqa: TC001
 from plansmith_client.terminal import Terminal
 from plansmith_perf.commands.shared_options import EXIT_MISSED
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.report.formatting import as_milliseconds, as_rate, as_share, load_name
 from plansmith_perf.results.documents import read_result
+from plansmith_perf.results.formatting import as_milliseconds, as_rate, as_share, load_name
 from plansmith_perf.results.tables import NOTHING, Column, Table, print_table, visible
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from plansmith_perf.commands import shared_options as shared
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
 from plansmith_perf.report import check_report_path, write_report
-from plansmith_perf.report.formatting import load_name
 from plansmith_perf.report.terminal import show_load_test
 from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, OpenLoop
+from plansmith_perf.results.formatting import as_given, load_name
 from plansmith_perf.slo import Slo
 
 __all__ = ["run"]
@@ -137,8 +137,8 @@ def _loads(
     rates = shared.positive_numbers("--rate", rate)
     if max(rates) * seconds > _MOST_REQUESTS:
         raise LoadTestMisconfigured(
-            f"--rate {max(rates):g} for {seconds:g} s is a schedule of {max(rates) * seconds:,.0f} requests, which is "
-            f"written down before the first is sent: {_MOST_REQUESTS:,} are the most"
+            f"--rate {as_given(max(rates))} for {seconds:g} s is a schedule of {max(rates) * seconds:,.0f} requests, "
+            f"which is written down before the first is sent: {_MOST_REQUESTS:,} are the most"
         )
     return tuple(OpenLoop(rate=number, arrivals=arrivals) for number in rates)
 

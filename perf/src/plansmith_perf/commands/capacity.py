@@ -13,8 +13,8 @@ from plansmith_client.commands.options import JsonOption  # noqa: TC001
 from plansmith_client.terminal import Terminal
 from plansmith_perf.capacity import capacity as capacity_of
 from plansmith_perf.commands.shared_options import EXIT_MISSED
-from plansmith_perf.report.formatting import as_milliseconds, as_rate, as_share
 from plansmith_perf.results.documents import read_result
+from plansmith_perf.results.formatting import as_milliseconds, as_rate, as_share
 from plansmith_perf.slo import Slo
 
 __all__ = ["capacity"]

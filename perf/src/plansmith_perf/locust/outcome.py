@@ -10,6 +10,7 @@ from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.load.summary import Advice
 from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, Measurement, OpenLoop, SloOutcome
 from plansmith_perf.results.environment import describe_environment
+from plansmith_perf.results.formatting import as_given
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +79,7 @@ def describe_shape(options: LoadOptions) -> list[str]:
         "step": f"in {options.shape_steps} steps",
         "spike": f"for {options.shape_spike:.0%} of the run time",
     }[options.load_shape]
-    unit = f"{options.arrival_rate:g} requests/s" if options.is_open_loop else f"{options.users} users"
+    unit = f"{as_given(options.arrival_rate)} requests/s" if options.is_open_loop else f"{options.users} users"
     return [f"the load was a {options.load_shape}: from {options.shape_base:.0%} of {unit} to all of it, {words}"]
 
 

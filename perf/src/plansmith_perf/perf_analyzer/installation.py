@@ -12,9 +12,9 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
+from plansmith_build.repository.staging import temporary_folder
 from plansmith_perf.errors import PerfAnalyzerMissing
 from plansmith_perf.perf_analyzer.program import PerfAnalyzer
 
@@ -69,13 +69,15 @@ def _install(folder: Path) -> None:
     """Bring it, whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-P", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".installing-") as staged:
-        target = Path(staged) / "perf_analyzer"
+    with temporary_folder(folder) as staged:
+        target = staged / "perf_analyzer"
         done = subprocess.run(
             [*command, "--only-binary=:all:", "--target", str(target), *PACKAGES],
             check=False,
             capture_output=True,
             text=True,
+            # What pip unpacks goes with the folder where both are killed.
+            env={**os.environ, "TMPDIR": str(staged)},
         )
         if done.returncode:
             reason = (done.stderr.strip() or "pip said nothing").splitlines()[-1]

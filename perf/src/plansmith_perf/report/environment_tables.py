@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plansmith_perf.report.formatting import as_memory, as_time
 from plansmith_perf.results.documents import LoadTestResult
+from plansmith_perf.results.formatting import as_memory, as_time
 from plansmith_perf.results.tables import NOTHING, Column, Table
 from plansmith_perf.tuning.records import TuningRecord
 

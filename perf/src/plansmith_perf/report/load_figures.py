@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from plansmith_perf.load.latencies import latency_at, percentile_curve, too_few_answers
 from plansmith_perf.report.blocks import Figure
-from plansmith_perf.report.formatting import load_name
 from plansmith_perf.report.style import (
     DASHES,
     SYMBOLS,
@@ -19,6 +18,7 @@ from plansmith_perf.report.style import (
     plain,
 )
 from plansmith_perf.results.documents import ClosedLoop, by_load
+from plansmith_perf.results.formatting import as_given, load_name
 from plansmith_perf.slo import Slo
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def throughput_figure(results: Mapping[str, LoadTestResult]) -> Figure:
             seen += dots["y"]
             marker = {"symbol": SYMBOLS[number % len(SYMBOLS)] + hollow, "size": 8, "color": color}
             mode = "markers+text" if numbered and not hollow else "markers"
-            hover = f"%{{customdata}}<br>%{{x:,.1f}} answers/s<br>p{percent:g}: %{{y:,.4g}} ms<extra></extra>"
+            hover = f"%{{customdata}}<br>%{{x:,.1f}} answers/s<br>p{percent:g}: %{{y:,.4r}} ms<extra></extra>"
             data.append(
                 trace
                 | {"mode": mode, "marker": marker, "textposition": "top center", "cliponaxis": False}
@@ -90,7 +90,7 @@ def percentile_figure(results: Mapping[str, LoadTestResult]) -> Figure:
                 | {"line": {"color": color, "width": 2, "dash": DASHES[(place if alone else number) % len(DASHES)]}}
                 | {"x": [1 / (1 - share) for share in shares], "y": [value / 1000 for value in values]}
                 | {"customdata": [100 * share for share in shares], "cliponaxis": False}
-                | {"hovertemplate": "p%{customdata:.6~g}: %{y:,.4g} ms<extra>%{fullData.name}</extra>"}
+                | {"hovertemplate": "p%{customdata:.6~g}: %{y:,.4r} ms<extra>%{fullData.name}</extra>"}
                 | ({} if alone or group is best else {"visible": "legendonly"})
             )
     most = max((trace["x"][-1] for trace in data if trace["x"]), default=100.0)
@@ -133,7 +133,7 @@ def _dots(groups: Sequence[Sequence[Measurement]], percent: float) -> dict[str, 
                 x.append(measured.throughput)
                 y.append(latency / 1000)
                 load = measured.load
-                text.append(f"{load.concurrency}" if isinstance(load, ClosedLoop) else f"{load.rate:,.5g}/s")
+                text.append(f"{load.concurrency}" if isinstance(load, ClosedLoop) else f"{as_given(load.rate)}/s")
                 few = too_few_answers([measured.latency], [percent])
                 custom.append(
                     load_name(load) + ("" if measured.complete else ", partial") + (f", {few}" if few else "")

@@ -7,16 +7,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from plansmith_perf.load.latencies import latency_at, settled_latency, too_few_answers
-from plansmith_perf.report.formatting import (
+from plansmith_perf.report.run_figures import PARTS, parts_of
+from plansmith_perf.results.documents import by_load
+from plansmith_perf.results.formatting import (
     as_cpu,
     as_memory,
     as_milliseconds,
     as_rate,
+    as_seconds,
     as_share,
     load_name,
 )
-from plansmith_perf.report.run_figures import PARTS, parts_of
-from plansmith_perf.results.documents import by_load
 from plansmith_perf.results.tables import NOTHING, Cell, Column, Table
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _row(
         as_cpu(median(lambda one: one.server_usage.cpu_percent if one.server_usage else None)),
         as_cpu(median(lambda one: one.client_usage.cpu_percent)),
         as_memory(None if memory is None else round(memory)),
-        f"{median(lambda one: one.seconds):,.3g}",
+        as_seconds(median(lambda one: one.seconds)),
         _remarks(group[0], percents),
     )
 

@@ -6,9 +6,9 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from plansmith_perf.report.blocks import Figure
-from plansmith_perf.report.formatting import as_milliseconds, load_name
 from plansmith_perf.report.load_figures import groups_of
 from plansmith_perf.report.style import axis, color_of_series, latency_axis, layout, plain
+from plansmith_perf.results.formatting import as_given, as_milliseconds, load_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +103,7 @@ def breakdown_figure(name: str, title: str, result: LoadTestResult) -> Figure | 
             data.append(
                 {"type": "bar", "orientation": "h", "name": part, "y": labels, "x": shares, "customdata": values}
                 | {"marker": {"color": f"var(--part-{place})", "line": {"color": "var(--surface)", "width": 1}}}
-                | {"hovertemplate": "%{customdata:,.4g} ms, %{x:.1f} %<extra>%{fullData.name}</extra>"}
+                | {"hovertemplate": "%{customdata:,.4r} ms, %{x:.1f} %<extra>%{fullData.name}</extra>"}
             )
     return Figure(
         name=name,
@@ -143,14 +143,14 @@ def _line(name: str, values: Sequence[float | None], color: str, dash: str) -> d
         "y": list(values),
         "line": {"color": color, "width": 2, "dash": dash},
         "marker": {"color": color, "size": 4},
-        "hovertemplate": "%{customdata}<br>%{y:,.4g}" + unit + "<extra>%{fullData.name}</extra>",
+        "hovertemplate": "%{customdata}<br>%{y:,.4r}" + unit + "<extra>%{fullData.name}</extra>",
     }
 
 
 def _short(measured: Measurement) -> str:
     load = measured.load
     mark = "" if measured.complete else "*"
-    return f"{load.concurrency}{mark}" if load.kind == "closed" else f"{load.rate:,.4g}/s{mark}"
+    return f"{load.concurrency}{mark}" if load.kind == "closed" else f"{as_given(load.rate)}/s{mark}"
 
 
 def _load_title(result: LoadTestResult) -> str:

@@ -6,6 +6,7 @@ import html
 import math
 from typing import TYPE_CHECKING, Any
 
+from plansmith_perf.results.formatting import as_given
 from plansmith_perf.results.tables import visible
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def latency_axis(title: str, milliseconds: Iterable[float], **more: Any) -> dict
     decades = range(math.floor(math.log10(min(shown))), math.ceil(math.log10(max(shown))) + 1)
     digits = _DECADE if len(decades) <= 4 else (1,)  # noqa: PLR2004 - more would not fit a phone
     ticks = [digit * 10.0**decade for decade in decades for digit in digits]
-    return axis(title, type="log", tickvals=ticks, ticktext=[f"{tick:,g}" for tick in ticks], **more)
+    return axis(title, type="log", tickvals=ticks, ticktext=[as_given(tick) for tick in ticks], **more)
 
 
 def layout(height: int = 380, **more: Any) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from plansmith_perf.comparing.results import Comparison, median_throughput, paired_ratio
 from plansmith_perf.load.latencies import settled_latency
 from plansmith_perf.report.environment_tables import differences
-from plansmith_perf.report.formatting import as_milliseconds, as_rate, as_ratio, as_share, load_name
 from plansmith_perf.results.documents import ClosedLoop, LoadTestResult
+from plansmith_perf.results.formatting import as_milliseconds, as_rate, as_ratio, as_share, load_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,10 +9,10 @@ from plansmith_client.terminal import Terminal
 from plansmith_perf.comparing.results import median_latency, median_throughput, paired_ratio
 from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.report.comparison_blocks import PERCENTS, peers_table
-from plansmith_perf.report.formatting import as_rate, as_ratio, load_name
 from plansmith_perf.report.load_tables import loads_table
 from plansmith_perf.report.tuning_blocks import rounds_table, trials_table
 from plansmith_perf.results.documents import by_load
+from plansmith_perf.results.formatting import as_rate, as_ratio, load_name
 from plansmith_perf.results.tables import print_table, visible
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.report.blocks import Figure
-from plansmith_perf.report.formatting import as_milliseconds, as_rate
 from plansmith_perf.report.load_figures import slo_lines
 from plansmith_perf.report.style import axis, color_of_series, latency_axis, layout, plain
+from plansmith_perf.results.formatting import as_milliseconds, as_rate
 from plansmith_perf.results.tables import NOTHING, Cell, Column, Table
 from plansmith_perf.slo import Slo
 
@@ -47,7 +47,7 @@ def trials_figure(name: str, record: TuningRecord) -> Figure | None:
                 | {"y": [(trial.latency or 0.0) / 1000 for trial in trials]}
                 | {"customdata": [plain(f"trial {trial.number}: {trial.setting}") for trial in trials]}
                 | {"marker": {"color": color_of_series(color), "symbol": symbol, "size": size}}
-                | {"hovertemplate": "%{customdata}<br>%{x:,.1f} requests/s, %{y:,.4g} ms<extra></extra>"}
+                | {"hovertemplate": "%{customdata}<br>%{x:,.1f} requests/s, %{y:,.4r} ms<extra></extra>"}
             )
     most = max(trial.throughput for trial in shown)
     latencies = [(trial.latency or 0.0) / 1000 for trial in shown]

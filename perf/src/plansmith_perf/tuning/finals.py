@@ -11,6 +11,7 @@ from plansmith_client import ClientError
 from plansmith_perf.errors import LoadTestMisconfigured, PerfError
 from plansmith_perf.load.analysis import samples_needed
 from plansmith_perf.results.documents import ClosedLoop
+from plansmith_perf.results.formatting import as_rate, as_seconds
 from plansmith_perf.tuning.records import FinalRound, TrialRecord
 from plansmith_server.errors import ServerError
 
@@ -130,7 +131,7 @@ def _measured(runner: TrialRunner, player: _Player, number: int, tell: Callable[
     """One measurement, and a longer one where its answers are fewer than the search promised."""
     for last in (False, True):
         seconds = round_seconds(runner.slo, player.rate, least=runner.measuring.seconds)
-        tell(f"{player.load.concurrency} in flight, {seconds:.2g} s")
+        tell(f"{player.load.concurrency} in flight, {as_seconds(seconds)} s")
         options = replace(runner.measuring, seed=runner.measuring.seed + number, seconds=seconds)
         found = player.trial.measure(player.load, options, lambda _: None)
         if last or not runner.slo.is_met(found) or runner.slo.has_enough(found):
@@ -199,8 +200,9 @@ def check_round_length(slo: Slo, in_use: TrialRecord, *, least: float) -> None:
     lower = next((p for p in _LOWER if p < slo.percentile and _enough(p, rate) <= longest), None)
     other = f", or ask for a lower percentile, such as p{lower:g}={slo.text.partition('=')[2]}" if lower else ""
     raise LoadTestMisconfigured(
-        f"p{slo.percentile:g} takes {samples_needed(slo.percentile):,} answers, and what is in use gives {rate:,.3g} a "
-        f"second: a round of {longest:g} s is too short to decide anything; give --seconds {math.ceil(seconds)}{other}"
+        f"p{slo.percentile:g} takes {samples_needed(slo.percentile):,} answers, and what is in use gives "
+        f"{as_rate(rate)} a second: a round of {longest:g} s is too short to decide anything; give --seconds "
+        f"{math.ceil(seconds)}{other}"
     )
 
 

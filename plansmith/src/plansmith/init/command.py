@@ -47,8 +47,8 @@ def init(
     made = [folder / place for place in PLACES.values()]
     if there := [path for path in made if path.exists()]:
         raise InvalidInput(f"{there[0]} exists: move it away, or begin in another folder with --folder")
-    if not model.exists():
-        raise InvalidInput(f"{model} does not exist: name an .onnx file")
+    if not model.is_file():
+        raise InvalidInput(f"{model} {'is not a file' if model.exists() else 'does not exist'}: name an .onnx file")
     if model.suffix.lower() != ".onnx":
         raise InvalidInput(f"{model} does not end in .onnx: name an ONNX file, as `plansmith export` writes one")
     if data is not None:
@@ -63,12 +63,18 @@ def init(
         "version": version("plansmith"),
         "data": lines if data is not None else "# " + lines.replace("\n", "\n# "),
     }
-    for source, path in zip(PLACES, made, strict=True):
-        text = files("plansmith.init").joinpath("files", source).read_text(encoding="utf-8")
-        for word, value in words.items():
-            text = text.replace(f"{{{word}}}", value)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    try:
+        for source, path in zip(PLACES, made, strict=True):
+            text = files("plansmith.init").joinpath("files", source).read_text(encoding="utf-8")
+            for word, value in words.items():
+                text = text.replace(f"{{{word}}}", value)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    except BaseException:
+        # None of them was there: half a project would keep the next attempt from beginning.
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
     if json_:
         print(json.dumps({"files": list(map(str, made))}))  # noqa: T201
         return

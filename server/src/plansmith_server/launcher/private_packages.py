@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from plansmith_server.errors import TritonUnavailable
+from plansmith_server.launcher.abandoned import own, sweep
 
 __all__ = ["private_packages"]
 
@@ -33,6 +34,7 @@ _REQUIREMENTS = (
     " --hash=sha256:21f063ff93bb426d0c06b7a55e7eb9efcfe62c0dddd9a908e9877e18710128df"
     " --hash=sha256:f99e07ee56fe065337453956afba17d2673e02ec6a632c3de26ce6e7b32a0898\n"
 )
+_PREFIX = ".fetching-"
 _ALTERNATIVE = "install the extra `triton` of plansmith-server, which brings Triton and numpy 1 into this environment"
 
 
@@ -64,28 +66,34 @@ def _make(folder: Path) -> None:
     """Fetch into a folder beside it and rename: whoever else does the same at once does no harm."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
+        sweep(folder.parent, _PREFIX)
+        made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder.parent))
+        lock = own(made)
     except OSError as error:
         raise TritonUnavailable(f"cannot write {folder.parent}: {error.strerror}; or {_ALTERNATIVE}") from error
     try:
-        requirements = made / "requirements.txt"
+        requirements, packages = made / "requirements.txt", made / "packages"
         requirements.write_text(_REQUIREMENTS, encoding="utf-8")
         done = subprocess.run(
-            [*_installer(), "--no-deps", "--require-hashes", "--target", made, "--requirement", requirements],
+            [*_installer(), "--no-deps", "--require-hashes", "--target", packages, "--requirement", requirements],
             capture_output=True,
             text=True,
             check=False,
+            pass_fds=(lock,),
+            # What pip unpacks goes with the folder where both are killed.
+            env={**os.environ, "TMPDIR": str(made)},
         )
         if done.returncode:
             said = done.stderr.strip().splitlines() or [f"the installer ended with {done.returncode}"]
             raise TritonUnavailable(f"Triton and numpy 1.26 cannot be fetched: {said[-1]}; or {_ALTERNATIVE}")
         try:
-            made.rename(folder)
+            packages.rename(folder)
         except OSError as error:
             if not folder.is_dir():
                 raise TritonUnavailable(f"cannot write {folder}: {error.strerror}; or {_ALTERNATIVE}") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
+        os.close(lock)
 
 
 def _installer() -> list[str]:

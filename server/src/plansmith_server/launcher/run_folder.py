@@ -1,20 +1,12 @@
 """The folder of one run of the server, and the removal of what killed runs have left behind.
 
-A run's folder is locked by the process that starts the server, and the supervisor, Triton and the backends inherit the
-lock: the kernel releases it when the last of them has ended, in whatever way. So a marked folder that can be locked
-belongs to nobody any more, also after the machine was restarted, and whatever process ids mean in other containers. The
-regions of shared memory of a run begin with the name of its folder, so they are found again with it.
-
-Other users may write to the same temporary folder and to shared memory: only what this user owns is removed, and links
-are not followed.
+The supervisor, Triton and the backends inherit its lock. The regions of shared memory of a run begin with the name of
+its folder, so they are found again with it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -22,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plansmith_server.errors import StartFailed
+from plansmith_server.launcher.abandoned import own, sweep
 from plansmith_server.launcher.backend_directory import assemble
 from plansmith_server.launcher.repository import is_shell_safe
 from plansmith_server.launcher.supervisor import remove_regions
@@ -33,10 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["RunFolder"]
 
 _PREFIX = "plansmith-serve-"
-# As tempfile names folders.
-_NAME = re.compile(_PREFIX + r"[a-z0-9_]{8}")
-_MARK = ".plansmith-serve"
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +56,13 @@ class RunFolder:
         parent = next(filter(_usable, (os.environ.get("TMPDIR", ""), "/tmp", "/var/tmp")), None)  # noqa: S108
         if parent is None:
             raise StartFailed("no temporary folder is writable: set TMPDIR to one without spaces in its path")
-        _sweep(parent)
+        sweep(Path(parent), _PREFIX, remove_regions)
         try:
             path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-            made = cls(path, os.open(path, _FOLDER))
+            made = cls(path, own(path))
         except OSError as error:
             raise StartFailed(f"cannot prepare the server's files in {parent}: {error.strerror}") from error
         try:
-            # Where the file system cannot lock folders, there is no mark, and what killed runs leave is kept.
-            with contextlib.suppress(OSError):
-                fcntl.flock(made.lock, fcntl.LOCK_EX)
-                (path / _MARK).touch()
             made._fill(wheel, plan)
         except OSError as error:
             made.remove()
@@ -107,33 +92,3 @@ class RunFolder:
 
 def _usable(folder: str) -> bool:
     return is_shell_safe(folder) and os.access(folder, os.W_OK | os.X_OK)
-
-
-def _sweep(parent: str) -> None:
-    with contextlib.suppress(OSError):
-        for path in Path(parent).iterdir():
-            # What cannot be opened or locked is another user's, or in use.
-            if _NAME.fullmatch(path.name):
-                with contextlib.suppress(OSError):
-                    _remove_if_abandoned(path)
-
-
-def _remove_if_abandoned(path: Path) -> None:
-    folder = os.open(path, _FOLDER)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(folder).st_uid == os.geteuid() and (path / _MARK).exists():
-            remove_regions(path.name)
-            _empty(folder)
-            path.rmdir()
-    finally:
-        os.close(folder)
-
-
-def _empty(folder: int) -> None:
-    # The mark goes last: what is left of it, were this to be killed, too, is still known.
-    for name in sorted(os.listdir(folder), key=_MARK.__eq__):
-        try:
-            os.unlink(name, dir_fd=folder)
-        except IsADirectoryError:
-            shutil.rmtree(name, ignore_errors=True, dir_fd=folder)

@@ -117,7 +117,7 @@ class HttpCalls:
         response = yield from self._send(request, operation, deadline)
         if isinstance(operation, ListModels) and response.status in _HAS_NO_INDEX:
             return cast("Answer_co", (yield from self._models(deadline, headers)))
-        return answer_from_response(response, operation, self.address.url)
+        return answer_from_response(response, operation, self.address)
 
     def _models(self, deadline: Deadline, headers: Mapping[str, str]) -> Exchanges[tuple[ModelStatus, ...]]:
         """The index of a server that lists the names of its models only, as KServe's does."""
@@ -139,7 +139,7 @@ class HttpCalls:
         if self.is_closed:
             raise client_closed(self.address.url)
         request = generate_request(operation, metadata, self.connection, headers)
-        return self._message(request, repeatable=False), GenerateAnswers(operation, metadata, self.address.url)
+        return self._message(request, repeatable=False), GenerateAnswers(operation, metadata, self.address)
 
     def stream_failure(self, error: Exception, operation: Infer, deadline: Deadline) -> ClientError:
         """The error for a stream whose connection raised this one."""

@@ -62,6 +62,7 @@ PROBE = Request("GET", "/v2/health/live", {"User-Agent": USER_AGENT, "Accept-Enc
 """Any server of the protocol answers it; without what the caller adds to requests."""
 
 _OK = 200
+_NOT_FOUND = 404
 _HEADERS_TOO_LARGE = 431
 # Triton of 2024 says 400 where it is not ready, later ones 503; other servers 404 for a model that they do not have.
 _NOT_READY = {IsServerLive: (400, 503), IsServerReady: (400, 503), IsModelReady: (400, 404, 503)}
@@ -163,8 +164,8 @@ def has_large_headers(request: Request) -> bool:
     return size > _LARGE_HEADERS
 
 
-def answer_from_response(response: Response, operation: Operation[Answer_co], url: str) -> Answer_co:
-    """The answer in a response.
+def answer_from_response(response: Response, operation: Operation[Answer_co], address: Address) -> Answer_co:
+    """The answer in a response of the server at `address`.
 
     Raises:
         ClientError: the response is an error, or does not follow the protocol.
@@ -172,7 +173,7 @@ def answer_from_response(response: Response, operation: Operation[Answer_co], ur
     if response.status in _NOT_READY.get(type(operation), ()) and not response.is_html:
         return cast("Answer_co", False)  # noqa: FBT003
     if response.status != _OK:
-        raise _error_from_response(response, operation, url)
+        raise _error_from_response(response, operation, address)
     try:
         places = operation.places if isinstance(operation, Infer) else {}
         answer: Answer_co = EXCHANGES[type(operation)].answer(Reply(response.headers, response.body, places))
@@ -180,22 +181,23 @@ def answer_from_response(response: Response, operation: Operation[Answer_co], ur
     except MALFORMED as error:
         if not response.has_length:
             # The end of the connection was taken for the end of the body.
-            raise server_unavailable(url, "the connection ended in the middle of the answer") from error
-        raise malformed_answer(operation, url, error) from error
+            raise server_unavailable(address.url, "the connection ended in the middle of the answer") from error
+        raise malformed_answer(operation, address.url, error) from error
     return answer
 
 
-def _error_from_response(response: Response, operation: Operation[Any], url: str) -> ClientError:
-    text = _error_text(response)
+def _error_from_response(response: Response, operation: Operation[Any], address: Address) -> ClientError:
+    text, url = _error_text(response), address.url
+    # The message does not mention a model: the server does not have this call.
+    is_unknown = isinstance(operation, _EXTENSIONS) and text.lower() == "not found"
+    if response.status == _NOT_FOUND and address.path:
+        text += f"; {address.path!r} of the URL stands before /v2: leave it out unless a gateway needs it"
     if response.status == _HEADERS_TOO_LARGE:
         return headers_too_large(operation, url, text)
     code = STATUS_CODES.get(response.status)
     if code is None or (code == "NOT_FOUND" and response.is_html):
         return malformed_answer(operation, url, f"HTTP status {response.status}: {text}")
-    if isinstance(operation, _EXTENSIONS) and text.lower() == "not found":
-        # The message does not mention a model: the server does not have this call.
-        code = "UNIMPLEMENTED"
-    return error_from_answer(code, text, operation, url)
+    return error_from_answer("UNIMPLEMENTED" if is_unknown else code, text, operation, url)
 
 
 def _error_text(response: Response) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from plansmith_client.protocol.metadata import ModelMetadata
     from plansmith_client.protocol.operations import Infer, Tensor
     from plansmith_client.tensors import TensorSpec
+    from plansmith_client.transports.addresses import Address
     from plansmith_client.transports.connections import Connection
     from plansmith_client.transports.http.responses import ResponseReader
 
@@ -75,13 +76,13 @@ class GenerateAnswers:
     Args:
         operation: what was asked.
         metadata: the model's, which says the datatypes and shapes of its outputs.
-        url: the server's, for messages.
+        address: the server's, for messages.
     """
 
-    def __init__(self, operation: Infer, metadata: ModelMetadata, url: str) -> None:
+    def __init__(self, operation: Infer, metadata: ModelMetadata, address: Address) -> None:
         self._operation = operation
         self._specs = {spec.name: spec for spec in metadata.outputs}
-        self._url = url
+        self._address = address
         self._rest = b""
 
     def read(self, reader: ResponseReader) -> Iterator[InferResult]:
@@ -94,7 +95,7 @@ class GenerateAnswers:
             if reader.is_complete:
                 for response in reader.response():
                     if response is not None:
-                        answer_from_response(response, self._operation, self._url)
+                        answer_from_response(response, self._operation, self._address)
             return
         *events, self._rest = (self._rest + reader.taken()).replace(b"\r\n", b"\n").split(b"\n\n")
         if reader.is_complete:
@@ -124,8 +125,8 @@ class GenerateAnswers:
                     },
                 )
         except (ProtocolError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise malformed_answer(operation, self._url, error) from error
-        raise error_from_answer("UNKNOWN", str(failure), operation, self._url)
+            raise malformed_answer(operation, self._address.url, error) from error
+        raise error_from_answer("UNKNOWN", str(failure), operation, self._address.url)
 
 
 def _of(operation: Infer, tensor: Tensor) -> str:

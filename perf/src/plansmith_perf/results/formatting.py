@@ -10,9 +10,22 @@ from plansmith_perf.results.tables import NOTHING
 if TYPE_CHECKING:
     from plansmith_perf.results.documents import OpenLoop
 
-__all__ = ["as_cpu", "as_memory", "as_milliseconds", "as_rate", "as_ratio", "as_share", "as_time", "load_name"]
+__all__ = [
+    "as_cpu",
+    "as_given",
+    "as_memory",
+    "as_milliseconds",
+    "as_rate",
+    "as_ratio",
+    "as_seconds",
+    "as_share",
+    "as_time",
+    "load_name",
+]
 
 _GIBIBYTE, _MEBIBYTE = 2**30, 2**20
+# From here on what comes after the point says nothing.
+_WHOLE_FROM = 1e5
 
 
 def as_milliseconds(microseconds: float | None) -> str:
@@ -23,6 +36,16 @@ def as_milliseconds(microseconds: float | None) -> str:
 def as_rate(per_second: float | None) -> str:
     """A number of requests, answers or rows per second."""
     return NOTHING if per_second is None else _three_digits(per_second)
+
+
+def as_seconds(seconds: float) -> str:
+    """A time that was measured."""
+    return _three_digits(seconds)
+
+
+def as_given(number: float) -> str:
+    """A number that somebody chose, such as a rate, to about six digits, and with no exponent however large it is."""
+    return f"{number:,.0f}" if number % 1 == 0 or number >= _WHOLE_FROM else f"{number:,.6g}"
 
 
 def as_ratio(ratio: float | None) -> str:
@@ -49,7 +72,9 @@ def as_memory(size: int | None) -> str:
 
 def load_name(load: ClosedLoop | OpenLoop) -> str:
     """A load in a few words."""
-    return f"{load.concurrency} in flight" if isinstance(load, ClosedLoop) else f"{load.rate:g}/s, {load.arrivals}"
+    if isinstance(load, ClosedLoop):
+        return f"{load.concurrency} in flight"
+    return f"{as_given(load.rate)}/s, {load.arrivals}"
 
 
 def _three_digits(number: float) -> str:
