@@ -486,6 +486,8 @@ def test_an_unknown_model_or_repository_is_a_wrong_command_line(plansmith, tmp_p
     assert "no repository" in plansmith("verify", tmp_path / "nowhere", "m", expect=2).stderr
     # `plansmith verify digits` where a repository has to be named must not look like success.
     assert "no repository" in plansmith("verify", "digits", cwd=tmp_path, expect=2).stderr
+    shutil.copytree(COMMITTED_REPOSITORY / "digits", tmp_path / "model_repository" / "digits")
+    assert "1 model checked" in plansmith("verify", "digits", cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize(("labels", "said"), [("a\nb\n", "has 2 labels, and output 'y' has 4"), ("a\r\nb\r\n", "LF")])

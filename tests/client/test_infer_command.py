@@ -318,6 +318,10 @@ def test_health_tells_ready_not_ready_and_unreachable_apart(command, server, nob
         assert "this model never loads" in command("health", "broken", "--url", url, "--wait", "0.3", expect=3).stdout
         assert "the server has add" in command("health", "nope", "--url", url, expect=3).stdout
     assert "Connection refused" in command("health", "--url", nobody, expect=1).stderr
+    # The server of Triton's metrics says yes to whatever it is asked.
+    for model in ((), ("double",)):
+        done = command("health", *model, "--url", server.metrics_url.removesuffix("/metrics"), expect=1)
+        assert "metrics port gives; its HTTP port is 8000 unless set otherwise" in done.stderr
 
 
 def test_health_with_a_request_tells_a_model_that_answers_from_one_that_is_only_ready(command, server):

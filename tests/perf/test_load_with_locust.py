@@ -165,7 +165,7 @@ def test_users_of_a_file_of_ones_own_come_beside_ours(plansmith, tmp_path):
 
 
 def test_both_protocols_are_loaded_in_closed_loop_and_every_answer_is_right(locust, tmp_path):
-    said = locust("--model", "digits", "--batch-size", "4", "--think-time", "0.01", "--csv", "run")
+    said = locust("digits", "--batch-size", "4", "--think-time", "0.01", "--csv", "run")
     rows = {
         row["Type"]: row for row in csv.DictReader((tmp_path / "run_stats.csv").read_text().splitlines()) if row["Type"]
     }

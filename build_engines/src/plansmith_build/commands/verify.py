@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 EXIT_FOUND = 3
+_DEFAULT = Path("model_repository")
 _STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
 
 
@@ -38,7 +39,7 @@ def verify(
         list[str] | None,
         typer.Argument(
             metavar="REPOSITORY|MODEL",
-            help="The model repository, then models if not all are meant; with --repository, models alone.",
+            help="The model repository, then models if not all are meant; or models of ./model_repository alone.",
             show_default="model_repository",
         ),
     ] = None,
@@ -75,12 +76,12 @@ def verify(
     models = list(words or ())
     source = context.get_parameter_source("repository")
     if models and not (source and source.name == "COMMANDLINE"):
-        # Of plansmith.toml, or none: a folder that is no model of that one is another repository.
+        # A folder is a repository, unless plansmith.toml names one with such a model.
         word = Path(models[0])
-        is_model = word.name == models[0] and repository is not None and (repository / word).is_dir()
-        named = repository is None or (word.is_dir() and not is_model)
+        is_model = word.name == models[0] and ((repository or _DEFAULT) / word).is_dir()
+        named = (word.is_dir() or repository is None) if not is_model else (word.is_dir() and repository is None)
         repository = Path(models.pop(0)) if named else repository
-    place = repository or Path("model_repository")
+    place = repository or _DEFAULT
 
     def work(_: Callable[[], None]) -> None:
         where = ModelRepository.at(place)

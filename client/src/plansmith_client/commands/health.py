@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path  # noqa: TC003 - typer reads it
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 
 from plansmith_client.commands.known_answers import difference, read_answers
 from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
-from plansmith_client.errors import ClientError, InvalidInput, ServerOverloaded
+from plansmith_client.errors import AccessDenied, ClientError, InvalidInput, ServerOverloaded
 from plansmith_client.faces.client import Client
 from plansmith_client.sampling import random_inputs
 from plansmith_client.visible import visible
@@ -72,6 +73,8 @@ def health(
             ready = _is_ready(client, model)
         failure = None if ready else _unreachable(client)
         reason = "" if ready else str(failure or _why_not(client, model))
+        if ready:
+            _refuse_another_server(client, model)
         if ready and (infer or known):
             reason = _why_no_answer(client, model, known, tolerance, timeout)
             ready = not reason
@@ -91,6 +94,12 @@ def health(
 
 def _is_ready(client: Client, model: str | None) -> bool:
     return client.model(model).is_ready() if model else client.is_ready()
+
+
+def _refuse_another_server(client: Client, model: str | None) -> None:
+    """Some web servers, that of Triton's metrics too, say yes to everything; access may be restricted to health."""
+    with suppress(AccessDenied):
+        _ = client.model(model).metadata if model else client.server_metadata()
 
 
 def _why_no_answer(client: Client, model: str | None, known: dict[str, Any], tolerance: float, timeout: float) -> str:

@@ -106,8 +106,8 @@ def texts_as_inputs(texts: Sequence[str], specs: Sequence[TensorSpec]) -> dict[s
     """
     found = [spec for spec in specs if spec.datatype == "BYTES"]
     if len(found) != 1:
-        names = ", ".join(spec.name for spec in specs)
-        raise InvalidInput(f"--text needs a model with one input of text (BYTES), and {len(found)} of {names} are that")
+        names = ", ".join(f"{spec.name} {spec}" for spec in specs)
+        raise InvalidInput(f"--text needs a model with one input of text (BYTES): this one has {names}")
     rows = np.array([*(text.encode() for text in texts), None], object)[:-1]
     return {found[0].name: rows.reshape((len(texts),) + (1,) * (len(found[0].shape) - 1))}
 

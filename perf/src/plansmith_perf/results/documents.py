@@ -208,7 +208,8 @@ def read_document(path: Path, parse: Callable[[Any], Document], name: str) -> Do
     try:
         found = pydantic_core.from_json(path.read_bytes(), allow_inf_nan=False)
     except OSError as error:
-        raise LoadTestMisconfigured(f"The result {path} cannot be read: {error.strerror}") from error
+        why = f"{error.strerror}; name a file that --output wrote"
+        raise LoadTestMisconfigured(f"The result {path} cannot be read: {why}") from error
     except ValueError as error:
         raise LoadTestMisconfigured(
             f"{path} is not {name}: it is not JSON: {error}; give a file that --output or --json wrote"

@@ -63,18 +63,7 @@ def init(
         "version": version("plansmith"),
         "data": lines if data is not None else "# " + lines.replace("\n", "\n# "),
     }
-    try:
-        for source, path in zip(PLACES, made, strict=True):
-            text = files("plansmith.init").joinpath("files", source).read_text(encoding="utf-8")
-            for word, value in words.items():
-                text = text.replace(f"{{{word}}}", value)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    except BaseException:
-        # None of them was there: half a project would keep the next attempt from beginning.
-        for path in made:
-            path.unlink(missing_ok=True)
-        raise
+    _write(dict(zip(PLACES, made, strict=True)), words)
     if json_:
         print(json.dumps({"files": list(map(str, made))}))  # noqa: T201
         return
@@ -82,6 +71,21 @@ def init(
         print(f"wrote {path}")  # noqa: T201
     go = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     print(f"\nNext: {go}plansmith build")  # noqa: T201
+
+
+def _write(places: dict[str, Path], words: dict[str, str]) -> None:
+    """Write each file with its words filled in: all of them, or none, since a half would keep `init` from beginning."""
+    try:
+        for source, path in places.items():
+            text = files("plansmith.init").joinpath("files", source).read_text(encoding="utf-8")
+            for word, value in words.items():
+                text = text.replace(f"{{{word}}}", value)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    except BaseException:
+        for path in places.values():
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _seen_from(folder: Path, path: Path) -> str:

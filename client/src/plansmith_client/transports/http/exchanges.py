@@ -66,6 +66,7 @@ _NOT_FOUND = 404
 _HEADERS_TOO_LARGE = 431
 # Triton of 2024 says 400 where it is not ready, later ones 503; other servers 404 for a model that they do not have.
 _NOT_READY = {IsServerLive: (400, 503), IsServerReady: (400, 503), IsModelReady: (400, 404, 503)}
+_EMPTY = "it is empty, as all that Triton's metrics port gives; its HTTP port is 8000 unless set otherwise"
 # The fastest level: compression is to save time on a slow network, and tensors of floats compress badly anyway.
 _LEVEL = 1
 _EXTENSIONS = (ReadConfigDocument, ReadStatistics, LoadModel, UnloadModel, TraceSettings)
@@ -182,7 +183,7 @@ def answer_from_response(response: Response, operation: Operation[Answer_co], ad
         if not response.has_length:
             # The end of the connection was taken for the end of the body.
             raise server_unavailable(address.url, "the connection ended in the middle of the answer") from error
-        raise malformed_answer(operation, address.url, error) from error
+        raise malformed_answer(operation, address.url, error if response.body else _EMPTY) from error
     return answer
 
 
