@@ -161,3 +161,7 @@ def test_where_it_cannot_be_had_one_sentence_says_so(committed_server, tmp_path)
     assert "-py3-sdk container" in done.stderr
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "plansmith").iterdir()) == []
+    (tmp_path / "file").touch()
+    nowhere = environment | {"XDG_CACHE_HOME": str(tmp_path / "file")}
+    done = subprocess.run(words, check=False, capture_output=True, text=True, env=nowhere)
+    assert "(Not a directory): set XDG_CACHE_HOME to a folder" in done.stderr

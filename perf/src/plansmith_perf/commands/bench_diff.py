@@ -59,7 +59,7 @@ def diff(
     worse = found.worse(than=limit) if limit is not None else []
     if worse:
         listed = "; ".join(f"{load_name(change.load)}: {change.figure}" for change in worse)
-        Terminal(stderr=True).print(f"Worse by more than {limit:.3g}: {listed}", soft_wrap=True, highlight=False)
+        Terminal(stderr=True).print(f"Worse by more than {as_share(limit)}: {listed}", soft_wrap=True, highlight=False)
         raise typer.Exit(EXIT_MISSED)
     if limit is not None and found.not_compared:
         loads = ", ".join(map(load_name, found.not_compared))

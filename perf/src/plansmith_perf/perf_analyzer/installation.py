@@ -18,23 +18,14 @@ from plansmith_build.repository.staging import temporary_folder
 from plansmith_perf.errors import PerfAnalyzerMissing
 from plansmith_perf.perf_analyzer.program import PerfAnalyzer
 
-__all__ = ["cache_folder", "install_perf_analyzer"]
+__all__ = ["install_perf_analyzer"]
 
 PACKAGES = ("tritonclient==2.51.0", "nvidia-cuda-runtime-cu12==12.9.79")
 ELSEWHERE = "run it from NVIDIA's tritonserver -py3-sdk container instead"
 
 
-def cache_folder() -> Path:
-    """Where it is kept: below the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(cache) / "plansmith" / "perf_analyzer"
-
-
-def install_perf_analyzer(folder: Path | None = None) -> PerfAnalyzer:
-    """The perf_analyzer on the PATH; without one that in `folder`, which is brought there unless it is there already.
-
-    Args:
-        folder: where it is kept; None for `cache_folder()`.
+def install_perf_analyzer() -> PerfAnalyzer:
+    """The perf_analyzer on the PATH; without one that in the user's cache, which is brought there once.
 
     Raises:
         PerfAnalyzerMissing: it cannot be installed, or does not start here; the message says what is missing.
@@ -42,9 +33,16 @@ def install_perf_analyzer(folder: Path | None = None) -> PerfAnalyzer:
     found = shutil.which("perf_analyzer")
     if found is not None:
         return _started(Path(found), ())
-    folder = folder or cache_folder()
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(cache, "plansmith", "perf_analyzer")
     if not folder.exists():
-        _install(folder)
+        try:
+            _install(folder)
+        except OSError as error:
+            raise PerfAnalyzerMissing(
+                f"perf_analyzer cannot be kept in {folder.parent} ({error.strerror}): set XDG_CACHE_HOME to a folder "
+                f"with room that you may write to, or {ELSEWHERE}"
+            ) from error
     return _started(folder / "bin" / "perf_analyzer", (folder / "nvidia" / "cuda_runtime" / "lib",))
 
 

@@ -70,7 +70,9 @@ def _make(folder: Path) -> None:
         made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder.parent))
         lock = own(made)
     except OSError as error:
-        raise TritonUnavailable(f"cannot write {folder.parent}: {error.strerror}; or {_ALTERNATIVE}") from error
+        raise TritonUnavailable(
+            f"cannot write {folder.parent} ({error.strerror}): set XDG_CACHE_HOME to a folder that you may write to, or {_ALTERNATIVE}"
+        ) from error
     try:
         requirements, packages = made / "requirements.txt", made / "packages"
         requirements.write_text(_REQUIREMENTS, encoding="utf-8")
