@@ -46,9 +46,15 @@ def test_a_project_is_begun_built_and_never_written_over(plansmith, tmp_path):
     assert "plansmith.toml exists" in plansmith("init", DIGITS / "digits.onnx", cwd=tmp_path, expect=2).stderr
     assert tomllib.loads(project.read_text())["build"]["precision"] == ["fp32"]
     assert (
-        "cannot be used (Not a directory): name another"
+        "cannot be used (Not a directory): name another folder with --folder"
         in plansmith("init", DIGITS / "digits.onnx", "--folder", project / "below", cwd=tmp_path, expect=2).stderr
     )
+    # Nor is half a project begun.
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / ".github").touch()
+    done = plansmith("init", DIGITS / "digits.onnx", "--folder", "half", cwd=tmp_path, expect=2)
+    assert "name another folder with --folder" in done.stderr
+    assert [path.name for path in (tmp_path / "half").iterdir()] == [".github"]
     # Nothing is begun around what is not there.
     for words, sentence in (
         (("other.onnx",), "other.onnx does not exist: name"),

@@ -58,7 +58,7 @@ def staged(target: Path) -> Iterator[Path]:
         with temporary_folder(target) as folder:
             yield folder / target.name
     except OSError as error:
-        raise PublishFailed(f"cannot write {target}: {error.strerror or error}") from error
+        raise PublishFailed(f"cannot write {target}: {error.strerror or error}; write to another folder") from error
 
 
 def export_file(

@@ -74,7 +74,11 @@ def init(
 
 
 def _write(places: dict[str, Path], words: dict[str, str]) -> None:
-    """Write each file with its words filled in: all of them, or none, since a half would keep `init` from beginning."""
+    """Write each file with its words filled in: all of them, or none, since a half would keep `init` from beginning.
+
+    Raises:
+        InvalidInput: the system does not let one be written.
+    """
     try:
         for source, path in places.items():
             text = files("plansmith.init").joinpath("files", source).read_text(encoding="utf-8")
@@ -82,9 +86,14 @@ def _write(places: dict[str, Path], words: dict[str, str]) -> None:
                 text = text.replace(f"{{{word}}}", value)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-    except BaseException:
-        for path in places.values():
-            path.unlink(missing_ok=True)
+    except BaseException as error:
+        for path in filter(Path.is_file, places.values()):
+            path.unlink()
+        if isinstance(error, OSError):
+            raise InvalidInput(
+                f"{path} cannot be used ({error.strerror}): name another folder with --folder, with room that you may "
+                "write to"
+            ) from error
         raise
 
 

@@ -71,7 +71,8 @@ def _make(folder: Path) -> None:
         lock = own(made)
     except OSError as error:
         raise TritonUnavailable(
-            f"cannot write {folder.parent} ({error.strerror}): set XDG_CACHE_HOME to a folder that you may write to, or {_ALTERNATIVE}"
+            f"cannot write {folder.parent} ({error.strerror}): set XDG_CACHE_HOME to a folder that you may write to, "
+            f"or {_ALTERNATIVE}"
         ) from error
     try:
         requirements, packages = made / "requirements.txt", made / "packages"
