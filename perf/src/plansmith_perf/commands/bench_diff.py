@@ -56,8 +56,7 @@ def diff(
         typer.echo(found.model_dump_json(indent=2))
     else:
         _show(found, before.name, after.name)
-    worse = found.worse(than=limit) if limit is not None else []
-    if worse:
+    if limit is not None and (worse := found.worse(than=limit)):
         listed = "; ".join(f"{load_name(change.load)}: {change.figure}" for change in worse)
         Terminal(stderr=True).print(f"Worse by more than {as_share(limit)}: {listed}", soft_wrap=True, highlight=False)
         raise typer.Exit(EXIT_MISSED)

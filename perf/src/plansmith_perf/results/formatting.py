@@ -38,9 +38,9 @@ def as_rate(per_second: float | None) -> str:
     return NOTHING if per_second is None else _three_digits(per_second)
 
 
-def as_seconds(seconds: float) -> str:
+def as_seconds(seconds: float | None) -> str:
     """A time that was measured."""
-    return _three_digits(seconds)
+    return NOTHING if seconds is None else _three_digits(seconds)
 
 
 def as_given(number: float) -> str:
