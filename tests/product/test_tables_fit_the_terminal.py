@@ -22,8 +22,8 @@ from plansmith_build.commands.build_display import candidates_table
 from plansmith_build.exporting import ExportResult
 from plansmith_build.exporting.sources import LoadedModel
 from plansmith_build.portable.comparison import OutputComparison
-from plansmith_build.repository.inspection import inspect_model, summaries
-from plansmith_build.repository.manifest import AccuracyRecord, AgreementRecord, CandidateRecord, SearchRecord
+from plansmith_build.repository.inspection import ModelSummary, inspect_model, summaries
+from plansmith_build.repository.manifest import AccuracyRecord, AgreementRecord, CandidateRecord, SearchRecord, Tensor
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_client import TensorSpec
 from plansmith_client.commands import infer as infer_command
@@ -220,6 +220,19 @@ def test_inspect_and_check(width, capsys):
     repository = ModelRepository.at(ROOT / "model_repository")
     console = Terminal()
     inspect_command._show_models(console, repository.path, summaries(repository))
+    scores, label, probability = (
+        Tensor(name=name, datatype=datatype, shape=shape)
+        for name, datatype, shape in (
+            ("scores", "FP32", (-1, 10)), ("label", "BYTES", (-1, 3)), ("probability", "FP32", (-1, 3))
+        )
+    )  # fmt: skip
+    step = ModelSummary(
+        name="digits.1.classes", versions=(1,), backend="pipeline_step", max_batch_size=32,
+        inputs=(scores,), outputs=(label, probability), size=3400,
+    )  # fmt: skip
+    inspect_command._show_models(console, repository.path, [step])
+    # Rich, left to itself, cuts this column off.
+    check_whole(capsys.readouterr().out, width, "versions", "inputs", "outputs", "size", "3.4 kB")
     inspect_command._show_model(console, inspect_model(repository.existing_model("digits"), None))
     needed = ("versions", "inputs", "outputs", "digits", "file", "size", "SHA-256", "as published", "model.onnx")
     check_whole(capsys.readouterr().out, width, *needed)

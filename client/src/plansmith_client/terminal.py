@@ -91,13 +91,13 @@ class FittingTable:
             kept.remove(spare)
         if self.title:
             yield Text(visible(self.title), style="italic")
-        yield self._shown(cells, least, kept)
+        yield self._shown(cells, _widened(least, widths, kept, options.max_width), kept)
         missing = [column.heading for place, column in enumerate(self.columns) if place not in kept]
         lost = f"No room for: {', '.join(missing)}. A wider terminal or --json shows them." if missing else ""
         for line in filter(None, (*self.notes, lost)):
             yield Text(visible(line), style="dim")
 
-    def _shown(self, cells: Sequence[Sequence[Text]], least: Sequence[int], kept: Sequence[int]) -> Table:
+    def _shown(self, cells: Sequence[Sequence[Text]], widths: Sequence[int], kept: Sequence[int]) -> Table:
         shown = Table(box=SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
         for place in kept:
             column = self.columns[place]
@@ -107,11 +107,22 @@ class FittingTable:
                 justify="right" if column.kind == "number" else "left",
                 no_wrap=not wraps,
                 overflow="fold",
-                min_width=least[place],
+                width=widths[place],
             )
         for number, row in enumerate(cells):
             shown.add_row(*(row[place] for place in kept), style=self.styles[number] if self.styles else None)
         return shown
+
+
+def _widened(least: Sequence[int], natural: Sequence[int], kept: Sequence[int], room: int) -> list[int]:
+    """Widths that fill the room, the narrowest column first: rich, left to it, cuts off what it cannot place."""
+    widths = list(least)
+    for _ in range(room - _GAP * (len(kept) - 1) - sum(least[place] for place in kept)):
+        growing = [place for place in kept if widths[place] < natural[place]]
+        if not growing:
+            break
+        widths[min(growing, key=widths.__getitem__)] += 1
+    return widths
 
 
 def _least_width(column: Column, cells: Sequence[Text], width: int) -> int:
