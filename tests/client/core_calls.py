@@ -5,11 +5,13 @@ taken away before the client is imported: `poll`, `proc` (/proc and /dev/shm), o
 """
 
 import asyncio
+import logging
 import multiprocessing.shared_memory  # noqa: F401 - what looks at sys.platform is imported before that is changed
 import select
 import socket
 import subprocess  # noqa: F401
 import sys
+from functools import partial
 
 import grpc  # noqa: F401
 import numpy as np
@@ -48,7 +50,18 @@ def take_system(platform: str) -> None:
 
     for name in ("register_at_fork", "fork", "posix_fallocate", "O_NOFOLLOW", "O_CLOEXEC", "geteuid", "getuid"):
         delattr(os, name)
+    if platform == "win32":
+        sys.modules["fcntl"] = None
+        asyncio.selector_events.BaseSelectorEventLoop.add_reader = _refuse
+        asyncio.BaseEventLoop.create_unix_connection = asyncio.SelectorEventLoop.create_unix_connection = _refuse
+        socket.socketpair = partial(socket.socketpair, socket.AF_UNIX)
+        del socket.AF_UNIX
     sys.platform = platform
+
+
+def _refuse(*_: object, **__: object) -> None:
+    """As the event loop of Windows, of what it lacks."""
+    raise NotImplementedError
 
 
 def check(client, model) -> None:
@@ -61,7 +74,8 @@ def check(client, model) -> None:
     assert model.batched()(ROWS[:2]).array.tolist() == (ROWS[:2] * 2).tolist()
     assert model.classify(ROWS[:1], top=2)[0][0].index == 3
     large = np.ones((8, 4), np.float32)
-    assert client.model("every_type").infer({"fp32": np.ones((600, 1000), np.float32)})["fp32_out"].all()
+    for _ in range(2):
+        assert client.model("every_type").infer({"fp32": np.ones((600, 1000), np.float32)})["fp32_out"].all()
     assert model(large).array.all()
     with client.model("accumulate").sequence() as sequence:
         sequence([[1.0]])
@@ -117,11 +131,17 @@ def main() -> None:
         {"poll": take_poll, "proc": take_proc}.get(name, lambda name=name: take_system(name))()
     from plansmith_client import Client  # noqa: PLC0415
 
+    told = []
+    log = logging.getLogger("plansmith_client")
+    log.setLevel(logging.DEBUG)
+    log.addFilter(lambda record: told.append(record.getMessage()))
     for url in (grpc_url, http_url):
         with Client(url, timeout=60) as client:
             check(client, client.model("double"))
             check_types(client)
         asyncio.run(check_tasks(url))
+    # What the system lacks is said once by each client that would have used it.
+    assert sum(line.startswith("No shared memory") for line in told) == ("proc" in taken) * 2, told
     sys.stdout.write(f"{sys.version_info[:2]} {np.__version__} {sys.platform}")
 
 

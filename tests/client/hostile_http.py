@@ -265,7 +265,7 @@ REFUSED |= {
             505,
             599,
         ),
-        AccessDenied: (401, 403),
+        AccessDenied: (401, 403, 407),
         DeadlineExceeded: (408, 504),
         InvalidInput: (431,),
         ServerOverloaded: (429,),

@@ -17,8 +17,8 @@ PREFIX = "/models/eu"
 SERVER = """
   server {{
     listen 127.0.0.1:{port} ssl{http2};
-    ssl_certificate {folder}/server.pem;
-    ssl_certificate_key {folder}/server.key;
+    ssl_certificate {folder}/{certificate}.pem;
+    ssl_certificate_key {folder}/{certificate}.key;
     {verify}
     client_max_body_size 0;
     location / {{
@@ -45,7 +45,7 @@ http {{
 
 @dataclass(frozen=True)
 class Proxy:
-    """Where nginx listens: `token` wants the bearer token, `mutual` wants a client certificate."""
+    """Where nginx listens: `token` wants the bearer token, `mutual` a client certificate, `expired` has an old one."""
 
     folder: Path
     ports: dict[tuple[str, str], int]
@@ -56,33 +56,17 @@ class Proxy:
 
 
 def make_certificates(folder: Path) -> None:
-    """An authority, a certificate for 127.0.0.1 and the name models.example, and one for a client."""
+    """An authority; certificates for 127.0.0.1 and the name models.example, of which one has expired, and a client's."""
 
     def openssl(*words: str | Path) -> None:
         subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
 
-    openssl(
-        *[
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=authority",
-            "-keyout",
-            "ca.key",
-            "-out",
-            "ca.pem",
-        ]
-    )
-    names = {"server": "subjectAltName=IP:127.0.0.1,DNS:models.example", "client": "subjectAltName=DNS:client"}
-    for name, extension in names.items():
+    openssl(*"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem".split())
+    here = "IP:127.0.0.1,DNS:models.example"
+    for name, names, days in (("server", here, 2), ("expired", here, -1), ("client", "DNS:client", 2)):
         openssl(*f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr".split())
-        (folder / f"{name}.ext").write_text(extension)
-        sign = f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile {name}.ext"
+        (folder / f"{name}.ext").write_text(f"subjectAltName={names}")
+        sign = f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days {days} -extfile {name}.ext"
         openssl(*sign.split(), "-out", f"{name}.pem")
 
 
@@ -93,7 +77,7 @@ def nginx_before(server, folder: Path):
     http, grpc = server.http_url, server.grpc_url
     ports, blocks = {}, []
     for kind, forward in (("http", f"proxy_pass {http}"), ("grpc", f"grpc_pass grpc://{grpc}")):
-        for wants in ("token", "mutual"):
+        for wants in ("token", "mutual", "expired"):
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 port = listener.getsockname()[1]
             ports[kind, wants] = port
@@ -102,8 +86,9 @@ def nginx_before(server, folder: Path):
             http2 = " http2" if kind == "grpc" else ""
             # What a gateway puts before the path, and takes away again.
             gateway = f"location {PREFIX}/ {{ {check} {forward}/; }}" if kind == "http" else ""
-            words = {"http2": http2, "folder": folder, "verify": verify, "check": check, "forward": forward}
-            blocks.append(SERVER.format(port=port, gateway=gateway, **words))
+            certificate = "expired" if wants == "expired" else "server"
+            about = {"folder": folder, "certificate": certificate, "verify": verify, "check": check, "forward": forward}
+            blocks.append(SERVER.format(port=port, gateway=gateway, http2=http2, **about))
     (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, servers="".join(blocks)))
     with subprocess.Popen([NGINX, "-p", folder, "-e", folder / "error.log", "-c", folder / "nginx.conf"]) as nginx:
         try:

@@ -234,6 +234,28 @@ def test_every_way_a_connection_fails_has_its_error(exception, error):
     assert "localhost:1" in str(raised)
 
 
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("certificate verify failed: IP address mismatch, certificate is not valid for '::1'.", "server_name="),
+        ("certificate verify failed: self-signed certificate", "ca_file="),
+        ("tlsv13 alert certificate required", "certificate_file="),
+        ("tlsv1 alert unknown ca", "certificate_file="),
+        ("sslv3 alert handshake failure", "certificate_file="),
+        ("wrong version number", "correct the URL"),
+    ],
+)
+def test_what_tls_says_comes_with_the_way_out(reason, advice):
+    raised = error_from_exception(ssl.SSLError(1, reason), INFER, Address.parse("https://localhost:1"), 1.0)
+    assert advice in str(raised)
+
+
+def test_numbers_of_windows_have_the_words_of_windows(monkeypatch):
+    monkeypatch.setattr(socket, "errorTab", {10061: "Connection refused."}, raising=False)
+    refused = error_from_exception(OSError(10061, "x"), INFER, Address.parse("http://localhost:1"), 1.0)
+    assert "localhost:1 (Connection refused): start the server" in str(refused)
+
+
 ALL_ERRORS = [getattr(errors, name) for name in errors.__all__]
 
 

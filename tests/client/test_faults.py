@@ -191,12 +191,6 @@ def test_https_is_spoken_on_systems_without_poll(serve, tls, certificate):
     assert (done.stdout, done.stderr) == ("['a', 'a', 'a']\n", "")
 
 
-def test_https_with_a_server_that_nobody_vouches_for_is_refused(serve, tls):
-    url = f"https://{serve(replying(b'{}'), tls)}"
-    with Client(url, timeout=5) as client, pytest.raises(ServerUnavailable, match=r"certificate.*SSL_CERT_FILE"):
-        client.server_metadata()
-
-
 def test_a_tls_handshake_that_drips_is_left_at_the_deadline(serve):
     def behave(connection, stopping):
         while not stopping.wait(0.05):

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import socket
 import ssl
+import subprocess
 import traceback
 
 import numpy as np
@@ -124,31 +125,48 @@ def test_tritons_own_tls_opens_to_a_client_certificate_alone(proxy, tmp_path):
         own = {"certificate_file": folder / "client.pem", "key_file": folder / "client.key"}
         with Client(f"grpcs://{running.grpc_url}", **options, **own) as client:
             assert works(client)
-        for url in (f"grpcs://{running.grpc_url}", running.grpc_url):
-            with Client(url, retries=0, **(options if "grpcs" in url else {})) as client, pytest.raises(ClientError):
+        for url, files, advice in (
+            (f"grpcs://{running.grpc_url}", options, "certificate_file="),
+            (running.grpc_url, {}, "TLS is grpcs://"),
+        ):
+            with Client(url, retries=0, **files) as client, pytest.raises(ServerUnavailable, match=advice):
                 works(client)
 
 
-def test_a_server_that_nobody_vouches_for_is_refused(proxy, face):
+@pytest.mark.parametrize(
+    ("wants", "host", "files", "advice"),
+    [
+        ("token", "127.0.0.1", {}, "name its authority with ca_file="),
+        ("token", "localhost", {"ca_file": "ca.pem"}, "server_name="),
+        ("expired", "127.0.0.1", {"ca_file": "ca.pem"}, "renew"),
+    ],
+)
+def test_a_certificate_that_is_refused_is_told_of_with_the_way_out(proxy, face, wants, host, files, advice):
+    options = {name: proxy.folder / file for name, file in files.items()}
+    url = proxy.url(face, wants).replace("127.0.0.1", host)
     with (
-        open_client(face, proxy.url(face, "token"), token=TOKEN, timeout=10, retries=0) as client,
-        pytest.raises(ServerUnavailable, match="ca_file="),
+        open_client(face, url, token=TOKEN, timeout=10, retries=0, **options) as client,
+        pytest.raises(ServerUnavailable, match=advice),
     ):
         client.server_metadata()
 
 
-def test_the_authorities_of_the_system_are_trusted_over_both_protocols(proxy, face, monkeypatch):
-    monkeypatch.delenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", raising=False)
-    monkeypatch.setenv("SSL_CERT_FILE", str(proxy.folder / "ca.pem"))
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_the_authorities_of_the_system_are_trusted_over_both_protocols(proxy, face, variable, monkeypatch, tmp_path):
+    for name in ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    authority = proxy.folder / "ca.pem"
+    # In a folder OpenSSL finds it by its hash, as in /etc/ssl/certs.
+    hashed = subprocess.run(["openssl", "x509", "-noout", "-hash", "-in", authority], check=True, capture_output=True)
+    shutil.copy(authority, tmp_path / f"{hashed.stdout.decode().strip()}.0")
+    monkeypatch.setenv(variable, str(authority if variable == "SSL_CERT_FILE" else tmp_path))
     with open_client(face, proxy.url(face, "token"), token=TOKEN, timeout=10) as client:
         assert works(client)
 
 
 def test_the_name_in_the_certificate_may_be_another_than_the_hosts(proxy, face):
-    options = {"ca_file": proxy.folder / "ca.pem", "token": TOKEN, "timeout": 10}
     url = proxy.url(face, "token").replace("127.0.0.1", "localhost")
-    with open_client(face, url, retries=0, **options) as client, pytest.raises(ServerUnavailable):
-        client.server_metadata()
+    options = {"ca_file": proxy.folder / "ca.pem", "token": TOKEN, "timeout": 10}
     with open_client(face, url, server_name="models.example", **options) as client:
         assert works(client)
 
@@ -312,13 +330,19 @@ def test_wrong_options_are_refused_before_anything_is_sent(options):
         Client("localhost:1", **options)
 
 
-def test_a_certificate_without_its_key_and_a_file_that_is_none_are_refused(tmp_path):
-    broken = tmp_path / "broken.pem"
+@pytest.mark.parametrize("scheme", ["grpcs", "https"])
+def test_a_certificate_without_its_key_and_a_file_that_is_none_are_refused(proxy, scheme, tmp_path):
+    url, folder, broken = f"{scheme}://localhost:1", proxy.folder, tmp_path / "broken.pem"
     broken.write_text("not a certificate")
     with pytest.raises(InvalidInput, match="both certificate_file and key_file"):
-        Client("grpcs://localhost:1", certificate_file=broken)
-    with pytest.raises(InvalidInput, match=r"broken\.pem.*PEM"):
-        Client("https://localhost:1", ca_file=broken)
+        Client(url, certificate_file=broken)
+    for files in (
+        {"ca_file": broken},
+        {"certificate_file": broken, "key_file": folder / "client.key"},
+        {"certificate_file": folder / "client.pem", "key_file": folder / "server.key"},
+    ):
+        with pytest.raises(InvalidInput, match=r"\.pem.*PEM"):
+            Client(url, **files)
 
 
 def test_more_channels_than_one_are_used_in_turn(server):
@@ -390,7 +414,9 @@ def test_a_unix_socket_is_a_server_like_any_other(server, face, tmp_path):
     path = tmp_path / "triton.sock"
     target = url_of(face, server).removeprefix("http://")
     url = f"{'unix' if face.startswith('grpc') else 'http+unix'}://{path}"
-    with unix_socket(path, target), open_client(face, url, timeout=20, resolve=face == "http") as client:
+    # Nothing of it goes through a proxy, which leads to hosts, and so the token is as safe as on this machine.
+    options = {"proxy": "http://proxy.invalid:3128", "token": TOKEN, "resolve": face == "http"}
+    with unix_socket(path, target), open_client(face, url, timeout=20, **options) as client:
         assert works(client)
         assert client.is_ready()
 

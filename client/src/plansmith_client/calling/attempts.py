@@ -148,6 +148,8 @@ class Caller:
                         f"{type(observer).__name__}.observe must give a mapping of headers, got {given!r}"
                     )
                 headers.update(checked_headers(given))
+            if "authorization" in headers:
+                raise InvalidInput("An observer gives the header 'authorization': pass token= or headers= instead")
             try:
                 yield headers
             except GeneratorExit:

@@ -56,7 +56,8 @@ def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> C
     headers = {**checked_headers(_environment_headers()), **checked_headers(given_headers)}
     if (make_token is not None or "authorization" in headers) and not options.token_over_plaintext:
         for address in addresses:
-            near = is_loopback(address.host) and (proxy is None or is_loopback(proxy.address.host))
+            is_direct = proxy is None or address.socket_path or is_loopback(proxy.address.host)
+            near = is_loopback(address.host) and is_direct
             if address.scheme in ("grpc", "http") and not near:
                 raise InvalidInput(
                     f"The token would travel unencrypted to {address.url}: use grpcs:// or https://, or pass "

@@ -236,6 +236,9 @@ class Servers:
             return (*self._servers, *self._retired)
 
     def _open(self, address: Address, connection: Connection) -> Server:
+        if address.socket_path:
+            # Proxies lead to hosts.
+            connection = replace(connection, proxy=None)
         transport = self._open_transport(address, connection)
         shared_memory = None
         if self._shared_memory and is_loopback(address.host) and connection.proxy is None:

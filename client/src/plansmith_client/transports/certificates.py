@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plansmith_client.errors import InvalidInput
@@ -31,18 +33,24 @@ def trusting_context(connection: Connection) -> ssl.SSLContext:
         given = (connection.ca_file, connection.certificate_file, connection.key_file)
         files = ", ".join(str(path) for path in given if path is not None)
         raise InvalidInput(
-            f"{files} cannot be used for TLS ({error}): expected PEM files, the key unencrypted"
+            f"{files} cannot be used for TLS ({error}): expected PEM files, the key unencrypted and the certificate's"
         ) from error
     return context
 
 
 def system_authorities() -> bytes | None:
-    """The system's authorities, or those in the file of SSL_CERT_FILE, as PEM for gRPC, which would bring its own.
+    """The authorities that `trusting_context` trusts by default, as PEM for gRPC, which would bring its own.
 
     None where Python finds none, as on a Mac without them installed, and where GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names
     a file that gRPC reads itself.
     """
     if os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"):
         return None
-    authorities = ssl.create_default_context().get_ca_certs(binary_form=True)
+    context, paths = ssl.create_default_context(), ssl.get_default_verify_paths()
+    # What lies in folders OpenSSL reads only when it needs it, by the hash that is the file's name.
+    for folder in os.environ.get(paths.openssl_capath_env, paths.openssl_capath).split(os.pathsep):
+        for file in Path(folder).glob("????????.[0-9]*") if folder else ():
+            with contextlib.suppress(OSError):
+                context.load_verify_locations(file)
+    authorities = context.get_ca_certs(binary_form=True)
     return "".join(map(ssl.DER_cert_to_PEM_cert, authorities)).encode() or None

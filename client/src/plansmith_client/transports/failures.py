@@ -39,6 +39,7 @@ STATUS_CODES = {
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
+    407: "UNAUTHENTICATED",
     408: "DEADLINE_EXCEEDED",
     409: "ALREADY_EXISTS",
     413: "INVALID_ARGUMENT",
@@ -170,11 +171,23 @@ def _concerns(rule: _Rule, operation: Operation[Any]) -> bool:
     return isinstance(operation, rule.about) and not (nameless and issubclass(rule.about, ModelOperation))
 
 
-_START_OR_CORRECT = "start the server there (plansmith serve) or correct the URL"
+# What to do about the reasons of OpenSSL, of gRPC's BoringSSL, and of everything else; the first that fits counts.
+_ADVICE = (
+    (("expired", "not yet valid"), "renew the server's certificate, or set this machine's clock"),
+    (("mismatch", "hostname verification"), "use the host that its certificate names, or name that with server_name="),
+    (
+        ("certificate required", "unknown ca", "bad certificate", "handshake failure", "ended the handshake"),
+        "it may want a certificate that it trusts: certificate_file= and key_file=",
+    ),
+    (("certificate",), "name its authority with ca_file= or SSL_CERT_FILE if you trust it"),
+    (("",), "start the server there (plansmith serve) or correct the URL"),
+)
 
 
-def server_unavailable(url: str, reason: str, advice: str = _START_OR_CORRECT) -> ServerUnavailable:
+def server_unavailable(url: str, reason: str, advice: str = "") -> ServerUnavailable:
     """The error for a server that cannot be reached, or whose connection broke."""
+    words = reason.lower()
+    advice = advice or next(advice for phrases, advice in _ADVICE if any(phrase in words for phrase in phrases))
     return ServerUnavailable(f"No answer from {url} ({_one_line(reason)}): {advice}")
 
 

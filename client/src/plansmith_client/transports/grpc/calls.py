@@ -12,7 +12,7 @@ import grpc
 
 from plansmith_client.errors import ClientError, ProtocolError
 from plansmith_client.protocol.answers import MALFORMED
-from plansmith_client.transports.certificates import system_authorities
+from plansmith_client.transports.certificates import system_authorities, trusting_context
 from plansmith_client.transports.connections import Connection
 from plansmith_client.transports.failures import client_closed, deadline_exceeded, error_from_answer, malformed_answer
 from plansmith_client.transports.grpc.channels import channel_options, error_from_status
@@ -51,6 +51,9 @@ class GrpcCalls:
         ]
         self._credentials = None
         if address.scheme == "grpcs":
+            if connection.ca_file or connection.certificate_file:
+                # gRPC would say at the first call, and not why, that a file is none, or a key of another certificate.
+                trusting_context(connection)
             self._credentials = grpc.ssl_channel_credentials(
                 connection.read_pem(connection.ca_file) or system_authorities(),
                 connection.read_pem(connection.key_file),

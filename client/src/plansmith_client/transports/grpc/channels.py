@@ -105,9 +105,9 @@ def _connection_error(details: str, url: str) -> ClientError:
     # gRPC's words run from the general to the particular, and may end in a status that says nothing.
     reason = details.removesuffix(": OK").rpartition(": ")[2].rstrip("]")
     words = details.lower()
-    if "certificate_verify_failed" in words:
-        return server_unavailable(url, reason, "name its authority with ca_file= or SSL_CERT_FILE if you trust it")
     if "socket closed" in words and "failed to connect" in words:
+        if url.startswith("grpcs://"):
+            return server_unavailable(url, "it ended the handshake of TLS")
         target = url.rpartition("://")[2]
         advice = (
             f"it may not speak gRPC, or only over TLS; Triton's HTTP port is http://{target}, TLS is grpcs://{target}"

@@ -229,10 +229,7 @@ def error_from_exception(error: Exception, operation: Operation[Any], address: A
         return malformed_answer(operation, url, f"{hint}{address.scheme}://")
     if isinstance(error, InvalidAnswerError):
         return malformed_answer(operation, url, error)
-    reason = _reason(error)
-    if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in reason:
-        return server_unavailable(url, reason, "name its authority with ca_file= or SSL_CERT_FILE if you trust it")
-    return server_unavailable(url, reason)
+    return server_unavailable(url, _reason(error))
 
 
 def _reason(error: Exception) -> str:
@@ -241,5 +238,6 @@ def _reason(error: Exception) -> str:
         numbered = re.search(r"\[Errno (\d+)\]", str(error))
         number = error.errno or (int(numbered[1]) if numbered else 0)
         if number > 0:
-            return os.strerror(number)
+            # Windows has words for these numbers in a table of its own.
+            return str(getattr(socket, "errorTab", {}).get(number) or os.strerror(number)).rstrip(".")
     return (isinstance(error, OSError) and error.strerror) or str(error)
