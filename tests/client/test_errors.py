@@ -203,6 +203,10 @@ def test_a_call_that_a_stopping_server_drops_can_be_sent_elsewhere(grpc_client):
     assert dropped.retryable
 
 
+def test_a_call_that_the_server_does_not_have_is_not_a_model_that_failed(grpc_client):
+    assert type(failure(grpc_client, "UNIMPLEMENTED:Method not found!")) is ProtocolError
+
+
 def test_a_request_too_large_for_a_proxy_is_not_overload(grpc_client):
     assert type(failure(grpc_client, "RESOURCE_EXHAUSTED:Received message larger than max (9 vs. 4)")) is InvalidInput
 

@@ -7,17 +7,20 @@ import contextlib
 import gc
 import itertools
 import socket
+import struct
 import threading
+import time
 import warnings
 import zlib
 
+import numpy as np
 import pytest
 from hostile_http import BODY, BOMB, LARGEST, READ, REFUSED, answer, bare_deflate, packed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plansmith_client import Client, ClientError, DeadlineExceeded
-from plansmith_client.protocol.operations import ReadServerMetadata
+from plansmith_client.protocol.operations import Infer, ReadServerMetadata, Tensor
 from plansmith_client.transports import open_async_transport, open_transport
 from plansmith_client.transports.addresses import Address
 from plansmith_client.transports.connections import Connection
@@ -304,6 +307,37 @@ def test_a_kept_connection_that_the_server_ends_between_two_calls_is_replaced(se
     server.parts, server.ends = [answer()], True
     assert DRIVERS[driver](server.url, Connection(), 5) == ["a"] * 5
     assert server.connections == 5
+
+
+class ResettingServer(ScriptedServer):
+    """Answers one request of each connection, and resets it."""
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            connection.recv(65536)
+            connection.sendall(answer())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_nothing_more_is_written_to_a_connection_that_was_reset(caplog):
+    resetting = ResettingServer()
+    large = Infer("m", "", (Tensor("x", "UINT8", np.zeros(2**23, np.uint8)),), None, "", {})
+
+    async def ask_twice() -> None:
+        transport = open_async_transport(Address.parse(resetting.url))
+        transport._calls.speaks_binary = True
+        await transport.call(ReadServerMetadata(), Deadline(30))
+        # The loop does not see the reset before the next request is written.
+        time.sleep(0.2)
+        with pytest.raises(ClientError):
+            await transport.call(large, Deadline(30))
+        await transport.close()
+
+    try:
+        asyncio.run(ask_twice())
+    finally:
+        resetting.stop()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 def test_calls_at_once_have_connections_of_their_own_and_share_them_later(server):

@@ -161,8 +161,11 @@ def test_a_failing_model_is_an_error_of_the_model(client):
         client.model("mixed").infer({**INPUTS, "words": ["fail"]})
 
 
-def test_what_only_triton_has_is_said_to_be_missing(client):
-    for ask in (client.statistics, client.log_settings, client.model("mixed").config):
+def test_what_only_triton_has_is_said_to_be_missing(client, server):
+    model = client.model("mixed")
+    # MLServer has streams of another form.
+    streams = [lambda: list(model.stream(INPUTS))] if server.name == "kserve" else []
+    for ask in (client.statistics, client.log_settings, model.config, *streams):
         with pytest.raises(ProtocolError, match="does not know this call"):
             ask()
 

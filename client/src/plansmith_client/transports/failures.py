@@ -67,6 +67,7 @@ class _Rule(NamedTuple):
 
 
 _HEADERS_TOO_LARGE = "the headers of the request are larger than the server accepts: shorten the token or the headers"
+_UNKNOWN_CALL = "the server does not know this call of the Open Inference Protocol ({reason})"
 
 # The phrases are Triton's own: of its schedulers, its model repository manager and its two front ends.
 _RULES = (
@@ -132,13 +133,11 @@ _RULES = (
         "the server says that it is unavailable ({reason}); try again later",
         codes=("UNAVAILABLE",),
     ),
+    # A model may say UNIMPLEMENTED, too, but hardly in the words of servers that have no such method.
+    _Rule(ProtocolError, _UNKNOWN_CALL, codes=("UNIMPLEMENTED",), phrases=("not found",)),
     _Rule(InferenceFailed, "the inference failed ({reason})", about=Infer),
     _Rule(ModelNotReady, "it could not be loaded ({reason})", codes=("INTERNAL", "UNKNOWN"), about=LoadModel),
-    _Rule(
-        ProtocolError,
-        "the server does not know this call of the Open Inference Protocol ({reason})",
-        codes=("UNIMPLEMENTED", "NOT_FOUND"),
-    ),
+    _Rule(ProtocolError, _UNKNOWN_CALL, codes=("UNIMPLEMENTED", "NOT_FOUND")),
     _Rule(ProtocolError, "the call failed ({reason})"),
 )
 

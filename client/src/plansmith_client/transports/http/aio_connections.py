@@ -224,8 +224,8 @@ class AioConnection(asyncio.Protocol):
             for start in range(0, len(view), _CHUNK):
                 if self._writable is not None:
                     await asyncio.wait((self._writable, answered), return_when=asyncio.FIRST_COMPLETED)
-                if answered.done():
-                    # A server that refuses a request says so before it has read all of it.
+                if answered.done() or transport.is_closing():
+                    # A server that refuses a request says so before it has read all of it, or only hangs up.
                     return False
                 transport.write(view[start : start + _CHUNK])
         return True

@@ -69,7 +69,7 @@ _NOT_READY = {IsServerLive: (400, 503), IsServerReady: (400, 503), IsModelReady:
 _EMPTY = "it is empty, as all that Triton's metrics port gives; its HTTP port is 8000 unless set otherwise"
 # The fastest level: compression is to save time on a slow network, and tensors of floats compress badly anyway.
 _LEVEL = 1
-_EXTENSIONS = (ReadConfigDocument, ReadStatistics, LoadModel, UnloadModel, TraceSettings)
+_MAY_BE_MISSING = (Infer, ReadConfigDocument, ReadStatistics, LoadModel, UnloadModel, TraceSettings)
 # Up to here one copy is cheaper than a second packet.
 _WHOLE_MESSAGE = 64 * 1024
 # Servers and proxies take 8 KiB or more.
@@ -190,7 +190,7 @@ def answer_from_response(response: Response, operation: Operation[Answer_co], ad
 def _error_from_response(response: Response, operation: Operation[Any], address: Address) -> ClientError:
     text, url = _error_text(response), address.url
     # The message does not mention a model: the server does not have this call.
-    is_unknown = isinstance(operation, _EXTENSIONS) and text.lower() == "not found"
+    is_unknown = isinstance(operation, _MAY_BE_MISSING) and text.lower() == "not found"
     if response.status == _NOT_FOUND and address.path:
         text += f"; {address.path!r} of the URL stands before /v2: leave it out unless a gateway needs it"
     if response.status == _HEADERS_TOO_LARGE:
