@@ -384,7 +384,8 @@ def test_tls_may_be_set_up_by_the_caller(proxy, face):
 
 @pytest.mark.parametrize("credentials", ["", "me:se%40cret@"])
 def test_a_proxy_is_gone_through_with_and_without_tls(proxy, server, face, credentials, monkeypatch):
-    monkeypatch.setenv("no_proxy", "")
+    # What the caller names is used, whatever the environment says.
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
     expected = "Basic " + base64.b64encode(b"me:se@cret").decode() if credentials else None
     with http_proxy(expected) as (address, seen):
         options = {"proxy": f"http://{credentials}{address}", "timeout": 20}
@@ -392,6 +393,12 @@ def test_a_proxy_is_gone_through_with_and_without_tls(proxy, server, face, crede
         with open_client(face, encrypted, token=TOKEN, ca_file=proxy.folder / "ca.pem", **options) as client:
             assert works(client)
         assert set(seen) == {f"CONNECT {encrypted.rpartition('/')[2]} HTTP/1.1"}
+        other = encrypted.replace("127.0.0.1", "localhost")
+        with (
+            open_client(face, other, ca_file=proxy.folder / "ca.pem", retries=0, **options) as client,
+            pytest.raises(ServerUnavailable, match="server_name="),
+        ):
+            client.server_metadata()
         seen.clear()
         plain = url_of(face, server)
         with open_client(face, plain, **options) as client:
@@ -400,8 +407,7 @@ def test_a_proxy_is_gone_through_with_and_without_tls(proxy, server, face, crede
         assert seen[0] == first
 
 
-def test_a_proxy_that_refuses_is_named_without_its_password(proxy, face, monkeypatch):
-    monkeypatch.setenv("no_proxy", "")
+def test_a_proxy_that_refuses_is_named_without_its_password(proxy, face):
     with http_proxy("Basic other") as (address, _):
         options = {"proxy": f"http://me:secret@{address}", "ca_file": proxy.folder / "ca.pem", "retries": 0}
         with open_client(face, proxy.url(face, "token"), timeout=20, **options) as client:

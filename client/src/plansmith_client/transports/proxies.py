@@ -25,12 +25,10 @@ class Proxy:
 
     Attributes:
         address: where it listens.
-        url: as gRPC takes it, with its password; not in `repr`.
         headers: its credentials as a header.
     """
 
     address: Address
-    url: str = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
 
     @classmethod
@@ -53,9 +51,9 @@ class Proxy:
             raise InvalidInput(f"proxy is not a URL of an HTTP proxy: {example}")
         address = Address(f"http://{host}:{port}", "http", host, port)
         if user is None:
-            return cls(address, address.url, {})
+            return cls(address, {})
         pair = f"{unquote(user)}:{unquote(parts.password or '')}".encode()
-        return cls(address, url.rstrip("/"), {"Proxy-Authorization": f"Basic {base64.b64encode(pair).decode()}"})
+        return cls(address, {"Proxy-Authorization": f"Basic {base64.b64encode(pair).decode()}"})
 
     def tunnel_request(self, target: str) -> bytes:
         """What asks the proxy for a connection to `host:port`."""

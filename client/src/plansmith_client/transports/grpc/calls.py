@@ -43,7 +43,7 @@ class GrpcCalls:
     """
 
     def __init__(self, address: Address, connection: Connection | None) -> None:
-        self._target, self._url = address.target, address.url
+        self._address, self._url = address, address.url
         self._connection = connection = connection or Connection()
         self._closed = False
         self._compression = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate, None: None}[
@@ -62,11 +62,13 @@ class GrpcCalls:
 
     def _open_channels(self, library: Any) -> None:
         """Open the channels by `grpc` or `grpc.aio`; they connect with the first call, and again after a fault."""
-        every = [channel_options(self._connection, number) for number in range(self._connection.channels)]
+        connection = self._connection
+        target = self._address.target if connection.proxy is None else connection.proxy.address.target
+        every = [channel_options(self._address, connection, number) for number in range(connection.channels)]
         self._channels: list[Any] = [
-            library.insecure_channel(self._target, options)
+            library.insecure_channel(target, options)
             if self._credentials is None
-            else library.secure_channel(self._target, self._credentials, options)
+            else library.secure_channel(target, self._credentials, options)
             for options in every
         ]
         # Safe to share between threads, as every iterator that is written in C.

@@ -13,6 +13,7 @@ from plansmith_client.transports.failures import error_from_answer, malformed_an
 
 if TYPE_CHECKING:
     from plansmith_client.protocol.operations import Operation
+    from plansmith_client.transports.addresses import Address
     from plansmith_client.transports.connections import Connection
 
 __all__ = ["CHANNEL_OPTIONS", "channel_options", "error_from_status"]
@@ -70,7 +71,7 @@ _CONNECTION_FAILURES = (
 )
 
 
-def channel_options(connection: Connection, number: int) -> tuple[tuple[str, int | str], ...]:
+def channel_options(address: Address, connection: Connection, number: int) -> tuple[tuple[str, int | str], ...]:
     """The options of one of a transport's channels."""
     options: dict[str, int | str] = {
         **dict(CHANNEL_OPTIONS),
@@ -82,8 +83,12 @@ def channel_options(connection: Connection, number: int) -> tuple[tuple[str, int
     if connection.server_name:
         options["grpc.ssl_target_name_override"] = options["grpc.default_authority"] = connection.server_name
     if connection.proxy is not None:
-        options["grpc.enable_http_proxy"] = 1
-        options["grpc.http_proxy"] = connection.proxy.url
+        # The channel leads to the proxy. With gRPC's own option no_proxy of the environment would overrule the caller.
+        headers = connection.proxy.headers.items()
+        options["grpc.http_connect_server"] = address.target
+        options["grpc.http_connect_headers"] = "\n".join(f"{name}:{value}" for name, value in headers)
+        options.setdefault("grpc.default_authority", address.target)
+        options.setdefault("grpc.ssl_target_name_override", address.host)
     return tuple(options.items())
 
 
