@@ -56,12 +56,13 @@ class Proxy:
 
 
 def make_certificates(folder: Path) -> None:
-    """An authority; certificates for 127.0.0.1 and the name models.example, of which one has expired, and a client's."""
+    """An authority; certificates for 127.0.0.1 and the name models.example, one of them expired; and a client's."""
 
     def openssl(*words: str | Path) -> None:
         subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
 
-    openssl(*"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem".split())
+    authority = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem"
+    openssl(*authority.split())
     here = "IP:127.0.0.1,DNS:models.example"
     for name, names, days in (("server", here, 2), ("expired", here, -1), ("client", "DNS:client", 2)):
         openssl(*f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr".split())

@@ -328,7 +328,7 @@ def test_nothing_more_is_written_to_a_connection_that_was_reset(caplog):
         transport._calls.speaks_binary = True
         await transport.call(ReadServerMetadata(), Deadline(30))
         # The loop does not see the reset before the next request is written.
-        time.sleep(0.2)
+        time.sleep(0.2)  # noqa: ASYNC251
         with pytest.raises(ClientError):
             await transport.call(large, Deadline(30))
         await transport.close()

@@ -146,7 +146,9 @@ def test_headers_of_observers_are_sent_whatever_their_case(server, face, headers
         assert len(list(client.model("repeat").stream({"count": [2], "value": [7.0]}))) == 2
 
 
-@pytest.mark.parametrize("headers", [{"x-a": "b\r\nInjected: yes"}, {"x a": "b"}, {"x-a": 3}, {3: "x"}, {"Authorization": "x"}, 7])
+@pytest.mark.parametrize(
+    "headers", [{"x-a": "b\r\nInjected: yes"}, {"x a": "b"}, {"x-a": 3}, {3: "x"}, {"Authorization": "x"}, 7]
+)
 def test_headers_of_observers_that_cannot_be_sent_are_refused(server, face, headers):
     with open_client(face, url_of(face, server), observers=[Recorder(headers)], timeout=60) as client:
         for _, call in CLIENT_CALLS.values():

@@ -134,18 +134,14 @@ def test_tritons_own_tls_opens_to_a_client_certificate_alone(proxy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wants", "host", "files", "advice"),
-    [
-        ("token", "127.0.0.1", {}, "name its authority with ca_file="),
-        ("token", "localhost", {"ca_file": "ca.pem"}, "server_name="),
-        ("expired", "127.0.0.1", {"ca_file": "ca.pem"}, "renew"),
-    ],
+    ("wants", "host", "advice"),
+    [("token", "127.0.0.1", "ca_file="), ("token", "localhost", "server_name="), ("expired", "127.0.0.1", "renew")],
 )
-def test_a_certificate_that_is_refused_is_told_of_with_the_way_out(proxy, face, wants, host, files, advice):
-    options = {name: proxy.folder / file for name, file in files.items()}
+def test_a_certificate_that_is_refused_is_told_of_with_the_way_out(proxy, face, wants, host, advice):
+    authority = None if advice == "ca_file=" else proxy.folder / "ca.pem"
     url = proxy.url(face, wants).replace("127.0.0.1", host)
     with (
-        open_client(face, url, token=TOKEN, timeout=10, retries=0, **options) as client,
+        open_client(face, url, token=TOKEN, timeout=10, retries=0, ca_file=authority) as client,
         pytest.raises(ServerUnavailable, match=advice),
     ):
         client.server_metadata()

@@ -202,12 +202,11 @@ class SharedMemory:
                 return None
             yield from self._sweep_quarantine(self._pool, deadline)
             region = self._pool.lend(rounded, lambda: Region(rounded), lambda _: True)
-        except FileNotFoundError as error:
-            # The system is not Linux: it has no /proc, or no /dev/shm.
-            self._allowed = False
-            _LOG.debug("No shared memory with %s, tensors travel in the messages (%s)", self._url, error)
-            return None
-        except OSError:
+        except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                # The system is not Linux: it has no /proc, or no /dev/shm.
+                self._allowed = False
+                _LOG.debug("No shared memory with %s, tensors travel in the messages (%s)", self._url, error)
             return None
         if region is None or region.is_registered:
             return region
