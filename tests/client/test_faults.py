@@ -285,30 +285,6 @@ def test_a_name_that_no_host_has_is_an_outage(scheme):
         client.server_metadata()
 
 
-METADATA = {"name": "m", "versions": ["1"], "inputs": [], "outputs": []}
-GARBAGE = {
-    "no JSON": b"hello",
-    "a number": b"7",
-    "another object": b"{}",
-    "a list": b"[1]",
-    "not Unicode": b"\xff\xfe",
-    "deep": b"[" * 100_000,
-    "of another type": b'{"name": "m", "version": "1", "extensions": 7, "inputs": 7}',
-    "empty": b"",
-}
-
-
-@pytest.mark.parametrize("garbage", GARBAGE)
-def test_an_http_answer_of_another_kind_is_a_protocol_error(serve, garbage):
-    with Client(f"http://{serve(replying(GARBAGE[garbage]))}", timeout=5) as client:
-        for call in (client.server_metadata, lambda: client.model("m").metadata):
-            with pytest.raises(ProtocolError, match="Open Inference Protocol"):
-                call()
-        if garbage not in ("a list", "another object"):
-            with pytest.raises(ProtocolError):
-                client.models()
-
-
 @pytest.mark.parametrize("status", ["404 Not Found", "200 OK", "400 Bad Request", "302 Found", "503 Down"])
 def test_another_web_server_is_not_taken_for_an_inference_server(serve, status):
     page = replying(b"<html>hello</html>", status, "Content-Type: text/html\r\nLocation: http://localhost:1/")

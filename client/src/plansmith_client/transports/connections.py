@@ -119,17 +119,6 @@ class Connection:
                 raise DeadlineExceeded(f"The token did not come within {deadline.timeout:g} s") from error
         return {**more, "authorization": hidden(f"Bearer {checked_token(token)}")}
 
-    def read_pem(self, path: Path | None) -> bytes | None:
-        """The content of a file; None for None.
-
-        Raises:
-            InvalidInput: it cannot be read.
-        """
-        try:
-            return None if path is None else path.read_bytes()
-        except OSError as error:
-            raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
-
 
 def checked_token(token: object) -> str:
     """The token, checked to be valid in a header.

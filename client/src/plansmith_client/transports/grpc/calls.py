@@ -54,11 +54,9 @@ class GrpcCalls:
             if connection.ca_file or connection.certificate_file:
                 # gRPC would say at the first call, and not why, that a file is none, or a key of another certificate.
                 trusting_context(connection)
-            self._credentials = grpc.ssl_channel_credentials(
-                connection.read_pem(connection.ca_file) or system_authorities(),
-                connection.read_pem(connection.key_file),
-                connection.read_pem(connection.certificate_file),
-            )
+            files = (connection.ca_file, connection.key_file, connection.certificate_file)
+            authorities, key, certificate = (None if file is None else file.read_bytes() for file in files)
+            self._credentials = grpc.ssl_channel_credentials(authorities or system_authorities(), key, certificate)
 
     def _open_channels(self, library: Any) -> None:
         """Open the channels by `grpc` or `grpc.aio`; they connect with the first call, and again after a fault."""
