@@ -95,6 +95,8 @@ def test_positions_are_counted_and_no_input_is_given_twice(bert):
         bert(IDS, MASK, [["a"]] * 2, 1)
     with pytest.raises(InvalidInput, match="input 'ids': given twice, by position and by name"):
         bert(IDS, ids=IDS)
+    with pytest.raises(InvalidInput, match=r"input 'ids': given a dict.*infer\(inputs\)"):
+        bert({"ids": IDS, "mask": MASK})
 
 
 @pytest.mark.parametrize("outputs", [["nope"], ["logits", "logits"], [], ["logits", "nope"]])

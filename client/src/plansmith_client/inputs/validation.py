@@ -219,14 +219,16 @@ def _checked(metadata: ModelMetadata, spec: TensorSpec, value: ArrayLike, cast: 
             else:
                 array, device = array_from_value(value, spec.datatype, cast=cast), None
         except UnfitValueError as error:
-            raise InvalidInput(f"{_given(metadata, spec, value)}: it {error}{_cast_hint(spec, value)}") from error
+            raise InvalidInput(f"{_given(metadata, spec, value)}: it {error}{_hint(spec, value)}") from error
     shape = array.shape
     if not shape_fits(shape, spec.shape):
         raise InvalidInput(f"{_given(metadata, spec, array)}{_shape_hint(metadata, spec, shape)}")
     return Tensor(spec.name, spec.datatype, array, None, device)
 
 
-def _cast_hint(spec: TensorSpec, value: ArrayLike) -> str:
+def _hint(spec: TensorSpec, value: ArrayLike) -> str:
+    if isinstance(value, Mapping):
+        return "; arrays by name go to infer(inputs), or are keywords: model(**inputs)"
     try:
         array_from_value(value, spec.datatype, cast=True)
     except UnfitValueError:
