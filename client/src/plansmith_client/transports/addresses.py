@@ -16,7 +16,7 @@ _SCHEMES = ("grpc", "grpcs", "http", "https")
 _UNIX_SCHEMES = {"unix": "grpc", "http+unix": "http"}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # The path of a call, such as `/v2/models/digits/infer`.
-_CALL = re.compile(r"/v2/(?:health|models|repository)(?:/.*)?$")
+_CALL = r"/v2/(?:health|models|repository)(?:/.*)?$"
 _EXAMPLES = "write it like localhost:8001 (gRPC) or http://localhost:8000 (HTTP)"
 
 
@@ -122,7 +122,7 @@ def _shown(url: object) -> str:
 
 
 def _before_calls(url: str, path: str) -> str:
-    if (call := _CALL.search(path)) is not None:
+    if (call := re.search(_CALL, path)) is not None:
         server = url[: url.index(call[0])]
         raise InvalidInput(
             f"The URL {url!r} is that of a call: write that of the server, which ends before {call[0]!r}: {server}"
