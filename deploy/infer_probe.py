@@ -31,8 +31,9 @@ def main() -> int:
     options = parser.parse_args()
     server = Server(options.url.rstrip("/"), options.timeout)
     try:
-        for model in options.models or os.environ.get("PROBE_MODELS", "").split() or server.ready_models():
-            server.infer(model)
+        models = options.models or os.environ.get("PROBE_MODELS", "").split() or server.ready_models()
+        # All together: whoever runs this probe waits for seconds only.
+        server.wait_for_executions({model: server.executions(model) for model in models if not server.infer(model)})
     except (OSError, ValueError) as error:
         detail = error.read().decode(errors="replace") if isinstance(error, urllib.error.HTTPError) else ""
         sys.stderr.write(f"{options.url}: {error} {detail}".rstrip() + "\n")
@@ -59,11 +60,11 @@ class Server:
         self.ask("v2/health/ready")
         return sorted({version["name"] for version in json.loads(self.ask("v2/models/stats"))["model_stats"]})
 
-    def infer(self, model: str) -> None:
-        """Send zeros to a model and wait for its answer."""
+    def infer(self, model: str) -> bool:
+        """Send zeros to a model and wait for its answer; false where its queue is full."""
         config = json.loads(self.ask(f"v2/models/{model}/config"))
         if config.get("model_transaction_policy", {}).get("decoupled"):
-            return  # It answers over gRPC streams only.
+            return True  # It answers over gRPC streams only.
         header = {"inputs": [], "parameters": {"binary_data_output": True}}
         if "sequence_batching" in config:
             header["parameters"] |= {"sequence_id": 1, "sequence_start": True, "sequence_end": True}
@@ -83,17 +84,19 @@ class Server:
         except urllib.error.HTTPError as error:
             message = error.read().decode(errors="replace")
             if "maximum queue size" in message:
-                self.wait_for_execution(model)
+                return False
             # Of a request that waited for too long this is said once another one was run.
-            elif "timeout expired" not in message:
+            if "timeout expired" not in message:
                 raise ValueError(f"model {model}: {message or error}") from error
+        return True
 
-    def wait_for_execution(self, model: str) -> None:
-        """Return once the model has run something: a queue is full where much is to do, or where a backend hangs."""
-        before, end = self.executions(model), time.monotonic() + self.timeout
-        while self.executions(model) == before:
+    def wait_for_executions(self, full: dict[str, int]) -> None:
+        """Return once each has run more often than so: a queue is full where much is to do, or a backend hangs."""
+        end = time.monotonic() + self.timeout
+        while full := {model: before for model, before in full.items() if self.executions(model) == before}:
             if time.monotonic() > end:
-                raise ValueError(f"model {model}: its queue is full, and nothing was run for {self.timeout:g} s")
+                names = ", ".join(full)
+                raise ValueError(f"model {names}: its queue is full, and nothing was run for {self.timeout:g} s")
             time.sleep(0.1)
 
     def executions(self, model: str) -> int:

@@ -108,6 +108,7 @@ class Front:
         host: where it is.
         storage: the port of the other server.
         instead: what is answered for `manifests` or `blobs` instead of what the registry has.
+        storage_asks: whether the other server wants a token of a service of its own.
     """
 
     def __init__(self, registry: Registry, redirect: str | None = None) -> None:
@@ -119,6 +120,7 @@ class Front:
         self.behind = registry.host
         self.redirect = redirect or f"http://127.0.0.1:{self.storage}"
         self.instead: dict[str, bytes] = {}
+        self.storage_asks = False
         self.requests: list[tuple[int, str, str | None]] = []
 
     def seen(self, part: str) -> list[tuple[int, str | None]]:
@@ -140,7 +142,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         front, port, given = self.server.front, self.server.server_port, self.headers["Authorization"]
         front.requests.append((port, self.path, given))
-        if port == front.storage:
+        if port == front.storage and front.storage_asks:
+            challenge = f'Bearer realm="{front.redirect}/another-token"'
+            self.answer(401, b"", **{"WWW-Authenticate": challenge})
+        elif port == front.storage:
             self.relay()
         elif self.path == "/token?service=tests&scope=pull":
             self.answer(200 if given == BASIC else 401, b'{"token": "a-token"}')

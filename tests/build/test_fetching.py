@@ -283,6 +283,11 @@ def test_credentials_go_to_the_service_of_tokens_and_not_where_blobs_are(registr
         assert local_model(f"oci://{front.host}/colours:1", fetched)[0].read_bytes() == model.read_bytes()
         assert [value for _, value in front.seen("/token")] == [f"Basic {login()['auth']}"]
         assert {value for port, value in front.seen("/blobs/") if port == front.storage} == {None}
+        front.storage_asks = True
+        with pytest.raises(InvalidModel, match="cannot be fetched: it needs a login"):
+            local_model(f"oci://{front.host}/colours:1", fetched)
+        assert front.seen("/another-token") == []
+        front.storage_asks = False
         front.instead["blobs"] = b"x" * len(model.read_bytes())
         with pytest.raises(InvalidModel, match="does not have the content that its digest says"):
             local_model(f"oci://{front.host}/colours:1", fetched)

@@ -42,6 +42,7 @@ from plansmith_build.repository.rollback import roll_back
 from plansmith_build.search.search import SearchOptions
 from plansmith_build.search.targets import Precision, Target
 from plansmith_client import Client, InvalidInput
+from plansmith_client.tensors import numpy_dtype_from_datatype
 from plansmith_server import ServerOptions, TritonServer
 
 SCENES = """
@@ -147,7 +148,8 @@ def repository(files, plansmith):
     assert "a pipeline, image -> model -> classes" in said
     models = {"search": "words", "finder": "detector", "sentiment": "moods", "moods": "moods", "pitch": "tones"}
     for name, model in models.items():
-        build_pipeline(files / f"{model}.onnx", files / f"{name}.toml", BuildOptions(repository, serve=False))
+        options = BuildOptions(repository, serve=False, max_queue_size=100)
+        build_pipeline(files / f"{model}.onnx", files / f"{name}.toml", options)
     return repository
 
 
@@ -401,14 +403,16 @@ def test_a_pipeline_of_arrays_is_served_by_onnx_files_of_standard_operators_alon
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "first", "none"])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_vectors_are_pooled_over_the_tokens_that_the_mask_keeps(pooling, normalize):
-    options = {"size": 5, "pooling": pooling, "normalize": normalize, "datatype": "INT32"}
+@pytest.mark.parametrize("datatype", ["INT32", "FP32", "FP64", "BOOL"])
+def test_vectors_are_pooled_over_the_tokens_that_the_mask_keeps(pooling, normalize, datatype):
+    options = {"size": 5, "pooling": pooling, "normalize": normalize, "datatype": datatype}
     session = InferenceSession(GRAPHS["embedding"](**options).SerializeToString(), providers=["CPUExecutionProvider"])
     tokens = np.random.default_rng(1).normal(size=(3, 4, 5)).astype(np.float32) - 2
-    mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]], np.int32)
+    mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]], numpy_dtype_from_datatype(datatype))
     tokens[mask == 0] = np.nan
     vectors = tokens[:2, 1]
-    given = {"vector": vectors} if pooling == "none" else {"tokens": np.nan_to_num(tokens), "attention_mask": mask}
+    filled = np.nan_to_num(tokens, nan=7)
+    given = {"vector": vectors} if pooling == "none" else {"tokens": filled, "attention_mask": mask}
     (made,) = session.run(None, given)
     if pooling != "none":
         pool = {"mean": np.nanmean, "max": np.nanmax, "first": lambda rows, axis: rows.take(0, axis)}[pooling]
@@ -443,13 +447,14 @@ def test_a_step_runs_in_as_many_processes_as_it_says(repository):
 
 def test_requests_are_joined_in_the_steps_whose_answers_do_not_depend_on_neighbours(repository):
     kinds = dict.fromkeys(("image", "audio", "classes", "embedding"), True) | dict.fromkeys(("text", "boxes"), False)
-    joined = {
-        kind: config_from_text(path.read_text()).HasField("dynamic_batching")
+    configs = {
+        kind: config_from_text(path.read_text())
         for path in repository.glob("*.1.*/config.pbtxt")
         if (kind := path.parent.name.partition(".1.")[2]) in kinds
     }
     # Tokens are padded to the longest text of a request, boxes to the fullest image.
-    assert joined == kinds
+    assert {kind: config.HasField("dynamic_batching") for kind, config in configs.items()} == kinds
+    assert configs["audio"].dynamic_batching.default_queue_policy.max_queue_size == 100
 
 
 def test_a_signed_pipeline_is_signed_in_every_step(files, tmp_path):

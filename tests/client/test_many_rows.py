@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -104,14 +105,53 @@ def test_batches_of_map_go_by_length_and_results_come_in_the_order_of_the_items(
     assert joined["mean"].reshape(-1).tolist() == list(range(len(texts)))
 
 
-def test_of_an_endless_source_a_lonely_length_does_not_hold_up_the_others():
+@pytest.mark.parametrize("others", [np.full(2, 1), "no array"], ids=["another length", "refused"])
+def test_of_an_endless_source_a_lonely_length_waits_for_a_bounded_number_of_items(others):
     ids, mean = TensorSpec("ids", "INT64", (-1, -1)), TensorSpec("mean", "FP32", (-1, 1))
     server = FakeServer({"texts": FakeModel(mean_of_texts, [ids], [mean], max_batch_size=8)})
-    endless = (np.full(2 if number else 90, number) for number in itertools.count())
+    read = itertools.count()
+    endless = (others if number else np.full(90, 1) for number in read)
     with Client("localhost:8001", transport=server) as client:
-        stream = iter(client.model("texts").map(endless))
-        assert [item.array.item() for item in itertools.islice(stream, 100)] == list(range(100))
+        stream = iter(client.model("texts").map(endless, concurrency=1))
+        assert next(stream).array.item() == 1
+        assert next(read) < 100
+        assert [item.index for item in itertools.islice(stream, 100)] == list(range(1, 101))
         stream.close()
+
+
+def test_large_items_of_many_lengths_do_not_wait_for_others_without_bound():
+    ids, mean = TensorSpec("ids", "INT64", (-1, -1)), TensorSpec("mean", "FP32", (-1, 1))
+    texts, most = [], 0
+
+    def large():
+        nonlocal most
+        for number in range(200):
+            text = np.ones(2**18 + number, np.int64)
+            texts.append(weakref.ref(text))
+            most = max(most, sum(known() is not None for known in texts))
+            yield text
+            del text
+
+    server = FakeServer({"texts": FakeModel(mean_of_texts, [ids], [mean], max_batch_size=1024)})
+    with Client("localhost:8001", transport=server) as client:
+        assert sum(1 for _ in client.model("texts").map(large(), concurrency=1)) == 200
+    # Of 2 MiB each: 32 MiB wait, and a few are on their way.
+    assert most < 60
+
+
+def test_collect_raises_the_error_of_the_first_item_that_failed():
+    ids, mean = TensorSpec("ids", "INT64", (-1, -1)), TensorSpec("mean", "FP32", (-1, 1))
+
+    def refusing(inputs):
+        if inputs["ids"].shape[1] == 3:
+            raise InferenceFailed("no text of three")
+        return mean_of_texts(inputs)
+
+    server = FakeServer({"texts": FakeModel(refusing, [ids], [mean], max_batch_size=8)})
+    with Client("localhost:8001", transport=server) as client:
+        items = [np.full(2, 1), np.full(3, 1), "no array", np.full(2, 1)]
+        with pytest.raises(InferenceFailed, match="no text of three"):
+            client.model("texts").map(items).collect()
 
 
 def test_what_fails_is_reported_in_its_place_and_the_others_go_on(client):

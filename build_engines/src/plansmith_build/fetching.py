@@ -1,8 +1,9 @@
 """From where a model is to a file on this disk: a folder of Hugging Face, MLflow or OCI, a registry, a URL of fsspec.
 
-Nothing that is fetched is executed, and nothing but the ONNX file and the weights that it names is fetched. Credentials
-are those of the environment, as the library of each protocol reads them: a URL with a password is refused, because it
-stands in the list of processes. So does a signed URL, which is taken, and said without its signature.
+Nothing that is fetched is executed, and nothing but the ONNX file and the weights that it names is fetched; of an
+artifact of OCI all that has a title. Credentials are those of the environment, as the library of each protocol reads
+them: a URL with a password is refused, because it stands in the list of processes. So does a signed URL, which is
+taken, and said without its signature.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Artifacts of OCI, in a folder or in a registry: their files, each checked against its digest and its size.
 
-A registry is asked over HTTPS, and on this machine over HTTP. The credentials are those of `docker login`. They go to
-the registry and to the token service that it names, and not where either redirects to.
+A registry is asked over HTTPS, and on this machine over HTTP. The credentials are those of `docker login`, users
+with passwords and not identity tokens. They go to the registry and to the token service that it names, and not where
+either redirects to. Docker Hub, whose registry has another name than its login, is taken without one.
 """
 
 from __future__ import annotations
@@ -191,7 +192,8 @@ class _Registry:
         try:
             return self._get(self._url + path, self._authorization)
         except HTTPError as error:
-            if error.code != _UNAUTHORIZED:
+            # Whom it redirects to may not ask for the login, nor name a service of tokens.
+            if error.code != _UNAUTHORIZED or urlsplit(error.url)[:2] != urlsplit(self._url)[:2]:
                 raise
             error.close()
             self._authorization = self._log_in(error.headers.get_all("WWW-Authenticate") or ())

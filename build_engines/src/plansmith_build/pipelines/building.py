@@ -98,7 +98,7 @@ def build_pipeline(model: Path, file: Path, options: BuildOptions, progress: Pro
         pipeline = _Pipeline(spec, made, f"{name[:100]}.{version}", sign)
         try:
             pipeline.build_models(model, options, progress)
-            pipeline.add_steps()
+            pipeline.add_steps(options.max_queue_size)
         except OSError as error:
             raise explain_os_error(error, f"write the steps of the pipeline in {staging}") from error
         wiring = pipeline.wiring
@@ -190,14 +190,14 @@ class _Pipeline:
                     f"none: {built.manifest.batching.reason}"
                 )
 
-    def add_steps(self) -> None:
+    def add_steps(self, max_queue_size: int) -> None:
         """Make the other steps and connect all of them.
 
         Raises:
             InvalidOption: they do not fit together.
         """
         for place, step in enumerate(self._spec.step):
-            node = self._models.get(place) or self._step_node(place, step)
+            node = self._models.get(place) or self._step_node(place, step, max_queue_size)
             self.wiring.add(node, step.inputs, step.kind)
         self.wiring.finish()
         for place in self._texts:
@@ -210,7 +210,7 @@ class _Pipeline:
             return lines[1].max_lines if place > lines[0] else 1
         return 1 if isinstance(step, ImageOptions) and step.sides is not None else None
 
-    def _step_node(self, place: int, step: StepOptions) -> Node:
+    def _step_node(self, place: int, step: StepOptions, max_queue_size: int) -> Node:
         from plansmith_server import ModelError  # noqa: PLC0415 - an optional distribution
         from plansmith_server.backends.pipeline_step.runtime import load_step  # noqa: PLC0415
 
@@ -243,7 +243,7 @@ class _Pipeline:
                 if tokenizer is not None:
                     self._texts[place] = loaded
                 node = Node(name, _specs(loaded.inputs), _specs(loaded.outputs), size, loaded.run)
-            config = _step_config(node, step)
+            config = _step_config(node, step, max_queue_size)
             verification = Verification(
                 reference="", candidate="with its pipeline", seed=0, samples=0, rows_together=0, outputs=()
             )
@@ -325,8 +325,11 @@ def _specs(tensors: Any) -> tuple[TensorSpec, ...]:
     )
 
 
-def _step_config(node: Node, step: StepOptions) -> Any:
-    """Requests are joined where no answer depends on its neighbours: one of a free shape is padded to their longest."""
+def _step_config(node: Node, step: StepOptions, max_queue_size: int) -> Any:
+    """Requests are joined where no answer depends on its neighbours: one of a free shape is padded to their longest.
+
+    Not where several processes share the work: the first one that is free would get all that wait.
+    """
     wiring = Wiring()
     wiring.add(node, {}, node.name)
     config = wiring.config(node.name)
@@ -337,8 +340,11 @@ def _step_config(node: Node, step: StepOptions) -> Any:
         config.parameters["intra_op_thread_count"].string_value = "1"
     instances = step.instances if isinstance(step, PreparedOptions) else 1
     config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_CPU, count=instances)
-    if config.max_batch_size > 1 and all(size > 0 for output in config.output for size in output.dims):
+    has_fixed_outputs = all(size > 0 for output in config.output for size in output.dims)
+    if config.max_batch_size > 1 and instances == 1 and has_fixed_outputs:
         config.dynamic_batching.SetInParent()
+        if max_queue_size:
+            config.dynamic_batching.default_queue_policy.max_queue_size = max_queue_size
     return config
 
 

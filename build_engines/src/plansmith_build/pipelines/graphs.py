@@ -17,6 +17,8 @@ __all__ = ["GRAPHS"]
 # Every ONNX Runtime since 1.12 takes these.
 _VERSIONS = '<ir_version: 8, opset_import: ["" : 17], producer_name: "plansmith">'
 _ACTIVATIONS = {"softmax": "Softmax", "sigmoid": "Sigmoid", "none": "Identity"}
+# Where ONNX's name is not the protocol's in lower case.
+_TYPES = {"FP16": "float16", "BF16": "bfloat16", "FP32": "float", "FP64": "double"}
 _TOKENS = """
     one = Constant <value_float = 1.0> ()
     second = Constant <value_ints = [1]> ()
@@ -80,7 +82,8 @@ def _embedding(*, size: int, pooling: str, normalize: bool, datatype: str) -> on
     for the pooling `none`. Gives `embedding` (FP32, [rows, size]); zeros where the mask keeps no token.
     """
     width = size if size > 0 else "size"
-    inputs = f"float[rows, tokens, {width}] tokens, {datatype.lower()}[rows, tokens] attention_mask"
+    mask = _TYPES.get(datatype, datatype.lower())
+    inputs = f"float[rows, tokens, {width}] tokens, {mask}[rows, tokens] attention_mask"
     pooled = "pooled = Identity (vector)" if pooling == "none" else _TOKENS + _POOLINGS[pooling]
     model = parser.parse_model(f"""{_VERSIONS}
 step ({f"float[rows, {width}] vector" if pooling == "none" else inputs}) => (float[rows, {width}] embedding) {{

@@ -25,7 +25,7 @@ class Observer(Protocol):
     def observe(self, operation: Operation[Any]) -> AbstractContextManager[Mapping[str, str]]:
         """A context that is entered before the operation and left after it, with its error if it failed.
 
-        Entering it returns headers to send with the operation.
+        Entering it returns headers to send with the operation, all but `authorization`: that is `token=` or `headers=`.
         """
 
 

@@ -12,7 +12,7 @@ import typer
 
 from plansmith_client.commands.known_answers import difference, read_answers
 from plansmith_client.commands.options import JsonOption, TimeoutOption, UrlOption  # noqa: TC001
-from plansmith_client.errors import AccessDenied, ClientError, InvalidInput, ServerOverloaded
+from plansmith_client.errors import AccessDenied, ClientError, InvalidInput, ProtocolError, ServerOverloaded
 from plansmith_client.faces.client import Client
 from plansmith_client.sampling import random_inputs
 from plansmith_client.visible import visible
@@ -146,6 +146,9 @@ def _why_nothing_is_run(model: Model, timeout: float) -> str:
             if len(counts) > 1:
                 return ""
             time.sleep(_POLL_SECONDS)
+    except (AccessDenied, ProtocolError):
+        # Nobody can tell, and a full queue alone is no fault.
+        return ""
     except ClientError as error:
         return str(error)
     return f"its queue is full, and nothing was run for {timeout:g} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -253,34 +254,54 @@ class _Gathering:
         self._rows = rows
         # By the shapes of a row; the longest waiting first.
         self._waiting: dict[tuple[tuple[str, tuple[int, ...]], ...], list[tuple[int, Infer]]] = {}
+        self._bytes = 0
 
     def __call__(self, items: Iterable[tuple[int, Any]], *, more: bool = False) -> Iterator[Batch]:
-        largest = self._metadata.max_batch_size or _UNDECLARED_BATCH
-        wanted = InferOptions(outputs=self._options.outputs)
         for index, item in items:
-            if self._options.skips(index):
-                continue
-            check = partial(_item_request, self._core, item, wanted, self._rows)
-            try:
-                request = check(self._metadata)
-            except InvalidInput as error:
-                yield Batch((index,), error, check)
-                continue
-            if not self._rows:
-                yield Batch((index,), request)
-                continue
-            shapes = tuple((tensor.name, tensor.array.shape[1:]) for tensor in request.inputs)
-            alike = self._waiting.setdefault(shapes, [])
-            alike.append((index, request))
-            size = _batch_size(self._options, largest, sum(tensor.array.nbytes for tensor in request.inputs))
-            if len(alike) >= size:
-                yield _joined(self._waiting.pop(shapes))
-            oldest = next(iter(self._waiting.values()), [(index, request)])
-            if index - oldest[0][0] >= size * _WAITING_BATCHES:
-                yield _joined(self._waiting.pop(next(iter(self._waiting))))
-        if not more:
-            yield from map(_joined, self._waiting.values())
-            self._waiting.clear()
+            if not self._options.skips(index):
+                yield from self._add(index, item)
+            yield from self._overdue(index)
+        while self._waiting and not more:
+            yield self._taken(next(iter(self._waiting)))
+
+    def _add(self, index: int, item: Any) -> Iterator[Batch]:
+        check = partial(_item_request, self._core, item, InferOptions(outputs=self._options.outputs), self._rows)
+        try:
+            request = check(self._metadata)
+        except InvalidInput as error:
+            yield Batch((index,), error, check)
+            return
+        if not self._rows:
+            yield Batch((index,), request)
+            return
+        shapes = tuple((tensor.name, tensor.array.shape[1:]) for tensor in request.inputs)
+        alike = self._waiting.setdefault(shapes, [])
+        alike.append((index, request))
+        self._bytes += _bytes_of(request)
+        if len(alike) >= self._size(request):
+            yield self._taken(shapes)
+
+    def _overdue(self, index: int) -> Iterator[Batch]:
+        """What has waited for long enough, whatever the items since were, and what would take too much memory."""
+        most = _WAITING_BATCHES * _LARGEST_REQUEST if self._options.batch_size == "auto" else math.inf
+        while self._waiting:
+            shapes, alike = next(iter(self._waiting.items()))
+            first, request = alike[0]
+            if index - first < self._size(request) * _WAITING_BATCHES and self._bytes <= most:
+                return
+            yield self._taken(shapes)
+
+    def _size(self, request: Infer) -> int:
+        return _batch_size(self._options, self._metadata.max_batch_size or _UNDECLARED_BATCH, _bytes_of(request))
+
+    def _taken(self, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Batch:
+        alike = self._waiting.pop(shapes)
+        self._bytes -= sum(_bytes_of(request) for _, request in alike)
+        return _joined(alike)
+
+
+def _bytes_of(request: Infer) -> int:
+    return sum(tensor.array.nbytes for tensor in request.inputs)
 
 
 def _item_request(core: ModelCore, item: Any, wanted: InferOptions, batches: bool, metadata: ModelMetadata) -> Infer:  # noqa: FBT001

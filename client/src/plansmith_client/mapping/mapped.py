@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from plansmith_client.protocol.results import InferResult
 
-__all__ = ["InOrder", "MappedItem", "Piece", "items_of", "join_pieces"]
+__all__ = ["InOrder", "MappedItem", "Piece", "is_first_error_known", "items_of", "join_pieces"]
 
 
 class MappedItem(Mapping[str, "np.ndarray[Any, Any]"]):
@@ -106,11 +106,12 @@ class InOrder:
 
     Args:
         skips: whether an index does not come.
+        first: before which none comes.
     """
 
-    def __init__(self, skips: Callable[[int], bool]) -> None:
+    def __init__(self, skips: Callable[[int], bool], first: int) -> None:
         self._skips = skips
-        self._next = 0
+        self._next = first
         self._early: dict[int, MappedItem] = {}
 
     def due(self, items: Iterable[MappedItem]) -> Iterator[MappedItem]:
@@ -123,6 +124,15 @@ class InOrder:
                 return
             yield self._early.pop(self._next)
             self._next += 1
+
+
+def is_first_error_known(pieces: list[Piece], skips: Callable[[int], bool]) -> bool:
+    """Whether all items before the first of these that failed are among them."""
+    failed = min((piece.indices[0] for piece in pieces if isinstance(piece.outcome, ClientError)), default=None)
+    if failed is None:
+        return False
+    before = sum(index < failed for piece in pieces for index in piece.indices)
+    return before == sum(not skips(index) for index in range(failed))
 
 
 def join_pieces(pieces: list[Piece], *, batches: bool) -> InferResult:
@@ -145,6 +155,8 @@ def join_pieces(pieces: list[Piece], *, batches: bool) -> InferResult:
         if all(isinstance(piece.indices, range) for piece in pieces):
             return joined
         order = np.argsort([index for piece in pieces for index in piece.indices])
+        if (order == np.arange(len(order))).all():
+            return joined
         return with_outputs(joined, {name: array[order] for name, array in joined.items()})
     return join_results(
         results, [next((len(array) for array in result.values() if array.ndim), 1) for result in results]

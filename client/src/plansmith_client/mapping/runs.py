@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from plansmith_client.errors import ClientError
 from plansmith_client.mapping.batches import items_are_rows, make_batcher
-from plansmith_client.mapping.mapped import InOrder, MappedItem, Piece, items_of, join_pieces
+from plansmith_client.mapping.mapped import InOrder, MappedItem, Piece, is_first_error_known, items_of, join_pieces
 from plansmith_client.mapping.progress import progress_of
 from plansmith_client.mapping.scoring import Pace, score
 from plansmith_client.transports.deadlines import Deadline
@@ -47,10 +47,8 @@ class MapRun:
         self._options = options
 
     def __iter__(self) -> Iterator[MappedItem]:
-        metadata = self._driver.run(self._core.describe(Deadline(self._options.timeout)))
-        rows = items_are_rows(metadata, self._source, self._options)
-        in_order = InOrder(self._options.skips)
-        for piece in self._pieces():
+        in_order = InOrder(self._options.skips, self._options.skip if isinstance(self._options.skip, int) else 0)
+        for rows, piece in self._pieces():
             items = items_of(piece, batches=rows)
             yield from in_order.due(items) if self._options.ordered else items
 
@@ -69,21 +67,29 @@ class MapRun:
             client.model("digits").map(images).collect()
             ```
         """
-        metadata = self._driver.run(self._core.describe(Deadline(self._options.timeout)))
-        rows = items_are_rows(metadata, self._source, self._options)
-        pieces = []
+        pieces: list[Piece] = []
+        rows = True
+        failed = False
         with contextlib.closing(self._pieces()) as done:
-            for piece in done:
+            for as_rows, piece in done:
+                rows = as_rows
                 pieces.append(piece)
-                if self._options.ordered and isinstance(piece.outcome, ClientError):
+                failed = failed or isinstance(piece.outcome, ClientError)
+                if failed and self._options.ordered and is_first_error_known(pieces, self._options.skips):
                     break
         return join_pieces(pieces, batches=rows)
 
-    def _pieces(self) -> Generator[Piece, None, None]:
+    def _pieces(self) -> Generator[tuple[bool, Piece], None, None]:
         options, core = self._options, self._core
         deadline = Deadline(options.timeout)
-        make_batches, source, total = self._driver.run(
-            core.by_metadata(lambda known: make_batcher(core, known, self._source, options), deadline)
+        rows, (make_batches, source, total) = self._driver.run(
+            core.by_metadata(
+                lambda known: (
+                    items_are_rows(known, self._source, options),
+                    make_batcher(core, known, self._source, options),
+                ),
+                deadline,
+            )
         )
         pace = Pace(options.concurrency)
         running: deque[concurrent.futures.Future[list[Piece]]] = deque()
@@ -100,12 +106,12 @@ class MapRun:
                     concurrent.futures.wait(busy, return_when=concurrent.futures.FIRST_COMPLETED)
                 if len(running) >= options.concurrency * _READ_AHEAD:
                     concurrent.futures.wait([running[0]])
-                yield from _taken(running, advance, ordered=options.ordered)
+                yield from ((rows, piece) for piece in _taken(running, advance, ordered=options.ordered))
                 running.append(workers.submit(work, batch))
             while running:
                 waited = [running[0]] if options.ordered else running
                 concurrent.futures.wait(waited, return_when=concurrent.futures.FIRST_COMPLETED)
-                yield from _taken(running, advance, ordered=options.ordered)
+                yield from ((rows, piece) for piece in _taken(running, advance, ordered=options.ordered))
 
 
 class AsyncMapRun:
@@ -125,10 +131,8 @@ class AsyncMapRun:
         self._options = options
 
     async def __aiter__(self) -> AsyncIterator[MappedItem]:
-        metadata = await self._driver.run(self._core.describe(Deadline(self._options.timeout)))
-        rows = items_are_rows(metadata, self._source, self._options)
-        in_order = InOrder(self._options.skips)
-        async for piece in self._pieces():
+        in_order = InOrder(self._options.skips, self._options.skip if isinstance(self._options.skip, int) else 0)
+        async for rows, piece in self._pieces():
             items = items_of(piece, batches=rows)
             for item in in_order.due(items) if self._options.ordered else items:
                 yield item
@@ -148,17 +152,19 @@ class AsyncMapRun:
             (await client.model("digits").map(images).collect())["probabilities"]
             ```
         """
-        metadata = await self._driver.run(self._core.describe(Deadline(self._options.timeout)))
-        rows = items_are_rows(metadata, self._source, self._options)
-        pieces = []
+        pieces: list[Piece] = []
+        rows = True
+        failed = False
         async with contextlib.aclosing(self._pieces()) as done:
-            async for piece in done:
+            async for as_rows, piece in done:
+                rows = as_rows
                 pieces.append(piece)
-                if self._options.ordered and isinstance(piece.outcome, ClientError):
+                failed = failed or isinstance(piece.outcome, ClientError)
+                if failed and self._options.ordered and is_first_error_known(pieces, self._options.skips):
                     break
         return join_pieces(pieces, batches=rows)
 
-    async def _pieces(self) -> AsyncGenerator[Piece, None]:
+    async def _pieces(self) -> AsyncGenerator[tuple[bool, Piece], None]:
         options, core = self._options, self._core
         pace = Pace(options.concurrency)
         running: deque[asyncio.Task[list[Piece]]] = deque()
@@ -167,9 +173,11 @@ class AsyncMapRun:
             return await self._driver.run(score(core, batch, deadline.part(), pace))
 
         deadline, arriving = Deadline(options.timeout), isinstance(self._source, AsyncIterable)
-        make_batches, source, total = await self._driver.run(
+        given = () if arriving else self._source
+        rows, (make_batches, source, total) = await self._driver.run(
             core.by_metadata(
-                lambda known: make_batcher(core, known, () if arriving else self._source, options), deadline
+                lambda known: (items_are_rows(known, given, options), make_batcher(core, known, given, options)),
+                deadline,
             )
         )
         if arriving:
@@ -182,13 +190,13 @@ class AsyncMapRun:
                     if len(running) >= options.concurrency * _READ_AHEAD:
                         await asyncio.wait([running[0]])
                     for piece in _taken(running, advance, ordered=options.ordered):
-                        yield piece
+                        yield rows, piece
                     running.append(asyncio.ensure_future(work(batch)))
                 while running:
                     waited = [running[0]] if options.ordered else list(running)
                     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
                     for piece in _taken(running, advance, ordered=options.ordered):
-                        yield piece
+                        yield rows, piece
             finally:
                 for task in running:
                     task.cancel()

@@ -8,7 +8,6 @@ dataclass takes three times as long to make, and many times as long to define, f
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from plansmith_client.protocol.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
@@ -132,12 +131,10 @@ class LoadModel(ModelOperation[bool]):
         files: the files of the model by their paths in its folder, instead of the repository's.
     """
 
-    def __init__(
-        self, name: str, version: str, config: str = "", files: Mapping[str, bytes] = MappingProxyType({})
-    ) -> None:
+    def __init__(self, name: str, version: str, config: str = "", files: Mapping[str, bytes] | None = None) -> None:
         super().__init__(name, version)
         self.config = config
-        self.files = files
+        self.files: Mapping[str, bytes] = {} if files is None else files
 
     @property
     def repeatable(self) -> bool:

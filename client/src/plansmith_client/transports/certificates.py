@@ -47,8 +47,12 @@ def system_authorities() -> bytes | None:
     if os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"):
         return None
     context, paths = ssl.create_default_context(), ssl.get_default_verify_paths()
+    variables = {paths.openssl_cafile_env, paths.openssl_capath_env}
+    # A system's own folder holds what its own file does.
+    is_enough = paths.cafile is not None and not variables & os.environ.keys()
+    folders = "" if is_enough else os.environ.get(paths.openssl_capath_env, paths.openssl_capath)
     # What lies in folders OpenSSL reads only when it needs it, by the hash that is the file's name.
-    for folder in os.environ.get(paths.openssl_capath_env, paths.openssl_capath).split(os.pathsep):
+    for folder in folders.split(os.pathsep):
         for file in Path(folder).glob("????????.[0-9]*") if folder else ():
             with contextlib.suppress(OSError):
                 context.load_verify_locations(file)

@@ -172,11 +172,23 @@ def _concerns(rule: _Rule, operation: Operation[Any]) -> bool:
 
 # What to do about the reasons of OpenSSL, of gRPC's BoringSSL, and of everything else; the first that fits counts.
 _ADVICE = (
-    (("expired", "not yet valid"), "renew the server's certificate, or set this machine's clock"),
-    (("mismatch", "hostname verification"), "use the host that its certificate names, or name that with server_name="),
     (
-        ("certificate required", "unknown ca", "bad certificate", "handshake failure", "ended the handshake"),
+        # Alerts come from the server, and are about the client's certificate.
+        (
+            "alert certificate",
+            "alert unsupported certificate",
+            "certificate required",
+            "unknown ca",
+            "bad certificate",
+            "handshake failure",
+            "ended the handshake",
+        ),
         "it may want a certificate that it trusts: certificate_file= and key_file=",
+    ),
+    (("expired", "not yet valid"), "renew the server's certificate, or set this machine's clock"),
+    (
+        ("mismatch", "hostname verification", "not in peer certificate"),
+        "use the host that its certificate names, or name that with server_name=",
     ),
     (("certificate",), "name its authority with ca_file= or SSL_CERT_FILE if you trust it"),
     (("",), "start the server there (plansmith serve) or correct the URL"),
@@ -185,7 +197,7 @@ _ADVICE = (
 
 def server_unavailable(url: str, reason: str, advice: str = "") -> ServerUnavailable:
     """The error for a server that cannot be reached, or whose connection broke."""
-    words = reason.lower()
+    words = reason.lower().replace("_", " ")
     advice = advice or next(advice for phrases, advice in _ADVICE if any(phrase in words for phrase in phrases))
     return ServerUnavailable(f"No answer from {url} ({_one_line(reason)}): {advice}")
 

@@ -87,8 +87,8 @@ def _write(places: dict[str, Path], words: dict[str, str]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
     except BaseException as error:
-        for path in filter(Path.is_file, places.values()):
-            path.unlink()
+        for written in filter(Path.is_file, places.values()):
+            written.unlink()
         if isinstance(error, OSError):
             raise InvalidInput(
                 f"{path} cannot be used ({error.strerror}): name another folder with --folder, with room that you may "

@@ -86,7 +86,8 @@ def channel_options(address: Address, connection: Connection, number: int) -> tu
         # The channel leads to the proxy. With gRPC's own option no_proxy of the environment would overrule the caller.
         headers = connection.proxy.headers.items()
         options["grpc.http_connect_server"] = address.target
-        options["grpc.http_connect_headers"] = "\n".join(f"{name}:{value}" for name, value in headers)
+        if headers:
+            options["grpc.http_connect_headers"] = "\n".join(f"{name}:{value}" for name, value in headers)
         options.setdefault("grpc.default_authority", address.target)
         options.setdefault("grpc.ssl_target_name_override", address.host)
     return tuple(options.items())
