@@ -106,13 +106,13 @@ def test_batches_of_map_go_by_length_and_results_come_in_the_order_of_the_items(
 
 
 @pytest.mark.parametrize("others", [np.full(2, 1), "no array"], ids=["another length", "refused"])
-def test_of_an_endless_source_a_lonely_length_waits_for_a_bounded_number_of_items(others):
+def test_of_a_long_source_a_lonely_length_waits_for_a_bounded_number_of_items(others):
     ids, mean = TensorSpec("ids", "INT64", (-1, -1)), TensorSpec("mean", "FP32", (-1, 1))
     server = FakeServer({"texts": FakeModel(mean_of_texts, [ids], [mean], max_batch_size=8)})
-    read = itertools.count()
-    endless = (others if number else np.full(90, 1) for number in read)
+    read = iter(range(20_000))
+    source = (others if number else np.full(90, 1) for number in read)
     with Client("localhost:8001", transport=server) as client:
-        stream = iter(client.model("texts").map(endless, concurrency=1))
+        stream = iter(client.model("texts").map(source, concurrency=1))
         assert next(stream).array.item() == 1
         assert next(read) < 100
         assert [item.index for item in itertools.islice(stream, 100)] == list(range(1, 101))
