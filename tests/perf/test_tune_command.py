@@ -48,7 +48,7 @@ def tuned(plansmith, tmp_path_factory):
     model = folder / "model_repository" / "digits"
     shutil.copytree(DIGITS, model)
     text = (model / "config.pbtxt").read_text()
-    slow = text.replace("dynamic_batching {\n", "dynamic_batching {\n  max_queue_delay_microseconds: 100000\n")
+    slow = text.replace("dynamic_batching {\n}", "dynamic_batching {\n  max_queue_delay_microseconds: 100000\n}")
     assert slow != text
     (model / "config.pbtxt").write_text(slow)
     before = snapshot(folder / "model_repository")
@@ -281,8 +281,9 @@ def ensemble(digits):
 def sequence(digits):
     shutil.copytree(digits, digits.with_name("both"))
     config = digits.with_name("both") / "config.pbtxt"
-    text = re.sub(r"dynamic_batching \{.*?\n\}", "sequence_batching { }", config.read_text(), flags=re.DOTALL)
-    config.write_text(text.replace('"digits"', '"both"'))
+    config.write_text(
+        config.read_text().replace("dynamic_batching {\n}", "sequence_batching { }").replace('"digits"', '"both"')
+    )
 
 
 def decoupled(digits):

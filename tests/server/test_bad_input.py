@@ -261,11 +261,6 @@ def test_a_repository_that_is_fit_for_others_passes_once_its_code_is_allowed(ser
         refuse_unfit(plan)
 
 
-def test_the_committed_models_are_fit_for_others():
-    options = ServerOptions(repository=ROOT / "model_repository", http_port=0, grpc_port=0, metrics_port=0, strict=True)
-    refuse_unfit(options.plan())
-
-
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
