@@ -36,7 +36,7 @@ def main() -> int:
         server.wait_for_executions({model: server.executions(model) for model in models if not server.infer(model)})
     except (OSError, ValueError) as error:
         detail = error.read().decode(errors="replace") if isinstance(error, urllib.error.HTTPError) else ""
-        sys.stderr.write(f"{options.url}: {error} {detail}".rstrip() + "\n")
+        sys.stderr.write(f"{getattr(error, 'url', options.url)}: {error} {detail}".rstrip() + "\n")
         return 1
     return 0
 

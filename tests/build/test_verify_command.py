@@ -228,8 +228,13 @@ WARNED = {
     ),
     "idle_preference": (f"{RIGHT} dynamic_batching {{ preferred_batch_size: 4 }}", "helps only plans"),
     "idle_override": (
-        f"{RIGHT} dynamic_batching {{ default_queue_policy {{ allow_timeout_override: true }} }}",
+        f"{RIGHT} dynamic_batching {{ default_queue_policy {{ allow_timeout_override: true }} }} "
+        "instance_group { count: 2 }",
         "a request's own timeout has no effect",
+    ),
+    "bound_with_one_instance": (
+        f"{RIGHT} dynamic_batching {{ default_queue_policy {{ max_queue_size: 9 }} }}",
+        "may let each request wait for half a second",
     ),
     "custom_operators": (
         f'{RIGHT} model_operations {{ op_library_filename: "operators.so" }}',

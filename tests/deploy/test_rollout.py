@@ -41,8 +41,10 @@ def test_no_call_fails_while_a_version_is_rolled_out_and_back(plansmith, reposit
             said = json.loads(plansmith("load", "times", "--url", url, "--json").stdout)
             assert said["versions"] == [str(version)]
             plansmith("health", "times", "--infer", "--url", url)
-            # The containers' probe finds the models though their index takes a key, which it does not have.
-            subprocess.run([*PROBE, "--url", serving.facts["http_url"]], check=True)
+            # The containers' probe finds the models though their index takes a key, which it does not have. A server
+            # that still unloads the former version is not ready.
+            probe = [*PROBE, "--url", serving.facts["http_url"]]
+            wait_for(lambda: subprocess.run(probe, check=False).returncode == 0)
             wait_for(lambda: all(caller.last == answer for caller in callers))
 
         wait_for(lambda: all(caller.last == [[2, 4]] for caller in callers))

@@ -121,9 +121,9 @@ def addresses(committed_server):
 def locust(addresses, tmp_path):
     """Runs the locustfile headless with 4 users for a second, writes `result.json`, and checks the exit code."""
 
-    def run(*words, expect=0, url=addresses):
+    def run(*words, expect=0, url=addresses, model=()):
         done = subprocess.run(
-            command(*SHORT, *url, *words),
+            command(*model, *SHORT, *url, *words),
             check=False,
             capture_output=True,
             text=True,
@@ -165,7 +165,7 @@ def test_users_of_a_file_of_ones_own_come_beside_ours(plansmith, tmp_path):
 
 
 def test_both_protocols_are_loaded_in_closed_loop_and_every_answer_is_right(locust, tmp_path):
-    said = locust("digits", "--batch-size", "4", "--think-time", "0.01", "--csv", "run")
+    said = locust("--batch-size", "4", "--think-time", "0.01", "--csv", "run", model=("digits",))
     rows = {
         row["Type"]: row for row in csv.DictReader((tmp_path / "run_stats.csv").read_text().splitlines()) if row["Type"]
     }

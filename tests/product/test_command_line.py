@@ -74,7 +74,7 @@ def test_every_command_of_an_installed_distribution_is_listed_and_explains_its_o
         assert name in shown["bench",]
     of_locust = plansmith("locust", "-h").stdout
     assert "--json" in of_locust
-    assert "For example: plansmith locust --model" in of_locust
+    assert "For example: plansmith locust digits" in of_locust
 
 
 def test_help_is_in_plain_words_and_names_every_default(shown):

@@ -34,7 +34,7 @@ from plansmith_client.protocol.results import InferResult
 from plansmith_client.protocol.statistics import statistics_from_document
 from plansmith_client.terminal import Terminal
 from plansmith_perf.commands.bench_diff import diff
-from plansmith_perf.comparing.results import read_comparison
+from plansmith_perf.report.documents import read_document
 from plansmith_perf.report.terminal import show_comparison, show_load_test, show_tuning
 from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, OpenLoop
 from plansmith_perf.results.tables import Column, Table, print_table, visible
@@ -59,7 +59,7 @@ def width(request, monkeypatch):
 
 @pytest.fixture(scope="module")
 def comparison():
-    return read_comparison(RESULTS / "mlp.json")
+    return read_document(RESULTS / "mlp.json")
 
 
 @pytest.fixture(scope="module")

@@ -252,10 +252,15 @@ def test_what_speaks_against_letting_others_use_a_server_is_named_line_by_line(p
 
 def test_a_repository_that_is_fit_for_others_passes_once_its_code_is_allowed(served):
     shutil.copytree(ROOT / "tests" / "models_python" / "slow", served / "slow")
+    slow = served / "slow" / "config.pbtxt"
+    slow.write_text(slow.read_text().replace("count: 1", "count: 2"))
     config = served / "double" / "config.pbtxt"
     bound = "max_batch_size: 8 dynamic_batching { default_queue_policy { max_queue_size: 100 } }"
     config.write_text(config.read_text() + bound)
     plan = ServerOptions(repository=served, http_port=0, grpc_port=0, metrics_port=0, strict=True).plan()
+    with pytest.raises(NotForProduction, match="double bounds its queue and has one instance"):
+        refuse_unfit(plan, allowed_code=["slow"])
+    config.write_text(f"{config.read_text()} instance_group {{ count: 2 }}")
     refuse_unfit(plan, allowed_code=["slow"])
     with pytest.raises(NotForProduction, match="slow is a Python model"):
         refuse_unfit(plan)

@@ -15,7 +15,7 @@ from plansmith_build.progress import plural
 from plansmith_build.reading.graphs import tensors_of
 from plansmith_build.reading.number_formats import stored_format
 from plansmith_build.reading.signatures import signature_of
-from plansmith_build.repository.config import model_config, text_from_config
+from plansmith_build.repository.config import bound_queue, model_config, text_from_config
 from plansmith_build.repository.environment import this_environment
 from plansmith_build.repository.labels import class_outputs
 from plansmith_build.repository.manifest import (
@@ -155,13 +155,13 @@ def release_of(built: Built, *, labels_path: Path | None) -> Release:
 
     def configure(present: bytes | None) -> dict[str, str]:
         config = portable_config(built, present)
-        if built.max_queue_size:
-            # Before it is copied: a candidate may be served without batches, and so without a queue of them.
-            config.dynamic_batching.default_queue_policy.max_queue_size = built.max_queue_size
         configs = {CONFIG: config}
         for name, candidate in named.items():
             configs[f"configs/{name}.pbtxt"] = candidate_config(config, candidate)
         for each in configs.values():
+            # A candidate may be served without batches, and so without a queue of them.
+            if built.max_queue_size and each.HasField("dynamic_batching"):
+                bound_queue(each, built.max_queue_size)
             add_warmup(each, samples)
         return {path: text_from_config(each) for path, each in configs.items()}
 

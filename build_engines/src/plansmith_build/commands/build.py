@@ -126,7 +126,10 @@ def build(
     max_queue_size: Annotated[
         int,
         typer.Option(
-            min=0, max=2**31 - 1, help="Requests that may wait for the model; more are turned away. 0 for any number."
+            min=0,
+            max=2**31 - 1,
+            help="Requests that may wait for the model, which then has two instances; more are turned away. 0 for any "
+            "number.",
         ),
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Makes the random inputs and the split of the data repeatable.")] = 0,

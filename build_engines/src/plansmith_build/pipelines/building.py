@@ -31,7 +31,7 @@ from plansmith_build.progress import BuildStep, silent
 from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.reading.signatures import Signature, signature_of
 from plansmith_build.repository.compatibility import require_same_clients
-from plansmith_build.repository.config import config_from_text, specs_from_config, text_from_config
+from plansmith_build.repository.config import bound_queue, config_from_text, specs_from_config, text_from_config
 from plansmith_build.repository.environment import this_environment
 from plansmith_build.repository.filesystem import explain_os_error, make_folder
 from plansmith_build.repository.labels import labels_of
@@ -344,7 +344,7 @@ def _step_config(node: Node, step: StepOptions, max_queue_size: int) -> Any:
     if config.max_batch_size > 1 and instances == 1 and has_fixed_outputs:
         config.dynamic_batching.SetInParent()
         if max_queue_size:
-            config.dynamic_batching.default_queue_policy.max_queue_size = max_queue_size
+            bound_queue(config, max_queue_size)
     return config
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from plansmith_build.reading.signatures import Signature
 
 __all__ = [
+    "bound_queue",
     "config_from_text",
     "model_config",
     "specs_from_config",
@@ -93,6 +94,18 @@ def model_config(
     # No engine cache: the provider's file name for an engine has no weights in it, so a retrained version would be
     # served by the engine of the one before (https://github.com/microsoft/onnxruntime/issues/6455).
     return config
+
+
+def bound_queue(config: Any, requests: int) -> None:
+    """Let so many requests wait for a model with dynamic batching, which then has two instances at least.
+
+    For a queue with such a policy Triton forms a batch only while an instance is free. Seen with 2.51: where there is
+    one instance, it sleeps for half a second when a request comes just before that one is.
+    """
+    config.dynamic_batching.default_queue_policy.max_queue_size = requests
+    if sum(max(1, group.count) for group in config.instance_group) <= 1:
+        group = config.instance_group[0] if config.instance_group else config.instance_group.add()
+        group.count = 2
 
 
 def text_from_config(config: Any) -> str:

@@ -81,6 +81,11 @@ def _of_model(folder: ModelFolder, plan: ServerPlan, *, code: bool) -> Iterator[
             f"{folder.name} lets any number of requests wait: build it with --max-queue-size, or set "
             f"default_queue_policy.max_queue_size in {used}"
         )
+    elif batching and _instances(config) <= 1:
+        yield (
+            f"{folder.name} bounds its queue and has one instance, with which Triton 2.51 may let each request wait "
+            f"for half a second: write count: 2 in instance_group of {used}"
+        )
 
 
 def _code(model: Path, config: Message) -> Iterator[str]:
@@ -102,6 +107,11 @@ def _code(model: Path, config: Message) -> Iterator[str]:
         if path.name.endswith(_NATIVE) or path.name in _RUNTIMES:
             yield f"brings {path.relative_to(model)}, which the server could load"
             return
+
+
+def _instances(config: Message) -> int:
+    counts = [text_of(group, "count") for group in _messages(config, "instance_group")]
+    return sum(int(count) if count.isdecimal() else 1 for count in counts)
 
 
 def _messages(message: Message, key: str) -> list[Message]:

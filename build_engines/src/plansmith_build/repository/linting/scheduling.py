@@ -111,6 +111,15 @@ def _check_devices(context: ConfigContext, group: Any) -> Iterator[Finding]:
         yield error(context.path, "a TensorRT plan cannot run on a CPU", "write kind: KIND_GPU")
 
 
+def _watches_its_queue(batching: Any) -> bool:
+    """Whether requests may leave the queue, so that the server prepares no batch before an instance is free."""
+    policies = [batching.default_queue_policy, *batching.priority_queue_policy.values()]
+    return any(
+        policy.max_queue_size or policy.default_timeout_microseconds or policy.allow_timeout_override
+        for policy in policies
+    )
+
+
 def _check_batching(context: ConfigContext) -> Iterator[Finding]:
     config = context.config
     if config.HasField("dynamic_batching"):
@@ -120,6 +129,12 @@ def _check_batching(context: ConfigContext) -> Iterator[Finding]:
                 context.path,
                 "dynamic_batching has no effect without max_batch_size",
                 "set max_batch_size, or remove dynamic_batching",
+            )
+        elif _watches_its_queue(batching) and sum(max(1, group.count) for group in config.instance_group) <= 1:
+            yield warning(
+                context.path,
+                "with a queue policy and one instance, Triton 2.51 may let each request wait for half a second",
+                "write count: 2 in instance_group, or remove the policy",
             )
         for size in batching.preferred_batch_size:
             if not 0 < size <= max(config.max_batch_size, 0):
