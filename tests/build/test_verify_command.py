@@ -228,8 +228,10 @@ WARNED = {
     ),
     "idle_preference": (f"{RIGHT} dynamic_batching {{ preferred_batch_size: 4 }}", "helps only plans"),
     "idle_override": (
-        f"{RIGHT} dynamic_batching {{ default_queue_policy {{ allow_timeout_override: true }} }} "
-        "instance_group { count: 2 }",
+        (
+            f"{RIGHT} dynamic_batching {{ default_queue_policy {{ allow_timeout_override: true }} }} "
+            "instance_group { count: 2 }"
+        ),
         "a request's own timeout has no effect",
     ),
     "bound_with_one_instance": (
