@@ -91,7 +91,9 @@ CLEAN = {
     "profiled_twice": accelerated({f"trt_profile_{key}_shapes": shapes for key, shapes in TWO.items()}),
     "threads": f'{RIGHT} parameters {{ key: "intra_op_thread_count" value {{ string_value: "2" }} }}',
     "queued": f"{RIGHT} dynamic_batching {{ max_queue_delay_microseconds: 100 }}",
-    "prioritised": f"{RIGHT} dynamic_batching {{ priority_levels: 2 default_priority_level: 1 }}",
+    "prioritised": (
+        f"{RIGHT} dynamic_batching {{ priority_levels: 2 default_priority_level: 1 }} instance_group {{ count: 2 }}"
+    ),
     "on_cuda": accelerated({"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}, name="cuda"),
     "one_after_the_other": ensemble(),
     "scalar": scaled("dims: 1"),

@@ -112,12 +112,10 @@ def _check_devices(context: ConfigContext, group: Any) -> Iterator[Finding]:
 
 
 def _watches_its_queue(batching: Any) -> bool:
-    """Whether requests may leave the queue, so that the server prepares no batch before an instance is free."""
-    policies = [batching.default_queue_policy, *batching.priority_queue_policy.values()]
-    return any(
-        policy.max_queue_size or policy.default_timeout_microseconds or policy.allow_timeout_override
-        for policy in policies
-    )
+    """Whether the server forms no batch before an instance is free: PriorityQueue in core, src/scheduler_utils.cc."""
+    policy = batching.default_queue_policy
+    waits_for = (policy.max_queue_size, policy.default_timeout_microseconds, policy.allow_timeout_override)
+    return bool(batching.priority_levels) or any(waits_for)
 
 
 def _check_batching(context: ConfigContext) -> Iterator[Finding]:
@@ -133,8 +131,9 @@ def _check_batching(context: ConfigContext) -> Iterator[Finding]:
         elif _watches_its_queue(batching) and sum(max(1, group.count) for group in config.instance_group) <= 1:
             yield warning(
                 context.path,
-                "with a queue policy and one instance, Triton 2.51 may let each request wait for half a second",
-                "write count: 2 in instance_group, or remove the policy",
+                "with priorities or a queue policy and one instance, Triton 2.51 may let each request wait for half a "
+                "second",
+                "write count: 2 in instance_group, or remove them",
             )
         for size in batching.preferred_batch_size:
             if not 0 < size <= max(config.max_batch_size, 0):
