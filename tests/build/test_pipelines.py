@@ -440,9 +440,10 @@ def test_classes_come_by_probability_and_equal_ones_by_their_number(activation):
 def test_a_step_runs_in_as_many_processes_as_it_says(repository):
     counts = {
         name: config_from_text((repository / name / "config.pbtxt").read_text()).instance_group[0].count
-        for name in ("search.1.text", "search.1.embedding")
+        for name in ("search.1.text", "search.1.embedding", "scenes.1.image")
     }
-    assert counts == {"search.1.text": 2, "search.1.embedding": 1}
+    # A step with a bound of its queue has two.
+    assert counts == {"search.1.text": 2, "search.1.embedding": 2, "scenes.1.image": 1}
 
 
 def test_requests_are_joined_in_the_steps_whose_answers_do_not_depend_on_neighbours(repository):
