@@ -79,7 +79,7 @@ def verify(
         # A folder is a repository, unless plansmith.toml names one with such a model.
         word = Path(models[0])
         is_model = word.name == models[0] and ((repository or _DEFAULT) / word).is_dir()
-        named = (word.is_dir() or repository is None) if not is_model else (word.is_dir() and repository is None)
+        named = word.is_dir() or not is_model if repository is None else word.is_dir() and not is_model
         repository = Path(models.pop(0)) if named else repository
     place = repository or _DEFAULT
 

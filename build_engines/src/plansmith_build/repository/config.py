@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bound_queue",
     "config_from_text",
+    "count_instances",
     "model_config",
     "specs_from_config",
     "text_from_config",
@@ -96,6 +97,11 @@ def model_config(
     return config
 
 
+def count_instances(config: Any) -> int:
+    """On each device; 0 where the server chooses, which then has one."""
+    return sum(max(1, group.count) for group in config.instance_group)
+
+
 def bound_queue(config: Any, requests: int) -> None:
     """Let so many requests wait for a model with dynamic batching, which then has two instances at least.
 
@@ -103,7 +109,7 @@ def bound_queue(config: Any, requests: int) -> None:
     one instance, it sleeps for half a second when a request comes just before that one is.
     """
     config.dynamic_batching.default_queue_policy.max_queue_size = requests
-    if sum(max(1, group.count) for group in config.instance_group) <= 1:
+    if count_instances(config) <= 1:
         group = config.instance_group[0] if config.instance_group else config.instance_group.add()
         group.count = 2
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tritonclient.grpc import model_config_pb2
 
+from plansmith_build.repository.config import count_instances
 from plansmith_build.repository.linting.findings import Finding, Severity, error, warning
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _check_versions(context: ConfigContext) -> Iterator[Finding]:
 
 
 def _check_instances(context: ConfigContext) -> Iterator[Finding]:
-    count = sum(max(1, group.count) for group in context.config.instance_group)
+    count = count_instances(context.config)
     if count > _MOST_INSTANCES:
         yield error(
             context.path,
@@ -128,7 +129,7 @@ def _check_batching(context: ConfigContext) -> Iterator[Finding]:
                 "dynamic_batching has no effect without max_batch_size",
                 "set max_batch_size, or remove dynamic_batching",
             )
-        elif _watches_its_queue(batching) and sum(max(1, group.count) for group in config.instance_group) <= 1:
+        elif _watches_its_queue(batching) and count_instances(config) <= 1:
             yield warning(
                 context.path,
                 "with priorities or a queue policy and one instance, Triton 2.51 may let each request wait for half a "

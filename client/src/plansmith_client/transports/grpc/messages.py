@@ -2,7 +2,7 @@
 
 `from tritonclient.grpc import service_pb2` would run its client first, a tenth of the time from the start of a process
 to its first answer. Here the generated modules are loaded from their files, for this package alone: whoever imports
-tritonclient, before, after or meanwhile, finds it as usual. protobuf has one class for each message.
+tritonclient, before, after or meanwhile, finds it as usual.
 """
 
 from __future__ import annotations
