@@ -28,7 +28,8 @@ from plansmith_build.reading.graphs import standard_domain
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.signatures import signature_of
 from plansmith_build.repository.manifest import Tensor
-from plansmith_build.search.plan_candidates import PlanSettings, compile_candidate, compiled_in_words
+from plansmith_build.search.plan_candidates import PlanSettings
+from plansmith_build.search.rtx_candidates import compile_candidate, compiled_in_words
 from plansmith_build.search.targets import Device, Pairing, Precision, Target, obstacle_to, pairings
 
 if TYPE_CHECKING:
