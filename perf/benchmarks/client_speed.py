@@ -1,6 +1,7 @@
 """What the SDK costs and gains compared with tritonclient and PyTriton's ModelClient, against one real server.
 
-Each comparison in turn, round by round, in one run; only ratios carry over to another machine:
+Each comparison in short turns, the contestants in one order and then in the other, round by round in one run; only
+ratios carry over to another machine:
 
 - one small call: `Model.__call__` with validation, a deadline and the retry policy, against a bare `infer`;
 - the same from 32 threads of one client, and from 32 tasks of an event loop;
@@ -23,7 +24,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import tritonclient.grpc
@@ -87,9 +88,10 @@ class TritonPythonModel:
             for request in requests
         ]
 """
+Contestant = TypeVar("Contestant")
 AT_ONCE = 32
 # How often in a round: from one turn to the next a rate of so many threads on two cores changes by a third.
-TURNS = 12
+TURNS = 16
 IMPORTS = {
     "plansmith gRPC": "from plansmith_client import Client\nClient({grpc!r}).is_live()",
     "tritonclient gRPC": "import tritonclient.grpc as t\nt.InferenceServerClient({grpc!r}).is_server_live()",
@@ -165,23 +167,24 @@ def compare(server: TritonServer, compiled: Path, rounds: int, rows: int) -> dic
             "tritonclient HTTP": bare(tritonclient.http, their_http, "echo", "x", "y"),
         }
         row_calls = {name: call for name, call in large_calls.items() if "PyTriton" not in name}
-        # What is called with what, and how often in a round.
-        timed: list[tuple[str, dict[str, Any], Any, int]] = [
-            ("one small call, ms", small_calls, small, 400),
-            ("one request of 19 MB, ms", large_calls, large, 8),
-            ("19 MB there and back, ms", echo_calls, large, 8),
-            ("one row of 602 KB, ms", row_calls, large[:1], 100),
+        # What is called with what, how often in a turn, and how many turns a round has.
+        timed: list[tuple[str, dict[str, Any], Any, int, int]] = [
+            ("one small call, ms", small_calls, small, 100, 10),
+            ("one request of 19 MB, ms", large_calls, large, 5, 2),
+            ("19 MB there and back, ms", echo_calls, large, 5, 2),
+            ("one row of 602 KB, ms", row_calls, large[:1], 30, 4),
         ]
-        for _, calls, array, times in timed:
+        for _, calls, array, times, _ in timed:
             for call in calls.values():
-                seconds_each(call, array, times // 4)
+                seconds_each(call, array, times)
         measured: dict[str, dict[str, list[float]]] = {}
         for _ in track(range(rounds), description="Measuring"):
-            for kind, calls, array, times in timed:
-                for name, call in calls.items():
+            for kind, calls, array, times, turns in timed:
+                for name, call in in_turn(calls, turns):
                     add(measured, kind, name, 1e3 * seconds_each(call, array, times))
-            for kind, name, rate in concurrent(server):
-                add(measured, f"small calls of {AT_ONCE} {kind}, calls/s", name, rate)
+            for kind, rates in (("threads", from_threads), ("tasks", from_tasks)):
+                for name, rate in in_turn(rates(server, AT_ONCE, 100), TURNS):
+                    add(measured, f"small calls of {AT_ONCE} {kind}, calls/s", name, rate())
             for name, seconds in bulk(many, small_calls, {"gRPC": grpc, "HTTP": over_http}):
                 add(measured, "bulk scoring, rows/s", name, seconds)
             for name, took in first_answers(server, compiled):
@@ -189,12 +192,10 @@ def compare(server: TritonServer, compiled: Path, rounds: int, rows: int) -> dic
     return measured
 
 
-def concurrent(server: TritonServer) -> Iterator[tuple[str, str, float]]:
-    """Calls a second of many threads and of many tasks: of what, the contestant and its rate, turn by turn."""
-    for kind, rates in (("threads", from_threads), ("tasks", from_tasks)):
-        for _ in range(TURNS):
-            for name, rate in rates(server, AT_ONCE, 100):
-                yield kind, name, rate
+def in_turn(contestants: dict[str, Contestant], turns: int) -> Iterator[tuple[str, Contestant]]:
+    """Each contestant with its name so many times, in this order and then in the other, and so on."""
+    for turn in range(turns):
+        yield from list(contestants.items())[:: -1 if turn % 2 else 1]
 
 
 def first_answers(server: TritonServer, compiled: Path) -> Iterator[tuple[str, float]]:
@@ -202,11 +203,16 @@ def first_answers(server: TritonServer, compiled: Path) -> Iterator[tuple[str, f
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(compiled)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     urls = {"grpc": server.grpc_url, "http": server.http_url, "bare": server.http_url.removeprefix("http://")}
-    for name, program in IMPORTS.items():
-        for _ in ("compiling", "measured"):
-            started = time.perf_counter()
-            subprocess.run([sys.executable, "-c", program.format(**urls)], check=True, env=environment)
-        yield name, 1e3 * (time.perf_counter() - started)
+
+    def run(program: str) -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", program.format(**urls)], check=True, env=environment)
+        return 1e3 * (time.perf_counter() - started)
+
+    for program in IMPORTS.values():
+        run(program)
+    for name, program in in_turn(IMPORTS, 4):
+        yield name, run(program)
 
 
 def bulk(

@@ -23,7 +23,7 @@ from plansmith_client import AsyncClient, Client
 from plansmith_perf.comparing.client_calls import tritonclient_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from plansmith_server import TritonServer
 
@@ -32,36 +32,47 @@ __all__ = ["from_tasks", "from_threads"]
 ROW = np.ones((1, 64), np.float32)
 
 
-def from_threads(server: TritonServer, count: int, calls: int) -> Iterator[tuple[str, float]]:
-    """Calls a second of so many threads, by contestant."""
+def from_threads(server: TritonServer, count: int, calls: int) -> dict[str, Callable[[], float]]:
+    """By contestant what measures its calls a second from so many threads."""
     bare = server.http_url.removeprefix("http://")
-    for name, url in (("plansmith gRPC", server.grpc_url), ("plansmith HTTP", server.http_url)):
+
+    def ours(url: str) -> float:
         with Client(url) as client:
             model = client.model("mlp")
-            yield name, _rate_of_threads(lambda model=model: model(ROW), count, calls)  # type: ignore[misc]
-    with tritonclient.grpc.InferenceServerClient(server.grpc_url) as shared:
-        yield (
-            "tritonclient gRPC",
-            _rate_of_threads(lambda: _theirs(tritonclient.grpc, shared).as_numpy("y"), count, calls),
-        )
-    own = threading.local()
-    with contextlib.ExitStack() as stack:
+            return _rate_of_threads(lambda: model(ROW), count, calls)
 
-        def call() -> Any:
-            if not hasattr(own, "client"):
-                own.client = stack.enter_context(tritonclient.http.InferenceServerClient(bare))
-            return _theirs(tritonclient.http, own.client).as_numpy("y")
+    def theirs_grpc() -> float:
+        with tritonclient.grpc.InferenceServerClient(server.grpc_url) as shared:
+            return _rate_of_threads(lambda: _theirs(tritonclient.grpc, shared).as_numpy("y"), count, calls)
 
-        yield "tritonclient HTTP", _rate_of_threads(call, count, calls)
+    def theirs_http() -> float:
+        own = threading.local()
+        with contextlib.ExitStack() as stack:
+
+            def call() -> Any:
+                if not hasattr(own, "client"):
+                    own.client = stack.enter_context(tritonclient.http.InferenceServerClient(bare))
+                return _theirs(tritonclient.http, own.client).as_numpy("y")
+
+            return _rate_of_threads(call, count, calls)
+
+    return {
+        "plansmith gRPC": lambda: ours(server.grpc_url),
+        "plansmith HTTP": lambda: ours(server.http_url),
+        "tritonclient gRPC": theirs_grpc,
+        "tritonclient HTTP": theirs_http,
+    }
 
 
-def from_tasks(server: TritonServer, count: int, calls: int) -> Iterator[tuple[str, float]]:
-    """Calls a second of so many tasks of one event loop, by contestant."""
+def from_tasks(server: TritonServer, count: int, calls: int) -> dict[str, Callable[[], float]]:
+    """By contestant what measures its calls a second from so many tasks of one event loop."""
     bare = server.http_url.removeprefix("http://")
-    for name, url in (("plansmith gRPC", server.grpc_url), ("plansmith HTTP", server.http_url)):
-        yield name, asyncio.run(_ours_in_tasks(url, count, calls))
-    for name, kind, url in (("gRPC", tritonclient.grpc, server.grpc_url), ("HTTP", tritonclient.http, bare)):
-        yield f"tritonclient {name}", asyncio.run(_theirs_in_tasks(kind, url, count, calls))
+    return {
+        "plansmith gRPC": lambda: asyncio.run(_ours_in_tasks(server.grpc_url, count, calls)),
+        "plansmith HTTP": lambda: asyncio.run(_ours_in_tasks(server.http_url, count, calls)),
+        "tritonclient gRPC": lambda: asyncio.run(_theirs_in_tasks(tritonclient.grpc, server.grpc_url, count, calls)),
+        "tritonclient HTTP": lambda: asyncio.run(_theirs_in_tasks(tritonclient.http, bare, count, calls)),
+    }
 
 
 async def _ours_in_tasks(url: str, count: int, calls: int) -> float:
