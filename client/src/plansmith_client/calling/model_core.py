@@ -302,23 +302,26 @@ class ModelCore:
             self._metadata = None
             raise self._undeclared(problem)
 
-    def checked(self, operation: Infer, result: InferResult, deadline: Deadline) -> Flow[InferResult]:
-        """The result, whose outputs are those that the metadata declares; it is read again before they are refused.
-
-        Raises:
-            ProtocolError: the outputs are others.
-        """
+    def matches(self, operation: Infer, result: InferResult) -> bool:
+        """Whether the result is what the metadata declares and what was asked for; if not, `checked` has to follow."""
         metadata = self._metadata
         if metadata is None:
-            return result
+            return True
         if not self.version and metadata.versions and result.model_version not in metadata.versions:
             self._metadata = None
-        problem = mismatch(operation, result, metadata)
-        if problem:
-            # The model may have been loaded anew with other outputs.
+        is_surplus = operation.outputs is not None and len(result) > len(operation.outputs)
+        return not is_surplus and not mismatch(operation, result, metadata)
+
+    def checked(self, operation: Infer, result: InferResult, deadline: Deadline) -> Flow[InferResult]:
+        """A result that does not match, by metadata that is read again: the model may have been loaded anew.
+
+        Raises:
+            ProtocolError: its outputs are not those that the metadata declares.
+        """
+        metadata = self._metadata or (yield from self.read_metadata(deadline))
+        if mismatch(operation, result, metadata):
             self._metadata = None
-            problem = mismatch(operation, result, (yield from self.read_metadata(deadline)))
-            if problem:
+            if problem := mismatch(operation, result, (yield from self.read_metadata(deadline))):
                 raise self._undeclared(problem)
         if operation.outputs is not None and len(result) > len(operation.outputs):
             # Some servers send all outputs, whatever was asked for.
@@ -377,7 +380,8 @@ class ModelCore:
                 # Nothing is wrong with the model: a server that was stopping has been started again since.
                 return (yield from self._ask(operation, largest, deadline, again=False))
             raise explained from error.__cause__
-        return (yield from self.checked(operation, result, deadline))
+        # Without a generator where there is nothing to ask, which a small call would feel.
+        return result if self.matches(operation, result) else (yield from self.checked(operation, result, deadline))
 
     def _or_fallback(self, flow: Flow[Answer], of_fallback: Callable[[ModelCore], Flow[Answer]]) -> Flow[Answer]:
         return flow if self.fallback is None else self._with_fallback(flow, of_fallback, self.fallback)

@@ -68,7 +68,7 @@ class SequenceCore:
                 core.caller.servers.failed(self._server, error)
             raise (yield from core.refused(error, deadline)) from error.__cause__
         self.is_started, self.is_ended = True, last
-        return (yield from core.checked(operation, result, deadline))
+        return result if core.matches(operation, result) else (yield from core.checked(operation, result, deadline))
 
     def leave(self, *, failed: bool) -> None:
         """The block of the sequence has been left."""

@@ -107,6 +107,11 @@ def array_in_layout(data: bytes | memoryview, layout: Layout) -> np.ndarray[Any,
         flags: np.ndarray[Any, Any] = np.frombuffer(data, dtype=np.uint8) != 0
         return flags.reshape(shape)
     # A copy: the message's bytes may lie at any address, and are not the caller's to change.
+    if 0 < size <= _SMALL and dtype.kind in "iuf":
+        # numpy's own would let go of the interpreter's lock, for which a thread has to wait again where many want it.
+        array: np.ndarray[Any, Any] = np.empty(shape, dtype)
+        array.data.cast("B")[:] = data
+        return array
     return np.ndarray(shape, dtype, data).copy()
 
 

@@ -52,7 +52,7 @@ class InferResult(Mapping[str, "np.ndarray[Any, Any]"]):
         self.model_name = model_name
         self.model_version = model_version
         self.request_id = request_id
-        self.parameters = dict(parameters or {})
+        self.parameters = dict(parameters) if parameters else {}
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
         try:

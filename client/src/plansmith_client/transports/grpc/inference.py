@@ -214,6 +214,11 @@ def _described(reply: Any) -> _Description:
         "parameters": chosen_values(reply.parameters),
     }
     outputs = tuple(_Output(output.name, layout_of(output.datatype, output.shape), output) for output in reply.outputs)
+    seen: set[str] = set()
+    for name, *_ in outputs:
+        if name in seen:
+            raise ProtocolError(f"the output {name!r} came twice")
+        seen.add(name)
     return _Description(about, outputs, reply.raw_output_contents[:])
 
 
@@ -224,9 +229,7 @@ def _result(
         raise ProtocolError(f"{len(described.outputs)} outputs came with the data of {len(contents)}")
     outputs: dict[str, np.ndarray[Any, Any]] = {}
     for index, (name, layout, message) in enumerate(described.outputs):
-        if name in outputs:
-            raise ProtocolError(f"the output {name!r} came twice")
-        if name in places and not (contents and contents[index]):
+        if places and name in places and not (contents and contents[index]):
             # Nothing else tells that it was written there.
             outputs[name] = array_from_place(places[name], layout.datatype, layout.shape)
         elif contents:
