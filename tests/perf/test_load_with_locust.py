@@ -66,8 +66,8 @@ def started(*words, cwd):
         process.communicate()
 
 
-def environment():
-    return {**os.environ, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
+def environment(**more):
+    return {**os.environ, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1", **more}
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def addresses(committed_server):
 def locust(addresses, tmp_path):
     """Runs the locustfile headless with 4 users for a second, writes `result.json`, and checks the exit code."""
 
-    def run(*words, expect=0, url=addresses, model=()):
+    def run(*words, expect=0, url=addresses, model=(), **variables):
         done = subprocess.run(
             command(*model, *SHORT, *url, *words),
             check=False,
@@ -129,7 +129,7 @@ def locust(addresses, tmp_path):
             text=True,
             timeout=300,
             cwd=tmp_path,
-            env=environment(),
+            env=environment(**variables),
         )
         said = f"{done.stdout}\n{done.stderr}"
         assert done.returncode == expect, said
@@ -289,10 +289,11 @@ def test_a_model_that_is_not_there_ends_the_run_with_one_sentence(locust):
 
 
 def test_a_server_that_is_not_there_ends_the_run_with_one_sentence(locust):
-    said = locust("GrpcUser", "--model", "digits", url=("--grpc-url", "127.0.0.1:1"), expect=1)
+    # The users of the other protocol have no server here, and are left out.
+    said = locust("--model", "digits", url=(), PLANSMITH_URL="http://127.0.0.1:1", expect=1)
     assert said.count("Error:") == 1
     # Not above Locust's tables.
-    assert said.splitlines()[-1].startswith("Error: No answer from 127.0.0.1:1")
+    assert said.splitlines()[-1].startswith("Error: No answer from http://127.0.0.1:1")
 
 
 def test_a_server_whose_answers_are_not_golden_is_not_loaded(locust, samples, tmp_path):

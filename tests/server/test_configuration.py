@@ -158,14 +158,6 @@ def test_completion_leaves_a_chosen_scheduler_and_batch_size_alone(signature_of)
     assert complete({"name": "m", "max_batch_size": 1}, signature).get("dynamic_batching") is None
 
 
-def test_dims_that_count_the_batch_dimension_are_not_made_a_batch(signature_of):
-    signature = signature_of("float[batch, 3] x", "float[batch, 3] y")
-    given = [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 3]}]
-    completed = complete({"name": "m", "input": given}, signature)
-    assert completed["max_batch_size"] == 0
-    assert completed["output"] == [{"name": "y", "data_type": "TYPE_FP32", "dims": [-1, 3]}]
-
-
 def test_control_inputs_of_a_sequence_are_not_inputs_of_a_request(signature_of):
     signature = signature_of("float[batch, 1] start, float[batch, 3] x", "float[batch, 3] y")
     config = {"name": "m", "max_batch_size": 4, "sequence_batching": {"control_input": [{"name": "start"}]}}

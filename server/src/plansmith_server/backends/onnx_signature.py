@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from plansmith_server.backends.datatypes import from_onnx
+from plansmith_server.backends.model_file import find_model_file
 from plansmith_server.backends.onnx_rows import trace_onnx_rows
 from plansmith_server.backends.signature import Signature, TensorInfo
 from plansmith_server.errors import ModelError
@@ -20,12 +21,17 @@ if TYPE_CHECKING:
 
     from plansmith_server.backends.signature import Dimension
 
-__all__ = ["read_onnx_signature"]
+__all__ = ["read_onnx_signature", "read_signature"]
 
 # Before IR version 4 every initializer is an input too, but cannot be given a value.
 OVERRIDABLE_INITIALIZERS = 4
 # The number of rows that these give depends on values, not on shapes.
 SELECTING_OPERATORS = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
+
+
+def read_signature(folder: Path, model_file: str) -> Signature:
+    """Read what the model in the version folder `folder` takes and gives; see `read_onnx_signature`."""
+    return read_onnx_signature(find_model_file(folder, model_file))
 
 
 def read_onnx_signature(path: Path) -> Signature:
