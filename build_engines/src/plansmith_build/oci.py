@@ -232,7 +232,8 @@ class _Registry:
             kind, _, fields = challenge.partition(" ")
             if kind.lower() == "bearer":
                 asked = parse_keqv_list(parse_http_list(fields))
-                place, form = asked["realm"], {key: asked[key] for key in ("service", "scope") if key in asked}
+                place = asked["realm"]
+                form: dict[str, str] = {key: asked[key] for key in ("service", "scope") if key in asked}
                 if user == _IDENTITY:
                     form |= {"grant_type": "refresh_token", "client_id": "plansmith", "refresh_token": secret}
                 else:

@@ -8,6 +8,7 @@ both the folder is empty, and standard error says why.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -22,7 +23,9 @@ from plansmith_build.fetching import without_secrets
 
 def main() -> int:
     """Fetch, verify, and give the exit code."""
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description="Fetch a model repository, and verify it.")
+    parser.add_argument("folder", type=Path, help="an empty one, or what an earlier try left")
+    folder = parser.parse_args().folder
     url, key = os.environ.get("REPOSITORY_URL", ""), os.environ.get("REPOSITORY_PUBLIC_KEY", "")
     # A try before this one may have left files.
     _clear(folder)
