@@ -8,7 +8,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import boto3
@@ -16,6 +15,7 @@ import pytest
 import yaml
 from build_models import ADD, write
 from containers import ROOT
+from serving import wait_for
 
 from plansmith_server.launcher.ports import find_free
 
@@ -51,12 +51,8 @@ def storage():
         stderr=subprocess.DEVNULL,
     )
     try:
-        while True:
-            assert server.poll() is None
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
+        with socket.socket() as probe:
+            wait_for(lambda: server.poll() is not None or probe.connect_ex(("127.0.0.1", port)) == 0)
         variables = {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
         names = ("aws_access_key_id", "aws_secret_access_key", "region_name", "endpoint_url")
         yield variables, boto3.client("s3", **dict(zip(names, variables.values(), strict=True)))

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from plansmith_perf.load.server_side import read_counters
 from plansmith_perf.locust.options import LoadOptions
 from plansmith_perf.results.documents import read_result
 from plansmith_server import ServerOptions, TritonServer
+from plansmith_server.launcher.ports import find_free
 
 MODELS = Path(__file__).parents[1] / "models_python"
 SHORT = ("--headless", "--users", "4", "--spawn-rate", "100", "--run-time", "1s")
@@ -39,11 +39,6 @@ SHORT = ("--headless", "--users", "4", "--spawn-rate", "100", "--run-time", "1s"
 
 def command(*words):
     return list(map(str, [Path(sys.executable).with_name("plansmith"), "locust", *words]))
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -339,7 +334,7 @@ def test_ctrl_c_keeps_what_was_measured_and_marks_it(addresses, committed_server
 
 
 def test_a_master_and_two_workers_share_one_schedule_and_one_histogram(addresses, tmp_path):
-    port = free_port()
+    port = find_free("127.0.0.1", 1)[0]
     link = ("--master-port", port, "--master-host", "127.0.0.1")
     words = ("--protocol", "grpc", "--arrival-rate", "150", "--arrivals", "constant", "--slo", "p50=5s")
     spike = ("--load-shape", "spike", "--shape-base", "0.1", "--shape-spike", "0.33333", "--run-time", "3s")
@@ -373,7 +368,7 @@ def test_a_worker_that_cannot_prepare_ends_the_run_everywhere(addresses, tmp_pat
     (tmp_path / "master").mkdir()
     (tmp_path / "worker").mkdir()
     (tmp_path / "master" / "arrivals.log").write_text("0\n1\n")
-    port = free_port()
+    port = find_free("127.0.0.1", 1)[0]
     words = ("--protocol", "grpc", "--load-shape", "replay", "--arrival-log", "arrivals.log")
     with (
         started(
@@ -390,7 +385,7 @@ def test_a_worker_that_cannot_prepare_ends_the_run_everywhere(addresses, tmp_pat
 
 
 def test_the_web_page_has_the_options_and_runs_one_test_after_the_other(addresses, tmp_path):
-    port, link = free_port(), free_port()
+    port, link = find_free("127.0.0.1", 2)
     page = f"http://127.0.0.1:{port}"
     words = ("--processes", "1", "--master-bind-port", link, "--master-port", link)
     with started(*words, "--web-port", port, *addresses, cwd=tmp_path) as process:
@@ -461,7 +456,7 @@ def test_the_form_of_the_page_shows_no_field_that_says_nothing_to_our_users(page
 @pytest.fixture(scope="module")
 def page(committed_server, tmp_path_factory):
     """The address of a Locust page on which nobody has begun a test, and the folder in which it runs."""
-    folder, port = tmp_path_factory.mktemp("page"), free_port()
+    folder, port = tmp_path_factory.mktemp("page"), find_free("127.0.0.1", 1)[0]
     urls = ("--grpc-url", committed_server.grpc_url, "--http-url", committed_server.http_url)
     with started("--web-port", port, "--page-host", "load.example", *urls, cwd=folder) as process:
         wait_for(process, "Starting web interface")
