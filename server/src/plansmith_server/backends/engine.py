@@ -49,7 +49,7 @@ class Engine(Protocol):
 
         Args:
             outputs: names, at least one.
-            inputs: every required input by name, in the dtype that `datatypes` has for it.
+            inputs: every required input by name; bfloat16 as its bits in uint16, text as objects.
 
         Raises:
             RequestError: the inputs cannot be computed with, as the model is loaded.
