@@ -169,7 +169,7 @@ def found_again(scenes: list[tuple[Image.Image, list[Box]]], answers: Sequence[A
 
 def in_pytorch(detector: Detector, scenes: list[tuple[Image.Image, list[Box]]]) -> list[dict[str, Any]]:
     """The boxes of each scene by the network itself, with the suppression of the pipeline's step."""
-    step = BoxesStep(HERE, labels=THINGS, min_score=0.3, max_overlap=0.45, max_boxes=100)
+    step = BoxesStep(labels=THINGS, min_score=0.3, max_overlap=0.45, max_boxes=100)
     with torch.no_grad():
         predictions = detector(torch.from_numpy(pixels_of([scene for scene, _ in scenes]))).numpy()
     geometry = np.tile(np.array([1, 1, 0, 0, SIZE, SIZE], np.float32), (len(scenes), 1))

@@ -85,7 +85,7 @@ def recordings(folder: Path, *, quick: bool) -> tuple[list[Path], list[Path]]:
 def features_of(paths: list[Path]) -> NDArray[Any]:
     """What the pipeline's first step gives the model: FP32 [files, 1, bands, frames]."""
     options = tomllib.loads(PIPELINE.read_text())["step"][0]
-    step = AudioStep(PIPELINE.parent, shape=(1, BANDS, FRAMES), **{k: v for k, v in options.items() if k != "kind"})
+    step = AudioStep(shape=(1, BANDS, FRAMES), **{k: v for k, v in options.items() if k != "kind"})
     return np.stack([step.features(path.read_bytes()) for path in paths])
 
 

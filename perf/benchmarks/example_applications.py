@@ -93,7 +93,7 @@ def _boxes(folder: Path, outputs: list[Any]) -> dict[str, Any]:
     from plansmith_server.backends.pipeline_step.boxes import BoxesStep  # noqa: PLC0415 - the same suppression
 
     names = (folder / "things.txt").read_text().split()
-    step = BoxesStep(folder, labels=names, min_score=0.3, max_overlap=0.45, max_boxes=100)
+    step = BoxesStep(labels=names, min_score=0.3, max_overlap=0.45, max_boxes=100)
     geometry = np.array([[1, 1, 0, 0, 1e4, 1e4]], np.float32)
     made = step.run({"predictions": outputs[0], "geometry": geometry})
     return {"label": [label.decode() for label in made["label"][0]], "box": made["box"].ravel().tolist()}

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import threading
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 
 import pytest
 import requests
@@ -18,6 +19,7 @@ from serving import wait_for
 from plansmith_server.launcher.ports import find_free
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
 
 USER, PASSWORD = "caller", "a-secret"
@@ -25,6 +27,7 @@ USER, PASSWORD = "caller", "a-secret"
 HTPASSWD = "caller:$2b$04$0GNXjjMxyOjGVSKFVwWUbusAPuStA7iamb0ddwiDSz0w8XwYLs7ni"
 BASIC = "Basic Y2FsbGVyOmEtc2VjcmV0"
 BEARER = "Bearer a-token"
+IDENTITY = "an-identity-secret"
 
 
 def registry_program(cache: Path) -> Path:
@@ -109,15 +112,19 @@ class Front:
         storage: the port of the other server.
         instead: what is answered for `manifests` or `blobs` instead of what the registry has.
         storage_asks: whether the other server wants a token of a service of its own.
+        tls: with a certificate, it is also a proxy to every server of HTTPS, and answers in its place.
+        realm: where tokens are.
     """
 
-    def __init__(self, registry: Registry, redirect: str | None = None) -> None:
+    def __init__(self, registry: Registry, redirect: str | None = None, tls: ssl.SSLContext | None = None) -> None:
         self._servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) for _ in range(2)]
         for server in self._servers:
             server.front = self
         self.host = f"127.0.0.1:{self._servers[0].server_port}"
         self.storage = self._servers[1].server_port
         self.behind = registry.host
+        self.tls = tls
+        self.realm = "https://auth.docker.io/token" if tls else f"http://{self.host}/token"
         self.redirect = redirect or f"http://127.0.0.1:{self.storage}"
         self.instead: dict[str, bytes] = {}
         self.storage_asks = False
@@ -150,12 +157,26 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif self.path == "/token?service=tests&scope=pull":
             self.answer(200 if given == BASIC else 401, b'{"token": "a-token"}')
         elif given != BEARER:
-            challenge = f'Bearer realm="http://{front.host}/token",service="tests",scope="pull"'
+            challenge = f'Bearer realm="{front.realm}",service="tests",scope="pull"'
             self.answer(401, b"", **{"WWW-Authenticate": challenge})
-        elif "/blobs/" in self.path:
+        elif "/blobs/" in self.path and not front.tls:
             self.answer(307, b"", Location=f"{front.redirect}{self.path}")
         else:
             self.relay()
+
+    def do_POST(self):
+        self.server.front.requests.append((self.server.server_port, self.path, self.headers["Authorization"]))
+        form = dict(parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+        right = {"grant_type": "refresh_token", "refresh_token": IDENTITY, "service": "tests", "scope": "pull"}
+        known = self.path == "/token" and right.items() <= form.items()
+        self.answer(200 if known else 401, b'{"access_token": "a-token"}')
+
+    def do_CONNECT(self):
+        self.server.front.requests.append((self.server.server_port, self.path, None))
+        self.answer(200, b"")
+        with self.server.front.tls.wrap_socket(self.connection, server_side=True) as inside:
+            _Handler(inside, self.client_address, self.server)
+        self.close_connection = True
 
     def relay(self):
         for kind, content in self.server.front.instead.items():

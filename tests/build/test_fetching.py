@@ -6,12 +6,14 @@ import base64
 import hashlib
 import http.server
 import json
+import ssl
+import subprocess
 import threading
 from functools import partial
 
 import onnx
 import pytest
-from oci_registry import PASSWORD, USER, Front, Registry, registry_program
+from oci_registry import IDENTITY, PASSWORD, USER, Front, Registry, registry_program
 from pipeline_models import colour_classifier, word_vectors
 
 from plansmith_build import InvalidModel, InvalidOption
@@ -213,10 +215,22 @@ def registries(tmp_path_factory, pytestconfig):
 
 @pytest.fixture
 def logins(tmp_path, monkeypatch):
-    """Writes the configuration of Docker."""
+    """Writes the configuration of Docker; given a registry, a user and a secret, the helper `tests` knows these."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     monkeypatch.delenv("DOCKER_AUTH_CONFIG", raising=False)
-    return lambda **settings: (tmp_path / "config.json").write_text(json.dumps(settings))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    def write(*known, **settings):
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        if known:
+            program, answer = (
+                tmp_path / "docker-credential-tests",
+                json.dumps({"Username": known[1], "Secret": known[2]}),
+            )
+            program.write_text(f"#!/bin/sh\n[ \"$1 $(cat)\" = 'get {known[0]}' ] && echo '{answer}'\n")
+            program.chmod(0o755)
+
+    return write
 
 
 def login(password=PASSWORD):
@@ -253,8 +267,7 @@ def test_what_is_not_one_model_in_a_registry_is_refused(registries, names, end, 
         local_model(f"oci://{registries[0].host}/{end}", fetched)
 
 
-def test_a_registry_that_asks_for_a_login_gets_that_of_docker(registries, model, logins, tmp_path, monkeypatch):
-    fetched = tmp_path / "fetched"
+def test_a_registry_that_asks_for_a_login_gets_that_of_docker(registries, model, logins, fetched, monkeypatch):
     registries[0].push("colours", "1", {"model.onnx": model.read_bytes()})
     host = registries[1].host
     source = f"oci://{host}/colours:1"
@@ -264,12 +277,7 @@ def test_a_registry_that_asks_for_a_login_gets_that_of_docker(registries, model,
             local_model(source, fetched)
     logins(auths={host: login()})
     assert local_model(source, fetched)[1] == "colours"
-    helper = tmp_path / "docker-credential-tests"
-    answer = json.dumps({"Username": USER, "Secret": PASSWORD})
-    helper.write_text(f"#!/bin/sh\n[ \"$1 $(cat)\" = 'get {host}' ] && echo '{answer}'\n")
-    helper.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    logins(credHelpers={host: "tests"})
+    logins(host, USER, PASSWORD, credHelpers={host: "tests"})
     assert local_model(source, fetched)[1] == "colours"
     monkeypatch.setenv("DOCKER_AUTH_CONFIG", json.dumps({"auths": {host: login()}}))
     logins()
@@ -294,6 +302,44 @@ def test_credentials_go_to_the_service_of_tokens_and_not_where_blobs_are(registr
         front.instead["manifests"] = b"{}"
         with pytest.raises(InvalidModel, match="its manifest does not have the content that its digest says"):
             local_model(f"oci://{front.host}/colours@sha256:{'0' * 64}", fetched)
+
+
+def test_an_identity_token_goes_to_the_service_of_tokens_alone(registries, model, logins, fetched):
+    registries[0].push("colours", "1", {"model.onnx": model.read_bytes()})
+    with Front(registries[0]) as front:
+        no_user = base64.b64encode(b"00000000-0000-0000-0000-000000000000:").decode()
+        for settings in (
+            {"credsStore": "tests"},
+            {"auths": {front.host: {"auth": no_user, "identitytoken": IDENTITY}}},
+        ):
+            logins(front.host, "<token>", IDENTITY, **settings)
+            assert local_model(f"oci://{front.host}/colours:1", fetched)[1] == "colours"
+        logins(auths={front.host: {"identitytoken": "of-yesterday"}})
+        with pytest.raises(InvalidModel, match=f"it needs a login: docker login {front.host}"):
+            local_model(f"oci://{front.host}/colours:1", fetched)
+    assert len(front.seen("/token")) == 3
+    assert all(not given or given == "Bearer a-token" for _, given in front.seen("/"))
+
+
+def test_docker_hub_is_asked_under_its_own_names_with_the_login_that_docker_keeps(
+    registries, model, logins, fetched, monkeypatch
+):
+    folder = fetched.parent
+    registries[0].push("library/colours", "1", {"model.onnx": model.read_bytes()})
+    names = "subjectAltName=DNS:registry-1.docker.io,DNS:auth.docker.io"
+    request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=hub -addext"
+    files = ("-keyout", folder / "hub.key", "-out", folder / "hub.pem")
+    subprocess.run(["openssl", *request.split(), names, *files], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(folder / "hub.pem", folder / "hub.key")
+    with Front(registries[0], tls=tls) as front:
+        monkeypatch.setenv("SSL_CERT_FILE", str(folder / "hub.pem"))
+        monkeypatch.setenv("https_proxy", f"http://{front.host}")
+        logins(auths={"https://index.docker.io/v1/": login()})
+        assert local_model("oci://docker.io/colours:1", fetched)[1] == "colours"
+        places = {path.partition(":")[0] for _, path, _ in front.requests if path.endswith(":443")}
+        assert places == {"registry-1.docker.io", "auth.docker.io"}
+        assert [value for _, value in front.seen("/token")] == [f"Basic {login()['auth']}"]
 
 
 def test_a_registry_elsewhere_is_asked_over_https_alone(registries, model, logins, fetched):

@@ -555,7 +555,7 @@ def test_geometry_leads_from_the_row_back_to_the_image(tmp_path):
     image.save(tmp_path / "square.png")
     for words in ("fit=pad", "fit=stretch", "fit=crop", "fit=crop,resize=100"):
         fields = read_preprocessing(f"zero-to-one,size=80,{words}").model_dump(mode="json")
-        step = ImageStep(tmp_path, recipe={**fields, "dtype": "float32"}, formats=["PNG"], max_pixels=10**6)
+        step = ImageStep(recipe={**fields, "dtype": "float32"}, formats=["PNG"], max_pixels=10**6)
         made = step.run({"image": column((tmp_path / "square.png").read_bytes())})
         rows, columns = np.nonzero(made["pixels"][0, 0] > 0.5)
         factor_x, factor_y, left, top, width, height = made["geometry"][0]

@@ -17,7 +17,7 @@ from rtx_stand_in import FakeCuda, FakeRtx
 from plansmith_server.backends.config import ModelConfig
 from plansmith_server.backends.engine import Instance
 from plansmith_server.backends.tensorrt_rtx.engine import RtxEngine
-from plansmith_server.backends.tensorrt_rtx.runtime import RUNTIME
+from plansmith_server.backends.tensorrt_rtx.runtime import load as load_here
 from plansmith_server.backends.validation import check
 from plansmith_server.errors import ModelError, RequestError
 
@@ -210,4 +210,4 @@ def test_a_gpu_with_too_little_memory_is_named_and_nothing_stays_allocated(load)
 def test_an_instance_on_the_cpu_says_which_configuration_to_take_instead(tmp_path):
     config = ModelConfig.from_dict({"name": "m", "input": [], "output": []})
     with pytest.raises(ModelError, match="serve the model with another configuration, such as --config-name cpu"):
-        RUNTIME.load(Instance(config=config, folder=tmp_path, kind="CPU", device=0))
+        load_here(Instance(config=config, folder=tmp_path, kind="CPU", device=0))

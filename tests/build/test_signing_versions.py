@@ -59,9 +59,14 @@ def test_a_version_without_a_signature_is_named(plansmith, repository, tmp_path,
 
 
 def test_a_configuration_cannot_lead_past_the_signatures(plansmith, repository, tmp_path, keys):
-    plansmith("build", write(tmp_path / "adder.onnx", ADD), "--repository", repository, "--no-serve")
+    plansmith("build", write(tmp_path / "adder.onnx", ADD), "--repository", repository, "--no-serve", "--warmup", "1")
     build(plansmith, repository, tmp_path, keys / "own.pem")
-    assert "0 errors" in plansmith("verify", repository, "--public-key", keys / "own.pub").stdout
+    said = plansmith("verify", repository, "--public-key", keys / "own.pub").stdout
+    # The samples of the first version, which no configuration names any more.
+    assert "adder/warmup/" in said
+    assert "no signature covers it" in said
+    words = ("rollback", "adder", "1", "--repository", repository, *signed_by(keys))
+    assert "adder/1 is not signed: build the old file again with --sign-key" in plansmith(*words, expect=3).stderr
     config = repository / "adder/config.pbtxt"
     config.write_text(config.read_text() + "version_policy { specific { versions: 1 } }\n")
     done = plansmith("verify", repository, "--public-key", keys / "own.pub", expect=3)

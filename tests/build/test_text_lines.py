@@ -121,22 +121,22 @@ def test_specks_are_no_lines_however_many_there_are(reader):
     assert reader.infer({"image": column(buffer.getvalue())})["label"].tolist() == [[b"rg"]]
 
 
-def test_lines_on_their_heads_are_turned_and_what_fills_them_up_stays_behind(tmp_path):
+def test_lines_on_their_heads_are_turned_and_what_fills_them_up_stays_behind():
     from plansmith_server.backends.pipeline_step.lines import UprightStep  # noqa: PLC0415
 
     lines = np.arange(2 * 3 * 2 * 4, dtype=np.float32).reshape(2, 3, 2, 4)
     given = {"lines": lines, "width": np.array([[3], [4]], np.int32), "scores": np.array([[0.05, 0.95], [0.4, 0.6]])}
-    made = UprightStep(tmp_path, height=2).run(given)["upright"]
+    made = UprightStep(height=2).run(given)["upright"]
     np.testing.assert_array_equal(made[0, 0], [[6, 5, 4, 3], [2, 1, 0, 7]])
     np.testing.assert_array_equal(made[1], lines[1])
 
 
-def test_images_keep_about_their_own_size_where_the_model_takes_any(tmp_path):
+def test_images_keep_about_their_own_size_where_the_model_takes_any():
     from plansmith_server.backends.pipeline_step.images import ImageStep  # noqa: PLC0415
 
     fields = read_preprocessing("zero-to-one,fit=stretch").model_dump(mode="json")
     sides = {"shorter": 96, "longer": 320, "multiple": 32}
-    step = ImageStep(tmp_path, recipe={**fields, "dtype": "float32"}, formats=["PNG"], max_pixels=10**6, sides=sides)
+    step = ImageStep(recipe={**fields, "dtype": "float32"}, formats=["PNG"], max_pixels=10**6, sides=sides)
     for size, expected in {
         (200, 130): (128, 192),
         (40, 60): (128, 96),
@@ -177,11 +177,11 @@ def test_a_model_of_one_size_takes_no_sides(folder, tmp_path):
         build_pipeline(tmp_path / "colours.onnx", tmp_path / "sizes.toml", BuildOptions(tmp_path / "m", serve=False))
 
 
-def test_a_picodets_distances_lead_from_its_places_to_boxes(tmp_path):
+def test_a_picodets_distances_lead_from_its_places_to_boxes():
     from plansmith_server.backends.pipeline_step.boxes import BoxesStep  # noqa: PLC0415
 
     options = {"labels": ["text", "title"], "min_score": 0.4, "max_overlap": 0.5, "max_boxes": 10}
-    step = BoxesStep(tmp_path, **options, head="picodet", strides=[8, 16], size=[20, 32])
+    step = BoxesStep(**options, head="picodet", strides=[8, 16], size=[20, 32])
     assert [str(tensor.shape) for tensor in step.inputs[:2]] == ["(-1, 12, 2)", "(-1, 4, 2)"]
     inputs = {"geometry": np.array([[2, 3, 0, 0, 64, 60]], np.float32)}
     for stride, places in ((8, 12), (16, 4)):

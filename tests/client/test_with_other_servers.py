@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,25 +18,18 @@ from client_faces import FACES, open_client, url_of
 
 from peers.environments import REQUIREMENTS, make_environment
 from plansmith_client import Client, ClientError, InferenceFailed, InvalidInput, ModelNotFound, ProtocolError
+from plansmith_server.launcher.ports import find_free
 
 HERE = Path(__file__).parent / "other_servers"
 # Beside the environment of the tests, so that each is made once; git ignores them.
 ENVIRONMENTS = Path(sys.prefix) / "servers"
 
 
-def free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
-
-
 def mlserver(folder: Path, http: int, grpc: int) -> list[str | Path]:
     python = make_environment(REQUIREMENTS / "mlserver.txt", cache=ENVIRONMENTS).python
     shutil.copytree(HERE / "mlserver", folder, dirs_exist_ok=True)
     shutil.copy(folder / "mixed" / "model.py", folder / "bare")
-    settings = {"host": "127.0.0.1", "http_port": http, "grpc_port": grpc, "metrics_port": free_ports(1)[0]}
+    settings = {"host": "127.0.0.1", "http_port": http, "grpc_port": grpc, "metrics_port": find_free("127.0.0.1", 1)[0]}
     (folder / "settings.json").write_text(json.dumps({**settings, "parallel_workers": 0}))
     return [python, "-c", "from mlserver.cli import main; main()", "start", folder]
 
@@ -53,7 +45,7 @@ def kserve(_folder: Path, http: int, grpc: int) -> list[str | Path]:
 @contextlib.contextmanager
 def running(kind, folder: Path):
     """One of the servers, which may still be starting, and what says when it has started."""
-    http, grpc = free_ports(2)
+    http, grpc = find_free("127.0.0.1", 2)
     log = folder / "log"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     with (

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import os
 import re
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from functools import reduce
 
 import pytest
+import requests
 import yaml
 from compose_policy import breaches, parse
 from containers import ROOT, SERVER_IMAGE, started
@@ -25,6 +22,7 @@ from locust_page import begin, rows_of_digits, wait_until
 from nginx_proxy import TOKEN, make_certificates
 
 from plansmith_client import AccessDenied, Client
+from plansmith_server.launcher.ports import find_free
 
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 DOCUMENT = parse(COMPOSE_FILE.read_text())
@@ -169,37 +167,14 @@ def test_who_loads_models_needs_the_key_however_loading_is_allowed(tmp_path):
         assert why in done.stderr
 
 
-def free_ports(count):
-    """Ports of this machine that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listening.getsockname()[1] for listening in sockets]
-
-
-def status(url, headers):
-    """What a server answers to GET."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
-
-
-def asked(url):
-    """The JSON document behind a URL, or None where nobody answers yet."""
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return json.load(answer)
-    except OSError:
-        return None
-
-
 def until(url, holds):
-    """The document behind a URL, once it is as it should be."""
-    while not ((found := asked(url)) and holds(found)):
+    """The JSON document behind a URL, once somebody answers and it is as it should be."""
+    while True:
+        with contextlib.suppress(OSError):
+            answer = requests.get(url, timeout=10)
+            if answer.ok and holds(found := answer.json()):
+                return found
         time.sleep(0.2)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +196,7 @@ def composed(engine, tmp_path_factory):
              "LOCUST_PORT")  # fmt: skip
     variables = {
         **engine.environment,
-        **dict(zip(names, map(str, free_ports(len(names))), strict=True)),
+        **dict(zip(names, map(str, find_free("127.0.0.1", len(names))), strict=True)),
         "ADMIN_KEY_FILE": str(key),
         "PROXY_CERTIFICATE_FILE": str(folder / "proxy.pem"),
         "PROXY_TOKENS_FILE": str(folder / "proxy.tokens"),
@@ -343,8 +318,8 @@ def test_the_profile_for_cpus_starts_is_healthy_answers_and_stops(engine, compos
         assert client.model("digits")(digits["images"][:4]).array.shape == (4, 10)
     engine.run("healthcheck", "run", container)
     logging = f"http://{engine.address(container, 8000)}/v2/logging"
-    assert status(logging, {}) == 403
-    assert status(logging, {"plansmith-secret": KEY}) == 200
+    assert requests.get(logging, timeout=10).status_code == 403
+    assert requests.get(logging, headers={"plansmith-secret": KEY}, timeout=10).status_code == 200
     compose("--profile", "gpu", "run", "--rm", "-T", "plan-check")
     compose("--profile", "cpu", "stop")
     assert engine.out("inspect", "--format", "{{.State.ExitCode}}", container) == "0"

@@ -8,7 +8,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import boto3
@@ -16,6 +15,7 @@ import pytest
 import yaml
 from build_models import ADD, write
 from containers import ROOT
+from serving import wait_for
 
 from plansmith_server.launcher.ports import find_free
 
@@ -51,12 +51,8 @@ def storage():
         stderr=subprocess.DEVNULL,
     )
     try:
-        while True:
-            assert server.poll() is None
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
+        with socket.socket() as probe:
+            wait_for(lambda: server.poll() is not None or probe.connect_ex(("127.0.0.1", port)) == 0)
         variables = {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
         names = ("aws_access_key_id", "aws_secret_access_key", "region_name", "endpoint_url")
         yield variables, boto3.client("s3", **dict(zip(names, variables.values(), strict=True)))
@@ -77,7 +73,7 @@ def bucket(storage, signed, request):
     return name
 
 
-def fetch(storage, bucket, folder, key, place="models"):
+def fetch(storage, bucket, folder, key, place="models", *, url=None, expect=3):
     """Run the init container's command, with its paths of this machine."""
     variables, _ = storage
     patch = yaml.safe_load((COMPONENT / "deployment.yaml").read_text())
@@ -87,14 +83,15 @@ def fetch(storage, bucket, folder, key, place="models"):
         "/repository-scripts/fetch_repository.py": str(COMPONENT / "fetch_repository.py"),
         "/models": str(folder),
     }
-    values = {"REPOSITORY_URL": f"s3://{bucket}/{place}", "REPOSITORY_PUBLIC_KEY": str(key)}
+    url = f"s3://{bucket}/{place}" if url is None else url
+    values = {"REPOSITORY_URL": url, "REPOSITORY_PUBLIC_KEY": str(key)}
     assert set(values) == {entry["name"] for entry in container["env"]}
     words = [here.get(word, word) for word in container["command"]]
     environment = {**os.environ, **variables, **values}
     done = subprocess.run(words, check=False, capture_output=True, text=True, env=environment, cwd=folder)
     assert "Traceback" not in done.stderr, done.stderr
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
-    assert done.returncode == (3 if "Error: " in done.stderr else 0), done.stderr
+    assert done.returncode == (expect if "Error: " in done.stderr else 0), done.stderr
     return done.stdout + done.stderr
 
 
@@ -157,4 +154,12 @@ def test_a_name_that_leads_out_and_a_place_without_files_are_refused(storage, bu
     assert "there are no files" in fetch(storage, bucket, folder, key, place="model")
     client.put_object(Bucket=bucket, Key="models/../../outside", Body=b"x")
     assert "leads out of the folder" in fetch(storage, bucket, folder, key)
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("url", ["", "bucket/models", "s3://key:a-secret@[bucket/models"])
+def test_what_is_not_a_url_is_said_in_one_sentence(storage, tmp_path, url):
+    (tmp_path / "half").touch()
+    said = fetch(storage, "", tmp_path, "", url=url, expect=2)
+    assert said == "Error: REPOSITORY_URL is not a valid URL: write one such as s3://bucket/folder\n"
     assert contents(tmp_path) == {}

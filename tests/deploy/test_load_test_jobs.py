@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from containers import ROOT
 from kubernetes_policy import CONTAINER, POD, POD_MUTATIONS, changed, rights
 
 from plansmith_perf.results.documents import read_result
+from plansmith_server.launcher.ports import find_free
 
 NAMES = ("load-test", "load-test-workers")
 MUTATIONS = [
@@ -75,8 +75,7 @@ def test_workers_find_the_master_and_may_reach_it(manifests):
 
 
 def test_a_master_and_two_workers_of_the_jobs_keep_a_result(manifests, committed_server, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    (port,) = find_free("127.0.0.1", 1)
     here = {
         "--grpc-url=triton-servers:8001": f"--grpc-url={committed_server.grpc_url}",
         "--master-host=load-test": "--master-host=127.0.0.1",

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from plansmith_perf.load.server_side import read_counters
 from plansmith_perf.locust.options import LoadOptions
 from plansmith_perf.results.documents import read_result
 from plansmith_server import ServerOptions, TritonServer
+from plansmith_server.launcher.ports import find_free
 
 MODELS = Path(__file__).parents[1] / "models_python"
 SHORT = ("--headless", "--users", "4", "--spawn-rate", "100", "--run-time", "1s")
@@ -39,11 +39,6 @@ SHORT = ("--headless", "--users", "4", "--spawn-rate", "100", "--run-time", "1s"
 
 def command(*words):
     return list(map(str, [Path(sys.executable).with_name("plansmith"), "locust", *words]))
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -66,8 +61,8 @@ def started(*words, cwd):
         process.communicate()
 
 
-def environment():
-    return {**os.environ, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
+def environment(**more):
+    return {**os.environ, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1", **more}
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +116,7 @@ def addresses(committed_server):
 def locust(addresses, tmp_path):
     """Runs the locustfile headless with 4 users for a second, writes `result.json`, and checks the exit code."""
 
-    def run(*words, expect=0, url=addresses, model=()):
+    def run(*words, expect=0, url=addresses, model=(), **variables):
         done = subprocess.run(
             command(*model, *SHORT, *url, *words),
             check=False,
@@ -129,7 +124,7 @@ def locust(addresses, tmp_path):
             text=True,
             timeout=300,
             cwd=tmp_path,
-            env=environment(),
+            env=environment(**variables),
         )
         said = f"{done.stdout}\n{done.stderr}"
         assert done.returncode == expect, said
@@ -289,10 +284,11 @@ def test_a_model_that_is_not_there_ends_the_run_with_one_sentence(locust):
 
 
 def test_a_server_that_is_not_there_ends_the_run_with_one_sentence(locust):
-    said = locust("GrpcUser", "--model", "digits", url=("--grpc-url", "127.0.0.1:1"), expect=1)
+    # The users of the other protocol have no server here, and are left out.
+    said = locust("--model", "digits", url=(), PLANSMITH_URL="http://127.0.0.1:1", expect=1)
     assert said.count("Error:") == 1
     # Not above Locust's tables.
-    assert said.splitlines()[-1].startswith("Error: No answer from 127.0.0.1:1")
+    assert said.splitlines()[-1].startswith("Error: No answer from http://127.0.0.1:1")
 
 
 def test_a_server_whose_answers_are_not_golden_is_not_loaded(locust, samples, tmp_path):
@@ -338,7 +334,7 @@ def test_ctrl_c_keeps_what_was_measured_and_marks_it(addresses, committed_server
 
 
 def test_a_master_and_two_workers_share_one_schedule_and_one_histogram(addresses, tmp_path):
-    port = free_port()
+    port = find_free("127.0.0.1", 1)[0]
     link = ("--master-port", port, "--master-host", "127.0.0.1")
     words = ("--protocol", "grpc", "--arrival-rate", "150", "--arrivals", "constant", "--slo", "p50=5s")
     spike = ("--load-shape", "spike", "--shape-base", "0.1", "--shape-spike", "0.33333", "--run-time", "3s")
@@ -372,7 +368,7 @@ def test_a_worker_that_cannot_prepare_ends_the_run_everywhere(addresses, tmp_pat
     (tmp_path / "master").mkdir()
     (tmp_path / "worker").mkdir()
     (tmp_path / "master" / "arrivals.log").write_text("0\n1\n")
-    port = free_port()
+    port = find_free("127.0.0.1", 1)[0]
     words = ("--protocol", "grpc", "--load-shape", "replay", "--arrival-log", "arrivals.log")
     with (
         started(
@@ -389,7 +385,7 @@ def test_a_worker_that_cannot_prepare_ends_the_run_everywhere(addresses, tmp_pat
 
 
 def test_the_web_page_has_the_options_and_runs_one_test_after_the_other(addresses, tmp_path):
-    port, link = free_port(), free_port()
+    port, link = find_free("127.0.0.1", 2)
     page = f"http://127.0.0.1:{port}"
     words = ("--processes", "1", "--master-bind-port", link, "--master-port", link)
     with started(*words, "--web-port", port, *addresses, cwd=tmp_path) as process:
@@ -460,7 +456,7 @@ def test_the_form_of_the_page_shows_no_field_that_says_nothing_to_our_users(page
 @pytest.fixture(scope="module")
 def page(committed_server, tmp_path_factory):
     """The address of a Locust page on which nobody has begun a test, and the folder in which it runs."""
-    folder, port = tmp_path_factory.mktemp("page"), free_port()
+    folder, port = tmp_path_factory.mktemp("page"), find_free("127.0.0.1", 1)[0]
     urls = ("--grpc-url", committed_server.grpc_url, "--http-url", committed_server.http_url)
     with started("--web-port", port, "--page-host", "load.example", *urls, cwd=folder) as process:
         wait_for(process, "Starting web interface")

@@ -6,14 +6,15 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
+
+from plansmith_server.launcher.ports import find_free
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "plansmith" / "src" / "plansmith" / "demo" / "digits"
@@ -75,10 +76,7 @@ class Runner:
 
 @pytest.fixture
 def runner(tmp_path):
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-        ports = [each.getsockname()[1] for each in sockets]
-    return Runner(tmp_path, ports)
+    return Runner(tmp_path, find_free("127.0.0.1", 3))
 
 
 def test_the_action_builds_comments_verifies_and_gates(runner, tmp_path):

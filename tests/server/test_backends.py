@@ -24,6 +24,15 @@ from plansmith_server import ServerOptions, TritonServer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+# Of configurations, and of files: of types that no runtime serves, damaged, or with weights elsewhere.
+REASONS = {name: reason for name, (_, _, reason) in REFUSED.items()} | {
+    "openvino_text": "is text, which OpenVINO cannot serve",
+    "text_and_bfloat16": "has both text and bfloat16",
+    **dict.fromkeys(("truncated", "no_model"), "model.onnx is not an ONNX model, or only a part of one"),
+    **{f"weights_{name}": "outside its folder" for name in ("outside", "absolute", "symlink")},
+    "weights_missing": "keeps weights in 'nowhere.bin', which is missing",
+}
+
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -379,11 +388,11 @@ def test_openvino_takes_whole_batches_only_when_told_so(grpc):
         ask(grpc, "openvino_whole_batches", {"x": whole[:3]})
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_model_that_cannot_be_served_is_refused_with_the_reason(name, server):
+@pytest.mark.parametrize(("name", "reason"), REASONS.items())
+def test_a_model_that_cannot_be_served_is_refused_with_the_reason(name, reason, server):
     models = {model.name: model for model in server.models()}
     assert models[name].state == "UNAVAILABLE"
-    assert REFUSED[name][2] in models[name].reason
+    assert reason in models[name].reason
     assert "\n" not in models[name].reason
 
 
@@ -397,38 +406,6 @@ def test_commands_show_the_reason_without_lines_of_source_code(command, server):
     shown = outcome.stdout + outcome.stderr
     assert "'execution_mode' must be 0 (sequential) or 1 (parallel), got 7" in shown
     assert ".py(" not in shown
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    {
-        "openvino_text": "is text, which OpenVINO cannot serve",
-        "text_and_bfloat16": "has both text and bfloat16",
-    }.items(),
-)
-def test_types_that_a_runtime_cannot_serve_are_refused(name, reason, server):
-    models = {model.name: model for model in server.models()}
-    assert models[name].state == "UNAVAILABLE"
-    assert reason in models[name].reason
-
-
-@pytest.mark.parametrize("name", ["truncated", "no_model"])
-def test_a_file_that_is_no_model_is_refused(name, server):
-    models = {model.name: model for model in server.models()}
-    assert models[name].state == "UNAVAILABLE"
-    assert "model.onnx is not an ONNX model, or only a part of one" in models[name].reason
-
-
-@pytest.mark.parametrize("name", ["outside", "absolute", "symlink"])
-def test_weights_outside_the_models_folder_are_not_read(name, server):
-    models = {model.name: model for model in server.models()}
-    assert models[f"weights_{name}"].state == "UNAVAILABLE"
-    assert "outside its folder" in models[f"weights_{name}"].reason
-
-
-def test_missing_weights_are_named(server):
-    models = {model.name: model for model in server.models()}
-    assert "keeps weights in 'nowhere.bin', which is missing" in models["weights_missing"].reason
 
 
 def test_weights_beside_the_model_are_read(grpc):

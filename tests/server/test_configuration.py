@@ -158,14 +158,6 @@ def test_completion_leaves_a_chosen_scheduler_and_batch_size_alone(signature_of)
     assert complete({"name": "m", "max_batch_size": 1}, signature).get("dynamic_batching") is None
 
 
-def test_dims_that_count_the_batch_dimension_are_not_made_a_batch(signature_of):
-    signature = signature_of("float[batch, 3] x", "float[batch, 3] y")
-    given = [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 3]}]
-    completed = complete({"name": "m", "input": given}, signature)
-    assert completed["max_batch_size"] == 0
-    assert completed["output"] == [{"name": "y", "data_type": "TYPE_FP32", "dims": [-1, 3]}]
-
-
 def test_control_inputs_of_a_sequence_are_not_inputs_of_a_request(signature_of):
     signature = signature_of("float[batch, 1] start, float[batch, 3] x", "float[batch, 3] y")
     config = {"name": "m", "max_batch_size": 4, "sequence_batching": {"control_input": [{"name": "start"}]}}
@@ -275,16 +267,12 @@ def test_without_the_plugin_or_a_gpu_the_log_says_what_is_missing(caplog, monkey
         add_rtx_plugin(onnxruntime.SessionOptions(), 0, {})
 
 
-def test_accelerators_that_are_not_installed_are_left_out_with_a_warning(caplog):
+def test_accelerators_are_used_where_they_are_installed_and_else_left_out_with_a_warning(caplog):
     config = accelerated({"name": "tensorrt"}, cpu=({"name": "openvino"},))
     with caplog.at_level(logging.WARNING, "plansmith_server"):
         assert choose_providers(config, "GPU", 0, CPU_ONLY) == [("CPUExecutionProvider", {})]
     warned = " ".join(record.getMessage() for record in caplog.records)
     assert all(what in warned for what in ("no TensorRT provider", "no CUDA provider", "no OpenVINO provider"))
-
-
-def test_the_openvino_accelerator_is_used_where_it_is_installed():
-    config = accelerated(cpu=({"name": "openvino"},))
     available = ("OpenVINOExecutionProvider", *CPU_ONLY)
     assert choose_providers(config, "CPU", 0, available)[0] == ("OpenVINOExecutionProvider", {"device_type": "CPU"})
 

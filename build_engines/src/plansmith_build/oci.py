@@ -1,8 +1,7 @@
 """Artifacts of OCI, in a folder or in a registry: their files, each checked against its digest and its size.
 
-A registry is asked over HTTPS, and on this machine over HTTP. The credentials are those of `docker login`, users
-with passwords and not identity tokens. They go to the registry and to the token service that it names, and not where
-either redirects to. Docker Hub, whose registry has another name than its login, is taken without one.
+A registry is asked over HTTPS, and on this machine over HTTP. The credentials are those of `docker login`, passwords
+and identity tokens. They go to the registry and to the token service that it names, and not where either redirects to.
 """
 
 from __future__ import annotations
@@ -36,6 +35,11 @@ _REFERENCE = re.compile(
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})|@(?P<digest>sha256:[0-9a-f]{64}))"
 )
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+# What Docker calls its Hub, where that is, and what it calls the login there.
+_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
+_HUB_HOST, _HUB_LOGIN = "registry-1.docker.io", "https://index.docker.io/v1/"
+# What helpers for credentials say instead of a user's name.
+_IDENTITY = "<token>"
 _HELPER = re.compile(r"[A-Za-z0-9._-]+")
 _TITLE = "org.opencontainers.image.title"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -180,6 +184,9 @@ class _Registry:
     """What is read of a repository in a registry."""
 
     def __init__(self, host: str, repository: str) -> None:
+        self._login_name = _HUB_LOGIN if host in _HUB else host
+        if host in _HUB:
+            host, repository = _HUB_HOST, repository if "/" in repository else f"library/{repository}"
         self._host = host
         self._here = is_loopback(urlsplit(f"//{host}").hostname or "")
         self._url = f"{'http' if self._here else 'https'}://{host}/v2/{repository}/"
@@ -201,9 +208,10 @@ class _Registry:
                 raise
         return self._get(self._url + path, self._authorization)
 
-    def _get(self, url: str, authorization: str) -> IO[bytes]:
+    def _get(self, url: str, authorization: str, form: dict[str, str] | None = None) -> IO[bytes]:
         self._require_safe(url)
-        request = Request(url, headers={"Accept": f"{_MANIFEST}, */*"})  # noqa: S310 - see _require_safe
+        body = urlencode(form).encode() if form else None
+        request = Request(url, body, {"Accept": f"{_MANIFEST}, */*"})  # noqa: S310 - see _require_safe
         if authorization:
             # The handler of redirects leaves this kind out.
             request.add_unredirected_header("Authorization", authorization)
@@ -217,14 +225,20 @@ class _Registry:
 
     def _log_in(self, challenges: Sequence[str]) -> str:
         """The header that answers one of the challenges; empty where there is no login for it."""
-        login = _login(self._host)
-        basic = f"Basic {base64.b64encode(login.encode()).decode()}" if login else ""
+        user, secret = _login(self._login_name)
+        known = user not in ("", _IDENTITY)
+        basic = f"Basic {base64.b64encode(f'{user}:{secret}'.encode()).decode()}" if known else ""
         for challenge in challenges:
             kind, _, fields = challenge.partition(" ")
             if kind.lower() == "bearer":
                 asked = parse_keqv_list(parse_http_list(fields))
-                query = urlencode([(key, asked[key]) for key in ("service", "scope") if key in asked])
-                with self._get(f"{asked['realm']}{'&' if '?' in asked['realm'] else '?'}{query}", basic) as answer:
+                place = asked["realm"]
+                form: dict[str, str] = {key: asked[key] for key in ("service", "scope") if key in asked}
+                if user == _IDENTITY:
+                    form |= {"grant_type": "refresh_token", "client_id": "plansmith", "refresh_token": secret}
+                else:
+                    place, form = f"{place}{'&' if '?' in place else '?'}{urlencode(form)}", {}
+                with self._get(place, basic, form) as answer:
                     found = _document(answer)
                 return f"Bearer {found.get('token') or found['access_token']}"
             if kind.lower() == "basic":
@@ -248,23 +262,26 @@ class _Redirects(HTTPRedirectHandler):
         return following
 
 
-def _login(host: str) -> str:
-    """`user:password` for a registry as `docker login` keeps it, or nothing."""
+def _login(host: str) -> tuple[str, str]:
+    """User and password for a registry as `docker login` keeps it, `<token>` and an identity token, or nothing."""
     given = os.environ.get("DOCKER_AUTH_CONFIG")
     # A container may know no home.
     folder = Path(os.environ.get("DOCKER_CONFIG") or f"{os.environ.get('HOME', '')}/.docker")
     try:
         settings = _document(BytesIO(given.encode() if given else (folder / "config.json").read_bytes()))
     except FileNotFoundError:
-        return ""
+        return "", ""
     helper = settings.get("credHelpers", {}).get(host) or settings.get("credsStore")
     entry = settings.get("auths", {}).get(host) or settings.get("auths", {}).get(f"https://{host}") or {}
+    if entry.get("identitytoken"):
+        return _IDENTITY, entry["identitytoken"]
     if entry.get("auth"):
-        return base64.b64decode(entry["auth"]).decode()
+        user, _, password = base64.b64decode(entry["auth"]).decode().partition(":")
+        return user, password
     if not helper or _HELPER.fullmatch(helper) is None:
-        return ""
+        return "", ""
     command = [f"docker-credential-{helper}", "get"]
     done = subprocess.run(command, input=host, capture_output=True, text=True, check=False, timeout=_SECONDS)
     # It fails where it knows no login.
     found = json.loads(done.stdout) if done.returncode == 0 else {}
-    return f"{found['Username']}:{found['Secret']}" if found else ""
+    return (found["Username"], found["Secret"]) if found else ("", "")

@@ -2,11 +2,13 @@
 
 REPOSITORY_URL says from where: s3://bucket/folder, or another URL of fsspec. REPOSITORY_PUBLIC_KEY is the file of the
 key (PEM) that the versions are signed with; empty, the hashes alone are checked. Exit code 0: the folder holds the
-repository, and it is what its manifests and the key say. 3: the folder is empty, and standard error says why.
+repository, and it is what its manifests and the key say. 2: REPOSITORY_URL is not a URL. 3: it is not served. After
+both the folder is empty, and standard error says why.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -15,15 +17,26 @@ from pathlib import Path, PurePosixPath
 
 import fsspec
 
+from plansmith_build.errors import InvalidOption
 from plansmith_build.fetching import without_secrets
 
 
 def main() -> int:
     """Fetch, verify, and give the exit code."""
-    folder = Path(sys.argv[1])
-    url, key = os.environ["REPOSITORY_URL"], os.environ.get("REPOSITORY_PUBLIC_KEY", "")
+    parser = argparse.ArgumentParser(description="Fetch a model repository, and verify it.")
+    parser.add_argument("folder", type=Path, help="an empty one, or what an earlier try left")
+    folder = parser.parse_args().folder
+    url, key = os.environ.get("REPOSITORY_URL", ""), os.environ.get("REPOSITORY_PUBLIC_KEY", "")
     # A try before this one may have left files.
     _clear(folder)
+    try:
+        # A path would be one of this container.
+        shown = without_secrets(url) if "://" in url else ""
+    except InvalidOption:
+        shown = ""
+    if not shown:
+        sys.stderr.write("Error: REPOSITORY_URL is not a valid URL: write one such as s3://bucket/folder\n")
+        return 2
     try:
         if key:
             _look_for(key)
@@ -32,7 +45,7 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001 - the libraries of the protocols have no common base of their errors
         _clear(folder)
         why = " ".join(str(error).split()) or type(error).__name__
-        sys.stderr.write(f"Error: {without_secrets(url)} is not served: {why}\n")
+        sys.stderr.write(f"Error: {shown} is not served: {why}\n")
         return 3
     sys.stdout.write(f"fetched {count} files, {'signed' if key else 'checked by their hashes alone'}\n")
     return 0

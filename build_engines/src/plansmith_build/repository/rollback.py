@@ -17,7 +17,7 @@ from plansmith_build.repository.linting.context import model_files
 from plansmith_build.repository.manifest import Tensor
 from plansmith_build.repository.model_repository import CONFIG, LABELS
 from plansmith_build.repository.publishing import Published, Release, publish
-from plansmith_build.repository.signing import require_public_key, verify_signature
+from plansmith_build.repository.signing import SignatureInvalid, require_public_key, verify_signature
 from plansmith_build.repository.staging import staging_folder
 from plansmith_build.repository.warmup import WARMUP
 
@@ -63,7 +63,10 @@ def roll_back(
     if version == model.versions[-1]:
         raise InvalidOption(f"version {version} of {name!r} is the newest one: there is nothing to roll back to")
     if public_key is not None:
-        verify_signature(folder, public_key)
+        try:
+            verify_signature(folder, public_key)
+        except SignatureInvalid as error:
+            raise SignatureInvalid(f"{error}: build the old file again with --sign-key") from error
     manifest = model.manifest(version)
     _check_unchanged(model, manifest, version)
     if sign is not None and not manifest.configs:

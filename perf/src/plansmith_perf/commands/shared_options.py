@@ -102,10 +102,12 @@ class ProgressBar(Progress):
 
     def __init__(self, *more: ProgressColumn) -> None:
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), *more)
-        super().__init__(*columns, console=Terminal(stderr=True), transient=True)
+        console = Terminal(stderr=True)
+        # Where no bar can go again, rich ends it with an empty line.
+        super().__init__(*columns, console=console, transient=True, disable=not console.is_interactive)
 
     def tell(self, task: TaskID, doing: str, done: float) -> None:
         """Show how far a task is; in a pipe or a log, which show no bar, a line whenever something else is done."""
-        if not self.console.is_terminal and doing != self.tasks[task].description:
+        if self.disable and doing != self.tasks[task].description:
             self.console.print(doing, soft_wrap=True, markup=False, highlight=False)
         self.update(task, description=doing, completed=done)

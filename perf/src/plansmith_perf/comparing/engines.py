@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -36,6 +37,10 @@ _PROVIDERS = {
     "onnxruntime": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider",),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+}
+_SERVED = {
+    "onnxruntime": "plansmith_server.backends.onnxruntime.engine:OnnxRuntimeEngine",
+    "openvino": "plansmith_server.backends.openvino.engine:OpenVinoEngine",
 }
 _PACKAGES = {"openvino": ("openvino",), "served": ("openvino",)}
 
@@ -147,17 +152,13 @@ def _load_served(spec: EngineSpec) -> Compute:
 
     document = json.loads(spec.config)
     config = ModelConfig.from_dict(document)
-    if document.get("backend") == "openvino":
-        from plansmith_server.backends.openvino.runtime import RUNTIME  # noqa: PLC0415
-    elif document.get("backend") == "onnxruntime":
-        from plansmith_server.backends.onnxruntime.runtime import RUNTIME  # noqa: PLC0415
-    else:
+    if document.get("backend") not in _SERVED:
         raise PerfError(f"the backend {document.get('backend')!r} runs in a server only")
     file = Path(spec.file)
     alone = replace(
         config, instance_count=1, model_file=config.model_file or file.name, parameters=_for_one_caller(config)
     )
-    engine = RUNTIME.load(Instance(alone, file.parent, "CPU", 0))
+    engine = resolve_name(_SERVED[document["backend"]])(Instance(alone, file.parent, "CPU", 0))
 
     def compute(inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         return list(engine.run(spec.outputs, inputs))

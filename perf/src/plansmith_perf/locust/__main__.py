@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,16 @@ _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
 def _name_and_example(parser: LocustArgumentParser) -> None:
     parser.usage = "plansmith locust [MODEL] [options] [UserClass ...]"
-    parser.description = f"For example: {_EXAMPLE}"
+    parser.description = f"For example: {_EXAMPLE}. The environment variable PLANSMITH_URL names the server, too."
+
+
+def _take_url(words: list[str]) -> None:
+    """Let PLANSMITH_URL name the server as for the other commands: it speaks one protocol, which is then loaded."""
+    url = os.environ.get("PLANSMITH_URL", "")
+    if url and not any(word.startswith(("--grpc-url", "--http-url")) for word in words):
+        protocol = "http" if url.startswith(("http://", "https://", "http+unix://")) else "grpc"
+        os.environ.setdefault("PLANSMITH_PROTOCOL", protocol)
+        os.environ.setdefault(f"PLANSMITH_{protocol.upper()}_URL", url)
 
 
 def _run() -> None:
@@ -33,6 +43,7 @@ def _run() -> None:
         # As the other commands are given a model; users of one's own are named the same way.
         others.insert(0, "--model")
     sys.argv = ["plansmith locust", "-f", ",".join(files), *others]
+    _take_url(others)
     # Locust answers --help without a look at its files.
     events.init_command_line_parser.add_listener(add_options)
     events.init_command_line_parser.add_listener(_name_and_example)

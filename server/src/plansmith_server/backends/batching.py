@@ -60,10 +60,10 @@ class Answering:
         readers = {
             tensor.name: make_reader(tensor.data_type, scalar=shapes.get(tensor.name) == ())
             for tensor in config.run_inputs
-            if not (text_as_bytes and tensor.data_type == STRING.triton)
+            if not (text_as_bytes and tensor.data_type == STRING)
         }
         self._text = tuple(
-            tensor.name for tensor in config.inputs if tensor.data_type == STRING.triton and tensor.name in readers
+            tensor.name for tensor in config.inputs if tensor.data_type == STRING and tensor.name in readers
         )
         self._readers = {name: reader for name, reader in readers.items() if reader is not None}
 

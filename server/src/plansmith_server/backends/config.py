@@ -23,14 +23,12 @@ class ConfigTensor:
         shape: what the model gets or gives: `reshape.shape` if set, else `dims`; without the batch
             dimension, -1 for any size.
         optional: whether a request may leave it out.
-        ragged: whether `allow_ragged_batch` is set.
     """
 
     name: str
     data_type: str
     shape: tuple[int, ...]
     optional: bool
-    ragged: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +172,6 @@ def _tensor(tensor: Mapping[str, Any]) -> ConfigTensor:
         data_type=str(tensor.get("data_type", "TYPE_INVALID")),
         shape=tuple(int(dim) for dim in dims),
         optional=bool(tensor.get("optional", False)),
-        ragged=bool(tensor.get("allow_ragged_batch", False)),
     )
 
 

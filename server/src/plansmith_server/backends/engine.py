@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from plansmith_server.backends.config import ModelConfig
     from plansmith_server.backends.signature import Signature
 
-__all__ = ["Engine", "Instance", "Runtime"]
+__all__ = ["Engine", "Instance"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Engine(Protocol):
 
         Args:
             outputs: names, at least one.
-            inputs: every required input by name, in the dtype that `datatypes` has for it.
+            inputs: every required input by name; bfloat16 as its bits in uint16, text as objects.
 
         Raises:
             RequestError: the inputs cannot be computed with, as the model is loaded.
@@ -57,22 +57,3 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the model; nothing is run afterwards."""
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """A runtime as a backend.
-
-    Attributes:
-        name: of the backend.
-        read_signature: reads what a version's model takes and gives, for the completion of a configuration.
-        load: loads a model.
-        fixed_batch_allowed: whether the runtime can give a model's fixed first dimension any size.
-        text_as_bytes: whether engines take BYTES as they come, and not as text.
-    """
-
-    name: str
-    read_signature: Callable[[Path, str], Signature]
-    load: Callable[[Instance], Engine]
-    fixed_batch_allowed: bool
-    text_as_bytes: bool = False

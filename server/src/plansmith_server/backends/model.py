@@ -8,12 +8,13 @@ import json
 import logging
 from contextlib import suppress
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from plansmith_server.backends.autocomplete import complete, is_complete
 from plansmith_server.backends.batching import Answering
 from plansmith_server.backends.config import ModelConfig
-from plansmith_server.backends.engine import Engine, Instance, Runtime
+from plansmith_server.backends.engine import Engine, Instance
 from plansmith_server.backends.sequences import SequenceAnswering
 from plansmith_server.backends.validation import check
 from plansmith_server.errors import ModelError
@@ -27,13 +28,24 @@ __all__ = ["BackendModel"]
 class BackendModel:
     """Base of the class `TritonPythonModel` of each backend's model.py.
 
+    Triton starts a process for each configuration, to complete it, before those that run the model. Where there is
+    nothing to complete, that process imports no runtime: it is named as `pkgutil.resolve_name` takes it.
+
     Attributes:
         triton: the module triton_python_backend_utils.
-        runtime: what runs the models.
+        runtime: what runs the models, for messages.
+        reader: the function from a version's folder and the name of its file to the model's `Signature`.
+        loader: the function or class from an `Instance` to an `Engine`.
+        fixed_batch_allowed: whether the runtime can give a model's fixed first dimension any size.
+        text_as_bytes: whether engines take BYTES as they come, and not as text.
     """
 
     triton: ClassVar[Any]
-    runtime: ClassVar[Runtime]
+    runtime: ClassVar[str]
+    reader: ClassVar[str]
+    loader: ClassVar[str]
+    fixed_batch_allowed: ClassVar[bool] = False
+    text_as_bytes: ClassVar[bool] = False
 
     @classmethod
     def auto_complete_config(cls, auto_complete_model_config: Any) -> Any:
@@ -42,9 +54,9 @@ class BackendModel:
         config: dict[str, Any] = auto_complete_model_config.as_dict()
         if not is_complete(config):
             folder = Path(cls.triton.get_model_dir())
-            signature = cls.runtime.read_signature(folder, config.get("default_model_filename", ""))
+            signature = resolve_name(cls.reader)(folder, config.get("default_model_filename", ""))
             # Written to the object itself: its own methods cannot say `reshape`.
-            config.update(complete(config, signature, fixed_batch_allowed=cls.runtime.fixed_batch_allowed))
+            config.update(complete(config, signature, fixed_batch_allowed=cls.fixed_batch_allowed))
         return auto_complete_model_config
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -62,14 +74,14 @@ class BackendModel:
             device=int(args["model_instance_device_id"]),
         )
         try:
-            self._engine: Engine = self.runtime.load(instance)
+            self._engine: Engine = resolve_name(self.loader)(instance)
         except ModelError:
             raise
         except Exception as error:
-            raise ModelError(f"{self.runtime.name} cannot load the model: {error}") from error
-        check(config, self._engine.signature, converts=self.runtime.fixed_batch_allowed)
+            raise ModelError(f"{self.runtime} cannot load the model: {error}") from error
+        check(config, self._engine.signature, converts=self.fixed_batch_allowed)
         answering = SequenceAnswering if config.states else Answering
-        self._answer = answering(self._engine, config, self.triton, text_as_bytes=self.runtime.text_as_bytes).answer
+        self._answer = answering(self._engine, config, self.triton, text_as_bytes=self.text_as_bytes).answer
         _return_freed_memory()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:

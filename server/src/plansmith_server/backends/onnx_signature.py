@@ -10,7 +10,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from plansmith_server.backends.datatypes import from_onnx
+from plansmith_server.backends.datatypes import BY_ONNX
+from plansmith_server.backends.model_file import find_model_file
 from plansmith_server.backends.onnx_rows import trace_onnx_rows
 from plansmith_server.backends.signature import Signature, TensorInfo
 from plansmith_server.errors import ModelError
@@ -20,12 +21,17 @@ if TYPE_CHECKING:
 
     from plansmith_server.backends.signature import Dimension
 
-__all__ = ["read_onnx_signature"]
+__all__ = ["read_onnx_signature", "read_signature"]
 
 # Before IR version 4 every initializer is an input too, but cannot be given a value.
 OVERRIDABLE_INITIALIZERS = 4
 # The number of rows that these give depends on values, not on shapes.
 SELECTING_OPERATORS = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
+
+
+def read_signature(folder: Path, model_file: str) -> Signature:
+    """Read what the model in the version folder `folder` takes and gives; see `read_onnx_signature`."""
+    return read_onnx_signature(find_model_file(folder, model_file))
 
 
 def read_onnx_signature(path: Path) -> Signature:
@@ -112,9 +118,9 @@ def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _infos(tensors: Iterable[onnx.ValueInfoProto], path: Path, *, strict: bool) -> Iterator[TensorInfo]:
     for tensor in tensors:
-        data_type = from_onnx(tensor.type.tensor_type.elem_type) if tensor.type.HasField("tensor_type") else None
+        data_type = BY_ONNX.get(tensor.type.tensor_type.elem_type) if tensor.type.HasField("tensor_type") else None
         if data_type is not None:
-            yield TensorInfo(name=tensor.name, data_type=data_type.triton, shape=_shape(tensor))
+            yield TensorInfo(name=tensor.name, data_type=data_type, shape=_shape(tensor))
         elif strict:
             raise ModelError(f"{path.name} has an input {tensor.name!r} of a type that Triton does not have")
 

@@ -58,8 +58,8 @@ def make_reader(data_type: str, *, scalar: bool) -> Callable[[Any], NDArray[Any]
         scalar: whether the model takes a tensor without dimensions, which Triton carries with shape [1].
     """
     read: Callable[[Any], NDArray[Any]] | None = {
-        STRING.triton: _read_text,
-        BFLOAT16.triton: lambda tensor: bfloat16_bits(tensor.to_dlpack()),
+        STRING: _read_text,
+        BFLOAT16: lambda tensor: bfloat16_bits(tensor.to_dlpack()),
     }.get(data_type)
     if not scalar:
         return read
@@ -91,7 +91,7 @@ def make_writer(triton: Any, name: str, data_type: str) -> Callable[[NDArray[Any
         _rename_capsule(capsule, CONSUMED)
         return written
 
-    return write_bfloat16 if data_type == BFLOAT16.triton else write
+    return write_bfloat16 if data_type == BFLOAT16 else write
 
 
 def _read_text(tensor: Any) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from plansmith_build.repository.model_repository import COMPANION, HISTORY
 from plansmith_build.repository.pruning import served_versions
 from plansmith_build.repository.signed_versions import SIGNED, command_to_list, signed_versions
 from plansmith_build.repository.signing import SIGNATURE, SignatureInvalid, verify_signature
+from plansmith_build.repository.warmup import WARMUP
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -115,7 +116,8 @@ def _check_beside(model: RepositoryModel, manifest: Manifest) -> Iterator[Findin
         where = f"{model.name}/{name}"
         if name in signed and sha256_of(path) == signed[name]:
             continue
-        if name not in signed and _KEPT.fullmatch(path.name):
+        # Nor a sample that another version brought: each is named after its content, and none of these names it.
+        if name not in signed and (_KEPT.fullmatch(path.name) or path.parent == model.path / WARMUP):
             yield warning(where, "no signature covers it", "remove it unless it is yours")
             continue
         # A configuration, a warm-up sample, a state, a backend's library: a server may take any from a model's folder.

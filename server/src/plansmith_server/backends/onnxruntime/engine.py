@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 
-from plansmith_server.backends.datatypes import BFLOAT16, STRING
+from plansmith_server.backends.datatypes import BFLOAT16, BFLOAT16_IN_ONNX, STRING
 from plansmith_server.backends.model_file import find_model_file
 from plansmith_server.backends.onnx_signature import read_onnx_signature
 from plansmith_server.backends.onnxruntime.providers import CPU, choose_providers, wants_rtx_plugin
@@ -76,8 +76,8 @@ class OnnxRuntimeEngine:
         self._session = session
         self._run_options = _run_options(settings)
         tensors = (*self.signature.inputs, *self.signature.optional_inputs, *self.signature.outputs)
-        self._bfloat16 = frozenset(tensor.name for tensor in tensors if tensor.data_type == BFLOAT16.triton)
-        if self._bfloat16 and any(tensor.data_type == STRING.triton for tensor in tensors):
+        self._bfloat16 = frozenset(tensor.name for tensor in tensors if tensor.data_type == BFLOAT16)
+        if self._bfloat16 and any(tensor.data_type == STRING for tensor in tensors):
             raise ModelError(
                 "it has both text and bfloat16 among its inputs and outputs, which ONNX Runtime's Python API cannot mix"
             )
@@ -107,7 +107,7 @@ class OnnxRuntimeEngine:
     ) -> list[NDArray[np.generic]]:
         value = onnxruntime.OrtValue
         values = {
-            name: value.ortvalue_from_numpy_with_onnx_type(array, BFLOAT16.onnx)
+            name: value.ortvalue_from_numpy_with_onnx_type(array, BFLOAT16_IN_ONNX)
             if name in self._bfloat16
             else value.ortvalue_from_numpy(array)
             for name, array in inputs.items()

@@ -3,7 +3,6 @@
 import triton_python_backend_utils as pb_utils
 
 from plansmith_server.backends.model import BackendModel
-from plansmith_server.backends.onnxruntime.runtime import RUNTIME
 
 __all__ = ["TritonPythonModel"]
 
@@ -12,4 +11,6 @@ class TritonPythonModel(BackendModel):
     """One instance of one ONNX model on ONNX Runtime."""
 
     triton = pb_utils
-    runtime = RUNTIME
+    runtime = "ONNX Runtime"
+    reader = "plansmith_server.backends.onnx_signature:read_signature"
+    loader = "plansmith_server.backends.onnxruntime.engine:OnnxRuntimeEngine"

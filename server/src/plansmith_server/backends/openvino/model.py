@@ -3,7 +3,6 @@
 import triton_python_backend_utils as pb_utils
 
 from plansmith_server.backends.model import BackendModel
-from plansmith_server.backends.openvino.runtime import RUNTIME
 
 __all__ = ["TritonPythonModel"]
 
@@ -12,4 +11,7 @@ class TritonPythonModel(BackendModel):
     """One instance of one ONNX or OpenVINO model on OpenVINO."""
 
     triton = pb_utils
-    runtime = RUNTIME
+    runtime = "OpenVINO"
+    reader = "plansmith_server.backends.openvino.engine:read_signature"
+    loader = "plansmith_server.backends.openvino.engine:OpenVinoEngine"
+    fixed_batch_allowed = True

@@ -42,10 +42,10 @@ def to_input(array: NDArray[Any], data_type: str) -> Any:
     """An OpenVINO tensor over `array`, sharing its memory where possible.
 
     Args:
-        array: in the dtype that `datatypes` has for `data_type`.
+        array: of that type; bfloat16 as its bits in uint16.
         data_type: such as "TYPE_FP32".
     """
-    if data_type == BFLOAT16.triton:
+    if data_type == BFLOAT16:
         return openvino.Tensor(np.ascontiguousarray(array), openvino.Shape(array.shape), openvino.Type.bf16)
     if not array.flags.c_contiguous:
         array = array.copy()
@@ -61,4 +61,4 @@ def read_output(tensor: Any, data_type: str) -> NDArray[np.generic]:
     """
     array: NDArray[np.generic] = np.array(tensor.data)
     # OpenVINO returns bfloat16 as float16 with the same bits.
-    return array.view(np.uint16) if data_type == BFLOAT16.triton else array
+    return array.view(np.uint16) if data_type == BFLOAT16 else array

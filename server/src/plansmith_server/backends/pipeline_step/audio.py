@@ -14,7 +14,6 @@ from plansmith_server.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -32,7 +31,6 @@ class AudioStep:
     recording that is shorter than the model's frames is followed by silence.
 
     Args:
-        folder: of the version.
         shape: of a row; the last two are mel bands and frames, those before are 1.
         rate: samples a second, of every recording.
         window: samples of a frame.
@@ -43,10 +41,7 @@ class AudioStep:
         ValueError: the bands are more than the window tells apart.
     """
 
-    def __init__(
-        self, folder: Path, *, shape: Sequence[int], rate: int, window: int, hop: int, min_level: float
-    ) -> None:
-        del folder
+    def __init__(self, *, shape: Sequence[int], rate: int, window: int, hop: int, min_level: float) -> None:
         self._shape = tuple(shape)
         self._rate, self._hop = rate, hop
         self._min_level = min_level

@@ -11,7 +11,6 @@ from plansmith_server.backends.signature import TensorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -33,7 +32,6 @@ class BoxesStep:
     with probability 0 and an empty label.
 
     Args:
-        folder: of the version.
         labels: the classes by name.
         min_score: of a box that is given.
         max_overlap: intersection over union of two boxes of one class that are both given.
@@ -45,7 +43,6 @@ class BoxesStep:
 
     def __init__(
         self,
-        folder: Path,
         *,
         labels: Sequence[str],
         min_score: float,
@@ -55,7 +52,6 @@ class BoxesStep:
         strides: Sequence[int] = (),
         size: Sequence[int] = (),
     ) -> None:
-        del folder
         self._labels = list(labels)
         self._min_score = min_score
         self._max_overlap = max_overlap

@@ -11,7 +11,6 @@ from plansmith_server.backends.signature import TensorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -27,14 +26,12 @@ class CtcStep:
     without lines below `min_score`; where none is left, one with the probability 0 and an empty label.
 
     Args:
-        folder: of the version.
         characters: without the blank.
         min_score: of a text that is given.
         lines: whether the rows are the lines of one image.
     """
 
-    def __init__(self, folder: Path, *, characters: str, min_score: float, lines: bool) -> None:
-        del folder
+    def __init__(self, *, characters: str, min_score: float, lines: bool) -> None:
         self._characters = ["", *characters]
         self._min_score = min_score
         self._lines = lines

@@ -15,7 +15,6 @@ from plansmith_server.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from PIL import Image
@@ -32,7 +31,6 @@ class ImageStep:
     offset that lead from a pixel's x and y to the image's own, and the image's width and height.
 
     Args:
-        folder: of the version.
         recipe: the fields of an `ImageRecipe`; `dtype` must be set, and `size` unless there are `sides`.
         formats: those that are decoded, as Pillow names them.
         max_pixels: of the largest image; a larger one is refused by its header, before it is decoded.
@@ -42,14 +40,12 @@ class ImageStep:
 
     def __init__(
         self,
-        folder: Path,
         *,
         recipe: Mapping[str, Any],
         formats: Sequence[str],
         max_pixels: int,
         sides: Mapping[str, int] | None = None,
     ) -> None:
-        del folder
         self._recipe = recipe_from(recipe)
         self._formats = list(formats)
         self._max_pixels = max_pixels

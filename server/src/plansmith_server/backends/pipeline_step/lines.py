@@ -14,7 +14,6 @@ from plansmith_server.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -43,7 +42,6 @@ class LinesStep:
     top, right, bottom in the image's pixels).
 
     Args:
-        folder: of the version.
         recipe: how pixels become numbers: the fields of an `ImageRecipe`.
         formats: those that are decoded.
         max_pixels: of the largest image.
@@ -56,7 +54,6 @@ class LinesStep:
 
     def __init__(
         self,
-        folder: Path,
         *,
         recipe: Mapping[str, Any],
         formats: Sequence[str],
@@ -67,7 +64,6 @@ class LinesStep:
         max_lines: int,
         max_total_width: int,
     ) -> None:
-        del folder
         self._recipe = recipe_from(recipe)
         self._formats, self._max_pixels = list(formats), max_pixels
         self._height, self._min_score, self._unclip = height, min_score, unclip
@@ -148,8 +144,7 @@ class UprightStep:
     upright, and that it is turned by 180 degrees. Gives `upright`, as `lines`.
     """
 
-    def __init__(self, folder: Path, *, height: int) -> None:
-        del folder
+    def __init__(self, *, height: int) -> None:
         self.inputs = (
             TensorInfo("lines", "TYPE_FP32", (-1, 3, height, -1)),
             TensorInfo("width", "TYPE_INT32", (-1, 1)),

@@ -3,7 +3,6 @@
 import triton_python_backend_utils as pb_utils
 
 from plansmith_server.backends.model import BackendModel
-from plansmith_server.backends.pipeline_step.runtime import RUNTIME
 
 __all__ = ["TritonPythonModel"]
 
@@ -12,4 +11,7 @@ class TritonPythonModel(BackendModel):
     """One instance of one step."""
 
     triton = pb_utils
-    runtime = RUNTIME
+    runtime = "The pipeline step"
+    reader = "plansmith_server.backends.pipeline_step.runtime:read_signature"
+    loader = "plansmith_server.backends.pipeline_step.runtime:StepEngine"
+    text_as_bytes = True

@@ -11,7 +11,6 @@ import json
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from plansmith_server.backends.engine import Runtime
 from plansmith_server.backends.rows import Rows
 from plansmith_server.backends.signature import Signature
 from plansmith_server.errors import ModelError
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from plansmith_server.backends.engine import Instance
     from plansmith_server.backends.pipeline_step.step import Step
 
-__all__ = ["KINDS", "RUNTIME", "STEP_FILE", "load_step"]
+__all__ = ["KINDS", "STEP_FILE", "StepEngine", "load_step", "read_signature"]
 
 STEP_FILE = "step.json"
 # The module and the class of each kind; a module is imported when a step of its kind is loaded.
@@ -58,7 +57,9 @@ def load_step(folder: Path) -> Step:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ModelError(f"{path} does not hold a kind, one of {', '.join(KINDS)}, and its options") from error
     try:
-        step: Step = getattr(import_module(f"{__package__}.{module}"), name)(folder, **options)
+        # A tokenizer has a file of its own.
+        files = {"folder": folder} if kind == "text" else {}
+        step: Step = getattr(import_module(f"{__package__}.{module}"), name)(**files, **options)
     except ImportError as error:
         raise ModelError(
             f"a step of kind {kind!r} needs the package {error.name}: plansmith[pipelines] brings it"
@@ -68,27 +69,27 @@ def load_step(folder: Path) -> Step:
     return step
 
 
-class _StepEngine:
+class StepEngine:
+    """A step as an `Engine`."""
+
     def __init__(self, instance: Instance) -> None:
         self._step = load_step(instance.folder)
         self.signature = _signature(self._step)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.generic]]:
+        """See `Engine`."""
         made = self._step.run(inputs)
         return [made[name] for name in outputs]
 
     def close(self) -> None:
+        """See `Engine`."""
         del self._step
+
+
+def read_signature(folder: Path, _: str) -> Signature:
+    """Read what the step in the version folder `folder` takes and gives."""
+    return _signature(load_step(folder))
 
 
 def _signature(step: Step) -> Signature:
     return Signature(step.inputs, (), step.outputs, rows=Rows(kept=True, shared=True))
-
-
-RUNTIME = Runtime(
-    name="The pipeline step",
-    read_signature=lambda folder, _: _signature(load_step(folder)),
-    load=_StepEngine,
-    fixed_batch_allowed=False,
-    text_as_bytes=True,
-)

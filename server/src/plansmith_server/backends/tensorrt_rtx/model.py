@@ -3,7 +3,6 @@
 import triton_python_backend_utils as pb_utils
 
 from plansmith_server.backends.model import BackendModel
-from plansmith_server.backends.tensorrt_rtx.runtime import RUNTIME
 
 __all__ = ["TritonPythonModel"]
 
@@ -12,4 +11,6 @@ class TritonPythonModel(BackendModel):
     """One instance of one engine of TensorRT for RTX."""
 
     triton = pb_utils
-    runtime = RUNTIME
+    runtime = "TensorRT for RTX"
+    reader = "plansmith_server.backends.tensorrt_rtx.runtime:read_signature"
+    loader = "plansmith_server.backends.tensorrt_rtx.runtime:load"

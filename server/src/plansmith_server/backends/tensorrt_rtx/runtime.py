@@ -5,18 +5,18 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from plansmith_server.backends.engine import Engine, Instance, Runtime
 from plansmith_server.errors import ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from plansmith_server.backends.engine import Engine, Instance
     from plansmith_server.backends.signature import Signature
 
-__all__ = ["RUNTIME"]
+__all__ = ["load", "read_signature"]
 
 
-def _load(instance: Instance) -> Engine:
+def load(instance: Instance) -> Engine:
     """Load an engine.
 
     Raises:
@@ -38,11 +38,13 @@ def _load(instance: Instance) -> Engine:
     return RtxEngine(instance, trt, cuda)
 
 
-def _read_signature(folder: Path, model_file: str) -> Signature:
+def read_signature(folder: Path, model_file: str) -> Signature:
+    """Refuse, as no engine tells its signature without its GPU.
+
+    Raises:
+        ModelError: always.
+    """
     raise ModelError(
         f"version {folder.name} needs a configuration with the inputs and outputs of {model_file or 'its engine'}: an "
         "engine tells them only on the GPU that runs it. plansmith build writes them"
     )
-
-
-RUNTIME = Runtime(name="TensorRT for RTX", read_signature=_read_signature, load=_load, fixed_batch_allowed=False)
