@@ -235,7 +235,6 @@ TABLES: dict[str, Callable[[], list[Row]]] = {
     "measured": measured,
     "peers mlp": lambda: peers("mlp"),
     "peers resnet50": lambda: peers("resnet50"),
-    "frameworks": lambda: peers("frameworks"),
     "tuning": tuning,
     "compiled engines": compiled_engines,
     "compiled matrices": compiled_matrices,

@@ -23,7 +23,6 @@ from peers.foreign_servers import FOREIGN_SERVERS, SAME_ENGINE
 from peers.program import Program, open_program
 from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
 from plansmith_perf.comparing.contestants import ClientContestant, EngineContestant
-from plansmith_perf.comparing.engine_driver import EnginePlan
 from plansmith_perf.comparing.engines import load_engine, spec_of
 from plansmith_perf.comparing.peer import Peer
 from plansmith_perf.comparing.peers import PEERS, choose_peers
@@ -168,8 +167,7 @@ def other_outputs() -> Peer:
     @contextmanager
     def opened(subject, most):
         spec = spec_of("onnxruntime", file=subject.file, outputs=["nothing"], served=None)
-        compute, own = load_engine(spec), {"engine": spec}
-        yield EngineContestant(subject=subject, versions={}, compute=compute, plan=EnginePlan, own=own, most=most)
+        yield EngineContestant(subject=subject, versions={}, engine=spec, compute=load_engine(spec), most=most)
 
     return Peer("asked for what is not there", "asked for what is not there", "in process", "a test's own", "", opened)
 
