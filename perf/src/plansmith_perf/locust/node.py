@@ -263,7 +263,7 @@ def _prepare(options: LoadOptions, protocol: str) -> Prepared:
     with Client(url, timeout=options.timeout) as client:
         server = client.server_metadata()
         model = client.model(options.model or _only_model(client), options.model_version)
-        served = check_loadable(url, model)
+        served = check_loadable(model)
         requests = make_requests(model, options.requests)
         versions = (options.model_version,) if options.model_version else tuple(model.metadata.versions)
         return Prepared(url, model.name, versions, f"{server.name} {server.version}", served, requests)
