@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from plansmith_perf.perf_analyzer import PerfAnalyzer, Question, install_perf_analyzer
+from plansmith_perf.perf_analyzer.installation import install_perf_analyzer
+from plansmith_perf.perf_analyzer.program import PerfAnalyzer, Question
 from plansmith_perf.results.documents import ClosedLoop
 from plansmith_server import ServerOptions, TritonServer
 

@@ -20,6 +20,7 @@ from plansmith_server import ServerOptions, TritonServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from plansmith_perf.comparing.subject import Subject
@@ -29,12 +30,10 @@ __all__ = ["default_triton", "family_of", "open_configuration", "open_plansmith"
 _TIMEOUT_SECONDS = 60.0
 
 
-@contextmanager
-def open_plansmith(subject: Subject, *, over_grpc: bool) -> Iterator[ProtocolContestant]:
+def open_plansmith(subject: Subject, *, over_grpc: bool) -> AbstractContextManager[ProtocolContestant]:
     """Plansmith's own server, which runs already."""
     url = subject.server.grpc_url if over_grpc else subject.server.http_url
-    with _plansmith_contestant(subject, subject.server, url, subject.served_path) as contestant:
-        yield contestant
+    return _plansmith_contestant(subject, subject.server, url, subject.served_path)
 
 
 @contextmanager
@@ -79,8 +78,9 @@ def protocol_contestant(subject: Subject, url: str, **more: Any) -> Iterator[Pro
         yield ProtocolContestant(subject=subject, url=url, client=client, **more)
 
 
-@contextmanager
-def _plansmith_contestant(subject: Subject, server: TritonServer, url: str, path: str) -> Iterator[ProtocolContestant]:
+def _plansmith_contestant(
+    subject: Subject, server: TritonServer, url: str, path: str
+) -> AbstractContextManager[ProtocolContestant]:
     backend = backend_of(subject.configs[path])
     versions = {
         "plansmith-server": version("plansmith-server"),
@@ -88,8 +88,7 @@ def _plansmith_contestant(subject: Subject, server: TritonServer, url: str, path
         **(packages_of(backend) if backend in ("onnxruntime", "openvino") else {}),
     }
     detail, processes = subject.described(path), lambda: family_of(server.pid)
-    with protocol_contestant(subject, url, versions=versions, find_processes=processes, detail=detail) as contestant:
-        yield contestant
+    return protocol_contestant(subject, url, versions=versions, find_processes=processes, detail=detail)
 
 
 def _server(repository: Path, config_name: str, **more: Any) -> TritonServer:
