@@ -63,9 +63,9 @@ def write_texture_classifier(path: Path, data: Path) -> None:
     matrix, bias = _fit(features, labels, int(weights[gemm.input[1]].dims[0]))
     weights[gemm.input[1]].CopyFrom(numpy_helper.from_array(matrix, gemm.input[1]))
     weights[gemm.input[2]].CopyFrom(numpy_helper.from_array(bias, gemm.input[2]))
-    onnx.save(model, path)
     images, labels = texture_images(256, seed=99)
     np.savez(data, **{INPUT: images, "labels": labels})
+    onnx.save(model, path)
 
 
 def _materialise(graph: onnx.GraphProto, rng: np.random.Generator) -> None:

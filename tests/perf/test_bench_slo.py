@@ -7,15 +7,15 @@ import re
 import shutil
 from pathlib import Path
 
+import durations
 import numpy as np
 import pytest
-from durations import distribution
 
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.analysis import Records
 from plansmith_perf.load.arrivals import due_times
 from plansmith_perf.load.tally import Tally
-from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, Measurement, OpenLoop, SloOutcome, Usage
+from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, Measurement, OpenLoop, SloOutcome
 from plansmith_perf.slo import Slo, highest_rate
 from plansmith_server import ServerOptions, TritonServer
 
@@ -26,30 +26,9 @@ def measurement(
     load, *, milliseconds: float, errors: int = 0, in_time: float = 1.0, requests: int = 1000, growth: float = 0.0
 ) -> Measurement:
     """A second whose requests all took as long."""
-    latency = distribution(np.full(requests - errors, int(milliseconds * 1e6)), [50, 99])
-    return Measurement(
-        load=load,
-        seconds=1,
-        warmup_seconds=0,
-        warmup_requests=0,
-        complete=True,
-        requests=requests,
-        errors=errors,
-        error_rate=errors / requests,
-        error_messages={},
-        throughput=(requests - errors) * in_time,
-        rows_per_second=0,
-        latency=latency,
-        service=latency,
-        dispatch_lag=None,
-        stability=None,
-        latency_growth=growth,
-        timeline=[],
-        server_side=None,
-        server_usage=None,
-        client_usage=Usage(cpu_percent=0, memory=0, processes=1),
-        notes=[],
-    )
+    latency = durations.distribution(np.full(requests - errors, int(milliseconds * 1e6)), [50, 99])
+    counts = {"requests": requests, "errors": errors, "error_rate": errors / requests, "latency_growth": growth}
+    return durations.measurement(load, latency, throughput=(requests - errors) * in_time, **counts)
 
 
 def search(latency, requests=lambda _: 1000) -> tuple[SloOutcome, list[ClosedLoop | OpenLoop]]:
@@ -143,7 +122,7 @@ def recording(load, capacity: float, seconds: float, seed: int) -> Measurement:
         free = max(free, moment) + took
         done[number] = free
     records = Records(due, due, done, np.ones(due.size, np.bool_))
-    latency = distribution(done - due, [50])
+    latency = durations.distribution(done - due, [50])
     tally = Tally()
     tally.add(records, [""] * due.size, end=seconds * 1e9)
     return measurement(load, milliseconds=1).model_copy(
