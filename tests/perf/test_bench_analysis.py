@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from durations import distribution
 from hdrh.histogram import HdrHistogram
+from made_measurements import distribution
 
 from plansmith_perf.load.analysis import Records, samples_needed
 from plansmith_perf.load.arrivals import due_times

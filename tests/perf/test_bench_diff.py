@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-import durations
 import numpy as np
 import pytest
+from made_measurements import distribution, made_up
 
 from plansmith_perf.load.analysis import Records
 from plansmith_perf.load.tally import Tally
@@ -25,10 +25,17 @@ def measurement(rates, *, milliseconds: float = 2.0, errors: int = 0, concurrenc
     seconds = float(len(rates))
     tally = Tally()
     tally.add(records, [""] * done.size)
-    counts = {"requests": done.size + errors, "errors": errors, "error_rate": errors / (done.size + errors)}
-    latency = durations.distribution(records.done - records.due, [50, 99])
-    seen = {"throughput": done.size / seconds, "stability": tally.stability(seconds), "timeline": tally.timeline(seconds)}
-    return durations.measurement(ClosedLoop(concurrency=concurrency), latency, seconds=seconds, **counts, **seen)
+    return made_up(
+        ClosedLoop(concurrency=concurrency),
+        distribution(records.done - records.due, [50, 99]),
+        seconds=seconds,
+        requests=done.size + errors,
+        errors=errors,
+        throughput=done.size / seconds,
+        stability=tally.stability(seconds),
+        timeline=tally.timeline(seconds),
+        error_rate=errors / (done.size + errors),
+    )
 
 
 def result(*measurements: Measurement, model: str = "digits") -> LoadTestResult:

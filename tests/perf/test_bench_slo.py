@@ -7,9 +7,9 @@ import re
 import shutil
 from pathlib import Path
 
-import durations
 import numpy as np
 import pytest
+from made_measurements import distribution, made_up
 
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.analysis import Records
@@ -26,9 +26,9 @@ def measurement(
     load, *, milliseconds: float, errors: int = 0, in_time: float = 1.0, requests: int = 1000, growth: float = 0.0
 ) -> Measurement:
     """A second whose requests all took as long."""
-    latency = durations.distribution(np.full(requests - errors, int(milliseconds * 1e6)), [50, 99])
+    latency = distribution(np.full(requests - errors, int(milliseconds * 1e6)), [50, 99])
     counts = {"requests": requests, "errors": errors, "error_rate": errors / requests, "latency_growth": growth}
-    return durations.measurement(load, latency, throughput=(requests - errors) * in_time, **counts)
+    return made_up(load, latency, throughput=(requests - errors) * in_time, **counts)
 
 
 def search(latency, requests=lambda _: 1000) -> tuple[SloOutcome, list[ClosedLoop | OpenLoop]]:
@@ -122,7 +122,7 @@ def recording(load, capacity: float, seconds: float, seed: int) -> Measurement:
         free = max(free, moment) + took
         done[number] = free
     records = Records(due, due, done, np.ones(due.size, np.bool_))
-    latency = durations.distribution(done - due, [50])
+    latency = distribution(done - due, [50])
     tally = Tally()
     tally.add(records, [""] * due.size, end=seconds * 1e9)
     return measurement(load, milliseconds=1).model_copy(

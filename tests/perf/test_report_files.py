@@ -9,7 +9,7 @@ import stat
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from durations import distribution
+from made_measurements import distribution
 from report_documents import HOSTILE, compare, measure, tune
 
 from plansmith_perf.errors import LoadTestMisconfigured

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from durations import distribution, measurement
+from made_measurements import distribution, made_up
 
 from plansmith_build.repository.config import config_from_text, text_from_config
 from plansmith_build.repository.manifest import read_manifest
 from plansmith_build.repository.model_repository import ModelRepository
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.measuring import MeasuringOptions
-from plansmith_perf.results.documents import ClosedLoop, Measurement
 from plansmith_perf.slo import Slo
 from plansmith_perf.tuning.ladder import climb
 from plansmith_perf.tuning.options import TuningOptions
@@ -41,10 +40,10 @@ def space_of(variants, /, *, cores=2, **limits):
     return search_space(variants, cores=cores, slo_limit=SLO.limit, batch_size=1, limits=SpaceLimits(**limits))
 
 
-def answer(load: ClosedLoop, *, rate: float, milliseconds: float) -> Measurement:
+def answer(load, *, rate: float, milliseconds: float):
     """One second with as many right answers, each as late."""
     latency = distribution(np.full(max(1, int(rate)), int(milliseconds * 1e6)), [50, 99])
-    return measurement(load, latency, requests=int(rate), throughput=rate, rows_per_second=rate)
+    return made_up(load, latency, requests=int(rate), throughput=rate, rows_per_second=rate)
 
 
 def climbed(capacity: float, seconds_alone: float, *, start=1, most=64, to_beat=0.0):

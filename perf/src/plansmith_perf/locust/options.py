@@ -144,9 +144,7 @@ class LoadOptions:
         return Profile(tuple(map(Segment, edges[:-1], edges[1:], levels, levels)))
 
 
-_CHOICES = {
-    name: get_args(hint) for name, hint in get_type_hints(LoadOptions).items() if get_origin(hint) is Literal
-}
+_CHOICES = {name: get_args(hint) for name, hint in get_type_hints(LoadOptions).items() if get_origin(hint) is Literal}
 
 
 def add_options(parser: LocustArgumentParser) -> None:

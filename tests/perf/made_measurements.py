@@ -12,14 +12,20 @@ def distribution(nanoseconds, percentiles):
     return durations.distribution(percentiles)
 
 
-def measurement(load, latency, **known):
+def made_up(load, latency, **known):
     """One of a second, without errors and of nothing but that latency where a test does not say otherwise."""
     return Measurement.model_validate(
         {
             **dict.fromkeys(("warmup_seconds", "warmup_requests", "errors", "error_rate", "rows_per_second"), 0),
             **dict.fromkeys(("dispatch_lag", "stability", "server_side", "server_usage"), None),
-            **{"load": load, "seconds": 1, "complete": True, "latency": latency, "service": latency},
-            **{"error_messages": {}, "timeline": [], "notes": []},
+            "load": load,
+            "seconds": 1,
+            "complete": True,
+            "latency": latency,
+            "service": latency,
+            "error_messages": {},
+            "timeline": [],
+            "notes": [],
             "client_usage": Usage(cpu_percent=0, memory=0, processes=1),
         }
         | known
