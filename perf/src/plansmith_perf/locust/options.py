@@ -232,5 +232,4 @@ def _check_together(options: LoadOptions) -> None:
         raise LoadTestMisconfigured(
             f"--warmup {options.warmup:g} leaves nothing of --run-time {options.run_time:g}s to measure"
         )
-    if options.result is not None:
-        check_writable(options.result, "--result")
+    check_writable(options.result, "--result")
