@@ -14,8 +14,8 @@ from report_documents import HOSTILE, compare, measure, tune
 
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.report import name_documents, summarize, write_report
-from plansmith_perf.report.blocks import Figure
 from plansmith_perf.report.csv_rows import COLUMNS
+from plansmith_perf.report.figures import Figure
 from plansmith_perf.report.sections import sections_of
 from plansmith_perf.results.documents import ClosedLoop, Measurement, OpenLoop, SloOutcome, Stability
 
