@@ -13,8 +13,9 @@ from plansmith_build.repository.model_repository import CONFIG, CONFIGS
 from plansmith_perf.comparing.contestants import ClientContestant, EngineContestant
 from plansmith_perf.comparing.engines import load_engine, packages_of, spec_of
 from plansmith_perf.comparing.peer import Opener, Peer, PeerUnavailable
-from plansmith_perf.comparing.servers import default_triton, family_of, open_configuration, open_plansmith
+from plansmith_perf.comparing.servers import default_triton, open_configuration, open_plansmith
 from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.load.usage import family_of
 from plansmith_server.launcher.gpu import gpu_is_usable
 
 if TYPE_CHECKING:

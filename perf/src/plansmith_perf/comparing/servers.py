@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from tritonclient.grpc import model_config_pb2
 
 from plansmith_build.repository.config import text_from_config
@@ -16,6 +15,7 @@ from plansmith_build.repository.model_repository import CONFIG
 from plansmith_client import Client
 from plansmith_perf.comparing.contestants import ProtocolContestant
 from plansmith_perf.comparing.engines import packages_of
+from plansmith_perf.load.usage import family_of
 from plansmith_server import ServerOptions, TritonServer
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from plansmith_perf.comparing.subject import Subject
 
-__all__ = ["default_triton", "family_of", "open_configuration", "open_plansmith", "protocol_contestant"]
+__all__ = ["default_triton", "open_configuration", "open_plansmith", "protocol_contestant"]
 
 _TIMEOUT_SECONDS = 60.0
 
@@ -61,14 +61,6 @@ def default_triton(subject: Subject) -> Iterator[ProtocolContestant]:
             subject, server.http_url, versions=versions, find_processes=lambda: family_of(server.pid)
         ) as contestant:
             yield contestant
-
-
-def family_of(pid: int) -> list[psutil.Process]:
-    """A process and its descendants."""
-    with suppress(psutil.Error):
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    return []
 
 
 @contextmanager
