@@ -219,14 +219,13 @@ def test_the_search_finds_where_a_real_server_stops_keeping_up(plansmith, served
     assert result.measurements[-1].load == OpenLoop(rate=result.slo.rate, arrivals="constant")
 
 
-@pytest.fixture
-def served_naps(tmp_path):
-    shutil.copytree(Path(__file__).parents[1] / "models_python" / "slow", tmp_path / "served" / "slow")
+@pytest.fixture(scope="module")
+def served_naps(tmp_path_factory):
+    repository = tmp_path_factory.mktemp("served")
+    shutil.copytree(Path(__file__).parents[1] / "models_python" / "slow", repository / "slow")
     # With this queue policy, Triton 2.51's dynamic batcher at times sees a request only after half a second.
-    config = tmp_path / "served" / "slow" / "config.pbtxt"
+    config = repository / "slow" / "config.pbtxt"
     config.write_text(config.read_text().partition("dynamic_batching")[0])
-    options = ServerOptions(
-        repository=tmp_path / "served", http_port=0, grpc_port=0, metrics_port=0, config_name="none"
-    )
+    options = ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0, config_name="none")
     with TritonServer(options) as server:
         yield server.grpc_url
