@@ -58,7 +58,7 @@ class Leader:
         self._environment = environment
         self._runner = runner
         self._node = node
-        self._crew = (
+        self._crew: Workers | Local = (
             Workers(runner, self._receive, self._fail)
             if isinstance(runner, MasterRunner)
             else Local(node, self._receive)
