@@ -108,7 +108,7 @@ def test_a_ratio_is_the_median_of_the_rounds_and_has_both_figures(compared):
     assert paired_ratio(comparison, "plansmith") == pytest.approx(np.median(pairs))
     assert paired_ratio(comparison, comparison.baseline) == 1
     assert paired_ratio(comparison, "nobody") is None
-    line = next(line for line in said.splitlines() if line.strip().startswith("plansmith "))
+    line = next(line for line in said.splitlines() if line.strip().startswith("plansmith  "))
     assert baseline.name == "Triton, default configuration"
     assert f"{as_rate(median_throughput(ours))} / {as_rate(median_throughput(baseline))}" in line
     assert "plansmith to Triton, default configuration: " in said
