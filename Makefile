@@ -87,8 +87,7 @@ results: $(STAMP) ## Repeat every published measurement, and rewrite the tables:
 	@$(BIN)/python perf/benchmarks/tune_search.py --output perf/results
 	@$(BIN)/python perf/benchmarks/peers_table.py --output perf/results
 	@$(BIN)/python perf/benchmarks/minilm_text.py --output perf/results
-	@$(BIN)/python -c "import torch" 2>/dev/null || { echo "framework_table.py needs PyTorch: $(BIN)/python -m pip install torch" >&2; exit 2; }
-	@$(BIN)/python perf/benchmarks/framework_table.py --output perf/results
+	@$(BIN)/python -c "import torch" 2>/dev/null || { echo "applications.py needs PyTorch: $(BIN)/python -m pip install torch" >&2; exit 2; }
 	@$(BIN)/python perf/benchmarks/applications.py --output perf/results
 	@$(BIN)/python perf/benchmarks/published_tables.py
 

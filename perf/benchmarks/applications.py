@@ -26,7 +26,7 @@ import numpy as np
 from example_answers import SEQUENCE, START
 from example_applications import APPLICATIONS
 from example_frameworks import EXAMPLES
-from figures_file import write_figures
+from figures_file import read_arguments, write_figures
 from http_rates import HOST, IN_FLIGHT, Asker, rate
 from rich.console import Console
 
@@ -200,17 +200,15 @@ def main() -> None:
     """Make, compare, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(APPLICATIONS)}; all by default")
-    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the figures [%(default)s]")
     parser.add_argument("--work", type=Path, default=Path("out"), help="folder of the examples' own [%(default)s]")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured, in turn [%(default)s]")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each measurement [%(default)s]")
     parser.add_argument("--short", action="store_true", help="shortened examples, one short round")
-    arguments = parser.parse_args()
+    arguments = read_arguments(parser)
     unknown = [name for name in arguments.names if name not in APPLICATIONS]
     if unknown:
         parser.error(f"{unknown[0]!r} is not an example that is measured: name some of {', '.join(APPLICATIONS)}")
     rounds, seconds = (1, 0.5) if arguments.short else (arguments.rounds, arguments.seconds)
-    arguments.output.mkdir(parents=True, exist_ok=True)
     results = arguments.output / "applications.json"
     # What is not measured now keeps its figures.
     known = json.loads(results.read_text(encoding="utf-8"))["figures"] if arguments.names and results.exists() else {}

@@ -14,13 +14,14 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from figures_file import write_figures
+from figures_file import read_arguments, write_figures
 from mlp import write_mlp
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from plansmith_perf.perf_analyzer import PerfAnalyzer, Question, install_perf_analyzer
+from plansmith_perf.perf_analyzer.installation import install_perf_analyzer
+from plansmith_perf.perf_analyzer.program import PerfAnalyzer, Question
 from plansmith_perf.results.documents import ClosedLoop
 from plansmith_server import ServerOptions, TritonServer
 
@@ -90,7 +91,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn [%(default)s]")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16, 32], help="[1 16 32]")
-    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the figures [%(default)s]")
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    arguments = read_arguments(parser)
     main(arguments.rounds, arguments.concurrency, arguments.output)

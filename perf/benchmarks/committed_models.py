@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from figures_file import read_arguments
 from rich.console import Console
 
 from plansmith_perf.results.documents import read_result
@@ -56,9 +57,7 @@ def measure(model: str, output: Path) -> list[Path]:
 def main() -> None:
     """Measure all, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the report [%(default)s]")
-    output = parser.parse_args().output
-    output.mkdir(parents=True, exist_ok=True)
+    output = read_arguments(parser).output
     started = time.monotonic()
     models = sorted(path.parent.name for path in REPOSITORY.glob("*/config.pbtxt"))
     files = [file for model in models for file in measure(model, output)]

@@ -1,4 +1,4 @@
-"""The file of a benchmark's figures: with when, where and from which commit they come."""
+"""Where a benchmark's figures go, and their file: with when, where and from which commit they come."""
 
 from __future__ import annotations
 
@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Any
 from plansmith_perf.results.environment import describe_environment
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
     from plansmith_server import TritonServer
 
-__all__ = ["write_figures"]
+__all__ = ["read_arguments", "write_figures"]
+
+
+def read_arguments(parser: ArgumentParser) -> Namespace:
+    """What the command line says, `--output` of every benchmark added: the folder, which is made."""
+    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the figures [%(default)s]")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    return arguments
 
 
 def write_figures(path: Path, server: TritonServer | None, **content: Any) -> None:

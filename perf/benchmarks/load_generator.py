@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from backend_overhead import write_repository
-from figures_file import write_figures
+from figures_file import read_arguments, write_figures
 from rich.console import Console
 from rich.progress import track
 
@@ -58,7 +58,5 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn [%(default)s]")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement [%(default)s]")
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes of plansmith [%(default)s]")
-    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the figures [%(default)s]")
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    arguments = read_arguments(parser)
     main(arguments.rounds, arguments.seconds, arguments.workers, arguments.output)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 from backend_overhead import CONFIG
-from figures_file import write_figures
+from figures_file import read_arguments, write_figures
 from mlp import write_mlp
 from rich.console import Console
 from rich.progress import track
@@ -77,7 +77,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="how often each is started, in turn [%(default)s]")
     parser.add_argument("--models", type=int, default=40, help="how many are served [%(default)s]")
-    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the figures [%(default)s]")
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    arguments = read_arguments(parser)
     main(arguments.rounds, arguments.models, arguments.output)

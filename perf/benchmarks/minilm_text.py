@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from figures_file import write_figures
+from figures_file import read_arguments, write_figures
 from http_rates import HOST, JSON, Asker, rate
 from rich.console import Console
 from rich.progress import track
@@ -128,7 +128,6 @@ def vector(answer: bytes) -> np.ndarray:
 def main() -> None:
     """Build, compare, measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the figures [%(default)s]")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn [%(default)s]")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement [%(default)s]")
     parser.add_argument(
@@ -138,8 +137,7 @@ def main() -> None:
         help="what vectors of tokens may lose, which are averaged [%(default)s]",
     )
     parser.add_argument("--short", action="store_true", help="one short round")
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    arguments = read_arguments(parser)
     rounds, seconds = (1, 1.0) if arguments.short else (arguments.rounds, arguments.seconds)
     python = make_environment(REQUIREMENTS / "sentence-transformers.txt").python
     console = Console()

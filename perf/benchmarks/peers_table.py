@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from figures_file import read_arguments
 from mlp import write_mlp
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from texture_classifier import texture_images, write_texture_classifier
+from texture_classifier import INPUT, texture_images, write_texture_classifier
 
 from peers.foreign_servers import BASELINE, FOREIGN_SERVERS, SAME_ENGINE
 from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
@@ -37,13 +38,11 @@ MODELS = ("mlp", "resnet50")
 CLIENTS = {"mlp": 32, "resnet50": 8}
 # Of each measurement: a p95 takes 200 answers, of which the slower peers on ResNet-50 give some 40 a second.
 SECONDS = {"mlp": 4.0, "resnet50": 8.0}
-INPUT = "gpu_0/data_0"
 TUNING = {
     # For the load that is measured.
     "mlp": ("--slo", "p99=50ms", "--trials", "12", "--max-concurrency", "32"),
     "resnet50": ("--slo", "p99=500ms", "--trials", "8", "--seconds", "3", "--max-concurrency", "16"),
 }
-CALIBRATION_ROWS = 256
 COMPARED_ROWS = 128
 
 
@@ -54,9 +53,7 @@ def build(name: str, folder: Path, *, tune: bool) -> Path | None:
     if name == "mlp":
         write_mlp(folder / "mlp.onnx")
     else:
-        write_texture_classifier(folder / "resnet50.onnx")
-        images, labels = texture_images(CALIBRATION_ROWS, seed=99)
-        np.savez(folder / "calibration.npz", **{INPUT: images, "labels": labels})
+        write_texture_classifier(folder / "resnet50.onnx", folder / "calibration.npz")
         words = ("--data", "calibration.npz", "--max-drop", "0.5%")
         samples = folder / "samples.npz"
         # Others than those of the build.
@@ -112,14 +109,12 @@ def compare(name: str, folder: Path, samples: Path | None, arguments: argparse.N
 def main() -> None:
     """Build, compare, show and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the results [%(default)s]")
     parser.add_argument("--only", choices=MODELS, help="one of the two models")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn [%(default)s]")
     parser.add_argument("--seconds", type=float, help="length of each measurement [4 for the MLP, 8 for ResNet-50]")
     parser.add_argument("--few", action="store_true", help="only the peers of the bars")
     parser.add_argument("--short", action="store_true", help="one short round with these peers, and no tuning")
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    arguments = read_arguments(parser)
     for name in [arguments.only] if arguments.only else MODELS:
         with tempfile.TemporaryDirectory(prefix="plansmith-peers-") as folder:
             samples = build(name, Path(folder), tune=not arguments.short)

@@ -79,16 +79,15 @@ def resources() -> list[Row]:
         (f"{models}, `plansmith serve` until ready, s", _number(statistics.median(started["figures"]["none"])), "15"),
         (f"{models}, idle, MiB of private memory of the largest", _number(max(started["private_memory"])), "60"),
     ]
-    if (RESULTS / "searched_builds.json").exists():
-        built = _read("searched_builds")["figures"]
-        for name, words, seconds, gib in (
-            ("resnet50", "ResNet-50", "60", "2"),
-            ("recogniser", "the recogniser of PP-OCRv4, 11 MB", "120", "1.5"),
-        ):
-            rows += [
-                (f"searched build of {words}, s", _number(built[name]["seconds"]), seconds),
-                (f"searched build of {words}, GiB at its peak, servers included", f"{built[name]['peak_gib']}", gib),
-            ]
+    built = _read("searched_builds")["figures"]
+    for name, words, seconds, gib in (
+        ("resnet50", "ResNet-50", "60", "2"),
+        ("recogniser", "the recogniser of PP-OCRv4, 11 MB", "120", "1.5"),
+    ):
+        rows += [
+            (f"searched build of {words}, s", _number(built[name]["seconds"]), seconds),
+            (f"searched build of {words}, GiB at its peak, servers included", f"{built[name]['peak_gib']}", gib),
+        ]
     soak = _read("soak")
     words = f"{sum(soak['requests'].values()) / 1e6:.1f} million requests of mixed load in {soak['seconds'] / 60:g} min"
     rows.append((f"{words}, growth of the servers' memory, %", f"{100 * soak['figures']['growth']:.1f}", "2"))
@@ -100,18 +99,12 @@ def applications() -> list[Row]:
     rows: list[Row] = [
         ("example", "plansmith, requests/s", "FastAPI, the framework", "FastAPI, the same engine", "ratios")
     ]
-    if not (RESULTS / "applications.json").exists():
-        return [*rows, ("-", "not measured yet", "-", "-", "-")]
     for name, found in _read("applications")["figures"].items():
-        rates = found["rates"]
-        medians = {who: _number(statistics.median(values)) for who, values in rates.items()}
-        ratios = [
-            f"{_paired(rates['plansmith'], rates[who]):.2f}" for who in ("framework", "same engine") if who in rates
-        ]
-        theirs = f"{medians['framework']}, {found['framework']}" if "framework" in medians else "-"
-        rows.append(
-            (name, f"{medians['plansmith']}, {found['chosen']}", theirs, medians["same engine"], " and ".join(ratios))
-        )
+        ours, framework, same = (found["rates"][who] for who in ("plansmith", "framework", "same engine"))
+        medians = [_number(statistics.median(rates)) for rates in (ours, framework, same)]
+        ratios = f"{_paired(ours, framework):.2f} and {_paired(ours, same):.2f}"
+        served, theirs = f"{medians[0]}, {found['chosen']}", f"{medians[1]}, {found['framework']}"
+        rows.append((name, served, theirs, medians[2], ratios))
     return rows
 
 
@@ -122,20 +115,12 @@ def measured() -> list[Row]:
         **dict.fromkeys(("tune_gain_mlp", "tune_gain_resnet50"), "tune_gain"),
     }
     others = (
-        "client_speed",
-        "load_generator",
-        "backend_overhead",
-        "minilm_text",
-        "many_models",
-        "searched_builds",
-        "soak",
-        "applications",
+        *("client_speed", "load_generator", "backend_overhead", "minilm_text"),
+        *("many_models", "searched_builds", "soak", "applications"),
     )
     rows: list[Row] = [("`perf/results`", "`perf/benchmarks`", "on", "machine", "versions")]
     before: tuple[str, str] | None = None
     for name in (*programs, *others):
-        if not (RESULTS / f"{name}.json").exists():
-            continue
         result = _read(name)
         environment = result["environment"]
         packages = environment["packages"]
@@ -224,7 +209,7 @@ def gpu(folder: Path = RESULTS / "gpu") -> list[Row]:
         device = steps["device"]["found"]["name"]
         found = [pair for step in steps for pair in _gpu_step(step, steps[step])]
         rows += [("" if place else device, *pair) for place, pair in enumerate(found)]
-    return rows if len(rows) > 1 else [*rows, ("-", "-", "not measured yet")]
+    return rows
 
 
 TABLES: dict[str, Callable[[], list[Row]]] = {
@@ -235,7 +220,6 @@ TABLES: dict[str, Callable[[], list[Row]]] = {
     "measured": measured,
     "peers mlp": lambda: peers("mlp"),
     "peers resnet50": lambda: peers("resnet50"),
-    "frameworks": lambda: peers("frameworks"),
     "tuning": tuning,
     "compiled engines": compiled_engines,
     "compiled matrices": compiled_matrices,
@@ -283,12 +267,11 @@ def _strongest(model: str, words: str, servers: Sequence[str]) -> list[Row]:
 def _pair(model: str, ours: str, name: str) -> tuple[float, PeerResult, PeerResult] | None:
     """Two peers of one run with their ratio: of the run of a few peers where that measured both, else of all."""
     for document in (f"{model}_few", model):
-        if (RESULTS / f"{document}.json").exists():
-            comparison = _comparison(document)
-            ratio = paired_ratio(comparison, ours, name)
-            if ratio is not None:
-                peers = {peer.name: peer for peer in comparison.peers}
-                return ratio, peers[ours], peers[name]
+        comparison = _comparison(document)
+        ratio = paired_ratio(comparison, ours, name)
+        if ratio is not None:
+            peers = {peer.name: peer for peer in comparison.peers}
+            return ratio, peers[ours], peers[name]
     return None
 
 
@@ -313,20 +296,18 @@ def _mark(peer: PeerResult) -> str:
 
 
 def _sentences() -> list[Row]:
-    if not (RESULTS / "minilm_text.json").exists():
-        return []
     found = _read("minilm_text")
     ours, theirs = found["figures"]["plansmith"], found["figures"]["FastAPI + sentence-transformers"]
     medians = [_number(statistics.median(values)) for values in (ours, theirs)]
     words = f"MiniLM, text in and vectors out, 16 in flight, requests/s, {found['chosen']}"
     cosine = f"FastAPI + sentence-transformers; cosine similarity at least {found['cosine']['least']:.4f}"
-    rows: list[Row] = [(words, medians[0], f"{medians[1]}, {cosine}", f"{_paired(ours, theirs):.2f}")]
-    if "in_process" in found:
-        built = found["in_process"]
-        words = f"MiniLM as its build chose it, in process, rows/s, {found['chosen']}, cosine loss {built['drop']:.2%}"
-        fp32 = f"{_number(built['fp32_rows_per_second'])}, ONNX Runtime in FP32"
-        rows.append((words, _number(built["rows_per_second"]), fp32, f"{built['ratio_to_fp32']:.2f}"))
-    return rows
+    built = found["in_process"]
+    alone = f"MiniLM as its build chose it, in process, rows/s, {found['chosen']}, cosine loss {built['drop']:.2%}"
+    fp32 = f"{_number(built['fp32_rows_per_second'])}, ONNX Runtime in FP32"
+    return [
+        (words, medians[0], f"{medians[1]}, {cosine}", f"{_paired(ours, theirs):.2f}"),
+        (alone, _number(built["rows_per_second"]), fp32, f"{built['ratio_to_fp32']:.2f}"),
+    ]
 
 
 def _tuned(model: str, words: str) -> list[Row]:
@@ -388,7 +369,6 @@ def _backend() -> list[Row]:
         )
         for name, words in (("plansmith", ""), ("plansmith_spinning", " with threads that spin as the other's do"))
         for concurrency, measured in _read("backend_overhead")["figures"].items()
-        if name in measured
     ]
 
 

@@ -16,28 +16,20 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from figures_file import write_figures
+from figures_file import read_arguments, write_figures
 from peak_memory import run_watched
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
-from texture_classifier import texture_images, write_texture_classifier
+from texture_classifier import write_texture_classifier
 from wheel_files import take_files
 
 from plansmith_build.commands.build_display import candidates_table
 from plansmith_build.repository.manifest import SearchRecord
 
-PICTURES = 256
 LINES = 64
 MAX_DROP = "0.5%"
 RECOGNISER = ("rapidocr-onnxruntime==1.4.4", "971d7d5f223a7a808662229df1ef69893809d8457d834e6373d3854bc1782cbf")
 WORDS = ("the", "server", "answers", "each", "row", "as", "if", "it", "were", "alone", "a", "batch", "of", "many")
-
-
-def write_resnet50(model: Path, data: Path) -> None:
-    """ResNet-50 for textures, and pictures of them with labels."""
-    write_texture_classifier(model)
-    images, labels = texture_images(PICTURES, seed=99)
-    np.savez(data, **{"gpu_0/data_0": images, "labels": labels})
 
 
 def write_recogniser(model: Path, data: Path) -> None:
@@ -53,7 +45,7 @@ def _line(seed: int) -> np.ndarray:
     return (np.asarray(image, np.float32).transpose(2, 0, 1) / 127.5 - 1).astype(np.float32)
 
 
-MODELS = {"resnet50": write_resnet50, "recogniser": write_recogniser}
+MODELS = {"resnet50": write_texture_classifier, "recogniser": write_recogniser}
 
 
 def build(name: str, folder: Path, console: Console) -> dict[str, object]:
@@ -91,10 +83,8 @@ def build(name: str, folder: Path, console: Console) -> dict[str, object]:
 def main() -> None:
     """Build them and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the figures [%(default)s]")
     parser.add_argument("--only", choices=MODELS, help="one of the two models; nothing is written")
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    arguments = read_arguments(parser)
     console = Console(highlight=False)
     figures = {}
     with tempfile.TemporaryDirectory(prefix="plansmith-searched-") as folder:

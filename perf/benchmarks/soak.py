@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx.parser
 import psutil
-from figures_file import write_figures
+from figures_file import read_arguments, write_figures
 from rich.console import Console
 
 from plansmith_client import AsyncClient, ClientError
@@ -218,7 +218,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--warmup", type=float, default=300.0, help="seconds before the first look [%(default)s]")
     parser.add_argument("--seconds", type=float, default=1500.0, help="between first and last look [%(default)s]")
-    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the figures [%(default)s]")
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    arguments = read_arguments(parser)
     sys.exit(main(arguments.warmup, arguments.seconds, arguments.output))

@@ -20,10 +20,12 @@ from onnx import numpy_helper
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CLASSES", "SIDE", "texture_images", "write_texture_classifier"]
+__all__ = ["CLASSES", "INPUT", "SIDE", "texture_images", "write_texture_classifier"]
 
+INPUT = "gpu_0/data_0"
 CLASSES = 24
 SIDE = 224
+TRAINING_ROWS = 384
 BRANCH_GAIN = 0.25
 RIDGE = 1e-3
 LIGHT_MODEL = Path(onnx.backend.test.__file__).parent / "data" / "light" / "light_resnet50.onnx"
@@ -45,24 +47,24 @@ def texture_images(rows: int, *, seed: int) -> tuple[NDArray[np.float32], NDArra
     return images, labels
 
 
-def write_texture_classifier(path: Path, *, training_rows: int = 384, seed: int = 0) -> None:
-    """Make the model; some seconds for the features of the training pictures.
+def write_texture_classifier(path: Path, data: Path) -> None:
+    """Make the model, about 100 MB, and pictures to calibrate it with; some seconds for the features of its training.
 
     Args:
-        path: where to write, about 100 MB.
-        training_rows: how many pictures the classifier is fitted to.
-        seed: makes weights and pictures repeatable.
+        path: of the model.
+        data: .npz of 256 pictures that it was not fitted to, `INPUT`, and their classes, `labels`.
     """
     model = onnx.load(LIGHT_MODEL)
-    _materialise(model.graph, np.random.default_rng(seed))
+    _materialise(model.graph, np.random.default_rng(0))
     gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
-    images, labels = texture_images(training_rows, seed=seed + 1)
+    images, labels = texture_images(TRAINING_ROWS, seed=1)
     features = _features(model, gemm.input[0], images)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    classes = int(weights[gemm.input[1]].dims[0])
-    matrix, bias = _fit(features, labels, classes)
+    matrix, bias = _fit(features, labels, int(weights[gemm.input[1]].dims[0]))
     weights[gemm.input[1]].CopyFrom(numpy_helper.from_array(matrix, gemm.input[1]))
     weights[gemm.input[2]].CopyFrom(numpy_helper.from_array(bias, gemm.input[2]))
+    images, labels = texture_images(256, seed=99)
+    np.savez(data, **{INPUT: images, "labels": labels})
     onnx.save(model, path)
 
 

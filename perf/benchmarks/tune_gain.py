@@ -7,17 +7,17 @@ dynamic batching, ONNX Runtime in FP32. `plansmith tune` then searches, and meas
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from figures_file import read_arguments
 from rich.console import Console
-from tuned_models import IN_USE, build_mlp, build_resnet50
+from tuned_models import build_mlp, build_resnet50, tune
 
-from plansmith_perf.tuning.records import TuningRecord
+if TYPE_CHECKING:
+    from plansmith_perf.tuning.records import TuningRecord
 
 SETTINGS = {
     "mlp": ("--slo", "p99=20ms", "--seconds", "1.5"),
@@ -31,21 +31,11 @@ def tuned(model: str, trials: int, rounds: int) -> TuningRecord:
         folder = Path(name)
         samples: tuple[str, ...] = ()
         if model == "resnet50":
-            _, pictures = build_resnet50(folder)
-            samples = ("--samples", str(pictures))
+            samples = ("--samples", str(build_resnet50(folder)))
         else:
             build_mlp(folder)
-        done = subprocess.run(
-            [
-                *(str(Path(sys.executable).with_name("plansmith")), "tune", model, "--config-name", IN_USE, "--json"),
-                *("--dry-run", "--storage", "trials.journal", "--trials", str(trials), "--rounds", str(rounds)),
-                *(*SETTINGS[model], *samples),
-            ],
-            cwd=folder,
-            check=True,
-            stdout=subprocess.PIPE,
-        )
-    return TuningRecord.model_validate(json.loads(done.stdout)["tuning"])
+        limits = ("--dry-run", "--trials", str(trials), "--rounds", str(rounds))
+        return tune(folder, model, *limits, *SETTINGS[model], *samples)
 
 
 def main(models: list[str], trials: int, rounds: int, output: Path) -> None:
@@ -72,7 +62,5 @@ if __name__ == "__main__":
     parser.add_argument("--models", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="[both]")
     parser.add_argument("--trials", type=int, default=12, help="settings that are measured [%(default)s]")
     parser.add_argument("--rounds", type=int, default=5, help="pairs at the end [%(default)s]")
-    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the evidence [%(default)s]")
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    arguments = read_arguments(parser)
     main(arguments.models, arguments.trials, arguments.rounds, arguments.output)

@@ -10,20 +10,17 @@ import argparse
 import json
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from figures_file import write_figures
+from figures_file import read_arguments, write_figures
 from rich.console import Console
 from rich.progress import track
-from tuned_models import IN_USE, build_mlp
+from tuned_models import IN_USE, build_mlp, tune
 
 from plansmith_perf.benchmarking.benchmark import BenchmarkOptions, run_benchmark
 from plansmith_perf.load.measuring import MeasuringOptions
 from plansmith_perf.results.documents import ClosedLoop
-from plansmith_perf.tuning.records import TuningRecord
 from plansmith_server import ServerOptions, TritonServer
 
 SPACE = (
@@ -32,14 +29,6 @@ SPACE = (
 )
 SLO = "p99=20ms"
 SHARE = 0.25
-
-
-def tuned(folder: Path, seconds: float, *words: str) -> TuningRecord:
-    """Tune the model in a folder and publish what is found."""
-    command = [str(Path(sys.executable).with_name("plansmith")), "tune", "mlp", "--config-name", IN_USE, "--json"]
-    settings = ("--slo", SLO, "--seconds", str(seconds), "--storage", "trials.journal", "--rounds", "3")
-    done = subprocess.run([*command, *settings, *SPACE, *words], cwd=folder, check=True, stdout=subprocess.PIPE)
-    return TuningRecord.model_validate(json.loads(done.stdout)["tuning"])
 
 
 def requests_per_second(server: TritonServer, concurrency: int) -> float:
@@ -58,9 +47,10 @@ def main(rounds: int, seconds: float, output: Path) -> None:
         folders["exhaustive"].mkdir()
         build_mlp(folders["exhaustive"])
         shutil.copytree(folders["exhaustive"], folders["quarter"])
-        records = {"exhaustive": tuned(folders["exhaustive"], seconds, "--exhaustive")}
+        settings = ("--slo", SLO, "--seconds", str(seconds), "--rounds", "3", *SPACE)
+        records = {"exhaustive": tune(folders["exhaustive"], "mlp", *settings, "--exhaustive")}
         trials = int(SHARE * records["exhaustive"].space)
-        records["quarter"] = tuned(folders["quarter"], seconds, "--trials", str(trials))
+        records["quarter"] = tune(folders["quarter"], "mlp", *settings, "--trials", str(trials))
         figures: dict[str, list[float]] = {search: [] for search in folders}
         options = {
             search: ServerOptions(
@@ -92,7 +82,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5, help="pairs at the end [%(default)s]")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement of a trial [%(default)s]")
-    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the evidence [%(default)s]")
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    arguments = read_arguments(parser)
     main(arguments.rounds, arguments.seconds, arguments.output)

@@ -17,13 +17,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 from figures_file import write_figures
 from steps import RESNET, STEPS, Setting
-from texture_classifier import texture_images, write_texture_classifier
+from texture_classifier import write_texture_classifier
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "perf" / "results" / "gpu"
@@ -106,9 +104,7 @@ def _resnet(folder: Path) -> Path:
     """ResNet-50 that tells textures apart, with pictures and their classes beside it; made once."""
     path = folder / f"{RESNET}.onnx"
     if not path.exists():
-        images, labels = texture_images(256, seed=99)
-        np.savez(path.with_suffix(".npz"), **{"gpu_0/data_0": images, "labels": labels})
-        write_texture_classifier(path)
+        write_texture_classifier(path, path.with_suffix(".npz"))
     return path
 
 

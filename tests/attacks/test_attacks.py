@@ -213,15 +213,15 @@ import numpy as np
 from plansmith_client import InvalidInput
 from plansmith_client.commands.output_files import write_output_file
 from plansmith_client.protocol.results import InferResult
-from plansmith_perf.commands.shared_options import write_output
 from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.results.writing import write_text
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     write_output_file(Path("answers.npz"), InferResult({"y": np.zeros(10000)}, model_name="m", model_version="1"))
 except InvalidInput as error:
     print(error)
 try:
-    write_output(Path("answers.json"), "x" * 10000)
+    write_text(Path("answers.json"), "x" * 10000, "--output")
 except LoadTestMisconfigured as error:
     print(error)
 """

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from durations import distribution
 from hdrh.histogram import HdrHistogram
+from made_measurements import distribution
 
-from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.analysis import Records, samples_needed
 from plansmith_perf.load.arrivals import due_times
 from plansmith_perf.load.recording import MOST_OUTCOMES
 from plansmith_perf.load.tally import Tally
-from plansmith_perf.results.documents import OpenLoop, read_result
+from plansmith_perf.results.documents import OpenLoop
 
 SECOND = 1_000_000_000
 
@@ -122,16 +121,3 @@ def test_different_outcomes_without_end_do_not_fill_the_memory():
         )
     assert tally.errors == 3000
     assert len(tally.failures) <= MOST_OUTCOMES + 1
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", b'{"schema_version": 2}', b"\xff"])
-def test_a_file_that_is_no_result_is_refused_in_a_sentence(tmp_path, content):
-    file = tmp_path / "result.json"
-    file.write_bytes(content)
-    with pytest.raises(LoadTestMisconfigured, match="is not a result of a load test"):
-        read_result(file)
-
-
-def test_a_result_that_is_missing_is_refused_in_a_sentence(tmp_path):
-    with pytest.raises(LoadTestMisconfigured, match="cannot be read"):
-        read_result(tmp_path / "nowhere.json")

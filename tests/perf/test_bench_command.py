@@ -60,8 +60,8 @@ def samples(held_out, tmp_path):
     return file
 
 
-def test_a_closed_loop_is_measured_at_each_concurrency(bench):
-    result = bench("--concurrency", "1,4")
+def test_a_closed_loop_is_measured_at_each_concurrency_with_the_percentiles_of_its_histogram(bench):
+    result = bench("--concurrency", "1,4", "--percentiles", "50,99.9")
     assert result.complete
     assert result.protocol == "grpc"
     assert result.served.startswith("onnxruntime; ")
@@ -70,6 +70,9 @@ def test_a_closed_loop_is_measured_at_each_concurrency(bench):
         assert measured.errors == 0
         assert measured.warmup_requests > 0
         assert measured.latency.count == measured.requests > 0
+        histogram = HdrHistogram.decode(measured.latency.histogram)
+        assert histogram.get_total_count() == measured.latency.count
+        assert {p: histogram.get_value_at_percentile(float(p)) for p in ("50", "99.9")} == measured.latency.percentiles
         assert measured.dispatch_lag is None
         assert sum(second.answers for second in measured.timeline) / measured.seconds == measured.throughput
         # The server saw the same load as the client: queueing and computing are parts of a request's time.
@@ -77,13 +80,6 @@ def test_a_closed_loop_is_measured_at_each_concurrency(bench):
         assert 0 < measured.server_side.compute_infer < measured.latency.mean
         assert measured.server_usage.memory > 0
         assert measured.client_usage.memory > 0
-
-
-def test_percentiles_come_from_the_histogram_that_the_result_carries(bench):
-    (measured,) = bench("--concurrency", "2", "--percentiles", "50,99.9").measurements
-    histogram = HdrHistogram.decode(measured.latency.histogram)
-    assert histogram.get_total_count() == measured.latency.count
-    assert {p: histogram.get_value_at_percentile(float(p)) for p in ("50", "99.9")} == measured.latency.percentiles
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])

@@ -6,12 +6,12 @@ import json
 
 import numpy as np
 import pytest
-from durations import distribution
+from made_measurements import distribution, made_up
 
 from plansmith_perf.load.analysis import Records
 from plansmith_perf.load.tally import Tally
 from plansmith_perf.results.differences import Difference, difference
-from plansmith_perf.results.documents import ClosedLoop, Environment, LoadTestResult, Measurement, OpenLoop, Usage
+from plansmith_perf.results.documents import ClosedLoop, Environment, LoadTestResult, Measurement, OpenLoop
 
 SECOND = 1_000_000_000
 SHORT = ("--seconds", "0.5", "--warmup", "0.1", "--workers", "1")
@@ -25,14 +25,17 @@ def measurement(rates, *, milliseconds: float = 2.0, errors: int = 0, concurrenc
     seconds = float(len(rates))
     tally = Tally()
     tally.add(records, [""] * done.size)
-    return Measurement(
-        load=ClosedLoop(concurrency=concurrency), seconds=seconds, warmup_seconds=0, warmup_requests=0, complete=True,
-        requests=done.size + errors, errors=errors, error_rate=errors / (done.size + errors), error_messages={},
-        throughput=done.size / seconds, rows_per_second=done.size / seconds,
-        latency=distribution(records.done - records.due, [50, 99]), service=None, dispatch_lag=None,
-        stability=tally.stability(seconds), timeline=tally.timeline(seconds), server_side=None,
-        server_usage=None, client_usage=Usage(cpu_percent=1, memory=1, processes=1), notes=[],
-    )  # fmt: skip
+    return made_up(
+        ClosedLoop(concurrency=concurrency),
+        distribution(records.done - records.due, [50, 99]),
+        seconds=seconds,
+        requests=done.size + errors,
+        errors=errors,
+        throughput=done.size / seconds,
+        stability=tally.stability(seconds),
+        timeline=tally.timeline(seconds),
+        error_rate=errors / (done.size + errors),
+    )
 
 
 def result(*measurements: Measurement, model: str = "digits") -> LoadTestResult:

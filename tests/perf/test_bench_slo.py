@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from durations import distribution
+from made_measurements import distribution, made_up
 
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.analysis import Records
 from plansmith_perf.load.arrivals import due_times
 from plansmith_perf.load.tally import Tally
-from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, Measurement, OpenLoop, SloOutcome, Usage
+from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, Measurement, OpenLoop, SloOutcome
 from plansmith_perf.slo import Slo, highest_rate
 from plansmith_server import ServerOptions, TritonServer
 
@@ -27,29 +27,8 @@ def measurement(
 ) -> Measurement:
     """A second whose requests all took as long."""
     latency = distribution(np.full(requests - errors, int(milliseconds * 1e6)), [50, 99])
-    return Measurement(
-        load=load,
-        seconds=1,
-        warmup_seconds=0,
-        warmup_requests=0,
-        complete=True,
-        requests=requests,
-        errors=errors,
-        error_rate=errors / requests,
-        error_messages={},
-        throughput=(requests - errors) * in_time,
-        rows_per_second=0,
-        latency=latency,
-        service=latency,
-        dispatch_lag=None,
-        stability=None,
-        latency_growth=growth,
-        timeline=[],
-        server_side=None,
-        server_usage=None,
-        client_usage=Usage(cpu_percent=0, memory=0, processes=1),
-        notes=[],
-    )
+    counts = {"requests": requests, "errors": errors, "error_rate": errors / requests, "latency_growth": growth}
+    return made_up(load, latency, throughput=(requests - errors) * in_time, **counts)
 
 
 def search(latency, requests=lambda _: 1000) -> tuple[SloOutcome, list[ClosedLoop | OpenLoop]]:
@@ -240,14 +219,13 @@ def test_the_search_finds_where_a_real_server_stops_keeping_up(plansmith, served
     assert result.measurements[-1].load == OpenLoop(rate=result.slo.rate, arrivals="constant")
 
 
-@pytest.fixture
-def served_naps(tmp_path):
-    shutil.copytree(Path(__file__).parents[1] / "models_python" / "slow", tmp_path / "served" / "slow")
+@pytest.fixture(scope="module")
+def served_naps(tmp_path_factory):
+    repository = tmp_path_factory.mktemp("served")
+    shutil.copytree(Path(__file__).parents[1] / "models_python" / "slow", repository / "slow")
     # With this queue policy, Triton 2.51's dynamic batcher at times sees a request only after half a second.
-    config = tmp_path / "served" / "slow" / "config.pbtxt"
+    config = repository / "slow" / "config.pbtxt"
     config.write_text(config.read_text().partition("dynamic_batching")[0])
-    options = ServerOptions(
-        repository=tmp_path / "served", http_port=0, grpc_port=0, metrics_port=0, config_name="none"
-    )
+    options = ServerOptions(repository=repository, http_port=0, grpc_port=0, metrics_port=0, config_name="none")
     with TritonServer(options) as server:
         yield server.grpc_url

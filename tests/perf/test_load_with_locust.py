@@ -175,11 +175,12 @@ def test_both_protocols_are_loaded_in_closed_loop_and_every_answer_is_right(locu
 
 
 def test_an_open_loop_keeps_its_schedule_and_its_result_is_that_of_bench(locust, samples, tmp_path):
-    locust(
+    said = locust(
         *("--protocol", "http", "--arrival-rate", "60", "--arrivals", "constant", "--batch-size", "4", *samples),
         *("--warmup", "0.5", "--run-time", "2s", "--slo", "p50=1us", "--result", "result.json"),
         expect=3,
     )
+    assert re.search(r"the SLO p50=1us is missed: p50 is \d+\.\d{3} ms", said), said
     result = read_result(tmp_path / "result.json")
     assert (result.tool, result.protocol, result.model, result.batch_size) == ("locust", "http", "digits", 4)
     assert (result.inputs, result.expected_answers) == ("samples.npz", "golden.npz")
@@ -200,11 +201,6 @@ def test_an_open_loop_keeps_its_schedule_and_its_result_is_that_of_bench(locust,
     assert 0 < measured.server_side.compute_infer < measured.service.mean
     assert measured.server_usage.memory > 0
     assert measured.client_usage.processes == 1
-
-
-def test_a_missed_slo_fails_the_run_with_an_exit_code_of_its_own(locust):
-    said = locust("GrpcUser", "--slo", "p50=1us", expect=3)
-    assert re.search(r"the SLO p50=1us is missed: p50 is \d+\.\d{3} ms", said), said
 
 
 def test_an_slo_that_too_few_answers_were_seen_to_keep_fails_the_run(locust):
@@ -289,13 +285,6 @@ def test_a_server_that_is_not_there_ends_the_run_with_one_sentence(locust):
     assert said.count("Error:") == 1
     # Not above Locust's tables.
     assert said.splitlines()[-1].startswith("Error: No answer from http://127.0.0.1:1")
-
-
-def test_a_server_whose_answers_are_not_golden_is_not_loaded(locust, samples, tmp_path):
-    with np.load(tmp_path / "golden.npz") as right:
-        np.savez(tmp_path / "golden.npz", **{name: array[::-1] for name, array in right.items()})
-    said = locust("--protocol", "grpc", *samples, expect=3)
-    assert "is off by" in said or "other values" in said
 
 
 @pytest.mark.parametrize(

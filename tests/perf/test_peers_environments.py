@@ -7,11 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from peers.environments import REQUIREMENTS, cache_folder, make_environment
+from peers.environments import REQUIREMENTS, make_environment
 from peers.foreign_servers import FOREIGN_SERVERS, SAME_ENGINE
 from plansmith_perf.comparing.peer import PeerUnavailable
 from plansmith_perf.comparing.peers import PEERS
@@ -41,7 +40,6 @@ def test_an_environment_is_made_once_and_has_the_pinned_packages():
         text=True,
     ).stdout.split()
     assert said == [environment.versions["fastapi"], environment.versions["onnxruntime"]]
-    assert environment.python.is_relative_to(cache_folder())
 
 
 def test_what_cannot_be_installed_is_a_sentence_and_leaves_nothing(impossible, tmp_path):
@@ -98,10 +96,3 @@ def test_every_server_of_others_names_the_page_that_recommends_its_setup():
     peers = [*PEERS, *FOREIGN_SERVERS, *SAME_ENGINE]
     assert all(peer.source.startswith("https://") for peer in peers if peer.kind == "server")
     assert len({peer.name for peer in peers}) == len({peer.key for peer in peers}) == len(peers)
-
-
-def test_the_cache_folder_follows_the_users_setting(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder().is_relative_to(tmp_path)
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder().is_relative_to(Path("~").expanduser())

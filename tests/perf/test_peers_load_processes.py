@@ -79,9 +79,7 @@ def path(committed_server, tmp_path) -> str:
 
 
 def test_a_server_whose_every_error_has_another_text_is_measured_to_the_end(path, tmp_path):
-    options = MeasuringOptions(
-        seconds=2.0, warmup_seconds=0.0, workers=1, timeout=5.0, tolerance=1e-3, percentiles=[50.0], seed=0
-    )
+    options = MeasuringOptions(seconds=2.0, warmup_seconds=0.0, workers=1, timeout=5.0, percentiles=[50.0])
     with overloaded_proxy([]) as url:
         measured, interruption = measure(
             Target(url, "digits", "", path, tmp_path, 1), ClosedLoop(concurrency=32), options
@@ -112,7 +110,6 @@ def test_a_load_that_is_stopped_waits_for_the_answers_to_what_it_has_sent(path, 
             due=str(due),
             requests=str(tmp_path),
             records=str(tmp_path / "records.npy"),
-            offset=0,
         )
         with Workers([plan], tmp_path) as workers:
             begin = workers.start()
@@ -149,18 +146,8 @@ def plan_of(module_name: str, folder: Path) -> WorkerPlan:
     class Plan(WorkerPlan):
         module: ClassVar[str] = module_name
 
-    return Plan(
-        url="",
-        path="",
-        timeout=1.0,
-        tolerance=0.0,
-        seconds=0.0,
-        concurrency=1,
-        due="",
-        requests=str(folder),
-        records=str(folder / "records-0.npy"),
-        offset=0,
-    )
+    files = {"requests": str(folder), "records": str(folder / "records-0.npy")}
+    return Plan(timeout=1.0, tolerance=0.0, seconds=0.0, concurrency=1, **files)
 
 
 @pytest.mark.parametrize("complaints", [1, 10 * FULL_PIPE])

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from peers.foreign_servers import SAME_ENGINE
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path("perf/benchmarks/published_tables.py")
@@ -71,14 +68,12 @@ def test_rows_come_from_the_run_that_measured_both_and_only_what_was_measured_ha
     (results / "minilm_text.json").write_text(json.dumps(sentences), encoding="utf-8")
     rates = {"plansmith": [500, 520], "framework": [100, 104], "same engine": [250, 260]}
     example = {"chosen": "INT8 on openvino", "framework": "PyTorch", "agree": {}, "rates": rates}
-    search = {**example, "rates": {who: rates[who] for who in ("plansmith", "same engine")}}
-    examples = {**origin, "figures": {"words": example, "search": search}}
+    examples = {**origin, "figures": {"words": example}}
     (results / "applications.json").write_text(json.dumps(examples), encoding="utf-8")
     before = page.read_text(encoding="utf-8")
     subprocess.run([sys.executable, copy / PROGRAM], check=True)
     index = (copy / "docs/examples.md").read_text(encoding="utf-8")
     assert "| words | 510, INT8 on openvino | 102, PyTorch | 255 | 5.00 and 2.00 |" in index
-    assert "| search | 510, INT8 on openvino | - | 255 | 2.00 |" in index
     text = page.read_text(encoding="utf-8")
     assert "| searched build of ResNet-50, s | 51.5 | 60 |" in text
     assert (
@@ -89,23 +84,6 @@ def test_rows_come_from_the_run_that_measured_both_and_only_what_was_measured_ha
     # The servers that the second run left out keep the figures of the first.
     assert sum("FastAPI + ONNX Runtime" in row for row in rows) == 1
     assert not any("LitServe" in row for row in rows)
-
-
-def test_servers_of_the_same_engine_have_rows_once_they_are_measured(copy):
-    """As the run writes them, with the figures of another peer."""
-    path = copy / "perf/results/resnet50.json"
-    result = json.loads(path.read_text())
-    (fp32,) = (peer for peer in result["peers"] if peer["name"] == "PyTriton")
-    names = [peer.name for peer in SAME_ENGINE]
-    result["peers"] += [{**fp32, "name": name} for name in names if name not in {p["name"] for p in result["peers"]}]
-    path.write_text(json.dumps(result))
-    subprocess.run([sys.executable, copy / PROGRAM], check=True)
-    summary, comparison = ((copy / page).read_text(encoding="utf-8") for page in ("README.md", "docs/comparison.md"))
-    assert re.search(r"\| ResNet-50, the same engine and precision \| .*, INT8 on openvino \| .* serves \|", summary)
-    for name in names:
-        # Beside the others against plansmith, and among all peers.
-        assert re.search(rf"\| the same \| .*, {re.escape(name)} \|", comparison)
-        assert f"\n| {name} | " in comparison.partition("<!-- table peers resnet50 -->")[2]
 
 
 def test_each_page_has_its_tables():

@@ -9,13 +9,13 @@ import stat
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from durations import distribution
+from made_measurements import distribution
 from report_documents import HOSTILE, compare, measure, tune
 
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.report import name_documents, summarize, write_report
-from plansmith_perf.report.blocks import Figure
 from plansmith_perf.report.csv_rows import COLUMNS
+from plansmith_perf.report.figures import Figure
 from plansmith_perf.report.sections import sections_of
 from plansmith_perf.results.documents import ClosedLoop, Measurement, OpenLoop, SloOutcome, Stability
 
@@ -291,19 +291,20 @@ def test_files_of_one_name_are_told_apart_by_their_folders(closed, tmp_path):
     ("content", "sentence"),
     [
         (None, "cannot be read"),
-        ("", "is not JSON"),
-        ("{", "is not JSON"),
-        ("[1]", "does not hold a JSON object"),
-        ("{}", "is not a result"),
-        ('{"kind": "comparison"}', "is not a result"),
-        ('{"tuning": {"trials": []}}', "is not a result"),
-        ('{"a": NaN}', "is not JSON"),
+        (b"", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[1]", "does not hold a JSON object"),
+        (b"{}", "is not a result"),
+        (b'{"schema_version": 2}', "is not a result of a load test.*schema_version"),
+        (b'{"kind": "comparison", "schema_version": 9}', "is not a result.*schema_version"),
+        (b'{"tuning": {"trials": []}}', "is not a result"),
+        (b'{"a": NaN}', "is not JSON"),
     ],
 )
 def test_what_is_no_result_is_refused_in_a_sentence_that_names_the_file(tmp_path, content, sentence):
     file = tmp_path / "result.json"
     if content is not None:
-        file.write_text(content)
+        file.write_bytes(content)
     with pytest.raises(LoadTestMisconfigured, match=sentence) as refused:
         name_documents([file])
     assert "result.json" in str(refused.value)

@@ -158,9 +158,7 @@ def batch_dependent(repository):
         (repository / "sums" / "config.pbtxt").write_text(text)
         rows = [np.eye(4, dtype=np.float32)[:1] * size for size in (1, 2, 3)]
         reference = [CheckedRequest({"x": row}, {"y": row + np.float32(factor) * row.max()}) for row in rows]
-        options = MeasuringOptions(
-            seconds=0.5, warmup_seconds=0.1, workers=1, timeout=10, tolerance=1e-3, percentiles=[50, 90], seed=0
-        )
+        options = MeasuringOptions(seconds=0.5, warmup_seconds=0.1, workers=1, timeout=10, percentiles=[50, 90])
         model = ModelRepository.at(repository).existing_model("sums")
         with Workbench(model, "grpc") as workbench:
             yield (
@@ -206,9 +204,7 @@ def test_a_finalist_that_misses_at_the_edge_plays_on_with_fewer_in_flight(reposi
     text = (repository / "slow" / "config.pbtxt").read_text().partition("dynamic_batching")[0]
     (repository / "slow" / "config.pbtxt").write_text(text)
     seconds = np.full((1, 1), 0.1, np.float32)
-    options = MeasuringOptions(
-        seconds=1.5, warmup_seconds=0.1, workers=1, timeout=10, tolerance=1e-3, percentiles=[50], seed=0
-    )
+    options = MeasuringOptions(seconds=1.5, warmup_seconds=0.1, workers=1, timeout=10, percentiles=[50])
     record = trial(number=4, throughput=50, concurrency=6)
     told = []
     with Workbench(ModelRepository.at(repository).existing_model("slow"), "grpc") as workbench:

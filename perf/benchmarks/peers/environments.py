@@ -18,7 +18,7 @@ from pathlib import Path
 
 from plansmith_perf.comparing.peer import PeerUnavailable
 
-__all__ = ["REQUIREMENTS", "PeerEnvironment", "cache_folder", "make_environment"]
+__all__ = ["REQUIREMENTS", "PeerEnvironment", "make_environment"]
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
 _PINNED = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)", re.MULTILINE)
@@ -39,17 +39,12 @@ class PeerEnvironment:
     versions: dict[str, str]
 
 
-def cache_folder() -> Path:
-    """Where environments are kept: below XDG_CACHE_HOME, or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plansmith" / "peers"
-
-
 def make_environment(requirements: Path, *, cache: Path | None = None) -> PeerEnvironment:
     """The environment for a file of pinned requirements; made where it is not there yet.
 
     Args:
         requirements: with a version, and the hashes, of everything that is installed.
-        cache: instead of `cache_folder()`.
+        cache: where environments are kept; None for below XDG_CACHE_HOME, or ~/.cache.
 
     Raises:
         PeerUnavailable: it cannot be made; the message says why.
@@ -57,7 +52,8 @@ def make_environment(requirements: Path, *, cache: Path | None = None) -> PeerEn
     text = requirements.read_text(encoding="utf-8")
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     digest = hashlib.sha256(f"{version}\n{text}".encode()).hexdigest()[:16]
-    folder = (cache or cache_folder()) / f"{requirements.stem}-{digest}"
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plansmith" / "peers"
+    folder = (cache or kept) / f"{requirements.stem}-{digest}"
     if not folder.is_dir():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)

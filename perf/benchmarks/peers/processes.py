@@ -14,6 +14,7 @@ import psutil
 
 from peers import launcher
 from plansmith_perf.errors import PerfError
+from plansmith_perf.load.usage import family_of
 from plansmith_server.launcher import supervisor
 
 if TYPE_CHECKING:
@@ -85,10 +86,7 @@ class PeerProcess:
     @property
     def processes(self) -> list[psutil.Process]:
         """It and its descendants at this moment."""
-        with contextlib.suppress(psutil.Error):
-            process = psutil.Process(self._pid)
-            return [process, *process.children(recursive=True)]
-        return []
+        return family_of(self._pid)
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
         """Wait until `ready` says so.

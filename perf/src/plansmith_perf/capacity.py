@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.latencies import latency_at
@@ -137,12 +138,6 @@ def _fit(rates: _Numbers, latencies: _Numbers, above: float = 0.0) -> tuple[floa
     for saturation in max(rates[-1], above) * _HEADROOMS:
         used = rates / saturation
         terms = np.stack([np.ones_like(used), used / (1 - used)], axis=1) / latencies[:, np.newaxis]
-        base, wait = np.linalg.lstsq(terms, np.ones(len(rates)), rcond=None)[0]
-        if wait < 0 or base < 0:
-            # Neither can be negative: the best with one of them 0.
-            only = terms[:, 0] if wait < 0 else terms[:, 1]
-            alone = float(only.sum() / (only @ only))
-            base, wait = (alone, 0.0) if wait < 0 else (0.0, alone)
-        missed = float(np.square(terms @ np.array([base, wait]) - 1).sum())
-        best = min(best, (missed, float(base), float(wait), float(saturation)))
+        (base, wait), missed = nnls(terms, np.ones(len(rates)))
+        best = min(best, (float(missed), float(base), float(wait), float(saturation)))
     return best[1:]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,21 +20,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from peer_engine import load_engine
+from peer_engine import is_quick, load_engine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 SETTINGS = json.loads(Path(os.environ["PEER_SETTINGS"]).read_text(encoding="utf-8"))
 OUTPUTS = [tensor["name"] for tensor in SETTINGS["outputs"]]
-IN_PLACE_SECONDS = 0.001
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the model and see how long it takes."""
     app.state.session = load_engine(SETTINGS)
-    app.state.in_place = _seconds_of_a_call(app.state.session) < IN_PLACE_SECONDS
+    inputs = {
+        tensor["name"]: np.zeros([max(size, 1) for size in tensor["shape"]], tensor["dtype"])
+        for tensor in SETTINGS["inputs"]
+    }
+    app.state.in_place = is_quick(lambda: app.state.session.run(OUTPUTS, inputs))
     yield
 
 
@@ -68,16 +70,3 @@ def _read(body: bytes, shapes: str) -> dict[str, Any]:
         inputs[tensor["name"]] = flat.reshape(shape)
         offset += flat.nbytes
     return inputs
-
-
-def _seconds_of_a_call(session: Any) -> float:
-    inputs = {
-        tensor["name"]: np.zeros([max(size, 1) for size in tensor["shape"]], tensor["dtype"])
-        for tensor in SETTINGS["inputs"]
-    }
-    took = []
-    for _ in range(3):
-        started = time.perf_counter()
-        session.run(OUTPUTS, inputs)
-        took.append(time.perf_counter() - started)
-    return min(took)

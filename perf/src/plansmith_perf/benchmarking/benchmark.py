@@ -73,7 +73,7 @@ def run_benchmark(
     with Client(options.url, timeout=measuring.timeout) as client, temporary_folder() as folder:
         server = client.server_metadata()
         model = client.model(options.model, options.version)
-        served = check_loadable(options.url, model)
+        served = check_loadable(model)
         requests = make_requests(model, options)
         binary = any("binary_tensor_data" in extension for extension in server.extensions)
         if options.tool == "perf_analyzer":

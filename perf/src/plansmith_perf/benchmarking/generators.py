@@ -10,8 +10,7 @@ from plansmith_client.transports.addresses import Address
 from plansmith_perf.errors import LoadTestMisconfigured
 from plansmith_perf.load.encoded_requests import write_requests
 from plansmith_perf.load.measuring import Target, measure
-from plansmith_perf.perf_analyzer.exports import PERCENTILES
-from plansmith_perf.perf_analyzer.inputs import write_inputs
+from plansmith_perf.perf_analyzer.files import PERCENTILES, write_inputs
 from plansmith_perf.perf_analyzer.installation import install_perf_analyzer
 from plansmith_perf.perf_analyzer.measuring import measure_with_perf_analyzer
 from plansmith_perf.perf_analyzer.program import Question

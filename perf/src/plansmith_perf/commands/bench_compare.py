@@ -18,6 +18,7 @@ from plansmith_perf.comparing.comparing import ComparisonOptions, run_comparison
 from plansmith_perf.comparing.peers import baseline_of, choose_peers, configuration_peers, peers_for_a_gpu
 from plansmith_perf.load.measuring import MeasuringOptions, default_workers
 from plansmith_perf.report.terminal import show_comparison
+from plansmith_perf.results.writing import check_writable, write_text
 
 if TYPE_CHECKING:
     from plansmith_perf.comparing.results import Comparison
@@ -74,7 +75,7 @@ def compare(
         plansmith bench compare resnet50 --peers server,in-process
     """
     shared.check_measuring(seconds, timeout, warmup, tolerance)
-    shared.check_output(output)
+    check_writable(output, "--output")
     named = configuration_peers(ModelRepository.at(repository).existing_model(model), configs) if configs else []
     chosen = choose_peers(peers if peers is not None else "" if named else "all")
     on_gpu, note = peers_for_a_gpu() if any(peer.kind == "in process" for peer in chosen) else ([], "")
@@ -102,7 +103,7 @@ def compare(
     else:
         show_comparison(result)
     # After it was shown: what cannot be written after all is not lost.
-    shared.write_output(output, document)
+    write_text(output, f"{document}\n", "--output")
     if not result.complete:
         Terminal(stderr=True).print("Interrupted: the result is partial; all servers have stopped.", soft_wrap=True)
         raise typer.Exit(shared.EXIT_INTERRUPTED)

@@ -18,6 +18,7 @@ from plansmith_perf.report import check_report_path, write_report
 from plansmith_perf.report.terminal import show_load_test
 from plansmith_perf.results.documents import ClosedLoop, LoadTestResult, OpenLoop
 from plansmith_perf.results.formatting import as_given, load_name
+from plansmith_perf.results.writing import check_writable, write_text
 from plansmith_perf.slo import Slo
 
 __all__ = ["run"]
@@ -94,7 +95,7 @@ def run(
         raise LoadTestMisconfigured("--slo measures what it finds once more by itself: give either --slo or --rounds")
     asked = shared.positive_numbers("--percentiles", percentiles, below=100)
     percents = sorted({*asked} | ({objective.percentile} if objective else set()))
-    shared.check_output(output)
+    check_writable(output, "--output")
     if report is not None:
         check_report_path(report)
     measuring = MeasuringOptions(
@@ -122,7 +123,7 @@ def run(
         typer.echo(document)
     else:
         show_load_test(result)
-    shared.write_output(output, document)
+    write_text(output, f"{document}\n", "--output")
     if report is not None and result.measurements:
         write_report({model: result}, report)
     _exit_unless_good(result)

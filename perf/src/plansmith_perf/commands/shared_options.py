@@ -12,7 +12,6 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColum
 
 from plansmith_client.terminal import Terminal
 from plansmith_perf.errors import LoadTestMisconfigured
-from plansmith_perf.results.writing import check_writable, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,18 +82,6 @@ def _numbers(
         if all(map(fits, numbers)):
             return numbers
     raise LoadTestMisconfigured(f"{option} must be {rule}, separated by commas, got {text!r}")
-
-
-def check_output(path: Path | None) -> None:
-    """See `check_writable`; None means that no file is asked for."""
-    if path is not None:
-        check_writable(path, "--output")
-
-
-def write_output(path: Path | None, text: str) -> None:
-    """Write a text and a line end, see `write_text`; nothing where the path is None."""
-    if path is not None:
-        write_text(path, f"{text}\n", "--output")
 
 
 class ProgressBar(Progress):

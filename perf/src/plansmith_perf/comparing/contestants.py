@@ -15,6 +15,7 @@ from plansmith_build.repository.staging import temporary_folder
 from plansmith_perf.comparing.client_calls import ClientKind, is_async, open_async_call, open_calls
 from plansmith_perf.comparing.client_driver import ClientPlan
 from plansmith_perf.comparing.conversation import write_arrays
+from plansmith_perf.comparing.engine_driver import EnginePlan
 from plansmith_perf.comparing.stacking import answers_of, best_stack, stack_requests
 from plansmith_perf.load.analysis import shares_per_second
 from plansmith_perf.load.encoded_requests import write_requests
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
 
     from plansmith_client import Client
     from plansmith_perf.comparing.answers import Agreement
-    from plansmith_perf.comparing.engine_driver import CallsPlan
-    from plansmith_perf.comparing.engines import Compute
+    from plansmith_perf.comparing.engines import Compute, EngineSpec
     from plansmith_perf.comparing.subject import Subject
     from plansmith_perf.load.measuring import MeasuringOptions
     from plansmith_perf.load.requests import CheckedRequest
@@ -195,15 +195,13 @@ class EngineContestant(Contestant):
     """A model in process.
 
     Attributes:
+        engine: what computes.
         compute: it, loaded in this process for the comparison of answers; given up by `prepare`.
-        plan: of the process that a round computes in.
-        own: the plan's own fields, which say what computes.
         most: requests in flight.
     """
 
+    engine: EngineSpec
     compute: Compute | None
-    plan: type[CallsPlan]
-    own: Mapping[str, Any]
     most: int
     in_process: bool = True
     _stack: int = field(default=1, init=False)
@@ -234,8 +232,8 @@ class EngineContestant(Contestant):
 
     def plans(self, shares: Sequence[Mapping[str, Any]]) -> Sequence[WorkerPlan]:
         """See Contestant."""
-        common = {"outputs": self.subject.outputs, "stack": self._stack, "concurrency": _together(shares)}
-        return [self.plan.model_validate({**shares[0], **common, **self.own})]
+        own = {"engine": self.engine, "stack": self._stack, "concurrency": _together(shares)}
+        return [EnginePlan.model_validate({**shares[0], **own})]
 
 
 def _together(shares: Sequence[Mapping[str, Any]]) -> int:

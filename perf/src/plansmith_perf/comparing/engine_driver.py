@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from plansmith_perf.comparing.conversation import read_arrays, wait_for_start
-from plansmith_perf.comparing.engines import Compute, EngineSpec, load_engine
+from plansmith_perf.comparing.engines import EngineSpec, load_engine
 from plansmith_perf.comparing.stacking import answers_of, stack_requests
 from plansmith_perf.load.encoded_requests import RIGHT, outcome_of
 from plansmith_perf.load.recording import RequestLog, write_logs
@@ -25,42 +25,27 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["CallsPlan", "EnginePlan", "drive", "main"]
+__all__ = ["EnginePlan", "main"]
 
 
-class CallsPlan(WorkerPlan):
-    """What a process has to do, whatever it computes with.
-
-    Attributes:
-        outputs: their names, in the model's order.
-        stack: requests a call.
-    """
-
-    outputs: tuple[str, ...]
-    stack: int
-
-
-class EnginePlan(CallsPlan):
-    """The same with an engine that reads ONNX.
+class EnginePlan(WorkerPlan):
+    """What a process has to do.
 
     Attributes:
         engine: what computes.
+        stack: requests a call.
     """
 
     module: ClassVar[str] = "plansmith_perf.comparing.engine_driver"
 
     engine: EngineSpec
+    stack: int
 
 
 def main() -> None:
-    """Run the plan that the command line names."""
+    """Run the plan that the command line names: compute until the end, and write down how long each call took."""
     plan = EnginePlan.model_validate_json(Path(sys.argv[1]).read_bytes())
-    drive(plan, load_engine(plan.engine))
-
-
-def drive(plan: CallsPlan, compute: Compute) -> None:
-    """Wait for the start, compute until the end, and write down how long each call took."""
-    calls = _calls(plan)
+    compute, calls = load_engine(plan.engine), _calls(plan)
     compute(calls[0].inputs)
     start = wait_for_start()
     time.sleep(max(0.0, (start - time.monotonic_ns()) / 1e9))
@@ -85,7 +70,7 @@ class _Call:
     right: list[bytes] = field(default_factory=list)
 
 
-def _calls(plan: CallsPlan) -> list[_Call]:
+def _calls(plan: EnginePlan) -> list[_Call]:
     """Every request as part of a call; put together before the load, because a caller may hold one array as well."""
     pairs = read_arrays(Path(plan.requests))
     calls = []
@@ -95,12 +80,12 @@ def _calls(plan: CallsPlan) -> list[_Call]:
     return calls
 
 
-def _check(plan: CallsPlan, call: _Call, outputs: Sequence[NDArray[Any]]) -> list[str]:
+def _check(plan: EnginePlan, call: _Call, outputs: Sequence[NDArray[Any]]) -> list[str]:
     """An outcome for each request: compared whole at first, and by bytes from then on."""
     told = [output.tobytes() for output in outputs]
     if told == call.right:
         return [RIGHT] * plan.stack
-    answers = answers_of(outputs, plan.outputs, plan.stack)
+    answers = answers_of(outputs, plan.engine.outputs, plan.stack)
     outcomes = [
         outcome_of(answer, expected, tolerance=plan.tolerance)
         for answer, expected in zip(answers, call.expected, strict=True)

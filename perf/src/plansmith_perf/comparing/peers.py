@@ -11,11 +11,11 @@ import onnxruntime
 from plansmith_build.repository.linting.context import backend_of
 from plansmith_build.repository.model_repository import CONFIG, CONFIGS
 from plansmith_perf.comparing.contestants import ClientContestant, EngineContestant
-from plansmith_perf.comparing.engine_driver import EnginePlan
 from plansmith_perf.comparing.engines import load_engine, packages_of, spec_of
 from plansmith_perf.comparing.peer import Opener, Peer, PeerUnavailable
-from plansmith_perf.comparing.servers import default_triton, family_of, open_configuration, open_plansmith
+from plansmith_perf.comparing.servers import default_triton, open_configuration, open_plansmith
 from plansmith_perf.errors import LoadTestMisconfigured
+from plansmith_perf.load.usage import family_of
 from plansmith_server.launcher.gpu import gpu_is_usable
 
 if TYPE_CHECKING:
@@ -27,16 +27,7 @@ if TYPE_CHECKING:
     from plansmith_perf.comparing.engines import EngineKind
     from plansmith_perf.comparing.subject import Subject
 
-__all__ = [
-    "ENGINE_PEERS",
-    "IN_PROCESS",
-    "PEERS",
-    "baseline_of",
-    "choose_peers",
-    "computes_as_served",
-    "configuration_peers",
-    "peers_for_a_gpu",
-]
+__all__ = ["PEERS", "baseline_of", "choose_peers", "computes_as_served", "configuration_peers", "peers_for_a_gpu"]
 
 _OWN = "plansmith"
 _DEFAULT_TRITON = "Triton, default configuration"
@@ -44,7 +35,7 @@ _DEFAULT_TRITON = "Triton, default configuration"
 _NO_NAME = "none"
 _EXAMPLES = "https://github.com/triton-inference-server/client/tree/main/src/python/examples"
 _ONE_FOR_THREADS = "one client for all threads"
-IN_PROCESS = "requests put together to the size of call that is the fastest, every core, no server"
+_IN_PROCESS = "requests put together to the size of call that is the fastest, every core, no server"
 
 
 def _client(kind: ClientKind) -> Opener:
@@ -74,9 +65,8 @@ def _engine(kind: EngineKind) -> Opener:
             subject=subject,
             versions=versions,
             detail=subject.described(subject.served_path) if kind == "served" else "",
+            engine=spec,
             compute=load_engine(spec),
-            plan=EnginePlan,
-            own={"engine": spec},
             most=most,
         )
 
@@ -125,12 +115,12 @@ _CLIENT_PEERS = (
     _client_peer("sdk-http", "plansmith client, HTTP, threads"),
     _client_peer("tritonclient-http", "tritonclient, HTTP, threads", "a client for each thread, as it must be"),
 )
-ENGINE_PEERS = (
+_ENGINE_PEERS = (
     Peer(
         "engine",
         "plansmith's engine in process",
         "in process",
-        f"the served file, runtime, precision and threads; {IN_PROCESS}",
+        f"the served file, runtime, precision and threads; {_IN_PROCESS}",
         "",
         _engine("served"),
         reduced_precision=computes_as_served,
@@ -140,7 +130,7 @@ ENGINE_PEERS = (
         "onnxruntime",
         "ONNX Runtime in process",
         "in process",
-        f"FP32, default options; {IN_PROCESS}",
+        f"FP32, default options; {_IN_PROCESS}",
         "https://onnxruntime.ai/docs/get-started/with-python.html",
         _engine("onnxruntime"),
     ),
@@ -148,12 +138,12 @@ ENGINE_PEERS = (
         "openvino",
         "OpenVINO in process",
         "in process",
-        f"FP32 (INFERENCE_PRECISION_HINT f32); {IN_PROCESS}",
+        f"FP32 (INFERENCE_PRECISION_HINT f32); {_IN_PROCESS}",
         "https://docs.openvino.ai/2026/openvino-workflow/running-inference.html",
         _engine("openvino"),
     ),
 )
-PEERS: Sequence[Peer] = (*_SERVER_PEERS, *_CLIENT_PEERS, *ENGINE_PEERS)
+PEERS: Sequence[Peer] = (*_SERVER_PEERS, *_CLIENT_PEERS, *_ENGINE_PEERS)
 
 
 def peers_for_a_gpu() -> tuple[list[Peer], str]:
@@ -165,7 +155,7 @@ def peers_for_a_gpu() -> tuple[list[Peer], str]:
         "TensorrtExecutionProvider": ("tensorrt", "TensorRT"),
     }
     available = onnxruntime.get_available_providers()
-    setup = f"FP32, execution provider of ONNX Runtime; {IN_PROCESS}"
+    setup = f"FP32, execution provider of ONNX Runtime; {_IN_PROCESS}"
     source = "https://onnxruntime.ai/docs/execution-providers/"
     peers = [
         Peer(kind, f"ONNX Runtime in process, {name}", "in process", setup, source, _engine(kind))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from tritonclient.grpc import model_config_pb2
 
 from plansmith_build.repository.config import text_from_config
@@ -16,25 +15,25 @@ from plansmith_build.repository.model_repository import CONFIG
 from plansmith_client import Client
 from plansmith_perf.comparing.contestants import ProtocolContestant
 from plansmith_perf.comparing.engines import packages_of
+from plansmith_perf.load.usage import family_of
 from plansmith_server import ServerOptions, TritonServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from plansmith_perf.comparing.subject import Subject
 
-__all__ = ["default_triton", "family_of", "open_configuration", "open_plansmith", "protocol_contestant"]
+__all__ = ["default_triton", "open_configuration", "open_plansmith", "protocol_contestant"]
 
 _TIMEOUT_SECONDS = 60.0
 
 
-@contextmanager
-def open_plansmith(subject: Subject, *, over_grpc: bool) -> Iterator[ProtocolContestant]:
+def open_plansmith(subject: Subject, *, over_grpc: bool) -> AbstractContextManager[ProtocolContestant]:
     """Plansmith's own server, which runs already."""
     url = subject.server.grpc_url if over_grpc else subject.server.http_url
-    with _plansmith_contestant(subject, subject.server, url, subject.served_path) as contestant:
-        yield contestant
+    return _plansmith_contestant(subject, subject.server, url, subject.served_path)
 
 
 @contextmanager
@@ -64,14 +63,6 @@ def default_triton(subject: Subject) -> Iterator[ProtocolContestant]:
             yield contestant
 
 
-def family_of(pid: int) -> list[psutil.Process]:
-    """A process and its descendants."""
-    with suppress(psutil.Error):
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    return []
-
-
 @contextmanager
 def protocol_contestant(subject: Subject, url: str, **more: Any) -> Iterator[ProtocolContestant]:
     """A server of the Open Inference Protocol that runs; see `ProtocolContestant`."""
@@ -79,8 +70,9 @@ def protocol_contestant(subject: Subject, url: str, **more: Any) -> Iterator[Pro
         yield ProtocolContestant(subject=subject, url=url, client=client, **more)
 
 
-@contextmanager
-def _plansmith_contestant(subject: Subject, server: TritonServer, url: str, path: str) -> Iterator[ProtocolContestant]:
+def _plansmith_contestant(
+    subject: Subject, server: TritonServer, url: str, path: str
+) -> AbstractContextManager[ProtocolContestant]:
     backend = backend_of(subject.configs[path])
     versions = {
         "plansmith-server": version("plansmith-server"),
@@ -88,8 +80,7 @@ def _plansmith_contestant(subject: Subject, server: TritonServer, url: str, path
         **(packages_of(backend) if backend in ("onnxruntime", "openvino") else {}),
     }
     detail, processes = subject.described(path), lambda: family_of(server.pid)
-    with protocol_contestant(subject, url, versions=versions, find_processes=processes, detail=detail) as contestant:
-        yield contestant
+    return protocol_contestant(subject, url, versions=versions, find_processes=processes, detail=detail)
 
 
 def _server(repository: Path, config_name: str, **more: Any) -> TritonServer:

@@ -129,7 +129,7 @@ def open_subject(
         served_path = next(state.config for state in server.models() if state.name == name)
         metadata = client.model(name).metadata
         _check_tensors(metadata)
-        check_loadable(server.grpc_url, client.model(name))
+        check_loadable(client.model(name))
         requests = make_requests(client.model(name), options)
         yield Subject(
             model=model,

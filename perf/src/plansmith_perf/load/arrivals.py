@@ -38,14 +38,9 @@ class Segment:
 
 @dataclass(frozen=True)
 class Profile:
-    """Segments without gaps, from 0 on."""
+    """Segments without gaps, from 0 on; the last one's end is infinite for a load without an end."""
 
     segments: tuple[Segment, ...]
-
-    @property
-    def duration(self) -> float:
-        """Seconds; infinite for a load without an end."""
-        return self.segments[-1].end
 
     def level(self, moment: float) -> float:
         """The level at a time, in seconds from the beginning; that of the end after it."""

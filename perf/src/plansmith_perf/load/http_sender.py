@@ -35,7 +35,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class HttpSender:
-    """POST requests on as many connections as there are requests in flight; see `plansmith_perf.load.worker.Sender`.
+    """POST requests on as many connections as there are requests in flight.
 
     Args:
         url: "http://host:port/path", or https.
@@ -57,7 +57,7 @@ class HttpSender:
         self._messages: dict[int, bytes] = {}
 
     async def send(self, request: EncodedRequest) -> tuple[int, str]:
-        """See `plansmith_perf.load.worker.Sender`."""
+        """See `plansmith_perf.load.grpc_sender.GrpcSender.send`."""
         try:
             async with asyncio.timeout(self._timeout):
                 status, head, body = await self._exchange(self._message(request))

@@ -27,12 +27,8 @@ __all__ = ["RequestOptions", "check_loadable", "make_requests"]
 Arrays = dict[str, "NDArray[Any]"]
 
 
-def check_loadable(url: str, model: Model) -> str:
+def check_loadable(model: Model) -> str:
     """Refuse models that a load of single requests with single answers cannot measure.
-
-    Args:
-        url: of the server, as for `plansmith_client.Client`.
-        model: of that server.
 
     Returns:
         How the model is served, in a few words; see `describe_config`.
@@ -40,7 +36,7 @@ def check_loadable(url: str, model: Model) -> str:
     Raises:
         LoadTestMisconfigured: the model takes sequences, or is decoupled.
     """
-    config = read_config(url, model.name, model.version)
+    config = read_config(model)
     if "sequence_batching" in config:
         raise LoadTestMisconfigured(
             f"model {model.name!r} takes sequences (sequence_batching), and load tests here send single requests "

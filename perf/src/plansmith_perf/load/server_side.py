@@ -3,59 +3,55 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
 
-import grpc
-import urllib3
-from google.protobuf import json_format
-from tritonclient.grpc import service_pb2, service_pb2_grpc
-
-from plansmith_client.transports.addresses import Address
-from plansmith_client.transports.grpc.channels import CHANNEL_OPTIONS
+from plansmith_client import Client, ClientError
 from plansmith_perf.results.documents import ServerSide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from plansmith_client import Model
+
 __all__ = ["Counters", "describe_config", "read_config", "read_counters", "server_side"]
 
-TIMEOUT_SECONDS = 5.0
+_TIMEOUT_SECONDS = 5.0
+_TIMES = ("queue", "compute_input", "compute_infer", "compute_output")
 
 
 @dataclass(frozen=True)
 class Counters:
-    """Triton's counters since it loaded the model, over all of its versions: numbers and nanoseconds."""
+    """Triton's counters since it loaded the model, over all of its versions: numbers and seconds."""
 
     requests: int
     executions: int
-    queue: int
-    compute_input: int
-    compute_infer: int
-    compute_output: int
+    queue: float
+    compute_input: float
+    compute_infer: float
+    compute_output: float
 
 
 def read_counters(url: str, model: str, version: str) -> Counters | None:
     """The counters now; None where the server does not tell: statistics are Triton's extension."""
-    address = Address.parse(url)
-    with contextlib.suppress(grpc.RpcError, urllib3.exceptions.HTTPError, ValueError, KeyError):
-        if address.scheme in ("grpc", "grpcs"):
-            return _counters(_over_grpc(address, "ModelStatistics", model, version))
-        return _counters(_over_http(address, "stats", model, version))
+    with (
+        contextlib.suppress(ClientError),
+        Client(url, timeout=_TIMEOUT_SECONDS, retries=0, shared_memory=False) as client,
+    ):
+        versions = client.model(model, version).statistics()
+        if versions:
+            return Counters(
+                requests=sum(one.success.count for one in versions),
+                executions=sum(one.executions for one in versions),
+                **{name: sum(getattr(one, name).seconds for one in versions) for name in _TIMES},
+            )
     return None
 
 
-def read_config(url: str, model: str, version: str) -> dict[str, Any]:
+def read_config(model: Model) -> dict[str, Any]:
     """The model's configuration as the server completed it; empty where it does not tell."""
-    address = Address.parse(url)
-    with contextlib.suppress(grpc.RpcError, urllib3.exceptions.HTTPError, ValueError):
-        if address.scheme in ("grpc", "grpcs"):
-            # Protobuf tells which of the schedulers is set, even where it has no settings.
-            found: dict[str, Any] = _over_grpc(address, "ModelConfig", model, version).get("config", {})
-            return found
-        return _over_http(address, "config", model, version)
+    with contextlib.suppress(ClientError):
+        return model.config(timeout=_TIMEOUT_SECONDS)
     return {}
 
 
@@ -86,40 +82,5 @@ def server_side(before: Counters | None, after: Counters | None) -> ServerSide |
     if min(change.values()) < 0:
         return None
     requests, executions = change.pop("requests"), change.pop("executions")
-    means = {name: value / 1000 / max(requests, 1) for name, value in change.items()}
+    means = {name: 1e6 * value / max(requests, 1) for name, value in change.items()}
     return ServerSide(requests=requests, executions=executions, **means)
-
-
-def _over_grpc(address: Address, method: str, model: str, version: str) -> dict[str, Any]:
-    secure = address.scheme == "grpcs"
-    channel = (
-        grpc.secure_channel(address.target, grpc.ssl_channel_credentials(), CHANNEL_OPTIONS)
-        if secure
-        else grpc.insecure_channel(address.target, CHANNEL_OPTIONS)
-    )
-    with channel:
-        stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        request = getattr(service_pb2, f"{method}Request")(name=model, version=version)
-        reply = getattr(stub, method)(request, timeout=TIMEOUT_SECONDS)
-    return json_format.MessageToDict(reply, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-
-
-def _over_http(address: Address, what: str, model: str, version: str) -> dict[str, Any]:
-    part = f"/versions/{version}" if version else ""
-    base = f"{urlsplit(address.url).scheme}://{address.target}{address.path}"
-    url = f"{base}/v2/models/{quote(model, safe='')}{part}/{what}"
-    with urllib3.PoolManager() as pool:
-        reply = pool.request("GET", url, timeout=TIMEOUT_SECONDS, retries=False)
-    document: dict[str, Any] = json.loads(reply.data)
-    return document
-
-
-def _counters(document: dict[str, Any]) -> Counters:
-    totals = dict.fromkeys((field.name for field in fields(Counters)), 0)
-    for entry in document["model_stats"]:
-        statistics = entry["inference_stats"]
-        totals["requests"] += int(statistics["success"]["count"])
-        totals["executions"] += int(entry["execution_count"])
-        for name in ("queue", "compute_input", "compute_infer", "compute_output"):
-            totals[name] += int(statistics[name]["ns"])
-    return Counters(**totals)

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from plansmith_client.transports.addresses import Address
     from plansmith_perf.load.server_side import Counters
 
-__all__ = ["UsageMeter", "Watch", "server_processes"]
+__all__ = ["UsageMeter", "Watch", "family_of", "server_processes"]
+
+
+def family_of(pid: int) -> list[psutil.Process]:
+    """A process and its descendants; none where it has ended."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    return []
 
 
 def server_processes(address: Address) -> list[psutil.Process]:
@@ -31,8 +39,7 @@ def server_processes(address: Address) -> list[psutil.Process]:
         for connection in psutil.net_connections(kind="tcp"):
             listening = connection.status == psutil.CONN_LISTEN and connection.pid is not None
             if listening and connection.laddr.port == address.port:
-                process = psutil.Process(connection.pid)
-                return [process, *process.children(recursive=True)]
+                return family_of(connection.pid)
     return []
 
 

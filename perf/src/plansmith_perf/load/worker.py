@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from plansmith_client.protocol.operations import Infer
 from plansmith_client.transports.addresses import Address
 from plansmith_client.transports.http.wire import EXCHANGES, Reply
-from plansmith_perf.load.encoded_requests import RIGHT, EncodedRequest, read_requests
+from plansmith_perf.load.encoded_requests import RIGHT, read_requests
 from plansmith_perf.load.grpc_sender import GrpcSender
 from plansmith_perf.load.http_sender import HttpSender
 from plansmith_perf.load.recording import RequestLog, write_logs
@@ -82,21 +82,7 @@ class WorkerPlan(BaseModel):
     at_first: int = 1
 
 
-class Sender(Protocol):
-    """Sends requests of one model to one server."""
-
-    async def send(self, request: EncodedRequest) -> tuple[int, str]:
-        """Send and check.
-
-        Returns:
-            When the answer had come, before it was looked at: nanoseconds of `time.monotonic_ns`; and "" for a right
-            one, else what was wrong in one line.
-        """
-        ...
-
-    async def close(self) -> None:
-        """End the connections."""
-        ...
+Sender = GrpcSender | HttpSender
 
 
 def open_sender(url: str, path: str, *, timeout: float, tolerance: float) -> Sender:

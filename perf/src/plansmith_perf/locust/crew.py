@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from locust.runners import STATE_MISSING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from plansmith_perf.locust.node import LoadNode
 
-__all__ = ["FINISH", "READY", "REPORT", "START", "TOLD", "Crew", "Local", "Workers"]
+__all__ = ["FINISH", "READY", "REPORT", "START", "TOLD", "Local", "Workers"]
 
 # Messages between master and workers, and the keys of ours in Locust's reports and options.
 READY, START, FINISH = "plansmith_ready", "plansmith_start", "plansmith_finish"
@@ -31,30 +31,8 @@ _LEAD_SECONDS = 0.3
 _LAST_REPORT_SECONDS = 5.0
 
 
-class Crew(Protocol):
-    """What leads the processes that send."""
-
-    size: int
-
-    def expect(self) -> None:
-        """A test begins: whoever is here now is expected to prepare."""
-        ...
-
-    def is_ready(self) -> bool:
-        """Whether all have prepared."""
-        ...
-
-    def start(self, run: float, duration: float, *, in_open_loop: bool) -> float:
-        """Have all begin to send; returns when, in seconds since the epoch."""
-        ...
-
-    def finish(self, timeout: float) -> str:
-        """Have all wait for their last answers and report; returns what is missing, "" for nothing."""
-        ...
-
-
 class Local:
-    """This process alone."""
+    """This process alone; what is done and told, see `Workers`."""
 
     size = 1
 
@@ -64,21 +42,21 @@ class Local:
         self._collector: gevent.Greenlet | None = None
 
     def expect(self) -> None:
-        """See Crew."""
+        """Nobody else is to prepare."""
 
     def is_ready(self) -> bool:
-        """See Crew: the leader has prepared."""
+        """The leader has prepared."""
         return True
 
-    def start(self, run: float, duration: float, *, in_open_loop: bool) -> float:  # noqa: ARG002 - of all crews
-        """See Crew."""
+    def start(self, run: float, duration: float, *, in_open_loop: bool) -> float:  # noqa: ARG002 - as of `Workers`
+        """Begin to send; returns when, in seconds since the epoch."""
         begin = time.time()
         self._node.start(Share(run, begin, 0, 1), duration)
         self._collector = gevent.spawn(self._collect)
         return begin
 
     def finish(self, timeout: float) -> str:  # noqa: ARG002 - the node knows how long a request may take
-        """See Crew."""
+        """Wait for the last answers, and hand on the last report; nothing is missing."""
         self._node.finish()
         if self._collector is not None:
             self._collector.kill()
@@ -114,18 +92,18 @@ class Workers:
         runner.environment.events.worker_report.add_listener(self._take_report)
 
     def expect(self) -> None:
-        """See Crew."""
+        """A test begins: whoever is here now is expected to prepare."""
         self._expected = set(self._present())
         self._sending = set()
         self._finished = set()
         self._late = None
 
     def is_ready(self) -> bool:
-        """See Crew."""
+        """Whether all have prepared."""
         return not self._expected & set(self._present())
 
     def start(self, run: float, duration: float, *, in_open_loop: bool) -> float:
-        """See Crew; in open loop those without users have no part."""
+        """Have all begin to send; returns when, in seconds since the epoch. In open loop those without users do not."""
         begin = time.time() + _LEAD_SECONDS
         present = self._present()
         taking_part = [name for name in present if self._runner.clients[name].user_count or not in_open_loop]
@@ -138,7 +116,7 @@ class Workers:
         return begin
 
     def finish(self, timeout: float) -> str:
-        """See Crew."""
+        """Have all wait for their last answers and report; returns what is missing, "" for nothing."""
         self._late = None
         for name in self._sending & set(self._present()):
             self._runner.send_message(FINISH, None, name)

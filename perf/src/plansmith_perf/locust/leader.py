@@ -18,7 +18,7 @@ from plansmith_perf.load.server_side import read_counters
 from plansmith_perf.load.summary import summarize
 from plansmith_perf.load.tally import Tally
 from plansmith_perf.load.usage import Watch, server_processes
-from plansmith_perf.locust.crew import TOLD, Crew, Local, Workers
+from plansmith_perf.locust.crew import TOLD, Local, Workers
 from plansmith_perf.locust.node import why_not_prepared
 from plansmith_perf.locust.options import PERCENTILES, LoadOptions, parse_options
 from plansmith_perf.locust.outcome import (
@@ -58,7 +58,7 @@ class Leader:
         self._environment = environment
         self._runner = runner
         self._node = node
-        self._crew: Crew = (
+        self._crew: Workers | Local = (
             Workers(runner, self._receive, self._fail)
             if isinstance(runner, MasterRunner)
             else Local(node, self._receive)

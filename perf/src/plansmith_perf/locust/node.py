@@ -114,7 +114,15 @@ def why_not_prepared(error: Exception) -> tuple[str, int]:
 
 
 class LoadNode:
-    """What the users of one process share during a test."""
+    """What the users of one process share during a test.
+
+    Attributes:
+        prepared: by protocol.
+        started: set when the load begins.
+        finishing: whether only what is overdue is sent.
+        arrivals: of an open loop; None in a closed one.
+        in_flight: how many users wait for an answer, or are about to send.
+    """
 
     def __init__(self) -> None:
         self.prepared: dict[str, Prepared] = {}
@@ -130,7 +138,7 @@ class LoadNode:
         self._begin = 0
         self._end = math.inf
         self._meter: UsageMeter | None = None
-        self._in_flight = 0
+        self.in_flight = 0
         self._closed = False
 
     @property
@@ -156,7 +164,7 @@ class LoadNode:
         self.finishing = self._closed = False
         self.arrivals = self._run = None
         self._end = math.inf
-        self._in_flight = 0
+        self.in_flight = 0
         self._options = options
         duration = options.run_time or math.inf
         if options.arrival_log is not None:
@@ -200,14 +208,6 @@ class LoadNode:
         """Requests per second of the log that is replayed, on average."""
         return len(self._recorded_arrivals) / self._duration
 
-    def request_begins(self) -> None:
-        """A user is about to send."""
-        self._in_flight += 1
-
-    def request_ends(self) -> None:
-        """It has an answer, or has given up."""
-        self._in_flight -= 1
-
     def record(self, due: int, sent: int, done: int, outcome: str) -> None:
         """See `RequestLog.add`; what comes after the last report is lost, and was counted as unanswered."""
         if self._run is not None and not self._closed:
@@ -223,10 +223,10 @@ class LoadNode:
         if self.arrivals is not None:
             self.arrivals.stop()
         deadline = now + int((self._options.timeout if self._options else 0.0) * 1e9)
-        while (self._in_flight or self._overdue) and time.monotonic_ns() < deadline:
+        while (self.in_flight or self._overdue) and time.monotonic_ns() < deadline:
             gevent.sleep(_POLL_SECONDS)
         self._closed = True
-        lost = {_UNSENT: self.arrivals.drop() if self.arrivals else 0, _UNANSWERED: self._in_flight}
+        lost = {_UNSENT: self.arrivals.drop() if self.arrivals else 0, _UNANSWERED: self.in_flight}
         self._lost = {reason: number for reason, number in lost.items() if number}
 
     @property
@@ -263,7 +263,7 @@ def _prepare(options: LoadOptions, protocol: str) -> Prepared:
     with Client(url, timeout=options.timeout) as client:
         server = client.server_metadata()
         model = client.model(options.model or _only_model(client), options.model_version)
-        served = check_loadable(url, model)
+        served = check_loadable(model)
         requests = make_requests(model, options.requests)
         versions = (options.model_version,) if options.model_version else tuple(model.metadata.versions)
         return Prepared(url, model.name, versions, f"{server.name} {server.version}", served, requests)

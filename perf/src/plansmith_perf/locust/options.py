@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["LoadOptions", "add_options", "parse_options"]
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
-CHOICES = {
-    "protocol": ("grpc", "http", "both"),
-    "arrivals": ("poisson", "constant"),
-    "load_shape": ("constant", "ramp", "step", "spike", "replay"),
-}
 FEWEST_STEPS = 2
 
 
@@ -149,6 +144,9 @@ class LoadOptions:
         return Profile(tuple(map(Segment, edges[:-1], edges[1:], levels, levels)))
 
 
+_CHOICES = {name: get_args(hint) for name, hint in get_type_hints(LoadOptions).items() if get_origin(hint) is Literal}
+
+
 def add_options(parser: LocustArgumentParser) -> None:
     """Declare the options; each is an environment variable too, such as PLANSMITH_ARRIVAL_RATE."""
     # Locust's own are all interfaces, and whoever reaches its page directs the load.
@@ -161,7 +159,7 @@ def add_options(parser: LocustArgumentParser) -> None:
             default=option.default,
             help=option.words + (f" [{option.default}]" if option.default else ""),
             type=type(option.default),
-            choices=CHOICES.get(name),
+            choices=_CHOICES.get(name),
         )
         # What Locust's parser does to options that are in no group.
         vars(action).update(include_in_web_ui=option.on_page, is_secret=False, is_required=False, is_multiple=False)
@@ -204,7 +202,7 @@ def _check_ranges(given: Mapping[str, Any]) -> None:
         _check(0 <= given[name] < math.inf, name, given[name], "must be 0 or more and finite")
     for name in shares:
         _check(given[name] < 1, name, given[name], "is a share and must be below 1")
-    for name, choices in CHOICES.items():
+    for name, choices in _CHOICES.items():
         # Locust does not check what its web UI sends.
         _check(given[name] in choices, name, given[name], f"must be one of {', '.join(choices)}")
     _check(given["shape_spike"] > 0, "shape_spike", given["shape_spike"], "must be above 0")
@@ -234,5 +232,4 @@ def _check_together(options: LoadOptions) -> None:
         raise LoadTestMisconfigured(
             f"--warmup {options.warmup:g} leaves nothing of --run-time {options.run_time:g}s to measure"
         )
-    if options.result is not None:
-        check_writable(options.result, "--result")
+    check_writable(options.result, "--result")

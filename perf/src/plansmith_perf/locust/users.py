@@ -71,7 +71,7 @@ class InferenceUser(User):
     def on_stop(self) -> None:
         """Close the connection."""
         if self.due is not None:
-            self.node.request_ends()
+            self.node.in_flight -= 1
         if self.client is not None:
             self.client.close()
 
@@ -80,7 +80,7 @@ class InferenceUser(User):
         node = self.node
         if node.arrivals is not None and not (node.finishing and not node.arrivals.waiting):
             self.due = node.arrivals.take()
-            node.request_begins()
+            node.in_flight += 1
             return 0.0
         if node.is_over or node.options.is_open_loop:
             # Until Locust stops this user: it takes no time while a user waits.
@@ -94,7 +94,7 @@ class InferenceUser(User):
         if due is None:
             if self.node.is_over or self.node.options.is_open_loop:
                 return
-            self.node.request_begins()
+            self.node.in_flight += 1
         request = self.choose(self.requests)
         failure: Exception | None = None
         size = 0
@@ -111,7 +111,7 @@ class InferenceUser(User):
             self.failed = failure is not None
             self._report(sent if due is None else due, sent, done, failure=failure, size=size)
         finally:
-            self.node.request_ends()
+            self.node.in_flight -= 1
 
     def _check(self, answer: Mapping[str, NDArray[Any]], request: CheckedRequest) -> PerfError | None:
         try:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from plansmith_perf.load.measuring import MeasuringOptions
-    from plansmith_perf.perf_analyzer.exports import PerfAnalyzerReport, RequestTimes
+    from plansmith_perf.perf_analyzer.files import PerfAnalyzerReport, RequestTimes
     from plansmith_perf.perf_analyzer.program import PerfAnalyzer, Question
 
 __all__ = ["measure_with_perf_analyzer"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from plansmith_perf.errors import PerfError
-from plansmith_perf.perf_analyzer.exports import PerfAnalyzerReport, Window, read_report
+from plansmith_perf.perf_analyzer.files import PerfAnalyzerReport, Window, read_report
 from plansmith_perf.results.documents import ClosedLoop
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from plansmith_perf.comparing.results import median_latency, median_throughput, paired_ratio
 from plansmith_perf.load.latencies import too_few_answers
-from plansmith_perf.report.blocks import Figure
-from plansmith_perf.report.style import axis, color_of_series, layout, plain
+from plansmith_perf.report.figures import Figure, axis, color_of_series, layout, plain
 from plansmith_perf.results.formatting import as_milliseconds, as_rate, as_ratio, as_share
 from plansmith_perf.results.tables import NOTHING, Cell, Column, Link, Table
 

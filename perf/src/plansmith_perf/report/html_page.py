@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-from plansmith_perf.report.blocks import Figure
+from plansmith_perf.report.figures import Figure
 from plansmith_perf.report.sections import sections_of
 from plansmith_perf.report.summary import summarize
 from plansmith_perf.results.formatting import as_time

@@ -6,10 +6,10 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from plansmith_perf.load.latencies import latency_at, percentile_curve, too_few_answers
-from plansmith_perf.report.blocks import Figure
-from plansmith_perf.report.style import (
+from plansmith_perf.report.figures import (
     DASHES,
     SYMBOLS,
+    Figure,
     axis,
     color_of_load,
     color_of_series,

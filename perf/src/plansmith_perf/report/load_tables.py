@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from functools import partial
 from typing import TYPE_CHECKING
 
 from plansmith_perf.load.latencies import latency_at, settled_latency, too_few_answers
@@ -96,32 +95,27 @@ def _row(
     percents: Sequence[float],
     latency: Callable[[Distribution | None, float], float | None],
 ) -> tuple[Cell, ...]:
-    def median(read: Callable[[Measurement], float | None]) -> float | None:
-        values = [found for measured in group if (found := read(measured)) is not None]
-        return statistics.median(values) if values else None
-
-    memory = median(lambda one: one.server_usage.memory if one.server_usage else None)
+    memory = _median(one.server_usage.memory if one.server_usage else None for one in group)
     return (
         load_name(group[0].load),
-        as_rate(median(lambda one: one.throughput)),
-        as_rate(median(lambda one: one.rows_per_second)),
-        *(as_milliseconds(median(partial(_latency, latency, percent))) for percent in percents),
-        as_milliseconds(median(lambda one: one.latency.maximum if one.latency else None)),
-        as_milliseconds(median(lambda one: one.server_side.queue if one.server_side else None)),
-        as_milliseconds(median(lambda one: one.server_side.compute_infer if one.server_side else None)),
-        as_share(median(lambda one: one.error_rate) or 0.0),
-        as_cpu(median(lambda one: one.server_usage.cpu_percent if one.server_usage else None)),
-        as_cpu(median(lambda one: one.client_usage.cpu_percent)),
+        as_rate(_median(one.throughput for one in group)),
+        as_rate(_median(one.rows_per_second for one in group)),
+        *(as_milliseconds(_median(latency(one.latency, percent) for one in group)) for percent in percents),
+        as_milliseconds(_median(one.latency.maximum if one.latency else None for one in group)),
+        as_milliseconds(_median(one.server_side.queue if one.server_side else None for one in group)),
+        as_milliseconds(_median(one.server_side.compute_infer if one.server_side else None for one in group)),
+        as_share(_median(one.error_rate for one in group) or 0.0),
+        as_cpu(_median(one.server_usage.cpu_percent if one.server_usage else None for one in group)),
+        as_cpu(_median(one.client_usage.cpu_percent for one in group)),
         as_memory(None if memory is None else round(memory)),
-        as_seconds(median(lambda one: one.seconds)),
+        as_seconds(_median(one.seconds for one in group)),
         _remarks(group[0], percents),
     )
 
 
-def _latency(
-    latency: Callable[[Distribution | None, float], float | None], percent: float, measured: Measurement
-) -> float | None:
-    return latency(measured.latency, percent)
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 def _remarks(measured: Measurement, percents: Sequence[float]) -> str:

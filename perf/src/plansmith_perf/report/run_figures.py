@@ -5,9 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from plansmith_perf.report.blocks import Figure
+from plansmith_perf.report.figures import Figure, axis, color_of_series, latency_axis, layout, plain
 from plansmith_perf.report.load_figures import groups_of
-from plansmith_perf.report.style import axis, color_of_series, latency_axis, layout, plain
 from plansmith_perf.results.formatting import as_given, as_milliseconds, load_name
 
 if TYPE_CHECKING:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from plansmith_perf.comparing.results import Comparison
-from plansmith_perf.report.blocks import Figure, Section
 from plansmith_perf.report.comparison_blocks import peer_setups_table, peers_figure, peers_table
 from plansmith_perf.report.environment_tables import configuration_table, environment_table, packages_table
+from plansmith_perf.report.figures import Figure
 from plansmith_perf.report.load_figures import percentile_figure, throughput_figure
 from plansmith_perf.report.load_tables import errors_table, loads_table, parts_table
 from plansmith_perf.report.run_figures import breakdown_figure, timeline_figure
@@ -21,9 +22,19 @@ if TYPE_CHECKING:
 
     from plansmith_perf.report.documents import Document
 
-__all__ = ["sections_of"]
+__all__ = ["Section", "sections_of"]
 
 Block = TypeVar("Block", bound=Figure | Table)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with a heading of its own."""
+
+    name: str
+    title: str
+    blocks: tuple[Figure | Table, ...]
+    folded: tuple[Table, ...] = ()
 
 
 def sections_of(documents: Mapping[str, Document]) -> list[Section]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from plansmith_perf.load.analysis import samples_needed
-from plansmith_perf.report.blocks import Figure
+from plansmith_perf.report.figures import Figure, axis, color_of_series, latency_axis, layout, plain
 from plansmith_perf.report.load_figures import slo_lines
-from plansmith_perf.report.style import axis, color_of_series, latency_axis, layout, plain
 from plansmith_perf.results.formatting import as_milliseconds, as_rate
 from plansmith_perf.results.tables import NOTHING, Cell, Column, Table
 from plansmith_perf.slo import Slo

@@ -14,16 +14,18 @@ if TYPE_CHECKING:
 __all__ = ["check_writable", "write_text"]
 
 
-def check_writable(path: Path, what: str) -> None:
+def check_writable(path: Path | None, what: str) -> None:
     """Check that a file can be written, so that a long run does not end with the discovery that it cannot.
 
     Args:
-        path: of the file.
+        path: of the file; None where none is asked for.
         what: it is, for the message, such as "--output".
 
     Raises:
         LoadTestMisconfigured: the message says why.
     """
+    if path is None:
+        return
     folder = path.absolute().parent
     why = ""
     if not folder.is_dir():
@@ -36,12 +38,14 @@ def check_writable(path: Path, what: str) -> None:
         raise LoadTestMisconfigured(f"{what} {path} cannot be written: {why}")
 
 
-def write_text(path: Path, text: str, what: str) -> None:
+def write_text(path: Path | None, text: str, what: str) -> None:
     """Write a file in UTF-8; one that is there is replaced. See `check_writable`.
 
     Raises:
         LoadTestMisconfigured: it cannot be written after all.
     """
+    if path is None:
+        return
     try:
         write_whole(path, lambda file: file.write(text.encode()))
     except OSError as error:

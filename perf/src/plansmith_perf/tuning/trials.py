@@ -11,7 +11,6 @@ from plansmith_perf.errors import PerfError, WrongAnswer
 from plansmith_perf.tuning.answers import compared_answers
 from plansmith_perf.tuning.ladder import climb
 from plansmith_perf.tuning.records import TrialRecord, TrialStatus
-from plansmith_perf.tuning.workbench import WrongUnderLoad
 from plansmith_server.errors import ServerError
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class TrialRunner:
             with self.workbench.serve(config) as trial:
                 self.prepare(trial, reduced_precision=reduced_precision)
                 found = self._climb(trial, progress)
-        except (WrongAnswer, WrongUnderLoad) as error:
+        except WrongAnswer as error:
             status, reason = "wrong", str(error)
         except (ServerError, ClientError, PerfError) as error:
             status, reason = "failed", str(error)

@@ -126,13 +126,12 @@ class _Run:
         self._runner: TrialRunner | None = None
 
     def tell(self, doing: str, finished: TrialRecord | None = None) -> None:
-        """Say where the run is."""
-        best = self._runner.best if self._runner is not None else None
-        self._progress(TuningProgress(doing, len(self._study.records), self._total, best, finished))
+        """Say where the search is."""
+        self._tell(doing, len(self._study.records), self._total, finished)
 
-    def _tell_round(self, doing: str, done: int, total: int) -> None:
+    def _tell(self, doing: str, done: int, total: int, finished: TrialRecord | None = None) -> None:
         best = self._runner.best if self._runner is not None else None
-        self._progress(TuningProgress(doing, done, total, best))
+        self._progress(TuningProgress(doing, done, total, best, finished))
 
     def setting(self, number: int) -> Setting:
         """The setting of a trial."""
@@ -167,9 +166,7 @@ class _Run:
             rounds: tuple[FinalRound, ...] = ()
             decision = None
             if others:
-                rounds = play_rounds(
-                    runner, finalists, in_use=_IN_USE, rounds=options.rounds, progress=self._tell_round
-                )
+                rounds = play_rounds(runner, finalists, in_use=_IN_USE, rounds=options.rounds, progress=self._tell)
                 decision = decide(
                     rounds,
                     in_use=_IN_USE if in_use.status == "measured" else None,

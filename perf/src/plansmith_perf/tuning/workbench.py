@@ -12,7 +12,7 @@ from plansmith_build.repository.filesystem import mirror
 from plansmith_build.repository.model_repository import CONFIG, LABELS
 from plansmith_build.repository.staging import temporary_folder
 from plansmith_client import Client
-from plansmith_perf.errors import PerfError
+from plansmith_perf.errors import PerfError, WrongAnswer
 from plansmith_perf.load.encoded_requests import WRONG_ANSWER, write_requests
 from plansmith_perf.load.measuring import MeasuringOptions, Target, measure
 from plansmith_server import ServerOptions, TritonServer
@@ -26,18 +26,10 @@ if TYPE_CHECKING:
     from plansmith_perf.results.documents import ClosedLoop, Measurement, OpenLoop
     from plansmith_perf.tuning.answers import LoadAnswers
 
-__all__ = ["LoadedTrial", "ServerGone", "Workbench", "WrongUnderLoad"]
+__all__ = ["LoadedTrial", "Workbench"]
 
 _START_SECONDS = 120.0
 _WARMUP = "warmup"
-
-
-class ServerGone(PerfError):
-    """A trial's server ended while it was measured."""
-
-
-class WrongUnderLoad(PerfError):
-    """A trial answered some requests wrongly when there were many."""
 
 
 class Workbench:
@@ -131,9 +123,8 @@ class LoadedTrial:
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
-            ServerGone: the server ended.
-            WrongUnderLoad: an answer was wrong.
-            PerfError: the load generator failed.
+            WrongAnswer: an answer was wrong when there were many.
+            PerfError: the server ended, or the load generator failed.
         """
         if self._target is None:
             raise PerfError("a trial is measured before its requests are prepared: this is a bug, please report it")
@@ -143,8 +134,8 @@ class LoadedTrial:
         if interruption == "Ctrl-C":
             raise KeyboardInterrupt
         if interruption:
-            raise ServerGone("the server ended under load")
+            raise PerfError("the server ended under load")
         if found.wrong_answers:
             said = next((message for message in found.error_messages if message.startswith(WRONG_ANSWER)), WRONG_ANSWER)
-            raise WrongUnderLoad(f"{found.wrong_answers:,} of {found.requests:,} under load: {said}")
+            raise WrongAnswer(f"{found.wrong_answers:,} of {found.requests:,} under load: {said}")
         return found

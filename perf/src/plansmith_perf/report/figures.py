@@ -1,9 +1,10 @@
-"""What the plots share: colours by name, scales, ticks, text that is only text."""
+"""Plots, and what they share: colours by name, scales, ticks, text that is only text."""
 
 from __future__ import annotations
 
 import html
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from plansmith_perf.results.formatting import as_given
@@ -12,7 +13,17 @@ from plansmith_perf.results.tables import visible
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["DASHES", "SYMBOLS", "axis", "color_of_load", "color_of_series", "latency_axis", "layout", "plain"]
+__all__ = [
+    "DASHES",
+    "SYMBOLS",
+    "Figure",
+    "axis",
+    "color_of_load",
+    "color_of_series",
+    "latency_axis",
+    "layout",
+    "plain",
+]
 
 # The page defines these colours for each theme, from Okabe and Ito's palette and from cividis.
 _SERIES_COLORS, _LOAD_COLORS = 8, 10
@@ -22,6 +33,25 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 # From here on small values would lie on the axis.
 _LOGARITHMIC_FROM = 25.0
 _DECADE = (1, 2, 5)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot.
+
+    Attributes:
+        name: of its element, unique in a report.
+        title: above it.
+        description: what it shows, for those who do not see it, and how to read it.
+        data: plotly's traces. Colours are names of the page's CSS variables, `var(--name)`.
+        layout: plotly's layout, without what the page adds for its theme.
+    """
+
+    name: str
+    title: str
+    description: str
+    data: tuple[dict[str, Any], ...]
+    layout: dict[str, Any]
 
 
 def plain(text: str) -> str:
