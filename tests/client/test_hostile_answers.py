@@ -300,3 +300,24 @@ def test_a_server_without_an_index_may_list_the_names_of_its_models(http, face):
         http.documents["/v2/models"] = {"models": [3]}
         with pytest.raises(ProtocolError, match="3 should be a string"):
             client.models()
+
+
+@pytest.mark.parametrize("face", HTTP_FACES)
+@pytest.mark.parametrize("shape", [[1, 0], [0, 1], [2, 1], [1, 2], [1], [], [1, 1, 2]])
+def test_classes_that_are_not_those_of_the_rows_are_refused(http, shape, face):
+    data = ["3.5:3:three"] * int(np.prod(shape))
+    classes = {"name": "y", "datatype": "BYTES", "shape": shape, "data": data}
+    http.documents = {"/v2/models/m/infer": hostile.changed(hostile.CLASSES, "outputs", [classes])}
+    with open_client(face, http.url, timeout=20, retries=0) as client:
+        if shape == [1]:
+            assert client.model("m").classify(ROW, output="y")[0][0].label == "three"
+            return
+        with pytest.raises(ProtocolError):
+            client.model("m").classify(ROW, output="y")
+
+
+@pytest.mark.parametrize("face", HTTP_FACES)
+def test_half_a_character_is_not_a_text(http, face):
+    http.documents = {"/v2/models/m/infer": hostile.changed(hostile.RESULT, "model_version", "\ud800")}
+    with pytest.raises(ProtocolError, match="surrogates"):
+        asked(http.url, face)

@@ -7,6 +7,7 @@ valid token ids of nearly every vocabulary; true and false; short words for stri
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,8 +55,16 @@ def random_array(
         random_array(TensorSpec("images", "FP32", (-1, 64)), batch=8, rng=np.random.default_rng(0))
         ```
     """
-    shape = _shape(spec, batch, dynamic)
-    dtype = spec.numpy_dtype
+    shape, dtype = _shape(spec, batch, dynamic), spec.numpy_dtype
+    try:
+        return _values(spec, shape, dtype, rng)
+    except (MemoryError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"Input {spec.name!r}: {list(shape)} is too large for the memory") from error
+
+
+def _values(
+    spec: TensorSpec, shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator
+) -> np.ndarray[Any, Any]:
     if spec.datatype == "BYTES":
         words: np.ndarray[Any, Any] = rng.choice(_WORDS, size=shape)
         return np.asarray(words, dtype=object)
@@ -82,14 +91,17 @@ def random_inputs(
         seed: the same seed gives the same arrays.
 
     Raises:
-        InvalidInput: a size does not fit a specification.
+        InvalidInput: a size does not fit a specification, or the memory, or the seed is not one.
 
     Example:
         ```python
         model.infer(random_inputs(model.metadata.inputs, batch=4, seed=7))
         ```
     """
-    rng = np.random.default_rng(seed)
+    try:
+        rng = np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"seed must be a whole number from 0, or a generator, got {seed!r}") from error
     sizes = dynamic if isinstance(dynamic, Mapping) else {}
     default = DYNAMIC_SIZE if isinstance(dynamic, Mapping) else dynamic
     return {
@@ -100,15 +112,21 @@ def random_inputs(
 def _shape(spec: TensorSpec, batch: int | None, dynamic: Mapping[int, int] | int) -> tuple[int, ...]:
     sizes = dict(dynamic) if isinstance(dynamic, Mapping) else {}
     default = DYNAMIC_SIZE if isinstance(dynamic, Mapping) else dynamic
-    if batch is not None and batch < 1:
+    if batch is not None and (not isinstance(batch, Integral) or batch < 1):
         raise InvalidInput(f"Input {spec.name!r}: given a batch of {batch}, expected at least 1")
     if batch is not None and not spec.shape:
         raise InvalidInput(f"Input {spec.name!r} has no dimensions, so it takes no batch of {batch}")
     if spec.shape and (batch is not None or spec.shape[0] == -1):
         sizes.setdefault(0, 1 if batch is None else batch)
     for axis, size in sizes.items():
-        if not 0 <= axis < len(spec.shape) or spec.shape[axis] not in (-1, size) or size < 0:
+        if (
+            not isinstance(axis, Integral)
+            or not isinstance(size, Integral)
+            or not 0 <= axis < len(spec.shape)
+            or spec.shape[axis] not in (-1, size)
+            or size < 0
+        ):
             raise InvalidInput(f"Input {spec.name!r}: given the size {size} for axis {axis}, expected {spec}")
-    if default < 0:
+    if not isinstance(default, Integral) or default < 0:
         raise InvalidInput(f"Input {spec.name!r}: given the size {default} for dynamic dimensions, expected 0 or more")
     return tuple(sizes.get(axis, default) if size == -1 else size for axis, size in enumerate(spec.shape))

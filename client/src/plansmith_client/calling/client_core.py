@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from plansmith_client.calling.attempts import Caller
 from plansmith_client.calling.breaker import BreakerPolicy
 from plansmith_client.calling.connection_options import connection_from
-from plansmith_client.calling.model_core import ModelCore
+from plansmith_client.calling.model_core import Learned, ModelCore
 from plansmith_client.calling.retries import RetryBudget, RetryPolicy
 from plansmith_client.calling.servers import Servers
 from plansmith_client.calling.waiting import wait_until
@@ -65,23 +66,21 @@ class ClientCore:
         self.cast = options.cast
         self.open_async_caller = open_async_caller
         self.cores: dict[tuple[str, str, str], ModelCore] = {}
+        self.learned: dict[tuple[str, str], Learned] = {}
 
     def deadline(self, timeout: float | None = None) -> Deadline:
         """The deadline of a call that begins now."""
         return Deadline(self.timeout if timeout is None else timeout)
 
     def with_timeout(self, timeout: float) -> ClientCore:
-        """The same servers with another default timeout; what is known about models is copied.
+        """The same servers with another default timeout; what is learned about models is shared.
 
         Raises:
             InvalidInput: the timeout is not valid.
         """
         Deadline(timeout)
         other = copy.copy(self)
-        other.timeout = timeout
-        other.cores = {key: copy.copy(core) for key, core in self.cores.items()}
-        for core in other.cores.values():
-            core.timeout = timeout
+        other.timeout, other.cores = timeout, {}
         return other
 
     def model(self, name: str, version: str, fallback: str) -> ModelCore:
@@ -135,7 +134,7 @@ class ClientCore:
         if contents and not config:
             raise InvalidInput(f"Model {name!r}: files= needs config= as well: the server takes both or neither")
         try:
-            document = config if isinstance(config, str) else json.dumps(config) if config else ""
+            document = config if isinstance(config, str) else json.dumps(config, allow_nan=False) if config else ""
             check_text("config", document)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInput(f"Model {name!r}: config cannot be written as JSON: {error}") from error
@@ -179,9 +178,10 @@ class ClientCore:
         return (yield from self.caller.call_one(servers[0], IsServerReady(), deadline))
 
     def _forget(self, name: str) -> None:
-        for core in self.cores.values():
-            if core.name == name:
-                core.forget()
+        # A list: other threads may meet a model meanwhile.
+        for (known, _), learned in list(self.learned.items()):
+            if known == name:
+                learned.metadata = None
 
 
 def open_core(
@@ -239,9 +239,11 @@ def _contents(name: str, files: Mapping[str, bytes | Path] | None) -> dict[str, 
                 f"Model {name!r}, file {path!r}: expected bytes or a pathlib.Path, got {type(given).__name__}"
             )
         try:
+            if isinstance(given, Path) and not stat.S_ISREG(given.stat().st_mode):
+                raise InvalidInput(f"Model {name!r}, file {path!r}: {given} is not a regular file")
             contents[path] = given if isinstance(given, bytes) else given.read_bytes()
-        except OSError as error:
-            raise InvalidInput(f"Model {name!r}: {path} cannot be read: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"Model {name!r}: {path} cannot be read: {error}") from error
     return contents
 
 

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from plansmith_client.calling.flows import AnyOf, FirstOf, Pause, Resolve, Send, Together
 from plansmith_client.errors import InvalidInput
@@ -256,7 +257,8 @@ class _BackgroundLoop:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
         self._driver = AsyncDriver()
-        self._models: dict[ModelCore, ModelCore] = {}
+        # Weakly: `with_options` makes others, for each call perhaps.
+        self._models: WeakKeyDictionary[ModelCore, ModelCore] = WeakKeyDictionary()
         self._lock = threading.Lock()
         self._has_ended = False
         self.loop = asyncio.new_event_loop()

@@ -44,9 +44,18 @@ def json_from_result(result: InferResult, *, data: bool = True) -> dict[str, Any
     return {
         "model": result.model_name,
         "version": result.model_version,
-        "parameters": result.parameters,
+        "parameters": _finite(result.parameters),
         "outputs": outputs,
     }
+
+
+def _finite(value: Any) -> Any:
+    """A value of JSON, in which a server may have written what is not a number of JSON."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return _number(value) if isinstance(value, float) else value
 
 
 def _mapped(value: Any, change: Any) -> Any:
