@@ -251,6 +251,7 @@ def test_where_no_thread_can_be_started_the_caller_does_the_work(monkeypatch):
     with Client("localhost:8001", transport=server_of(double, max_batch_size=4), resolve=True) as client:
         np.testing.assert_array_equal(client.model("model").map(ROWS).collect().array, ROWS * 2)
         np.testing.assert_array_equal(client.model("model")(ROWS).array, ROWS * 2)
+        np.testing.assert_array_equal(client.model("model").submit(ROWS).result().array, ROWS * 2)
 
 
 def test_a_batch_needs_a_dimension():

@@ -112,7 +112,7 @@ def random_inputs(
 def _shape(spec: TensorSpec, batch: int | None, dynamic: Mapping[int, int] | int) -> tuple[int, ...]:
     sizes = dict(dynamic) if isinstance(dynamic, Mapping) else {}
     default = DYNAMIC_SIZE if isinstance(dynamic, Mapping) else dynamic
-    if batch is not None and (not isinstance(batch, Integral) or batch < 1):
+    if batch is not None and (not _is_whole(batch) or batch < 1):
         raise InvalidInput(f"Input {spec.name!r}: given a batch of {batch}, expected at least 1")
     if batch is not None and not spec.shape:
         raise InvalidInput(f"Input {spec.name!r} has no dimensions, so it takes no batch of {batch}")
@@ -120,13 +120,17 @@ def _shape(spec: TensorSpec, batch: int | None, dynamic: Mapping[int, int] | int
         sizes.setdefault(0, 1 if batch is None else batch)
     for axis, size in sizes.items():
         if (
-            not isinstance(axis, Integral)
-            or not isinstance(size, Integral)
+            not _is_whole(axis)
+            or not _is_whole(size)
             or not 0 <= axis < len(spec.shape)
             or spec.shape[axis] not in (-1, size)
             or size < 0
         ):
             raise InvalidInput(f"Input {spec.name!r}: given the size {size} for axis {axis}, expected {spec}")
-    if not isinstance(default, Integral) or default < 0:
+    if not _is_whole(default) or default < 0:
         raise InvalidInput(f"Input {spec.name!r}: given the size {default} for dynamic dimensions, expected 0 or more")
     return tuple(sizes.get(axis, default) if size == -1 else size for axis, size in enumerate(spec.shape))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

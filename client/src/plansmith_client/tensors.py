@@ -110,7 +110,7 @@ def numpy_dtype_from_datatype(datatype: str) -> np.dtype[Any]:
     dtype = _NUMPY_DTYPES.get(datatype) if isinstance(datatype, str) else None
     if dtype is not None:
         return dtype
-    if datatype != "BF16":
+    if not isinstance(datatype, str) or datatype != "BF16":
         raise InvalidInput(f"{datatype!r} is not a datatype of the protocol: one of {', '.join(DATATYPES)}")
     try:
         # Imported only when needed: numpy alone is half of the time that importing this package takes.

@@ -79,12 +79,12 @@ def array_from_image(path: InputFile, spec: TensorSpec, preparation: ImagePrepar
         prepared = prepared[:, :, 0]
     elif first:
         prepared = prepared.transpose(2, 0, 1)
-    values = np.rint(prepared) if whole else prepared
+    pixels = np.rint(prepared) if whole else prepared
     with np.errstate(over="ignore", invalid="ignore"):
-        converted: np.ndarray[Any, Any] = values.astype(spec.numpy_dtype)
-    if not (converted == values if whole else np.isfinite(converted)).all():
+        converted: np.ndarray[Any, Any] = pixels.astype(spec.numpy_dtype)
+    if not (converted == pixels if whole else np.isfinite(converted)).all():
         raise InvalidInput(
-            f"{path} has pixels from {values.min():g} to {values.max():g} for input {spec.name!r}, and {spec.datatype} "
+            f"{path} has pixels from {pixels.min():g} to {pixels.max():g} for input {spec.name!r}, and {spec.datatype} "
             "does not hold them: set --image-scale, --image-mean and --image-std"
         )
     return converted.reshape((1,) * (len(spec.shape) - converted.ndim) + converted.shape)

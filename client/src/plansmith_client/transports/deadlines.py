@@ -7,7 +7,7 @@ import math
 import time
 from concurrent.futures import CancelledError
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plansmith_client.errors import DeadlineExceeded, InvalidInput
 
@@ -108,7 +108,7 @@ def seconds_from(value: object) -> float:
     # bool is an int to Python.
     if type(value) is not float and (not isinstance(value, Real) or isinstance(value, bool)):
         return math.nan
-    number: Real = value
+    number: Any = value
     if number > _LONGEST:
         return math.inf
     return float(number) if number >= 0 else -1.0 if number < 0 else math.nan
