@@ -7,7 +7,6 @@ valid token ids of nearly every vocabulary; true and false; short words for stri
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,16 +54,14 @@ def random_array(
         random_array(TensorSpec("images", "FP32", (-1, 64)), batch=8, rng=np.random.default_rng(0))
         ```
     """
-    shape, dtype = _shape(spec, batch, dynamic), spec.numpy_dtype
     try:
-        return _values(spec, shape, dtype, rng)
-    except (MemoryError, ValueError, OverflowError) as error:
-        raise InvalidInput(f"Input {spec.name!r}: {list(shape)} is too large for the memory") from error
+        return _values(spec, _shape(spec, batch, dynamic), rng)
+    except (MemoryError, OverflowError, TypeError, ValueError) as error:
+        raise InvalidInput(f"Input {spec.name!r} {spec}: no array of {batch=} and {dynamic=} can be made") from error
 
 
-def _values(
-    spec: TensorSpec, shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.random.Generator
-) -> np.ndarray[Any, Any]:
+def _values(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    dtype = spec.numpy_dtype
     if spec.datatype == "BYTES":
         words: np.ndarray[Any, Any] = rng.choice(_WORDS, size=shape)
         return np.asarray(words, dtype=object)
@@ -112,25 +109,15 @@ def random_inputs(
 def _shape(spec: TensorSpec, batch: int | None, dynamic: Mapping[int, int] | int) -> tuple[int, ...]:
     sizes = dict(dynamic) if isinstance(dynamic, Mapping) else {}
     default = DYNAMIC_SIZE if isinstance(dynamic, Mapping) else dynamic
-    if batch is not None and (not _is_whole(batch) or batch < 1):
+    if batch is not None and batch < 1:
         raise InvalidInput(f"Input {spec.name!r}: given a batch of {batch}, expected at least 1")
     if batch is not None and not spec.shape:
         raise InvalidInput(f"Input {spec.name!r} has no dimensions, so it takes no batch of {batch}")
     if spec.shape and (batch is not None or spec.shape[0] == -1):
         sizes.setdefault(0, 1 if batch is None else batch)
     for axis, size in sizes.items():
-        if (
-            not _is_whole(axis)
-            or not _is_whole(size)
-            or not 0 <= axis < len(spec.shape)
-            or spec.shape[axis] not in (-1, size)
-            or size < 0
-        ):
+        if not 0 <= axis < len(spec.shape) or spec.shape[axis] not in (-1, size) or size < 0:
             raise InvalidInput(f"Input {spec.name!r}: given the size {size} for axis {axis}, expected {spec}")
-    if not _is_whole(default) or default < 0:
+    if default < 0:
         raise InvalidInput(f"Input {spec.name!r}: given the size {default} for dynamic dimensions, expected 0 or more")
     return tuple(sizes.get(axis, default) if size == -1 else size for axis, size in enumerate(spec.shape))
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)

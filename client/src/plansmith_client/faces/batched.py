@@ -194,14 +194,7 @@ def _outcome(entry: _Entry) -> InferResult:
 
 
 class BatchedModel:
-    """A model whose single calls, from many threads, are sent as batches. Made by `Model.batched`.
-
-    Example:
-        ```python
-        batched = client.model("digits").batched(max_delay=0.002)
-        batched(images[:1])  # in each of many threads
-        ```
-    """
+    """A model whose single calls, from many threads, are sent as batches. Made by `Model.batched`."""
 
     def __init__(
         self, core: ModelCore, driver: SyncDriver, *, max_delay: float, max_batch_size: int | None, timeout: float
@@ -246,14 +239,7 @@ class BatchedModel:
 
 
 class AsyncBatchedModel:
-    """The same for the tasks of an event loop. Made by `AsyncModel.batched`.
-
-    Example:
-        ```python
-        batched = client.model("digits").batched(max_delay=0.002)
-        await batched(images[:1])  # in each of many tasks
-        ```
-    """
+    """The same for the tasks of an event loop. Made by `AsyncModel.batched`."""
 
     def __init__(
         self, core: ModelCore, driver: AsyncDriver, *, max_delay: float, max_batch_size: int | None, timeout: float

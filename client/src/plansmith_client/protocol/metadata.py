@@ -29,14 +29,7 @@ _SOURCE_PLACES = "\n\nAt:\n"
 
 
 class ServerMetadata(NamedTuple):
-    """The server's name, version, and the extensions of the protocol that it speaks.
-
-    Example:
-        ```python
-        if "binary_tensor_data" in client.server_metadata().extensions:
-            ...
-        ```
-    """
+    """The server's name, version, and the extensions of the protocol that it speaks."""
 
     name: str
     version: str
@@ -65,14 +58,7 @@ class ModelStatus(NamedTuple):
 
     @property
     def short_reason(self) -> str:
-        """`reason` in one line, without the lines of source code that Triton's Python backend puts behind it.
-
-        Example:
-            ```python
-            for status in client.models():
-                print(status.name, status.state, status.short_reason)
-            ```
-        """
+        """`reason` in one line, without the lines of source code that Triton's Python backend puts behind it."""
         return " ".join(self.reason.partition(_SOURCE_PLACES)[0].split())
 
 

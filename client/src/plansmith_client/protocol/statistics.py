@@ -19,13 +19,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """How often something was done, and for how long in all.
-
-    Example:
-        ```python
-        client.model("digits").statistics()[0].queue.mean  # seconds
-        ```
-    """
+    """How often something was done, and for how long in all."""
 
     count: int
     seconds: float
@@ -38,13 +32,7 @@ class Duration:
 
 @dataclass(frozen=True, slots=True)
 class BatchStatistics:
-    """The executions of one batch size.
-
-    Example:
-        ```python
-        {batch.size: batch.compute_infer.mean for batch in client.model("digits").statistics()[0].batches}
-        ```
-    """
+    """The executions of one batch size."""
 
     size: int
     compute_input: Duration
