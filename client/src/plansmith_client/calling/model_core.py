@@ -73,11 +73,8 @@ _LOG = logging.getLogger("plansmith_client")
 class Learned:
     """What a server has told of a model, for all who ask it: clients with other options, and submitted calls."""
 
-    __slots__ = ("metadata", "read_at")
-
-    def __init__(self) -> None:
-        self.metadata: ModelMetadata | None = None
-        self.read_at = 0.0
+    metadata: ModelMetadata | None = None
+    read_at = 0.0
 
 
 class ModelCore:

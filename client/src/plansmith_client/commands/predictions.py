@@ -13,7 +13,7 @@ from plansmith_client.protocol.classification import ClassScore
 from plansmith_client.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from plansmith_client.protocol.results import InferResult
@@ -84,14 +84,13 @@ def draw_boxes(image: Path, result: InferResult, output: Path) -> None:
 
 
 def _found(result: InferResult, row: int) -> list[tuple[int, ClassScore]]:
-    return list(_scores(result["label"][row], result["probability"][row]))
-
-
-def _scores(labels: np.ndarray[Any, Any], shares: np.ndarray[Any, Any]) -> Iterator[tuple[int, ClassScore]]:
-    for place, (label, share) in enumerate(zip(labels, shares, strict=True)):
-        # Rows are filled up with empty labels.
-        if label:
-            yield place, ClassScore(index=place, score=float(share), label=label.decode(errors="replace"))
+    found = enumerate(zip(result["label"][row], result["probability"][row], strict=True))
+    # Rows are filled up with empty labels.
+    return [
+        (place, ClassScore(index=place, score=float(share), label=label.decode(errors="replace")))
+        for place, (label, share) in found
+        if label
+    ]
 
 
 def _are_labels(result: InferResult) -> bool:

@@ -44,8 +44,7 @@ class _Entry:
 
     @property
     def rows(self) -> int:
-        rows: int = self.request.inputs[0].array.shape[0]
-        return rows
+        return len(self.request.inputs[0].array)
 
 
 @dataclass(eq=False)

@@ -220,7 +220,7 @@ def _from_arrays(
     wanted = InferOptions(outputs=options.outputs)
     for run in runs:
         inputs = {name: array[run.start : run.stop] for name, array in arrays.items()}
-        check = partial(_array_request, core, inputs, wanted)
+        check = partial(core.request, inputs=inputs, options=wanted)
         try:
             request = check(metadata)
         except InvalidInput as error:
@@ -246,18 +246,13 @@ def _one_by_one(
     wanted: InferOptions,
 ) -> Iterator[Batch]:
     for row, index in enumerate(run):
-        check = partial(_array_request, core, {name: array[row : row + 1] for name, array in inputs.items()}, wanted)
+        alone = {name: array[row : row + 1] for name, array in inputs.items()}
+        check = partial(core.request, inputs=alone, options=wanted)
         try:
             request: Infer | ClientError = check(metadata)
         except InvalidInput as error:
             request = error
         yield Batch((index,), request, check)
-
-
-def _array_request(
-    core: ModelCore, inputs: Mapping[str, np.ndarray[Any, Any]], wanted: InferOptions, metadata: ModelMetadata
-) -> Infer:
-    return core.request(metadata, inputs, wanted)
 
 
 class _Gathering:

@@ -44,11 +44,6 @@ class ModelStatus(NamedTuple):
         version: the version, empty for a model that has not been loaded.
         state: `"READY"`, `"LOADING"`, `"UNLOADING"`, `"UNAVAILABLE"`, or empty for a model that has not been loaded.
         reason: why it is not ready, as the server puts it; empty otherwise.
-
-    Example:
-        ```python
-        failed = [model for model in client.models() if model.state == "UNAVAILABLE"]
-        ```
     """
 
     name: str
@@ -76,12 +71,6 @@ class ModelMetadata:
             unknown (the model configuration is Triton's extension of the protocol).
         decoupled: whether the model answers a request with any number of responses: use `stream`.
         queue_timeout: whether a request may say how long it waits in the server's queue: it then says the call's.
-
-    Example:
-        ```python
-        for spec in client.model("digits").metadata.inputs:
-            print(spec.name, spec.datatype, spec.shape)
-        ```
     """
 
     name: str

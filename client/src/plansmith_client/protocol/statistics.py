@@ -61,12 +61,6 @@ class ModelStatistics:
         cache_hit: answers from the response cache, and the time to look them up.
         cache_miss: lookups in the response cache that found nothing, storing included.
         batches: the executions of each batch size.
-
-    Example:
-        ```python
-        for statistics in client.statistics():
-            print(statistics.name, statistics.version, statistics.success.count, statistics.queue.mean)
-        ```
     """
 
     name: str
