@@ -338,48 +338,6 @@ def test_a_name_server_that_says_nothing_delays_nobody_beyond_the_deadline(tmp_p
     assert (done.stdout, done.stderr) == ("left\n" * 3, "")
 
 
-WRONG = [
-    lambda client: client.log_settings(log_verbose_level=-1),
-    lambda client: client.log_settings(log_verbose_level=object()),
-    lambda client: client.trace_settings(3),
-    lambda client: client.load_model("double", config={"n": np.int64(4)}),
-    lambda client: client.load_model(3),
-    lambda client: client.unload_model(None),
-    lambda client: client.model(3),
-    lambda client: client.model("double", 3),
-    lambda client: client.model("double", fallback=3),
-    lambda client: client.model("double").infer(ROWS),
-    lambda client: client.model("double").infer({"x": ROWS}, outputs=5),
-    lambda client: client.model("double").infer({"x": ROWS}, outputs=[5]),
-    lambda client: client.model("double").infer({"x": ROWS}, parameters=5),
-    lambda client: client.model("double").infer({"x": ROWS}, request_id=5),
-    lambda client: client.model("double").infer({"x": ROWS}, timeout="soon"),
-    lambda client: client.model("double")(ROWS, timeout=-1),
-    lambda client: client.model("double").classify(ROWS, top="many"),
-    lambda client: client.model("double").classify(ROWS, output=5),
-    lambda client: client.model("double").map(ROWS, skip="abc"),
-    lambda client: client.model("double").map(ROWS, skip=None),
-    lambda client: client.model("double").map(ROWS, skip=-1),
-    lambda client: client.model("double").map(ROWS, outputs=5),
-    lambda client: client.model("double").map(ROWS, batch_size="all"),
-    lambda client: client.model("double").map(5).collect(),
-    lambda client: client.model("double").batched(max_delay="soon"),
-    lambda client: client.model("double").batched(max_batch_size=True),
-    lambda client: client.model("double").batched()(),
-    lambda client: client.model("accumulate").sequence(0),
-    lambda client: client.with_options(timeout=0),
-    lambda client: client.is_ready(timeout=0),
-    lambda client: client.models(timeout="x"),
-]
-
-
-def test_a_wrong_argument_is_invalid_input(server, face):
-    with open_client(face, url_of(face, server), timeout=60) as client:
-        for call in WRONG:
-            with pytest.raises(InvalidInput):
-                call(client)
-
-
 def test_an_input_may_be_called_self(server):
     with Client(server.grpc_url) as client, pytest.raises(InvalidInput, match="input"):
         client.model("double")(self=ROWS)

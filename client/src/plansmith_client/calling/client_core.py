@@ -85,8 +85,7 @@ class ClientCore:
 
     def model(self, name: str, version: str, fallback: str) -> ModelCore:
         """The model; the same one for the same arguments, so that its metadata is read once."""
-        if not check_text("model name", name):
-            raise InvalidInput("The model name is empty: client.models() lists those of the server")
+        _check_name(name)
         if not isinstance(version, str) or (version and not (version.isascii() and version.isdigit())):
             raise InvalidInput(f"Model {name!r}: given version {version!r}, expected a number in a string, as in '3'")
         if check_text("fallback", fallback) == name:
@@ -130,6 +129,7 @@ class ClientCore:
         deadline: Deadline,
     ) -> Flow[None]:
         """Load a model on every server."""
+        _check_name(name)
         contents = _contents(name, files)
         if contents and not config:
             raise InvalidInput(f"Model {name!r}: files= needs config= as well: the server takes both or neither")
@@ -139,7 +139,7 @@ class ClientCore:
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInput(f"Model {name!r}: config cannot be written as JSON: {error}") from error
         try:
-            yield from self.caller.call_all(LoadModel(check_text("model name", name), "", document, contents), deadline)
+            yield from self.caller.call_all(LoadModel(name, "", document, contents), deadline)
         except ModelNotFound as error:
             # Triton sends the same message for a missing model and for a configuration that it cannot read.
             if any(model.name == name for model in (yield from self.models(deadline))):
@@ -151,8 +151,9 @@ class ClientCore:
 
     def unload(self, name: str, deadline: Deadline, *, dependents: bool) -> Flow[None]:
         """Unload a model on every server."""
+        _check_name(name)
         check_flag("dependents", dependents)
-        yield from self.caller.call_all(UnloadModel(check_text("model name", name), "", dependents), deadline)
+        yield from self.caller.call_all(UnloadModel(name, "", dependents), deadline)
         self._forget(name)
 
     def trace_settings(self, model: str, changes: Mapping[str, Any], deadline: Deadline) -> Flow[dict[str, Any]]:
@@ -222,6 +223,11 @@ def open_core(
         return open_caller(open_async_transport if transport is None else transport.open_async_transport)
 
     return ClientCore(open_caller(open_transport), ", ".join(map(str, given)), options, open_async_caller)
+
+
+def _check_name(name: str) -> None:
+    if not check_text("model name", name):
+        raise InvalidInput("The model name is empty: client.models() lists those of the server")
 
 
 def _contents(name: str, files: Mapping[str, bytes | Path] | None) -> dict[str, bytes]:
