@@ -259,3 +259,16 @@ def test_a_batch_needs_a_dimension():
     server = FakeServer({"model": FakeModel(lambda inputs: inputs, [scalar], [scalar], max_batch_size=4)})
     with Client("localhost:8001", transport=server) as client, pytest.raises(ProtocolError, match="max_batch_size"):
         client.model("model")(np.float32(1))
+
+
+def test_an_undeclared_input_may_be_a_tensor_of_another_library():
+    class Tensor:
+        def __dlpack__(self, **_):
+            return ROWS.__dlpack__()
+
+        def __dlpack_device__(self):
+            return ROWS.__dlpack_device__()
+
+    server = FakeServer({"model": FakeModel(double, [], [Y])})
+    with Client("localhost:8001", transport=server) as client:
+        np.testing.assert_array_equal(client.model("model")(x=Tensor()).array, ROWS * 2)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
+import warnings
 
 import hostile_answers as hostile
 import numpy as np
 import pytest
 from client_faces import open_client
 
-from plansmith_client import ModelNotFound, ProtocolError, RetryPolicy, ServerUnavailable
+from plansmith_client import AsyncClient, ModelNotFound, ProtocolError, RetryPolicy, ServerUnavailable
 
 ROW = np.ones((1, 4), np.float32)
 HTTP_FACES, GRPC_FACES = ("http", "http-async"), ("grpc", "grpc-async")
@@ -321,3 +324,14 @@ def test_half_a_character_is_not_a_text(http, face):
     http.documents = {"/v2/models/m/infer": hostile.changed(hostile.RESULT, "model_version", "\ud800")}
     with pytest.raises(ProtocolError, match="surrogates"):
         asked(http.url, face)
+
+
+def test_a_loop_that_has_ended_leaves_no_connection_open(http):
+    client = AsyncClient(http.url)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            asyncio.run(client.server_metadata())
+        asyncio.run(client.close())
+        gc.collect()
+    assert [str(one.message) for one in warned if one.category is ResourceWarning] == []

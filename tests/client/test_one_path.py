@@ -301,8 +301,8 @@ fcntl.ioctl(names, 0x8914, struct.pack("16sH22x", b"lo", 1))
 names.bind(("127.0.0.1", 53))
 names.setblocking(False)
 
-async def ask_from_a_loop():
-    async with AsyncClient("models.test:8001", timeout=0.5, resolve=True) as client:
+async def ask_from_a_loop(url, **options):
+    async with AsyncClient(url, timeout=0.5, **options) as client:
         await client.server_metadata()
 
 def ask(url, **options):
@@ -312,7 +312,9 @@ def ask(url, **options):
 for call in (
     lambda: ask("http://models.test:8000"),
     lambda: ask("http://models.test:8000", resolve=True),
-    lambda: asyncio.run(ask_from_a_loop()),
+    lambda: asyncio.run(ask_from_a_loop("models.test:8001", resolve=True)),
+    # Which does not wait at its end either.
+    lambda: asyncio.run(ask_from_a_loop("http://models.test:8000")),
 ):
     try:
         call()
@@ -335,7 +337,7 @@ def test_a_name_server_that_says_nothing_delays_nobody_beyond_the_deadline(tmp_p
         [*apart, sys.executable, "-c", SILENT_NAME_SERVER, tmp_path / "resolv.conf"],
         check=False, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
-    assert (done.stdout, done.stderr) == ("left\n" * 3, "")
+    assert (done.stdout, done.stderr) == ("left\n" * 4, "")
 
 
 def test_an_input_may_be_called_self(server):
