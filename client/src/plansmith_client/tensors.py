@@ -69,11 +69,6 @@ class TensorSpec:
 
     Raises:
         InvalidInput: the shape is not a sequence.
-
-    Example:
-        ```python
-        TensorSpec("images", "FP32", (-1, 3, 224, 224))
-        ```
     """
 
     name: str
