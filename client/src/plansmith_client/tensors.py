@@ -69,6 +69,11 @@ class TensorSpec:
 
     Raises:
         InvalidInput: the shape is not a sequence.
+
+    Example:
+        ```python
+        TensorSpec("images", "FP32", (-1, 3, 224, 224))
+        ```
     """
 
     name: str

@@ -75,6 +75,18 @@ class FakeModel:
 
     Raises:
         InvalidInput: an argument is of another type.
+
+    Example:
+        ```python
+        from plansmith_client.testing import FakeModel
+
+        FakeModel(
+            lambda inputs: {"y": inputs["x"] * 2},
+            inputs=[TensorSpec("x", "FP32", (-1, 4))],
+            outputs=[TensorSpec("y", "FP32", (-1, 4))],
+            max_batch_size=8,
+        )
+        ```
     """
 
     function: Callable[[Mapping[str, np.ndarray[Any, Any]]], Outputs | Iterable[Outputs]]
@@ -107,6 +119,17 @@ class FakeServer:
 
     Raises:
         InvalidInput: `models` is something else.
+
+    Example:
+        ```python
+        from plansmith_client.testing import FakeModel, FakeServer
+
+        spec = TensorSpec("x", "FP32", (-1, 4))
+        server = FakeServer({"same": FakeModel(lambda inputs: inputs, [spec], [spec])})
+        with Client("localhost:8001", transport=server) as fake:
+            fake.model("same")(np.ones((2, 4), np.float32))
+        assert [request.name for request in server.requests] == ["same"]
+        ```
     """
 
     def __init__(self, models: Mapping[str, FakeModel]) -> None:

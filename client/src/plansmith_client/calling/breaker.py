@@ -23,6 +23,11 @@ class BreakerPolicy:
 
     Raises:
         InvalidInput: a value is not above 0, or `cooldown` is above `longest_cooldown`.
+
+    Example:
+        ```python
+        BreakerPolicy(failures=3, cooldown=0.5)
+        ```
     """
 
     failures: int = 5

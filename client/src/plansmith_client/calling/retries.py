@@ -34,6 +34,11 @@ class RetryPolicy:
 
     Raises:
         InvalidInput: `attempts` or `restart` is below 0, `backoff` is not above 0, or it is above `longest_backoff`.
+
+    Example:
+        ```python
+        RetryPolicy(attempts=0)  # never
+        ```
     """
 
     attempts: int = 3

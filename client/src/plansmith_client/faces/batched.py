@@ -193,7 +193,14 @@ def _outcome(entry: _Entry) -> InferResult:
 
 
 class BatchedModel:
-    """A model whose single calls, from many threads, are sent as batches. Made by `Model.batched`."""
+    """A model whose single calls, from many threads, are sent as batches. Made by `Model.batched`.
+
+    Example:
+        ```python
+        batched = client.model("digits").batched(max_delay=0.002)
+        batched(images[:1])  # in each of many threads
+        ```
+    """
 
     def __init__(
         self, core: ModelCore, driver: SyncDriver, *, max_delay: float, max_batch_size: int | None, timeout: float
@@ -238,7 +245,14 @@ class BatchedModel:
 
 
 class AsyncBatchedModel:
-    """The same for the tasks of an event loop. Made by `AsyncModel.batched`."""
+    """The same for the tasks of an event loop. Made by `AsyncModel.batched`.
+
+    Example:
+        ```python
+        batched = client.model("digits").batched(max_delay=0.002)
+        await batched(images[:1])  # in each of many tasks
+        ```
+    """
 
     def __init__(
         self, core: ModelCore, driver: AsyncDriver, *, max_delay: float, max_batch_size: int | None, timeout: float

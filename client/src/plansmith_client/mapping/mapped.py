@@ -26,6 +26,12 @@ class MappedItem(Mapping[str, "np.ndarray[Any, Any]"]):
     Attributes:
         index: the item's place in what was mapped, counted from 0.
         error: why there are no outputs; None if there are.
+
+    Example:
+        ```python
+        for item in client.model("digits").map(images):
+            print(item.index, item.error or item["probabilities"].argmax())
+        ```
     """
 
     __slots__ = ("_outputs", "error", "index")

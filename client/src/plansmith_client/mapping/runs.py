@@ -32,7 +32,13 @@ _READ_AHEAD = 4
 
 
 class MapRun:
-    """What `Model.map` gives: iterate over it for one item after another, or `collect()` all at once."""
+    """What `Model.map` gives: iterate over it for one item after another, or `collect()` all at once.
+
+    Example:
+        ```python
+        scores = client.model("digits").map(images).collect()["probabilities"]  # float32 [n, 10]
+        ```
+    """
 
     def __init__(self, core: ModelCore, driver: SyncDriver, source: Any, options: MapOptions) -> None:
         self._core = core
@@ -109,7 +115,14 @@ class MapRun:
 
 
 class AsyncMapRun:
-    """What `AsyncModel.map` gives: iterate over it with `async for`, or `await collect()`."""
+    """What `AsyncModel.map` gives: iterate over it with `async for`, or `await collect()`.
+
+    Example:
+        ```python
+        async for item in client.model("digits").map(images):
+            print(item.index, item.array.argmax())
+        ```
+    """
 
     def __init__(self, core: ModelCore, driver: AsyncDriver, source: Any, options: MapOptions) -> None:
         self._core = core

@@ -21,6 +21,12 @@ class ClassScore:
         score: the output's value for the class, as the server writes it.
         index: the class's place in the output.
         label: its name, from the model's label file; empty if it has none.
+
+    Example:
+        ```python
+        best = client.model("digits").classify(images, top=3)[0][0]
+        print(best.label, best.score)
+        ```
     """
 
     score: float

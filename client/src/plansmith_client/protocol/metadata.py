@@ -29,7 +29,14 @@ _SOURCE_PLACES = "\n\nAt:\n"
 
 
 class ServerMetadata(NamedTuple):
-    """The server's name, version, and the extensions of the protocol that it speaks."""
+    """The server's name, version, and the extensions of the protocol that it speaks.
+
+    Example:
+        ```python
+        if "binary_tensor_data" in client.server_metadata().extensions:
+            ...
+        ```
+    """
 
     name: str
     version: str
@@ -44,6 +51,11 @@ class ModelStatus(NamedTuple):
         version: the version, empty for a model that has not been loaded.
         state: `"READY"`, `"LOADING"`, `"UNLOADING"`, `"UNAVAILABLE"`, or empty for a model that has not been loaded.
         reason: why it is not ready, as the server puts it; empty otherwise.
+
+    Example:
+        ```python
+        failed = [model for model in client.models() if model.state == "UNAVAILABLE"]
+        ```
     """
 
     name: str
@@ -53,7 +65,14 @@ class ModelStatus(NamedTuple):
 
     @property
     def short_reason(self) -> str:
-        """`reason` in one line, without the lines of source code that Triton's Python backend puts behind it."""
+        """`reason` in one line, without the lines of source code that Triton's Python backend puts behind it.
+
+        Example:
+            ```python
+            for status in client.models():
+                print(status.name, status.state, status.short_reason)
+            ```
+        """
         return " ".join(self.reason.partition(_SOURCE_PLACES)[0].split())
 
 
@@ -71,6 +90,12 @@ class ModelMetadata:
             unknown (the model configuration is Triton's extension of the protocol).
         decoupled: whether the model answers a request with any number of responses: use `stream`.
         queue_timeout: whether a request may say how long it waits in the server's queue: it then says the call's.
+
+    Example:
+        ```python
+        for spec in client.model("digits").metadata.inputs:
+            print(spec.name, spec.datatype, spec.shape)
+        ```
     """
 
     name: str

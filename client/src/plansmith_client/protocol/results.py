@@ -67,7 +67,13 @@ class InferResult(Mapping[str, "np.ndarray[Any, Any]"]):
         return len(self._outputs)
 
     def items(self) -> ItemsView[str, np.ndarray[Any, Any]]:
-        """The outputs, each with its name."""
+        """The outputs, each with its name.
+
+        Example:
+            ```python
+            for name, array in client.model("digits")(images).items(): ...
+            ```
+        """
         return self._outputs.items()
 
     # A mapping compares its values, and arrays do not compare to one truth value: results are equal to themselves.

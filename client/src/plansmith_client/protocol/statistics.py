@@ -19,7 +19,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """How often something was done, and for how long in all."""
+    """How often something was done, and for how long in all.
+
+    Example:
+        ```python
+        client.model("digits").statistics()[0].queue.mean  # seconds
+        ```
+    """
 
     count: int
     seconds: float
@@ -32,7 +38,13 @@ class Duration:
 
 @dataclass(frozen=True, slots=True)
 class BatchStatistics:
-    """The executions of one batch size."""
+    """The executions of one batch size.
+
+    Example:
+        ```python
+        {batch.size: batch.compute_infer.mean for batch in client.model("digits").statistics()[0].batches}
+        ```
+    """
 
     size: int
     compute_input: Duration
@@ -61,6 +73,12 @@ class ModelStatistics:
         cache_hit: answers from the response cache, and the time to look them up.
         cache_miss: lookups in the response cache that found nothing, storing included.
         batches: the executions of each batch size.
+
+    Example:
+        ```python
+        for statistics in client.statistics():
+            print(statistics.name, statistics.version, statistics.success.count, statistics.queue.mean)
+        ```
     """
 
     name: str

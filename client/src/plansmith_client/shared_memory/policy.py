@@ -19,6 +19,11 @@ class SharedMemoryPolicy:
 
     Raises:
         InvalidInput: `threshold` is below 1, or above `limit`.
+
+    Example:
+        ```python
+        Client("localhost:8001", shared_memory=SharedMemoryPolicy(threshold=4 * 2**20)).close()
+        ```
     """
 
     threshold: int = 2**18
