@@ -59,13 +59,15 @@ SENTENCES = (
         """\
     For the tasks of an event loop, of one loop at a time: in another one the client opens connections of its own.
     Nothing is connected before the first call; `await close()`, or leaving the `async with` block, ends it. Proxies
-    named in the environment are not used.
+    named in the environment are not used. Every method that asks a server takes `timeout`: seconds that the call may
+    take in total; the client's by default.
 """,
         """\
     Safe to use from many threads at once, and in the child of a fork, which gets connections of its own; over gRPC only
     where no other thread is in a call at the moment of the fork, which gRPC itself does not support. Nothing is
     connected before the first call; `close()`, or leaving the `with` block, ends it. Proxies named in the environment
-    are not used.
+    are not used. Every method that asks a server takes `timeout`: seconds that the call may take in total; the client's
+    by default.
 """,
     ),
     ("The client for an event loop.", "The client for code that blocks."),

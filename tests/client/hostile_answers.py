@@ -361,6 +361,10 @@ REPLIES = {
     "of too many raw bytes": raw(GOOD, FOUR * 5, FOUR),
     "of a raw byte too many": raw(GOOD, FOUR * 4 + b"\0", FOUR),
     "of values of two types": mixed(GOOD),
+    "of values and of raw bytes": service_pb2.ModelInferResponse.FromString(
+        GOOD.SerializeToString()
+        + service_pb2.ModelInferResponse(raw_output_contents=[FOUR * 4, FOUR]).SerializeToString()
+    ),
     **{
         f"of the bytes {garbage[:12]!r}": garbage
         for garbage in (b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"{}", b"\x0a\x05ab", b"\x08" * 100, b"\x07", b"\0")

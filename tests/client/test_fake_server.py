@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import gc
 import signal
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from client_faces import open_client
 import plansmith_client.testing
 from plansmith_client import (
     Client,
+    ClientClosed,
     DeadlineExceeded,
     InferenceFailed,
     InvalidInput,
@@ -25,6 +28,7 @@ from plansmith_client import (
     ServerUnavailable,
     TensorSpec,
 )
+from plansmith_client.protocol.operations import Infer, ReadModelMetadata
 from plansmith_client.testing import FakeModel, FakeServer
 
 X, Y = TensorSpec("x", "FP32", (-1, 4)), TensorSpec("y", "FP32", (-1, 4))
@@ -179,3 +183,92 @@ def test_an_error_is_never_its_own_cause(face):
         client.model("model")(ROWS)
     # Whoever follows the causes comes to an end: Dask does, in an endless loop.
     assert caught.value.__cause__ is not caught.value
+
+
+class Interrupting(FakeServer):
+    """A server whose second step of a sequence is interrupted; it counts how often the metadata is read."""
+
+    read = 0
+
+    def answer(self, operation):
+        self.read += isinstance(operation, ReadModelMetadata)
+        answer = super().answer(operation)
+        if isinstance(operation, Infer) and "sequence_id" in operation.parameters and len(self.requests) == 2:
+            raise KeyboardInterrupt
+        return answer
+
+
+def test_a_sequence_has_ended_once_it_is_unknown_whether_a_step_was_taken():
+    server = Interrupting({"model": FakeModel(double, [X], [Y])})
+    with Client("localhost:8001", transport=server) as client:
+        sequence = client.model("model").sequence()
+        sequence(ROWS)
+        with pytest.raises(KeyboardInterrupt):
+            sequence(ROWS)
+        with pytest.raises(InvalidInput, match="has ended"):
+            sequence(ROWS)
+    assert len(server.requests) == 2
+
+
+def test_clients_with_other_options_learn_of_a_model_together_and_are_forgotten_alone():
+    server = Interrupting({"model": FakeModel(double, [X], [Y])})
+    with Client("localhost:8001", transport=server) as client:
+        for timeout in (5, 6, 7):
+            other = client.with_options(timeout=timeout).model("model")
+            assert other.metadata.inputs == (X,)
+            left = weakref.ref(other._core)
+            other.submit(ROWS).exception()
+            del other
+        assert server.read == 1
+        gc.collect()
+        assert left() is None
+
+
+@pytest.mark.parametrize("resolve", [False, True])
+def test_a_closed_client_opens_and_answers_nothing(face, resolve):
+    with open_client(face, "localhost:8001", transport=server_of(double), resolve=resolve) as client:
+        client.close()
+        model = client.model("model")
+        for call in (
+            client.is_live,
+            client.is_ready,
+            client.models,
+            lambda: client.load_model("model"),
+            lambda: model(ROWS),
+            lambda: model.sequence()(ROWS),
+            lambda: list(model.stream({"x": ROWS})),
+            model.is_ready,
+        ):
+            with pytest.raises(ClientClosed):
+                call()
+
+
+def test_where_no_thread_can_be_started_the_caller_does_the_work(monkeypatch):
+    def refuse(_):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with Client("localhost:8001", transport=server_of(double, max_batch_size=4), resolve=True) as client:
+        np.testing.assert_array_equal(client.model("model").map(ROWS).collect().array, ROWS * 2)
+        np.testing.assert_array_equal(client.model("model")(ROWS).array, ROWS * 2)
+        np.testing.assert_array_equal(client.model("model").submit(ROWS).result().array, ROWS * 2)
+
+
+def test_a_batch_needs_a_dimension():
+    scalar = TensorSpec("x", "FP32", ())
+    server = FakeServer({"model": FakeModel(lambda inputs: inputs, [scalar], [scalar], max_batch_size=4)})
+    with Client("localhost:8001", transport=server) as client, pytest.raises(ProtocolError, match="max_batch_size"):
+        client.model("model")(np.float32(1))
+
+
+def test_an_undeclared_input_may_be_a_tensor_of_another_library():
+    class Tensor:
+        def __dlpack__(self, **_):
+            return ROWS.__dlpack__()
+
+        def __dlpack_device__(self):
+            return ROWS.__dlpack_device__()
+
+    server = FakeServer({"model": FakeModel(double, [], [Y])})
+    with Client("localhost:8001", transport=server) as client:
+        np.testing.assert_array_equal(client.model("model")(x=Tensor()).array, ROWS * 2)

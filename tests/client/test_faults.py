@@ -307,9 +307,9 @@ def test_a_server_of_another_protocol_is_a_clear_error(serve, line):
             client.server_metadata()
 
 
-def infer_reply(header, blob=b"", length=None):
-    encoded = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return replying(encoded + blob, headers=f"Inference-Header-Content-Length: {length or len(encoded)}")
+def infer_reply(header, blob=b""):
+    encoded = json.dumps(header).encode()
+    return replying(encoded + blob, headers=f"Inference-Header-Content-Length: {len(encoded)}")
 
 
 OUTPUT = {"name": "y", "datatype": "FP32", "shape": [2], "parameters": {"binary_data_size": 8}}
@@ -323,15 +323,9 @@ OUTPUT = {"name": "y", "datatype": "FP32", "shape": [2], "parameters": {"binary_
         infer_reply({"model_name": "m", "outputs": [{**OUTPUT, "parameters": {"binary_data_size": -1}}]}, b"\0" * 8),
         infer_reply({"model_name": "m", "outputs": [{**OUTPUT, "parameters": {"binary_data_size": "8"}}]}, b"\0" * 8),
         infer_reply({"model_name": "m", "outputs": [{**OUTPUT, "parameters": None}]}, b"\0" * 8),
-        infer_reply({"model_name": "m", "outputs": [{**OUTPUT, "datatype": "FP99"}]}, b"\0" * 8),
-        infer_reply({"model_name": "m", "outputs": [{**OUTPUT, "shape": [-2]}]}, b"\0" * 8),
         infer_reply({"model_name": "m", "outputs": [{**OUTPUT, "shape": None}]}, b"\0" * 8),
         infer_reply({"model_name": "m", "outputs": [{**OUTPUT, "parameters": {}}]}),
-        infer_reply({"model_name": "m", "outputs": 7}),
         infer_reply({"outputs": []}),
-        infer_reply({"model_name": "m", "outputs": []}, length=3),
-        infer_reply({"model_name": "m", "outputs": []}, length="x"),
-        infer_reply(b"[]"),
     ],
 )
 def test_a_malformed_inference_is_a_protocol_error(serve, reply):

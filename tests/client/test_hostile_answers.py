@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
+import warnings
 
 import hostile_answers as hostile
 import numpy as np
 import pytest
 from client_faces import open_client
 
-from plansmith_client import ModelNotFound, ProtocolError, RetryPolicy, ServerUnavailable
+from plansmith_client import AsyncClient, ModelNotFound, ProtocolError, RetryPolicy, ServerUnavailable
 
 ROW = np.ones((1, 4), np.float32)
 HTTP_FACES, GRPC_FACES = ("http", "http-async"), ("grpc", "grpc-async")
@@ -300,3 +303,35 @@ def test_a_server_without_an_index_may_list_the_names_of_its_models(http, face):
         http.documents["/v2/models"] = {"models": [3]}
         with pytest.raises(ProtocolError, match="3 should be a string"):
             client.models()
+
+
+@pytest.mark.parametrize("face", HTTP_FACES)
+@pytest.mark.parametrize("shape", [[1, 0], [0, 1], [2, 1], [1, 2], [1], [], [1, 1, 2]])
+def test_classes_that_are_not_those_of_the_rows_are_refused(http, shape, face):
+    data = ["3.5:3:three"] * int(np.prod(shape))
+    classes = {"name": "y", "datatype": "BYTES", "shape": shape, "data": data}
+    http.documents = {"/v2/models/m/infer": hostile.changed(hostile.CLASSES, "outputs", [classes])}
+    with open_client(face, http.url, timeout=20, retries=0) as client:
+        if shape == [1]:
+            assert client.model("m").classify(ROW, output="y")[0][0].label == "three"
+            return
+        with pytest.raises(ProtocolError):
+            client.model("m").classify(ROW, output="y")
+
+
+@pytest.mark.parametrize("face", HTTP_FACES)
+def test_half_a_character_is_not_a_text(http, face):
+    http.documents = {"/v2/models/m/infer": hostile.changed(hostile.RESULT, "model_version", "\ud800")}
+    with pytest.raises(ProtocolError, match="surrogates"):
+        asked(http.url, face)
+
+
+def test_a_loop_that_has_ended_leaves_no_connection_open(http):
+    client = AsyncClient(http.url)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            asyncio.run(client.server_metadata())
+        asyncio.run(client.close())
+        gc.collect()
+    assert [str(one.message) for one in warned if one.category is ResourceWarning] == []

@@ -28,6 +28,7 @@ from plansmith_client.transports.deadlines import Deadline
 from plansmith_client.transports.http.aio_connections import AioConnection
 from plansmith_client.transports.http.calls import HttpCalls
 from plansmith_client.transports.http.connections import SocketConnection
+from plansmith_client.transports.http.responses import ResponseReader
 
 
 class ScriptedServer:
@@ -435,3 +436,12 @@ def test_the_deadline_bounds_an_exchange_of_an_event_loop(server):
 )
 def test_the_host_header_names_the_port_and_brackets_ipv6(url, host):
     assert Address.parse(url).authority == host
+
+
+def test_ctrl_c_while_an_answer_is_read_is_not_taken_for_a_malformed_one(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ResponseReader, "on_header", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ResponseReader("identity", 100).feed(answer())

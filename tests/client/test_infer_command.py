@@ -20,9 +20,12 @@ from PIL import Image
 from plansmith_build.datasets.images import read_image
 from plansmith_build.datasets.preprocessing import Preprocessing
 from plansmith_client import InferResult, InvalidInput, TensorSpec
-from plansmith_client.commands.image_files import array_from_image, recorded_preparation
-from plansmith_client.commands.input_files import read_inputs
+from plansmith_client.commands.image_files import ImagePreparation, array_from_image, recorded_preparation
+from plansmith_client.commands.input_files import read_inputs, texts_as_inputs
 from plansmith_client.commands.output_files import write_output_file
+from plansmith_client.commands.predictions import draw_boxes, prediction_lines
+from plansmith_client.commands.tensor_json import json_from_result
+from plansmith_client.image_rows import ImageRecipe
 from plansmith_server import ServerOptions, TritonServer
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +150,52 @@ def test_an_image_is_prepared_as_the_manifest_of_the_build_records(tmp_path):
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(photo)
     with pytest.raises(InvalidInput, match="8 bits"):
         array_from_image(photo, TensorSpec("x", "FP32", (-1, 6, 4, 3)), recorded_preparation(manifest))
+
+
+def test_pixels_that_the_model_cannot_hold_are_refused_and_not_wrapped_around(tmp_path):
+    photo, spec = tmp_path / "white.png", TensorSpec("x", "INT8", (1, 2, 2, 1))
+    Image.new("L", (2, 2), 255).save(photo)
+    for preparation in (ImagePreparation(), ImagePreparation(recipe=ImageRecipe(layout="NHWC", scale=(1,)))):
+        with pytest.raises(InvalidInput, match=r"(?i)255.*int8"):
+            array_from_image(photo, spec, preparation)
+    assert array_from_image(photo, spec, ImagePreparation(scale=1, mean=(128,))).tolist() == [[[[127]] * 2] * 2]
+    with pytest.raises(InvalidInput, match="FP16"):
+        array_from_image(photo, TensorSpec("x", "FP16", (1, 1, 2, 2)), ImagePreparation(scale=1e6))
+
+
+def result_of(**outputs) -> InferResult:
+    return InferResult(outputs, model_name="m", model_version="1", parameters={"a": [float("nan")], "b": float("inf")})
+
+
+def test_outputs_that_are_only_called_like_those_of_a_pipeline_are_shown_as_any(tmp_path):
+    words, shares = np.array([[b"cat"]], object), np.array([[0.9]], np.float32)
+    assert prediction_lines(result_of(label=words, probability=shares), ["a"]) == ["a: cat, 90 %"]
+    for label, probability in (
+        (np.array([3]), shares),
+        (np.array([[3]]), shares),
+        (words, shares[0]),
+        (words, shares.astype(object)),
+        (words, np.zeros((1, 2), np.float32)),
+        (words[0, 0], shares),
+    ):
+        assert prediction_lines(result_of(label=np.asarray(label), probability=probability), ["a"]) == []
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (40, 40)).save(photo)
+    for box in ([3, 4, 20, 30], [20, 30, 3, 4], [-1e30, 0, 1e30, 9], [np.nan, 0, 1, 1], [0, np.inf, -np.inf, 3]):
+        boxes = np.array([[box]], np.float32)
+        lines = result_of(label=np.array([[b"a\nb"]], object), probability=shares, box=boxes)
+        draw_boxes(photo, lines, tmp_path / "drawn.png")
+    with pytest.raises(InvalidInput, match="gives boxes"):
+        draw_boxes(photo, result_of(label=words, probability=shares, box=boxes[0]), tmp_path / "drawn.png")
+
+
+def test_json_has_numbers_of_json_alone_whatever_a_server_adds_to_its_answer():
+    document = json_from_result(result_of(y=np.zeros(1)))
+    assert json.loads(json.dumps(document, allow_nan=False))["parameters"] == {"a": ["NaN"], "b": "Infinity"}
+
+
+def test_a_text_that_is_not_of_the_terminals_encoding_is_sent_as_it_was_typed():
+    assert texts_as_inputs(["\udcff"], [TensorSpec("x", "BYTES", (-1,))])["x"].tolist() == [b"\xff"]
 
 
 def test_a_manifest_without_a_preprocessing_is_refused(command):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import contextlib
 import itertools
 import signal
 import subprocess
@@ -16,12 +18,14 @@ import pytest
 from client_faces import FACES, open_client, url_of
 
 from plansmith_client import (
+    AsyncClient,
     Client,
     ClientError,
     DeadlineExceeded,
     InferenceFailed,
     InvalidInput,
     ModelNotFound,
+    ProtocolError,
     TensorSpec,
 )
 from plansmith_client.testing import FakeModel, FakeServer
@@ -435,3 +439,101 @@ def test_what_cannot_be_batched_is_refused(client):
     for options in ({"max_delay": -1}, {"max_batch_size": 0}, {"timeout": 0}):
         with pytest.raises(InvalidInput):
             client.model("picky").batched(**options)
+
+
+X, Y = TensorSpec("x", "FP32", (-1, 2)), TensorSpec("y", "FP32", (-1, 2))
+UNTIDY = FakeServer(
+    {
+        "undeclared": FakeModel(
+            lambda inputs: {"y": inputs["x"].astype(np.float64)}, [], [TensorSpec("y", "FP64", (-1,))]
+        ),
+        "total": FakeModel(
+            lambda inputs: {"y": inputs["x"], "sum": inputs["x"].sum()}, [X], [Y, TensorSpec("sum", "FP32", ())]
+        ),
+        "rows": FakeModel(lambda inputs: inputs, [X], [X]),
+        "two": FakeModel(lambda inputs: {"y": inputs["x"] + inputs["z"]}, [X, TensorSpec("z", "FP32", (-1, 2))], [Y]),
+    }
+)
+ONES = np.ones((1, 2), np.float32)
+
+
+def together(model, *calls, observers=()):
+    """What calls of `batched` give that are made at the same time, and what the event loop complains of."""
+
+    async def gather():
+        complaints = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        async with AsyncClient("localhost:8001", transport=UNTIDY, observers=observers) as client:
+            batched = client.model(model).batched(max_delay=0.05, max_batch_size=8)
+            given = await asyncio.gather(*(batched(**call) for call in calls), return_exceptions=True)
+        return given, complaints
+
+    given, complaints = asyncio.run(gather())
+    assert complaints == []
+    return given
+
+
+def test_only_inputs_of_one_datatype_share_a_batch():
+    exact = [np.array([2**24 + 1], np.int64), np.array([0.5], np.float32), np.array([0.1])]
+    results = together("undeclared", *({"x": array} for array in exact))
+    assert [result["y"].tolist() for result in results] == [array.tolist() for array in exact]
+    with Client("localhost:8001", transport=UNTIDY) as client:
+        items = list(client.model("undeclared").map([{"x": array[0]} for array in exact], batch_size=4))
+    assert [item["y"] for item in items] == [array[0] for array in exact]
+
+
+def test_an_output_that_has_no_row_for_each_is_not_cut():
+    (alone,) = together("total", {"x": ONES})
+    assert alone["sum"] == 2
+    for error in together("total", {"x": ONES}, {"x": ONES}):
+        assert isinstance(error, ProtocolError)
+        assert "'sum'" in str(error)
+
+
+def test_inputs_of_other_numbers_of_rows_are_refused_before_they_shift_those_of_others():
+    wrong, right = together("two", {"x": ONES, "z": np.ones((2, 2), np.float32)}, {"x": ONES, "z": ONES})
+    assert isinstance(wrong, InvalidInput)
+    assert right["y"].tolist() == [[2, 2]]
+    assert isinstance(together("undeclared", {"x": 5.0})[0], InvalidInput)
+
+
+def test_the_error_of_an_observer_is_that_of_every_call_of_the_batch():
+    class Failing:
+        def observe(self, operation):
+            if type(operation).__name__ == "Infer":
+                raise LookupError("observer")
+            return contextlib.nullcontext({})
+
+    errors = together("two", *[{"x": ONES, "z": ONES}] * 2, observers=[Failing()])
+    assert [repr(error) for error in errors] == ["LookupError('observer')"] * 2
+
+
+class Column:
+    """Like a column of a data frame: what stands in brackets is a label, and not an axis."""
+
+    dtype = np.dtype(np.float32)
+
+    def __array__(self, dtype=None, copy=None):
+        return ONES[0]
+
+    def __getitem__(self, label):
+        raise KeyError(label)
+
+
+class Loader:
+    """Like a loader over a data set without end: it has a length that cannot be asked for; and a method `columns`."""
+
+    def __iter__(self):
+        return iter([ONES[0]] * 3)
+
+    def __len__(self):
+        raise TypeError("the data set has no length")
+
+    def columns(self):
+        """As of a result of SQL."""
+
+
+@pytest.mark.parametrize("source", [[Column()] * 3, Loader()])
+def test_sources_of_other_libraries_are_gone_through(source):
+    with Client("localhost:8001", transport=UNTIDY) as client:
+        assert client.model("rows").map(source, batch_size=2).collect()["x"].tolist() == [[1, 1]] * 3

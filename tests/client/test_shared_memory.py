@@ -22,7 +22,9 @@ from plansmith_client.calling import shared_memory_sending
 from plansmith_client.protocol.operations import ListSharedMemory, UnregisterSharedMemory
 from plansmith_client.shared_memory import owners
 from plansmith_client.shared_memory.owners import is_abandoned, make_region_name
+from plansmith_client.shared_memory.regions import Region
 from plansmith_client.transports.deadlines import Deadline
+from plansmith_client.transports.grpc.transport import GrpcTransport
 
 FOLDER = Path("/dev/shm")
 SMALL = SharedMemoryPolicy(threshold=1024, limit=2**25)
@@ -114,6 +116,24 @@ def test_regions_are_used_again_by_one_request_after_another(server, face):
             rows = np.full((100, 10 + number), number, np.float32)
             np.testing.assert_array_equal(model.infer({"fp32": rows})["fp32_out"], rows)
         assert len(regions(server)) == 1
+
+
+def test_an_interrupt_while_inputs_are_copied_costs_no_region(server, monkeypatch):
+    rows = np.ones((100, 10), np.float32)
+    with Client(server.grpc_url, shared_memory=SMALL) as client:
+        model = client.model("every_type")
+        model.infer({"fp32": rows})
+        for kind, name in ((Region, "write"), (GrpcTransport, "call")):
+            with monkeypatch.context() as patched:
+                patched.setattr(kind, name, interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    model.infer({"fp32": rows})
+            pool = pool_of(client)
+            assert len(pool._free) + pool.quarantined == len(pool._made) == 1
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 def test_threads_have_regions_of_their_own_and_never_see_each_others_data(server, face):

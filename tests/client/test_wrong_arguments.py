@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import inspect
 import math
+from fractions import Fraction
 from types import SimpleNamespace
 
 import hostile_answers as hostile
@@ -19,8 +20,14 @@ from plansmith_client import (
     Client,
     ClientError,
     InvalidInput,
+    ModelNotFound,
+    ProtocolError,
     RetryPolicy,
     SharedMemoryPolicy,
+    TensorSpec,
+    sampling,
+    tensors,
+    testing,
 )
 from plansmith_client.transports.addresses import Address
 
@@ -87,9 +94,12 @@ def test_a_wrong_argument_never_gives_another_error(servers, face, kind, name):
         for positional, named in tried:
             try:
                 used(name, (target if name == "__call__" else getattr(target, name))(*positional, **named))
-            except ClientError:
+            except (InvalidInput, ModelNotFound):
                 continue
             except Exception as error:  # noqa: BLE001 - none is allowed
+                if "request_id" in named and isinstance(error, ProtocolError):
+                    # The server gives back an identifier of its own.
+                    continue
                 raw.append((positional, named, repr(error)))
     assert not raw
 
@@ -99,9 +109,48 @@ def test_a_wrong_option_of_a_client_or_policy_never_gives_another_error(kind):
     raw = []
     url = {"url": "http://localhost:1"} if kind in (Client, AsyncClient) else {}
     for name in inspect.signature(kind).parameters:
-        for value in JUNK:
+        for value in (*JUNK, 10**400, "x" * 5000):
             try:
                 kind(**{**url, name: value})
+            except ClientError:
+                continue
+            except Exception as error:  # noqa: BLE001 - none is allowed
+                raw.append((name, value, repr(error)))
+    assert not raw
+
+
+@pytest.mark.parametrize("seconds", [np.float32(0.01), Fraction(1, 100), 1e300, 10**400, math.inf])
+def test_a_number_of_seconds_may_be_of_any_real_type_and_of_any_length(seconds):
+    assert all(0 < RetryPolicy(backoff=seconds, longest_backoff=math.inf).pause(n) <= 86_400 for n in (0, 5_000))
+    assert BreakerPolicy(cooldown=seconds, longest_cooldown=math.inf).cooldown >= 0.009
+    x = TensorSpec("x", "FP32", (-1, 4))
+    server = testing.FakeServer({"m": testing.FakeModel(lambda inputs: inputs, [x], [x])})
+    options = {"hedge_after": seconds, "metadata_max_age": seconds, "transport": server}
+    with Client(["localhost:1", "localhost:2"], **options) as client:
+        assert client.model("m")(ROW).array.tolist() == ROW.tolist()
+
+
+PUBLIC = [
+    *(getattr(module, name) for module in (sampling, tensors, testing) for name in module.__all__),
+    testing.FakeServer({}).open_transport,
+]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("function", [one for one in PUBLIC if callable(one)])
+def test_a_wrong_argument_of_a_function_beside_the_client_never_gives_another_error(function):
+    right = {"spec": TensorSpec("x", "FP32", (-1, 4)), "rng": np.random.default_rng(0), "models": {}}
+    right |= {"specs": [right["spec"]], "name": "x", "datatype": "FP32", "shape": (1,), "function": len}
+    right |= {"inputs": [], "outputs": [], "dtype": np.float32, "config_type": "TYPE_FP32"}
+    right |= {"address": None, "connection": None}
+    raw = []
+    for name in inspect.signature(function).parameters:
+        for value in (*JUNK, 10**400):
+            if name in ("spec", "specs", "rng"):
+                continue
+            given = {one: right[one] for one in inspect.signature(function).parameters if one in right}
+            try:
+                function(**{**given, name: value})
             except ClientError:
                 continue
             except Exception as error:  # noqa: BLE001 - none is allowed

@@ -118,6 +118,8 @@ def _scaled(
 ) -> np.ndarray[Any, np.dtype[Any]]:
     scale, mean, std = (np.array(values, np.float64) for values in (recipe.scale, recipe.mean, recipe.std))
     if (scale == 1).all() and not mean.any() and (std == 1).all():
+        if dtype.kind in "bi" and not np.can_cast(np.uint8, dtype):
+            raise ValueError(f"pixels reach 255, which {dtype.name} cannot hold: build with a scale or a mean")
         return pixels.astype(dtype)
     if dtype.kind in "biuO":
         raise ValueError(

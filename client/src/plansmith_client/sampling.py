@@ -54,7 +54,13 @@ def random_array(
         random_array(TensorSpec("images", "FP32", (-1, 64)), batch=8, rng=np.random.default_rng(0))
         ```
     """
-    shape = _shape(spec, batch, dynamic)
+    try:
+        return _values(spec, _shape(spec, batch, dynamic), rng)
+    except (MemoryError, OverflowError, TypeError, ValueError) as error:
+        raise InvalidInput(f"Input {spec.name!r} {spec}: no array of {batch=} and {dynamic=} can be made") from error
+
+
+def _values(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray[Any, Any]:
     dtype = spec.numpy_dtype
     if spec.datatype == "BYTES":
         words: np.ndarray[Any, Any] = rng.choice(_WORDS, size=shape)
@@ -82,14 +88,17 @@ def random_inputs(
         seed: the same seed gives the same arrays.
 
     Raises:
-        InvalidInput: a size does not fit a specification.
+        InvalidInput: a size does not fit a specification, or the memory, or the seed is not one.
 
     Example:
         ```python
         model.infer(random_inputs(model.metadata.inputs, batch=4, seed=7))
         ```
     """
-    rng = np.random.default_rng(seed)
+    try:
+        rng = np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"seed must be a whole number from 0, or a generator, got {seed!r}") from error
     sizes = dynamic if isinstance(dynamic, Mapping) else {}
     default = DYNAMIC_SIZE if isinstance(dynamic, Mapping) else dynamic
     return {

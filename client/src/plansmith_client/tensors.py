@@ -67,6 +67,9 @@ class TensorSpec:
         shape: every dimension, including the batch dimension if the model has one; -1 is a dynamic dimension.
         optional: whether a request may leave this input out. From Triton's model configuration; False if unknown.
 
+    Raises:
+        InvalidInput: the shape is not a sequence.
+
     Example:
         ```python
         TensorSpec("images", "FP32", (-1, 3, 224, 224))
@@ -79,8 +82,11 @@ class TensorSpec:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        # A caller may have written a list, which could not be looked up.
-        object.__setattr__(self, "shape", tuple(self.shape))
+        try:
+            # A caller may have written a list, which could not be looked up.
+            object.__setattr__(self, "shape", tuple(self.shape))
+        except TypeError as error:
+            raise InvalidInput(f"The shape of a tensor must be a sequence of sizes, got {self.shape!r}") from error
 
     @cached_property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -101,10 +107,10 @@ def numpy_dtype_from_datatype(datatype: str) -> np.dtype[Any]:
     Raises:
         InvalidInput: `datatype` is not in `DATATYPES`, or is BF16 and ml_dtypes is not installed.
     """
-    dtype = _NUMPY_DTYPES.get(datatype)
+    dtype = _NUMPY_DTYPES.get(datatype) if isinstance(datatype, str) else None
     if dtype is not None:
         return dtype
-    if datatype != "BF16":
+    if not isinstance(datatype, str) or datatype != "BF16":
         raise InvalidInput(f"{datatype!r} is not a datatype of the protocol: one of {', '.join(DATATYPES)}")
     try:
         # Imported only when needed: numpy alone is half of the time that importing this package takes.
@@ -118,9 +124,12 @@ def datatype_from_numpy(dtype: np.dtype[Any] | type) -> str:
     """The protocol datatype of a numpy dtype, `"BYTES"` for strings and objects.
 
     Raises:
-        InvalidInput: the protocol has no such type (complex numbers, dates, structures, float128).
+        InvalidInput: the protocol has no such type (complex numbers, dates, structures, float128), or it is no type.
     """
-    given = np.dtype(dtype)
+    try:
+        given = np.dtype(dtype)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{dtype!r} is not a dtype of numpy") from error
     if given.kind in "SUOT":
         return "BYTES"
     datatype = _DATATYPES.get(given.newbyteorder("<") if given.kind in "iuf" else given)
@@ -139,7 +148,7 @@ def config_type_from_datatype(datatype: str) -> str:
     """
     try:
         return CONFIG_TYPES[datatype]
-    except KeyError:
+    except (KeyError, TypeError):
         raise InvalidInput(f"{datatype!r} is not a datatype of the protocol: one of {', '.join(DATATYPES)}") from None
 
 
@@ -151,7 +160,7 @@ def datatype_from_config_type(config_type: str) -> str:
     """
     try:
         return _DATATYPES_BY_CONFIG_TYPE[config_type]
-    except KeyError:
+    except (KeyError, TypeError):
         raise InvalidInput(
             f"{config_type!r} is not a type of Triton's configuration: one of {', '.join(_DATATYPES_BY_CONFIG_TYPE)}"
         ) from None

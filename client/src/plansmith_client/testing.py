@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plansmith_client._version import __version__
-from plansmith_client.errors import ClientError, InferenceFailed, ModelNotFound, ProtocolError
+from plansmith_client.errors import ClientError, InferenceFailed, InvalidInput, ModelNotFound, ProtocolError
 from plansmith_client.inputs.conversion import array_from_value
 from plansmith_client.protocol.metadata import ModelConfig, ModelMetadata, ModelStatus, ServerMetadata
 from plansmith_client.protocol.operations import (
@@ -39,6 +39,7 @@ from plansmith_client.protocol.operations import (
     ReadServerMetadata,
 )
 from plansmith_client.protocol.results import InferResult
+from plansmith_client.tensors import TensorSpec
 from plansmith_client.transports.connections import NO_HEADERS
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from plansmith_client.protocol.operations import Answer_co, Operation
-    from plansmith_client.tensors import TensorSpec
     from plansmith_client.transports import AsyncTransport, Transport
     from plansmith_client.transports.addresses import Address
     from plansmith_client.transports.connections import Connection
@@ -73,6 +73,9 @@ class FakeModel:
         max_batch_size: the largest batch; 0 for a model that does not batch.
         decoupled: whether it answers with any number of responses.
 
+    Raises:
+        InvalidInput: an argument is of another type.
+
     Example:
         ```python
         from plansmith_client.testing import FakeModel
@@ -92,6 +95,15 @@ class FakeModel:
     max_batch_size: int = 0
     decoupled: bool = False
 
+    def __post_init__(self) -> None:
+        specs = [
+            spec
+            for part in (self.inputs, self.outputs)
+            for spec in (part if isinstance(part, (list, tuple)) else [part])
+        ]
+        if not callable(self.function) or not all(isinstance(spec, TensorSpec) for spec in specs):
+            raise InvalidInput(f"A FakeModel needs a function, and TensorSpecs as inputs and outputs, got {self}")
+
 
 class FakeServer:
     """A server of fake models, to pass as `Client(url, transport=...)` or `AsyncClient(url, transport=...)`.
@@ -104,6 +116,9 @@ class FakeServer:
     Attributes:
         requests: the inferences that have been asked for, in order, each with `name`, `inputs`, `parameters`,
             `request_id`; what failed the client's checks never comes here.
+
+    Raises:
+        InvalidInput: `models` is something else.
 
     Example:
         ```python
@@ -118,6 +133,8 @@ class FakeServer:
     """
 
     def __init__(self, models: Mapping[str, FakeModel]) -> None:
+        if not isinstance(models, Mapping) or not all(isinstance(model, FakeModel) for model in models.values()):
+            raise InvalidInput(f"models must be a mapping of names and FakeModels, got {models!r}")
         self.models = dict(models)
         self.requests: list[Infer] = []
 

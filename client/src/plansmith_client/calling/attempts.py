@@ -40,8 +40,6 @@ __all__ = ["Caller"]
 
 # A server whose circuit is open is asked whether it is live before it is sent a request.
 _PROBE_SECONDS = 1.0
-# Enough doublings to reach the longest pause between retries.
-_LATE = 16
 _LOG = logging.getLogger("plansmith_client")
 
 
@@ -262,7 +260,7 @@ class Caller:
             pause = policy.pause(retried)
         elif self.servers.has_answered and time.monotonic() - failed_at < policy.restart:
             # Slowly: meanwhile the circuit opens, and what is sent is a probe.
-            pause = policy.pause(_LATE)
+            pause = policy.pause(policy.attempts + 64)
         else:
             raise failure
         remaining = deadline.remaining()

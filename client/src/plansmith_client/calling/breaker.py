@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass
 
 from plansmith_client.errors import InvalidInput
-from plansmith_client.inputs.validation import is_number, is_whole
+from plansmith_client.inputs.validation import is_whole
+from plansmith_client.transports.deadlines import seconds_from
 
 __all__ = ["Breaker", "BreakerPolicy"]
 
@@ -34,12 +35,14 @@ class BreakerPolicy:
     longest_cooldown: float = 10.0
 
     def __post_init__(self) -> None:
-        are_numbers = is_whole(self.failures) and is_number(self.cooldown) and is_number(self.longest_cooldown)
-        if not are_numbers or self.failures < 1 or not 0 < self.cooldown <= self.longest_cooldown:
+        cooldown, longest = seconds_from(self.cooldown), seconds_from(self.longest_cooldown)
+        if not is_whole(self.failures) or self.failures < 1 or not 0 < cooldown <= longest:
             raise InvalidInput(
                 f"{self} is not a valid breaker policy: failures must be a whole number from 1, and "
                 "0 < cooldown <= longest_cooldown"
             )
+        object.__setattr__(self, "cooldown", cooldown)
+        object.__setattr__(self, "longest_cooldown", longest)
 
 
 class Breaker:

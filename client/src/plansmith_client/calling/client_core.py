@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from plansmith_client.calling.attempts import Caller
 from plansmith_client.calling.breaker import BreakerPolicy
 from plansmith_client.calling.connection_options import connection_from
-from plansmith_client.calling.model_core import ModelCore
+from plansmith_client.calling.model_core import Learned, ModelCore
 from plansmith_client.calling.retries import RetryBudget, RetryPolicy
 from plansmith_client.calling.servers import Servers
 from plansmith_client.calling.waiting import wait_until
@@ -65,29 +66,26 @@ class ClientCore:
         self.cast = options.cast
         self.open_async_caller = open_async_caller
         self.cores: dict[tuple[str, str, str], ModelCore] = {}
+        self.learned: dict[tuple[str, str], Learned] = {}
 
     def deadline(self, timeout: float | None = None) -> Deadline:
         """The deadline of a call that begins now."""
         return Deadline(self.timeout if timeout is None else timeout)
 
     def with_timeout(self, timeout: float) -> ClientCore:
-        """The same servers with another default timeout; what is known about models is copied.
+        """The same servers with another default timeout; what is learned about models is shared.
 
         Raises:
             InvalidInput: the timeout is not valid.
         """
         Deadline(timeout)
         other = copy.copy(self)
-        other.timeout = timeout
-        other.cores = {key: copy.copy(core) for key, core in self.cores.items()}
-        for core in other.cores.values():
-            core.timeout = timeout
+        other.timeout, other.cores = timeout, {}
         return other
 
     def model(self, name: str, version: str, fallback: str) -> ModelCore:
         """The model; the same one for the same arguments, so that its metadata is read once."""
-        if not check_text("model name", name):
-            raise InvalidInput("The model name is empty: client.models() lists those of the server")
+        _check_name(name)
         if not isinstance(version, str) or (version and not (version.isascii() and version.isdigit())):
             raise InvalidInput(f"Model {name!r}: given version {version!r}, expected a number in a string, as in '3'")
         if check_text("fallback", fallback) == name:
@@ -131,16 +129,17 @@ class ClientCore:
         deadline: Deadline,
     ) -> Flow[None]:
         """Load a model on every server."""
+        _check_name(name)
         contents = _contents(name, files)
         if contents and not config:
             raise InvalidInput(f"Model {name!r}: files= needs config= as well: the server takes both or neither")
         try:
-            document = config if isinstance(config, str) else json.dumps(config) if config else ""
+            document = config if isinstance(config, str) else json.dumps(config, allow_nan=False) if config else ""
             check_text("config", document)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInput(f"Model {name!r}: config cannot be written as JSON: {error}") from error
         try:
-            yield from self.caller.call_all(LoadModel(check_text("model name", name), "", document, contents), deadline)
+            yield from self.caller.call_all(LoadModel(name, "", document, contents), deadline)
         except ModelNotFound as error:
             # Triton sends the same message for a missing model and for a configuration that it cannot read.
             if any(model.name == name for model in (yield from self.models(deadline))):
@@ -152,8 +151,9 @@ class ClientCore:
 
     def unload(self, name: str, deadline: Deadline, *, dependents: bool) -> Flow[None]:
         """Unload a model on every server."""
+        _check_name(name)
         check_flag("dependents", dependents)
-        yield from self.caller.call_all(UnloadModel(check_text("model name", name), "", dependents), deadline)
+        yield from self.caller.call_all(UnloadModel(name, "", dependents), deadline)
         self._forget(name)
 
     def trace_settings(self, model: str, changes: Mapping[str, Any], deadline: Deadline) -> Flow[dict[str, Any]]:
@@ -179,9 +179,10 @@ class ClientCore:
         return (yield from self.caller.call_one(servers[0], IsServerReady(), deadline))
 
     def _forget(self, name: str) -> None:
-        for core in self.cores.values():
-            if core.name == name:
-                core.forget()
+        # A list: other threads may meet a model meanwhile.
+        for (known, _), learned in list(self.learned.items()):
+            if known == name:
+                learned.metadata = None
 
 
 def open_core(
@@ -224,6 +225,11 @@ def open_core(
     return ClientCore(open_caller(open_transport), ", ".join(map(str, given)), options, open_async_caller)
 
 
+def _check_name(name: str) -> None:
+    if not check_text("model name", name):
+        raise InvalidInput("The model name is empty: client.models() lists those of the server")
+
+
 def _contents(name: str, files: Mapping[str, bytes | Path] | None) -> dict[str, bytes]:
     if not isinstance(files, (Mapping, type(None))):
         raise InvalidInput(f"Model {name!r}: files must be a mapping of paths and contents, got {files!r}")
@@ -239,9 +245,11 @@ def _contents(name: str, files: Mapping[str, bytes | Path] | None) -> dict[str, 
                 f"Model {name!r}, file {path!r}: expected bytes or a pathlib.Path, got {type(given).__name__}"
             )
         try:
+            if isinstance(given, Path) and not stat.S_ISREG(given.stat().st_mode):
+                raise InvalidInput(f"Model {name!r}, file {path!r}: {given} is not a regular file")
             contents[path] = given if isinstance(given, bytes) else given.read_bytes()
-        except OSError as error:
-            raise InvalidInput(f"Model {name!r}: {path} cannot be read: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"Model {name!r}: {path} cannot be read: {error}") from error
     return contents
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plansmith_client.calling.breaker import BreakerPolicy
 from plansmith_client.errors import InvalidInput
-from plansmith_client.inputs.validation import check_flag, is_number
+from plansmith_client.inputs.validation import check_flag
 from plansmith_client.shared_memory.policy import SharedMemoryPolicy
-from plansmith_client.transports.deadlines import Deadline
+from plansmith_client.transports.deadlines import Deadline, seconds_from
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -66,12 +67,11 @@ class ClientOptions:
         check_flag("token_over_plaintext", self.token_over_plaintext)
         if not isinstance(self.balance, str) or self.balance not in ("round_robin", "least_outstanding"):
             raise InvalidInput(f"balance must be 'round_robin' or 'least_outstanding', got {self.balance!r}")
-        for name, seconds in (
-            ("hedge_after", 0.0 if self.hedge_after is None else self.hedge_after),
-            ("metadata_max_age", self.metadata_max_age),
-        ):
-            if not is_number(seconds) or not seconds >= 0:
-                raise InvalidInput(f"{name} must be a number of seconds from 0, got {seconds!r}")
+        self.metadata_max_age = _seconds("metadata_max_age", self.metadata_max_age)
+        if self.hedge_after is not None:
+            # Infinite is never.
+            seconds = _seconds("hedge_after", self.hedge_after)
+            self.hedge_after = seconds if math.isfinite(seconds) else None
         if not isinstance(self.shared_memory, (bool, SharedMemoryPolicy)):
             raise InvalidInput(f"shared_memory must be True, False or a SharedMemoryPolicy, got {self.shared_memory!r}")
         if self.breaker is not None and not isinstance(self.breaker, BreakerPolicy):
@@ -82,3 +82,10 @@ class ClientOptions:
             raise InvalidInput(
                 f"transport must be None or a plansmith_client.testing.FakeServer, got {self.transport!r}"
             )
+
+
+def _seconds(name: str, given: object) -> float:
+    seconds = seconds_from(given)
+    if not seconds >= 0:
+        raise InvalidInput(f"{name} must be a number of seconds from 0, got {given!r}")
+    return seconds

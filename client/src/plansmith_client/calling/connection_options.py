@@ -104,7 +104,7 @@ def _file(variable: str, given: str | Path | None) -> Path | None:
     path = os.fspath(given) if given is not None else os.environ.get(f"PLANSMITH_{variable}")
     if not path:
         return None
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - pathlib raises for a name that is too long
         raise InvalidInput(f"{variable.lower()} must be a PEM file, and {path} is not a file")
     return Path(path)
 

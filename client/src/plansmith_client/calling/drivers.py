@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from plansmith_client.calling.flows import AnyOf, FirstOf, Pause, Resolve, Send, Together
 from plansmith_client.errors import InvalidInput
@@ -54,7 +55,12 @@ class SyncDriver:
             if known is None:
                 made = _BackgroundLoop(client.open_async_caller())
                 known = self._loops.setdefault(os.getpid(), made)
-                made.begin() if known is made else made.loop.close()
+                if known is not made:
+                    made.loop.close()
+                elif not made.has_begun():
+                    # The interpreter is ending, or the system allows no more threads: the caller does the work.
+                    del self._loops[os.getpid()]
+                    return Workers(1, "plansmith-submit").submit(self.run, make_flow(model))
             future = known.start(model, make_flow)
             if self._closed:
                 # Meanwhile, by another thread.
@@ -256,14 +262,21 @@ class _BackgroundLoop:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
         self._driver = AsyncDriver()
-        self._models: dict[ModelCore, ModelCore] = {}
+        # Weakly: `with_options` makes others, for each call perhaps.
+        self._models: WeakKeyDictionary[ModelCore, ModelCore] = WeakKeyDictionary()
         self._lock = threading.Lock()
         self._has_ended = False
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._work, name="plansmith-submit", daemon=True)
 
-    def begin(self) -> None:
-        self._thread.start()
+    def has_begun(self) -> bool:
+        """Start the thread, if one can be started; else nothing stays open."""
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self.loop.close()
+            return False
+        return True
 
     def start(
         self, model: ModelCore, make_flow: Callable[[ModelCore], Flow[Result]]

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     Answer = TypeVar("Answer")
 
-__all__ = ["InferOptions", "ModelCore"]
+__all__ = ["InferOptions", "Learned", "ModelCore"]
 
 # Errors after which the fallback may still answer: not invalid input, nor a passed deadline.
 _FALL_BACK_ON = (ServerUnavailable, ServerOverloaded, ModelNotReady, ModelNotFound, InferenceFailed)
@@ -70,6 +70,13 @@ _RENEWAL_SECONDS = 5.0
 _LOG = logging.getLogger("plansmith_client")
 
 
+class Learned:
+    """What a server has told of a model, for all who ask it: clients with other options, and submitted calls."""
+
+    metadata: ModelMetadata | None = None
+    read_at = 0.0
+
+
 class ModelCore:
     """One model, and what is known about it; the settings are those of its `ClientCore`.
 
@@ -89,8 +96,7 @@ class ModelCore:
         self.hedge_after = client.hedge_after
         self.cast = client.cast
         self.fallback = fallback
-        self._metadata: ModelMetadata | None = None
-        self._read_at = 0.0
+        self._learned = client.learned.setdefault((name, version), Learned())
 
     def asked_by(self, caller: Caller) -> ModelCore:
         """The same model, and what is known about it, asked by another caller."""
@@ -105,12 +111,12 @@ class ModelCore:
         if known is not None:
             return known
         metadata = yield from self._fetch_metadata(deadline)
-        self._metadata, self._read_at = metadata, time.monotonic()
+        self._learned.metadata, self._learned.read_at = metadata, time.monotonic()
         return metadata
 
     def _known(self, deadline: Deadline) -> ModelMetadata | None:
         """The metadata, if it is known and was not too old when the call began."""
-        return self._metadata if deadline.begun - self._read_at <= self.metadata_max_age else None
+        return self._learned.metadata if deadline.begun - self._learned.read_at <= self.metadata_max_age else None
 
     def is_ready(self, deadline: Deadline) -> Flow[bool]:
         """Whether the model is ready; also False if it does not exist or no server can be reached."""
@@ -174,19 +180,19 @@ class ModelCore:
         except InvalidInput:
             if not (yield from self._has_changed(metadata, deadline)):
                 raise
-        return check(self._metadata or metadata)
+        return check(self._learned.metadata or metadata)
 
     def _has_changed(self, metadata: ModelMetadata, deadline: Deadline) -> Flow[bool]:
         """Whether the model has been loaded anew with other inputs or outputs since its metadata was read."""
-        if self._read_at >= deadline.begun:
+        if self._learned.read_at >= deadline.begun:
             # Another thread may have read it since.
-            return self._metadata is not None and self._metadata != metadata
+            return self._learned.metadata is not None and self._learned.metadata != metadata
         try:
             seconds = min(_RENEWAL_SECONDS, deadline.remaining() or _RENEWAL_SECONDS)
             renewed = yield from self._fetch_metadata(Deadline(seconds))
         except ClientError:
             return False
-        self._metadata, self._read_at = renewed, time.monotonic()
+        self._learned.metadata, self._learned.read_at = renewed, time.monotonic()
         return renewed != metadata
 
     def refused(self, error: ClientError, deadline: Deadline) -> Flow[ClientError]:
@@ -293,22 +299,24 @@ class ModelCore:
         Raises:
             ProtocolError: the outputs are not those that the metadata declares.
         """
-        metadata = self._metadata
+        # Another call may have it read anew meanwhile.
+        metadata = self._learned.metadata or operation.metadata
         if metadata is None:
             return
         if not self.version and metadata.versions and result.model_version not in metadata.versions:
-            self._metadata = None
+            self._learned.metadata = None
         elif problem := mismatch(operation, result, metadata, whole=False):
-            self._metadata = None
+            self._learned.metadata = None
             raise self._undeclared(problem)
 
     def matches(self, operation: Infer, result: InferResult) -> bool:
         """Whether the result is what the metadata declares and what was asked for; if not, `checked` has to follow."""
-        metadata = self._metadata
+        # Another call may have it read anew meanwhile.
+        metadata = self._learned.metadata or operation.metadata
         if metadata is None:
             return True
         if not self.version and metadata.versions and result.model_version not in metadata.versions:
-            self._metadata = None
+            self._learned.metadata = None
         is_surplus = operation.outputs is not None and len(result) > len(operation.outputs)
         return not is_surplus and not mismatch(operation, result, metadata)
 
@@ -318,9 +326,9 @@ class ModelCore:
         Raises:
             ProtocolError: its outputs are not those that the metadata declares.
         """
-        metadata = self._metadata or (yield from self.read_metadata(deadline))
+        metadata = self._learned.metadata or operation.metadata or (yield from self.read_metadata(deadline))
         if mismatch(operation, result, metadata):
-            self._metadata = None
+            self._learned.metadata = None
             if problem := mismatch(operation, result, (yield from self.read_metadata(deadline))):
                 raise self._undeclared(problem)
         if operation.outputs is not None and len(result) > len(operation.outputs):
@@ -335,7 +343,7 @@ class ModelCore:
 
     def forget(self) -> None:
         """Forget the metadata, so that the next use reads it again."""
-        self._metadata = None
+        self._learned.metadata = None
 
     def _explained(self, error: ModelNotFound | ModelNotReady, deadline: Deadline) -> Flow[ClientError]:
         """The error with what the repository's index says about a model that did not answer."""

@@ -6,9 +6,15 @@ import random
 from dataclasses import dataclass
 
 from plansmith_client.errors import InvalidInput
-from plansmith_client.inputs.validation import is_number, is_whole
+from plansmith_client.inputs.validation import is_whole
+from plansmith_client.transports.deadlines import seconds_from
 
 __all__ = ["RetryBudget", "RetryPolicy"]
+
+# More than any policy needs; a float overflows after a thousand.
+_MOST_DOUBLINGS = 64
+# A day: no clock counts as many seconds as a float.
+_LONGEST_PAUSE = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +47,19 @@ class RetryPolicy:
     restart: float = 15.0
 
     def __post_init__(self) -> None:
-        if (
-            not is_whole(self.attempts)
-            or self.attempts < 0
-            or not all(map(is_number, (self.backoff, self.longest_backoff, self.restart)))
-            or not 0 < self.backoff <= self.longest_backoff
-            or not self.restart >= 0
-        ):
+        seconds = {name: seconds_from(getattr(self, name)) for name in ("backoff", "longest_backoff", "restart")}
+        are_ordered = 0 < seconds["backoff"] <= seconds["longest_backoff"] and seconds["restart"] >= 0
+        if not is_whole(self.attempts) or self.attempts < 0 or not are_ordered:
             raise InvalidInput(
                 f"{self} is not a valid retry policy: attempts must be a whole number from 0, "
                 "0 < backoff <= longest_backoff, and restart must be a number of seconds from 0"
             )
+        for name, value in seconds.items():
+            object.__setattr__(self, name, value)
 
     def pause(self, attempt: int) -> float:
         """Seconds before the retry with this number, counted from 0; random."""
-        full: float = min(self.backoff * 2.0**attempt, self.longest_backoff)
+        full = min(self.backoff * 2.0 ** min(attempt, _MOST_DOUBLINGS), self.longest_backoff, _LONGEST_PAUSE)
         return full * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
 
 

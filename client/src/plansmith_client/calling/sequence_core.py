@@ -57,18 +57,23 @@ class SequenceCore:
         )
         if self._server is None:
             self._server = yield from core.caller.pick(deadline)
+        # Cancelled or interrupted, too, it is unknown whether the server has taken the step.
+        self.is_ended = True
         try:
             result = yield from core.caller.call_one(self._server, operation, deadline)
         except InvalidInput:
+            self.is_ended = False
             core.forget()
             raise
         except ClientError as error:
-            self.is_ended = True
             if isinstance(error, ServerUnavailable):
                 core.caller.servers.failed(self._server, error)
             raise (yield from core.refused(error, deadline)) from error.__cause__
-        self.is_started, self.is_ended = True, last
-        return result if core.matches(operation, result) else (yield from core.checked(operation, result, deadline))
+        self.is_started = True
+        if not core.matches(operation, result):
+            result = yield from core.checked(operation, result, deadline)
+        self.is_ended = last
+        return result
 
     def leave(self, *, failed: bool) -> None:
         """The block of the sequence has been left."""

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from plansmith_client.calling.breaker import Breaker, BreakerPolicy
 from plansmith_client.calling.flows import Pause, Resolve
 from plansmith_client.calling.shared_memory_sending import SharedMemory
-from plansmith_client.errors import ClientClosed, ServerUnavailable
+from plansmith_client.errors import ServerUnavailable
 from plansmith_client.shared_memory.policy import SharedMemoryPolicy
 from plansmith_client.transports.addresses import is_loopback
+from plansmith_client.transports.failures import client_closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -108,7 +109,10 @@ class Servers:
 
         Raises:
             DeadlineExceeded: another call's lookup took too long.
+            ClientClosed: the client has been closed.
         """
+        if self._closed:
+            raise client_closed(self.urls)
         with self._lock:
             if time.monotonic() < self._look_up_at or (self._looking_up and self._servers):
                 return
@@ -155,7 +159,7 @@ class Servers:
             return servers[0]
         with self._lock:
             if self._closed:
-                raise ClientClosed(f"The client for {self.urls} is closed: make a new one, or keep calls in its `with`")
+                raise client_closed(self.urls)
             fresh = [server for server in self._servers if server not in tried] if tried else self._servers
             usable = [server for server in fresh if server.breaker.is_closed]
             due = [server for server in fresh if not server.breaker.is_closed and server.breaker.wait() <= 0]
@@ -247,6 +251,9 @@ class Servers:
 
     def _replace(self, found: dict[tuple[str, int], tuple[Address, Connection]], *, complete: bool) -> None:
         with self._lock:
+            if self._closed:
+                # Meanwhile: nobody would close what is opened now.
+                raise client_closed(self.urls)
             if found or self._servers:
                 self._look_up_at = time.monotonic() + (_LOOK_UP_SECONDS if complete else _LOOK_UP_AGAIN_SECONDS)
             known = {(server.address.host, server.address.port): server for server in self._servers}

@@ -166,11 +166,16 @@ class SharedMemory:
         if region is None:
             return None
         offset, tensors = 0, {}
-        for tensor in inputs:
-            size = tensor.array.nbytes
-            region.write(tensor.array, offset)
-            tensors[tensor.name] = tensor._replace(place=SharedPlace(region.name, offset, size))
-            offset += padded(size)
+        try:
+            for tensor in inputs:
+                size = tensor.array.nbytes
+                region.write(tensor.array, offset)
+                tensors[tensor.name] = tensor._replace(place=SharedPlace(region.name, offset, size))
+                offset += padded(size)
+        except BaseException:
+            # Interrupted before the server knows of the request.
+            self._pool.take_back(region)
+            raise
         places = {}
         for name, size in outputs.items():
             places[name] = OutputPlace(SharedPlace(region.name, offset, size), region.view(offset, size))
@@ -312,10 +317,11 @@ class SharedMemory:
                     if not self._keeps_regions_in_use:
                         self._pool.patience = self._cuda_pool.patience = _PATIENCE_WITH_EARLIER
                     yield from self._sweep(deadline)
-            except (DeadlineExceeded, ServerUnavailable):
-                self._asked = False
-                raise
-            except ClientError as error:
+            except BaseException as error:
+                if not isinstance(error, ClientError) or isinstance(error, (DeadlineExceeded, ServerUnavailable)):
+                    # Interrupted, too, it has not been asked.
+                    self._asked = False
+                    raise
                 self._switch_off(str(error))
         return self._allowed
 

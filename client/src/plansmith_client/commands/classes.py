@@ -26,12 +26,11 @@ Classes = dict[str, list[list["ClassScore"]]]
 def labelled_outputs(model: Model) -> tuple[str, ...]:
     """The outputs whose elements the model names in a label file; none if the server does not tell."""
     try:
-        config = model.config()
-    except ClientError:
+        outputs = model.config().get("output") or []
+        return tuple(str(output["name"]) for output in outputs if output.get("label_filename"))
+    except (ClientError, LookupError, TypeError, AttributeError):
         # The configuration is an extension of Triton, and access may be restricted.
         return ()
-    outputs = config.get("output") or []
-    return tuple(str(output["name"]) for output in outputs if output.get("label_filename"))
 
 
 def classified(model: Model, arrays: Mapping[str, np.ndarray[Any, Any]], outputs: Sequence[str], top: int) -> Classes:

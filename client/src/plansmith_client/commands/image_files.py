@@ -79,7 +79,14 @@ def array_from_image(path: InputFile, spec: TensorSpec, preparation: ImagePrepar
         prepared = prepared[:, :, 0]
     elif first:
         prepared = prepared.transpose(2, 0, 1)
-    converted: np.ndarray[Any, Any] = (np.rint(prepared) if whole else prepared).astype(spec.numpy_dtype)
+    pixels = np.rint(prepared) if whole else prepared
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted: np.ndarray[Any, Any] = pixels.astype(spec.numpy_dtype)
+    if not (converted == pixels if whole else np.isfinite(converted)).all():
+        raise InvalidInput(
+            f"{path} has pixels from {pixels.min():g} to {pixels.max():g} for input {spec.name!r}, and {spec.datatype} "
+            "does not hold them: set --image-scale, --image-mean and --image-std"
+        )
     return converted.reshape((1,) * (len(spec.shape) - converted.ndim) + converted.shape)
 
 
@@ -124,11 +131,11 @@ def served_preparation(model: Model) -> ImagePreparation:
         InvalidInput: what is written there is not a preprocessing.
     """
     try:
-        parameters = model.config().get("parameters") or {}
+        parameters = model.config().get("parameters")
     except ClientError:
         # The configuration is an extension of Triton, and access may be restricted.
         return ImagePreparation()
-    if RECIPE_PARAMETER not in parameters:
+    if not isinstance(parameters, dict) or RECIPE_PARAMETER not in parameters:
         return ImagePreparation()
     try:
         recorded = json.loads(parameters[RECIPE_PARAMETER]["string_value"])

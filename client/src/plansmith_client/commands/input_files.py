@@ -108,7 +108,8 @@ def texts_as_inputs(texts: Sequence[str], specs: Sequence[TensorSpec]) -> dict[s
     if len(found) != 1:
         names = ", ".join(f"{spec.name} {spec}" for spec in specs)
         raise InvalidInput(f"--text needs a model with one input of text (BYTES): this one has {names}")
-    rows = np.array([*(text.encode() for text in texts), None], object)[:-1]
+    # What was no text on the command line is sent as the bytes that it was.
+    rows = np.array([*(text.encode(errors="surrogateescape") for text in texts), None], object)[:-1]
     return {found[0].name: rows.reshape((len(texts),) + (1,) * (len(found[0].shape) - 1))}
 
 
@@ -133,6 +134,8 @@ def _files(words: Sequence[str]) -> Iterator[tuple[str, Path]]:
     """The name and the path of each file; of a folder, of each image and recording in it, by name."""
     for word in words:
         name, path = _name_and_path(word)
+        if not word.removeprefix(f"{name}="):
+            raise InvalidInput(f"{word!r} names no file: an empty name would stand for the current folder")
         if not path.is_dir():
             yield name, path
             continue

@@ -44,7 +44,8 @@ def models(url: UrlOption = "localhost:8001", timeout: TimeoutOption = 30.0, *, 
 
 
 def _by_name_and_version(status: ModelStatus) -> tuple[str, int, str]:
-    return status.name, int(status.version) if status.version.isdecimal() else 0, status.version
+    # Of digits without end Python makes no number.
+    return status.name, int(status.version[:18]) if status.version.isdecimal() else 0, status.version
 
 
 def _metadata(client: Client, status: ModelStatus) -> ModelMetadata | None:

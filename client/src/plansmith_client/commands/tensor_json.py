@@ -44,19 +44,21 @@ def json_from_result(result: InferResult, *, data: bool = True) -> dict[str, Any
     return {
         "model": result.model_name,
         "version": result.model_version,
-        "parameters": result.parameters,
+        "parameters": _mapped(result.parameters, _number),
         "outputs": outputs,
     }
 
 
 def _mapped(value: Any, change: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _mapped(part, change) for name, part in value.items()}
     return [_mapped(part, change) for part in value] if isinstance(value, list) else change(value)
 
 
-def _number(value: float) -> float | str:
-    if math.isnan(value):
-        return "NaN"
-    return value if math.isfinite(value) else ("Infinity" if value > 0 else "-Infinity")
+def _number(value: Any) -> Any:
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _text(element: bytes) -> str | dict[str, str]:

@@ -39,7 +39,8 @@ class AsyncClient:
 
     For the tasks of an event loop, of one loop at a time: in another one the client opens connections of its own.
     Nothing is connected before the first call; `await close()`, or leaving the `async with` block, ends it. Proxies
-    named in the environment are not used.
+    named in the environment are not used. Every method that asks a server takes `timeout`: seconds that the call may
+    take in total; the client's by default.
 
     Args:
         url: `host:port` or `grpc://host:port` for gRPC, `grpcs://host:port` for gRPC over TLS, `http://host:port` or
@@ -177,9 +178,6 @@ class AsyncClient:
     async def is_live(self, *, timeout: float | None = None) -> bool:
         """Whether a server answers; False if none can be reached within the timeout.
 
-        Args:
-            timeout: seconds that the call may take in total; the client's by default.
-
         Raises:
             AccessDenied: the server refuses to answer.
             ProtocolError: what answers is not an inference server.
@@ -214,9 +212,6 @@ class AsyncClient:
     async def wait_until_ready(self, *, timeout: float | None = None) -> None:
         """Wait until a server is ready, asking again and again.
 
-        Args:
-            timeout: seconds; the client's by default.
-
         Raises:
             ServerUnavailable: it could not be reached before the timeout.
             DeadlineExceeded: it answered, but was not ready before the timeout.
@@ -233,9 +228,6 @@ class AsyncClient:
     async def server_metadata(self, *, timeout: float | None = None) -> ServerMetadata:
         """The server's name, version, and the extensions of the protocol that it speaks.
 
-        Args:
-            timeout: seconds that the call may take in total; the client's by default.
-
         Raises:
             ServerUnavailable: nothing answers.
             DeadlineExceeded: the answer took longer than the timeout.
@@ -251,9 +243,6 @@ class AsyncClient:
 
     async def models(self, *, timeout: float | None = None) -> tuple[ModelStatus, ...]:
         """Every version of every model in the server's repository, loaded or not.
-
-        Args:
-            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ProtocolError: the server has no index (an extension of the protocol), or is not an inference server.
@@ -294,9 +283,6 @@ class AsyncClient:
 
     async def statistics(self, *, timeout: float | None = None) -> tuple[ModelStatistics, ...]:
         """The server's statistics of each version of each model; with several servers, those of one.
-
-        Args:
-            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ProtocolError: the server has no such extension.

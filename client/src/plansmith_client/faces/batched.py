@@ -17,7 +17,8 @@ from plansmith_client.calling.model_core import InferOptions, ModelCore
 from plansmith_client.errors import ClientError, DeadlineExceeded, InferenceFailed, InvalidInput
 from plansmith_client.inputs.validation import bind_inputs, has_free_rows, is_whole
 from plansmith_client.protocol.results import InferResult, with_outputs
-from plansmith_client.transports.deadlines import Deadline
+from plansmith_client.protocol.splitting import check_rows
+from plansmith_client.transports.deadlines import Deadline, seconds_from
 from plansmith_client.transports.forks import reopen_in_children
 
 if TYPE_CHECKING:
@@ -39,12 +40,11 @@ class _Entry:
 
     request: Infer
     arrived: Any
-    outcome: InferResult | ClientError | None = None
+    outcome: InferResult | Exception | None = None
 
     @property
     def rows(self) -> int:
-        rows: int = self.request.inputs[0].array.shape[0]
-        return rows
+        return len(self.request.inputs[0].array)
 
 
 @dataclass(eq=False)
@@ -67,13 +67,13 @@ class _Groups:
     """The batches that are being gathered, one for each kind of request."""
 
     def __init__(self, core: ModelCore, max_delay: float, max_batch_size: int | None, timeout: float) -> None:
-        if not isinstance(max_delay, (int, float)) or isinstance(max_delay, bool) or not 0 <= max_delay <= _LONGEST:
+        if not 0 <= seconds_from(max_delay) <= _LONGEST:
             raise InvalidInput(f"max_delay={max_delay!r} is not a number of seconds from 0 to {_LONGEST}")
         if max_batch_size is not None and (not is_whole(max_batch_size) or max_batch_size < 1):
             raise InvalidInput(f"max_batch_size={max_batch_size!r} is not a number of rows from 1")
         Deadline(timeout)
         self.core = core
-        self.max_delay = max_delay
+        self.max_delay = float(max_delay)
         self.timeout = timeout
         self._most = max_batch_size
         self.reopen()
@@ -113,11 +113,18 @@ class _Groups:
         if not inputs:
             raise InvalidInput(f"Model {self.core.name!r}: batched() needs at least one input with rows")
         most = min(largest, self._most or largest)
-        return self.core.request(metadata, inputs, InferOptions()), most
+        request = self.core.request(metadata, inputs, InferOptions())
+        rows = {tensor.array.shape[:1] for tensor in request.inputs}
+        if len(rows) > 1 or not all(any(shape) for shape in rows):
+            shapes = {tensor.name: list(tensor.array.shape) for tensor in request.inputs}
+            raise InvalidInput(
+                f"Model {self.core.name!r}: batched() needs one number of rows, from 1, in all inputs: given {shapes}"
+            )
+        return request, most
 
     def join(self, entry: _Entry, most: int, full: Any) -> _Group | None:
         """Put an entry into the group that it fits; returns the group to its first caller, who has to send it."""
-        key = tuple((tensor.name, tensor.array.shape[1:]) for tensor in entry.request.inputs)
+        key = tuple((tensor.name, tensor.datatype, tensor.array.shape[1:]) for tensor in entry.request.inputs)
         with self.lock:
             group = self._groups.get(key)
             if group is not None and group.rows + entry.rows > most:
@@ -144,6 +151,10 @@ class _Groups:
         """Send the entries as one batch, and give each its part of the result."""
         try:
             whole = yield from self.core.ask(_joined(entries), deadline)
+            if len(entries) == 1:
+                entries[0].outcome = whole
+                return
+            check_rows(whole, sum(entry.rows for entry in entries))
             first = 0
             for entry in entries:
                 rows = slice(first, first + entry.rows)
@@ -156,7 +167,7 @@ class _Groups:
             # One of them is at fault: each is asked on its own.
             for entry in entries:
                 yield from self.send([entry], deadline)
-        except ClientError as error:
+        except Exception as error:  # noqa: BLE001 - an observer's, too, is for every caller
             for entry in entries:
                 entry.outcome = error
 
@@ -176,6 +187,8 @@ def _outcome(entry: _Entry) -> InferResult:
         return entry.outcome
     # An error may go to several callers: each gets its own, so that tracebacks do not mix.
     error = entry.outcome or InferenceFailed("The caller that gathered this batch was interrupted: call again")
+    if not isinstance(error, ClientError):
+        raise error
     raise type(error)(*error.args) from error
 
 

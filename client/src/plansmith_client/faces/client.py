@@ -41,7 +41,8 @@ class Client:
     Safe to use from many threads at once, and in the child of a fork, which gets connections of its own; over gRPC only
     where no other thread is in a call at the moment of the fork, which gRPC itself does not support. Nothing is
     connected before the first call; `close()`, or leaving the `with` block, ends it. Proxies named in the environment
-    are not used.
+    are not used. Every method that asks a server takes `timeout`: seconds that the call may take in total; the client's
+    by default.
 
     Args:
         url: `host:port` or `grpc://host:port` for gRPC, `grpcs://host:port` for gRPC over TLS, `http://host:port` or
@@ -179,9 +180,6 @@ class Client:
     def is_live(self, *, timeout: float | None = None) -> bool:
         """Whether a server answers; False if none can be reached within the timeout.
 
-        Args:
-            timeout: seconds that the call may take in total; the client's by default.
-
         Raises:
             AccessDenied: the server refuses to answer.
             ProtocolError: what answers is not an inference server.
@@ -216,9 +214,6 @@ class Client:
     def wait_until_ready(self, *, timeout: float | None = None) -> None:
         """Wait until a server is ready, asking again and again.
 
-        Args:
-            timeout: seconds; the client's by default.
-
         Raises:
             ServerUnavailable: it could not be reached before the timeout.
             DeadlineExceeded: it answered, but was not ready before the timeout.
@@ -235,9 +230,6 @@ class Client:
     def server_metadata(self, *, timeout: float | None = None) -> ServerMetadata:
         """The server's name, version, and the extensions of the protocol that it speaks.
 
-        Args:
-            timeout: seconds that the call may take in total; the client's by default.
-
         Raises:
             ServerUnavailable: nothing answers.
             DeadlineExceeded: the answer took longer than the timeout.
@@ -253,9 +245,6 @@ class Client:
 
     def models(self, *, timeout: float | None = None) -> tuple[ModelStatus, ...]:
         """Every version of every model in the server's repository, loaded or not.
-
-        Args:
-            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ProtocolError: the server has no index (an extension of the protocol), or is not an inference server.
@@ -296,9 +285,6 @@ class Client:
 
     def statistics(self, *, timeout: float | None = None) -> tuple[ModelStatistics, ...]:
         """The server's statistics of each version of each model; with several servers, those of one.
-
-        Args:
-            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ProtocolError: the server has no such extension.

@@ -82,9 +82,6 @@ class Model:
     def is_ready(self, *, timeout: float | None = None) -> bool:
         """Whether the model is ready; also False if it does not exist or no server can be reached in time.
 
-        Args:
-            timeout: seconds that the call may take in total; the client's by default.
-
         Raises:
             AccessDenied: the server refuses to answer.
             ProtocolError: what answers is not an inference server.
@@ -98,9 +95,6 @@ class Model:
 
     def wait_until_ready(self, *, timeout: float | None = None) -> None:
         """Wait until the model is ready, asking again and again.
-
-        Args:
-            timeout: seconds; the client's by default.
 
         Raises:
             DeadlineExceeded: it was not ready before the timeout.
@@ -384,9 +378,6 @@ class Model:
     def config(self, *, timeout: float | None = None) -> dict[str, Any]:
         """The model's whole configuration, by the names of Triton's `model_config.proto`.
 
-        Args:
-            timeout: seconds that the call may take in total; the client's by default.
-
         Raises:
             ProtocolError: the server has no such extension.
             ClientError: any other of the errors that `metadata` lists.
@@ -400,9 +391,6 @@ class Model:
 
     def statistics(self, *, timeout: float | None = None) -> tuple[ModelStatistics, ...]:
         """The server's statistics of each version of the model.
-
-        Args:
-            timeout: seconds that the call may take in total; the client's by default.
 
         Raises:
             ProtocolError: the server has no such extension.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plansmith_client.shared_memory.cuda import CudaError, device_array
+from plansmith_client.shared_memory.cuda import device_array
 from plansmith_client.tensors import numpy_dtype_from_datatype
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def host_array(value: Any) -> np.ndarray[Any, Any]:
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             return np.from_dlpack(value)
         return np.asarray(value)
-    except (TypeError, ValueError, RuntimeError, BufferError, OverflowError, CudaError) as error:
+    except Exception as error:
         if isinstance(value, (list, tuple)):
             raise UnfitValueError("is a list whose elements differ in length or type, which is not an array") from error
         raise UnfitValueError(f"is a {type(value).__name__} that numpy cannot convert: {error}") from error

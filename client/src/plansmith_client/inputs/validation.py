@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from plansmith_client.errors import InvalidInput
-from plansmith_client.inputs.conversion import UnfitValueError, array_from_value
+from plansmith_client.inputs.conversion import UnfitValueError, array_from_value, host_array
 from plansmith_client.inputs.device_tensors import device_array_from, placeholder
 from plansmith_client.protocol.metadata import shape_fits
 from plansmith_client.protocol.operations import ParameterValue, Tensor
@@ -202,11 +201,6 @@ def is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_number(value: object) -> bool:
-    """Whether a value is a real number of Python or numpy, and not one of the two that are truth values."""
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
 def _checked(metadata: ModelMetadata, spec: TensorSpec, value: ArrayLike, cast: bool) -> Tensor:  # noqa: FBT001
     device: DeviceArray | None = None
     if type(value) is np.ndarray and value.dtype == spec.numpy_dtype and spec.datatype != "BYTES":
@@ -238,7 +232,7 @@ def _hint(spec: TensorSpec, value: ArrayLike) -> str:
 
 def _undeclared(metadata: ModelMetadata, name: str, value: ArrayLike) -> Tensor:
     try:
-        datatype = datatype_from_numpy(np.asarray(value).dtype)
+        datatype = datatype_from_numpy(host_array(value).dtype)
         return Tensor(check_text("input name", name), datatype, array_from_value(value, datatype))
     except (ValueError, InvalidInput) as error:
         raise InvalidInput(f"Model {metadata.name!r}, input {name!r}: {error}") from error
@@ -264,9 +258,7 @@ def _given(metadata: ModelMetadata, spec: TensorSpec, value: Any) -> str:
 
 def _described(value: Any) -> str:
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if shape is None or dtype is None:
-        return f"a {type(value).__name__}"
-    return f"{dtype} {list(shape)}"
+    return f"a {type(value).__name__}" if dtype is None or not isinstance(shape, tuple) else f"{dtype} {list(shape)}"
 
 
 def _shape_hint(metadata: ModelMetadata, spec: TensorSpec, shape: tuple[int, ...]) -> str:

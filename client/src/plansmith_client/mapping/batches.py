@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from plansmith_client.inputs.conversion import UnfitValueError, host_array
 from plansmith_client.inputs.validation import bind_inputs, check_flag, has_free_rows, is_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from plansmith_client.protocol.metadata import ModelMetadata
     from plansmith_client.protocol.operations import Infer
@@ -29,6 +29,8 @@ _LARGEST_REQUEST = 8 * 2**20
 _UNDECLARED_BATCH = 32
 # An item waits for others of its shape while so many batches of items come after it.
 _WAITING_BATCHES = 4
+
+_RowShapes = tuple[tuple[str, str, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +119,15 @@ def make_batcher(
         source = [{name: array[row] for name, array in arrays.items()} for row in range(_rows(core, arrays))]
     if not hasattr(source, "__iter__") or getattr(source, "shape", None) == ():
         raise InvalidInput(f"Model {core.name!r}: map needs an array or an iterable of items, got {source!r}")
-    total = len(source) if hasattr(source, "__len__") else None
-    return _Gathering(core, metadata, options, rows=rows), enumerate(source), total
+    return _Gathering(core, metadata, options, rows=rows), enumerate(source), _length(source)
+
+
+def _length(source: Any) -> int | None:
+    try:
+        return len(source)
+    except (TypeError, NotImplementedError, OverflowError):
+        # Also of a loader over a data set that has none.
+        return None
 
 
 def _rows(core: ModelCore, arrays: Mapping[str, np.ndarray[Any, Any]]) -> int:
@@ -151,7 +160,7 @@ def items_are_rows(metadata: ModelMetadata, source: Any, options: MapOptions) ->
 
 def _arrays(metadata: ModelMetadata, source: Any) -> dict[str, np.ndarray[Any, Any]] | None:
     ranks = {spec.name: len(spec.shape) for spec in metadata.inputs}
-    if hasattr(source, "columns") and ranks and set(source.columns) == set(ranks):
+    if ranks and _column_names(source) == sorted(ranks):
         # A data frame with a column for each input.
         columns = {name: _host_array(metadata, source[name]) for name in ranks}
         return {name: column.reshape(len(column), *[1] * (ranks[name] - 1)) for name, column in columns.items()}
@@ -164,6 +173,13 @@ def _arrays(metadata: ModelMetadata, source: Any) -> dict[str, np.ndarray[Any, A
         bound = bind_inputs(metadata, (source,), {})
         return {name: np.asarray(value) for name, value in bound.items()}
     return None
+
+
+def _column_names(source: Any) -> list[str]:
+    columns = getattr(source, "columns", ())
+    # Others have a method of that name, or the columns themselves.
+    names = list(columns) if isinstance(columns, Iterable) else []
+    return sorted(names) if all(isinstance(name, str) for name in names) else []
 
 
 def _host_array(metadata: ModelMetadata, value: Any) -> np.ndarray[Any, Any]:
@@ -204,7 +220,7 @@ def _from_arrays(
     wanted = InferOptions(outputs=options.outputs)
     for run in runs:
         inputs = {name: array[run.start : run.stop] for name, array in arrays.items()}
-        check = partial(_array_request, core, inputs, wanted)
+        check = partial(core.request, inputs=inputs, options=wanted)
         try:
             request = check(metadata)
         except InvalidInput as error:
@@ -230,18 +246,13 @@ def _one_by_one(
     wanted: InferOptions,
 ) -> Iterator[Batch]:
     for row, index in enumerate(run):
-        check = partial(_array_request, core, {name: array[row : row + 1] for name, array in inputs.items()}, wanted)
+        alone = {name: array[row : row + 1] for name, array in inputs.items()}
+        check = partial(core.request, inputs=alone, options=wanted)
         try:
             request: Infer | ClientError = check(metadata)
         except InvalidInput as error:
             request = error
         yield Batch((index,), request, check)
-
-
-def _array_request(
-    core: ModelCore, inputs: Mapping[str, np.ndarray[Any, Any]], wanted: InferOptions, metadata: ModelMetadata
-) -> Infer:
-    return core.request(metadata, inputs, wanted)
 
 
 class _Gathering:
@@ -252,8 +263,8 @@ class _Gathering:
         self._metadata = metadata
         self._options = options
         self._rows = rows
-        # By the shapes of a row; the longest waiting first.
-        self._waiting: dict[tuple[tuple[str, tuple[int, ...]], ...], list[tuple[int, Infer]]] = {}
+        # By the datatypes and shapes of a row; the longest waiting first.
+        self._waiting: dict[_RowShapes, list[tuple[int, Infer]]] = {}
         self._bytes = 0
 
     def __call__(self, items: Iterable[tuple[int, Any]], *, more: bool = False) -> Iterator[Batch]:
@@ -274,7 +285,7 @@ class _Gathering:
         if not self._rows:
             yield Batch((index,), request)
             return
-        shapes = tuple((tensor.name, tensor.array.shape[1:]) for tensor in request.inputs)
+        shapes = tuple((tensor.name, tensor.datatype, tensor.array.shape[1:]) for tensor in request.inputs)
         alike = self._waiting.setdefault(shapes, [])
         alike.append((index, request))
         self._bytes += _bytes_of(request)
@@ -294,7 +305,7 @@ class _Gathering:
     def _size(self, request: Infer) -> int:
         return _batch_size(self._options, self._metadata.max_batch_size or _UNDECLARED_BATCH, _bytes_of(request))
 
-    def _taken(self, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Batch:
+    def _taken(self, shapes: _RowShapes) -> Batch:
         alike = self._waiting.pop(shapes)
         self._bytes -= sum(_bytes_of(request) for _, request in alike)
         return _joined(alike)
@@ -310,14 +321,13 @@ def _item_request(core: ModelCore, item: Any, wanted: InferOptions, batches: boo
     else:
         named = bind_inputs(metadata, item if isinstance(item, tuple) else (item,), {})
     if batches:
-        named = {name: _as_row(value) for name, value in named.items()}
+        named = {name: _as_row(metadata, value) for name, value in named.items()}
     return core.request(metadata, named, wanted)
 
 
-def _as_row(value: Any) -> Any:
-    return (
-        value[np.newaxis] if isinstance(value, np.ndarray) else [value] if not hasattr(value, "dtype") else value[None]
-    )
+def _as_row(metadata: ModelMetadata, value: Any) -> Any:
+    # Not `value[None]`: to a column of a data frame that is a label.
+    return _host_array(metadata, value)[np.newaxis] if hasattr(value, "dtype") else [value]
 
 
 def _joined(waiting: list[tuple[int, Infer]]) -> Batch:

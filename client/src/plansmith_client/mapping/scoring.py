@@ -11,7 +11,7 @@ from plansmith_client.calling.retries import RetryPolicy
 from plansmith_client.errors import ClientError, DeadlineExceeded, InferenceFailed, InvalidInput, ServerOverloaded
 from plansmith_client.mapping.batches import Batch
 from plansmith_client.mapping.mapped import Piece
-from plansmith_client.protocol.splitting import join_results
+from plansmith_client.protocol.splitting import check_rows
 
 if TYPE_CHECKING:
     from plansmith_client.calling.flows import Flow
@@ -63,8 +63,7 @@ def score(core: ModelCore, batch: Batch, deadline: Deadline, pace: Pace) -> Flow
     try:
         result = yield from _patiently(core, batch.request, deadline, pace)
         if _are_rows(batch.request, batch.indices):
-            # Joining one part checks that each output has the rows of the batch.
-            join_results([result], [len(batch.indices)])
+            check_rows(result, len(batch.indices))
     except (InvalidInput, InferenceFailed) as error:
         if len(batch.indices) == 1:
             return [Piece(batch.indices, error)]
@@ -88,7 +87,7 @@ def _patiently(core: ModelCore, request: Infer, deadline: Deadline, pace: Pace) 
             result: InferResult = yield from core.ask(request, deadline)
         except ServerOverloaded:  # noqa: PERF203 - what the loop is for
             pace.slower()
-            pause, remaining = _BACKOFF.pause(min(attempt, 16)), deadline.remaining()
+            pause, remaining = _BACKOFF.pause(attempt), deadline.remaining()
             if remaining is not None and pause >= remaining:
                 raise
             yield Pause(pause)

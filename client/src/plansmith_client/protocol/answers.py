@@ -81,7 +81,7 @@ def mismatch(operation: Infer, result: InferResult, metadata: ModelMetadata, *, 
         missing = ", ".join(repr(name) for name in declared if name not in result)
         return f"of its outputs {missing} did not come; the answer has {_names(result)}"
     classes, rows = operation.classes, None
-    if whole and metadata.max_batch_size and operation.inputs and not classes:
+    if whole and metadata.max_batch_size and operation.inputs:
         rows = operation.inputs[0].array.shape[0]
     for name, array in result.items():
         spec = declared.get(name)
@@ -89,8 +89,8 @@ def mismatch(operation: Infer, result: InferResult, metadata: ModelMetadata, *, 
             return f"the model has no output {name!r}: it has {', '.join(map(repr, declared))}"
         if problem := _difference(spec, array, metadata, classes=classes):
             return f"the output {name!r} {problem}"
-        if rows is not None and array.shape[0] != rows:
-            return f"the output {name!r} has {array.shape[0]} rows, the request has {rows}"
+        if rows is not None and array.shape[:1] != (rows,):
+            return f"the output {name!r} has the shape {list(array.shape)}, the request has {rows} rows"
     return ""
 
 
@@ -105,7 +105,10 @@ def _difference(spec: TensorSpec, array: np.ndarray[Any, Any], metadata: ModelMe
     if metadata.max_batch_size is None and len(shape) == len(spec.shape) + 1 and shape[-1] == 1:
         # MLServer's codecs write vectors as columns.
         shape = shape[:-1]
-    if not classes and not shape_fits(shape, spec.shape):
+    if classes:
+        fits = 0 < (shape or (0,))[-1] <= classes
+        return "" if fits else f"has the shape {list(shape)}, asked for are {classes} classes"
+    if not shape_fits(shape, spec.shape):
         return f"has the shape {list(array.shape)}, declared is {list(spec.shape)}"
     return ""
 

@@ -41,8 +41,8 @@ def classes_from_result(result: InferResult, output: str) -> list[list[ClassScor
         ProtocolError: the output does not hold `score:index[:label]`.
     """
     rows = result[output]
-    per_row = rows.reshape(-1, rows.shape[-1]) if rows.ndim else rows.reshape(1, 1)
     try:
+        per_row = rows.reshape(-1, rows.shape[-1]) if rows.ndim else rows.reshape(1, 1)
         return [[_class(element.decode()) for element in row] for row in per_row.tolist()]
     except (AttributeError, ValueError) as error:
         raise ProtocolError(

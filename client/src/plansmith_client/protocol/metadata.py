@@ -145,7 +145,13 @@ class ModelMetadata:
         return sum(size for _, size, _ in self.fixed_outputs)
 
     def with_config(self, config: ModelConfig) -> ModelMetadata:
-        """The same, completed from Triton's model configuration."""
+        """The same, completed from Triton's model configuration.
+
+        Raises:
+            ProtocolError: the model batches, and has a tensor without a dimension for it.
+        """
+        if config.max_batch_size and not all(spec.shape for spec in (*self.inputs, *self.outputs)):
+            raise ProtocolError(f"Model {self.name!r} has a max_batch_size, and a tensor without dimensions")
         inputs = tuple(replace(spec, optional=spec.name in config.optional_inputs) for spec in self.inputs)
         return replace(
             self,
@@ -176,10 +182,13 @@ def read_text(value: Any) -> str:
     """A string that a server sent.
 
     Raises:
-        ProtocolError: it is something else.
+        ProtocolError: it is something else; UnicodeEncodeError if it is not valid Unicode.
     """
     if not isinstance(value, str):
         raise ProtocolError(f"{value!r} should be a string")
+    if not value.isascii():
+        # JSON can write halves of characters, which cannot be sent back, shown or filed.
+        value.encode()
     return value
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from plansmith_client.protocol.operations import Tensor
     from plansmith_client.protocol.results import InferResult
 
-__all__ = ["join_results", "split_tensors"]
+__all__ = ["check_rows", "join_results", "split_tensors"]
 
 
 def split_tensors(tensors: Sequence[Tensor], largest: int) -> Iterator[tuple[Tensor, ...]]:
@@ -25,6 +25,20 @@ def split_tensors(tensors: Sequence[Tensor], largest: int) -> Iterator[tuple[Ten
     for part in range(parts):
         first, last = rows * part // parts, rows * (part + 1) // parts
         yield tuple(tensor._replace(array=tensor.array[first:last]) for tensor in tensors)
+
+
+def check_rows(result: InferResult, rows: int) -> None:
+    """Refuse a result that cannot be taken apart by the rows of its request.
+
+    Raises:
+        ProtocolError: an output does not have so many rows.
+    """
+    for name, array in result.items():
+        if array.shape[:1] != (rows,):
+            raise ProtocolError(
+                f"Model {result.model_name!r}, output {name!r}: {rows} rows were sent in one request, and "
+                f"{list(array.shape)} came, not a row for each: send one at a time"
+            )
 
 
 def join_results(results: Sequence[InferResult], rows: Sequence[int]) -> InferResult:

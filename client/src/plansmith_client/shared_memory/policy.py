@@ -30,7 +30,7 @@ class SharedMemoryPolicy:
     limit: int = 2**30
 
     def __post_init__(self) -> None:
-        are_whole = isinstance(self.threshold, int) and isinstance(self.limit, int)
+        are_whole = type(self.threshold) is type(self.limit) is int
         if not are_whole or self.threshold < 1 or self.limit < self.threshold:
             raise InvalidInput(
                 f"{self} is not a valid policy: both must be whole numbers of bytes, and 0 < threshold <= limit"

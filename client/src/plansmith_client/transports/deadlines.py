@@ -7,14 +7,14 @@ import math
 import time
 from concurrent.futures import CancelledError
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plansmith_client.errors import DeadlineExceeded, InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Deadline"]
+__all__ = ["Deadline", "seconds_from"]
 
 # Three years; sockets cannot count much longer, so this means no deadline.
 _LONGEST = 1e8
@@ -39,11 +39,11 @@ class Deadline:
     __slots__ = ("_abort", "_end", "begun", "is_cancellable", "is_cancelled", "timeout")
 
     def __init__(self, timeout: float) -> None:
-        if not (type(timeout) is float and timeout > 0) and not _is_positive(timeout):
+        self.timeout = seconds_from(timeout)
+        if not self.timeout > 0:
             raise InvalidInput(
                 f"timeout must be a number of seconds above 0 (math.inf for no deadline), got {timeout!r}"
             )
-        self.timeout = float(timeout) if timeout < _LONGEST else math.inf
         self.begun = time.monotonic()
         self._end = self.begun + self.timeout
         self.is_cancellable = self.is_cancelled = False
@@ -103,7 +103,12 @@ class Deadline:
         return seconds
 
 
-def _is_positive(value: float) -> bool:
-    # A caller may pass anything, numpy's numbers among it; bool is an int to Python.
-    real: object = value
-    return isinstance(real, Real) and not isinstance(real, bool) and value > 0
+def seconds_from(value: object) -> float:
+    """A number of seconds, of Python or numpy, as a float: infinite above what clocks count, NaN for anything else."""
+    # bool is an int to Python.
+    if type(value) is not float and (not isinstance(value, Real) or isinstance(value, bool)):
+        return math.nan
+    number: Any = value
+    if number > _LONGEST:
+        return math.inf
+    return float(number) if number >= 0 else -1.0 if number < 0 else math.nan

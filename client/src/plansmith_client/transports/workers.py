@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Workers"]
 
 _Result = TypeVar("_Result")
+_Task = tuple["Future[Any]", "Callable[[], Any]"]
 
 
 class Workers:
@@ -29,37 +30,51 @@ class Workers:
         self._most = most
         self._name = name
         self._started = 0
-        self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
 
     def submit(self, function: Callable[..., _Result], *given: object) -> Future[_Result]:
         """Run a function in the caller's context as soon as a thread is free."""
         future: Future[_Result] = Future()
         self._tasks.put((future, partial(contextvars.copy_context().run, function, *given)))
         if self._started < self._most:
+            # Counted first: Ctrl-C may come while it starts.
             self._started += 1
-            threading.Thread(target=_work, args=(self._tasks,), name=self._name, daemon=True).start()
+            try:
+                threading.Thread(target=_work, args=(self._tasks,), name=self._name, daemon=True).start()
+            except RuntimeError:
+                # The system allows no more of them, or the interpreter is ending: the others do it, or the caller.
+                self._started -= 1
+                if not self._started:
+                    _do(self._tasks.get())
         return future
 
     def close(self) -> None:
         """Cancel what has not begun, and let the threads end with what they do."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                task = self._tasks.get_nowait()
-                if task is not None:
-                    task[0].cancel()
-                    # Wakes those who wait for it.
-                    task[0].set_running_or_notify_cancel()
-        for _ in range(self._started):
+        try:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    task = self._tasks.get_nowait()
+                    if task is not None:
+                        task[0].cancel()
+                        # Wakes those who wait for it.
+                        task[0].set_running_or_notify_cancel()
+        finally:
             self._tasks.put(None)
 
 
-def _work(tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
+def _work(tasks: queue.SimpleQueue[_Task | None]) -> None:
     while (task := tasks.get()) is not None:
-        future, call = task
-        if future.set_running_or_notify_cancel():
-            try:
-                future.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - passed to the waiting thread
-                future.set_exception(error)
+        _do(task)
         # An idle thread keeps no result alive.
-        del task, future, call
+        del task
+    # For the next thread.
+    tasks.put(None)
+
+
+def _do(task: _Task | None) -> None:
+    if task is not None and task[0].set_running_or_notify_cancel():
+        future, call = task
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - passed to the waiting thread
+            future.set_exception(error)

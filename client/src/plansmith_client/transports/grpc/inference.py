@@ -123,11 +123,11 @@ def _varint(value: int) -> bytes:
 
 
 class _Output(NamedTuple):
-    """An output without its contents; `message` has them if they came as values."""
+    """An output without its contents, but `values` if they came as such."""
 
     name: str
     layout: Layout
-    message: Any
+    values: list[Any]
 
 
 class _Description(NamedTuple):
@@ -213,7 +213,10 @@ def _described(reply: Any) -> _Description:
         "request_id": reply.id,
         "parameters": chosen_values(reply.parameters),
     }
-    outputs = tuple(_Output(output.name, layout_of(output.datatype, output.shape), output) for output in reply.outputs)
+    outputs = tuple(
+        _Output(output.name, layout_of(output.datatype, output.shape), _typed_values(output))
+        for output in reply.outputs
+    )
     seen: set[str] = set()
     for name, *_ in outputs:
         if name in seen:
@@ -228,14 +231,16 @@ def _result(
     if contents and len(contents) != len(described.outputs):
         raise ProtocolError(f"{len(described.outputs)} outputs came with the data of {len(contents)}")
     outputs: dict[str, np.ndarray[Any, Any]] = {}
-    for index, (name, layout, message) in enumerate(described.outputs):
+    for index, (name, layout, values) in enumerate(described.outputs):
         if places and name in places and not (contents and contents[index]):
             # Nothing else tells that it was written there.
             outputs[name] = array_from_place(places[name], layout.datatype, layout.shape)
+        elif contents and values:
+            raise ProtocolError(f"the output {name!r} came twice, as bytes and as values")
         elif contents:
             outputs[name] = array_in_layout(contents[index], layout)
         else:
-            outputs[name] = array_from_values(_typed_values(message), layout.datatype, layout.shape)
+            outputs[name] = array_from_values(values, layout.datatype, layout.shape)
     return InferResult(outputs, **described.about)
 
 

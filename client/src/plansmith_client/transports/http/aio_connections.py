@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.transports.http.dialing import HEAD_START_SECONDS, is_numeric
+from plansmith_client.transports.http.dialing import connected_socket, is_numeric
 from plansmith_client.transports.http.exchanges import is_timeout
 from plansmith_client.transports.http.idle import Pool, keep_alive
 from plansmith_client.transports.http.responses import ResponseReader
+from plansmith_client.transports.workers import Workers
 
 if TYPE_CHECKING:
+    import socket
+    import ssl
     from collections.abc import AsyncGenerator
 
+    from plansmith_client.transports.addresses import Address
+    from plansmith_client.transports.connections import Connection
     from plansmith_client.transports.deadlines import Deadline
     from plansmith_client.transports.http.exchanges import Message
     from plansmith_client.transports.http.responses import Response
@@ -22,10 +28,16 @@ __all__ = ["AioConnection", "AioConnectionPool"]
 
 # The transport of asyncio copies what the network does not take at once.
 _CHUNK = 256 * 1024
+# Connections that are made at once, each by a thread.
+_MOST_DIALLED = 16
 
 
 class AioConnectionPool(Pool):
     """The connections of one event loop to one server."""
+
+    def __init__(self, address: Address, context: ssl.SSLContext | None, options: Connection) -> None:
+        super().__init__(address, context, options)
+        self._dialling = asyncio.Semaphore(_MOST_DIALLED)
 
     async def exchange(self, message: Message, deadline: Deadline) -> Response:
         """Send a request and read its response; see `ConnectionPool.exchange`."""
@@ -58,82 +70,52 @@ class AioConnectionPool(Pool):
 
     async def _connect(self, deadline: Deadline) -> AioConnection:
         remaining = deadline.remaining()
-        opening = asyncio.ensure_future(self._opened())
+        opening = asyncio.ensure_future(self._opened(deadline))
         try:
             # Not wait_for(): before Python 3.12 it swallows a cancellation that comes as the connection is made.
-            await asyncio.wait([opening], timeout=remaining)
+            done, _ = await asyncio.wait([opening], timeout=remaining)
         except asyncio.CancelledError:
-            opening.add_done_callback(_close_unused)
-            opening.cancel()
+            _give_up(opening)
             raise
-        if not opening.done():
-            opening.cancel()
+        if not done:
+            _give_up(opening)
             raise TimeoutError("timed out")
-        try:
-            return opening.result()
-        except UnicodeError as error:
-            raise OSError(f"{self._address.host!r} is not a valid host name") from error
+        return opening.result()
 
-    async def _opened(self) -> AioConnection:
-        loop, connected, proxy = asyncio.get_running_loop(), self._address, self._proxy
+    async def _opened(self, deadline: Deadline) -> AioConnection:
+        loop, address = asyncio.get_running_loop(), self._address
         options: dict[str, Any] = {}
+        if address.socket_path:
+            return (await loop.create_unix_connection(AioConnection, address.socket_path))[1]
         if self._context is not None:
-            options = {"ssl": self._context, "server_hostname": self._server_name or self._address.host}
-        if self._address.socket_path:
-            return (await loop.create_unix_connection(AioConnection, self._address.socket_path))[1]
-        if proxy is not None:
-            connected = proxy.address
-        tunnelled = proxy is not None and bool(options)
-        if isinstance(loop, asyncio.BaseEventLoop) and not is_numeric(connected.host):
-            # Other loops, such as uvloop's, do not take it. A numeric host has one address, and asyncio's race between
-            # addresses leaves a socket open when it is cancelled, as the slower of two hedged requests is.
-            options["happy_eyeballs_delay"] = HEAD_START_SECONDS
-        if proxy is None or not tunnelled:
-            return (await loop.create_connection(AioConnection, connected.host, connected.port, **options))[1]
-        tls, name = options.pop("ssl"), options.pop("server_hostname")
-        transport, tunnel = await loop.create_connection(
-            lambda: _Tunnel(proxy), connected.host, connected.port, **options
-        )
+            options = {"ssl": self._context, "server_hostname": self._server_name or address.host}
+        if self._proxy is None and is_numeric(address.host):
+            options |= {"host": address.host, "port": address.port}
+        else:
+            async with self._dialling:
+                options["sock"] = await _dialled(address, self._proxy, deadline)
+        return (await loop.create_connection(AioConnection, **options))[1]
+
+
+async def _dialled(address: Address, proxy: Proxy | None, deadline: Deadline) -> socket.socket:
+    """A connected socket, from a thread: at its end a loop waits for the system's resolver in a thread of its own."""
+    with contextlib.closing(Workers(1, "plansmith-connect")) as workers:
+        dialling = workers.submit(connected_socket, address, proxy, deadline)
         try:
-            transport.write(proxy.tunnel_request(self._address.target))
-            await tunnel.opened
-            connection = AioConnection()
-            encrypted = await loop.start_tls(transport, connection, tls, server_hostname=name)
+            return await asyncio.wrap_future(dialling)
         except BaseException:
-            transport.abort()
+            dialling.add_done_callback(_close_unused)
             raise
-        assert encrypted is not None  # noqa: S101 - None only where the transport is closing, which raises before
-        connection.connection_made(encrypted)
-        return connection
 
 
-class _Tunnel(asyncio.Protocol):
-    """The reply of a proxy that is asked for a tunnel."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
-        self._reply = b""
-        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def data_received(self, data: bytes) -> None:
-        self._reply += data
-        try:
-            if self._proxy.is_open(self._reply) and not self.opened.done():
-                self.opened.set_result(None)
-        except OSError as error:
-            self._fail(error)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._fail(error or OSError(f"the proxy {self._proxy.address.target} closed the connection"))
-
-    def _fail(self, error: Exception) -> None:
-        if not self.opened.done():
-            self.opened.set_exception(error)
+def _give_up(opening: asyncio.Future[AioConnection]) -> None:
+    opening.add_done_callback(_close_unused)
+    opening.cancel()
 
 
-def _close_unused(opening: asyncio.Future[AioConnection]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
+def _close_unused(ended: Any) -> None:
+    if not ended.cancelled() and ended.exception() is None:
+        ended.result().close()
 
 
 class AioConnection(asyncio.Protocol):

@@ -11,7 +11,7 @@ from plansmith_client.transports.http.aio_connections import AioConnectionPool
 from plansmith_client.transports.http.calls import FAILURES, HttpCalls
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
     from plansmith_client.protocol.operations import Answer_co, Infer, Operation
     from plansmith_client.protocol.results import InferResult
@@ -35,6 +35,7 @@ class HttpAioTransport:
         """Forget the connections; see `Transport.reopen`."""
         calls = self._calls
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending: AsyncGenerator[None, None] | None = None
         self._pool = AioConnectionPool(calls.address, calls.ssl_context, calls.connection)
 
     async def call(
@@ -45,7 +46,7 @@ class HttpAioTransport:
         exchanges = self._calls.call(operation, deadline, headers)
         try:
             message = next(exchanges)
-            pool = self._pool_of_this_loop()
+            pool = await self._pool_of_this_loop()
             while True:
                 try:
                     response = await pool.exchange(message, deadline)
@@ -64,7 +65,7 @@ class HttpAioTransport:
         headers = await self._calls.connection.awaited_headers(headers, deadline)
         metadata = await self.call(ReadModelMetadata(operation.name, operation.version), deadline, headers)
         message, answers = self._calls.stream(operation, metadata, headers)
-        arriving = self._pool_of_this_loop().stream(message, deadline)
+        arriving = (await self._pool_of_this_loop()).stream(message, deadline)
         try:
             async for reader in arriving:
                 for result in answers.read(reader):
@@ -77,15 +78,25 @@ class HttpAioTransport:
     async def close(self) -> None:
         """Close the connections; see `Transport.close`."""
         self._calls.is_closed = True
-        if self._loop is asyncio.get_running_loop():
-            self._pool.close()
-            # The loop closes the sockets with its next turn.
-            await asyncio.sleep(0)
+        if self._ending is not None and self._loop is asyncio.get_running_loop():
+            await self._ending.aclose()
 
-    def _pool_of_this_loop(self) -> AioConnectionPool:
+    async def _pool_of_this_loop(self) -> AioConnectionPool:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             if self._loop is not None:
                 self.reopen()
             self._loop = loop
+            # A loop ends its asynchronous generators before it is closed.
+            self._ending = _open_until_the_end(self._pool)
+            await anext(self._ending)
         return self._pool
+
+
+async def _open_until_the_end(pool: AioConnectionPool) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        pool.close()
+        # The loop closes the sockets with its next turn.
+        await asyncio.sleep(0)

@@ -22,19 +22,25 @@ if TYPE_CHECKING:
     from plansmith_client.transports.deadlines import Deadline
     from plansmith_client.transports.proxies import Proxy
 
-__all__ = ["HEAD_START_SECONDS", "connected_socket", "is_numeric", "tunnelled_socket"]
+__all__ = ["LONGEST_WAIT", "connected_socket", "is_numeric"]
 
-HEAD_START_SECONDS = 0.25
-"""What RFC 8305 recommends: how long an address is tried alone before the next one is tried as well."""
+LONGEST_WAIT = 1e6
+"""Seconds that a selector may wait at once: poll counts milliseconds in 32 bits."""
+
+# What RFC 8305 recommends: how long an address is tried alone before the next one is tried as well.
+_HEAD_START_SECONDS = 0.25
 
 
-def connected_socket(address: Address, deadline: Deadline) -> socket.socket:
-    """A socket connected to the first address of the host that accepts; it does not block.
+def connected_socket(address: Address, proxy: Proxy | None, deadline: Deadline) -> socket.socket:
+    """A socket connected to the first address of the host that accepts, or to a proxy that leads there.
 
     Raises:
-        OSError: the name has no address, or the last of its addresses refuses; `TimeoutError` after the deadline.
+        OSError: the name has no address, or the last of its addresses refuses, or the proxy does; `TimeoutError` after
+            the deadline.
         DeadlineExceeded: nothing is left of the deadline.
     """
+    if proxy is not None:
+        return _tunnelled(proxy, address, deadline)
     if address.socket_path:
         return _connected_to_path(address.socket_path, deadline)
     failure = OSError("the name has no address")
@@ -48,7 +54,7 @@ def connected_socket(address: Address, deadline: Deadline) -> socket.socket:
                     except OSError as error:
                         failure = error
                         continue
-                next_at = time.monotonic() + HEAD_START_SECONDS if waiting else None
+                next_at = time.monotonic() + _HEAD_START_SECONDS if waiting else None
                 for connection, problem in _ended(selector, next_at, deadline):
                     if problem is None:
                         selector.unregister(connection)
@@ -62,14 +68,9 @@ def connected_socket(address: Address, deadline: Deadline) -> socket.socket:
     raise failure
 
 
-def tunnelled_socket(proxy: Proxy, address: Address, deadline: Deadline) -> socket.socket:
-    """A socket connected to a proxy, which for `https` has opened a tunnel to the address.
-
-    Raises:
-        OSError: as `connected_socket`, or the proxy refuses.
-        DeadlineExceeded: nothing is left of the deadline.
-    """
-    connection = connected_socket(proxy.address, deadline)
+def _tunnelled(proxy: Proxy, address: Address, deadline: Deadline) -> socket.socket:
+    """A socket connected to a proxy, which for `https` has opened a tunnel to the address."""
+    connection = connected_socket(proxy.address, None, deadline)
     try:
         if address.scheme == "https":
             connection.settimeout(deadline.remaining())
@@ -145,9 +146,9 @@ def _ended(
 ) -> list[tuple[socket.socket, OSError | None]]:
     """The attempts that have ended, each with its error: at least one, or none at `next_at`."""
     remaining = deadline.remaining()
-    limits = [remaining, None if next_at is None else max(0.0, next_at - time.monotonic())]
-    ready = selector.select(min((limit for limit in limits if limit is not None), default=None))
-    if not ready and next_at is None:
+    wait = LONGEST_WAIT if remaining is None else min(remaining, LONGEST_WAIT)
+    ready = selector.select(wait if next_at is None else min(wait, max(0.0, next_at - time.monotonic())))
+    if not ready and next_at is None and wait < LONGEST_WAIT:
         raise TimeoutError("timed out")
     ended: list[tuple[socket.socket, OSError | None]] = []
     for key, _ in ready:

@@ -124,6 +124,9 @@ class ResponseReader:
             # Only a response of 101 has this, which is refused below.
             pass
         except httptools.HttpParserError as error:
+            if isinstance(error.__context__, KeyboardInterrupt):
+                # It came while one of the methods below ran.
+                raise error.__context__ from None
             # What follows the end of a response cannot make it invalid.
             if not self.is_complete and self._failure is None:
                 raise NoHttpError(str(error)) from error
