@@ -9,7 +9,7 @@ from plansmith_client.errors import InvalidInput
 from plansmith_client.tensors import datatype_from_numpy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import ItemsView, Iterator
 
     import numpy as np
     from numpy.typing import DTypeLike
@@ -65,6 +65,17 @@ class InferResult(Mapping[str, "np.ndarray[Any, Any]"]):
 
     def __len__(self) -> int:
         return len(self._outputs)
+
+    def items(self) -> ItemsView[str, np.ndarray[Any, Any]]:
+        """The outputs, each with its name.
+
+        Example:
+            ```python
+            for name, array in client.model("digits")(images).items(): ...
+            ```
+        """
+        # A mapping's own would look each of them up, and each answer is gone through to be checked.
+        return self._outputs.items()
 
     # A mapping compares its values, and arrays do not compare to one truth value: results are equal to themselves.
     __eq__ = object.__eq__
