@@ -26,6 +26,9 @@ def test_help_lists_every_command_with_a_line(plansmith):
     for name, known in KNOWN_COMMANDS.items():
         assert name in listing
         assert known.summary in listing
+    headings = re.findall(r"^╭─ ([\w ]+?) ─", listing, re.MULTILINE)
+    assert headings == ["Options", "Begin", "Build", "Serve and ask", "Measure"]
+    assert re.search(r"For example:\s+plansmith demo", listing)
 
 
 @pytest.fixture(scope="module")

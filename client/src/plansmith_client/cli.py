@@ -91,6 +91,14 @@ KNOWN_COMMANDS = {
     "locust": KnownCommand("plansmith-perf", "Load a served model with Locust: on a web page, from many machines."),
     "tune": KnownCommand("plansmith-perf", "Find the configuration with the highest throughput inside an SLO."),
 }
+# The commands of each distribution stand under this heading.
+_HEADINGS = {
+    "plansmith": "Begin",
+    "plansmith-build": "Build",
+    "plansmith-server": "Serve and ask",
+    "plansmith-client": "Serve and ask",
+    "plansmith-perf": "Measure",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -238,7 +246,7 @@ def _application(called: str) -> typer.Typer:
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode="markdown",
-        help="From an ONNX file to a served, verified, load-tested Triton model.",
+        help="From an ONNX file to a served, verified, load-tested Triton model.\n\nFor example:\n\n    plansmith demo",
     )
 
     @application.callback(invoke_without_command=True)
@@ -266,12 +274,13 @@ def _application(called: str) -> typer.Typer:
 def _add(application: typer.Typer, name: str, target: Any) -> None:
     import typer  # noqa: PLC0415
 
+    panel = _HEADINGS[KNOWN_COMMANDS[name].distribution] if name in KNOWN_COMMANDS else None
     if isinstance(target, typer.Typer):
-        application.add_typer(target, name=name)
+        application.add_typer(target, name=name, rich_help_panel=panel)
     else:
         # A placeholder accepts any arguments: all it does is say which distribution to install.
         anything = {"allow_extra_args": True, "ignore_unknown_options": True} if target.__name__ == "refuse" else {}
-        application.command(name, context_settings=anything)(target)
+        application.command(name, context_settings=anything, rich_help_panel=panel)(target)
 
 
 def _placeholder(name: str) -> Callable[..., None]:
