@@ -207,6 +207,7 @@ def test_a_log_file_that_cannot_be_written(plansmith, unloadable, tmp_path):
         ({"http_port": 8001}, "--http-port and --grpc-port are both 8001"),
         ({"config_name": "../cpu"}, "--config-name '../cpu' is not valid"),
         ({"control": "sometimes"}, "--control 'sometimes' is not one of none, explicit, poll"),
+        ({"triton_arguments": ("../models",)}, "'../models' is not an option of Triton: name a repository with"),
         ({"triton_arguments": ("--allow-http=false",)}, "--allow-http=false cannot be used: serve asks over HTTP"),
         ({"triton_arguments": ("--allow-http", "0")}, "--allow-http=false cannot be used"),
         ({"models": ("a",)}, "--model needs --control explicit"),

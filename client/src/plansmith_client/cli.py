@@ -91,14 +91,8 @@ KNOWN_COMMANDS = {
     "locust": KnownCommand("plansmith-perf", "Load a served model with Locust: on a web page, from many machines."),
     "tune": KnownCommand("plansmith-perf", "Find the configuration with the highest throughput inside an SLO."),
 }
-# The commands of each distribution stand under this heading.
-_HEADINGS = {
-    "plansmith": "Begin",
-    "plansmith-build": "Build",
-    "plansmith-server": "Serve and ask",
-    "plansmith-client": "Serve and ask",
-    "plansmith-perf": "Measure",
-}
+# What stands over the commands of a distribution; over those of the other two, "Serve and ask".
+_HEADINGS = {"plansmith": "Begin", "plansmith-build": "Build", "plansmith-perf": "Measure"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -274,7 +268,8 @@ def _application(called: str) -> typer.Typer:
 def _add(application: typer.Typer, name: str, target: Any) -> None:
     import typer  # noqa: PLC0415
 
-    panel = _HEADINGS[KNOWN_COMMANDS[name].distribution] if name in KNOWN_COMMANDS else None
+    known = KNOWN_COMMANDS.get(name)
+    panel = _HEADINGS.get(known.distribution, "Serve and ask") if known else None
     if isinstance(target, typer.Typer):
         application.add_typer(target, name=name, rich_help_panel=panel)
     else:

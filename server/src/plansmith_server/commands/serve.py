@@ -56,7 +56,7 @@ def serve(
         typer.Option(help="Which configs/NAME.pbtxt models use where they have it: NAME, auto (gpu or cpu), or none."),
     ] = "auto",
     model: Annotated[
-        list[str] | None, typer.Option(help="Load only this model (implies --control explicit); repeatable.")
+        list[str] | None, typer.Option(help="Load only this model (implies --control explicit); may be repeated.")
     ] = None,
     control: Annotated[
         str | None,
@@ -94,7 +94,7 @@ def serve(
     ] = False,
     allow_code: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL", help="A model whose code --production-check lets pass; repeatable."),
+        typer.Option(metavar="MODEL", help="A model whose code --production-check lets pass; may be repeated."),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document when ready.")] = False,
     triton_arguments: Annotated[
