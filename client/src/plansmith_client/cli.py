@@ -110,10 +110,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # What a stream's encoding does not have is written as an escape sequence, as in Python's own tracebacks.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    try:
-        import typer  # noqa: F401, PLC0415
-    except ImportError:
-        _fail("the plansmith command needs typer and rich: add the extra `cli` of plansmith-client", EXIT_USAGE)
     run(lambda: _call(words))
 
 
@@ -151,6 +147,11 @@ def run(work: Callable[[], object]) -> NoReturn:
         if isinstance(error, OSError) and error.errno in _UNUSABLE and error.filename:
             permitted = "" if error.errno not in (errno.EACCES, errno.EPERM) else ", or change who may use it"
             _fail(f"{error.filename} cannot be used ({error.strerror}): name another{permitted}", EXIT_USAGE)
+        # Ctrl-C while an extension module is imported arrives as an ImportError that it is the cause of.
+        cause: BaseException | None = error
+        while cause := cause.__context__:
+            if isinstance(cause, KeyboardInterrupt):
+                sys.exit(EXIT_INTERRUPTED)
         if os.environ.get(DEBUG):
             raise
         _fail(
@@ -162,6 +163,10 @@ def run(work: Callable[[], object]) -> NoReturn:
 
 
 def _call(words: list[str]) -> None:
+    try:
+        import typer  # noqa: F401, PLC0415
+    except ImportError:
+        _fail("the plansmith command needs typer and rich: add the extra `cli` of plansmith-client", EXIT_USAGE)
     from plansmith_client.project_file import project_defaults  # noqa: PLC0415 - not for what imports `run` alone
 
     given = _completed() if _COMPLETION in os.environ else words
