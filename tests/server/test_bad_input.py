@@ -186,12 +186,12 @@ def test_a_model_that_is_not_there(unloadable):
 
 def test_a_host_that_does_not_exist(unloadable):
     said = refusal(unloadable, host="no such host")
-    assert "--host 'no such host' is not an IPv4 address or a name of one" in said
+    assert "--host 'no such host' is not an IPv4 address of this machine or a name of one" in said
 
 
 def test_an_address_of_another_machine(unloadable):
     said = refusal(unloadable, host="192.0.2.1")
-    assert "cannot listen on --host '192.0.2.1' (Cannot assign requested address): use 127.0.0.1" in said
+    assert "--host '192.0.2.1' is not an IPv4 address of this machine" in said
 
 
 def test_a_log_file_that_cannot_be_written(plansmith, unloadable, tmp_path):
@@ -222,8 +222,8 @@ def test_options_that_make_no_sense(options, message, repository):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--log-level", "loud"), "'loud' is not a log level: use debug, info, warning, error"),
-        (("--control", "sometimes"), "'sometimes' is not a control mode: none, explicit or poll"),
+        (("--log-level", "loud"), "'loud' is not one of 'debug', 'info', 'warning', 'error'"),
+        (("--control", "sometimes"), "'sometimes' is not one of 'none', 'explicit', 'poll'"),
         (("--control", "none", "--poll", "2"), "--poll needs --control poll, not none"),
         (("--control", "poll", "--model", "a"), "--model needs --control explicit, not poll"),
     ],

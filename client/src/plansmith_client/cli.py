@@ -118,11 +118,6 @@ def _asks_for_json(words: Sequence[str]) -> bool:
     return "--json" in options or "--format=json" in options or ("--format", "json") in pairwise(options)
 
 
-def _completed() -> list[str]:
-    """The words after `plansmith` that a shell has so far and asks to complete."""
-    return os.environ.get("_TYPER_COMPLETE_ARGS", os.environ.get("COMP_WORDS", "")).split()[1:]
-
-
 def run(work: Callable[[], object]) -> NoReturn:
     """Do a command's work, show what fails as one sentence, and exit.
 
@@ -169,8 +164,9 @@ def _call(words: list[str]) -> None:
         _fail("the plansmith command needs typer and rich: add the extra `cli` of plansmith-client", EXIT_USAGE)
     from plansmith_client.project_file import project_defaults  # noqa: PLC0415 - not for what imports `run` alone
 
-    given = _completed() if _COMPLETION in os.environ else words
-    called = given[0] if given else ""
+    # What a shell has so far, and asks to complete.
+    line = os.environ.get("_TYPER_COMPLETE_ARGS", os.environ.get("COMP_WORDS", ""))
+    called = next(iter(line.split()[1:] if _COMPLETION in os.environ else words), "")
     command = application_command(called)
     # Otherwise typer prints errors of usage itself, in a box.
     boxed = not _ERRORS_AS_JSON.get()

@@ -21,15 +21,14 @@ def resolve_host(host: str) -> str:
     Raises:
         InvalidOptions: it resolves to no IPv4 address of this machine.
     """
-    alone = "use 127.0.0.1 for this machine alone"
     try:
         address = str(socket.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)[0][4][0])
-    except OSError as error:
-        raise InvalidOptions(f"--host {host!r} is not an IPv4 address or a name of one: {alone}") from error
-    try:
         find_free(address, 1)
     except OSError as error:
-        raise InvalidOptions(f"cannot listen on --host {host!r} ({error.strerror}): {alone}") from error
+        raise InvalidOptions(
+            f"--host {host!r} is not an IPv4 address of this machine or a name of one: use 127.0.0.1, which only this "
+            "machine can reach"
+        ) from error
     return address
 
 
