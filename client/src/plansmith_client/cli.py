@@ -144,9 +144,10 @@ def run(work: Callable[[], object]) -> NoReturn:
             _fail(f"{error.filename} cannot be used ({error.strerror}): name another{permitted}", EXIT_USAGE)
         # Ctrl-C while an extension module is imported arrives as an ImportError that it is the cause of.
         cause: BaseException | None = error
-        while cause := cause.__context__:
-            if isinstance(cause, KeyboardInterrupt):
-                sys.exit(EXIT_INTERRUPTED)
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__context__
+        if cause is not None:
+            sys.exit(EXIT_INTERRUPTED)
         if os.environ.get(DEBUG):
             raise
         _fail(

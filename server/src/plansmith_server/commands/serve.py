@@ -203,9 +203,7 @@ def _catch_signals(server: TritonServer) -> None:
 
 def _settle_control(control: Control | None, poll: int | None, models: list[str] | None) -> Control:
     implied: Control = "poll" if poll is not None else "explicit" if models else "none"
-    if control is None:
-        return implied
-    if implied not in ("none", control):
+    if control is not None and implied not in ("none", control):
         option = "--poll" if implied == "poll" else "--model"
         raise typer.BadParameter(f"{option} needs --control {implied}, not {control}", param_hint="--control")
-    return control
+    return control or implied
