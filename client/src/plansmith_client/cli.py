@@ -260,10 +260,8 @@ def _application(called: str) -> typer.Typer:
         typer.echo(f"plansmith {version('plansmith-client')}")
 
     for name in [*KNOWN_COMMANDS, *sorted(found.keys() - KNOWN_COMMANDS.keys())]:
-        if name == called and name in found:
-            _add(application, name, found[name].load())
-        else:
-            _add(application, name, _placeholder(name))
+        target = found[name].load() if name == called and name in found else _placeholder(name)
+        _add(application, name, target)
     return application
 
 
