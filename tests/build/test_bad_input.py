@@ -58,13 +58,13 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
     write(folder / "future.onnx", "m (float[N] x) => (float[N] y) { y = Imagined (x) }")
     write(folder / "sequence.onnx", "m (float[N] x) => (seq(float[N]) y) { y = SequenceConstruct (x) }")
     return {
-        "no such file": (folder / "nosuch.onnx", "does not exist"),
+        "no such file": (folder / "nosuch.onnx", "does not exist: name an .onnx file, or export the model"),
         "a folder": (folder, "is a folder"),
         "a name that no file can have": (folder / f"{'long' * 100}.onnx", "File name too long"),
-        "not a model": (folder / "text.onnx", "is not an ONNX file"),
+        "not a model": (folder / "text.onnx", "is not an ONNX file: export the model to ONNX first (plansmith export)"),
         "an empty file": (folder / "empty.onnx", "is empty"),
         "truncated": (folder / "truncated.onnx", "truncated"),
-        "a PyTorch archive": (folder / "torch.onnx", "export it to ONNX first"),
+        "a PyTorch archive": (folder / "torch.onnx", "export the model to ONNX first"),
         "a name given twice": (folder / "duplicate.onnx", "sum"),
         "an operator of another domain": (folder / "own.onnx", "'Secret' of the domain 'acme'"),
         "an operator that is none": (folder / "future.onnx", "'Imagined'"),

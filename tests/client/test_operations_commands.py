@@ -55,6 +55,8 @@ def test_statistics_as_a_table_of_rates(command):
     done = command("stats", "--interval", "0.2")
     for word in ("model", "requests/s", "queue ms", "double", "picky"):
         assert word in done.stdout
+    # Whoever has sent requests must not read that none was counted.
+    assert "No requests in 0.2 s: --interval measures for longer, --json has the totals." in done.stdout
 
 
 def test_a_watched_table_goes_on_until_ctrl_c(server):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from plansmith_client.cli import KNOWN_COMMANDS
+from plansmith_client.cli import KNOWN_COMMANDS, run
 from plansmith_client.terminal import Terminal as ClientTerminal
 from plansmith_server.launcher.terminal import Terminal as ServerTerminal
 
@@ -26,6 +26,9 @@ def test_help_lists_every_command_with_a_line(plansmith):
     for name, known in KNOWN_COMMANDS.items():
         assert name in listing
         assert known.summary in listing
+    headings = re.findall(r"^╭─ ([\w ]+?) ─", listing, re.MULTILINE)
+    assert headings == ["Options", "Begin", "Build", "Serve and ask", "Measure"]
+    assert re.search(r"For example:\s+plansmith demo", listing)
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +249,17 @@ def test_what_nobody_expected_is_one_sentence_and_a_traceback_for_those_who_ask(
     assert "ZeroDivisionError: division by zero" in done.stderr
     asked = {**os.environ, "PLANSMITH_DEBUG": "1"}
     assert "Traceback" in subprocess.run(program, check=False, capture_output=True, text=True, env=asked).stderr
+
+
+def test_ctrl_c_in_the_import_of_an_extension_module_is_no_fault(capsys):
+    """pybind11's modules, such as ONNX Runtime's, raise an ImportError from it."""
+
+    def work():
+        error = ImportError("initialization failed")
+        error.__context__ = KeyboardInterrupt()
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run(work)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == ""

@@ -91,6 +91,8 @@ KNOWN_COMMANDS = {
     "locust": KnownCommand("plansmith-perf", "Load a served model with Locust: on a web page, from many machines."),
     "tune": KnownCommand("plansmith-perf", "Find the configuration with the highest throughput inside an SLO."),
 }
+# What stands over the commands of a distribution; over those of the other two, "Serve and ask".
+_HEADINGS = {"plansmith": "Begin", "plansmith-build": "Build", "plansmith-perf": "Measure"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -108,21 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # What a stream's encoding does not have is written as an escape sequence, as in Python's own tracebacks.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    try:
-        import typer  # noqa: F401, PLC0415
-    except ImportError:
-        _fail("the plansmith command needs typer and rich: add the extra `cli` of plansmith-client", EXIT_USAGE)
     run(lambda: _call(words))
 
 
 def _asks_for_json(words: Sequence[str]) -> bool:
     options = words[: words.index("--")] if "--" in words else words
     return "--json" in options or "--format=json" in options or ("--format", "json") in pairwise(options)
-
-
-def _completed() -> list[str]:
-    """The words after `plansmith` that a shell has so far and asks to complete."""
-    return os.environ.get("_TYPER_COMPLETE_ARGS", os.environ.get("COMP_WORDS", "")).split()[1:]
 
 
 def run(work: Callable[[], object]) -> NoReturn:
@@ -149,6 +142,12 @@ def run(work: Callable[[], object]) -> NoReturn:
         if isinstance(error, OSError) and error.errno in _UNUSABLE and error.filename:
             permitted = "" if error.errno not in (errno.EACCES, errno.EPERM) else ", or change who may use it"
             _fail(f"{error.filename} cannot be used ({error.strerror}): name another{permitted}", EXIT_USAGE)
+        # Ctrl-C while an extension module is imported arrives as an ImportError that it is the cause of.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__context__
+        if cause is not None:
+            sys.exit(EXIT_INTERRUPTED)
         if os.environ.get(DEBUG):
             raise
         _fail(
@@ -160,10 +159,15 @@ def run(work: Callable[[], object]) -> NoReturn:
 
 
 def _call(words: list[str]) -> None:
+    try:
+        import typer  # noqa: F401, PLC0415
+    except ImportError:
+        _fail("the plansmith command needs typer and rich: add the extra `cli` of plansmith-client", EXIT_USAGE)
     from plansmith_client.project_file import project_defaults  # noqa: PLC0415 - not for what imports `run` alone
 
-    given = _completed() if _COMPLETION in os.environ else words
-    called = given[0] if given else ""
+    # What a shell has so far, and asks to complete.
+    line = os.environ.get("_TYPER_COMPLETE_ARGS", os.environ.get("COMP_WORDS", ""))
+    called = next(iter(line.split()[1:] if _COMPLETION in os.environ else words), "")
     command = application_command(called)
     # Otherwise typer prints errors of usage itself, in a box.
     boxed = not _ERRORS_AS_JSON.get()
@@ -238,7 +242,7 @@ def _application(called: str) -> typer.Typer:
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode="markdown",
-        help="From an ONNX file to a served, verified, load-tested Triton model.",
+        help="From an ONNX file to a served, verified, load-tested Triton model.\n\nFor example:\n\n    plansmith demo",
     )
 
     @application.callback(invoke_without_command=True)
@@ -256,22 +260,22 @@ def _application(called: str) -> typer.Typer:
         typer.echo(f"plansmith {version('plansmith-client')}")
 
     for name in [*KNOWN_COMMANDS, *sorted(found.keys() - KNOWN_COMMANDS.keys())]:
-        if name == called and name in found:
-            _add(application, name, found[name].load())
-        else:
-            _add(application, name, _placeholder(name))
+        target = found[name].load() if name == called and name in found else _placeholder(name)
+        _add(application, name, target)
     return application
 
 
 def _add(application: typer.Typer, name: str, target: Any) -> None:
     import typer  # noqa: PLC0415
 
+    known = KNOWN_COMMANDS.get(name)
+    panel = _HEADINGS.get(known.distribution, "Serve and ask") if known else None
     if isinstance(target, typer.Typer):
-        application.add_typer(target, name=name)
+        application.add_typer(target, name=name, rich_help_panel=panel)
     else:
         # A placeholder accepts any arguments: all it does is say which distribution to install.
         anything = {"allow_extra_args": True, "ignore_unknown_options": True} if target.__name__ == "refuse" else {}
-        application.command(name, context_settings=anything)(target)
+        application.command(name, context_settings=anything, rich_help_panel=panel)(target)
 
 
 def _placeholder(name: str) -> Callable[..., None]:

@@ -87,7 +87,7 @@ def load_model(source: str) -> LoadedModel:
     if suffix in _OTHERS:
         raise UnsuitableModel(f"{path} {_OTHERS[suffix].format(path=path)}")
     if suffix not in {_PROGRAM_SUFFIX, _KERAS_SUFFIX}:
-        raise UnsuitableModel(f"{source} is nothing to export: name module:function, a .pt2 file or a .keras file")
+        raise UnsuitableModel(f"{source} is not a model to export: name module:function, a .pt2 file or a .keras file")
     if not os.path.isfile(path):  # noqa: PTH113
         raise UnsuitableModel(f"{path} does not exist: name module:function, a .pt2 file or a .keras file")
     return _from_program(path) if suffix == _PROGRAM_SUFFIX else _from_keras(path)

@@ -37,14 +37,12 @@ _FIRST_FIELD = b"\x08"
 _PREFIX_BYTES = 256
 _TRIES = 1000
 
+_EXPORT = "export the model to ONNX first (plansmith export)"
 # What people hand over instead, by its first bytes.
 _OTHER_FORMATS = {
-    b"PK\x03\x04": "a zip archive, as PyTorch and Keras save their models: export it to ONNX first",
-    b"\x80\x02": "a Python pickle: export the model to ONNX first",
-    b"\x80\x03": "a Python pickle: export the model to ONNX first",
-    b"\x80\x04": "a Python pickle: export the model to ONNX first",
-    b"\x80\x05": "a Python pickle: export the model to ONNX first",
-    b"\x89HDF": "an HDF5 file, as Keras saves its models: export it to ONNX first",
+    b"PK\x03\x04": f"a zip archive, as PyTorch and Keras save their models: {_EXPORT}",
+    **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), f"a Python pickle: {_EXPORT}"),
+    b"\x89HDF": f"an HDF5 file, as Keras saves its models: {_EXPORT}",
     b"version https://git-lfs": "a Git LFS pointer: fetch the file itself with git lfs pull",
     b"<!DOCTYPE": "a web page: download the file itself",
     b"<html": "a web page: download the file itself",
@@ -123,7 +121,7 @@ def _read(path: Path) -> bytes:
             )
         return path.read_bytes()
     except FileNotFoundError:
-        raise InvalidModel(f"{path} does not exist: name an .onnx file") from None
+        raise InvalidModel(f"{path} does not exist: name an .onnx file, or {_EXPORT}") from None
     except OSError as error:
         raise InvalidModel(f"{path} cannot be read: {error.strerror}") from error
 
@@ -143,7 +141,7 @@ def _parse(path: Path, content: bytes) -> onnx.ModelProto:
                 f"{path} is truncated or damaged: it begins as an ONNX file and ends in the middle of something; "
                 "copy or export it again"
             ) from None
-        raise InvalidModel(f"{path} is not an ONNX file: name a model that was exported to ONNX") from None
+        raise InvalidModel(f"{path} is not an ONNX file: {_EXPORT}") from None
     if not model.HasField("graph"):
         raise InvalidModel(f"{path} is not an ONNX file, or is truncated: there is no graph in it")
     if not model.opset_import:

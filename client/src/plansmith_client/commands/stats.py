@@ -58,7 +58,10 @@ def stats(
         else:
             before, started = _by_version(read()), time.monotonic()
             time.sleep(interval)
-            Terminal().print(_table(before, _by_version(read()), time.monotonic() - started))
+            after, terminal = _by_version(read()), Terminal()
+            terminal.print(_table(before, after, time.monotonic() - started))
+            if after == before:
+                terminal.print(f"No requests in {interval:g} s: --interval measures for longer, --json has the totals.")
 
 
 def _watch(console: Terminal, read: Any, interval: float) -> None:

@@ -6,7 +6,7 @@ import json
 import signal
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -56,10 +56,10 @@ def serve(
         typer.Option(help="Which configs/NAME.pbtxt models use where they have it: NAME, auto (gpu or cpu), or none."),
     ] = "auto",
     model: Annotated[
-        list[str] | None, typer.Option(help="Load only this model (implies --control explicit); repeatable.")
+        list[str] | None, typer.Option(help="Load only this model (implies --control explicit); may be repeated.")
     ] = None,
     control: Annotated[
-        str | None,
+        Control | None,
         typer.Option(
             help="How models are loaded: none (all at start), explicit (by clients), poll (on changes in the folder)."
         ),
@@ -73,7 +73,8 @@ def serve(
         float, typer.Option(help="Seconds that requests in flight have to finish when the server stops.")
     ] = 10.0,
     log_level: Annotated[
-        str, typer.Option(help="The least severe log lines to show: debug, info, warning or error.")
+        Literal["debug", "info", "warning", "error"],
+        typer.Option(help="The least severe log lines to show.", case_sensitive=False),
     ] = "warning",
     log_file: Annotated[Path | None, typer.Option(help="File for Triton's complete log.")] = None,
     open_admin: Annotated[
@@ -94,7 +95,7 @@ def serve(
     ] = False,
     allow_code: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL", help="A model whose code --production-check lets pass; repeatable."),
+        typer.Option(metavar="MODEL", help="A model whose code --production-check lets pass; may be repeated."),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document when ready.")] = False,
     triton_arguments: Annotated[
@@ -111,7 +112,6 @@ def serve(
         plansmith serve -r model_repository --model resnet50 --http-port 0
         plansmith serve -- --log-verbose=1
     """
-    level = _parse_level(log_level)
     options = ServerOptions(
         repository=repository,
         host=host,
@@ -138,7 +138,7 @@ def serve(
     console, messages = Terminal(highlight=False), Terminal(stderr=True, highlight=False)
     running = Event()
     with messages.status("starting Triton") as status:
-        server = TritonServer(options, on_log=_log_printer(messages, level, status, running))
+        server = TritonServer(options, on_log=_log_printer(messages, Level[log_level.upper()], status, running))
         try:
             _catch_signals(server)
             with server:
@@ -201,21 +201,9 @@ def _catch_signals(server: TritonServer) -> None:
         signal.signal(number, handle)
 
 
-def _parse_level(text: str) -> Level:
-    try:
-        return Level[text.upper()]
-    except KeyError:
-        names = ", ".join(level.name.lower() for level in Level)
-        raise typer.BadParameter(f"{text!r} is not a log level: use {names}", param_hint="--log-level") from None
-
-
-def _settle_control(control: str | None, poll: int | None, models: list[str] | None) -> Control:
+def _settle_control(control: Control | None, poll: int | None, models: list[str] | None) -> Control:
     implied: Control = "poll" if poll is not None else "explicit" if models else "none"
-    if control is None:
-        return implied
-    if control not in ("none", "explicit", "poll"):
-        raise typer.BadParameter(f"{control!r} is not a control mode: none, explicit or poll", param_hint="--control")
-    if implied not in ("none", control):
+    if control is not None and implied not in ("none", control):
         option = "--poll" if implied == "poll" else "--model"
         raise typer.BadParameter(f"{option} needs --control {implied}, not {control}", param_hint="--control")
-    return control  # type: ignore[return-value]
+    return control or implied

@@ -85,6 +85,10 @@ class ServerOptions:
             raise InvalidOptions("--model needs --control explicit")
         if self.poll_seconds < 1:
             raise InvalidOptions(f"--poll {self.poll_seconds} must be at least 1 second")
+        if self.triton_arguments and not self.triton_arguments[0].startswith("-"):
+            # Triton ignores such a word, and would serve another repository than was meant.
+            word = self.triton_arguments[0]
+            raise InvalidOptions(f"{word!r} is not an option of Triton: name a repository with --repository {word}")
         if is_off("--allow-http", self.triton_arguments):
             raise InvalidOptions(
                 "--allow-http=false cannot be used: serve asks over HTTP whether the models are loaded; remove it, and"

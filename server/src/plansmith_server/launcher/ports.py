@@ -19,14 +19,17 @@ def resolve_host(host: str) -> str:
         host: an IPv4 address or a name that resolves to one.
 
     Raises:
-        InvalidOptions: it resolves to no IPv4 address.
+        InvalidOptions: it resolves to no IPv4 address of this machine.
     """
     try:
-        return str(socket.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)[0][4][0])
+        address = str(socket.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)[0][4][0])
+        find_free(address, 1)
     except OSError as error:
         raise InvalidOptions(
-            f"--host {host!r} is not an IPv4 address or a name of one: use 127.0.0.1 for this machine alone"
+            f"--host {host!r} is not an IPv4 address of this machine or a name of one: use 127.0.0.1, which only this "
+            "machine can reach"
         ) from error
+    return address
 
 
 def is_loopback(address: str) -> bool:
@@ -39,7 +42,7 @@ def check_free(address: str, port: int, option: str) -> None:
 
     Raises:
         PortInUse: another process listens there.
-        InvalidOptions: the address is not one of this machine, or the port needs privileges.
+        InvalidOptions: the port needs privileges.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As Triton binds: a port whose last connections still linger in TIME_WAIT is free.
