@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -88,8 +89,6 @@ class Pool:
 
 def keep_alive(connection: socket.socket) -> None:
     """Let the system find out whether the other end of an idle connection is still there."""
-    if connection.family not in (socket.AF_INET, socket.AF_INET6):
-        return
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
         ("TCP_KEEPIDLE", _PROBE_AFTER_SECONDS),
@@ -97,6 +96,6 @@ def keep_alive(connection: socket.socket) -> None:
         ("TCP_KEEPINTVL", _PROBE_SECONDS),
         ("TCP_KEEPCNT", _PROBES),
     ):
-        # Not every system has each of them.
-        if hasattr(socket, name):
+        # Not every system has each of them, or all that Python has names for; a Unix socket has none.
+        with contextlib.suppress(AttributeError, OSError):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
