@@ -209,6 +209,21 @@ def test_an_idle_connection_is_silent_and_is_replaced_by_the_next_call(proxy, fa
         assert proxy.connections == 2
 
 
+@pytest.mark.parametrize("face", ["grpc", "http"])
+def test_a_system_that_starts_no_more_threads_can_still_be_called_from(server, face, monkeypatch):
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    url = url_of(face, server).replace("127.0.0.1", "localhost")
+    with Client(url, timeout=20) as client:
+        model = client.model("double")
+        assert model.metadata.max_batch_size == 8
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        assert model.map(np.ones((20, 4), np.float32)).collect().array.sum() == 160
+        with Client(url, timeout=20) as other:
+            assert face == "grpc" or other.model("double")(ROWS).array.sum() == 16
+
+
 # Several servers.
 
 

@@ -34,6 +34,9 @@ class Transport(Protocol):
             ClientError: as `call`.
         """
 
+    def close_idle(self) -> None:
+        """Close connections as soon as they carry no request: the server has gone."""
+
     def reopen(self) -> None:
         """Forget all connections without ending them: after a fork they belong to the parent."""
 
@@ -53,6 +56,9 @@ class AsyncTransport(Protocol):
         self, operation: Infer, deadline: Deadline, headers: Mapping[str, str] = ...
     ) -> AsyncIterator[InferResult]:
         """Send the request and yield its responses as they arrive; see `Transport.stream`."""
+
+    def close_idle(self) -> None:
+        """Close connections that carry no request; see `Transport.close_idle`."""
 
     def reopen(self) -> None:
         """Forget all connections without ending them; see `Transport.reopen`."""

@@ -36,8 +36,14 @@ class Workers:
         future: Future[_Result] = Future()
         self._tasks.put((future, partial(contextvars.copy_context().run, function, *given)))
         if self._started < self._most:
-            self._started += 1
-            threading.Thread(target=_work, args=(self._tasks,), name=self._name, daemon=True).start()
+            try:
+                threading.Thread(target=_work, args=(self._tasks,), name=self._name, daemon=True).start()
+                self._started += 1
+            except RuntimeError:
+                # The system has no threads, or no more of them.
+                if not self._started:
+                    self._tasks.put(None)
+                    _work(self._tasks)
         return future
 
     def close(self) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.transports.http.dialing import HEAD_START_SECONDS, is_numeric
+from plansmith_client.transports.http.dialing import is_numeric, opened_socket
 from plansmith_client.transports.http.exchanges import is_timeout
 from plansmith_client.transports.http.idle import Pool, keep_alive
 from plansmith_client.transports.http.responses import ResponseReader
+from plansmith_client.transports.workers import Workers
 
 if TYPE_CHECKING:
+    import concurrent.futures
+    import socket
     from collections.abc import AsyncGenerator
 
     from plansmith_client.transports.deadlines import Deadline
     from plansmith_client.transports.http.exchanges import Message
     from plansmith_client.transports.http.responses import Response
-    from plansmith_client.transports.proxies import Proxy
 
 __all__ = ["AioConnection", "AioConnectionPool"]
 
@@ -58,7 +61,7 @@ class AioConnectionPool(Pool):
 
     async def _connect(self, deadline: Deadline) -> AioConnection:
         remaining = deadline.remaining()
-        opening = asyncio.ensure_future(self._opened())
+        opening = asyncio.ensure_future(self._opened(deadline))
         try:
             # Not wait_for(): before Python 3.12 it swallows a cancellation that comes as the connection is made.
             await asyncio.wait([opening], timeout=remaining)
@@ -71,67 +74,32 @@ class AioConnectionPool(Pool):
             raise TimeoutError("timed out")
         try:
             return opening.result()
-        except UnicodeError as error:
-            raise OSError(f"{self._address.host!r} is not a valid host name") from error
+        except ConnectionResetError as error:
+            if error.args:
+                raise
+            raise ConnectionResetError(0, "it ended the handshake of TLS") from error
 
-    async def _opened(self) -> AioConnection:
-        loop, connected, proxy = asyncio.get_running_loop(), self._address, self._proxy
+    async def _opened(self, deadline: Deadline) -> AioConnection:
+        loop, address = asyncio.get_running_loop(), self._address
         options: dict[str, Any] = {}
         if self._context is not None:
-            options = {"ssl": self._context, "server_hostname": self._server_name or self._address.host}
-        if self._address.socket_path:
-            return (await loop.create_unix_connection(AioConnection, self._address.socket_path))[1]
-        if proxy is not None:
-            connected = proxy.address
-        tunnelled = proxy is not None and bool(options)
-        if isinstance(loop, asyncio.BaseEventLoop) and not is_numeric(connected.host):
-            # Other loops, such as uvloop's, do not take it. A numeric host has one address, and asyncio's race between
-            # addresses leaves a socket open when it is cancelled, as the slower of two hedged requests is.
-            options["happy_eyeballs_delay"] = HEAD_START_SECONDS
-        if proxy is None or not tunnelled:
-            return (await loop.create_connection(AioConnection, connected.host, connected.port, **options))[1]
-        tls, name = options.pop("ssl"), options.pop("server_hostname")
-        transport, tunnel = await loop.create_connection(
-            lambda: _Tunnel(proxy), connected.host, connected.port, **options
-        )
-        try:
-            transport.write(proxy.tunnel_request(self._address.target))
-            await tunnel.opened
-            connection = AioConnection()
-            encrypted = await loop.start_tls(transport, connection, tls, server_hostname=name)
-        except BaseException:
-            transport.abort()
-            raise
-        assert encrypted is not None  # noqa: S101 - None only where the transport is closing, which raises before
-        connection.connection_made(encrypted)
-        return connection
+            options = {"ssl": self._context, "server_hostname": self._server_name or address.host}
+        if address.socket_path:
+            return (await loop.create_unix_connection(AioConnection, address.socket_path))[1]
+        if self._proxy is None and is_numeric(address.host):
+            return (await loop.create_connection(AioConnection, address.host, address.port, **options))[1]
+        # In a thread of its own: the loop's threads, for which the end of a program waits, have no deadline.
+        with contextlib.closing(Workers(1, "plansmith-connecting")) as workers:
+            connecting = workers.submit(opened_socket, address, self._proxy, deadline)
+            try:
+                connected = await asyncio.wrap_future(connecting)
+            except asyncio.CancelledError:
+                connecting.add_done_callback(_close_unused)
+                raise
+        return (await loop.create_connection(AioConnection, sock=connected, **options))[1]
 
 
-class _Tunnel(asyncio.Protocol):
-    """The reply of a proxy that is asked for a tunnel."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
-        self._reply = b""
-        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def data_received(self, data: bytes) -> None:
-        self._reply += data
-        try:
-            if self._proxy.is_open(self._reply) and not self.opened.done():
-                self.opened.set_result(None)
-        except OSError as error:
-            self._fail(error)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._fail(error or OSError(f"the proxy {self._proxy.address.target} closed the connection"))
-
-    def _fail(self, error: Exception) -> None:
-        if not self.opened.done():
-            self.opened.set_exception(error)
-
-
-def _close_unused(opening: asyncio.Future[AioConnection]) -> None:
+def _close_unused(opening: asyncio.Future[AioConnection] | concurrent.futures.Future[socket.socket]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
 

@@ -31,6 +31,11 @@ class HttpAioTransport:
         self._calls = HttpCalls(address, connection)
         self.reopen()
 
+    def close_idle(self) -> None:
+        """Close connections that carry no request; see `Transport.close_idle`."""
+        if self._loop is asyncio.get_running_loop():
+            self._pool.close()
+
     def reopen(self) -> None:
         """Forget the connections; see `Transport.reopen`."""
         calls = self._calls
@@ -77,10 +82,9 @@ class HttpAioTransport:
     async def close(self) -> None:
         """Close the connections; see `Transport.close`."""
         self._calls.is_closed = True
-        if self._loop is asyncio.get_running_loop():
-            self._pool.close()
-            # The loop closes the sockets with its next turn.
-            await asyncio.sleep(0)
+        self.close_idle()
+        # The loop closes the sockets with its next turn.
+        await asyncio.sleep(0)
 
     def _pool_of_this_loop(self) -> AioConnectionPool:
         loop = asyncio.get_running_loop()

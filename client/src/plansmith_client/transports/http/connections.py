@@ -16,7 +16,7 @@ import ssl
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from plansmith_client.transports.http.dialing import connected_socket, tunnelled_socket
+from plansmith_client.transports.http.dialing import opened_socket
 from plansmith_client.transports.http.exchanges import is_timeout
 from plansmith_client.transports.http.idle import Pool, keep_alive
 from plansmith_client.transports.http.responses import ResponseReader
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionPool", "SocketConnection"]
 
 _CHUNK = 256 * 1024
-# Seconds: poll counts milliseconds in 32 bits.
-_LONGEST_WAIT = 1e6
 # poll needs no descriptor of its own; Windows lacks it.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.DefaultSelector)
 
@@ -90,10 +88,7 @@ class ConnectionPool(Pool):
         return response
 
     def _connect(self, deadline: Deadline) -> SocketConnection:
-        if self._proxy is None:
-            connection = connected_socket(self._address, deadline)
-        else:
-            connection = tunnelled_socket(self._proxy, self._address, deadline)
+        connection = opened_socket(self._address, self._proxy, deadline)
         try:
             if not self._address.socket_path:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -227,11 +222,8 @@ class SocketConnection:
         if event != selectors.EVENT_READ:
             self._selector.modify(self._socket, event)
         try:
-            remaining = deadline.remaining()
-            while not self._selector.select(_LONGEST_WAIT if remaining is None else min(remaining, _LONGEST_WAIT)):
-                if remaining is not None and remaining <= _LONGEST_WAIT:
-                    raise TimeoutError("timed out")
-                remaining = deadline.remaining()
+            if not self._selector.select(deadline.remaining()):
+                raise TimeoutError("timed out")
         finally:
             if event != selectors.EVENT_READ:
                 self._selector.modify(self._socket, selectors.EVENT_READ)

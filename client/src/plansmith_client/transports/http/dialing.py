@@ -13,6 +13,7 @@ from functools import partial
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
+from plansmith_client.transports.http.exchanges import is_timeout
 from plansmith_client.transports.workers import Workers
 
 if TYPE_CHECKING:
@@ -22,74 +23,33 @@ if TYPE_CHECKING:
     from plansmith_client.transports.deadlines import Deadline
     from plansmith_client.transports.proxies import Proxy
 
-__all__ = ["HEAD_START_SECONDS", "connected_socket", "is_numeric", "tunnelled_socket"]
+__all__ = ["is_numeric", "opened_socket"]
 
-HEAD_START_SECONDS = 0.25
-"""What RFC 8305 recommends: how long an address is tried alone before the next one is tried as well."""
-
-
-def connected_socket(address: Address, deadline: Deadline) -> socket.socket:
-    """A socket connected to the first address of the host that accepts; it does not block.
-
-    Raises:
-        OSError: the name has no address, or the last of its addresses refuses; `TimeoutError` after the deadline.
-        DeadlineExceeded: nothing is left of the deadline.
-    """
-    if address.socket_path:
-        return _connected_to_path(address.socket_path, deadline)
-    failure = OSError("the name has no address")
-    waiting = _alternating(_addresses(address, deadline))
-    with selectors.DefaultSelector() as selector:
-        try:
-            while waiting or selector.get_map():
-                if waiting:
-                    try:
-                        _start(waiting.pop(0), selector)
-                    except OSError as error:
-                        failure = error
-                        continue
-                next_at = time.monotonic() + HEAD_START_SECONDS if waiting else None
-                for connection, problem in _ended(selector, next_at, deadline):
-                    if problem is None:
-                        selector.unregister(connection)
-                        return connection
-                    selector.unregister(connection)
-                    connection.close()
-                    failure = problem
-        finally:
-            for key in list(selector.get_map().values()):
-                key.fileobj.close()  # type: ignore[union-attr]
-    raise failure
+# What RFC 8305 recommends: how long an address is tried alone before the next one is tried as well.
+_HEAD_START_SECONDS = 0.25
 
 
-def tunnelled_socket(proxy: Proxy, address: Address, deadline: Deadline) -> socket.socket:
-    """A socket connected to a proxy, which for `https` has opened a tunnel to the address.
+def opened_socket(address: Address, proxy: Proxy | None, deadline: Deadline) -> socket.socket:
+    """A socket connected to the first address of the host that accepts, or to a proxy that leads there.
+
+    For `https` the proxy has opened a tunnel to the address. The socket may block or not.
 
     Raises:
-        OSError: as `connected_socket`, or the proxy refuses.
+        OSError: the name has no address, the last of its addresses refuses, or the proxy does; `TimeoutError` after the
+            deadline.
         DeadlineExceeded: nothing is left of the deadline.
     """
-    connection = connected_socket(proxy.address, deadline)
+    if proxy is None:
+        return _connected(address, deadline)
+    try:
+        connection = _connected(proxy.address, deadline)
+    except OSError as error:
+        if is_timeout(error):
+            raise
+        raise OSError(f"the proxy {proxy.address.target} cannot be reached: {error.strerror or error}") from error
     try:
         if address.scheme == "https":
-            connection.settimeout(deadline.remaining())
-            connection.sendall(proxy.tunnel_request(address.target))
-            reply = b""
-            # A server of TLS says nothing before the client does: what comes is the proxy's reply alone.
-            while not proxy.is_open(reply):
-                connection.settimeout(deadline.remaining())
-                reply += proxy.checked(connection.recv(4096))
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _connected_to_path(path: str, deadline: Deadline) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.settimeout(deadline.remaining())
-        connection.connect(path)
+            proxy.open_tunnel(connection, address.target, deadline)
     except BaseException:
         connection.close()
         raise
@@ -103,6 +63,45 @@ def is_numeric(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _connected(address: Address, deadline: Deadline) -> socket.socket:
+    if address.socket_path:
+        return _connected_to_path(address.socket_path, deadline)
+    failure = OSError("the name has no address")
+    waiting = _alternating(_addresses(address, deadline))
+    with selectors.DefaultSelector() as selector:
+        try:
+            while waiting or selector.get_map():
+                if waiting:
+                    try:
+                        _start(waiting.pop(0), selector)
+                    except OSError as error:
+                        failure = error
+                        continue
+                next_at = time.monotonic() + _HEAD_START_SECONDS if waiting else None
+                for connection, problem in _ended(selector, next_at, deadline):
+                    if problem is None:
+                        selector.unregister(connection)
+                        return connection
+                    selector.unregister(connection)
+                    connection.close()
+                    failure = problem
+        finally:
+            for key in list(selector.get_map().values()):
+                key.fileobj.close()  # type: ignore[union-attr]
+    raise failure
+
+
+def _connected_to_path(path: str, deadline: Deadline) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(deadline.remaining())
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _addresses(address: Address, deadline: Deadline) -> list[tuple[Any, ...]]:
