@@ -431,6 +431,7 @@ def test_the_deadline_bounds_an_exchange_of_an_event_loop(server):
         ("https://localhost:443", "localhost"),
         ("http://[::1]:8000", "[::1]:8000"),
         ("http://[::1]", "[::1]"),
+        ("http://[fe80::1%eth0]:8000", "[fe80::1]:8000"),
     ],
 )
 def test_the_host_header_names_the_port_and_brackets_ipv6(url, host):
