@@ -39,7 +39,7 @@ class _Entry:
 
     request: Infer
     arrived: Any
-    outcome: InferResult | ClientError | None = None
+    outcome: InferResult | Exception | None = None
 
     @property
     def rows(self) -> int:
@@ -156,7 +156,7 @@ class _Groups:
             # One of them is at fault: each is asked on its own.
             for entry in entries:
                 yield from self.send([entry], deadline)
-        except ClientError as error:
+        except Exception as error:  # noqa: BLE001 - of an observer or of what gives the token, too
             for entry in entries:
                 entry.outcome = error
 
@@ -176,6 +176,8 @@ def _outcome(entry: _Entry) -> InferResult:
         return entry.outcome
     # An error may go to several callers: each gets its own, so that tracebacks do not mix.
     error = entry.outcome or InferenceFailed("The caller that gathered this batch was interrupted: call again")
+    if not isinstance(error, ClientError):
+        raise error
     raise type(error)(*error.args) from error
 
 
