@@ -26,7 +26,9 @@ from plansmith_client import (
     InvalidInput,
     Model,
     RetryPolicy,
+    ServerUnavailable,
 )
+from plansmith_client.calling import servers as servers_module
 from plansmith_client.calling.breaker import BreakerPolicy
 from plansmith_client.calling.flows import Pause, Resolve
 from plansmith_client.calling.servers import Servers
@@ -293,6 +295,18 @@ def test_known_addresses_stay_while_a_name_server_fails_and_go_when_it_says_so()
         known.update(server.transport for server in servers.all())
         assert [server.transport.host for server in servers.all()] == expected
     assert [place.host for place in known if place.is_left] == ["10.0.0.1"]
+
+
+def test_names_are_looked_up_again_when_a_server_cannot_be_reached(monkeypatch):
+    monkeypatch.setattr(servers_module, "_LOOK_UP_AGAIN_SECONDS", 0.0)
+    servers = named_servers()
+    first = servers.look_up(Deadline(60))
+    next(first)
+    finish(first, ("10.0.0.1",))
+    with pytest.raises(StopIteration):
+        next(servers.look_up(Deadline(60)))
+    servers.failed(servers.all()[0], ServerUnavailable("No answer"))
+    assert isinstance(next(servers.look_up(Deadline(60))), Resolve)
 
 
 def test_a_name_server_that_says_nothing_of_one_name_leaves_time_for_the_others():

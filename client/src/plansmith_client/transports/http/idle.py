@@ -58,16 +58,10 @@ class Pool:
                 if not self._idle:
                     return None
                 since, connection = self._idle.pop()
-                expired = []
-                if time.monotonic() - since > _LONGEST_SECONDS:
-                    # Those below have been idle for longer.
-                    expired, self._idle = [(since, connection), *self._idle], []
-            for _, old in expired:
-                old.close()
-            if not expired:
-                if connection.is_quiet():
-                    return connection
-                connection.close()
+            if time.monotonic() - since <= _LONGEST_SECONDS and connection.is_quiet():
+                return connection
+            # Those below have been idle for longer.
+            connection.close()
         return None
 
     def keep(self, connection: _Connection) -> None:
