@@ -220,6 +220,7 @@ def test_a_system_that_starts_no_more_threads_can_still_be_called_from(server, f
         assert model.metadata.max_batch_size == 8
         monkeypatch.setattr(threading.Thread, "start", refuse)
         assert model.map(np.ones((20, 4), np.float32)).collect().array.sum() == 160
+        assert model.submit(ROWS).result().array.sum() == 16
         with Client(url, timeout=20) as other:
             assert face == "grpc" or other.model("double")(ROWS).array.sum() == 16
 

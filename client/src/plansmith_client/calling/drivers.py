@@ -53,8 +53,15 @@ class SyncDriver:
             known = self._loops.get(os.getpid())
             if known is None:
                 made = _BackgroundLoop(client.open_async_caller())
+                try:
+                    made.begin()
+                except RuntimeError:
+                    # The system starts no more threads, or the interpreter is about to end.
+                    made.loop.close()
+                    return Workers(1, "plansmith-submit").submit(self.run, make_flow(model))
                 known = self._loops.setdefault(os.getpid(), made)
-                made.begin() if known is made else made.loop.close()
+                if known is not made:
+                    made.end()
             future = known.start(model, make_flow)
             if self._closed:
                 # Meanwhile, by another thread.
