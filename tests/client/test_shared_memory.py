@@ -245,6 +245,22 @@ def test_requests_that_were_given_up_do_not_switch_shared_memory_off(server, fac
     assert regions(server) == set()
 
 
+def test_small_regions_that_nobody_uses_make_room_for_a_larger_one(server, face):
+    policy = SharedMemoryPolicy(threshold=1024, limit=2**22)
+    with open_client(face, url_of(face, server), shared_memory=policy) as client:
+        model, pool = client.model("every_type"), pool_of(client)
+        # As many as requests at once would need.
+        for _ in range(4):
+            model.infer({"fp32": np.ones((64, 64), np.float32)})
+            pool._free.clear()
+        pool._free.extend(pool._made)
+        large, until = np.ones((500, 1000), np.float32), time.monotonic() + 60
+        while max(region.size for region in pool._made) < large.nbytes:
+            assert time.monotonic() < until
+            np.testing.assert_array_equal(model.infer({"fp32": large})["fp32_out"], large)
+    assert regions(server) == set()
+
+
 def test_a_region_that_the_server_still_uses_is_not_taken_from_it(server, face):
     with open_client(face, url_of(face, server), shared_memory=SharedMemoryPolicy(threshold=1)) as client:
         slow, pool = client.model("slow"), pool_of(client)
