@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import traceback
 import urllib.request
 from pathlib import Path
 
@@ -132,7 +133,12 @@ def test_a_column_for_what_is_no_input_is_refused_and_no_secret_is_shown():
     scorer = faked(lambda inputs: {"y": inputs["x"]}, ("FP32", (-1, 1)), ("FP32", (-1, 1)), columns={"z": "a"})
     with pytest.raises(InvalidInput, match="no input 'z': it has x"):
         scorer({"x": np.ones(2)})
-    assert "secret" not in repr(BulkScorer("localhost:1", "fake", options={"token": "secret"}))
+    scorer = BulkScorer("http://models.example:1", "fake", options={"token": "secret"})
+    assert "secret" not in repr(scorer)
+    with pytest.raises(InvalidInput, match="unencrypted") as caught:
+        scorer({"x": np.ones(2)})
+    for frame in traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack:
+        assert "secret" not in str(frame.locals) or frame.filename == __file__
 
 
 def test_a_batch_ends_at_its_first_error_and_with_its_patience():

@@ -246,7 +246,7 @@ def test_every_way_a_connection_fails_has_its_error(exception, error):
         ("tlsv13 alert certificate required", "certificate_file="),
         ("tlsv1 alert unknown ca", "certificate_file="),
         ("sslv3 alert handshake failure", "certificate_file="),
-        ("wrong version number", "correct the URL"),
+        ("wrong version number", "correct the URL, http://"),
     ],
 )
 def test_what_tls_says_comes_with_the_way_out(reason, advice):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import contextvars
 import gc
@@ -103,6 +104,28 @@ def test_a_function_that_fails_or_answers_wrongly_is_a_model_that_failed(face):
             pytest.raises(InferenceFailed, match=words),
         ):
             client.model("model")(ROWS)
+
+
+class Broken:
+    """An observer that fails."""
+
+    @contextlib.contextmanager
+    def observe(self, operation):
+        if isinstance(operation, Infer):
+            raise KeyError("of the observer")
+        yield {}
+
+
+def test_what_an_observer_raises_reaches_every_caller_of_a_batch(face):
+    options = {"transport": server_of(double, max_batch_size=3), "observers": [Broken()]}
+    with (
+        open_client(face, "localhost:8001", **options) as client,
+        concurrent.futures.ThreadPoolExecutor(3) as pool,
+    ):
+        batched = client.model("model").batched(max_delay=60)
+        for call in [pool.submit(batched, ROWS[:1]) for _ in range(3)]:
+            with pytest.raises(KeyError, match="of the observer"):
+                call.result()
 
 
 def test_a_slow_function_meets_the_deadline(face):

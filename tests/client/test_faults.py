@@ -293,6 +293,7 @@ def test_another_web_server_is_not_taken_for_an_inference_server(serve, status):
             with pytest.raises((ProtocolError, ServerUnavailable, InvalidInput)) as caught:
                 call()
             assert "<html>" not in str(caught.value)
+            assert ("http://localhost:1/" in str(caught.value)) == status.startswith("302")
 
 
 @pytest.mark.parametrize("line", [b"SSH-2.0-OpenSSH_9.2\r\n", b"\0" * 100, b"HTTP/1.1 abc\r\n\r\n", b"\r\n" * 9])

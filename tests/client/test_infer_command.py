@@ -21,7 +21,7 @@ from plansmith_build.datasets.images import read_image
 from plansmith_build.datasets.preprocessing import Preprocessing
 from plansmith_client import InferResult, InvalidInput, TensorSpec
 from plansmith_client.commands.image_files import ImagePreparation, array_from_image, recorded_preparation
-from plansmith_client.commands.input_files import read_inputs, texts_as_inputs
+from plansmith_client.commands.input_files import read_inputs, sources_of, texts_as_inputs
 from plansmith_client.commands.output_files import write_output_file
 from plansmith_client.commands.predictions import draw_boxes, prediction_lines
 from plansmith_client.commands.tensor_json import json_from_result
@@ -143,6 +143,9 @@ def test_an_image_is_prepared_as_the_manifest_of_the_build_records(tmp_path):
         {"interpolation": 3},
         {"mean": ["a"]},
         {"layout": "NHWC", "mean": [1, 2]},
+        {"layout": "NHWC", "std": [0]},
+        {"layout": "NHWC", "scale": [float("inf")]},
+        {"layout": "NHWC", "size": [60_000, 60_000], "fit": "stretch"},
     ):
         manifest.write_text(json.dumps({"search": {"preprocessing": wrong}}))
         with pytest.raises(InvalidInput, match="recorded preprocessing"):
@@ -196,6 +199,22 @@ def test_json_has_numbers_of_json_alone_whatever_a_server_adds_to_its_answer():
 
 def test_a_text_that_is_not_of_the_terminals_encoding_is_sent_as_it_was_typed():
     assert texts_as_inputs(["\udcff"], [TensorSpec("x", "BYTES", (-1,))])["x"].tolist() == [b"\xff"]
+
+
+@pytest.mark.parametrize(
+    ("datatype", "scale", "shown"), [("UINT8", 2, "300"), ("FP16", 1e4, "1.5e+06"), ("FP32", 1e38, "inf")]
+)
+def test_a_pixel_that_the_input_cannot_hold_is_refused_and_never_wrapped(tmp_path, datatype, scale, shown):
+    Image.fromarray(np.full((2, 2), 150, np.uint8)).save(tmp_path / "photo.png")
+    with pytest.raises(InvalidInput, match=re.escape(f"it has {shown}, which input 'x' ({datatype}) cannot hold")):
+        array_from_image(tmp_path / "photo.png", TensorSpec("x", datatype, (-1, 2, 2)), ImagePreparation(scale))
+
+
+def test_hidden_files_of_a_folder_are_left_alone(tmp_path):
+    (tmp_path / ".thumbnails").mkdir()
+    for name in ("b.png", "a.PNG", "._a.png", ".thumbnails/a.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert sources_of([str(tmp_path)]) == [str(tmp_path / name) for name in ("a.PNG", "b.png")]
 
 
 def test_a_manifest_without_a_preprocessing_is_refused(command):

@@ -122,7 +122,7 @@ def test_a_timeout_is_a_number_of_seconds(timeout):
         Client("localhost:1", timeout=timeout)
 
 
-@pytest.mark.parametrize("timeout", [np.float32(0.5), np.int64(3), math.inf, 1e7, 1e300, 10**400])
+@pytest.mark.parametrize("timeout", [np.float32(0.5), np.int64(3), math.inf, 3e6, 1e7, 1e300, 10**400])
 @pytest.mark.parametrize("scheme", ["", "http://"])
 def test_a_timeout_may_be_of_any_real_type_and_of_any_length(timeout, scheme):
     with Client(f"{scheme}localhost:1", timeout=timeout) as client:
@@ -133,18 +133,12 @@ def test_a_timeout_may_be_of_any_real_type_and_of_any_length(timeout, scheme):
     "url",
     [
         *("", "localhost", "localhost:x", "localhost:0", "localhost:99999", ":8001", "a b:1", None),
-        *("ftp://a:1", "grpc://a", "grpc://a:1/path", "http://", "http://a:1?q=1", "http://[::1"),
+        *("ftp://a:1", "grpc://a", "grpc://a:1/path", "http://", "http://a:1?q=1", "http://[::1", "http://a:0"),
     ],
 )
 def test_a_url_of_another_form_is_refused(url):
     with pytest.raises(InvalidInput, match="URL"):
         Client(url)
-
-
-def test_a_password_in_a_url_is_refused_and_not_repeated():
-    with pytest.raises(InvalidInput) as caught:
-        Client("http://me:hunter2@localhost:8000")
-    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("name", "version"), [("", ""), (None, ""), ("a", "new"), ("a", "-1"), ("a", 3), ("a", "²")])

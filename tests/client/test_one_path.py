@@ -26,7 +26,9 @@ from plansmith_client import (
     InvalidInput,
     Model,
     RetryPolicy,
+    ServerUnavailable,
 )
+from plansmith_client.calling import servers as servers_module
 from plansmith_client.calling.breaker import BreakerPolicy
 from plansmith_client.calling.flows import Pause, Resolve
 from plansmith_client.calling.servers import Servers
@@ -236,11 +238,22 @@ def test_explicit_attempts_are_not_exceeded_for_a_restart(server, face):
 # Names with several addresses, without a name server: the flow is driven by hand.
 
 
-def named_servers() -> Servers:
+class Place:
+    """A transport that tells where it leads, and whether it is still to be used."""
+
+    def __init__(self, address: Address, _: Connection) -> None:
+        self.host = address.host
+        self.is_left = False
+
+    def close_idle(self) -> None:
+        self.is_left = True
+
+
+def named_servers(*names: str) -> Servers:
     return Servers(
-        (Address.parse("models:8001"),),
+        tuple(Address.parse(f"{name}:8001") for name in names or ("models",)),
         Connection(),
-        lambda address, _: address.host,
+        Place,
         balance="round_robin",
         breaker=BreakerPolicy(),
         resolve=True,
@@ -262,13 +275,14 @@ def test_a_name_is_looked_up_once_for_all_calls_that_wait():
     finish(first, ("10.0.0.1", "10.0.0.2"))
     finish(second, None)
     finish(third, None)
-    assert [server.transport for server in servers.all()] == ["10.0.0.1", "10.0.0.2"]
+    assert [server.transport.host for server in servers.all()] == ["10.0.0.1", "10.0.0.2"]
     with pytest.raises(StopIteration):
         next(servers.look_up(Deadline(60)))
 
 
 def test_known_addresses_stay_while_a_name_server_fails_and_go_when_it_says_so():
     servers = named_servers()
+    known = set()
     for hosts, expected in (
         (("10.0.0.1", "10.0.0.2"), ["10.0.0.1", "10.0.0.2"]),
         ((), ["10.0.0.1", "10.0.0.2"]),
@@ -278,7 +292,30 @@ def test_known_addresses_stay_while_a_name_server_fails_and_go_when_it_says_so()
         flow = servers.look_up(Deadline(60))
         next(flow)
         finish(flow, hosts)
-        assert [server.transport for server in servers.all()] == expected
+        known.update(server.transport for server in servers.all())
+        assert [server.transport.host for server in servers.all()] == expected
+    assert [place.host for place in known if place.is_left] == ["10.0.0.1"]
+
+
+def test_names_are_looked_up_again_when_a_server_cannot_be_reached(monkeypatch):
+    monkeypatch.setattr(servers_module, "_LOOK_UP_AGAIN_SECONDS", 0.0)
+    servers = named_servers()
+    first = servers.look_up(Deadline(60))
+    next(first)
+    finish(first, ("10.0.0.1",))
+    with pytest.raises(StopIteration):
+        next(servers.look_up(Deadline(60)))
+    servers.failed(servers.all()[0], ServerUnavailable("No answer"))
+    assert isinstance(next(servers.look_up(Deadline(60))), Resolve)
+
+
+def test_a_name_server_that_says_nothing_of_one_name_leaves_time_for_the_others():
+    servers = named_servers("silent", "models")
+    flow = servers.look_up(Deadline(60))
+    assert next(flow).seconds <= 30
+    assert flow.send(()).host == "models"
+    finish(flow, ("10.0.0.1",))
+    assert [server.transport.host for server in servers.all()] == ["10.0.0.1"]
 
 
 def test_a_name_that_has_no_address_yet_is_looked_up_again_by_the_next_call():
@@ -313,7 +350,7 @@ for call in (
     lambda: ask("http://models.test:8000"),
     lambda: ask("http://models.test:8000", resolve=True),
     lambda: asyncio.run(ask_from_a_loop("models.test:8001", resolve=True)),
-    # Which does not wait at its end either.
+    # The loop ends with its threads, and so must not have one that looks up.
     lambda: asyncio.run(ask_from_a_loop("http://models.test:8000")),
 ):
     try:

@@ -209,6 +209,22 @@ def test_an_idle_connection_is_silent_and_is_replaced_by_the_next_call(proxy, fa
         assert proxy.connections == 2
 
 
+@pytest.mark.parametrize("face", ["grpc", "http"])
+def test_a_system_that_starts_no_more_threads_can_still_be_called_from(server, face, monkeypatch):
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    url = url_of(face, server).replace("127.0.0.1", "localhost")
+    with Client(url, timeout=20) as client:
+        model = client.model("double")
+        assert model.metadata.max_batch_size == 8
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        assert model.map(np.ones((20, 4), np.float32)).collect().array.sum() == 160
+        assert model.submit(ROWS).result().array.sum() == 16
+        with Client(url, timeout=20) as other:
+            assert face == "grpc" or other.model("double")(ROWS).array.sum() == 16
+
+
 # Several servers.
 
 
@@ -288,18 +304,6 @@ def test_models_are_loaded_on_every_server(server, second, face):
             with open_client(face, one) as alone:
                 assert alone.model("picky").is_ready()
         client.unload_model("picky")
-
-
-def test_a_slow_server_is_overtaken_by_a_second_one(server, second, face):
-    with fault_proxy(int(url_of(face, server).rpartition(":")[2])) as proxy:
-        hanging = proxy.target if face.startswith("grpc") else f"http://{proxy.target}"
-        with open_client(face, [hanging, url_of(face, second)], hedge_after=0.1, timeout=20) as client:
-            model = client.model("double")
-            model(ROWS)
-            proxy.always = Fault(stall=True)
-            proxy.end_connections()
-            for _ in range(4):
-                assert model.infer({"x": ROWS}, timeout=10).array.tolist() == (ROWS * 2).tolist()
 
 
 def test_a_sequence_begins_on_a_server_that_answers_and_stays_there(server, second, face):

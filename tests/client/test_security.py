@@ -68,6 +68,9 @@ def test_a_token_opens_the_door_over_tls(proxy, face):
             Client(prefixed)
     with open_client(face, proxy.url(face, "token"), token=lambda: TOKEN, **options) as client:
         assert works(client)
+    # A certificate that is named is trusted, whoever has signed it.
+    with open_client(face, proxy.url(face, "token"), token=TOKEN, ca_file=proxy.folder / "server.pem") as client:
+        assert works(client)
     for wrong in ("wrong", None):
         with open_client(face, proxy.url(face, "token"), token=wrong, **options) as client:
             with pytest.raises(AccessDenied) as caught:
@@ -95,6 +98,9 @@ def test_token_and_authority_come_from_the_environment_and_a_renewed_token_is_re
     monkeypatch.delenv("PLANSMITH_TOKEN_FILE")
     monkeypatch.setenv("PLANSMITH_TOKEN", TOKEN)
     with open_client(face, proxy.url(face, "token"), timeout=10) as client:
+        assert works(client)
+    monkeypatch.setenv("PLANSMITH_TOKEN", "of another server")
+    with open_client(face, proxy.url(face, "token"), headers={"Authorization": f"Bearer {TOKEN}"}) as client:
         assert works(client)
 
 
@@ -135,7 +141,11 @@ def test_tritons_own_tls_opens_to_a_client_certificate_alone(proxy, tmp_path):
 
 @pytest.mark.parametrize(
     ("wants", "host", "advice"),
-    [("token", "127.0.0.1", "ca_file="), ("token", "localhost", "server_name="), ("expired", "127.0.0.1", "renew")],
+    [
+        ("token", "127.0.0.1", "ca_file="),
+        ("token", "localhost", "server_name="),
+        ("expired", "127.0.0.1", "renew"),
+    ],
 )
 def test_a_certificate_that_is_refused_is_told_of_with_the_way_out(proxy, face, wants, host, advice):
     authority = None if advice == "ca_file=" else proxy.folder / "ca.pem"
@@ -143,6 +153,23 @@ def test_a_certificate_that_is_refused_is_told_of_with_the_way_out(proxy, face, 
     with (
         open_client(face, url, token=TOKEN, timeout=10, retries=0, ca_file=authority) as client,
         pytest.raises(ServerUnavailable, match=advice),
+    ):
+        client.server_metadata()
+
+
+def test_a_port_that_has_tls_where_the_url_has_none_or_the_reverse_is_told_of(proxy, server, face):
+    secured, scheme = proxy.url(face, "token"), "" if face.startswith("grpc") else "http://"
+    ports = [server.grpc_url, server.http_url.removeprefix("http://")]
+    wrong = [f"{secured.partition(':')[0]}://{port}" for port in ports]
+    for url in wrong:
+        with (
+            open_client(face, url, timeout=10, retries=0) as client,
+            pytest.raises(ServerUnavailable, match="may not speak TLS"),
+        ):
+            client.server_metadata()
+    with (
+        open_client(face, f"{scheme}{secured.rpartition('/')[2]}", timeout=10, retries=0) as client,
+        pytest.raises(ClientError, match=r"speaks TLS, write https://|TLS is grpcs://"),
     ):
         client.server_metadata()
 
@@ -233,8 +260,13 @@ def test_tracebacks_with_local_variables_hold_no_credentials(face, monkeypatch):
             (silent_url, {"token": lambda: secret}),
             (f"{scheme}127.0.0.1:1", {"headers": {"Authorization": f"Bearer {secret}"}}),
             (silent_url, {"token": secret, "hedge_after": -1}),
+            (silent_url, {"proxy": f"http://me:{secret}@proxy"}),
+            (f"{scheme}127.0.0.1:1", {"proxy": f"http://me:{secret}@{silent_url.removeprefix(scheme)}"}),
             (silent_url, {"token": f"{secret} with spaces"}),
             (silent_url, {"token": lambda: f"{secret} with spaces"}),
+            (silent_url, {"token": secret.encode()}),
+            (silent_url, {"token": secret.encode}),
+            (silent_url, {"headers": [("x-key", secret)]}),
             (f"{scheme}models.example:1", {"headers": {"Authorization": secret}}),
         ):
             with (
@@ -403,13 +435,18 @@ def test_a_proxy_is_gone_through_with_and_without_tls(proxy, server, face, crede
         assert seen[0] == first
 
 
-def test_a_proxy_that_refuses_is_named_without_its_password(proxy, face):
-    with http_proxy("Basic other") as (address, _):
-        options = {"proxy": f"http://me:secret@{address}", "ca_file": proxy.folder / "ca.pem", "retries": 0}
-        with open_client(face, proxy.url(face, "token"), timeout=20, **options) as client:
-            with pytest.raises(ServerUnavailable, match=r"407|[Pp]roxy") as caught:
-                client.server_metadata()
-            assert "secret" not in str(caught.value)
+def test_a_proxy_that_refuses_or_is_not_there_is_named_without_its_password(proxy, server, face):
+    with http_proxy("Basic other") as (address, _), socket.create_server(("127.0.0.1", 0)) as listener:
+        nowhere = f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.close()
+        encrypted, plain = proxy.url(face, "token"), url_of(face, server)
+        for url, through in ((encrypted, address), (plain, address), (encrypted, nowhere), (plain, nowhere)):
+            options = {"ca_file": proxy.folder / "ca.pem", "retries": 0, "timeout": 20}
+            with open_client(face, url, proxy=f"http://me:secret@{through}", **options) as client:
+                # What answers a request for an absolute URL may be the proxy or the server.
+                with pytest.raises((ServerUnavailable, AccessDenied), match=r"the proxy.*proxy=") as caught:
+                    client.server_metadata()
+                assert "secret" not in str(caught.value)
 
 
 def test_a_unix_socket_is_a_server_like_any_other(server, face, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import os
 import shutil
 import signal
@@ -264,6 +265,22 @@ def test_requests_that_were_given_up_do_not_switch_shared_memory_off(server, fac
     assert regions(server) == set()
 
 
+def test_small_regions_that_nobody_uses_make_room_for_a_larger_one(server, face):
+    policy = SharedMemoryPolicy(threshold=1024, limit=2**22)
+    with open_client(face, url_of(face, server), shared_memory=policy) as client:
+        model, pool = client.model("every_type"), pool_of(client)
+        # As many as requests at once would need.
+        for _ in range(4):
+            model.infer({"fp32": np.ones((64, 64), np.float32)})
+            pool._free.clear()
+        pool._free.extend(pool._made)
+        large, until = np.ones((500, 1000), np.float32), time.monotonic() + 60
+        while max(region.size for region in pool._made) < large.nbytes:
+            assert time.monotonic() < until
+            np.testing.assert_array_equal(model.infer({"fp32": large})["fp32_out"], large)
+    assert regions(server) == set()
+
+
 def test_a_region_that_the_server_still_uses_is_not_taken_from_it(server, face):
     with open_client(face, url_of(face, server), shared_memory=SharedMemoryPolicy(threshold=1)) as client:
         slow, pool = client.model("slow"), pool_of(client)
@@ -324,9 +341,14 @@ def test_a_file_that_was_never_registered_is_swept_too_and_that_of_a_living_proc
     parts = make_region_name().split("-")
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()
-    dead, living = FOLDER / "-".join([*parts[:3], str(child.pid), *parts[4:]]), FOLDER / make_region_name()
+    left = "-".join([*parts[:3], str(child.pid), parts[4]])
+    dead, living = FOLDER / f"{left}-{parts[5]}", FOLDER / make_region_name()
+    # What cannot be removed, as that of another user, keeps nothing else; the system lists it first or last.
+    others = [FOLDER / f"{left}-{number:016x}" for number in range(2)]
+    others[0].mkdir()
     for path in (dead, living):
         path.write_bytes(b"")
+    others[1].mkdir()
     try:
         with Client(server.grpc_url) as client:
             client.model("every_type").infer({"fp32": np.ones((1000, 1000), np.float32)})
@@ -334,6 +356,50 @@ def test_a_file_that_was_never_registered_is_swept_too_and_that_of_a_living_proc
         assert living.exists()
     finally:
         living.unlink()
+        for path in others:
+            path.rmdir()
+
+
+@pytest.mark.parametrize(("number", "stays"), [(errno.ENOSPC, True), (errno.EACCES, False)])
+def test_where_memory_cannot_be_had_tensors_go_the_usual_way(server, number, stays, monkeypatch, caplog):
+    caplog.set_level("DEBUG", "plansmith_client")
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    rows = np.ones((64, 64), np.float32)
+    with Client(server.grpc_url, shared_memory=SMALL) as client:
+        model = client.model("every_type")
+        with monkeypatch.context() as full:
+            full.setattr(os, "posix_fallocate", refuse)
+            for _ in range(2):
+                np.testing.assert_array_equal(model.infer({"fp32": rows})["fp32_out"], rows)
+        told = [record for record in caplog.records if os.strerror(number) in record.getMessage()]
+        assert len(told) == (2 if stays else 1)
+        # Room may come again, a permission will not.
+        model.infer({"fp32": rows})
+        assert len(regions(server)) == stays
+
+
+def test_a_server_that_hangs_is_waited_for_once_however_many_regions_it_has(server, face, monkeypatch):
+    ask, deadlines = shared_memory_sending.SharedMemory._ask, []
+
+    def late(self, operation, deadline):
+        if isinstance(operation, UnregisterSharedMemory):
+            deadlines.append(deadline)
+            raise DeadlineExceeded("late")
+        return (yield from ask(self, operation, deadline))
+
+    with open_client(face, url_of(face, server), shared_memory=SMALL) as client:
+        model, pool = client.model("every_type"), pool_of(client)
+        model.infer({"fp32": np.ones((64, 64), np.float32)})
+        (first,) = pool._free
+        pool._free.clear()
+        model.infer({"fp32": np.ones((64, 64), np.float32)})
+        pool._free.append(first)
+        monkeypatch.setattr(shared_memory_sending.SharedMemory, "_ask", late)
+    assert len(deadlines) >= 2
+    assert len(set(deadlines)) == 1
 
 
 def test_only_names_of_this_host_whose_process_has_ended_count_as_abandoned():
@@ -357,11 +423,19 @@ def test_where_processes_cannot_be_seen_none_counts_as_ended(tmp_path, monkeypat
     # What /proc shows of other users' processes under hidepid: nothing.
     own = tmp_path / str(os.getpid())
     (own / "ns").mkdir(parents=True)
-    (own / "ns" / "pid").symlink_to(Path("/proc/self/ns/pid").readlink())
+    for link in Path("/proc/self/ns").iterdir():
+        (own / "ns" / link.name).symlink_to(link.readlink())
+    (tmp_path / "self").symlink_to(own.name)
     (tmp_path / "sys/kernel/random").mkdir(parents=True)
     shutil.copy("/proc/sys/kernel/random/boot_id", tmp_path / "sys/kernel/random/boot_id")
     monkeypatch.setattr(owners, "_PROC", tmp_path)
     assert not is_abandoned(name)
+    # What a process sees that has been given the /proc of another namespace: its own number is another's there.
+    (tmp_path / "self").unlink()
+    (tmp_path / "self").symlink_to("1")
+    assert not is_abandoned(name)
+    with pytest.raises(OSError, match="another namespace"):
+        make_region_name()
     # What other systems have of /proc.
     monkeypatch.setattr(owners, "_PROC", tmp_path / "nowhere")
     assert not is_abandoned(name)

@@ -148,7 +148,9 @@ class BulkScorer:
 
 
 class _Options(dict[str, Any]):
-    """Options of a client, told apart by what they hold."""
+    """Options of a client, told apart by what they hold, which is not shown."""
+
+    __repr__ = object.__repr__
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(tuple(sorted((name, repr(value)) for name, value in self.items())))

@@ -88,6 +88,8 @@ def _resized(image: Image, recipe: ImageRecipe, size: tuple[int, int]) -> Image:
     from PIL import ImageOps  # noqa: PLC0415
 
     height, width = size
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are to be made of it, and {MOST_PIXELS} are allowed")
     method = images.Resampling[recipe.interpolation.upper()]
     if recipe.fit == "stretch":
         return image.resize((width, height), method)
@@ -126,6 +128,8 @@ def _scaled(
             f"the preprocessing gives fractions, which {dtype.name} cannot hold: "
             "declare the preset pixels, or scale=1 without mean and std"
         )
+    if not all(np.isfinite(values).all() for values in (scale, mean, std)) or not std.all():
+        raise ValueError("the preprocessing has a number that is not finite, or a standard deviation of 0")
     # One multiplication and one addition instead of three passes over the image.
     values: np.ndarray[Any, np.dtype[Any]] = pixels * (scale / std) - mean / std
     return values.astype(dtype)

@@ -51,9 +51,10 @@ def connection_from(addresses: tuple[Address, ...], options: ClientOptions) -> C
     if server_name is not None and not (isinstance(server_name, str) and re.fullmatch(_HOST_NAME, server_name)):
         raise InvalidInput(f"server_name must be a host name, got {server_name!r}")
     proxy = None if options.proxy is None else _proxy(options.proxy)
-    make_token = _token_maker(options.token)
-    given_headers = {} if options.headers is None else options.headers
-    headers = {**checked_headers(_environment_headers()), **checked_headers(given_headers)}
+    given_headers = checked_headers({} if options.headers is None else options.headers)
+    # What is given counts more than the environment, where that has another kind of credentials.
+    make_token = _token_maker("" if options.token is None and "authorization" in given_headers else options.token)
+    headers = {**checked_headers(_environment_headers()), **given_headers}
     if (make_token is not None or "authorization" in headers) and not options.token_over_plaintext:
         for address in addresses:
             is_direct = proxy is None or address.socket_path or is_loopback(proxy.address.host)

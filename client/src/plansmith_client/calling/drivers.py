@@ -54,13 +54,12 @@ class SyncDriver:
             known = self._loops.get(os.getpid())
             if known is None:
                 made = _BackgroundLoop(client.open_async_caller())
+                if not made.has_begun():
+                    # The interpreter is ending, or the system allows no more threads: the caller does the work.
+                    return Workers(1, "plansmith-submit").submit(self.run, make_flow(model))
                 known = self._loops.setdefault(os.getpid(), made)
                 if known is not made:
-                    made.loop.close()
-                elif not made.has_begun():
-                    # The interpreter is ending, or the system allows no more threads: the caller does the work.
-                    del self._loops[os.getpid()]
-                    return Workers(1, "plansmith-submit").submit(self.run, make_flow(model))
+                    made.end()
             future = known.start(model, make_flow)
             if self._closed:
                 # Meanwhile, by another thread.

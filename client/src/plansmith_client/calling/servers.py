@@ -61,7 +61,8 @@ class Servers:
         open_transport: makes what carries messages to an address.
         balance: `"round_robin"`, or `"least_outstanding"`: the server with the fewest requests in flight.
         breaker: when the circuit of a server that does not answer opens.
-        resolve: treat each address of a host name as a server of its own; names are looked up every 30 s.
+        resolve: treat each address of a host name as a server of its own; names are looked up every 30 s, and sooner
+            while a server cannot be reached.
         shared_memory: when large inputs go through shared memory; True for the default, False for never.
     """
 
@@ -128,9 +129,10 @@ class Servers:
             complete = True
             for address in self._addresses:
                 patience = deadline.remaining()
-                if self._servers:
-                    # The call is to reach those that are known.
-                    patience = min(_LOOK_UP_AGAIN_SECONDS, math.inf if patience is None else patience / 2)
+                if self._servers or len(self._addresses) > 1:
+                    # The call is to reach those that are known, or have other names.
+                    longest = _LOOK_UP_AGAIN_SECONDS if self._servers else _LOOK_UP_SECONDS
+                    patience = min(longest, math.inf if patience is None else patience / 2)
                 hosts = (
                     (address.host,) if address.socket_path else (yield Resolve(address.host, address.port, patience))
                 )
@@ -202,6 +204,9 @@ class Servers:
         """The server could not be reached, or its connection broke."""
         with self._lock:
             server.last_failure = error
+            if self.resolves:
+                # It may have moved.
+                self._look_up_at = min(self._look_up_at, time.monotonic() + _LOOK_UP_AGAIN_SECONDS)
             was_closed = server.breaker.is_closed
             server.breaker.failed()
             if was_closed and not server.breaker.is_closed:
@@ -268,5 +273,7 @@ class Servers:
             if self._servers and set(servers) != set(self._servers):
                 _LOG.info("The servers are now %s", ", ".join(server.address.url for server in servers))
             self._servers = servers
-            # Requests may be in flight on a removed server: it is closed with the client.
+            # Requests may be in flight on a removed server: all of it is closed with the client.
             self._retired.extend(known.values())
+            for server in known.values():
+                server.transport.close_idle()

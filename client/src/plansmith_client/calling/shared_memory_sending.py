@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import threading
 import time
@@ -44,6 +45,8 @@ _EXTENSION = "system_shared_memory"
 _UNREGISTER_SECONDS = 1.0
 _LETTING_GO_SECONDS = 0.2
 _SMALLEST = 2**20
+# No memory, no room in /dev/shm, or too many files open.
+_PASSING = (errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 # Earlier servers may end where a region is unregistered that a request still uses (server#7567).
 _KEEPS_REGIONS_IN_USE = (2, 50)
 _PATIENCE_WITH_EARLIER = 600.0
@@ -138,16 +141,18 @@ class SharedMemory:
         pools: tuple[RegionPool[Any], ...] = (self._pool, self._cuda_pool)
         # Triton answers a request before it lets go of the request's region, and refuses for that moment.
         again_until = time.monotonic() + _LETTING_GO_SECONDS
+        # For all of them together: the server may hang.
+        deadline = Deadline(_UNREGISTER_SECONDS)
         for pool in pools:
             free, used = pool.drain()
             for region in (*free, *used):
                 is_given_up = self._keeps_regions_in_use or region in free
                 if region.is_registered and is_given_up:
                     # A later client removes what this one cannot.
-                    is_given_up = yield from self._unregistered(region)
+                    is_given_up = yield from self._unregistered(region, deadline)
                     while not is_given_up and region in free and time.monotonic() < again_until:
                         yield Pause(_LETTING_GO_SECONDS / 10)
-                        is_given_up = yield from self._unregistered(region)
+                        is_given_up = yield from self._unregistered(region, deadline)
                 # The server has mapped the host's memory, but only borrowed that of a GPU.
                 if is_given_up or isinstance(region, Region):
                     with contextlib.suppress(CudaError):
@@ -208,10 +213,10 @@ class SharedMemory:
             yield from self._sweep_quarantine(self._pool, deadline)
             region = self._pool.lend(rounded, lambda: Region(rounded), lambda _: True)
         except OSError as error:
-            if isinstance(error, FileNotFoundError):
-                # The system is not Linux: it has no /proc, or no /dev/shm.
+            if error.errno not in _PASSING:
+                # What the system lacks or forbids: it may not be Linux, with a /proc and a /dev/shm.
                 self._allowed = False
-                _LOG.debug("No shared memory with %s, tensors travel in the messages (%s)", self._url, error)
+            _LOG.debug("No shared memory with %s, tensors travel in the messages (%s)", self._url, error)
             return None
         if region is None or region.is_registered:
             return region
@@ -344,9 +349,9 @@ class SharedMemory:
         except ClientError:
             self._cuda_allowed = False
 
-    def _unregistered(self, region: Region | CudaRegion) -> Flow[bool]:
+    def _unregistered(self, region: Region | CudaRegion, deadline: Deadline) -> Flow[bool]:
         try:
-            yield from self._ask(_unregister(region), Deadline(_UNREGISTER_SECONDS))
+            yield from self._ask(_unregister(region), deadline)
         except ClientError:
             return False
         return True

@@ -74,19 +74,20 @@ def array_from_image(path: InputFile, spec: TensorSpec, preparation: ImagePrepar
         if len(values) not in (1, channels):
             raise InvalidInput(f"--image-{name} has {len(values)} values, expected 1 or one for each of {channels}")
     mean, std = (np.asarray(values, np.float32) for values in (preparation.mean, preparation.std))
-    prepared = (pixels * np.float32(scale) - mean) / std
-    if channels == 1 and first is None:
-        prepared = prepared[:, :, 0]
-    elif first:
-        prepared = prepared.transpose(2, 0, 1)
-    pixels = np.rint(prepared) if whole else prepared
-    with np.errstate(over="ignore", invalid="ignore"):
-        converted: np.ndarray[Any, Any] = pixels.astype(spec.numpy_dtype)
-    if not (converted == pixels if whole else np.isfinite(converted)).all():
+    with np.errstate(all="ignore"):
+        prepared = (pixels * np.float32(scale) - mean) / std
+        wanted = np.rint(prepared) if whole else prepared
+        converted: np.ndarray[Any, Any] = wanted.astype(spec.numpy_dtype)
+        fits = converted == wanted if whole else np.isfinite(converted.astype(np.float32))
+    if not fits.all():
         raise InvalidInput(
-            f"{path} has pixels from {pixels.min():g} to {pixels.max():g} for input {spec.name!r}, and {spec.datatype} "
-            "does not hold them: set --image-scale, --image-mean and --image-std"
+            f"{path}: scaled like this it has {wanted[~fits][0]:g}, which input {spec.name!r} ({spec.datatype}) cannot "
+            "hold: choose other --image-scale, -mean and -std"
         )
+    if channels == 1 and first is None:
+        converted = converted[:, :, 0]
+    elif first:
+        converted = converted.transpose(2, 0, 1)
     return converted.reshape((1,) * (len(spec.shape) - converted.ndim) + converted.shape)
 
 

@@ -139,7 +139,12 @@ def _files(words: Sequence[str]) -> Iterator[tuple[str, Path]]:
         if not path.is_dir():
             yield name, path
             continue
-        found = sorted(inside for inside in path.rglob("*") if inside.suffix.lower() in _ROWS)
+        # What is hidden is not for people: some systems keep a file of their own, "._photo.jpg", beside each.
+        found = sorted(
+            inside
+            for inside in path.rglob("*")
+            if inside.suffix.lower() in _ROWS and "/." not in f"/{inside.relative_to(path).as_posix()}"
+        )
         if not found:
             raise InvalidInput(
                 f"{path} is a folder without images or recordings: expected files that end in {', '.join(_ROWS)}"

@@ -53,7 +53,7 @@ class Client:
         token: a bearer token, or a function that gives one for each call; by default that of the environment variable
             PLANSMITH_TOKEN, or of the file that PLANSMITH_TOKEN_FILE names.
         headers: headers of every call, such as the keys of Triton's restricted protocols; added to those of
-            PLANSMITH_HEADERS, a JSON object.
+            PLANSMITH_HEADERS, a JSON object. An `authorization` among them counts more than PLANSMITH_TOKEN.
         ca_file: the certificate authorities to trust, PEM; by default those of PLANSMITH_CA_FILE, or the system's.
         certificate_file: the client's own certificate for mutual TLS, PEM; by default PLANSMITH_CERTIFICATE_FILE.
         key_file: its private key; by default PLANSMITH_KEY_FILE.

@@ -8,7 +8,6 @@ Needs the package cuda-bindings (`pip install cuda-bindings`).
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,6 +122,8 @@ class CudaRegion:
     @property
     def handle(self) -> bytes:
         """What the server opens: the 64 bytes of a `cudaIpcMemHandle_t`."""
+        import ctypes  # noqa: PLC0415 - not every build of Python has it
+
         size = _runtime().CUDA_IPC_HANDLE_SIZE
         return bytes((ctypes.c_char * size).from_address(self._handle.getPtr()))
 

@@ -56,11 +56,22 @@ class RegionPool(Generic[_Kept]):
                 region = min(fitting, key=lambda candidate: candidate.size)
                 self._free.remove(region)
                 return region
-            if sum(made.size for made in self._made) + size > self._limit:
+            lacking = sum(made.size for made in self._made) + size - self._limit
+            if lacking > 0:
+                self._make_room(lacking)
                 return None
             region = make()
             self._made.append(region)
             return region
+
+    def _make_room(self, lacking: float) -> None:
+        """Let later requests have the room of regions that nobody uses, once the server has given these up."""
+        if lacking <= sum(region.size for region in self._free):
+            until = time.monotonic() + self.patience
+            while lacking > 0:
+                region = self._free.pop(0)
+                self._quarantine[region] = until, self.patience
+                lacking -= region.size
 
     def take_back(self, region: _Kept) -> None:
         """The request has been answered: the region may be lent again."""

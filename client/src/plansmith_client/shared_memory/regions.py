@@ -32,16 +32,20 @@ class Region:
     __slots__ = ("_map", "is_registered", "name", "size")
 
     def __init__(self, size: int) -> None:
-        import mmap  # noqa: PLC0415 - not for a first answer
+        try:
+            import mmap  # noqa: PLC0415 - not for a first answer
 
+            reserve = os.posix_fallocate
+        except (ImportError, AttributeError) as error:
+            raise FileNotFoundError(f"the system cannot reserve it: {error}") from error
         self.name = make_region_name()
         self.size = size
         self.is_registered = False
         path = _FOLDER / self.name
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             # Reserved now: memory that is missing later would end the process with SIGBUS.
-            os.posix_fallocate(descriptor, 0, size)
+            reserve(descriptor, 0, size)
             self._map = mmap.mmap(descriptor, size)
         except BaseException:
             self.unlink()
@@ -83,4 +87,6 @@ def sweep_files() -> None:
     with contextlib.suppress(OSError):
         for path in _FOLDER.glob("plansmith-*"):
             if is_abandoned(path.name):
-                path.unlink(missing_ok=True)
+                # One of another user stays.
+                with contextlib.suppress(OSError):
+                    path.unlink()

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 __all__ = ["AsyncTransport", "Transport", "Transports", "open_async_transport", "open_transport"]
 
 
-class Transport(Protocol):
+class _Connections(Protocol):
+    """What a transport has of one server."""
+
+    def close_idle(self) -> None:
+        """Close connections as soon as they carry no request: the server has gone."""
+
+    def reopen(self) -> None:
+        """Forget all connections without ending them: after a fork they belong to the parent."""
+
+
+class Transport(_Connections, Protocol):
     """Carries operations to one server. Safe to use from many threads at once."""
 
     def call(self, operation: Operation[Answer_co], deadline: Deadline, headers: Mapping[str, str] = ...) -> Answer_co:
@@ -34,14 +44,11 @@ class Transport(Protocol):
             ClientError: as `call`.
         """
 
-    def reopen(self) -> None:
-        """Forget all connections without ending them: after a fork they belong to the parent."""
-
     def close(self) -> None:
         """Close all connections; later calls raise ClientClosed, and calls in flight may."""
 
 
-class AsyncTransport(Protocol):
+class AsyncTransport(_Connections, Protocol):
     """Carries operations to one server for the tasks of an event loop."""
 
     async def call(
@@ -53,9 +60,6 @@ class AsyncTransport(Protocol):
         self, operation: Infer, deadline: Deadline, headers: Mapping[str, str] = ...
     ) -> AsyncIterator[InferResult]:
         """Send the request and yield its responses as they arrive; see `Transport.stream`."""
-
-    def reopen(self) -> None:
-        """Forget all connections without ending them; see `Transport.reopen`."""
 
     async def close(self) -> None:
         """Close all connections; see `Transport.close`."""

@@ -48,12 +48,9 @@ class Address(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """What HTTP's `Host` says: `target`, without the port if it is the scheme's own."""
-        if self.socket_path:
-            return self.host
-        return (
-            self.target.removesuffix(f":{self.port}") if _DEFAULT_PORTS.get(self.scheme) == self.port else self.target
-        )
+        """What HTTP's `Host` says: the host without its zone, and the port if it is not the scheme's own."""
+        host = f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host
+        return host if self.socket_path or _DEFAULT_PORTS.get(self.scheme) == self.port else f"{host}:{self.port}"
 
     @classmethod
     def parse(cls, url: str) -> Address:
@@ -82,7 +79,7 @@ class Address(NamedTuple):
             # The URL is not repeated here: messages end up in logs, passwords should not.
             raise InvalidInput("The URL carries a user name or a password: leave them out of it")
         try:
-            port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+            port = _DEFAULT_PORTS.get(parts.scheme) if parts.port is None else parts.port
         except ValueError as error:
             raise InvalidInput(
                 f"The URL {_shown(url)} has a port that is not a number from 1 to 65535: {_EXAMPLES}"
@@ -90,7 +87,7 @@ class Address(NamedTuple):
         if not parts.hostname:
             raise InvalidInput(f"The URL {_shown(url)} has no host: {_EXAMPLES}")
         if not port:
-            raise InvalidInput(f"The URL {_shown(url)} has no port: {_EXAMPLES}")
+            raise InvalidInput(f"The URL {_shown(url)} has no port, or 0: {_EXAMPLES}")
         path = parts.path.rstrip("/")
         if parts.query or parts.fragment or (path and parts.scheme.startswith("grpc")):
             raise InvalidInput(f"The URL {_shown(url)} has a part after the port that is not allowed: {_EXAMPLES}")

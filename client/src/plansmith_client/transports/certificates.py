@@ -26,6 +26,9 @@ def trusting_context(connection: Connection) -> ssl.SSLContext:
         return connection.ssl_context
     try:
         context = ssl.create_default_context(cafile=connection.ca_file)
+        if connection.ca_file is not None:
+            # What is named is trusted, as by gRPC, be it an intermediate authority or the server's own certificate.
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         if connection.certificate_file is not None:
             # Without a password: a prompt would hang a service, and an encrypted key is refused with these words.
             context.load_cert_chain(connection.certificate_file, connection.key_file, password=lambda: "")

@@ -48,12 +48,22 @@ class _Secret(str):
         return "<hidden>"
 
 
+class _SecretBytes(bytes):
+    """The same of bytes, which are refused."""
+
+    __slots__ = ()
+
+    __repr__ = _Secret.__repr__
+
+
 def hidden(value: _Value) -> _Value:
-    """The same text, or mapping of texts, with a `repr` that does not show it; anything else as it is."""
-    if isinstance(value, str):
-        return cast("_Value", _Secret(value))
+    """The same text or bytes, or collection of them, with a `repr` that does not show it; anything else as it is."""
+    if isinstance(value, (str, bytes)):
+        return cast("_Value", _Secret(value) if isinstance(value, str) else _SecretBytes(value))
     if isinstance(value, Mapping):
         return cast("_Value", {name: hidden(inner) for name, inner in value.items()})
+    if isinstance(value, (list, tuple)):
+        return cast("_Value", list(map(hidden, value)))
     return value
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Deadline", "seconds_from"]
 
-# Three years; sockets cannot count much longer, so this means no deadline.
-_LONGEST = 1e8
+# More than three weeks: poll() counts milliseconds in 32 bits, so this means no deadline.
+_LONGEST = 2e6
 
 
 class Deadline:

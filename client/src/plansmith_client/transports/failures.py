@@ -173,6 +173,14 @@ def _concerns(rule: _Rule, operation: Operation[Any]) -> bool:
 # What to do about the reasons of OpenSSL, of gRPC's BoringSSL, and of everything else; the first that fits counts.
 _ADVICE = (
     (
+        ("wrong version number", "packet length", "record layer"),
+        "it may not speak TLS: correct the URL, http:// or grpc://",
+    ),
+    (
+        ("ended the handshake", "unexpected eof"),
+        "it may not speak TLS, or want a certificate that it trusts: certificate_file= and key_file=",
+    ),
+    (
         # Alerts come from the server, and are about the client's certificate.
         (
             "alert certificate",
@@ -181,7 +189,6 @@ _ADVICE = (
             "unknown ca",
             "bad certificate",
             "handshake failure",
-            "ended the handshake",
         ),
         "it may want a certificate that it trusts: certificate_file= and key_file=",
     ),
@@ -191,6 +198,7 @@ _ADVICE = (
         "use the host that its certificate names, or name that with server_name=",
     ),
     (("certificate",), "name its authority with ca_file= or SSL_CERT_FILE if you trust it"),
+    (("the proxy",), "correct proxy=, http://user:password@host:port, or leave it out"),
     (("",), "start the server there (plansmith serve) or correct the URL"),
 )
 

@@ -6,6 +6,7 @@ Of tritonclient only the generated messages are used, not its client: the calls,
 from __future__ import annotations
 
 import itertools
+import re
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from plansmith_client.transports.grpc.wire import Methods
 
 __all__ = ["GrpcCalls"]
+
+_CONNECTING = re.compile("failed to connect|resolution|resolving", re.IGNORECASE)
 
 
 class GrpcCalls:
@@ -58,6 +61,9 @@ class GrpcCalls:
             authorities, key, certificate = (None if file is None else file.read_bytes() for file in files)
             self._credentials = grpc.ssl_channel_credentials(authorities or system_authorities(), key, certificate)
 
+    def close_idle(self) -> None:
+        """Nothing: gRPC itself closes connections that are idle."""
+
     def _open_channels(self, library: Any) -> None:
         """Open the channels by `grpc` or `grpc.aio`; they connect with the first call, and again after a fault."""
         connection = self._connection
@@ -76,11 +82,15 @@ class GrpcCalls:
         """What sends operations of a kind, or the requests of streams, over the channel whose turn it is."""
         return next(self._turns)[kind]
 
-    def _metadata(self, headers: Mapping[str, str]) -> tuple[tuple[str, str], ...] | None:
+    def _metadata(self, headers: Mapping[str, str]) -> tuple[tuple[str, str | bytes], ...] | None:
         connection = self._connection
         if not headers and not connection.headers and connection.make_token is None:
             return None
-        return tuple(connection.call_headers(headers).items())
+        # Values of names with this ending are binary to gRPC.
+        return tuple(
+            (name, value.encode() if name.endswith("-bin") else value)
+            for name, value in connection.call_headers(headers).items()
+        )
 
     def _answer(self, operation: Operation[Answer_co], reply: Any) -> Answer_co:
         try:
@@ -108,7 +118,10 @@ class GrpcCalls:
         code = error.code()
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return deadline_exceeded(operation, self._url, deadline.timeout)
-        return error_from_status(code, error.details() or "", operation, self._url)
+        details, proxy = error.details() or "", self._connection.proxy
+        if proxy is not None and _CONNECTING.search(details):
+            details += f" through the proxy {proxy.address.target}"
+        return error_from_status(code, details, operation, self._url)
 
 
 def _check_size(reply: Any, connection: Connection) -> None:

@@ -33,6 +33,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     # By default a channel that failed to connect may refuse calls for two minutes after the server is back.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # By default the addresses of a name are looked up again after half a minute at the earliest.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     # Sending again is this package's own decision, made in one place for all transports.
     ("grpc.enable_retries", 0),
     # As over HTTP, the environment's proxies are not used: a model server is a neighbour.
@@ -111,7 +113,9 @@ def _connection_error(details: str, url: str) -> ClientError:
     # gRPC's words run from the general to the particular, and may end in a status that says nothing.
     reason = details.removesuffix(": OK").rpartition(": ")[2].rstrip("]")
     words = details.lower()
-    if "socket closed" in words and "failed to connect" in words:
+    if "wrong_version_number" in words:
+        return server_unavailable(url, "wrong version number")
+    if "failed to connect" in words and ("socket closed" in words or "http/2" in words):
         if url.startswith("grpcs://"):
             return server_unavailable(url, "it ended the handshake of TLS")
         target = url.rpartition("://")[2]

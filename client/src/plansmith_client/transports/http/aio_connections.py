@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from plansmith_client.transports.http.dialing import connected_socket, is_numeric
+from plansmith_client.transports.http.dialing import is_numeric, opened_socket
 from plansmith_client.transports.http.exchanges import is_timeout
 from plansmith_client.transports.http.idle import Pool, keep_alive
 from plansmith_client.transports.http.responses import ResponseReader
@@ -80,27 +80,31 @@ class AioConnectionPool(Pool):
         if not done:
             _give_up(opening)
             raise TimeoutError("timed out")
-        return opening.result()
+        try:
+            return opening.result()
+        except ConnectionResetError as error:
+            if error.args:
+                raise
+            raise ConnectionResetError(0, "it ended the handshake of TLS") from error
 
     async def _opened(self, deadline: Deadline) -> AioConnection:
         loop, address = asyncio.get_running_loop(), self._address
         options: dict[str, Any] = {}
-        if address.socket_path:
-            return (await loop.create_unix_connection(AioConnection, address.socket_path))[1]
         if self._context is not None:
             options = {"ssl": self._context, "server_hostname": self._server_name or address.host}
+        if address.socket_path:
+            return (await loop.create_unix_connection(AioConnection, address.socket_path))[1]
         if self._proxy is None and is_numeric(address.host):
-            options |= {"host": address.host, "port": address.port}
-        else:
-            async with self._dialling:
-                options["sock"] = await _dialled(address, self._proxy, deadline)
+            return (await loop.create_connection(AioConnection, address.host, address.port, **options))[1]
+        async with self._dialling:
+            options["sock"] = await _dialled(address, self._proxy, deadline)
         return (await loop.create_connection(AioConnection, **options))[1]
 
 
 async def _dialled(address: Address, proxy: Proxy | None, deadline: Deadline) -> socket.socket:
-    """A connected socket, from a thread: at its end a loop waits for the system's resolver in a thread of its own."""
+    """A connected socket, from a thread of its own: the end of a program waits for the loop's, which have no deadline."""
     with contextlib.closing(Workers(1, "plansmith-connect")) as workers:
-        dialling = workers.submit(connected_socket, address, proxy, deadline)
+        dialling = workers.submit(opened_socket, address, proxy, deadline)
         try:
             return await asyncio.wrap_future(dialling)
         except BaseException:

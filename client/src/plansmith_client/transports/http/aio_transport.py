@@ -31,6 +31,11 @@ class HttpAioTransport:
         self._calls = HttpCalls(address, connection)
         self.reopen()
 
+    def close_idle(self) -> None:
+        """Close connections that carry no request; see `Transport.close_idle`."""
+        if self._loop is asyncio.get_running_loop():
+            self._pool.close()
+
     def reopen(self) -> None:
         """Forget the connections; see `Transport.reopen`."""
         calls = self._calls

@@ -16,7 +16,7 @@ import ssl
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from plansmith_client.transports.http.dialing import LONGEST_WAIT, connected_socket
+from plansmith_client.transports.http.dialing import opened_socket
 from plansmith_client.transports.http.exchanges import is_timeout
 from plansmith_client.transports.http.idle import Pool, keep_alive
 from plansmith_client.transports.http.responses import ResponseReader
@@ -88,7 +88,7 @@ class ConnectionPool(Pool):
         return response
 
     def _connect(self, deadline: Deadline) -> SocketConnection:
-        connection = connected_socket(self._address, self._proxy, deadline)
+        connection = opened_socket(self._address, self._proxy, deadline)
         try:
             if not self._address.socket_path:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -222,11 +222,8 @@ class SocketConnection:
         if event != selectors.EVENT_READ:
             self._selector.modify(self._socket, event)
         try:
-            remaining = deadline.remaining()
-            while not self._selector.select(LONGEST_WAIT if remaining is None else min(remaining, LONGEST_WAIT)):
-                if remaining is not None and remaining <= LONGEST_WAIT:
-                    raise TimeoutError("timed out")
-                remaining = deadline.remaining()
+            if not self._selector.select(deadline.remaining()):
+                raise TimeoutError("timed out")
         finally:
             if event != selectors.EVENT_READ:
                 self._selector.modify(self._socket, selectors.EVENT_READ)

@@ -13,6 +13,7 @@ from functools import partial
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
+from plansmith_client.transports.http.exchanges import is_timeout
 from plansmith_client.transports.workers import Workers
 
 if TYPE_CHECKING:
@@ -22,25 +23,49 @@ if TYPE_CHECKING:
     from plansmith_client.transports.deadlines import Deadline
     from plansmith_client.transports.proxies import Proxy
 
-__all__ = ["LONGEST_WAIT", "connected_socket", "is_numeric"]
-
-LONGEST_WAIT = 1e6
-"""Seconds that a selector may wait at once: poll counts milliseconds in 32 bits."""
+__all__ = ["is_numeric", "opened_socket"]
 
 # What RFC 8305 recommends: how long an address is tried alone before the next one is tried as well.
 _HEAD_START_SECONDS = 0.25
 
 
-def connected_socket(address: Address, proxy: Proxy | None, deadline: Deadline) -> socket.socket:
+def opened_socket(address: Address, proxy: Proxy | None, deadline: Deadline) -> socket.socket:
     """A socket connected to the first address of the host that accepts, or to a proxy that leads there.
 
+    For `https` the proxy has opened a tunnel to the address. The socket may block or not.
+
     Raises:
-        OSError: the name has no address, or the last of its addresses refuses, or the proxy does; `TimeoutError` after
-            the deadline.
+        OSError: the name has no address, the last of its addresses refuses, or the proxy does; `TimeoutError` after the
+            deadline.
         DeadlineExceeded: nothing is left of the deadline.
     """
-    if proxy is not None:
-        return _tunnelled(proxy, address, deadline)
+    if proxy is None:
+        return _connected(address, deadline)
+    try:
+        connection = _connected(proxy.address, deadline)
+    except OSError as error:
+        if is_timeout(error):
+            raise
+        raise OSError(f"the proxy {proxy.address.target} cannot be reached: {error.strerror or error}") from error
+    try:
+        if address.scheme == "https":
+            proxy.open_tunnel(connection, address.target, deadline)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def is_numeric(host: str) -> bool:
+    """Whether a host is an address, and no name to look up."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _connected(address: Address, deadline: Deadline) -> socket.socket:
     if address.socket_path:
         return _connected_to_path(address.socket_path, deadline)
     failure = OSError("the name has no address")
@@ -68,24 +93,6 @@ def connected_socket(address: Address, proxy: Proxy | None, deadline: Deadline) 
     raise failure
 
 
-def _tunnelled(proxy: Proxy, address: Address, deadline: Deadline) -> socket.socket:
-    """A socket connected to a proxy, which for `https` has opened a tunnel to the address."""
-    connection = connected_socket(proxy.address, None, deadline)
-    try:
-        if address.scheme == "https":
-            connection.settimeout(deadline.remaining())
-            connection.sendall(proxy.tunnel_request(address.target))
-            reply = b""
-            # A server of TLS says nothing before the client does: what comes is the proxy's reply alone.
-            while not proxy.is_open(reply):
-                connection.settimeout(deadline.remaining())
-                reply += proxy.checked(connection.recv(4096))
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
 def _connected_to_path(path: str, deadline: Deadline) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -95,15 +102,6 @@ def _connected_to_path(path: str, deadline: Deadline) -> socket.socket:
         connection.close()
         raise
     return connection
-
-
-def is_numeric(host: str) -> bool:
-    """Whether a host is an address, and no name to look up."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _addresses(address: Address, deadline: Deadline) -> list[tuple[Any, ...]]:
@@ -146,9 +144,9 @@ def _ended(
 ) -> list[tuple[socket.socket, OSError | None]]:
     """The attempts that have ended, each with its error: at least one, or none at `next_at`."""
     remaining = deadline.remaining()
-    wait = LONGEST_WAIT if remaining is None else min(remaining, LONGEST_WAIT)
-    ready = selector.select(wait if next_at is None else min(wait, max(0.0, next_at - time.monotonic())))
-    if not ready and next_at is None and wait < LONGEST_WAIT:
+    limits = [remaining, None if next_at is None else max(0.0, next_at - time.monotonic())]
+    ready = selector.select(min((limit for limit in limits if limit is not None), default=None))
+    if not ready and next_at is None:
         raise TimeoutError("timed out")
     ended: list[tuple[socket.socket, OSError | None]] = []
     for key, _ in ready:

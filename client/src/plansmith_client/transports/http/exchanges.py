@@ -63,6 +63,9 @@ PROBE = Request("GET", "/v2/health/live", {"User-Agent": USER_AGENT, "Accept-Enc
 
 _OK = 200
 _NOT_FOUND = 404
+_REDIRECTIONS = range(300, 400)
+_BAD_REQUEST = 400
+_PROXY_WANTS_CREDENTIALS = 407
 _HEADERS_TOO_LARGE = 431
 # Triton of 2024 says 400 where it is not ready, later ones 503; other servers 404 for a model that they do not have.
 _NOT_READY = {IsServerLive: (400, 503), IsServerReady: (400, 503), IsModelReady: (400, 404, 503)}
@@ -195,6 +198,15 @@ def _error_from_response(response: Response, operation: Operation[Any], address:
         text += f"; {address.path!r} of the URL stands before /v2: leave it out unless a gateway needs it"
     if response.status == _HEADERS_TOO_LARGE:
         return headers_too_large(operation, url, text)
+    if response.status == _PROXY_WANTS_CREDENTIALS:
+        text = f"the proxy wants credentials, proxy=http://user:password@host:port: {text}"
+    if response.status == _BAD_REQUEST and response.is_html:
+        # What gateways say of a port of TLS, and there of a client without a certificate.
+        secured = "wants a certificate, name certificate_file= and key_file="
+        text += f"; if it {'speaks TLS, write https://' if address.scheme == 'http' else secured}"
+    leads_to = response.headers.get("location", "").partition("?")[0]
+    if response.status in _REDIRECTIONS and "://" in leads_to:
+        text += f", which leads to {leads_to}: write that server into the URL"
     code = STATUS_CODES.get(response.status)
     if code is None or (code == "NOT_FOUND" and response.is_html):
         return malformed_answer(operation, url, f"HTTP status {response.status}: {text}")
@@ -226,7 +238,8 @@ def error_from_exception(error: Exception, operation: Operation[Any], address: A
         return server_unavailable(url, "the connection ended in the middle of the answer")
     if isinstance(error, NoHttpError):
         hint = f"what listens there does not speak HTTP ({error}): if it is Triton's gRPC port, leave out "
-        return malformed_answer(operation, url, f"{hint}{address.scheme}://")
+        tls = "; if it speaks TLS, write https://" if address.scheme == "http" else ""
+        return malformed_answer(operation, url, f"{hint}{address.scheme}://{tls}")
     if isinstance(error, InvalidAnswerError):
         return malformed_answer(operation, url, error)
     return server_unavailable(url, _reason(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -57,16 +58,10 @@ class Pool:
                 if not self._idle:
                     return None
                 since, connection = self._idle.pop()
-                expired = []
-                if time.monotonic() - since > _LONGEST_SECONDS:
-                    # Those below have been idle for longer.
-                    expired, self._idle = [(since, connection), *self._idle], []
-            for _, old in expired:
-                old.close()
-            if not expired:
-                if connection.is_quiet():
-                    return connection
-                connection.close()
+            if time.monotonic() - since <= _LONGEST_SECONDS and connection.is_quiet():
+                return connection
+            # Those below have been idle for longer.
+            connection.close()
         return None
 
     def keep(self, connection: _Connection) -> None:
@@ -88,8 +83,6 @@ class Pool:
 
 def keep_alive(connection: socket.socket) -> None:
     """Let the system find out whether the other end of an idle connection is still there."""
-    if connection.family not in (socket.AF_INET, socket.AF_INET6):
-        return
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
         ("TCP_KEEPIDLE", _PROBE_AFTER_SECONDS),
@@ -97,6 +90,6 @@ def keep_alive(connection: socket.socket) -> None:
         ("TCP_KEEPINTVL", _PROBE_SECONDS),
         ("TCP_KEEPCNT", _PROBES),
     ):
-        # Not every system has each of them.
-        if hasattr(socket, name):
+        # Not every system has each of them, or all that Python has names for; a Unix socket has none.
+        with contextlib.suppress(AttributeError, OSError):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -30,6 +30,10 @@ class HttpTransport:
         self._calls = HttpCalls(address, connection)
         self.reopen()
 
+    def close_idle(self) -> None:
+        """Close connections that carry no request; see `Transport.close_idle`."""
+        self._pool.close()
+
     def reopen(self) -> None:
         """Begin a new pool; see `Transport.reopen`."""
         calls = self._calls
