@@ -102,7 +102,7 @@ class AioConnectionPool(Pool):
 
 
 async def _dialled(address: Address, proxy: Proxy | None, deadline: Deadline) -> socket.socket:
-    """A connected socket, from a thread of its own: the end of a program waits for the loop's, which have no deadline."""
+    """A connected socket, from a thread of its own: the end of a program would wait for one of the loop's."""
     with contextlib.closing(Workers(1, "plansmith-connect")) as workers:
         dialling = workers.submit(opened_socket, address, proxy, deadline)
         try:
