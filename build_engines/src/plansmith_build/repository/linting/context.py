@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from plansmith_build.repository.linting.backends import PLATFORMS, infer_backend
 from plansmith_build.repository.linting.completion import complete_from_onnx
+from plansmith_build.repository.linting.findings import Finding, error, warning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +46,14 @@ class ConfigContext:
     config: Any
     siblings: frozenset[str]
     version: int | None = None
+
+    def error(self, message: str, fix: str) -> Finding:
+        """A finding about this configuration that must be fixed."""
+        return error(self.path, message, fix)
+
+    def warning(self, message: str, fix: str) -> Finding:
+        """A finding about this configuration that may be intended."""
+        return warning(self.path, message, fix)
 
     @cached_property
     def backend(self) -> str:

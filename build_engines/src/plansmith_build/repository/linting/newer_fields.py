@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plansmith_build.repository.linting.findings import error, warning
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,22 +24,20 @@ def check_newer_fields(context: ConfigContext) -> Iterator[Finding]:
         yield _needs_newer_server(context, "model_metrics")
     for control in config.model_metrics.metric_control:
         if not control.metric_identifier.family:
-            yield error(
-                context.path,
+            yield context.error(
                 "a metric_control has no metric family",
                 'write metric_identifier { family: "nv_inference_first_response_histogram_ms" }',
             )
         if not control.histogram_options.buckets:
-            yield error(
-                context.path, "a metric_control has no buckets", "write histogram_options { buckets: [ 1, 10, 100 ] }"
+            yield context.error(
+                "a metric_control has no buckets", "write histogram_options { buckets: [ 1, 10, 100 ] }"
             )
     if config.ensemble_scheduling.max_inflight_requests:
         yield _needs_newer_server(context, "max_inflight_requests")
 
 
 def _needs_newer_server(context: ConfigContext, field: str) -> Finding:
-    return warning(
-        context.path,
+    return context.warning(
         f"{field} is refused by older servers as an unknown field, the one from PyPI (2.51) included",
         "serve the model with a current Triton container, or remove the field",
     )

@@ -11,7 +11,6 @@ import difflib
 import re
 from typing import TYPE_CHECKING
 
-from plansmith_build.repository.linting.findings import error, warning
 from plansmith_client.image_rows import RECIPE_PARAMETER
 
 if TYPE_CHECKING:
@@ -147,14 +146,11 @@ def check_parameters(context: ConfigContext) -> Iterator[Finding]:
             # The former is for clients: every server ignores it.
             continue
         if key not in known:
-            yield warning(
-                context.path,
-                f"backend {context.backend} has no parameter {key!r}, so the server ignores it",
-                _suggestion(key, known),
+            yield context.warning(
+                f"backend {context.backend} has no parameter {key!r}, so the server ignores it", _suggestion(key, known)
             )
         elif not known[key].fullmatch(value.string_value):
-            yield error(
-                context.path,
+            yield context.error(
                 f"{value.string_value!r} is not a valid value of parameter {key!r}",
                 f"see the documentation of the backend {context.backend}",
             )
@@ -165,8 +161,7 @@ def _check_accelerators(context: ConfigContext) -> Iterator[Finding]:
     for kind in ("gpu_execution_accelerator", "cpu_execution_accelerator"):
         for accelerator in getattr(accelerators, kind):
             if context.backend not in {"onnxruntime", ""}:
-                yield warning(
-                    context.path,
+                yield context.warning(
                     f"backend {context.backend} does not read execution accelerators",
                     "remove the block, or serve the model with backend onnxruntime",
                 )
@@ -174,18 +169,16 @@ def _check_accelerators(context: ConfigContext) -> Iterator[Finding]:
             known = _ACCELERATORS.get((kind, accelerator.name))
             if known is None:
                 names = ", ".join(name for where, name in _ACCELERATORS if where == kind)
-                yield error(context.path, f"{accelerator.name!r} is not a {kind}", f"name one of {names}")
+                yield context.error(f"{accelerator.name!r} is not a {kind}", f"name one of {names}")
                 continue
             for key, value in accelerator.parameters.items():
                 if key not in known:
-                    yield error(
-                        context.path,
+                    yield context.error(
                         f"the accelerator {accelerator.name} has no parameter {key!r}, so the model does not load",
                         _suggestion(key, known),
                     )
                 elif not known[key].fullmatch(value):
-                    yield error(
-                        context.path,
+                    yield context.error(
                         f"{value!r} is not a valid value of parameter {key!r} of the accelerator {accelerator.name}",
                         "write 1 or 0" if known[key] is _SWITCH else "see the documentation of the accelerator",
                     )
