@@ -6,6 +6,7 @@ Every loaded model is a process with a runtime and all weights: of what is tried
 from __future__ import annotations
 
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -186,8 +187,7 @@ def _write(entry: Entry, name: str, folder: Path) -> None:
     for file_name, content in entry.warmup.items():
         (folder / WARMUP).mkdir(exist_ok=True)
         (folder / WARMUP / file_name).write_bytes(content)
-    config = type(entry.config)()
-    config.CopyFrom(entry.config)
+    config = deepcopy(entry.config)
     config.name = name
     if entry.labels is None:
         for tensor in config.output:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tritonclient.grpc import model_config_pb2
 
 from plansmith_build.errors import InvalidOption
+from plansmith_build.reading.shapes import agree
 from plansmith_client.tensors import config_type_from_datatype
 
 if TYPE_CHECKING:
@@ -157,10 +158,7 @@ class Wiring:
 
 
 def _fits(spec: TensorSpec, tensor: TensorSpec) -> bool:
-    same_shape = len(spec.shape) == len(tensor.shape) and all(
-        -1 in pair or pair[0] == pair[1] for pair in zip(spec.shape, tensor.shape, strict=True)
-    )
-    return spec.datatype == tensor.datatype and same_shape
+    return spec.datatype == tensor.datatype and agree(spec.shape, tensor.shape)
 
 
 def _require_same(kind: str, spec: TensorSpec, name: str, tensor: TensorSpec) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -214,8 +215,7 @@ def outputs_with_rows(model: onnx.ModelProto) -> frozenset[str]:
 
 def _with_named_rows(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose shapes are inferred from inputs with a first dimension of a name of its own."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     del copy.graph.value_info[:]
     for value in copy.graph.input:
         value.type.tensor_type.shape.dim[0].dim_param = _ROWS

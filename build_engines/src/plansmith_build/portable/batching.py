@@ -6,6 +6,7 @@ row, what the old one computes.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import onnx
@@ -38,8 +39,7 @@ def make_batch_dynamic(model: onnx.ModelProto, *, rows: int) -> tuple[onnx.Model
     Returns:
         The new model, and how many Reshape nodes were rewritten.
     """
-    dynamic = onnx.ModelProto()
-    dynamic.CopyFrom(model)
+    dynamic = deepcopy(model)
     graph = dynamic.graph
     shapes = _static_shapes(graph)
     rewritten = _rewrite_reshapes(graph, shapes, rows)

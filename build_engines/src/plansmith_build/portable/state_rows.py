@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -71,8 +72,7 @@ def rows_in_front(file: OnnxFile, states: Sequence[State], folder: Path) -> Iter
     if not moved:
         yield file
         return
-    model = onnx.ModelProto()
-    model.CopyFrom(file.network.model)
+    model = deepcopy(file.network.model)
     for state in moved:
         _move(model, state)
     with TemporaryDirectory(prefix="rows-in-front-", dir=folder) as own:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, InvalidOption, ModelNotFound
 from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.reading.shapes import agree
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.model_repository import CONFIG
 
@@ -78,7 +79,4 @@ def _changes(role: str, before: tuple[Tensor, ...], after: dict[str, TensorSpec]
 
 def _same_shape(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     # Single numbers are served as vectors of one.
-    one, other = before or (1,), after or (1,)
-    return len(one) == len(other) and all(
-        -1 in (size, new) or size == new for size, new in zip(one[1:], other[1:], strict=True)
-    )
+    return agree((before or (1,))[1:], (after or (1,))[1:])

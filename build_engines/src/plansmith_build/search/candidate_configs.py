@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from tritonclient.grpc import model_config_pb2
@@ -33,8 +34,7 @@ def candidate_config(portable: Any, candidate: Candidate) -> Any:
     """
     if candidate.plans or candidate.pairing.target is Target.TENSORRT_RTX:
         return _compiled_config(portable, candidate)
-    config = model_config_pb2.ModelConfig()
-    config.CopyFrom(portable)
+    config = deepcopy(portable)
     pairing, instances, threads = candidate.pairing, candidate.instances, candidate.threads
     # Without a GPU to build a plan on, TensorRT is reached through ONNX Runtime's provider.
     config.backend = Target.ONNXRUNTIME if pairing.device is Device.GPU else pairing.target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from tritonclient.grpc import model_config_pb2
@@ -23,8 +24,7 @@ def plan_config(portable: Any, *, plans: Mapping[str, str], instances: int = 1, 
         profiles: how many optimization profiles the plans have; each instance then takes, for every batch, the one
             whose best shapes are nearest.
     """
-    config = model_config_pb2.ModelConfig()
-    config.CopyFrom(portable)
+    config = deepcopy(portable)
     config.ClearField("backend")
     config.platform = "tensorrt_plan"
     config.default_model_filename = next(iter(plans.values()))

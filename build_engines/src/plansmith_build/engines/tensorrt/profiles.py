@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.engines.tensorrt.token_axes import token_axes
 from plansmith_build.errors import InvalidOption
+from plansmith_build.reading.shapes import fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -170,10 +171,7 @@ def _check(profile: OptimizationProfile, required: Mapping[str, tuple[int, ...]]
         )
     for name, shape in required.items():
         for three in (profile.minimum[name], profile.optimum[name], profile.maximum[name]):
-            fits = len(three) == len(shape) and all(
-                want in (-1, have) for want, have in zip(shape, three, strict=False)
-            )
-            if not fits:
+            if not fits(three, shape):
                 raise InvalidOption(
                     f"{'x'.join(map(str, three))} does not fit input {name!r}, which has the shape {list(shape)}"
                 )

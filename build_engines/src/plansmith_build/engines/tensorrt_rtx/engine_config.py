@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from tritonclient.grpc import model_config_pb2
@@ -19,8 +20,7 @@ def engine_config(portable: Any, *, engine: str, instances: int = 1) -> Any:
         engine: the engine's file name; one file is for every architecture that it was compiled for.
         instances: how many instances on each GPU.
     """
-    config = model_config_pb2.ModelConfig()
-    config.CopyFrom(portable)
+    config = deepcopy(portable)
     config.backend = BACKEND
     config.default_model_filename = engine
     config.cc_model_filenames.clear()

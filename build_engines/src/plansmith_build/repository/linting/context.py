@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -80,8 +81,7 @@ class ConfigContext:
             return self.config
         folder = self.model.path / str(min(self.model.versions, default=1))
         files = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-        completed = type(self.config)()
-        completed.CopyFrom(self.config)
+        completed = deepcopy(self.config)
         completed.backend = infer_backend(self.model.name, self.config.default_model_filename, files)
         return completed
 

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from plansmith_build.engines.tensorrt import rows_taken
+from plansmith_build.reading.shapes import fits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +100,5 @@ def _check(
         low = three[0]
         wanted = dims.get(name)
         own = low[1:] if config.max_batch_size > 0 else low
-        if wanted is not None and (
-            len(own) != len(wanted) or any(size not in (-1, have) for size, have in zip(wanted, own, strict=False))
-        ):
+        if wanted is not None and not fits(own, wanted):
             yield context.error(f"the profile's shapes of {name!r} do not fit dims {list(wanted)}", "make them agree")

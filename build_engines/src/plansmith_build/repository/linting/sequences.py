@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tritonclient.grpc import model_config_pb2
 
+from plansmith_build.reading.shapes import fits
 from plansmith_build.repository.linting.files import check_data_file
 
 if TYPE_CHECKING:
@@ -105,9 +106,7 @@ def _check_initial(context: ConfigContext, what: str, state: Any, initial: Any) 
         name = model_config_pb2.DataType.Name(state.data_type)
         yield context.error(f"the {what} has another data_type", f"write data_type: {name}")
     dims, wanted = list(initial.dims), list(state.dims)
-    if len(dims) != len(wanted) or any(
-        have < 0 or want not in (-1, have) for have, want in zip(dims, wanted, strict=True)
-    ):
+    if min(dims, default=0) < 0 or not fits(dims, wanted):
         yield context.error(f"the {what} has dims {dims}, and the state {wanted}", "write the size of each")
     elif not initial.WhichOneof("state_data"):
         yield context.error(f"the {what} has no data", "add zero_data: true or data_file")

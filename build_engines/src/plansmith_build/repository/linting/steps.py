@@ -13,6 +13,7 @@ from tritonclient.grpc import model_config_pb2
 
 from plansmith_build.errors import BuildError
 from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.reading.shapes import agree
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.linting.context import ConfigContext
 from plansmith_build.repository.linting.ensembles import steps_in_order
@@ -51,7 +52,7 @@ class _Tensor:
         """Whether one of both shapes, without or with the batch dimension, can be the same."""
         if not self.dims or not other.dims:
             return True
-        return _compatible(self.dims, other.dims) or _compatible(self.full, other.full)
+        return agree(self.dims, other.dims) or agree(self.full, other.full)
 
     @property
     def full(self) -> tuple[int, ...]:
@@ -216,9 +217,3 @@ def _step_model(used: ConfigContext) -> _StepModel:
 def _declared(owner: str, tensor: Any, *, batch: bool, reshaped: bool = False) -> _Tensor:
     dims = tensor.reshape.shape if reshaped and tensor.HasField("reshape") else tensor.dims
     return _Tensor(owner, tensor.data_type, tuple(dims), batch, getattr(tensor, "optional", False))
-
-
-def _compatible(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    return len(one) == len(other) and all(
-        have == want or -1 in (have, want) for have, want in zip(one, other, strict=True)
-    )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tritonclient.grpc import model_config_pb2
 
+from plansmith_build.reading.shapes import fits
 from plansmith_build.repository.linting.files import check_data_file
 
 if TYPE_CHECKING:
@@ -65,12 +66,8 @@ def _check_input(context: ConfigContext, what: str, data: Any, declared: Any) ->
     if declared is not None and declared.data_type not in (data.data_type, model_config_pb2.TYPE_INVALID):
         wanted = model_config_pb2.DataType.Name(declared.data_type)
         yield context.error(f"the {what} is {kind}, and the model takes {wanted}", f"write data_type: {wanted}")
-    if declared is not None and declared.dims:
-        wanted_dims = list(declared.dims)
-        if len(dims) != len(wanted_dims) or any(
-            want not in (-1, have) for have, want in zip(dims, wanted_dims, strict=True)
-        ):
-            yield context.error(f"the {what} has dims {dims}, and the model takes {wanted_dims}", "make them agree")
+    if declared is not None and declared.dims and not fits(dims, declared.dims):
+        yield context.error(f"the {what} has dims {dims}, and the model takes {list(declared.dims)}", "make them agree")
     if data.WhichOneof("input_data_type") == "input_data_file":
         yield from check_data_file(
             context, what, "warmup", data.input_data_file, data_type=data.data_type, numbers=prod(dims)
