@@ -31,6 +31,7 @@ __all__ = [
     "model_config",
     "specs_from_config",
     "text_from_config",
+    "versions_served",
 ]
 
 WORKSPACE_BYTES = 2**30
@@ -136,6 +137,24 @@ def config_from_text(text: str) -> Any:
         return text_format.Parse(text, model_config_pb2.ModelConfig())
     except text_format.ParseError as error:
         raise InvalidModel(f"not a model configuration: {error}") from error
+
+
+def versions_served(config: Any, there: Sequence[int]) -> tuple[int, ...]:
+    """The versions that a server would load of those that are there, the oldest first in both.
+
+    As VersionsToLoad in core, src/model_lifecycle.cc, does it.
+    """
+    policy = config.version_policy
+    match policy.WhichOneof("policy_choice"):
+        case "all":
+            return tuple(there)
+        case "specific":
+            return tuple(version for version in there if version in policy.specific.versions)
+        case "latest":
+            newest = policy.latest.num_versions
+        case _:
+            newest = 1
+    return tuple(there[-newest:]) if newest else ()
 
 
 def specs_from_config(tensors: Sequence[Any], *, batched: bool) -> tuple[TensorSpec, ...]:

@@ -22,7 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, PublishFailed
-from plansmith_build.repository.config import config_from_text, text_from_config
+from plansmith_build.repository.config import config_from_text, text_from_config, versions_served
 from plansmith_build.repository.edits import set_aside
 from plansmith_build.repository.filesystem import sync_file
 from plansmith_build.repository.hashing import sha256_of
@@ -229,14 +229,7 @@ def _pinned(path: Path, versions: tuple[int, ...]) -> bytes:
     except (InvalidModel, UnicodeDecodeError):
         # A server cannot read it either, so it serves nothing that would have to stay.
         return config
-    policy = message.version_policy
-    served = list(versions)
-    match policy.WhichOneof("policy_choice"):
-        case "specific":
-            return config
-        case "all":
-            pass
-        case _:
-            served = served[-(policy.latest.num_versions or 1) :]
-    policy.specific.versions.extend(served)
+    if message.version_policy.HasField("specific"):
+        return config
+    message.version_policy.specific.versions.extend(versions_served(message, versions))
     return text_from_config(message).encode()

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from plansmith_build.search.plan_candidates import PlanSettings
     from plansmith_build.search.workload import Workload
 
-__all__ = ["Candidate", "Status", "Timing", "try_candidates"]
+__all__ = ["Candidate", "Status", "Timing", "load_runtime", "try_candidates"]
 
 
 _FP32 = Pairing(Target.ONNXRUNTIME, Device.CPU, Precision.FP32)
@@ -285,7 +285,9 @@ def _judged_and_timed(
         if not candidate.is_usable:
             return candidate
     else:
-        runtime = _load(pairing, graph.path, graphs.signature, timing)
+        # Not loaded twice: all others are compared with it.
+        is_reference = graph.path == timing.path and pairing == _FP32
+        runtime = timing.reference if is_reference else load_runtime(pairing, graph.path, graphs.signature)
     candidate = replace(candidate, engine=runtime.description)
     if runtime is timing.reference:
         # It loses nothing against itself, which no number of rows has to prove.
@@ -371,10 +373,12 @@ def _within_budget(candidate: Candidate, graphs: GraphVariants) -> Candidate:
     return judged
 
 
-def _load(pairing: Pairing, path: Path, signature: Signature, timing: Timing) -> Runtime:
-    if path == timing.path and pairing == _FP32:
-        # Not loaded twice: all others are compared with it.
-        return timing.reference
+def load_runtime(pairing: Pairing, path: Path, signature: Signature) -> Runtime:
+    """A graph on ONNX Runtime or OpenVINO, as a pairing asks for it.
+
+    Raises:
+        RunFailed: it does not load.
+    """
     if pairing.target is Target.OPENVINO:
         precision = "bf16" if pairing.precision is Precision.BF16 else "f32"
         return OpenVinoRuntime(path, signature, precision=precision, threads=cores())

@@ -13,8 +13,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from plansmith_build.engines.tensorrt.errors import PlanFailed
 from plansmith_build.engines.tensorrt.options import HardwareCompatibility
+from plansmith_build.errors import BuildError
 from plansmith_build.progress import BuildStep
 
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from plansmith_build.engines.tensorrt.profiles import OptimizationProfile
     from plansmith_build.progress import Progress
 
-__all__ = ["build_plan", "load_plan", "on_device", "refit_plan"]
+__all__ = ["PlanFailed", "build_plan", "load_plan", "on_device", "refit_plan"]
+
+
+class PlanFailed(BuildError):
+    """TensorRT does not parse or compile a graph; a candidate fails by it, and the build goes on with the others."""
 
 
 def build_plan(

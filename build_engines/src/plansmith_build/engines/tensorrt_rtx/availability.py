@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-__all__ = ["library_version", "unavailable_because"]
+from plansmith_build.engines.tensorrt.plan_check import installed_rtx_version
 
-_DISTRIBUTIONS = ("tensorrt-rtx-cu12-libs", "tensorrt-rtx-cu13-libs")
+__all__ = ["library_version", "unavailable_because"]
 
 
 def unavailable_because() -> str:
@@ -19,9 +18,4 @@ def unavailable_because() -> str:
 
 def library_version() -> str:
     """The version that compiles, such as `"1.7.1.116"`, which is the one that runs the engine; empty without any."""
-    for name in _DISTRIBUTIONS:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return ""
+    return installed_rtx_version() or ""

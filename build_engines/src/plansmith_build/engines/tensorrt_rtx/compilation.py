@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plansmith_build.engines.tensorrt_rtx.availability import library_version, unavailable_because
-from plansmith_build.engines.tensorrt_rtx.errors import EngineFailed
 from plansmith_build.engines.tensorrt_rtx.reasons import explain
+from plansmith_build.errors import BuildError
 
 if TYPE_CHECKING:
     from plansmith_build.engines.tensorrt import OptimizationProfile
 
-__all__ = ["CompiledEngine", "compile_engine"]
+__all__ = ["CompiledEngine", "EngineFailed", "compile_engine"]
 
 _PROGRAM = Path(__file__).with_name("compiler.py")
+
+
+class EngineFailed(BuildError):
+    """TensorRT for RTX does not parse or compile a graph; a candidate fails by it, and the build goes on."""
 
 
 @dataclass(frozen=True)

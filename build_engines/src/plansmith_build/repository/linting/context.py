@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from plansmith_build.repository.config import versions_served
 from plansmith_build.repository.linting.backends import PLATFORMS, infer_backend
 from plansmith_build.repository.linting.completion import complete_from_onnx
 from plansmith_build.repository.linting.findings import Finding, error, warning
@@ -99,19 +100,8 @@ class ConfigContext:
 
     @cached_property
     def served_versions(self) -> tuple[int, ...]:
-        """The existing versions that a server would load: VersionsToLoad in core, src/model_lifecycle.cc."""
-        there = self.model.versions
-        policy = self.config.version_policy
-        match policy.WhichOneof("policy_choice"):
-            case "all":
-                return there
-            case "specific":
-                return tuple(version for version in policy.specific.versions if version in there)
-            case "latest":
-                newest = policy.latest.num_versions
-            case _:
-                newest = 1
-        return there[-newest:] if newest else ()
+        """The existing versions that a server would load."""
+        return versions_served(self.config, self.model.versions)
 
     def files_of(self, version: int) -> list[tuple[str, Path]]:
         """The model files of a version: the field that names each, and its path."""
