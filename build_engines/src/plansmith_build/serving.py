@@ -139,10 +139,6 @@ def serving(entries: Mapping[str, Entry], repository: Path, *, first: str = "") 
 def served_repository(repository: Path, **options: Any) -> Iterator[Serving]:
     """Serve every model of a repository by its config.pbtxt; the server has stopped when the context ends.
 
-    Args:
-        repository: the folder.
-        options: others of `ServerOptions`.
-
     Raises:
         ServerError: the server does not start, or refuses every model.
     """
@@ -164,12 +160,7 @@ def served_repository(repository: Path, **options: Any) -> Iterator[Serving]:
 
 
 def as_served(arrays: Arrays, tensors: Any) -> Arrays:
-    """Arrays as clients send and get them: a single number for each row has a dimension of its own.
-
-    Args:
-        arrays: as the graph takes or gives them.
-        tensors: the inputs or outputs of the configuration.
-    """
+    """Arrays as clients send and get them: a single number for each row has a dimension of its own."""
     reshaped = {tensor.name for tensor in tensors if tensor.HasField("reshape")}
     return {
         name: array[:, np.newaxis] if name in reshaped and array.ndim == 1 else array for name, array in arrays.items()

@@ -67,11 +67,6 @@ def check(model: Path | str, options: CheckOptions, progress: Progress = silent)
 
     INT8 ranges come from random inputs: whether an engine takes the graph is found out, how accurate it is is not.
 
-    Args:
-        model: the ONNX file.
-        options: what to ask.
-        progress: called when a step begins and when it ends.
-
     Raises:
         InvalidModel: the file is no ONNX model, is damaged, or holds what ONNX Runtime or Triton cannot serve.
         InvalidOption: the profile does not fit.

@@ -59,14 +59,6 @@ class Judge:
     ) -> Judge:
         """Run the FP32 model on all requests.
 
-        Args:
-            reference: the FP32 model.
-            requests: the inputs, as the model takes them.
-            labels: INT64 [rows], or None.
-            batched: as the attribute.
-            choose: gives the measures, from the answers and the labels.
-            bounded: as the attribute.
-
         Raises:
             InvalidOption: no output has classes that the labels could be, or a metric does not fit.
             RunFailed: the model does not run on them.

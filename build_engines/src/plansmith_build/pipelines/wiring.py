@@ -59,11 +59,6 @@ class Wiring:
     def add(self, node: Node, given: Mapping[str, str], kind: str) -> None:
         """Add a step.
 
-        Args:
-            node: what it is.
-            given: tensor by the step's input, where the pipeline's file says it.
-            kind: of the step, for the text of errors.
-
         Raises:
             InvalidOption: it is not clear which tensor an input is, or types or shapes do not fit.
         """

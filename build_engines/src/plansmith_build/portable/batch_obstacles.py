@@ -64,12 +64,7 @@ class BatchAxis(StrEnum):
 
 
 def obstacle_in_inputs(signature: Signature, axis: BatchAxis = BatchAxis.AUTO) -> str:
-    """Why the first dimension of the inputs cannot be a batch dimension, or an empty string.
-
-    Args:
-        signature: the graph's.
-        axis: what the user says.
-    """
+    """Why the first dimension of the inputs cannot be a batch dimension, or an empty string."""
     if axis is BatchAxis.NONE:
         return "--batch-axis none says that the model has no batch dimension"
     for spec in signature.inputs:
@@ -87,10 +82,7 @@ def obstacle_in_inputs(signature: Signature, axis: BatchAxis = BatchAxis.AUTO) -
 def obstacle_in_graph(model: onnx.ModelProto, signature: Signature, axis: BatchAxis = BatchAxis.AUTO) -> str:
     """Why the outputs cannot have one row for each row of the inputs, or an empty string.
 
-    Args:
-        model: a graph for whose inputs `obstacle_in_inputs` finds nothing.
-        signature: its signature.
-        axis: what the user says.
+    For a graph in whose inputs `obstacle_in_inputs` finds nothing.
     """
     inferred = _with_named_rows(model)
     mixing = _mixing_of_rows(inferred)

@@ -97,14 +97,6 @@ def make_portable(
 ) -> tuple[PortableModel, Verified]:
     """Repair, free the batch dimension and optimise; each change is kept only if the answers stay the original's.
 
-    Args:
-        file: the original.
-        reference: its answers.
-        folder: where candidates are written.
-        batching: which batches the user wants.
-        optimized: whether the graph may be optimised.
-        progress: told about each step.
-
     Returns:
         A candidate that is written, and how it compares to the original.
 
@@ -131,13 +123,6 @@ def without_batches(
     candidate: PortableModel, reference: Reference, folder: Path, *, optimized: bool, progress: Progress
 ) -> tuple[PortableModel, Verified]:
     """A model that takes no batches, its single numbers made vectors of one; see `make_portable`.
-
-    Args:
-        candidate: repaired, with the reason why it takes no batches.
-        reference: the original's answers.
-        folder: where candidates are written.
-        optimized: whether the graph may be optimised.
-        progress: told about each step.
 
     Raises:
         VerificationFailed: it does not compute what the original computes.

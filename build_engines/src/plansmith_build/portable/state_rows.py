@@ -60,11 +60,6 @@ def rows_in_front(file: OnnxFile, states: Sequence[State], folder: Path) -> Iter
 
     It is a file of its own, which is gone when the context ends; the same file where there is nothing to move.
 
-    Args:
-        file: as it came.
-        states: what the model remembers.
-        folder: where the file is made.
-
     Raises:
         OSError: the disk did not take it.
     """

@@ -116,11 +116,7 @@ def detach(model: onnx.ModelProto, apart: Mapping[str, Weight] | None = None) ->
 
 
 def attach(network: Network, *, leave: Collection[str] = ()) -> onnx.ModelProto:
-    """The whole model in memory, a copy.
-
-    Args:
-        network: the network.
-        leave: the names of the weights to leave as they are, without content.
+    """The whole model in memory, a copy; the weights named in `leave` stay without content.
 
     Raises:
         UnsafeExternalData: a weight's file has changed since it was checked.

@@ -93,10 +93,6 @@ def signature_of(model: onnx.ModelProto, *, weights: Collection[str] = ()) -> Si
 def complete_output_shapes(model: onnx.ModelProto, ranks: Mapping[str, int]) -> tuple[str, ...]:
     """Declare outputs without a shape by the number of dimensions that they were seen to have, in place.
 
-    Args:
-        model: the graph.
-        ranks: the number of dimensions of each output by name.
-
     Returns:
         The names of the outputs that were completed.
     """
@@ -112,10 +108,6 @@ def complete_output_shapes(model: onnx.ModelProto, ranks: Mapping[str, int]) -> 
 
 def correct_output_shapes(model: onnx.ModelProto, seen: Mapping[str, Collection[tuple[int, ...]]]) -> tuple[str, ...]:
     """Declare outputs as they were seen to be where the file declares something else, in place.
-
-    Args:
-        model: the graph.
-        seen: for each output by name, the shapes that it had.
 
     Returns:
         A sentence for each output that was corrected, with both shapes.

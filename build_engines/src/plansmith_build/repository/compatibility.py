@@ -27,11 +27,6 @@ def require_same_clients(model: RepositoryModel, signature: Signature, *, sequen
     More outputs, and more optional inputs, do not count, nor does the size of the first dimension: it may be that of a
     batch, which a build makes free.
 
-    Args:
-        model: where a version is to be published.
-        signature: of the file that it is to be built from.
-        sequences: whether its requests are to belong to sequences.
-
     Raises:
         InvalidOption: it is another model to them.
     """

@@ -158,12 +158,7 @@ def versions_served(config: Any, there: Sequence[int]) -> tuple[int, ...]:
 
 
 def specs_from_config(tensors: Sequence[Any], *, batched: bool) -> tuple[TensorSpec, ...]:
-    """The tensors of a configuration as clients see them, with the batch dimension where there is one.
-
-    Args:
-        tensors: `config.input` or `config.output`.
-        batched: whether the model's max_batch_size is above 0.
-    """
+    """The tensors of a configuration as clients see them, with the batch dimension where there is one."""
     return tuple(
         TensorSpec(
             tensor.name,

@@ -29,10 +29,6 @@ __all__ = ["prunable_versions", "prune", "served_versions"]
 def prunable_versions(model: RepositoryModel, *, keep: int) -> tuple[int, ...]:
     """The versions that are neither among the newest nor served by any configuration, the oldest first.
 
-    Args:
-        model: an existing model.
-        keep: how many of the newest stay.
-
     Raises:
         InvalidOption: none would stay, or the model's folder or its `warmup` is a link, which may lead to another's.
         InvalidModel: a configuration cannot be read, so it is not known what is served; or history.json cannot.

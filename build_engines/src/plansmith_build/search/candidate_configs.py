@@ -25,12 +25,7 @@ _PROVIDER_MODES = {
 
 
 def candidate_config(portable: Any, candidate: Candidate) -> Any:
-    """A copy of a portable configuration, made fit for a candidate.
-
-    Args:
-        portable: an `inference.ModelConfig`.
-        candidate: what is to be served.
-    """
+    """A copy of a portable configuration, made fit for a candidate."""
     if candidate.plans or candidate.pairing.target is Target.TENSORRT_RTX:
         return _compiled_config(portable, candidate)
     config = deepcopy(portable)

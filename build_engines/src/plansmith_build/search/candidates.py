@@ -173,13 +173,7 @@ def try_candidates(
 ) -> tuple[Candidate, ...]:
     """Make, judge and time each pairing; a failure is a result like any other.
 
-    Args:
-        pairings: what to try.
-        graphs: makes the graphs.
-        timing: what to time with.
-        plans: how TensorRT plans are built.
-        unmeasured: whether graphs are also made and judged for a GPU that this machine does not have.
-        progress: told about each.
+    Where `unmeasured` is set, graphs are also made and judged for a GPU that this machine does not have.
 
     Raises:
         OSError: a file could not be written.

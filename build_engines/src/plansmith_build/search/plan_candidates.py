@@ -60,11 +60,6 @@ class PlanFiles:
 def build_plans(graph: GraphFile, settings: PlanSettings, progress: Progress) -> PlanFiles:
     """Build a plan on one GPU of each architecture.
 
-    Args:
-        graph: the graph, in the folder where plans are written.
-        settings: shapes and options.
-        progress: told how far TensorRT is.
-
     Raises:
         PlanFailed: TensorRT does not take the graph.
         RunFailed: a plan does not load.
@@ -99,11 +94,6 @@ def build_plans(graph: GraphFile, settings: PlanSettings, progress: Progress) ->
 
 def plan_rate(session: PlanSession, profile: OptimizationProfile, workload: Workload) -> Callable[[float], float]:
     """How to time a plan: in the shapes that its kernels were chosen for, by the GPU's own clock.
-
-    Args:
-        session: the plan.
-        profile: the shapes.
-        workload: real data; its rows are repeated.
 
     Returns:
         A function that takes the seconds to measure for, and gives rows a second.

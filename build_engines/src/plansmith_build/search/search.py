@@ -146,16 +146,6 @@ def search(
 ) -> SearchResult:
     """Try all candidates for a model that is verified already.
 
-    Args:
-        portable: the FP32 model, on disk.
-        config: its configuration, an `inference.ModelConfig`.
-        options: what to try.
-        folder: where graphs and a repository to be measured can be made.
-        class_names: the content of labels.txt, for labels that are names.
-        seed: makes the split of the data repeatable.
-        serve: whether the fastest are also timed as they are served, by a real server.
-        progress: told about each step.
-
     Raises:
         InvalidData: the data does not fit the model.
         BatchRefuted: the model does not answer each row of a batch of the data as if it were alone.

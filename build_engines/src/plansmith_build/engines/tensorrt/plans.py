@@ -44,15 +44,6 @@ def build_plan(
 ) -> None:
     """Compile a graph for the GPU it runs on.
 
-    Args:
-        model: the ONNX file; its weight file is in the same folder.
-        path: where the plan is written.
-        shapes: those that it is to take.
-        options: how.
-        device: the number of the GPU.
-        compute_capability: of that GPU.
-        progress: told how far TensorRT is.
-
     Raises:
         PlanFailed: TensorRT does not parse or compile it; parser errors name the node.
         OSError: the disk did not take it.

@@ -49,16 +49,7 @@ def check_files(context: ConfigContext) -> Iterator[Finding]:
 def check_data_file(
     context: ConfigContext, what: str, folder: str, name: str, *, data_type: int, numbers: int
 ) -> Iterator[Finding]:
-    """Whether a file of the values of a tensor is there and large enough, as its server reads it.
-
-    Args:
-        context: of the configuration that names it.
-        what: that is read from it.
-        folder: in the model's folder.
-        name: in that folder.
-        data_type: a number of `inference.DataType`.
-        numbers: how many values the tensor has.
-    """
+    """Whether a file of the values of a tensor is there and large enough, as its server reads it."""
     path = context.model.path / folder / name
     yield from _check_inside(context, context.model.path / folder, name, what)
     kind = model_config_pb2.DataType.Name(data_type)

@@ -59,11 +59,7 @@ _LARGEST_VERSION = 2**63 - 1
 
 
 def lint_repository(repository: ModelRepository, models: Collection[str] = ()) -> tuple[Finding, ...]:
-    """All findings, model by model.
-
-    Args:
-        repository: an existing repository.
-        models: the models to look at; empty for all.
+    """All findings, model by model; those of all models where none are named.
 
     Raises:
         ModelNotFound: there is no such model, or no such repository.
