@@ -15,9 +15,9 @@ from plansmith_build import BuildOptions, build
 from plansmith_build.errors import InputsNeeded, VerificationFailed
 from plansmith_build.portable.comparison import compare
 from plansmith_build.portable.reference import run_reference
-from plansmith_build.reading.input_ranges import integer_ranges
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.signatures import signature_of
+from plansmith_build.reading.value_kinds import integer_ranges
 
 
 def model_of(nodes, inputs, outputs, weights=(), *, opset=17, ir=8):

@@ -27,8 +27,7 @@ from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.signatures import signature_of
 from plansmith_build.repository.manifest import Tensor
 from plansmith_build.search.candidates import load_runtime
-from plansmith_build.search.plan_candidates import PlanSettings
-from plansmith_build.search.rtx_candidates import compile_candidate, compiled_in_words
+from plansmith_build.search.plan_candidates import PlanSettings, compile_candidate, compiled_in_words
 from plansmith_build.search.targets import Pairing, Precision, Target, obstacle_to, pairings
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from plansmith_build.engines.onnxruntime import Arrays
-    from plansmith_build.reading.input_ranges import IntegerRange
     from plansmith_build.reading.signatures import Signature
+    from plansmith_build.reading.value_kinds import IntegerRange
     from plansmith_client.tensors import TensorSpec
 
 __all__ = ["InputKind", "Values", "input_kinds", "leading_rows", "random_sample"]

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from plansmith_build.errors import InvalidModel
-from plansmith_build.reading.missing_values import inputs_with_missing_values
+from plansmith_build.reading.value_kinds import inputs_with_missing_values
 from plansmith_client.tensors import TensorSpec
 
 if TYPE_CHECKING:

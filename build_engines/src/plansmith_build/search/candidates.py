@@ -22,8 +22,7 @@ from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.progress import BuildStep
 from plansmith_build.reading.operators import runtime_sentence
 from plansmith_build.search.int8_choice import Attempt, fastest_method
-from plansmith_build.search.plan_candidates import build_plans, plan_rate
-from plansmith_build.search.rtx_candidates import compile_candidate, compiled_in_words
+from plansmith_build.search.plan_candidates import build_plans, compile_candidate, compiled_in_words, plan_rate
 from plansmith_build.search.targets import CUDA_PROVIDER, Device, Pairing, Precision, Target, has_cuda, obstacle_to
 from plansmith_build.search.timing import Speed, gains_by_batching, time_against
 

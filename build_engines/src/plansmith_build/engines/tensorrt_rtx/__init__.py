@@ -6,9 +6,14 @@ Nothing here imports the bindings before they are needed, and only in a process 
 
 from __future__ import annotations
 
-from plansmith_build.engines.tensorrt_rtx.availability import library_version, unavailable_because
 from plansmith_build.engines.tensorrt_rtx.capabilities import WITH_FP8, in_words, parse_capabilities
-from plansmith_build.engines.tensorrt_rtx.compilation import CompiledEngine, EngineFailed, compile_engine
+from plansmith_build.engines.tensorrt_rtx.compilation import (
+    CompiledEngine,
+    EngineFailed,
+    compile_engine,
+    library_version,
+    unavailable_because,
+)
 
 __all__ = [
     "WITH_FP8",

@@ -19,11 +19,10 @@ from plansmith_build.repository.linting.files import check_files
 from plansmith_build.repository.linting.findings import error, warning
 from plansmith_build.repository.linting.hashes import check_hashes
 from plansmith_build.repository.linting.machines import check_machine
-from plansmith_build.repository.linting.newer_fields import check_newer_fields
 from plansmith_build.repository.linting.parameters import check_parameters
 from plansmith_build.repository.linting.profiles import check_profiles
 from plansmith_build.repository.linting.safety import check_content, check_safety
-from plansmith_build.repository.linting.scheduling import check_scheduling
+from plansmith_build.repository.linting.scheduling import check_newer_fields, check_scheduling
 from plansmith_build.repository.linting.sequences import check_sequences
 from plansmith_build.repository.linting.steps import check_steps
 from plansmith_build.repository.linting.tensors import check_tensors

@@ -1,4 +1,4 @@
-"""Names, versions, instances, batching and queues of a configuration.
+"""Names, versions, instances, batching and queues of a configuration, and fields that only newer servers know.
 
 Rules: ValidateModelConfig and ValidateInstanceGroup in triton-inference-server/core, src/model_config_utils.cc.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from plansmith_build.repository.linting.context import ConfigContext
 
-__all__ = ["check_scheduling"]
+__all__ = ["check_newer_fields", "check_scheduling"]
 
 # Far above what any machine has use for.
 _MOST_INSTANCES = 1000
@@ -170,3 +170,33 @@ def _check_queue(context: ConfigContext, policy: Any) -> Iterator[Finding]:
             "allow_timeout_override without default_timeout_microseconds: a request's own timeout has no effect",
             "set default_timeout_microseconds",
         )
+
+
+def check_newer_fields(context: ConfigContext) -> Iterator[Finding]:
+    """Metrics of the model, and the limit of an ensemble's requests in flight, which only newer servers know.
+
+    Rules: ValidateModelMetrics in core, src/model_config_utils.cc; the releases are those whose
+    protobuf/model_config.proto in triton-inference-server/common has the field first.
+    """
+    config = context.config
+    if config.HasField("model_metrics"):
+        yield _needs_newer_server(context, "model_metrics")
+    for control in config.model_metrics.metric_control:
+        if not control.metric_identifier.family:
+            yield context.error(
+                "a metric_control has no metric family",
+                'write metric_identifier { family: "nv_inference_first_response_histogram_ms" }',
+            )
+        if not control.histogram_options.buckets:
+            yield context.error(
+                "a metric_control has no buckets", "write histogram_options { buckets: [ 1, 10, 100 ] }"
+            )
+    if config.ensemble_scheduling.max_inflight_requests:
+        yield _needs_newer_server(context, "max_inflight_requests")
+
+
+def _needs_newer_server(context: ConfigContext, field: str) -> Finding:
+    return context.warning(
+        f"{field} is refused by older servers as an unknown field, the one from PyPI (2.51) included",
+        "serve the model with a current Triton container, or remove the field",
+    )
