@@ -15,8 +15,8 @@ from stripes_models import write_data, write_stripes_classifier
 
 from plansmith_build import BuildOptions, InvalidModel, InvalidOption, ModelNotFound, build
 from plansmith_build.errors import PublishFailed
+from plansmith_build.reading.regular_files import sha256_of
 from plansmith_build.repository import filesystem, pruning, publishing
-from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.inspection import inspect_model
 from plansmith_build.repository.manifest import read_manifest
 from plansmith_build.repository.model_repository import ModelRepository

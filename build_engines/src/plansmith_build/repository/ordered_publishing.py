@@ -22,10 +22,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, PublishFailed
+from plansmith_build.reading.regular_files import sha256_of
 from plansmith_build.repository.config import config_from_text, text_from_config, versions_served
 from plansmith_build.repository.edits import set_aside
 from plansmith_build.repository.filesystem import sync_file
-from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.model_repository import CONFIG, CONFIGS, HISTORY, LABELS, History, RepositoryModel
 from plansmith_build.repository.warmup import WARMUP
 
