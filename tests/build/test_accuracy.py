@@ -313,7 +313,6 @@ def test_labels_in_lists_judge_candidates_of_ones_own():
         ({"y": np.ones((4, 3)), "z": np.ones(3)}, None, [], "output 'y' has 4, output 'z' has 3"),
         ({"y": SCORES}, [0, 1], [], "labels has 2"),
         ({"y": SCORES}, [0.5] * 4, [], "labels must be whole numbers"),
-        ({"y": SCORES}, None, ["best"], "'best' is not a metric"),
         ({"y": SCORES}, None, ["z=top1"], "no such output"),
     ],
 )

@@ -46,6 +46,16 @@ KINDS = {
         ),
         "",
     ),
+    "other_rows": ("m (float[4, 3] x) => (float[3, 4] y) <int64[2] s = {3, 4}> { y = Reshape (x, s) }", "3 rows for 4"),
+    "inputs_of_other_sizes": (
+        "m (float[1, 3] x, float[2, 3] z) => (float[2, 3] y) { y = Add (x, z) }",
+        "different first dimensions",
+    ),
+    "a_single_number": ("m (float[N, 2] x, float z) => (float[N, 2] y) { y = Add (x, z) }", "single number"),
+    "less_their_mean": (
+        "m (float[2, 3] x) => (float[2, 3] y) { mean = ReduceMean <axes = [0]> (x) y = Sub (x, mean) }",
+        "(ReduceMean) takes one value from all rows of a batch",
+    ),
     "found_places": ("m (float[N, 2] x) => (int64[2, K] y) { y = NonZero (x) }", "NonZero) decides it"),
     "found_values": ("m (float[N] x) => (float[U] y) { y = Unique (x) }", "Unique) decides it"),
     "selected_rows": (

@@ -15,7 +15,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from plansmith_build import BuildOptions, build
-from plansmith_build.errors import InvalidModel, VerificationFailed
+from plansmith_build.errors import InvalidModel
 from plansmith_build.reading import loading, networks
 from plansmith_build.repository.config import config_from_text
 
@@ -150,22 +150,6 @@ def test_a_batch_that_is_declared_free_and_baked_in_all_the_same_is_freed(built)
     np.testing.assert_array_equal(answer(built(model), x=x)[0], x.reshape(2, 6))
 
 
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("m (float[4, 3] x) => (float[3, 4] y) <int64[2] s = {3, 4}> { y = Reshape (x, s) }", "3 rows for 4"),
-        ("m (float[N, 2] x) => (int64[2, K] y) { y = NonZero (x) }", "depends on the data"),
-        ("m (float[1, 3] x, float[2, 3] z) => (float[2, 3] y) { y = Add (x, z) }", "different first dimensions"),
-        ("m (float[N, 2] x, float z) => (float[N, 2] y) { y = Add (x, z) }", "single number"),
-        ("m (float[N, 2] x) => (float[N, 2] y) { y = Softmax <axis = 0> (x) }", "is off by"),
-    ],
-)
-def test_what_cannot_be_batched_is_served_as_it_is_with_the_reason(built, text, why):
-    result = built(text)
-    assert config_of(result).max_batch_size == 0
-    assert why in result.manifest.batching.reason
-
-
 def test_indexes_are_tried_small_enough_for_the_table_that_they_point_into(built):
     table = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
     model = model_of(
@@ -175,13 +159,6 @@ def test_indexes_are_tried_small_enough_for_the_table_that_they_point_into(built
         {"table": table},
     )
     assert built(model).manifest.batching.max_batch_size == 32
-
-
-def test_a_model_that_runs_on_no_random_input_is_not_published(built, repository):
-    model = model_of([helper.make_node("Reshape", ["x", "shape"], ["y"])], [X], [Y], {"shape": np.int64([7, 11])})
-    with pytest.raises(VerificationFailed, match="reports an error for every kind of random input"):
-        built(model)
-    assert list(repository.iterdir()) == []
 
 
 def test_nan_is_a_value_where_trees_read_it_and_nowhere_else(plansmith, tmp_path, repository):
