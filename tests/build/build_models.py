@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnx.parser
+from onnx import helper, numpy_helper
+
+from plansmith_build import BuildOptions, build
+from plansmith_build.progress import silent
+from plansmith_build.repository.filesystem import ExchangeUnsupported
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from plansmith_build import BuildResult
 
-__all__ = ["ADD", "HEADER", "litter", "snapshot", "write", "write_external"]
+__all__ = ["ADD", "HEADER", "built_model", "litter", "model_of", "no_exchange", "snapshot", "write", "write_external"]
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>'
 ADD = "add (float[N, 4] a, float[N, 4] b) => (float[N, 4] sum) { sum = Add (a, b) }"
@@ -34,6 +40,30 @@ def write_external(path: Path, location: str = "weights.bin", *, rows: int = 64)
         tensor.external_data.add(key=key, value=value)
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def model_of(nodes, inputs, outputs, weights=(), *, opset=17, ir=8) -> onnx.ModelProto:
+    """A model of onnx's own nodes and value infos, with arrays by name as its weights."""
+    tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in dict(weights).items()]
+    graph = helper.make_graph(nodes, "graph", inputs, outputs, tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
+
+
+def built_model(
+    folder: Path, repository: Path, model: str | Path | onnx.ModelProto, progress: Any = silent, **options: Any
+) -> BuildResult:
+    """Build a model that is given as text, message or path; no server tries it where a test does not say so."""
+    if isinstance(model, str):
+        model = onnx.parser.parse_model(model if model.startswith("<") else HEADER + model)
+    path = model if isinstance(model, Path) else folder / "model.onnx"
+    if not isinstance(model, Path):
+        path.write_bytes(model.SerializeToString())
+    return build(path, BuildOptions(repository=repository, **{"name": "model", "serve": False, **options}), progress)
+
+
+def no_exchange(*_: Path) -> None:
+    """In the place of `rename_exchange`: what NFS and some overlay file systems answer, and not this machine's."""
+    raise ExchangeUnsupported
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:

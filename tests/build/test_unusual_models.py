@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from build_models import ADD, HEADER, write, write_external
-from onnx import TensorProto, helper, numpy_helper
+from build_models import ADD, built_model, model_of, write, write_external
+from onnx import TensorProto, helper
 from skl2onnx import to_onnx
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
-from plansmith_build import BuildOptions, build
 from plansmith_build.errors import InvalidModel
 from plansmith_build.reading import loading, networks
 from plansmith_build.repository.config import config_from_text
@@ -25,23 +24,7 @@ Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])
 
 @pytest.fixture
 def built(tmp_path, repository):
-    """Builds a model that is given as text, message or path; no server tries it where a test does not say so."""
-
-    def run(model, **options):
-        if isinstance(model, str):
-            model = onnx.parser.parse_model(model if model.startswith("<") else HEADER + model)
-        path = model if isinstance(model, Path) else tmp_path / "model.onnx"
-        if path is not model:
-            path.write_bytes(model.SerializeToString())
-        return build(path, BuildOptions(repository=repository, name="model", **{"serve": False, **options}))
-
-    return run
-
-
-def model_of(nodes, inputs, outputs, weights=(), *, opset=17, ir=8):
-    weights = [numpy_helper.from_array(array, name) for name, array in dict(weights).items()]
-    graph = helper.make_graph(nodes, "graph", inputs, outputs, weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
+    return partial(built_model, tmp_path, repository)
 
 
 def answer(result, **inputs):

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import onnx
 import pytest
-from build_models import HEADER
-from onnx import TensorProto, helper, numpy_helper
+from build_models import HEADER, built_model, model_of
+from onnx import TensorProto, helper
 from onnxconverter_common import float16
 
-from plansmith_build import BuildOptions, build
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.portable.comparison import compare
 from plansmith_build.portable.reference import run_reference
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.signatures import signature_of
 from plansmith_build.reading.value_kinds import integer_ranges
-
-
-def model_of(nodes, inputs, outputs, weights=(), *, opset=17, ir=8):
-    tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in dict(weights).items()]
-    graph = helper.make_graph(nodes, "graph", inputs, outputs, tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
 
 
 def info(name, shape, kind=TensorProto.FLOAT):
@@ -52,14 +46,7 @@ def segmenter(*, layers=6, channels=16, bias=-12.0):
 
 @pytest.fixture
 def built(tmp_path, repository):
-    """Builds a model, given as text or message; no server tries it where a test does not say so."""
-
-    def run(model, **options):
-        path = tmp_path / "model.onnx"
-        onnx.save(onnx.parser.parse_model(HEADER + model) if isinstance(model, str) else model, path)
-        return build(path, BuildOptions(repository=repository, name="model", **{"serve": False, **options}))
-
-    return run
+    return partial(built_model, tmp_path, repository)
 
 
 @pytest.mark.parametrize("seed", range(3))
