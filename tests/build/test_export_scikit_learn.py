@@ -92,13 +92,6 @@ def test_probabilities_are_a_plain_tensor_that_a_server_takes(tmp_path):
     ]
 
 
-def test_an_exported_file_can_be_built(tmp_path, plansmith, repository):
-    forest = RandomForestClassifier(5, random_state=0).fit(FEATURES, CLASSES)
-    result = export_scikit_learn(forest, tmp_path / "forest.onnx")
-    done = plansmith("build", result.path, "--repository", repository)
-    assert "forest version 1" in done.stdout
-
-
 def test_columns_of_numbers_and_of_strings_are_one_input_each(tmp_path):
     cities = np.array(["Ulm", "Köln", "Bonn"], dtype=object)[CLASSES]
     rows = np.empty((80, 3), dtype=object)
