@@ -11,6 +11,7 @@ import onnx
 
 from plansmith_build.portable.repair import infer_shapes
 from plansmith_build.reading.graphs import consumed_names, direct_subgraphs, node_label, nodes_of, operator_name
+from plansmith_build.reading.number_formats import DYNAMIC_QUANTIZATION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -21,12 +22,6 @@ __all__ = ["BatchAxis", "dynamic_quantization", "obstacle_in_graph", "obstacle_i
 
 _ROWS = "plansmith_rows"
 
-# They take one scale from all that they are given.
-_DYNAMIC_QUANTIZATION = {
-    "DynamicQuantizeLinear",
-    "com.microsoft:DynamicQuantizeLSTM",
-    "com.microsoft:DynamicQuantizeMatMul",
-}
 # They make each row as long as the longest of the batch.
 _PADDING = {"StringSplit", "com.microsoft:Tokenizer"}
 # How many rows these give is told by values, not by shapes.
@@ -166,7 +161,7 @@ def _reduction_of_rows(inferred: onnx.ModelProto) -> str:
 
 def dynamic_quantization(model: onnx.ModelProto) -> str:
     """The first node that quantizes with a scale of what it is given, in words, or an empty string."""
-    return _first_node(model, _DYNAMIC_QUANTIZATION)
+    return _first_node(model, DYNAMIC_QUANTIZATION)
 
 
 def _first_node(model: onnx.ModelProto, operators: Collection[str]) -> str:

@@ -157,15 +157,15 @@ def _rename_back(folder: Path, target: Path) -> None:
         os.rename(target, folder)  # noqa: PTH104
 
 
-def _changed(folder: Path, live: RepositoryModel) -> list[str]:
-    """The files that are new or other than the live ones, configurations last and config.pbtxt the very last."""
+def _changed(folder: Path, live: RepositoryModel) -> set[str]:
+    """The files that are new or other than the live ones."""
     there = [*folder.iterdir(), *(folder / CONFIGS).glob("*"), *(folder / WARMUP).glob("*")]
-    names = [str(path.relative_to(folder)) for path in there if path.is_file()]
-    changed = [name for name in names if name != HISTORY and not _same_file(folder / name, live.path / name)]
-    return sorted(changed, key=_order)
+    names = {str(path.relative_to(folder)): path for path in there if path.is_file()}
+    return {name for name, path in names.items() if name != HISTORY and not _same_file(path, live.path / name)}
 
 
 def _order(name: str) -> tuple[bool, bool, str]:
+    """Configurations come last, and config.pbtxt the very last."""
     return name.endswith(".pbtxt"), name == CONFIG, name
 
 
