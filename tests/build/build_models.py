@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import onnx.parser
+import onnxruntime
 from onnx import helper, numpy_helper
 
 from plansmith_build import BuildOptions, build
@@ -17,10 +18,24 @@ from plansmith_build.repository.filesystem import ExchangeUnsupported
 if TYPE_CHECKING:
     from plansmith_build import BuildResult
 
-__all__ = ["ADD", "HEADER", "built_model", "litter", "model_of", "no_exchange", "snapshot", "write", "write_external"]
+__all__ = [
+    "ADD",
+    "HEADER",
+    "LINEAR",
+    "answers",
+    "built_model",
+    "litter",
+    "model_of",
+    "no_exchange",
+    "put",
+    "snapshot",
+    "write",
+    "write_external",
+]
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>'
 ADD = "add (float[N, 4] a, float[N, 4] b) => (float[N, 4] sum) { sum = Add (a, b) }"
+LINEAR = "linear (float[N, 4] x) => (float[N, 4] y) { y = Relu (x) }"
 
 
 def write(path: Path, text: str, *, header: str = HEADER) -> Path:
@@ -59,6 +74,24 @@ def built_model(
     if not isinstance(model, Path):
         path.write_bytes(model.SerializeToString())
     return build(path, BuildOptions(repository=repository, **{"name": "model", "serve": False, **options}), progress)
+
+
+def answers(model: Path | onnx.ModelProto, *, optimized: bool = True, **inputs: Any) -> dict[str, Any]:
+    """What ONNX Runtime computes from these inputs, by output."""
+    options = onnxruntime.SessionOptions()
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = model if isinstance(model, Path) else model.SerializeToString()
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    return dict(zip([output.name for output in session.get_outputs()], session.run(None, inputs), strict=True))
+
+
+def put(repository: Path, name: str, config: str, *, graph: str = LINEAR) -> Path:
+    """A model of one version in a repository, with this config.pbtxt."""
+    (repository / name / "1").mkdir(parents=True)
+    write(repository / name / "1" / "model.onnx", graph)
+    (repository / name / "config.pbtxt").write_text(config)
+    return repository / name
 
 
 def no_exchange(*_: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from build_models import ADD, built_model, model_of, write, write_external
+from build_models import ADD, answers, built_model, model_of, write, write_external
 from onnx import TensorProto, helper
 from skl2onnx import to_onnx
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -28,8 +28,7 @@ def built(tmp_path, repository):
 
 
 def answer(result, **inputs):
-    session = onnxruntime.InferenceSession(result.path / "model.onnx", providers=["CPUExecutionProvider"])
-    return session.run(None, inputs)
+    return list(answers(result.path / "model.onnx", **inputs).values())
 
 
 def config_of(result):

@@ -11,20 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from build_models import write
+from build_models import put
 from conftest import ROOT
 
-LINEAR = "linear (float[N, 4] x) => (float[N, 4] y) { y = Relu (x) }"
 RIGHT = (
     'backend: "onnxruntime" max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: 4 } '
     'output { name: "y" data_type: TYPE_FP32 dims: 4 }'
 )
-
-
-def put(repository, name, config):
-    (repository / name / "1").mkdir(parents=True)
-    write(repository / name / "1" / "model.onnx", LINEAR)
-    (repository / name / "config.pbtxt").write_text(config)
 
 
 @pytest.fixture
