@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,8 +34,8 @@ _SEARCH = "The fastest version that is accurate enough (needs --data)"
 
 
 # The enumerations of `search.targets` come with ONNX Runtime, which `--help` does not wait for.
-_Target = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
-_Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "int8-fp16", "w8a16", "w4a16", "fp8", "w4"]
+_Target = StrEnum("_Target", ["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"])
+_Precision = StrEnum("_Precision", ["auto", "fp32", "fp16", "bf16", "int8", "int8-fp16", "w8a16", "w4a16", "fp8", "w4"])
 
 
 def build(
@@ -322,8 +323,8 @@ def build(
                 validation_data=validation_data,
                 preprocessing=preprocessing,
                 labels_key=labels_key,
-                targets=tuple(Target(entry) for entry in target or [] if entry != "auto"),
-                precisions=tuple(Precision(entry) for entry in precision or [] if entry != "auto"),
+                targets=tuple(Target(entry.value) for entry in target or [] if entry != "auto"),
+                precisions=tuple(Precision(entry.value) for entry in precision or [] if entry != "auto"),
                 max_drop=parse_drop(max_drop or "0.5%"),
                 max_error=parse_drop(max_error, option="--max-error") if max_error is not None else None,
                 metrics=parse_metrics(metric or []),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path  # noqa: TC003 - typer reads the annotation
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.filesize import decimal
@@ -30,8 +31,8 @@ EXIT_REFUSED = 3
 _STYLES = {"yes": "green", "no": "red", "unknown": "dim"}
 
 
-_Engine = Literal["onnxruntime", "openvino", "tensorrt"]
-_Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-fp16", "w8a16", "w4a16", "fp8", "w4"]
+_Engine = StrEnum("_Engine", ["onnxruntime", "openvino", "tensorrt"])
+_Precision = StrEnum("_Precision", ["fp32", "fp16", "bf16", "int8", "int8-fp16", "w8a16", "w4a16", "fp8", "w4"])
 
 
 def check(
@@ -79,8 +80,8 @@ def check(
         from plansmith_build.search.targets import Precision, Target  # noqa: PLC0415
 
         options = CheckOptions(
-            targets=tuple(Target(entry) for entry in target or ()),
-            precisions=tuple(Precision(entry) for entry in precision or ()),
+            targets=tuple(Target(entry.value) for entry in target or ()),
+            precisions=tuple(Precision(entry.value) for entry in precision or ()),
             max_batch_size=max_batch_size,
             plan=PlanOptions(profile=profile or "", compute_capabilities=parse_capabilities(compute_capability)),
             seed=seed,
@@ -98,7 +99,7 @@ def check(
             typer.echo(json.dumps(asdict(report), indent=2))
         else:
             _show(Terminal(highlight=False), report)
-        if any(report.refused_by(entry) for entry in target or ()):
+        if any(report.refused_by(entry.value) for entry in target or ()):
             raise typer.Exit(EXIT_REFUSED)
 
     confined(work, Limits(memory_limit, time_limit), subject=str(model))
