@@ -105,8 +105,6 @@ def test_a_file_with_code_in_it_or_that_is_damaged_is_refused(tmp_path, plansmit
 def test_a_model_of_another_backend_is_told_the_way(tmp_path):
     program = """
 import keras
-from build_models import answers  # noqa: E402
-
 from plansmith_build.exporting import UnsuitableModel, export_keras
 model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
 try:
