@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from build_models import model_of
+from onnx import TensorProto, helper
 from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -28,9 +29,7 @@ def save(path: Path, nodes, inputs, outputs, weights) -> Path:
     def declared(tensors):
         return [helper.make_tensor_value_info(*tensor) for tensor in tensors]
 
-    initializers = [numpy_helper.from_array(array, name) for name, array in weights.items()]
-    graph = helper.make_graph(nodes, "graph", declared(inputs), declared(outputs), initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = model_of(nodes, declared(inputs), declared(outputs), weights)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     return path

@@ -9,12 +9,11 @@ import onnx
 import onnx.parser
 import onnxruntime
 import pytest
-from build_models import HEADER, write
-from onnx import TensorProto, helper, numpy_helper
+from build_models import HEADER, built_model, model_of, write
+from onnx import TensorProto, helper
 
 from plansmith_build import BuildOptions, build
 from plansmith_build.portable.batch_obstacles import BatchAxis
-from plansmith_build.progress import silent
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.search.graph_variants import GraphVariants
 from plansmith_build.search.search import SearchOptions
@@ -45,6 +44,16 @@ KINDS = {
             " y = Mul (f, x) }"
         ),
         "",
+    ),
+    "other_rows": ("m (float[4, 3] x) => (float[3, 4] y) <int64[2] s = {3, 4}> { y = Reshape (x, s) }", "3 rows for 4"),
+    "inputs_of_other_sizes": (
+        "m (float[1, 3] x, float[2, 3] z) => (float[2, 3] y) { y = Add (x, z) }",
+        "different first dimensions",
+    ),
+    "a_single_number": ("m (float[N, 2] x, float z) => (float[N, 2] y) { y = Add (x, z) }", "single number"),
+    "less_their_mean": (
+        "m (float[2, 3] x) => (float[2, 3] y) { mean = ReduceMean <axes = [0]> (x) y = Sub (x, mean) }",
+        "(ReduceMean) takes one value from all rows of a batch",
     ),
     "found_places": ("m (float[N, 2] x) => (int64[2, K] y) { y = NonZero (x) }", "NonZero) decides it"),
     "found_values": ("m (float[N] x) => (float[U] y) { y = Unique (x) }", "Unique) decides it"),
@@ -111,27 +120,14 @@ def built(tmp_path, repository):
     No server tries each: one at the end has what Triton treats apart, and test_onnx_node_cases.py all kinds of models.
     """
 
-    def run(model: str | onnx.ModelProto, progress=silent, **options):
-        path = tmp_path / "model.onnx"
-        if isinstance(model, str):
-            write(path, model)
-        else:
-            onnx.save(model, path)
-        result = build(path, BuildOptions(repository=repository, **{"serve": False, **options}), progress)
+    def run(model, *progress, **options):
+        result = built_model(tmp_path, repository, model, *progress, **options)
         return result, config_from_text((result.path.parent / "config.pbtxt").read_text())
 
     return run
 
 
-def model_of(nodes, inputs, outputs, constants):
-    graph = helper.make_graph(
-        nodes,
-        "m",
-        [helper.make_tensor_value_info(*value) for value in inputs],
-        [helper.make_tensor_value_info(*value) for value in outputs],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+info = helper.make_tensor_value_info
 
 
 def frames_of_sound():
@@ -143,7 +139,7 @@ def frames_of_sound():
         helper.make_node("Squeeze", ["c", "first"], ["y"]),
     ]
     constants = {"w": weight, "axes": np.int64([0, 1]), "first": np.int64([0])}
-    return model_of(nodes, [("x", TensorProto.FLOAT, ["T"])], [("y", TensorProto.FLOAT, [4, "F"])], constants)
+    return model_of(nodes, [info("x", TensorProto.FLOAT, ["T"])], [info("y", TensorProto.FLOAT, [4, "F"])], constants)
 
 
 def detector(rows, threshold):
@@ -156,8 +152,8 @@ def detector(rows, threshold):
     ]
     return model_of(
         nodes,
-        [("x", TensorProto.FLOAT, [rows, 10])],
-        [("scores", TensorProto.FLOAT, ["detections"])],
+        [info("x", TensorProto.FLOAT, [rows, 10])],
+        [info("scores", TensorProto.FLOAT, ["detections"])],
         {"threshold": np.float32(threshold)},
     )
 
@@ -274,8 +270,8 @@ def test_candidates_are_made_of_a_file_that_lists_an_unknown_domain(built, domai
     weight = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
     model = model_of(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        [("x", TensorProto.FLOAT, ["n", 8])],
-        [("y", TensorProto.FLOAT, ["n", 4])],
+        [info("x", TensorProto.FLOAT, ["n", 8])],
+        [info("y", TensorProto.FLOAT, ["n", 4])],
         {"w": weight},
     )
     del model.opset_import[:]

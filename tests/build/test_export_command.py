@@ -92,11 +92,6 @@ def test_what_is_no_model_is_refused_in_one_sentence(plansmith, folder, model, s
     assert done.stdout == ""
 
 
-def test_the_output_must_be_a_file_that_can_be_written(plansmith, folder):
-    done = plansmith("export", "my_models:classifier", "--output", "nosuch/m.onnx", cwd=folder, expect=2)
-    assert "the folder nosuch of the output does not exist" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("package", "words", "command"),
     [

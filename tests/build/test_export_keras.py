@@ -7,13 +7,14 @@ import subprocess
 import sys
 
 import numpy as np
-import onnxruntime
 import pytest
 
 pytest.importorskip("torch", reason="needs PyTorch: pip install torch")
 # Chosen once in a process, when Keras is imported.
 os.environ["KERAS_BACKEND"] = "torch"
 keras = pytest.importorskip("keras", reason="needs Keras: pip install keras")
+
+from build_models import answers  # noqa: E402
 
 from plansmith_build.exporting import UnsuitableModel, export_keras  # noqa: E402
 
@@ -51,11 +52,6 @@ def two_of_each():
     return keras.Model({"a": a, "b": b}, {"sum": layers.Add()([a, b]), "product": layers.Multiply()([a, b])})
 
 
-def run(path, **inputs):
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return dict(zip([output.name for output in session.get_outputs()], session.run(None, inputs), strict=True))
-
-
 @pytest.mark.parametrize(
     ("make", "name", "rows"),
     [
@@ -72,7 +68,7 @@ def test_a_model_becomes_a_file_with_a_dynamic_batch(make, name, rows, tmp_path)
     result = export_keras(model, tmp_path / "m.onnx")
     assert [(spec.name, spec.shape[0]) for spec in result.inputs] == [(name, -1)]
     wanted = model.predict(rows, verbose=0)
-    np.testing.assert_allclose(run(result.path, **{name: rows})["output"], wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(answers(result.path, **{name: rows})["output"], wanted, rtol=1e-4, atol=1e-5)
     assert {"torch", "onnxscript", "keras"} <= result.versions.keys()
 
 
@@ -81,7 +77,7 @@ def test_inputs_and_outputs_keep_their_names(tmp_path):
     result = export_keras(model, tmp_path / "m.onnx")
     assert {spec.name for spec in result.inputs} == {"a", "b"}
     a, b = np.full((3, 4), 3, np.float32), np.full((3, 4), 5, np.float32)
-    answer = run(result.path, a=a, b=b)
+    answer = answers(result.path, a=a, b=b)
     assert (answer["sum"] == 8).all()
     assert (answer["product"] == 15).all()
 
@@ -93,7 +89,7 @@ def test_a_file_is_exported_by_the_command(tmp_path, plansmith):
     assert '"framework": "keras"' in done.stdout
     rows = np.ones((2, 4), np.float32)
     np.testing.assert_allclose(
-        run(tmp_path / "dense.onnx", input=rows)["output"], model.predict(rows, verbose=0), rtol=1e-5, atol=1e-6
+        answers(tmp_path / "dense.onnx", input=rows)["output"], model.predict(rows, verbose=0), rtol=1e-5, atol=1e-6
     )
 
 

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install torch")
 
-from build_models import snapshot  # noqa: E402
+from build_models import answers, snapshot  # noqa: E402
 
 from plansmith_build import InvalidOption, VerificationFailed  # noqa: E402
 from plansmith_build.exporting import ExportFailed, UnsafeModelFile, UnsuitableModel, export_pytorch  # noqa: E402
@@ -52,11 +51,6 @@ class TwoHeads(torch.nn.Module):
         return {"mean": vectors.mean(dim=1), "longest": vectors.norm(dim=-1).argmax(dim=1)}
 
 
-def run(path, **inputs):
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return dict(zip([output.name for output in session.get_outputs()], session.run(None, inputs), strict=True))
-
-
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A module in training mode, and its export."""
@@ -77,7 +71,7 @@ def test_a_module_becomes_a_file_with_a_dynamic_batch_and_the_names_of_its_param
     with torch.no_grad():
         wanted = module.eval()(rows).numpy()
     module.train()
-    np.testing.assert_allclose(run(result.path, features=rows.numpy())["output"], wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(answers(result.path, features=rows.numpy())["output"], wanted, rtol=1e-4, atol=1e-5)
     assert result.max_relative_error < 1e-5
     assert result.samples == 3
     assert {"torch", "onnxscript", "onnxruntime"} <= result.versions.keys()
@@ -112,7 +106,7 @@ def test_outputs_are_called_what_the_module_calls_them_also_when_operators_are_c
     result = export_pytorch(module, ids, tmp_path / "m.onnx", dynamic_axes={"ids": [1]})
     assert [spec.name for spec in result.outputs] == ["mean", "embedding", "softmax", "linear"]
     longer = torch.arange(21).reshape(3, 7)
-    given = run(result.path, ids=longer.numpy())
+    given = answers(result.path, ids=longer.numpy())
     for name, wanted in module(longer).items():
         np.testing.assert_allclose(given[name], wanted.detach().numpy(), rtol=1e-4, atol=1e-6)
 
@@ -128,7 +122,7 @@ def test_dictionaries_name_the_inputs_and_the_outputs(tmp_path):
     assert [(spec.name, spec.datatype) for spec in result.outputs] == [("mean", "FP32"), ("longest", "INT64")]
     ids, mask = np.arange(14).reshape(2, 7), np.ones((2, 7), np.float32)
     wanted = TwoHeads()(torch.from_numpy(ids), torch.from_numpy(mask))["mean"].detach().numpy()
-    np.testing.assert_allclose(run(result.path, ids=ids, mask=mask)["mean"], wanted, rtol=1e-5)
+    np.testing.assert_allclose(answers(result.path, ids=ids, mask=mask)["mean"], wanted, rtol=1e-5)
 
 
 def test_names_batch_and_operator_set_can_be_chosen(tmp_path):
@@ -157,7 +151,7 @@ def test_weights_in_a_file_of_their_own(tmp_path):
     result = export_pytorch(Perceptron(), torch.randn(2, 4), tmp_path / "m.onnx", external_data=True)
     assert result.weights == tmp_path / "m.onnx.data"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
-    assert run(result.path, features=np.ones((2, 4), np.float32))["output"].shape == (2, 3)
+    assert answers(result.path, features=np.ones((2, 4), np.float32))["output"].shape == (2, 3)
 
 
 class FixedBatch(torch.nn.Module):
@@ -269,7 +263,7 @@ def test_truth_values_go_in_and_come_out(tmp_path):
             return ~flags
 
     result = export_pytorch(Flip(), torch.tensor([[True, False]]), tmp_path / "m.onnx")
-    assert run(result.path, flags=np.array([[True, True]]))["output"].tolist() == [[False, False]]
+    assert answers(result.path, flags=np.array([[True, True]]))["output"].tolist() == [[False, False]]
 
 
 def test_what_the_documentation_shows_of_pytorch_and_keras_runs(tmp_path, plansmith):
@@ -383,6 +377,6 @@ def test_a_length_that_the_example_fixed_is_said_and_is_made_any_by_the_command(
     free = plansmith("export", "texts:sentence", *words, cwd=tmp_path).stdout
     assert "ids INT64 [-1, -1]" in free
     assert "only that length" not in free
-    assert run(tmp_path / "sentence.onnx", ids=np.zeros((2, 7), np.int64))["output"].shape == (2, 4)
+    assert answers(tmp_path / "sentence.onnx", ids=np.zeros((2, 7), np.int64))["output"].shape == (2, 4)
     wrong = plansmith("export", "texts:sentence", "--dynamic-axes", "input_ids", cwd=tmp_path, expect=2).stderr
     assert "--dynamic-axes must be INPUT=AXIS[,AXIS], such as input_ids=1, got 'input_ids'" in wrong

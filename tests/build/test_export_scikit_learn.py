@@ -7,9 +7,8 @@ import sys
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from build_models import snapshot
+from build_models import answers, snapshot
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.cluster import KMeans
@@ -40,11 +39,6 @@ NUMBERS = FEATURES @ [1.0, 2.0, -1.0, 0.5]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:skl2onnx.*")
 
 
-def run(path, **inputs):
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return dict(zip([output.name for output in session.get_outputs()], session.run(None, inputs), strict=True))
-
-
 @pytest.mark.parametrize(
     ("estimator", "target"),
     [
@@ -73,7 +67,7 @@ def test_an_estimator_becomes_a_file_that_computes_the_same(estimator, target, t
     assert result.opsets["ai.onnx"] == 18
     assert {"scikit-learn", "skl2onnx", "onnxruntime"} <= result.versions.keys()
     rows = FEATURES[:7].astype(np.float32)
-    answer = run(result.path, X=rows)
+    answer = answers(result.path, X=rows)
     rows = rows.astype(np.float64)
     if hasattr(estimator, "predict_proba"):
         np.testing.assert_allclose(answer["probabilities"], estimator.predict_proba(rows), atol=1e-5)
@@ -92,13 +86,6 @@ def test_probabilities_are_a_plain_tensor_that_a_server_takes(tmp_path):
     ]
 
 
-def test_an_exported_file_can_be_built(tmp_path, plansmith, repository):
-    forest = RandomForestClassifier(5, random_state=0).fit(FEATURES, CLASSES)
-    result = export_scikit_learn(forest, tmp_path / "forest.onnx")
-    done = plansmith("build", result.path, "--repository", repository)
-    assert "forest version 1" in done.stdout
-
-
 def test_columns_of_numbers_and_of_strings_are_one_input_each(tmp_path):
     cities = np.array(["Ulm", "Köln", "Bonn"], dtype=object)[CLASSES]
     rows = np.empty((80, 3), dtype=object)
@@ -112,7 +99,7 @@ def test_columns_of_numbers_and_of_strings_are_one_input_each(tmp_path):
         ("x2", "FP32", (-1, 1)),
     ]
     assert result.outputs[0].datatype == "BYTES"
-    answer = run(
+    answer = answers(
         result.path,
         x0=rows[:5, :1].astype(np.float32),
         x1=rows[:5, 1:2].astype(str),
@@ -122,7 +109,7 @@ def test_columns_of_numbers_and_of_strings_are_one_input_each(tmp_path):
         answer["output_label" if "output_label" in answer else "label"].tolist() == pipeline.predict(rows[:5]).tolist()
     )
     with pytest.raises(Fail, match="Unknown Category"):
-        run(result.path, x0=np.zeros((1, 1), np.float32), x1=np.array([["Rom"]]), x2=np.zeros((1, 1), np.float32))
+        answers(result.path, x0=np.zeros((1, 1), np.float32), x1=np.array([["Rom"]]), x2=np.zeros((1, 1), np.float32))
 
 
 def test_a_data_frame_names_the_inputs(tmp_path):

@@ -11,11 +11,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from build_models import ADD, HEADER, snapshot, write
+from build_models import ADD, HEADER, no_exchange, snapshot, write
 
 from plansmith_build import BuildOptions, build
 from plansmith_build.errors import PublishFailed
-from plansmith_build.repository import filesystem, publishing
+from plansmith_build.repository import publishing
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.inspection import inspect_file
 
@@ -24,13 +24,8 @@ OTHER = "other (float[N, 3] x) => (float[N, 3] y) { y = Relu (x) }"
 
 
 @pytest.fixture(autouse=True)
-def no_exchange(monkeypatch):
-    """What NFS and some overlay file systems answer; this machine's does exchange."""
-
-    def unsupported(*_: Path) -> None:
-        raise filesystem.ExchangeUnsupported
-
-    monkeypatch.setattr(publishing, "rename_exchange", unsupported)
+def without_exchange(monkeypatch):
+    monkeypatch.setattr(publishing, "rename_exchange", no_exchange)
 
 
 @pytest.fixture

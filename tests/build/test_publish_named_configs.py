@@ -11,11 +11,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from build_models import ADD, snapshot, write
+from build_models import ADD, no_exchange, snapshot, write
 
 from plansmith_build import BuildOptions, InvalidOption, build, building
 from plansmith_build.errors import BuildError, PublishFailed
-from plansmith_build.repository import filesystem, publishing
+from plansmith_build.repository import publishing
 from plansmith_build.repository.config import config_from_text, text_from_config
 from plansmith_build.repository.manifest import read_manifest
 
@@ -51,11 +51,7 @@ def builder(tmp_path, repository, monkeypatch):
 @pytest.fixture(params=["exchange", "in order"])
 def way(request, monkeypatch):
     if request.param == "in order":
-        monkeypatch.setattr(publishing, "rename_exchange", unsupported)
-
-
-def unsupported(*_: Path) -> None:
-    raise filesystem.ExchangeUnsupported
+        monkeypatch.setattr(publishing, "rename_exchange", no_exchange)
 
 
 def configurations(model: Path) -> set[str]:
@@ -113,7 +109,7 @@ def test_moved_in_one_by_one_each_configuration_always_fits_the_version_that_it_
 ):
     model = repository / "adder"
     builder("cpu", "gpu")
-    monkeypatch.setattr(publishing, "rename_exchange", unsupported)
+    monkeypatch.setattr(publishing, "rename_exchange", no_exchange)
     states = []
     for name in ("replace", "rename"):
         real = getattr(os, name)
@@ -135,7 +131,7 @@ def test_a_step_that_fails_puts_the_named_configurations_back(builder, repositor
     model = repository / "adder"
     builder("cpu", "gpu")
     before = snapshot(repository)
-    monkeypatch.setattr(publishing, "rename_exchange", unsupported)
+    monkeypatch.setattr(publishing, "rename_exchange", no_exchange)
     steps = iter(range(100))
     real = {name: getattr(os, name) for name in ("replace", "rename")}
     for name, step in real.items():
@@ -155,7 +151,7 @@ def test_after_a_kill_between_two_steps_the_next_builder_knows_what_was_written(
     """The pinned configurations of a builder that was killed are nobody's edits."""
     model = repository / "adder"
     builder("cpu")
-    monkeypatch.setattr(publishing, "rename_exchange", unsupported)
+    monkeypatch.setattr(publishing, "rename_exchange", no_exchange)
     halves = []
     for name in ("replace", "rename"):
         real = getattr(os, name)

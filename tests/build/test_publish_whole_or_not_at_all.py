@@ -16,10 +16,10 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
-from build_models import ADD, litter, snapshot, write
+from build_models import ADD, litter, no_exchange, snapshot, write
 
 from plansmith_build import BuildOptions, InvalidOption, build
-from plansmith_build.repository import filesystem, ordered_publishing, publishing
+from plansmith_build.repository import ordered_publishing, publishing
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.inspection import inspect_model
 from plansmith_build.repository.model_repository import ModelRepository
@@ -169,13 +169,8 @@ def test_a_reader_of_the_folder_that_is_replaced_may_finish_until_the_next_versi
 @pytest.fixture(params=["exchange", "in order"])
 def way(request, monkeypatch):
     if request.param == "in order":
-        monkeypatch.setattr(publishing, "rename_exchange", unsupported)
+        monkeypatch.setattr(publishing, "rename_exchange", no_exchange)
     return request.param
-
-
-def unsupported(*_):
-    """What NFS and some overlay file systems answer; this machine's does exchange."""
-    raise filesystem.ExchangeUnsupported
 
 
 def test_what_a_person_edits_while_a_version_is_published_is_kept(way, adder, repository, monkeypatch):
@@ -237,7 +232,7 @@ def test_what_a_person_edits_between_two_moves_is_kept(step, adder, repository, 
             (model / name).write_text("# edited")
         return done
 
-    monkeypatch.setattr(publishing, "rename_exchange", unsupported)
+    monkeypatch.setattr(publishing, "rename_exchange", no_exchange)
     monkeypatch.setattr(ordered_publishing, step, edited_after)
     (model.parent.parent / "new.txt").write_text("a\nb\nc\nd\n")
     build(adder, BuildOptions(repository=repository, serve=False, labels=model.parent.parent / "new.txt"))
@@ -247,7 +242,7 @@ def test_what_a_person_edits_between_two_moves_is_kept(step, adder, repository, 
 
 
 def test_where_folders_cannot_be_exchanged_files_are_moved_in_a_safe_order(adder, repository, monkeypatch):
-    monkeypatch.setattr(publishing, "rename_exchange", unsupported)
+    monkeypatch.setattr(publishing, "rename_exchange", no_exchange)
     build(adder, BuildOptions(repository=repository, max_batch_size=4, serve=False))
     result = build(adder, BuildOptions(repository=repository, max_batch_size=16, serve=False))
     assert result.version == 2

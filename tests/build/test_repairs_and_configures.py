@@ -115,15 +115,6 @@ def test_a_fixed_batch_is_left_alone_when_asked(built):
     assert list(config.input[0].dims) == [1, 3]
 
 
-def test_rows_that_depend_on_each_other_are_not_batched_and_the_reason_is_kept(built):
-    result, config, _ = built(
-        "m (float[2, 3] x) => (float[2, 3] y) { mean = ReduceMean <axes = [0]> (x) y = Sub (x, mean) }"
-    )
-    assert config.max_batch_size == 0
-    assert not result.manifest.batching.made_dynamic
-    assert "(ReduceMean) takes one value from all rows of a batch" in result.manifest.batching.reason
-
-
 def test_the_optimiser_removes_what_does_nothing_and_the_answer_stays(built):
     text = (
         "m (float[N, 2] x) => (float[N, 2] y) <float two = {2}, float three = {3}>"

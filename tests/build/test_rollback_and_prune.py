@@ -10,13 +10,13 @@ import json
 import subprocess
 
 import pytest
-from build_models import ADD, snapshot, write
+from build_models import ADD, no_exchange, snapshot, write
 from stripes_models import write_data, write_stripes_classifier
 
 from plansmith_build import BuildOptions, InvalidModel, InvalidOption, ModelNotFound, build
 from plansmith_build.errors import PublishFailed
-from plansmith_build.repository import filesystem, pruning, publishing
-from plansmith_build.repository.hashing import sha256_of
+from plansmith_build.reading.regular_files import sha256_of
+from plansmith_build.repository import pruning, publishing
 from plansmith_build.repository.inspection import inspect_model
 from plansmith_build.repository.manifest import read_manifest
 from plansmith_build.repository.model_repository import ModelRepository
@@ -76,11 +76,8 @@ def test_named_configurations_and_labels_come_back_too(plansmith, repository, tm
 def test_warm_up_samples_come_back_with_their_version_and_go_with_the_last_that_names_them(
     plansmith, repository, tmp_path, monkeypatch, exchanged
 ):
-    def unsupported(*_):
-        raise filesystem.ExchangeUnsupported
-
     if not exchanged:
-        monkeypatch.setattr(publishing, "rename_exchange", unsupported)
+        monkeypatch.setattr(publishing, "rename_exchange", no_exchange)
     adder = write(tmp_path / "adder.onnx", ADD)
     for seed in (1, 2, 3):
         build(adder, BuildOptions(repository=repository, warmup=2, seed=seed, serve=False))

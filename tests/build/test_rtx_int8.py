@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx.parser
-import onnxruntime
 import pytest
-from build_models import HEADER
+from build_models import HEADER, answers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -63,10 +62,7 @@ def makers(model, node):
 
 
 def answer(model):
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, rows(seed=2))[0]
+    return answers(model, optimized=False, **rows(seed=2))["y"]
 
 
 def compiled(model, folder):

@@ -7,9 +7,8 @@ import json
 import numpy as np
 import onnx
 import onnx.parser
-import onnxruntime
 import pytest
-from build_models import HEADER
+from build_models import HEADER, answers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -61,10 +60,7 @@ def in_format(model, form, keep=()):
 
 
 def answer(model):
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, rows())[0]
+    return answers(model, optimized=False, **rows())["y"]
 
 
 def weight_bytes(model):

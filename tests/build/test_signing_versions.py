@@ -11,7 +11,7 @@ import pytest
 from build_models import ADD, snapshot, write
 
 from plansmith_build.errors import PublishFailed
-from plansmith_build.repository.hashing import sha256_of
+from plansmith_build.reading.regular_files import sha256_of
 from plansmith_build.repository.signed_versions import Signer
 
 # The package warns of its own use of its dependencies.

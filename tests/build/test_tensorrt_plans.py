@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import onnx.parser
 import pytest
@@ -13,7 +15,6 @@ from plansmith_build.engines.tensorrt import (
     PlanOptions,
     parse_profile,
     plan_check,
-    plan_config,
     plan_version,
     profile_for,
     provider_profile,
@@ -21,6 +22,11 @@ from plansmith_build.engines.tensorrt import (
 from plansmith_build.errors import InvalidOption
 from plansmith_build.reading.signatures import signature_of
 from plansmith_build.repository.config import model_config, text_from_config
+from plansmith_build.search.candidate_configs import candidate_config
+from plansmith_build.search.candidates import Candidate
+from plansmith_build.search.targets import Device, Pairing, Precision, Target
+
+PLANS = Pairing(Target.TENSORRT, Device.GPU, Precision.FP16)
 
 IMAGES = signature_of(
     onnx.parser.parse_model(f"{HEADER} m (float[N, 3, H, W] images) => (float[N, 3, H, W] y) {{ y = Relu (images) }}")
@@ -58,9 +64,10 @@ def test_several_profiles_are_one_range_for_the_server_and_each_its_own_for_the_
         "trt_profile_max_shapes": "images:4x3x64x64,images:16x3x224x224",
     }
     portable = model_config("m", IMAGES, max_batch_size=16)
-    config = plan_config(portable, plans={"9.0": "model.plan"}, profiles=len(profile.each))
-    assert list(config.instance_group[0].profile) == ["0", "1"]
-    assert not plan_config(portable, plans={"9.0": "model.plan"}).instance_group[0].profile
+    candidate = Candidate(PLANS, plans={"9.0": Path("model.plan")}, profile=profile)
+    assert list(candidate_config(portable, candidate).instance_group[0].profile) == ["0", "1"]
+    one = replace(candidate, profile=profile.parts[0])
+    assert not candidate_config(portable, one).instance_group[0].profile
 
 
 @pytest.mark.parametrize(
@@ -108,7 +115,8 @@ def test_options_out_of_range_are_refused(options):
 
 def test_a_configuration_for_plans_names_one_for_each_architecture():
     portable = model_config("m", IMAGES, max_batch_size=16)
-    config = plan_config(portable, plans={"8.6": "model.fp16.sm_86.plan", "9.0": "model.fp16.sm_90.plan"})
+    plans = {"8.6": Path("model.fp16.sm_86.plan"), "9.0": Path("model.fp16.sm_90.plan")}
+    config = candidate_config(portable, Candidate(PLANS, plans=plans))
     text = text_from_config(config)
     assert config.platform == "tensorrt_plan"
     assert dict(config.cc_model_filenames) == {"8.6": "model.fp16.sm_86.plan", "9.0": "model.fp16.sm_90.plan"}

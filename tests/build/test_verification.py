@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import onnx
 import pytest
-from build_models import HEADER
-from onnx import TensorProto, helper, numpy_helper
+from build_models import HEADER, built_model, model_of
+from onnx import TensorProto, helper
 from onnxconverter_common import float16
 
-from plansmith_build import BuildOptions, build
-from plansmith_build.errors import InputsNeeded, VerificationFailed
+from plansmith_build.errors import VerificationFailed
 from plansmith_build.portable.comparison import compare
 from plansmith_build.portable.reference import run_reference
-from plansmith_build.reading.input_ranges import integer_ranges
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.signatures import signature_of
-
-
-def model_of(nodes, inputs, outputs, weights=(), *, opset=17, ir=8):
-    tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in dict(weights).items()]
-    graph = helper.make_graph(nodes, "graph", inputs, outputs, tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
+from plansmith_build.reading.value_kinds import integer_ranges
 
 
 def info(name, shape, kind=TensorProto.FLOAT):
@@ -52,14 +46,7 @@ def segmenter(*, layers=6, channels=16, bias=-12.0):
 
 @pytest.fixture
 def built(tmp_path, repository):
-    """Builds a model, given as text or message; no server tries it where a test does not say so."""
-
-    def run(model, **options):
-        path = tmp_path / "model.onnx"
-        onnx.save(onnx.parser.parse_model(HEADER + model) if isinstance(model, str) else model, path)
-        return build(path, BuildOptions(repository=repository, name="model", **{"serve": False, **options}))
-
-    return run
+    return partial(built_model, tmp_path, repository)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -229,7 +216,9 @@ PICKY = model_of(
 def test_a_model_that_runs_on_no_random_input_is_verified_on_samples_of_the_user(plansmith, tmp_path, repository):
     onnx.save(PICKY, tmp_path / "picky.onnx")
     refused = plansmith("build", tmp_path / "picky.onnx", "--repository", repository, expect=3)
-    assert "--samples FILE" in refused.stderr
+    assert "reports an error for every kind of random input" in refused.stderr
+    assert "give inputs that it takes with --samples FILE" in refused.stderr
+    assert not list(repository.iterdir())
     x = np.random.default_rng(0).normal(size=(5, 2, 6)).astype(np.float32)
     np.savez(tmp_path / "samples.npz", x=x, shape=np.tile(np.int64([3, 2, 2]), (5, 1)))
     done = plansmith(
@@ -262,8 +251,3 @@ def test_a_sample_that_the_model_refuses_is_named(built, tmp_path):
     np.savez(tmp_path / "samples.npz", x=np.zeros((1, 2, 6), np.float32), shape=np.int64([[5, 5, 5]]))
     with pytest.raises(VerificationFailed, match="reports an error for sample 0 of your inputs"):
         built(PICKY, samples=str(tmp_path / "samples.npz"))
-
-
-def test_inputs_that_no_random_number_fits_are_asked_for(built):
-    with pytest.raises(InputsNeeded, match="give inputs that it takes with --samples FILE"):
-        built(PICKY)

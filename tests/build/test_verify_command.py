@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import onnx
 import openvino
 import pytest
-from build_models import HEADER, write
+from build_models import HEADER, LINEAR, put, write
 from conftest import COMMITTED_REPOSITORY
 
 from plansmith_build.repository.linting import Severity, lint_repository
@@ -20,7 +20,6 @@ from plansmith_server import ServerOptions, TritonServer
 if TYPE_CHECKING:
     from pathlib import Path
 
-LINEAR = "linear (float[N, 4] x) => (float[N, 4] y) { y = Relu (x) }"
 # Without batches, and with a scalar on each side; then with one number a row.
 SCALED = (
     "scaled (float[2] x, float factor) => (float[2] y, float sum) "
@@ -256,13 +255,6 @@ WITHOUT_WEIGHTS = "openvino_ir_without_weights"
 GRAPHS = {name: SCALED for name in [*CLEAN, *WRONG] if name.startswith("scalar")} | {
     name: ROWS for name in [*CLEAN, *WRONG] if name.startswith("one_number_a_row")
 }
-
-
-def put(repository: Path, name: str, config: str, *, graph: str = LINEAR) -> Path:
-    (repository / name / "1").mkdir(parents=True)
-    write(repository / name / "1" / "model.onnx", graph)
-    (repository / name / "config.pbtxt").write_text(config)
-    return repository / name
 
 
 def findings(repository: Path, *models: str):

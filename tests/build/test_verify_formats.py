@@ -10,88 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jsonschema
 import pytest
-from build_models import write
+from build_models import put
 from conftest import ROOT
 
-LINEAR = "linear (float[N, 4] x) => (float[N, 4] y) { y = Relu (x) }"
 RIGHT = (
     'backend: "onnxruntime" max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: 4 } '
     'output { name: "y" data_type: TYPE_FP32 dims: 4 }'
 )
-
-_ID = {"type": "string", "minLength": 1}
-_TEXT = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string", "minLength": 1}}}
-SARIF = {
-    "type": "object",
-    "required": ["version", "$schema", "runs"],
-    "properties": {
-        "version": {"const": "2.1.0"},
-        "runs": {
-            "type": "array",
-            "items": {
-                "required": ["tool", "results"],
-                "properties": {
-                    "tool": {
-                        "required": ["driver"],
-                        "properties": {
-                            "driver": {
-                                "required": ["name", "rules"],
-                                "properties": {
-                                    "name": _ID,
-                                    "rules": {
-                                        "items": {
-                                            "required": ["id", "shortDescription"],
-                                            "properties": {"id": _ID, "shortDescription": _TEXT},
-                                        }
-                                    },
-                                },
-                            }
-                        },
-                    },
-                    "results": {
-                        "items": {
-                            "required": ["message", "ruleId", "level", "locations"],
-                            "properties": {
-                                "message": _TEXT,
-                                "level": {"enum": ["none", "note", "warning", "error"]},
-                                "locations": {
-                                    "minItems": 1,
-                                    "items": {
-                                        "required": ["physicalLocation"],
-                                        "properties": {
-                                            "physicalLocation": {
-                                                "required": ["artifactLocation"],
-                                                "properties": {
-                                                    "artifactLocation": {
-                                                        "required": ["uri"],
-                                                        "properties": {
-                                                            "uri": {"type": "string", "pattern": r"^[!-~]+$"}
-                                                        },
-                                                    },
-                                                    "region": {
-                                                        "properties": {"startLine": {"type": "integer", "minimum": 1}}
-                                                    },
-                                                },
-                                            }
-                                        },
-                                    },
-                                },
-                            },
-                        }
-                    },
-                },
-            },
-        },
-    },
-}
-
-
-def put(repository, name, config):
-    (repository / name / "1").mkdir(parents=True)
-    write(repository / name / "1" / "model.onnx", LINEAR)
-    (repository / name / "config.pbtxt").write_text(config)
 
 
 @pytest.fixture
@@ -107,10 +33,20 @@ def test_sarif_for_a_pull_request_names_rule_level_file_and_way_out(plansmith, m
     said = plansmith("verify", "--format", "sarif", expect=3, cwd=mistaken.parent).stdout
     document = json.loads(said)
     # What the schema of SARIF 2.1.0 requires, and what GitHub's code scanning does.
-    jsonschema.validate(document, SARIF)
+    assert document["version"] == "2.1.0"
+    assert document["$schema"]
     [run] = document["runs"]
-    declared = {rule["id"] for rule in run["tool"]["driver"]["rules"]}
-    assert {result["ruleId"] for result in run["results"]} <= declared
+    driver = run["tool"]["driver"]
+    assert driver["name"]
+    assert all(rule["id"] and rule["shortDescription"]["text"] for rule in driver["rules"])
+    for result in run["results"]:
+        assert result["ruleId"] in {rule["id"] for rule in driver["rules"]}
+        assert result["level"] in {"none", "note", "warning", "error"}
+        assert result["message"]["text"]
+        for location in result["locations"]:
+            place = location["physicalLocation"]
+            assert re.fullmatch(r"[!-~]+", place["artifactLocation"]["uri"])
+            assert place["region"]["startLine"] >= 1
     places = {
         (result["level"], result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], result["ruleId"])
         for result in run["results"]

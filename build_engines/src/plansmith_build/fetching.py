@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from plansmith_build.errors import InvalidModel, InvalidOption
 from plansmith_build.oci import pull, unpack_layout
-from plansmith_build.repository.hashing import sha256_of
+from plansmith_build.reading.regular_files import sha256_of
 
 __all__ = ["local_model", "without_secrets"]
 

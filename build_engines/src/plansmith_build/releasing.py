@@ -107,12 +107,7 @@ def source_of(file: OnnxFile) -> Source:
 
 
 def portable_config(built: Built, labels: bytes | None) -> Any:
-    """The configuration that every server can use, an `inference.ModelConfig`.
-
-    Args:
-        built: what the build made.
-        labels: the content of labels.txt, where there is one.
-    """
+    """The configuration that every server can use, an `inference.ModelConfig`."""
     portable = built.portable
     labelled = class_outputs(labels, built.reference.answers[0], batched=portable.batched) if labels else ()
     return model_config(
@@ -128,10 +123,6 @@ def portable_config(built: Built, labels: bytes | None) -> Any:
 
 def release_of(built: Built, *, labels_path: Path | None) -> Release:
     """What is to be published.
-
-    Args:
-        built: what the build made.
-        labels_path: where the labels came from, for the error's text.
 
     Raises:
         InvalidOption: there are labels, and no output has that many numbers per row; or too few inputs for a warm-up.

@@ -6,6 +6,7 @@ Every loaded model is a process with a runtime and all weights: of what is tried
 from __future__ import annotations
 
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -138,10 +139,6 @@ def serving(entries: Mapping[str, Entry], repository: Path, *, first: str = "") 
 def served_repository(repository: Path, **options: Any) -> Iterator[Serving]:
     """Serve every model of a repository by its config.pbtxt; the server has stopped when the context ends.
 
-    Args:
-        repository: the folder.
-        options: others of `ServerOptions`.
-
     Raises:
         ServerError: the server does not start, or refuses every model.
     """
@@ -163,12 +160,7 @@ def served_repository(repository: Path, **options: Any) -> Iterator[Serving]:
 
 
 def as_served(arrays: Arrays, tensors: Any) -> Arrays:
-    """Arrays as clients send and get them: a single number for each row has a dimension of its own.
-
-    Args:
-        arrays: as the graph takes or gives them.
-        tensors: the inputs or outputs of the configuration.
-    """
+    """Arrays as clients send and get them: a single number for each row has a dimension of its own."""
     reshaped = {tensor.name for tensor in tensors if tensor.HasField("reshape")}
     return {
         name: array[:, np.newaxis] if name in reshaped and array.ndim == 1 else array for name, array in arrays.items()
@@ -186,8 +178,7 @@ def _write(entry: Entry, name: str, folder: Path) -> None:
     for file_name, content in entry.warmup.items():
         (folder / WARMUP).mkdir(exist_ok=True)
         (folder / WARMUP / file_name).write_bytes(content)
-    config = type(entry.config)()
-    config.CopyFrom(entry.config)
+    config = deepcopy(entry.config)
     config.name = name
     if entry.labels is None:
         for tensor in config.output:

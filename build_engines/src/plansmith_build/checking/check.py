@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.checking.answers import Answer, CheckReport, Verdict
 from plansmith_build.checking.graphs import PrecisionGraphs
-from plansmith_build.engines.cpu_features import cores
 from plansmith_build.engines.onnxruntime import RunFailed, Session
-from plansmith_build.engines.openvino import OpenVinoRuntime
 from plansmith_build.engines.tensorrt import PlanOptions, find_token_range, parse_profile, profile_for
 from plansmith_build.engines.tensorrt_rtx import EngineFailed
 from plansmith_build.engines.tensorrt_rtx import unavailable_because as no_compiler_because
@@ -28,9 +26,9 @@ from plansmith_build.reading.graphs import standard_domain
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.signatures import signature_of
 from plansmith_build.repository.manifest import Tensor
-from plansmith_build.search.plan_candidates import PlanSettings
-from plansmith_build.search.rtx_candidates import compile_candidate, compiled_in_words
-from plansmith_build.search.targets import Device, Pairing, Precision, Target, obstacle_to, pairings
+from plansmith_build.search.candidates import load_runtime
+from plansmith_build.search.plan_candidates import PlanSettings, compile_candidate, compiled_in_words
+from plansmith_build.search.targets import Pairing, Precision, Target, obstacle_to, pairings
 
 if TYPE_CHECKING:
     from plansmith_build.engines import Runtime
@@ -67,11 +65,6 @@ def check(model: Path | str, options: CheckOptions, progress: Progress = silent)
     """Show a file to each engine; nothing is kept.
 
     INT8 ranges come from random inputs: whether an engine takes the graph is found out, how accurate it is is not.
-
-    Args:
-        model: the ONNX file.
-        options: what to ask.
-        progress: called when a step begins and when it ends.
 
     Raises:
         InvalidModel: the file is no ONNX model, is damaged, or holds what ONNX Runtime or Triton cannot serve.
@@ -140,7 +133,7 @@ def _ask(
             said = f"compiles, {compiled_in_words(engine)}"
             return replace(answer(Verdict.YES, said), seconds=engine.seconds, size=engine.size)
         started = time.monotonic()
-        runtime = _load(pairing, path, signature)
+        runtime = load_runtime(pairing, path, signature)
         seconds = time.monotonic() - started
         worst_output = _compared(runtime, reference)
     except (ConversionFailed, EngineFailed, RunFailed, VerificationFailed) as failure:
@@ -152,14 +145,6 @@ def _ask(
     if pairing.precision is Precision.FP32 and not worst_output.passed:
         found = answer(Verdict.NO, f"{runtime.description} computes something else than the file")
     return replace(found, relative_error=error, seconds=seconds)
-
-
-def _load(pairing: Pairing, path: Path, signature: Signature) -> Runtime:
-    if pairing.target is Target.OPENVINO:
-        precision = "bf16" if pairing.precision is Precision.BF16 else "f32"
-        return OpenVinoRuntime(path, signature, precision=precision, threads=cores())
-    provider = "CUDAExecutionProvider" if pairing.device is Device.GPU else "CPUExecutionProvider"
-    return Session(path, signature, optimized=True, provider=provider)
 
 
 def _compared(runtime: Runtime, reference: Reference) -> OutputComparison:

@@ -33,25 +33,9 @@ _RTX = "Compiled without a GPU, by TensorRT for RTX (needs the extra rtx)"
 _SEARCH = "The fastest version that is accurate enough (needs --data)"
 
 
-class _Target(StrEnum):
-    AUTO = "auto"
-    ONNXRUNTIME = "onnxruntime"
-    OPENVINO = "openvino"
-    TENSORRT = "tensorrt"
-    TENSORRT_RTX = "tensorrt-rtx"
-
-
-class _Precision(StrEnum):
-    AUTO = "auto"
-    FP32 = "fp32"
-    FP16 = "fp16"
-    BF16 = "bf16"
-    INT8 = "int8"
-    INT8_FP16 = "int8-fp16"
-    W8A16 = "w8a16"
-    W4A16 = "w4a16"
-    FP8 = "fp8"
-    W4 = "w4"
+# The enumerations of `search.targets` come with ONNX Runtime, which `--help` does not wait for.
+_Target = StrEnum("_Target", ["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"])
+_Precision = StrEnum("_Precision", ["auto", "fp32", "fp16", "bf16", "int8", "int8-fp16", "w8a16", "w4a16", "fp8", "w4"])
 
 
 def build(
@@ -339,8 +323,8 @@ def build(
                 validation_data=validation_data,
                 preprocessing=preprocessing,
                 labels_key=labels_key,
-                targets=tuple(Target(entry.value) for entry in target or [] if entry is not _Target.AUTO),
-                precisions=tuple(Precision(entry.value) for entry in precision or [] if entry is not _Precision.AUTO),
+                targets=tuple(Target(entry.value) for entry in target or [] if entry != "auto"),
+                precisions=tuple(Precision(entry.value) for entry in precision or [] if entry != "auto"),
                 max_drop=parse_drop(max_drop or "0.5%"),
                 max_error=parse_drop(max_error, option="--max-error") if max_error is not None else None,
                 metrics=parse_metrics(metric or []),

@@ -31,22 +31,8 @@ EXIT_REFUSED = 3
 _STYLES = {"yes": "green", "no": "red", "unknown": "dim"}
 
 
-class _Engine(StrEnum):
-    ONNXRUNTIME = "onnxruntime"
-    OPENVINO = "openvino"
-    TENSORRT = "tensorrt"
-
-
-class _Precision(StrEnum):
-    FP32 = "fp32"
-    FP16 = "fp16"
-    BF16 = "bf16"
-    INT8 = "int8"
-    INT8_FP16 = "int8-fp16"
-    W8A16 = "w8a16"
-    W4A16 = "w4a16"
-    FP8 = "fp8"
-    W4 = "w4"
+_Engine = StrEnum("_Engine", ["onnxruntime", "openvino", "tensorrt"])
+_Precision = StrEnum("_Precision", ["fp32", "fp16", "bf16", "int8", "int8-fp16", "w8a16", "w4a16", "fp8", "w4"])
 
 
 def check(

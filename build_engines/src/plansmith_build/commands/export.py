@@ -134,27 +134,19 @@ def _exported(
 
 
 def _json(loaded: LoadedModel, result: ExportResult) -> str:
-    def tensors(specs: Any) -> list[dict[str, Any]]:
-        return [{"name": spec.name, "datatype": spec.datatype, "shape": spec.shape} for spec in specs]
+    def records(objects: Any, *fields: str) -> list[dict[str, Any]]:
+        return [{field: getattr(each, field) for field in fields} for each in objects]
 
     return json.dumps(
         {
             "path": str(result.path),
             "weights": None if result.weights is None else str(result.weights),
             "framework": loaded.framework,
-            "inputs": tensors(result.inputs),
-            "outputs": tensors(result.outputs),
+            "inputs": records(result.inputs, "name", "datatype", "shape"),
+            "outputs": records(result.outputs, "name", "datatype", "shape"),
             "opsets": dict(result.opsets),
             "samples": result.samples,
-            "comparisons": [
-                {
-                    "name": comparison.name,
-                    "max_absolute_error": comparison.max_absolute_error,
-                    "max_relative_error": comparison.max_relative_error,
-                    "tolerance": comparison.tolerance,
-                }
-                for comparison in result.comparisons
-            ],
+            "comparisons": records(result.comparisons, "name", "max_absolute_error", "max_relative_error", "tolerance"),
             "versions": dict(result.versions),
         },
         indent=2,

@@ -47,12 +47,6 @@ def recipe_of(context: typer.Context) -> tuple[str, ...]:
 def refuse_unsafe(recipe: Sequence[str], model: str, command: Any, repository: Path) -> None:
     """Raise for a recipe that would run code or write elsewhere: a repository may come from somebody else.
 
-    Args:
-        recipe: the words.
-        model: the name of the model.
-        command: click's, of `plansmith build`.
-        repository: where the model is, for the error's text.
-
     Raises:
         InvalidOption: it names a Python function or an option that no recipe has, or is not complete.
     """

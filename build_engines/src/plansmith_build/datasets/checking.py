@@ -10,9 +10,10 @@ import numpy as np
 from plansmith_build.datasets.dataset import Dataset
 from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.labelling import check_labels
-from plansmith_build.datasets.layout import fits, listed
+from plansmith_build.datasets.layout import listed
 from plansmith_build.datasets.ragged import Array, Indexes, is_ragged, ragged
 from plansmith_build.datasets.raw_data import check_memory, random_rows
+from plansmith_build.reading.shapes import fits
 from plansmith_client.inputs.conversion import UnfitValueError, array_from_value
 
 if TYPE_CHECKING:

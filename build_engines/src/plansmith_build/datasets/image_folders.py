@@ -13,6 +13,7 @@ import numpy as np
 from plansmith_build.datasets.errors import InvalidData, InvalidLabels, InvalidPreprocessing
 from plansmith_build.datasets.npy_folders import natural_key, sha256_of_files
 from plansmith_build.datasets.raw_data import RawData, check_file, check_memory, random_rows
+from plansmith_build.reading.shapes import fits
 from plansmith_build.repository.labels import read_labels
 from plansmith_client.tensors import numpy_dtype_from_datatype
 
@@ -102,9 +103,7 @@ def image_shape(layout: Layout, preprocessing: Preprocessing) -> tuple[tuple[int
     spec = layout.inputs[0]
     size = _size(spec, preprocessing)
     shape = _shape(preprocessing, size)
-    if len(shape) != len(spec.shape) - 1 or any(
-        want not in (-1, given) for given, want in zip(shape, spec.shape[1:], strict=True)
-    ):
+    if not fits(shape, spec.shape[1:]):
         raise InvalidPreprocessing(
             f"the preprocessing gives images of {list(shape)} ({preprocessing.layout} {preprocessing.channels}), and "
             f"input {spec.name!r} wants {layout.wanted(spec)}: change size, layout or channels"

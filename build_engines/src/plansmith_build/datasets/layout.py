@@ -10,6 +10,7 @@ import numpy as np
 from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.ragged import Array, ragged
 from plansmith_build.datasets.raw_data import check_memory
+from plansmith_build.reading.shapes import fits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from plansmith_build.reading.signatures import Signature
     from plansmith_client.tensors import TensorSpec
 
-__all__ = ["Layout", "fits", "layout_of", "leading_rows_of", "listed"]
+__all__ = ["Layout", "layout_of", "leading_rows_of", "listed"]
 
 
 @dataclass(frozen=True)
@@ -120,11 +121,6 @@ def leading_rows_of(inputs: Iterable[TensorSpec]) -> int | None:
         return None
     firsts = {spec.shape[0] for spec in required}
     return firsts.pop() if len(firsts) == 1 else None
-
-
-def fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
-    """Whether an array's shape is one that was declared, -1 being any size."""
-    return len(shape) == len(wanted) and all(want in (-1, size) for size, want in zip(shape, wanted, strict=True))
 
 
 def listed(layout: Layout) -> str:

@@ -15,7 +15,7 @@ from plansmith_build.datasets.numpy_files import read_npy, read_npz
 from plansmith_build.datasets.random_data import random_data, rows_from_text
 from plansmith_build.datasets.raw_data import RawData
 from plansmith_build.portable.sampling import leading_rows
-from plansmith_build.repository.hashing import sha256_of
+from plansmith_build.reading.regular_files import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

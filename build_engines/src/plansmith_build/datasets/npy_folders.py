@@ -22,7 +22,7 @@ import numpy as np
 from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.numpy_files import read_npy
 from plansmith_build.datasets.raw_data import LABEL_KEYS, RawData, separate_labels
-from plansmith_build.repository.hashing import sha256_of
+from plansmith_build.reading.regular_files import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -17,7 +17,7 @@ import numpy as np
 
 from plansmith_build.datasets.errors import InvalidData
 from plansmith_build.datasets.raw_data import RawData, check_file, check_memory, separate_labels
-from plansmith_build.repository.hashing import sha256_of
+from plansmith_build.reading.regular_files import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

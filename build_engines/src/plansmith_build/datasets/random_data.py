@@ -43,14 +43,7 @@ def rows_from_text(source: str) -> int | None:
 
 
 def random_data(signature: Signature, layout: Layout, *, rows: int, seed: int) -> RawData:
-    """Rows of plain random values, as `plansmith_client.sampling` makes them; optional inputs keep their defaults.
-
-    Args:
-        signature: the model's.
-        layout: of the data that is wanted.
-        rows: how many.
-        seed: the same seed gives the same rows.
-    """
+    """Rows of plain random values, as `plansmith_client.sampling` makes them; optional inputs keep their defaults."""
     rng = np.random.default_rng(seed)
     names = set(layout.required)
     stacked = {spec.name: spec for spec in layout.inputs if spec.name in names}

@@ -21,7 +21,7 @@ from plansmith_build.exporting.pytorch import export_pytorch
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from plansmith_build.exporting.result import ExportResult
+    from plansmith_build.exporting.writing import ExportResult
 
 __all__ = ["export_keras", "require_keras"]
 

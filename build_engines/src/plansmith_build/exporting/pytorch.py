@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from plansmith_build.exporting.result import ExportResult
-    from plansmith_build.exporting.writing import Sample
+    from plansmith_build.exporting.writing import ExportResult, Sample
 
 __all__ = ["EXTERNAL_BYTES", "export_pytorch"]
 

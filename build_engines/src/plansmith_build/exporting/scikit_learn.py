@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from plansmith_build.engines.onnxruntime import Arrays
-    from plansmith_build.exporting.result import ExportResult
+    from plansmith_build.exporting.writing import ExportResult
 
 __all__ = ["DEFAULT_OPSET", "export_scikit_learn"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ from plansmith_build.engines.onnxruntime import Arrays, RunFailed, Session
 from plansmith_build.errors import InvalidModel, InvalidOption, PublishFailed, VerificationFailed
 from plansmith_build.exporting.errors import ExportFailed
 from plansmith_build.exporting.frameworks import versions_of
-from plansmith_build.exporting.result import ExportResult
 from plansmith_build.portable.comparison import compare, worst
 from plansmith_build.reading.loading import load_onnx
 from plansmith_build.reading.operators import runtime_sentence
@@ -21,14 +21,45 @@ from plansmith_build.reading.signatures import complete_output_shapes, signature
 from plansmith_build.repository.staging import temporary_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from plansmith_build.portable.comparison import OutputComparison
+    from plansmith_client.tensors import TensorSpec
 
-__all__ = ["Sample", "check_path", "export_file", "staged"]
+__all__ = ["ExportResult", "Sample", "check_path", "export_file", "staged"]
 
 Sample = tuple[Arrays, Arrays]
 """Inputs by name, and what the framework answers to them."""
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A model that was written as ONNX and computes what the framework computes.
+
+    Attributes:
+        path: the .onnx file.
+        weights: the file next to it that holds the weights, None where they are in the .onnx file itself.
+        inputs: what the model takes, -1 where a dimension may have any size.
+        outputs: what it gives.
+        opsets: operator set version by domain; the standard domain is `ai.onnx`.
+        comparisons: for each output, the one of all samples that came out worst, all within their tolerance.
+        samples: how many inputs the framework and ONNX Runtime were both run on.
+        versions: of the framework, its exporter and ONNX Runtime, by package.
+    """
+
+    path: Path
+    weights: Path | None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    opsets: Mapping[str, int]
+    comparisons: tuple[OutputComparison, ...]
+    samples: int
+    versions: Mapping[str, str]
+
+    @property
+    def max_relative_error(self) -> float:
+        """The greatest relative error of any output, as `plansmith_build.portable.comparison` measures it."""
+        return max(comparison.max_relative_error for comparison in self.comparisons)
 
 
 def check_path(path: Path | str) -> Path:

@@ -1,27 +1,29 @@
-"""The rows that candidates are judged on, and the FP32 model's answers to them."""
+"""The rows that candidates are judged on, the FP32 model's answers to them, and whether it fits their labels at all."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from plansmith_build.datasets.ragged import ragged
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.judging.accuracy import Accuracy, measure_accuracy
 from plansmith_build.judging.losses import confidence_of
-from plansmith_build.judging.measures import choose_measures
+from plansmith_build.judging.measures import choose_measures, row_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from plansmith_build.engines import Runtime
     from plansmith_build.engines.onnxruntime import Arrays
     from plansmith_build.judging.measures import Measure
 
-__all__ = ["Judge", "answers_of"]
+__all__ = ["Judge", "answers_of", "doubts"]
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,6 @@ class Judge:
         bounded: bool = True,
     ) -> Judge:
         """Run the FP32 model on all requests.
-
-        Args:
-            reference: the FP32 model.
-            requests: the inputs, as the model takes them.
-            labels: INT64 [rows], or None.
-            batched: as the attribute.
-            choose: gives the measures, from the answers and the labels.
-            bounded: as the attribute.
 
         Raises:
             InvalidOption: no output has classes that the labels could be, or a metric does not fit.
@@ -144,3 +138,42 @@ def _joined(parts: list[np.ndarray[Any, np.dtype[Any]]]) -> np.ndarray[Any, np.d
         whole[end - len(part) : end] = part
         end -= len(part)
     return whole
+
+
+# A quarter of the way from the most frequent label to always right.
+_BARELY_BETTER = 0.25
+_FAR_BETTER = 0.25
+# With fewer rows of each class some order fits by chance.
+_ROWS_OF_A_CLASS = 8
+
+
+def doubts(judge: Judge) -> Iterator[str]:
+    """Warnings where the classes of the labels are in another order, or answers are hardly better than a guess."""
+    labels, top1 = judge.labels, judge.accuracy.top1
+    if labels is None or top1 is None:
+        return
+    fitting = _in_best_order(judge, labels)
+    if fitting > top1 + _FAR_BETTER:
+        yield (
+            f"FP32 is right on {top1:.2%} of the rows, and would be on {fitting:.2%} with the classes in another order"
+            ": are the labels in the order of the outputs? For folders of images, --labels gives the order"
+        )
+        return
+    chance = float(np.bincount(labels).max()) / len(labels)
+    doubtful = max(2 * math.sqrt(chance * (1 - chance) / len(labels)), _BARELY_BETTER * (1 - chance))
+    if top1 <= chance + doubtful:
+        yield (
+            f"FP32 is right on {top1:.2%} of the rows, and always giving the most frequent label on {chance:.2%}: "
+            "check the order of the labels and the preprocessing"
+        )
+
+
+def _in_best_order(judge: Judge, labels: np.ndarray[Any, np.dtype[Any]]) -> float:
+    """The share of right answers if each class of the output stood for the label that it fits best; 0 if unknown."""
+    name = next((name for name, measure in judge.measures.items() if measure.labelled), "")
+    scores = row_scores(judge.answers[name]) if name else None
+    if scores is None or len(labels) < _ROWS_OF_A_CLASS * scores.shape[1]:
+        return 0.0
+    counts = np.zeros((scores.shape[1], scores.shape[1]), np.int64)
+    np.add.at(counts, (scores.argmax(axis=1), labels), 1)
+    return float(counts[linear_sum_assignment(counts, maximize=True)].sum()) / len(labels)

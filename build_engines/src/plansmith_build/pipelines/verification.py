@@ -70,11 +70,6 @@ def answers_in_process(wiring: Wiring, spec: PipelineSpec) -> list[Exchange]:
 def ask_triton(repository: Path, name: str, exchanges: Sequence[Exchange]) -> tuple[str, list[OutputComparison]]:
     """Serve every model of a repository, and hold the answers of one against others.
 
-    Args:
-        repository: the folder.
-        name: of the ensemble.
-        exchanges: requests and the answers that are expected.
-
     Returns:
         Triton's version, and each output of each answer compared.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tritonclient.grpc import model_config_pb2
 
 from plansmith_build.errors import InvalidOption
+from plansmith_build.reading.shapes import agree
 from plansmith_client.tensors import config_type_from_datatype
 
 if TYPE_CHECKING:
@@ -57,11 +58,6 @@ class Wiring:
 
     def add(self, node: Node, given: Mapping[str, str], kind: str) -> None:
         """Add a step.
-
-        Args:
-            node: what it is.
-            given: tensor by the step's input, where the pipeline's file says it.
-            kind: of the step, for the text of errors.
 
         Raises:
             InvalidOption: it is not clear which tensor an input is, or types or shapes do not fit.
@@ -157,10 +153,7 @@ class Wiring:
 
 
 def _fits(spec: TensorSpec, tensor: TensorSpec) -> bool:
-    same_shape = len(spec.shape) == len(tensor.shape) and all(
-        -1 in pair or pair[0] == pair[1] for pair in zip(spec.shape, tensor.shape, strict=True)
-    )
-    return spec.datatype == tensor.datatype and same_shape
+    return spec.datatype == tensor.datatype and agree(spec.shape, tensor.shape)
 
 
 def _require_same(kind: str, spec: TensorSpec, name: str, tensor: TensorSpec) -> None:

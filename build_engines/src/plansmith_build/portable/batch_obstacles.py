@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import onnx
 
 from plansmith_build.portable.repair import infer_shapes
 from plansmith_build.reading.graphs import consumed_names, direct_subgraphs, node_label, nodes_of, operator_name
+from plansmith_build.reading.number_formats import DYNAMIC_QUANTIZATION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -20,12 +22,6 @@ __all__ = ["BatchAxis", "dynamic_quantization", "obstacle_in_graph", "obstacle_i
 
 _ROWS = "plansmith_rows"
 
-# They take one scale from all that they are given.
-_DYNAMIC_QUANTIZATION = {
-    "DynamicQuantizeLinear",
-    "com.microsoft:DynamicQuantizeLSTM",
-    "com.microsoft:DynamicQuantizeMatMul",
-}
 # They make each row as long as the longest of the batch.
 _PADDING = {"StringSplit", "com.microsoft:Tokenizer"}
 # How many rows these give is told by values, not by shapes.
@@ -63,12 +59,7 @@ class BatchAxis(StrEnum):
 
 
 def obstacle_in_inputs(signature: Signature, axis: BatchAxis = BatchAxis.AUTO) -> str:
-    """Why the first dimension of the inputs cannot be a batch dimension, or an empty string.
-
-    Args:
-        signature: the graph's.
-        axis: what the user says.
-    """
+    """Why the first dimension of the inputs cannot be a batch dimension, or an empty string."""
     if axis is BatchAxis.NONE:
         return "--batch-axis none says that the model has no batch dimension"
     for spec in signature.inputs:
@@ -86,10 +77,7 @@ def obstacle_in_inputs(signature: Signature, axis: BatchAxis = BatchAxis.AUTO) -
 def obstacle_in_graph(model: onnx.ModelProto, signature: Signature, axis: BatchAxis = BatchAxis.AUTO) -> str:
     """Why the outputs cannot have one row for each row of the inputs, or an empty string.
 
-    Args:
-        model: a graph for whose inputs `obstacle_in_inputs` finds nothing.
-        signature: its signature.
-        axis: what the user says.
+    For a graph in whose inputs `obstacle_in_inputs` finds nothing.
     """
     inferred = _with_named_rows(model)
     mixing = _mixing_of_rows(inferred)
@@ -173,7 +161,7 @@ def _reduction_of_rows(inferred: onnx.ModelProto) -> str:
 
 def dynamic_quantization(model: onnx.ModelProto) -> str:
     """The first node that quantizes with a scale of what it is given, in words, or an empty string."""
-    return _first_node(model, _DYNAMIC_QUANTIZATION)
+    return _first_node(model, DYNAMIC_QUANTIZATION)
 
 
 def _first_node(model: onnx.ModelProto, operators: Collection[str]) -> str:
@@ -214,8 +202,7 @@ def outputs_with_rows(model: onnx.ModelProto) -> frozenset[str]:
 
 def _with_named_rows(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose shapes are inferred from inputs with a first dimension of a name of its own."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     del copy.graph.value_info[:]
     for value in copy.graph.input:
         value.type.tensor_type.shape.dim[0].dim_param = _ROWS

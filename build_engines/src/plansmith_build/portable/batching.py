@@ -6,6 +6,7 @@ row, what the old one computes.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import onnx
@@ -31,15 +32,10 @@ def make_batch_dynamic(model: onnx.ModelProto, *, rows: int) -> tuple[onnx.Model
     begins with the number of rows (or with a multiple that comes from merging it with the dimension after it) is
     given a target that works it out; the shapes in between are inferred again.
 
-    Args:
-        model: a graph without an obstacle to batches.
-        rows: the number of rows that it was exported for.
-
     Returns:
         The new model, and how many Reshape nodes were rewritten.
     """
-    dynamic = onnx.ModelProto()
-    dynamic.CopyFrom(model)
+    dynamic = deepcopy(model)
     graph = dynamic.graph
     shapes = _static_shapes(graph)
     rewritten = _rewrite_reshapes(graph, shapes, rows)

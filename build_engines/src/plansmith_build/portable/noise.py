@@ -48,13 +48,6 @@ def noise_floor(
 
     It is at least what the coarsest type in the graph rounds to, and twice what is measured on the original file: with
     ONNX Runtime's optimisations against without, and on inputs one step of that type away.
-
-    Args:
-        file: the original.
-        signature: its signature.
-        run: runs it as it is written.
-        samples: inputs.
-        answers: the original's answers to them.
     """
     model = file.network.model
     coarsest, quantized = coarsest_float(model), bool(quantization_of(model))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
-
-import onnx
 
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.portable.batch_obstacles import BatchAxis, obstacle_in_graph, obstacle_in_inputs, outputs_with_rows
@@ -24,6 +23,8 @@ from plansmith_build.reading.signatures import complete_output_shapes, correct_o
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import onnx
 
     from plansmith_build.portable.reference import Reference
     from plansmith_build.progress import Progress
@@ -96,14 +97,6 @@ def make_portable(
 ) -> tuple[PortableModel, Verified]:
     """Repair, free the batch dimension and optimise; each change is kept only if the answers stay the original's.
 
-    Args:
-        file: the original.
-        reference: its answers.
-        folder: where candidates are written.
-        batching: which batches the user wants.
-        optimized: whether the graph may be optimised.
-        progress: told about each step.
-
     Returns:
         A candidate that is written, and how it compares to the original.
 
@@ -130,13 +123,6 @@ def without_batches(
     candidate: PortableModel, reference: Reference, folder: Path, *, optimized: bool, progress: Progress
 ) -> tuple[PortableModel, Verified]:
     """A model that takes no batches, its single numbers made vectors of one; see `make_portable`.
-
-    Args:
-        candidate: repaired, with the reason why it takes no batches.
-        reference: the original's answers.
-        folder: where candidates are written.
-        optimized: whether the graph may be optimised.
-        progress: told about each step.
 
     Raises:
         VerificationFailed: it does not compute what the original computes.
@@ -197,8 +183,7 @@ def _batched(
     certain = len(outputs_with_rows(candidate.network.model)) == len(signature.outputs)
     if not reference.obstacle or (reference.obstacle == NOT_TOLD_APART and certain):
         progress(BuildStep(step, "any number of rows, each answered as if it were alone"))
-        named = onnx.ModelProto()
-        named.CopyFrom(candidate.network.model)
+        named = deepcopy(candidate.network.model)
         name_rows(named)
         return replace(candidate, network=candidate.network.with_model(named), batched=True, repaired=candidate)
     model, rewritten = make_batch_dynamic(candidate.network.model, rows=reference.rows)

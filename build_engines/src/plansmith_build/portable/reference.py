@@ -30,9 +30,9 @@ from plansmith_build.portable.rows import (
     without_values,
 )
 from plansmith_build.portable.sampling import InputKind, input_kinds, leading_rows, random_sample
-from plansmith_build.reading.input_ranges import integer_ranges
 from plansmith_build.reading.networks import attach
 from plansmith_build.reading.operators import explain_refusal
+from plansmith_build.reading.value_kinds import integer_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

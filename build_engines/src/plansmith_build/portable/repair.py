@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -48,8 +49,7 @@ def repair(network: Network) -> Repaired:
         InvalidModel: the operator set is one that ONNX Runtime does not run, and the model cannot be converted.
     """
     network, repairs = _convert_operator_set(network)
-    model = onnx.ModelProto()
-    model.CopyFrom(network.model)
+    model = deepcopy(network.model)
     repairs += _unlist_initializers(model)
     repairs += _set_ir_version(model)
     repairs += _open_empty_dimensions(model)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from plansmith_build.engines.onnxruntime import Arrays
-    from plansmith_build.reading.input_ranges import IntegerRange
     from plansmith_build.reading.signatures import Signature
+    from plansmith_build.reading.value_kinds import IntegerRange
     from plansmith_client.tensors import TensorSpec
 
 __all__ = ["InputKind", "Values", "input_kinds", "leading_rows", "random_sample"]
@@ -70,13 +70,7 @@ def leading_rows(signature: Signature, axis: BatchAxis = BatchAxis.AUTO) -> int 
 
 
 def input_kinds(signature: Signature, rows: int | None, ranges: Mapping[str, IntegerRange]) -> Iterator[InputKind]:
-    """What to try, in turn: as rows where the inputs may hold some, then as inputs of any size.
-
-    Args:
-        signature: what the graph takes.
-        rows: from `leading_rows`.
-        ranges: from `integer_ranges`.
-    """
+    """What to try, in turn: as rows where the inputs may hold some, then as inputs of any size."""
     varies = any(-1 in spec.shape for spec in signature.inputs)
     sizes = _SIZES if varies else _SIZES[:1]
     integers = any(spec.numpy_dtype.kind in "iu" for spec in signature.inputs)
@@ -97,15 +91,7 @@ def input_kinds(signature: Signature, rows: int | None, ranges: Mapping[str, Int
 def random_sample(
     signature: Signature, kind: InputKind, *, with_optional: bool, rng: np.random.Generator, magnitude: float = 1.0
 ) -> Arrays:
-    """Arrays for every input.
-
-    Args:
-        signature: what the graph takes.
-        kind: what the arrays are like.
-        with_optional: whether inputs that have a default get an array as well.
-        rng: where the values come from.
-        magnitude: the standard deviation of floating-point numbers.
-    """
+    """Arrays for every input; floating-point numbers have the standard deviation `magnitude`."""
     rows = kind.rows
     row_symbols = {symbols[0] for symbols in signature.symbols.values() if rows is not None and symbols} - {""}
     sample = {}

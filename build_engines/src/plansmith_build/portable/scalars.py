@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import onnx
@@ -20,8 +21,7 @@ def vectors_for_scalars(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[
 
     Triton's tensors have at least one dimension, and its `reshape` cannot take that away where there are no batches.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     outputs, inputs = _scalars(copy.graph.output), _scalars(copy.graph.input)
     if (outputs or inputs) and not any(not standard_domain(opset.domain) for opset in copy.opset_import):
         copy.opset_import.add(domain="", version=TARGET_OPSET)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plansmith_build.errors import InvalidOption
+from plansmith_build.reading.shapes import agree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,10 +103,7 @@ def _next_of(name: str, outputs: dict[str, TensorSpec]) -> str:
 def _require_fit(taken: TensorSpec, given: TensorSpec) -> None:
     if taken.datatype == "BYTES":
         raise InvalidOption(f"{taken.name!r} is text, which cannot be a state")
-    fits = len(taken.shape) == len(given.shape) and all(
-        -1 in pair or pair[0] == pair[1] for pair in zip(taken.shape, given.shape, strict=True)
-    )
-    if taken.datatype != given.datatype or not fits:
+    if taken.datatype != given.datatype or not agree(taken.shape, given.shape):
         raise InvalidOption(
             f"output {given.name!r} ({given}) cannot be the next state of input {taken.name!r} ({taken}): types or "
             "shapes differ"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -59,11 +60,6 @@ def rows_in_front(file: OnnxFile, states: Sequence[State], folder: Path) -> Iter
 
     It is a file of its own, which is gone when the context ends; the same file where there is nothing to move.
 
-    Args:
-        file: as it came.
-        states: what the model remembers.
-        folder: where the file is made.
-
     Raises:
         OSError: the disk did not take it.
     """
@@ -71,8 +67,7 @@ def rows_in_front(file: OnnxFile, states: Sequence[State], folder: Path) -> Iter
     if not moved:
         yield file
         return
-    model = onnx.ModelProto()
-    model.CopyFrom(file.network.model)
+    model = deepcopy(file.network.model)
     for state in moved:
         _move(model, state)
     with TemporaryDirectory(prefix="rows-in-front-", dir=folder) as own:

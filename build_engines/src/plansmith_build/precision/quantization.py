@@ -14,7 +14,7 @@ from onnxruntime.quantization import QDQQuantizer, QuantType
 from plansmith_build.precision.calibration import without_warnings
 from plansmith_build.precision.errors import ConversionFailed, failing_as
 from plansmith_build.precision.residual_sums import quantize_one_branch
-from plansmith_build.reading.output_kinds import final_tensors
+from plansmith_build.reading.value_kinds import final_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Collection

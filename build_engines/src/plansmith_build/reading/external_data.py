@@ -65,10 +65,6 @@ def state_of(status: os.stat_result) -> FileState:
 def check_external_data(model: onnx.ModelProto, folder: Path) -> dict[str, ExternalRange]:
     """Check the place of every tensor that is stored outside the model file, without reading any.
 
-    Args:
-        model: parsed without its external data.
-        folder: the folder that holds the model file.
-
     Returns:
         The checked places by tensor name.
 

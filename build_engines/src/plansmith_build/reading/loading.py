@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -204,8 +205,7 @@ def _for_checker(model: onnx.ModelProto) -> onnx.ModelProto:
     It looks for the content of tensors, which is held apart, and it wants a shape for each input and output, which
     ONNX Runtime does not: a missing one is inferred, or asked for, later.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     for tensor in copy.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             # An empty tensor of the same name and type says nothing that is untrue of the graph's structure.

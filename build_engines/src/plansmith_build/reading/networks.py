@@ -112,23 +112,16 @@ def detach(model: onnx.ModelProto, apart: Mapping[str, Weight] | None = None) ->
             continue
         _empty(tensor, _DETACHED, 0, 0)
     # Protobuf gives memory back only with the whole message, so the graph that is kept must be a new one.
-    graph = onnx.ModelProto()
-    graph.CopyFrom(model)
-    return Network(graph, weights)
+    return Network(deepcopy(model), weights)
 
 
 def attach(network: Network, *, leave: Collection[str] = ()) -> onnx.ModelProto:
-    """The whole model in memory, a copy.
-
-    Args:
-        network: the network.
-        leave: the names of the weights to leave as they are, without content.
+    """The whole model in memory, a copy; the weights named in `leave` stay without content.
 
     Raises:
         UnsafeExternalData: a weight's file has changed since it was checked.
     """
-    model = onnx.ModelProto()
-    model.CopyFrom(network.model)
+    model = deepcopy(network.model)
     for tensor in model.graph.initializer:
         weight = network.weights.get(tensor.name)
         if weight is not None and tensor.name not in leave:
@@ -190,8 +183,7 @@ def write_network(network: Network, path: Path, *, inline: int | None = None) ->
         path.write_bytes(_serialized(attach(network)))
         return (path,)
     data_path = path.with_name(f"{path.name}.data")
-    model = onnx.ModelProto()
-    model.CopyFrom(network.model)
+    model = deepcopy(network.model)
     with data_path.open("wb") as file:
         for tensor in model.graph.initializer:
             weight = network.weights.get(tensor.name)

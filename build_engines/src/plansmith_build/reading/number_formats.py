@@ -12,7 +12,7 @@ from plansmith_build.reading.graphs import nodes_of, operator_name, tensors_of
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["coarsest_float", "quantization_of", "stored_format"]
+__all__ = ["DYNAMIC_QUANTIZATION", "coarsest_float", "quantization_of", "stored_format"]
 
 # From coarse to fine.
 _FLOATS: dict[int, str] = {
@@ -22,7 +22,12 @@ _FLOATS: dict[int, str] = {
     TensorProto.DOUBLE: "FP64",
 }
 _FLOAT8 = {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E4M3FNUZ, TensorProto.FLOAT8E5M2, TensorProto.FLOAT8E5M2FNUZ}
-_DYNAMIC = {"DynamicQuantizeLinear", "com.microsoft:DynamicQuantizeLSTM", "com.microsoft:DynamicQuantizeMatMul"}
+# They take one scale from all that they are given.
+DYNAMIC_QUANTIZATION = {
+    "DynamicQuantizeLinear",
+    "com.microsoft:DynamicQuantizeLSTM",
+    "com.microsoft:DynamicQuantizeMatMul",
+}
 _WEIGHT_ONLY = {"com.microsoft:MatMulNBits", "com.microsoft:GatherBlockQuantized", "com.microsoft:MatMulBnb4"}
 _INTEGER = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 
@@ -40,7 +45,7 @@ def coarsest_float(model: onnx.ModelProto) -> str:
 def quantization_of(model: onnx.ModelProto) -> str:
     """How a graph is quantized already: "dynamic INT8", "INT8 operators", "INT8 QDQ", "FP8 QDQ", "weight-only", ""."""
     operators = {operator_name(node) for node in nodes_of(model)}
-    if operators & _DYNAMIC:
+    if operators & DYNAMIC_QUANTIZATION:
         return "dynamic INT8"
     if operators & _INTEGER or any(name.startswith("com.microsoft:QLinear") for name in operators):
         return "INT8 operators"

@@ -37,12 +37,7 @@ def check_operators(model: onnx.ModelProto) -> None:
 
 
 def explain_refusal(model: onnx.ModelProto, error: Exception) -> InvalidModel:
-    """The error to raise when ONNX Runtime does not load a model whose operators it knows.
-
-    Args:
-        model: what was to be loaded.
-        error: what ONNX Runtime raised.
-    """
+    """The error to raise when ONNX Runtime does not load a model whose operators it knows."""
     said = str(error)
     missing = re.search(r"Could not find an implementation for (\w+)\((\d+)\) node with name '([^']*)'", said)
     if missing:

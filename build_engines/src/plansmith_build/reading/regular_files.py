@@ -1,8 +1,9 @@
-"""Small files that anybody may have put there: read whole, or refused, without waiting and without end."""
+"""Files that anybody may have put there: small ones read whole, or refused, without waiting and without end; hashes."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["LARGEST_BYTES", "read_regular"]
+__all__ = ["LARGEST_BYTES", "read_regular", "sha256_of"]
 
 # No manifest, configuration, history or label file comes near to it.
 LARGEST_BYTES = 64 * 2**20
@@ -44,3 +45,9 @@ def read_regular(path: Path, *, follow: bool = True) -> bytes:
         if status.st_size > LARGEST_BYTES:
             raise OSError(errno.EFBIG, f"larger than {LARGEST_BYTES >> 20} MiB", str(path))
         return file.read()
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

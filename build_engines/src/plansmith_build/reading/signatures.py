@@ -10,31 +10,14 @@ import onnx
 from onnx import TensorProto
 
 from plansmith_build.errors import InvalidModel
-from plansmith_build.reading.missing_values import inputs_with_missing_values
-from plansmith_client.tensors import TensorSpec
+from plansmith_build.reading.value_kinds import inputs_with_missing_values
+from plansmith_client.errors import InvalidInput
+from plansmith_client.tensors import TensorSpec, datatype_from_numpy
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 __all__ = ["Signature", "complete_output_shapes", "correct_output_shapes", "signature_of"]
-
-# https://onnx.ai/onnx/intro/concepts.html#element-type, and the protocol's names for them.
-_DATATYPES: dict[int, str] = {
-    TensorProto.BOOL: "BOOL",
-    TensorProto.UINT8: "UINT8",
-    TensorProto.UINT16: "UINT16",
-    TensorProto.UINT32: "UINT32",
-    TensorProto.UINT64: "UINT64",
-    TensorProto.INT8: "INT8",
-    TensorProto.INT16: "INT16",
-    TensorProto.INT32: "INT32",
-    TensorProto.INT64: "INT64",
-    TensorProto.FLOAT16: "FP16",
-    TensorProto.BFLOAT16: "BF16",
-    TensorProto.FLOAT: "FP32",
-    TensorProto.DOUBLE: "FP64",
-    TensorProto.STRING: "BYTES",
-}
 
 
 @dataclass(frozen=True)
@@ -93,10 +76,6 @@ def signature_of(model: onnx.ModelProto, *, weights: Collection[str] = ()) -> Si
 def complete_output_shapes(model: onnx.ModelProto, ranks: Mapping[str, int]) -> tuple[str, ...]:
     """Declare outputs without a shape by the number of dimensions that they were seen to have, in place.
 
-    Args:
-        model: the graph.
-        ranks: the number of dimensions of each output by name.
-
     Returns:
         The names of the outputs that were completed.
     """
@@ -112,10 +91,6 @@ def complete_output_shapes(model: onnx.ModelProto, ranks: Mapping[str, int]) -> 
 
 def correct_output_shapes(model: onnx.ModelProto, seen: Mapping[str, Collection[tuple[int, ...]]]) -> tuple[str, ...]:
     """Declare outputs as they were seen to be where the file declares something else, in place.
-
-    Args:
-        model: the graph.
-        seen: for each output by name, the shapes that it had.
 
     Returns:
         A sentence for each output that was corrected, with both shapes.
@@ -163,14 +138,15 @@ def _spec(value: onnx.ValueInfoProto, role: str, *, optional: bool) -> TensorSpe
     tensor = value.type.tensor_type
     if not value.name:
         raise InvalidModel(f"an {role} has no name: export the model again with names")
-    datatype = _DATATYPES.get(tensor.elem_type)
-    if datatype is None:
+    try:
+        datatype = datatype_from_numpy(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    except (KeyError, InvalidInput):
         known = tensor.elem_type in TensorProto.DataType.values()
         name = TensorProto.DataType.Name(tensor.elem_type) if known else str(tensor.elem_type)
         raise InvalidModel(
             f"{role} {value.name!r} has the data type {name}, which Triton does not serve: "
             "cast it to another type in the model"
-        )
+        ) from None
     if not tensor.HasField("shape"):
         if role == "output":
             # Told by the first run: see complete_output_shapes.

@@ -58,13 +58,7 @@ def companions_in_place(folders: Sequence[Path], live: RepositoryModel) -> Itera
 
 
 def remove_unused_companions(live: RepositoryModel, version: int, staging: Path) -> None:
-    """Remove the companions that neither a version nor the one published before it uses.
-
-    Args:
-        live: the model.
-        version: the one that was just published.
-        staging: the builder's own folder, to move them to in one step.
-    """
+    """Remove the companions that neither a version nor the one published before it uses."""
     used: set[str] = set()
     for kept in [number for number in live.versions if number <= version][-2:]:
         try:

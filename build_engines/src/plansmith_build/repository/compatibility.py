@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, InvalidOption, ModelNotFound
 from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.reading.shapes import agree
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.model_repository import CONFIG
 
@@ -25,11 +26,6 @@ def require_same_clients(model: RepositoryModel, signature: Signature, *, sequen
 
     More outputs, and more optional inputs, do not count, nor does the size of the first dimension: it may be that of a
     batch, which a build makes free.
-
-    Args:
-        model: where a version is to be published.
-        signature: of the file that it is to be built from.
-        sequences: whether its requests are to belong to sequences.
 
     Raises:
         InvalidOption: it is another model to them.
@@ -78,7 +74,4 @@ def _changes(role: str, before: tuple[Tensor, ...], after: dict[str, TensorSpec]
 
 def _same_shape(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
     # Single numbers are served as vectors of one.
-    one, other = before or (1,), after or (1,)
-    return len(one) == len(other) and all(
-        -1 in (size, new) or size == new for size, new in zip(one[1:], other[1:], strict=True)
-    )
+    return agree((before or (1,))[1:], (after or (1,))[1:])

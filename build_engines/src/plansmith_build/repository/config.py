@@ -31,6 +31,7 @@ __all__ = [
     "model_config",
     "specs_from_config",
     "text_from_config",
+    "versions_served",
 ]
 
 WORKSPACE_BYTES = 2**30
@@ -138,13 +139,26 @@ def config_from_text(text: str) -> Any:
         raise InvalidModel(f"not a model configuration: {error}") from error
 
 
-def specs_from_config(tensors: Sequence[Any], *, batched: bool) -> tuple[TensorSpec, ...]:
-    """The tensors of a configuration as clients see them, with the batch dimension where there is one.
+def versions_served(config: Any, there: Sequence[int]) -> tuple[int, ...]:
+    """The versions that a server would load of those that are there, the oldest first in both.
 
-    Args:
-        tensors: `config.input` or `config.output`.
-        batched: whether the model's max_batch_size is above 0.
+    As VersionsToLoad in core, src/model_lifecycle.cc, does it.
     """
+    policy = config.version_policy
+    match policy.WhichOneof("policy_choice"):
+        case "all":
+            return tuple(there)
+        case "specific":
+            return tuple(version for version in there if version in policy.specific.versions)
+        case "latest":
+            newest = policy.latest.num_versions
+        case _:
+            newest = 1
+    return tuple(there[-newest:]) if newest else ()
+
+
+def specs_from_config(tensors: Sequence[Any], *, batched: bool) -> tuple[TensorSpec, ...]:
+    """The tensors of a configuration as clients see them, with the batch dimension where there is one."""
     return tuple(
         TensorSpec(
             tensor.name,

@@ -6,9 +6,8 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.reading.regular_files import read_regular, sha256_of
 from plansmith_build.repository.filesystem import link_or_copy, sync_file
-from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.model_repository import LABELS, RepositoryModel
 
 if TYPE_CHECKING:

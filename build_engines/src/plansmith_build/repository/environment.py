@@ -19,11 +19,7 @@ _DRIVER = Path("/proc/driver/nvidia")
 
 
 def this_environment(driver: Path = _DRIVER) -> Environment:
-    """What this process runs on.
-
-    Args:
-        driver: where NVIDIA's driver tells of itself.
-    """
+    """What this process runs on."""
     return Environment(
         plansmith=version("plansmith-build"),
         python=sys.version.split()[0],

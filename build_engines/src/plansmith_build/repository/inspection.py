@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from plansmith_build.errors import BuildError, InvalidModel
-from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.reading.regular_files import read_regular, sha256_of
 from plansmith_build.repository.config import config_from_text, specs_from_config
-from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.manifest import Manifest, Tensor, read_manifest
 from plansmith_build.repository.model_repository import CONFIG, LABELS, MANIFEST
 from plansmith_build.repository.warmup import WARMUP

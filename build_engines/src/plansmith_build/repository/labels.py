@@ -76,13 +76,7 @@ def names_of_classes(labels: bytes | None) -> list[str] | None:
 
 
 def class_outputs(labels: bytes, answer: Arrays, *, batched: bool) -> tuple[str, ...]:
-    """The outputs that have one number for each label.
-
-    Args:
-        labels: the content of labels.txt.
-        answer: what the model answers to one sample.
-        batched: whether the first dimension is the batch's.
-    """
+    """The outputs that have one number for each label."""
     count = len(labels.decode(errors="replace").splitlines())
     numbers = {name: array for name, array in answer.items() if array.dtype.kind != "O"}
     return tuple(

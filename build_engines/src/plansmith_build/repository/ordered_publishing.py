@@ -22,10 +22,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, PublishFailed
-from plansmith_build.repository.config import config_from_text, text_from_config
+from plansmith_build.reading.regular_files import sha256_of
+from plansmith_build.repository.config import config_from_text, text_from_config, versions_served
 from plansmith_build.repository.edits import set_aside
 from plansmith_build.repository.filesystem import sync_file
-from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.model_repository import CONFIG, CONFIGS, HISTORY, LABELS, History, RepositoryModel
 from plansmith_build.repository.warmup import WARMUP
 
@@ -157,15 +157,15 @@ def _rename_back(folder: Path, target: Path) -> None:
         os.rename(target, folder)  # noqa: PTH104
 
 
-def _changed(folder: Path, live: RepositoryModel) -> list[str]:
-    """The files that are new or other than the live ones, configurations last and config.pbtxt the very last."""
+def _changed(folder: Path, live: RepositoryModel) -> set[str]:
+    """The files that are new or other than the live ones."""
     there = [*folder.iterdir(), *(folder / CONFIGS).glob("*"), *(folder / WARMUP).glob("*")]
-    names = [str(path.relative_to(folder)) for path in there if path.is_file()]
-    changed = [name for name in names if name != HISTORY and not _same_file(folder / name, live.path / name)]
-    return sorted(changed, key=_order)
+    names = {str(path.relative_to(folder)): path for path in there if path.is_file()}
+    return {name for name, path in names.items() if name != HISTORY and not _same_file(path, live.path / name)}
 
 
 def _order(name: str) -> tuple[bool, bool, str]:
+    """Configurations come last, and config.pbtxt the very last."""
     return name.endswith(".pbtxt"), name == CONFIG, name
 
 
@@ -229,14 +229,7 @@ def _pinned(path: Path, versions: tuple[int, ...]) -> bytes:
     except (InvalidModel, UnicodeDecodeError):
         # A server cannot read it either, so it serves nothing that would have to stay.
         return config
-    policy = message.version_policy
-    served = list(versions)
-    match policy.WhichOneof("policy_choice"):
-        case "specific":
-            return config
-        case "all":
-            pass
-        case _:
-            served = served[-(policy.latest.num_versions or 1) :]
-    policy.specific.versions.extend(served)
+    if message.version_policy.HasField("specific"):
+        return config
+    message.version_policy.specific.versions.extend(versions_served(message, versions))
     return text_from_config(message).encode()

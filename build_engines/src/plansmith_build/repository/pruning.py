@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from plansmith_build.errors import InvalidModel, InvalidOption
 from plansmith_build.reading.regular_files import read_regular
 from plansmith_build.repository.companions import remove_unused_companions
-from plansmith_build.repository.config import config_from_text
+from plansmith_build.repository.config import config_from_text, versions_served
 from plansmith_build.repository.filesystem import explain_os_error
 from plansmith_build.repository.locking import locked_folder
 from plansmith_build.repository.signed_versions import SIGNED
@@ -28,10 +28,6 @@ __all__ = ["prunable_versions", "prune", "served_versions"]
 
 def prunable_versions(model: RepositoryModel, *, keep: int) -> tuple[int, ...]:
     """The versions that are neither among the newest nor served by any configuration, the oldest first.
-
-    Args:
-        model: an existing model.
-        keep: how many of the newest stay.
 
     Raises:
         InvalidOption: none would stay, or the model's folder or its `warmup` is a link, which may lead to another's.
@@ -142,16 +138,10 @@ def served_versions(model: RepositoryModel) -> set[int]:
     served: set[int] = set()
     for name, path in model.configurations.items():
         try:
-            policy = config_from_text(read_regular(path).decode()).version_policy
+            config = config_from_text(read_regular(path).decode())
         except (InvalidModel, OSError, UnicodeDecodeError) as error:
             raise InvalidModel(
                 f"{model.name}/{name} cannot be read, so it is not known which versions it serves: correct it first"
             ) from error
-        match policy.WhichOneof("policy_choice"):
-            case "all":
-                served.update(model.versions)
-            case "specific":
-                served.update(policy.specific.versions)
-            case _:
-                served.update(model.versions[-(policy.latest.num_versions or 1) :])
+        served.update(versions_served(config, model.versions))
     return served

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import BuildError, InvalidOption, PublishFailed
-from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.reading.regular_files import read_regular, sha256_of
 from plansmith_build.repository.companions import companions_in_place, remove_unused_companions
 from plansmith_build.repository.edits import keep_edits, person_files, set_aside
 from plansmith_build.repository.filesystem import (
@@ -32,7 +32,6 @@ from plansmith_build.repository.filesystem import (
     sync_tree,
     write_new,
 )
-from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.labels import labels_of
 from plansmith_build.repository.locking import locked_folder
 from plansmith_build.repository.manifest import PublishedFile

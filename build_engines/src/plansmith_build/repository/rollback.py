@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel, InvalidOption, PublishFailed
-from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.reading.regular_files import read_regular, sha256_of
 from plansmith_build.repository.companions import models_of_ensemble
 from plansmith_build.repository.config import config_from_text, specs_from_config
 from plansmith_build.repository.filesystem import explain_os_error, link_or_copy
-from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.linting.context import model_files
 from plansmith_build.repository.manifest import Tensor
 from plansmith_build.repository.model_repository import CONFIG, LABELS

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tritonclient.grpc import model_config_pb2
 
 from plansmith_build.errors import InvalidModel
+from plansmith_build.reading.shapes import fits
 from plansmith_build.repository.config import config_from_text
 from plansmith_client.protocol.codecs import binary_from_array
 
@@ -42,7 +43,8 @@ def add_warmup(config: Any, samples: Sequence[Arrays]) -> dict[str, bytes]:
     tensors = {tensor.name: tensor for tensor in config.input}
     for number, sample in enumerate(samples):
         dims = {name: array.shape[1:] if config.max_batch_size else array.shape for name, array in sample.items()}
-        if not all(_fits(dims[name], tensors[name].dims) for name in sample):
+        # A configuration for plans may have fixed what the graph leaves free.
+        if not all(fits(dims[name], tensors[name].dims) for name in sample):
             continue
         entry = config.model_warmup.add(name=f"sample {number}", batch_size=1)
         for name, array in sample.items():
@@ -55,11 +57,6 @@ def add_warmup(config: Any, samples: Sequence[Arrays]) -> dict[str, bytes]:
                 )
             )
     return files
-
-
-def _fits(dims: Sequence[int], declared: Sequence[int]) -> bool:
-    """Whether a configuration takes a tensor: one for plans may have fixed what the graph leaves free."""
-    return len(dims) == len(declared) and all(want in (-1, have) for have, want in zip(dims, declared, strict=True))
 
 
 def warmup_files(model: Path, texts: Iterable[str]) -> set[Path]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from tritonclient.grpc import model_config_pb2
 
-from plansmith_build.engines.tensorrt import fix_dims, plan_config, provider_profile
-from plansmith_build.engines.tensorrt_rtx import engine_config
+from plansmith_build.engines.tensorrt import fix_dims, provider_profile
 from plansmith_build.search.targets import Device, Precision, Target
 
 if TYPE_CHECKING:
@@ -25,16 +25,10 @@ _PROVIDER_MODES = {
 
 
 def candidate_config(portable: Any, candidate: Candidate) -> Any:
-    """A copy of a portable configuration, made fit for a candidate.
-
-    Args:
-        portable: an `inference.ModelConfig`.
-        candidate: what is to be served.
-    """
+    """A copy of a portable configuration, made fit for a candidate."""
     if candidate.plans or candidate.pairing.target is Target.TENSORRT_RTX:
         return _compiled_config(portable, candidate)
-    config = model_config_pb2.ModelConfig()
-    config.CopyFrom(portable)
+    config = deepcopy(portable)
     pairing, instances, threads = candidate.pairing, candidate.instances, candidate.threads
     # Without a GPU to build a plan on, TensorRT is reached through ONNX Runtime's provider.
     config.backend = Target.ONNXRUNTIME if pairing.device is Device.GPU else pairing.target
@@ -69,12 +63,23 @@ def candidate_config(portable: Any, candidate: Candidate) -> Any:
 
 def _compiled_config(portable: Any, candidate: Candidate) -> Any:
     """The configuration of plans or of an engine, whose shapes are settled."""
+    config = deepcopy(portable)
+    config.default_model_filename = candidate.files[0].name
+    config.cc_model_filenames.clear()
+    del config.instance_group[:]
+    group = config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_GPU, count=candidate.instances)
+    config.ClearField("optimization")
     if candidate.plans:
-        plans = {capability: path.name for capability, path in candidate.plans.items()}
+        config.ClearField("backend")
+        config.platform = "tensorrt_plan"
+        # By compute capability: the server takes that of the GPU that it finds.
+        config.cc_model_filenames.update({capability: path.name for capability, path in candidate.plans.items()})
         profiles = len(candidate.profile.each) if candidate.profile is not None else 1
-        config = plan_config(portable, plans=plans, instances=candidate.instances, profiles=profiles)
+        if profiles > 1:
+            # Without it the server loads the first one alone. Each instance takes, for every batch, the nearest.
+            group.profile.extend(map(str, range(profiles)))
     else:
-        config = engine_config(portable, engine=candidate.files[0].name, instances=candidate.instances)
+        config.backend = "tensorrt_rtx"
     if candidate.profile is not None:
         fix_dims(config, candidate.profile)
     return config

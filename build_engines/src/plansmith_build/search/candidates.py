@@ -22,8 +22,7 @@ from plansmith_build.precision.errors import ConversionFailed
 from plansmith_build.progress import BuildStep
 from plansmith_build.reading.operators import runtime_sentence
 from plansmith_build.search.int8_choice import Attempt, fastest_method
-from plansmith_build.search.plan_candidates import build_plans, plan_rate
-from plansmith_build.search.rtx_candidates import compile_candidate, compiled_in_words
+from plansmith_build.search.plan_candidates import build_plans, compile_candidate, compiled_in_words, plan_rate
 from plansmith_build.search.targets import CUDA_PROVIDER, Device, Pairing, Precision, Target, has_cuda, obstacle_to
 from plansmith_build.search.timing import Speed, gains_by_batching, time_against
 
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from plansmith_build.search.plan_candidates import PlanSettings
     from plansmith_build.search.workload import Workload
 
-__all__ = ["Candidate", "Status", "Timing", "try_candidates"]
+__all__ = ["Candidate", "Status", "Timing", "load_runtime", "try_candidates"]
 
 
 _FP32 = Pairing(Target.ONNXRUNTIME, Device.CPU, Precision.FP32)
@@ -173,13 +172,7 @@ def try_candidates(
 ) -> tuple[Candidate, ...]:
     """Make, judge and time each pairing; a failure is a result like any other.
 
-    Args:
-        pairings: what to try.
-        graphs: makes the graphs.
-        timing: what to time with.
-        plans: how TensorRT plans are built.
-        unmeasured: whether graphs are also made and judged for a GPU that this machine does not have.
-        progress: told about each.
+    Where `unmeasured` is set, graphs are also made and judged for a GPU that this machine does not have.
 
     Raises:
         OSError: a file could not be written.
@@ -285,7 +278,9 @@ def _judged_and_timed(
         if not candidate.is_usable:
             return candidate
     else:
-        runtime = _load(pairing, graph.path, graphs.signature, timing)
+        # Not loaded twice: all others are compared with it.
+        is_reference = graph.path == timing.path and pairing == _FP32
+        runtime = timing.reference if is_reference else load_runtime(pairing, graph.path, graphs.signature)
     candidate = replace(candidate, engine=runtime.description)
     if runtime is timing.reference:
         # It loses nothing against itself, which no number of rows has to prove.
@@ -371,10 +366,12 @@ def _within_budget(candidate: Candidate, graphs: GraphVariants) -> Candidate:
     return judged
 
 
-def _load(pairing: Pairing, path: Path, signature: Signature, timing: Timing) -> Runtime:
-    if path == timing.path and pairing == _FP32:
-        # Not loaded twice: all others are compared with it.
-        return timing.reference
+def load_runtime(pairing: Pairing, path: Path, signature: Signature) -> Runtime:
+    """A graph on ONNX Runtime or OpenVINO, as a pairing asks for it.
+
+    Raises:
+        RunFailed: it does not load.
+    """
     if pairing.target is Target.OPENVINO:
         precision = "bf16" if pairing.precision is Precision.BF16 else "f32"
         return OpenVinoRuntime(path, signature, precision=precision, threads=cores())

@@ -1,4 +1,4 @@
-"""Candidates for TensorRT's own backend: plans of a verified graph, one for each architecture in this machine."""
+"""Candidates for NVIDIA's compilers: plans for each architecture in this machine, and engines of TensorRT for RTX."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 from plansmith_build.engines.tensorrt import PlanOptions, build_plan, refit_plan
 from plansmith_build.engines.tensorrt.availability import devices_by_compute_capability
 from plansmith_build.engines.tensorrt.execution import PlanSession
+from plansmith_build.engines.tensorrt_rtx import WITH_FP8, compile_engine, in_words
+from plansmith_build.search.targets import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
 
     from plansmith_build.engines.onnxruntime import Arrays
     from plansmith_build.engines.tensorrt import OptimizationProfile
+    from plansmith_build.engines.tensorrt_rtx import CompiledEngine
     from plansmith_build.progress import Progress
     from plansmith_build.search.graph_variants import GraphFile
     from plansmith_build.search.workload import Workload
 
-__all__ = ["PlanFiles", "PlanSettings", "build_plans", "plan_rate"]
+__all__ = ["PlanFiles", "PlanSettings", "build_plans", "compile_candidate", "compiled_in_words", "plan_rate"]
 
 # Long enough for a clock that ticks in half microseconds, short enough for the slowest plan.
 TIMED_RUNS = 10
@@ -60,11 +63,6 @@ class PlanFiles:
 def build_plans(graph: GraphFile, settings: PlanSettings, progress: Progress) -> PlanFiles:
     """Build a plan on one GPU of each architecture.
 
-    Args:
-        graph: the graph, in the folder where plans are written.
-        settings: shapes and options.
-        progress: told how far TensorRT is.
-
     Raises:
         PlanFailed: TensorRT does not take the graph.
         RunFailed: a plan does not load.
@@ -100,11 +98,6 @@ def build_plans(graph: GraphFile, settings: PlanSettings, progress: Progress) ->
 def plan_rate(session: PlanSession, profile: OptimizationProfile, workload: Workload) -> Callable[[float], float]:
     """How to time a plan: in the shapes that its kernels were chosen for, by the GPU's own clock.
 
-    Args:
-        session: the plan.
-        profile: the shapes.
-        workload: real data; its rows are repeated.
-
     Returns:
         A function that takes the seconds to measure for, and gives rows a second.
     """
@@ -136,3 +129,34 @@ def _at_best(profile: OptimizationProfile, request: Arrays) -> tuple[Arrays, int
     rows = part.optimum[next(iter(request))][0]
     repeated = {name: np.take(array, np.arange(rows) % len(array), axis=0) for name, array in request.items()}
     return {name: np.ascontiguousarray(array) for name, array in repeated.items()}, rows
+
+
+def compile_candidate(graph: Path, precision: Precision, settings: PlanSettings, *, keep: bool) -> CompiledEngine:
+    """Compile a candidate's graph beside it, with the profile that a server will use.
+
+    Args:
+        graph: its file.
+        precision: what it computes in; FP8 is compiled for the GPUs that have it where no others are named.
+        settings: shapes and options.
+        keep: whether the engine itself is wanted, or only whether TensorRT takes the graph.
+
+    Raises:
+        EngineFailed: TensorRT does not take the graph.
+        OSError: the disk did not take the engine.
+    """
+    path = graph.with_name(f"{graph.name.removesuffix('.onnx').removesuffix('.tensorrt')}.rtx.engine")
+    if not keep:
+        path = path.with_suffix(".unused")
+    capabilities = settings.options.compute_capabilities
+    if precision is Precision.FP8 and not capabilities:
+        capabilities = WITH_FP8
+    engine = compile_engine(graph, path, settings.profile, capabilities)
+    if not keep:
+        path.unlink()
+    return engine
+
+
+def compiled_in_words(engine: CompiledEngine) -> str:
+    """By what and for what, for the line of a candidate that was compiled and not measured."""
+    release = ".".join(engine.version.split(".")[:3])
+    return f"by TensorRT for RTX {release} for {in_words(engine.capabilities)}"

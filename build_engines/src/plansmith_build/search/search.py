@@ -16,15 +16,14 @@ from plansmith_build.engines.onnxruntime import LARGE_BYTES, RunFailed, Session
 from plansmith_build.engines.tensorrt import PlanOptions, find_token_range, parse_profile, profile_for
 from plansmith_build.errors import VerificationFailed
 from plansmith_build.judging.budget import DEFAULT_DROP, Budget
-from plansmith_build.judging.judge import Judge
+from plansmith_build.judging.judge import Judge, doubts
 from plansmith_build.judging.measures import choose_measures
-from plansmith_build.judging.plausibility import doubts
 from plansmith_build.portable.rows import BatchRefuted, alike, obstacle_in_answers, obstacle_in_batches
 from plansmith_build.precision.calibration import CalibrationMethod
 from plansmith_build.precision.variants import Judges
 from plansmith_build.progress import BuildStep, plural
-from plansmith_build.reading.output_kinds import sigmoid_outputs
 from plansmith_build.reading.signatures import signature_of
+from plansmith_build.reading.value_kinds import sigmoid_outputs
 from plansmith_build.search.candidate_configs import candidate_config
 from plansmith_build.search.candidates import Timing, try_candidates
 from plansmith_build.search.graph_variants import GraphFile, GraphVariants
@@ -145,16 +144,6 @@ def search(
     progress: Progress,
 ) -> SearchResult:
     """Try all candidates for a model that is verified already.
-
-    Args:
-        portable: the FP32 model, on disk.
-        config: its configuration, an `inference.ModelConfig`.
-        options: what to try.
-        folder: where graphs and a repository to be measured can be made.
-        class_names: the content of labels.txt, for labels that are names.
-        seed: makes the split of the data repeatable.
-        serve: whether the fastest are also timed as they are served, by a real server.
-        progress: told about each step.
 
     Raises:
         InvalidData: the data does not fit the model.

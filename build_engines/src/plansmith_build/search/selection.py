@@ -110,10 +110,6 @@ def select(candidates: Sequence[Candidate], served: Sequence[Candidate]) -> Sele
 def without(selection: Selection, refused: Mapping[str, str]) -> Selection:
     """Choose again, without what a server did not serve as it was judged.
 
-    Args:
-        selection: what was chosen.
-        refused: why each of them cannot be used, by the name of its configuration.
-
     Raises:
         BudgetNotMet: no candidate is left.
     """

@@ -63,14 +63,7 @@ class Exchange:
         random_outputs: frozenset[str] = frozenset(),
         rows: int | None = None,
     ) -> tuple[Exchange, ...]:
-        """What a candidate answered in this process to each of the requests that it was timed with.
-
-        Args:
-            candidate: one that has answers.
-            requests: those requests.
-            random_outputs: as the attribute.
-            rows: only the first few of a batch; None for all.
-        """
+        """What a candidate answered in this process to each of the requests that it was timed with."""
         rounding = _ROUNDING[candidate.pairing.precision]
         exchanges = []
         for pair in zip(requests, candidate.answers, strict=True):

@@ -44,12 +44,7 @@ class Workload:
 
     @classmethod
     def of(cls, data: Dataset, max_batch_size: int) -> Workload:
-        """From data, whose rows are repeated where there are fewer.
-
-        Args:
-            data: the rows.
-            max_batch_size: 0 for a model without batches.
-        """
+        """From data, whose rows are repeated where there are fewer; 0 is for a model without batches."""
         together = min(MOST_ROWS, max(1, max_batch_size)) if data.batched else 1
         (middle,) = _requests(data, together, sizes=1)
         requests = _requests(data, together, sizes=SIZES)

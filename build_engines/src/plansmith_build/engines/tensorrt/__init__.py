@@ -7,25 +7,27 @@ the precision stands in the graph.
 from __future__ import annotations
 
 from plansmith_build.engines.tensorrt.availability import unavailable_because
-from plansmith_build.engines.tensorrt.config import plan_config
-from plansmith_build.engines.tensorrt.errors import PlanFailed, PlanVersionMismatch
 from plansmith_build.engines.tensorrt.options import PlanOptions
 from plansmith_build.engines.tensorrt.plan_check import plan_version
-from plansmith_build.engines.tensorrt.plans import build_plan, refit_plan
-from plansmith_build.engines.tensorrt.profiles import OptimizationProfile, parse_profile, profile_for, rows_taken
-from plansmith_build.engines.tensorrt.served_shapes import fix_dims, provider_profile
+from plansmith_build.engines.tensorrt.plans import PlanFailed, build_plan, refit_plan
+from plansmith_build.engines.tensorrt.profiles import (
+    OptimizationProfile,
+    fix_dims,
+    parse_profile,
+    profile_for,
+    provider_profile,
+    rows_taken,
+)
 from plansmith_build.engines.tensorrt.token_axes import find_token_range
 
 __all__ = [
     "OptimizationProfile",
     "PlanFailed",
     "PlanOptions",
-    "PlanVersionMismatch",
     "build_plan",
     "find_token_range",
     "fix_dims",
     "parse_profile",
-    "plan_config",
     "plan_version",
     "profile_for",
     "provider_profile",

@@ -13,8 +13,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from plansmith_build.engines.tensorrt.errors import PlanFailed
 from plansmith_build.engines.tensorrt.options import HardwareCompatibility
+from plansmith_build.errors import BuildError
 from plansmith_build.progress import BuildStep
 
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from plansmith_build.engines.tensorrt.profiles import OptimizationProfile
     from plansmith_build.progress import Progress
 
-__all__ = ["build_plan", "load_plan", "on_device", "refit_plan"]
+__all__ = ["PlanFailed", "build_plan", "load_plan", "on_device", "refit_plan"]
+
+
+class PlanFailed(BuildError):
+    """TensorRT does not parse or compile a graph; a candidate fails by it, and the build goes on with the others."""
 
 
 def build_plan(
@@ -39,15 +43,6 @@ def build_plan(
     progress: Progress,
 ) -> None:
     """Compile a graph for the GPU it runs on.
-
-    Args:
-        model: the ONNX file; its weight file is in the same folder.
-        path: where the plan is written.
-        shapes: those that it is to take.
-        options: how.
-        device: the number of the GPU.
-        compute_capability: of that GPU.
-        progress: told how far TensorRT is.
 
     Raises:
         PlanFailed: TensorRT does not parse or compile it; parser errors name the node.

@@ -1,13 +1,14 @@
-"""Optimization profiles: the shapes that a plan takes, and those that it is fastest for."""
+"""Optimization profiles: the shapes that a plan takes, those that it is fastest for, and how configurations say it."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plansmith_build.engines.tensorrt.token_axes import token_axes
 from plansmith_build.errors import InvalidOption
+from plansmith_build.reading.shapes import fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from plansmith_build.engines.tensorrt.token_axes import TokenRange
     from plansmith_build.reading.signatures import Signature
 
-__all__ = ["OptimizationProfile", "Shape", "parse_profile", "profile_for", "rows_taken"]
+__all__ = ["OptimizationProfile", "Shape", "fix_dims", "parse_profile", "profile_for", "provider_profile", "rows_taken"]
 
 Shape = tuple[int, ...]
 
@@ -170,10 +171,7 @@ def _check(profile: OptimizationProfile, required: Mapping[str, tuple[int, ...]]
         )
     for name, shape in required.items():
         for three in (profile.minimum[name], profile.optimum[name], profile.maximum[name]):
-            fits = len(three) == len(shape) and all(
-                want in (-1, have) for want, have in zip(shape, three, strict=False)
-            )
-            if not fits:
+            if not fits(three, shape):
                 raise InvalidOption(
                     f"{'x'.join(map(str, three))} does not fit input {name!r}, which has the shape {list(shape)}"
                 )
@@ -196,3 +194,43 @@ def _shape(text: str, part: str) -> Shape:
         return tuple(int(size) for size in text.split("x"))
     except ValueError:
         raise InvalidOption(f"{text!r} in {part!r} is not a shape: write 1x3x224x224") from None
+
+
+def fix_dims(config: Any, profile: OptimizationProfile) -> None:
+    """Write the sizes that a profile leaves no choice of into the inputs' `dims`, in place.
+
+    A request of another size is then refused by the server, by the dimension, and not by the engine while it runs.
+
+    Args:
+        config: an `inference.ModelConfig`.
+        profile: what the engine takes, the batch dimension included where the model has one.
+    """
+    first = 1 if config.max_batch_size > 0 else 0
+    for tensor in config.input:
+        if tensor.name not in profile.minimum or tensor.HasField("reshape"):
+            continue
+        smallest, largest = profile.minimum[tensor.name][first:], profile.maximum[tensor.name][first:]
+        if len(smallest) != len(tensor.dims):
+            continue
+        for axis, (low, high) in enumerate(zip(smallest, largest, strict=True)):
+            if tensor.dims[axis] == -1 and low == high:
+                tensor.dims[axis] = low
+
+
+def provider_profile(profile: OptimizationProfile) -> dict[str, str]:
+    """The parameters of ONNX Runtime's TensorRT provider, which else builds an engine for each new shape as it serves.
+
+    They are for graphs that TensorRT takes whole: where parts run elsewhere, the provider wants shapes of the tensors
+    between the parts, too, and does not load.
+    """
+    three = {
+        "min": [part.minimum for part in profile.each],
+        "opt": [part.optimum for part in profile.each],
+        "max": [part.maximum for part in profile.each],
+    }
+    # It takes the n-th shapes of every input together as its n-th profile.
+    return {f"trt_profile_{name}_shapes": ",".join(map(_text, shapes)) for name, shapes in three.items()}
+
+
+def _text(shapes: Mapping[str, Shape]) -> str:
+    return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())

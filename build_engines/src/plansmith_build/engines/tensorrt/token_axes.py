@@ -41,13 +41,7 @@ def token_axes(signature: Signature) -> frozenset[tuple[str, int]]:
 
 
 def find_token_range(signature: Signature, request: Arrays, run: Callable[[Arrays], Any]) -> TokenRange | None:
-    """The fewest and most tokens that a model answers; None where it has no such axis, or they differ in the data.
-
-    Args:
-        signature: the model's.
-        request: one that it answers.
-        run: asks it.
-    """
+    """The fewest and most tokens that a model answers; None where it has no such axis, or they differ in the data."""
     from plansmith_build.engines.onnxruntime import RunFailed  # noqa: PLC0415 - ONNX Runtime, not for `--help`
 
     axes = token_axes(signature)

@@ -6,18 +6,20 @@ Nothing here imports the bindings before they are needed, and only in a process 
 
 from __future__ import annotations
 
-from plansmith_build.engines.tensorrt_rtx.availability import library_version, unavailable_because
 from plansmith_build.engines.tensorrt_rtx.capabilities import WITH_FP8, in_words, parse_capabilities
-from plansmith_build.engines.tensorrt_rtx.compilation import CompiledEngine, compile_engine
-from plansmith_build.engines.tensorrt_rtx.engine_config import engine_config
-from plansmith_build.engines.tensorrt_rtx.errors import EngineFailed
+from plansmith_build.engines.tensorrt_rtx.compilation import (
+    CompiledEngine,
+    EngineFailed,
+    compile_engine,
+    library_version,
+    unavailable_because,
+)
 
 __all__ = [
     "WITH_FP8",
     "CompiledEngine",
     "EngineFailed",
     "compile_engine",
-    "engine_config",
     "in_words",
     "library_version",
     "parse_capabilities",

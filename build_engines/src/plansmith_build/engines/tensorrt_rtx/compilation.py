@@ -8,19 +8,24 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plansmith_build.engines.tensorrt_rtx.availability import library_version, unavailable_because
-from plansmith_build.engines.tensorrt_rtx.errors import EngineFailed
+from plansmith_build.engines.tensorrt.plan_check import installed_rtx_version
 from plansmith_build.engines.tensorrt_rtx.reasons import explain
+from plansmith_build.errors import BuildError
 
 if TYPE_CHECKING:
     from plansmith_build.engines.tensorrt import OptimizationProfile
 
-__all__ = ["CompiledEngine", "compile_engine"]
+__all__ = ["CompiledEngine", "EngineFailed", "compile_engine", "library_version", "unavailable_because"]
 
 _PROGRAM = Path(__file__).with_name("compiler.py")
+
+
+class EngineFailed(BuildError):
+    """TensorRT for RTX does not parse or compile a graph; a candidate fails by it, and the build goes on."""
 
 
 @dataclass(frozen=True)
@@ -98,3 +103,15 @@ def _end(done: subprocess.CompletedProcess[Any]) -> str:
         return f"crashed ({signal.Signals(-done.returncode).name}) while it compiled the graph"
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     return f"ended with {done.returncode} ({lines[-1][:200] if lines else 'it gave no reason'})"
+
+
+def unavailable_because() -> str:
+    """Why nothing can be compiled here, in one line, or an empty string. It takes no GPU, driver or CUDA."""
+    if find_spec("tensorrt_rtx_bindings") is None or not library_version():
+        return "TensorRT for RTX is not installed: plansmith[rtx] brings it"
+    return ""
+
+
+def library_version() -> str:
+    """The version that compiles, such as `"1.7.1.116"`, which is the one that runs the engine; empty without any."""
+    return installed_rtx_version() or ""

@@ -80,11 +80,7 @@ LONGEST = 240
 
 
 def explain(answer: Mapping[str, Any]) -> str:
-    """One sentence for what the compiler's process answered where it made no engine.
-
-    Args:
-        answer: as `compiler.compile_graph` gives it.
-    """
+    """One sentence for what the compiler's process answered where it made no engine."""
     errors = [_of_node(error["node"], error["operator"], error["said"]) for error in answer["errors"]]
     # One rule is often broken by many nodes.
     said = list(dict.fromkeys(errors)) or [_of_log(line) for line in answer["log"] if not _NO_GPU.search(line)]

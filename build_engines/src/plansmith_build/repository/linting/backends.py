@@ -9,8 +9,6 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from plansmith_build.repository.linting.findings import error, warning
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
@@ -95,25 +93,22 @@ def check_backend(context: ConfigContext) -> Iterator[Finding]:
     backend, platform = context.config.backend, context.config.platform
     if platform == "ensemble":
         if backend:
-            yield error(context.path, f"an ensemble cannot have a backend, got {backend!r}", "remove backend")
+            yield context.error(f"an ensemble cannot have a backend, got {backend!r}", "remove backend")
     elif backend:
         yield from _check_name(context, backend)
         yield from _check_runtime(context, backend)
         if platform and backend in _PAIRED and PLATFORMS.get(platform) != backend:
             pairs = " or ".join(repr(name) for name, owner in PLATFORMS.items() if owner == backend)
-            yield error(
-                context.path,
-                f"platform {platform!r} does not belong to backend {backend!r}",
-                f"remove platform, or write {pairs}",
+            yield context.error(
+                f"platform {platform!r} does not belong to backend {backend!r}", f"remove platform, or write {pairs}"
             )
     elif platform:
         if platform not in PLATFORMS and platform != "libtorch":
             meant = _meant(platform)
             fix = f"write backend: {_quoted(meant)} instead" if meant else f"write one of {', '.join(PLATFORMS)}"
-            yield error(context.path, f"platform {platform!r} does not exist", fix)
+            yield context.error(f"platform {platform!r} does not exist", fix)
     elif not context.backend:
-        yield error(
-            context.path,
+        yield context.error(
             "neither backend nor platform is set, and no model file has a name that the server knows",
             'write backend: "onnxruntime", or the backend that runs the model',
         )
@@ -128,14 +123,11 @@ def _check_name(context: ConfigContext, backend: str) -> Iterator[Finding]:
         return
     meant = _meant(backend)
     if meant:
-        yield error(
-            context.path,
-            f"backend {backend!r} does not exist",
-            f"did you mean {meant!r}? Write backend: {_quoted(meant)}",
+        yield context.error(
+            f"backend {backend!r} does not exist", f"did you mean {meant!r}? Write backend: {_quoted(meant)}"
         )
     else:
-        yield warning(
-            context.path,
+        yield context.warning(
             f"backend {backend!r} is not one that NVIDIA publishes, so a server needs it installed",
             f"install {library} or a Python-based backend of this name on the server, or correct the name",
         )
@@ -148,8 +140,7 @@ def _check_runtime(context: ConfigContext, backend: str) -> Iterator[Finding]:
         return
     folders = [context.model.path, *(context.model.path / str(version) for version in context.model.versions)]
     if "/" in runtime or not any((folder / runtime).exists() for folder in folders):
-        yield error(
-            context.path,
+        yield context.error(
             f"runtime {runtime!r} is not a library of backend {backend!r}",
             f"remove runtime, or write {' or '.join(map(_quoted, usual))}",
         )

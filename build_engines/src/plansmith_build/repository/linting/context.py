@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from plansmith_build.repository.config import versions_served
 from plansmith_build.repository.linting.backends import PLATFORMS, infer_backend
 from plansmith_build.repository.linting.completion import complete_from_onnx
+from plansmith_build.repository.linting.findings import Finding, error, warning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +49,14 @@ class ConfigContext:
     siblings: frozenset[str]
     version: int | None = None
 
+    def error(self, message: str, fix: str) -> Finding:
+        """A finding about this configuration that must be fixed."""
+        return error(self.path, message, fix)
+
+    def warning(self, message: str, fix: str) -> Finding:
+        """A finding about this configuration that may be intended."""
+        return warning(self.path, message, fix)
+
     @cached_property
     def backend(self) -> str:
         """The backend, as named or as the server fills it in from the model file; empty where it cannot tell."""
@@ -71,8 +82,7 @@ class ConfigContext:
             return self.config
         folder = self.model.path / str(min(self.model.versions, default=1))
         files = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-        completed = type(self.config)()
-        completed.CopyFrom(self.config)
+        completed = deepcopy(self.config)
         completed.backend = infer_backend(self.model.name, self.config.default_model_filename, files)
         return completed
 
@@ -90,19 +100,8 @@ class ConfigContext:
 
     @cached_property
     def served_versions(self) -> tuple[int, ...]:
-        """The existing versions that a server would load: VersionsToLoad in core, src/model_lifecycle.cc."""
-        there = self.model.versions
-        policy = self.config.version_policy
-        match policy.WhichOneof("policy_choice"):
-            case "all":
-                return there
-            case "specific":
-                return tuple(version for version in policy.specific.versions if version in there)
-            case "latest":
-                newest = policy.latest.num_versions
-            case _:
-                newest = 1
-        return there[-newest:] if newest else ()
+        """The existing versions that a server would load."""
+        return versions_served(self.config, self.model.versions)
 
     def files_of(self, version: int) -> list[tuple[str, Path]]:
         """The model files of a version: the field that names each, and its path."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from plansmith_build.repository.linting.findings import error
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
@@ -26,26 +24,22 @@ def check_ensemble(context: ConfigContext) -> Iterator[Finding]:
     config = context.config
     if context.backend != "ensemble":
         if config.HasField("ensemble_scheduling"):
-            yield error(
-                context.path,
-                "ensemble_scheduling is set for a model that is not an ensemble",
-                'write platform: "ensemble"',
+            yield context.error(
+                "ensemble_scheduling is set for a model that is not an ensemble", 'write platform: "ensemble"'
             )
         return
     if not config.ensemble_scheduling.step:
-        yield error(context.path, "the ensemble has no steps", "add ensemble_scheduling")
+        yield context.error("the ensemble has no steps", "add ensemble_scheduling")
         return
     for field in ("optimization", "model_warmup"):
         if config.HasField(field) if field == "optimization" else len(config.model_warmup):
-            yield error(
-                context.path,
-                f"an ensemble cannot have {field}",
-                f"remove {field}, or set it for the models of its steps",
+            yield context.error(
+                f"an ensemble cannot have {field}", f"remove {field}, or set it for the models of its steps"
             )
     for number, step in enumerate(config.ensemble_scheduling.step, start=1):
         for field in ("model_name", "input_map", "output_map"):
             if not getattr(step, field):
-                yield error(context.path, f"step {number} of the ensemble has no {field}", f"add {field}")
+                yield context.error(f"step {number} of the ensemble has no {field}", f"add {field}")
     yield from _check_flow(context)
 
 
@@ -58,36 +52,29 @@ def _check_flow(context: ConfigContext) -> Iterator[Finding]:
     read = {name for step in steps for name in step.input_map.values()}
     for name, count in made.items():
         if count > 1:
-            yield error(
-                context.path, f"the ensemble's tensor {name!r} is made {count} times", "give each output another name"
+            yield context.error(
+                f"the ensemble's tensor {name!r} is made {count} times", "give each output another name"
             )
     for name in sorted(inputs - read):
-        yield error(
-            context.path,
-            f"the ensemble's input {name!r} is not read by any step",
-            "add it to an input_map, or remove it",
+        yield context.error(
+            f"the ensemble's input {name!r} is not read by any step", "add it to an input_map, or remove it"
         )
     for name in sorted(set(made) - read - outputs):
-        yield error(
-            context.path,
+        yield context.error(
             f"the ensemble's tensor {name!r} is made and never used",
             "read it in a step, declare it as an output, or remove it from output_map",
         )
     for step in steps:
         for name in sorted(set(step.input_map.values()) - inputs - set(made)):
-            yield error(
-                context.path,
+            yield context.error(
                 f"the ensemble's tensor {name!r}, read by {step.model_name!r}, is not the output of any step",
                 "correct input_map or output_map",
             )
     for name in sorted(outputs - set(made) - inputs):
-        yield error(
-            context.path, f"the ensemble's output {name!r} is not the output of any step", "add it to output_map"
-        )
+        yield context.error(f"the ensemble's output {name!r} is not the output of any step", "add it to output_map")
     written = {name for step in steps_in_order(config) for name in step.output_map.values()}
     for name in sorted(set(made) - written - inputs):
-        yield error(
-            context.path,
+        yield context.error(
             f"the ensemble's tensor {name!r} is never written: a step that it depends on waits for a tensor for ever",
             "order the steps so that each tensor is made before it is read",
         )

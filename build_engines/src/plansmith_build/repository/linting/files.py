@@ -34,7 +34,7 @@ def check_files(context: ConfigContext) -> Iterator[Finding]:
             if context.backend == "ensemble"
             else "put the model file into a folder named 1"
         )
-        yield error(context.path, "the model has no version", fix)
+        yield context.error("the model has no version", fix)
     # An ensemble reads no file, whatever it names.
     for version in context.served_versions if context.backend != "ensemble" else ():
         for field, path in context.files_of(version):
@@ -49,16 +49,7 @@ def check_files(context: ConfigContext) -> Iterator[Finding]:
 def check_data_file(
     context: ConfigContext, what: str, folder: str, name: str, *, data_type: int, numbers: int
 ) -> Iterator[Finding]:
-    """Whether a file of the values of a tensor is there and large enough, as its server reads it.
-
-    Args:
-        context: of the configuration that names it.
-        what: that is read from it.
-        folder: in the model's folder.
-        name: in that folder.
-        data_type: a number of `inference.DataType`.
-        numbers: how many values the tensor has.
-    """
+    """Whether a file of the values of a tensor is there and large enough, as its server reads it."""
     path = context.model.path / folder / name
     yield from _check_inside(context, context.model.path / folder, name, what)
     kind = model_config_pb2.DataType.Name(data_type)
@@ -66,8 +57,7 @@ def check_data_file(
         return
     item = numpy_dtype_from_datatype(datatype_from_config_type(kind)).itemsize if kind != "TYPE_BF16" else 2
     if path.stat().st_size < numbers * item:
-        yield error(
-            context.path,
+        yield context.error(
             f"the {what} needs {numbers * item} bytes, and {name} has {path.stat().st_size}",
             "write the whole tensor, row by row, into the file",
         )
@@ -76,17 +66,15 @@ def check_data_file(
 def _check_model_file(context: ConfigContext, version: int, field: str, path: Path) -> Iterator[Finding]:
     name = str(path.relative_to(context.model.path / str(version))) if path.is_relative_to(context.model.path) else ""
     if field and (not name or _leaves(name)):
-        yield error(context.path, f"{field} points outside the version's folder", "name a file inside it")
+        yield context.error(f"{field} points outside the version's folder", "name a file inside it")
         return
     if not path.exists():
         there = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
-        yield error(
-            context.path,
-            f"version {version} has no {name}",
-            f"add it, or name one of its files: {', '.join(there) or 'none'}",
+        yield context.error(
+            f"version {version} has no {name}", f"add it, or name one of its files: {', '.join(there) or 'none'}"
         )
     elif path.suffix == ".xml" and not (weights := path.with_suffix(".bin")).is_file():
-        yield error(context.path, f"version {version} has {name} without {weights.name}", "add it: it has the weights")
+        yield context.error(f"version {version} has {name} without {weights.name}", "add it: it has the weights")
     elif path.suffix in _COMPILED:
         version_of, kind = _COMPILED[path.suffix]
         try:
@@ -99,11 +87,11 @@ def _check_model_file(context: ConfigContext, version: int, field: str, path: Pa
 
 def _check_inside(context: ConfigContext, folder: Path, name: str, what: str) -> Iterator[Finding]:
     if _leaves(name):
-        yield error(context.path, f"the {what} points outside the model's folder: {name!r}", "name a file inside it")
+        yield context.error(f"the {what} points outside the model's folder: {name!r}", "name a file inside it")
     elif not (folder / name).is_file():
-        yield error(context.path, f"the {what} does not exist: {name!r}", f"add {folder.name}/{name}")
+        yield context.error(f"the {what} does not exist: {name!r}", f"add {folder.name}/{name}")
     elif (folder / name).stat().st_size == 0:
-        yield warning(context.path, f"the {what} is empty: {name!r}", "fill it, or remove the field")
+        yield context.warning(f"the {what} is empty: {name!r}", "fill it, or remove the field")
 
 
 def _check_labels(context: ConfigContext, tensor: Any) -> Iterator[Finding]:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from plansmith_build.errors import InvalidModel
-from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.reading.regular_files import read_regular, sha256_of
 from plansmith_build.repository.config import config_from_text
-from plansmith_build.repository.hashing import sha256_of
 from plansmith_build.repository.linting.context import backend_of, model_files
 from plansmith_build.repository.linting.findings import error, warning
 from plansmith_build.repository.model_repository import HISTORY, MANIFEST, History

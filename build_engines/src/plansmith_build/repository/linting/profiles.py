@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from plansmith_build.engines.tensorrt import rows_taken
-from plansmith_build.repository.linting.findings import error
+from plansmith_build.reading.shapes import fits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,12 +28,11 @@ def check_profiles(context: ConfigContext) -> Iterator[Finding]:
             continue
         missing = [key for key in _KEYS if key not in given]
         if missing:
-            yield error(context.path, f"the profile has no {', '.join(missing)}", "give min, opt and max, or none")
+            yield context.error(f"the profile has no {', '.join(missing)}", "give min, opt and max, or none")
             continue
         minima, optima, maxima = (_profiles(given[key]) for key in _KEYS)
         if not len(minima) == len(optima) == len(maxima):
-            yield error(
-                context.path,
+            yield context.error(
                 f"there are {len(minima)} profiles of min, {len(optima)} of opt and {len(maxima)} of max shapes",
                 "give each input as often in all three",
             )
@@ -67,8 +66,7 @@ def _check_rows(
         )
         if rows_taken(ranges) < most:
             rows = " and ".join(f"{low} to {high}" for low, high in ranges)
-            yield error(
-                context.path,
+            yield context.error(
                 f"the profile takes {rows} rows of {name!r}, and batches up to {most}",
                 "widen the profile, or lower max_batch_size",
             )
@@ -88,8 +86,7 @@ def _check(
     for name in sorted({*minimum, *optimum, *maximum}):
         three = [shapes.get(name, ()) for shapes in (minimum, optimum, maximum)]
         if dims and name not in dims:
-            yield error(
-                context.path,
+            yield context.error(
                 f"the profile names an input {name!r}, which the model does not have",
                 f"the inputs are {', '.join(dims)}",
             )
@@ -98,16 +95,10 @@ def _check(
             low <= middle <= high for low, middle, high in zip(*three, strict=False)
         )
         if not grows:
-            yield error(
-                context.path, f"the profile's shapes of {name!r} do not grow from min over opt to max", "order them"
-            )
+            yield context.error(f"the profile's shapes of {name!r} do not grow from min over opt to max", "order them")
             continue
         low = three[0]
         wanted = dims.get(name)
         own = low[1:] if config.max_batch_size > 0 else low
-        if wanted is not None and (
-            len(own) != len(wanted) or any(size not in (-1, have) for size, have in zip(wanted, own, strict=False))
-        ):
-            yield error(
-                context.path, f"the profile's shapes of {name!r} do not fit dims {list(wanted)}", "make them agree"
-            )
+        if wanted is not None and not fits(own, wanted):
+            yield context.error(f"the profile's shapes of {name!r} do not fit dims {list(wanted)}", "make them agree")

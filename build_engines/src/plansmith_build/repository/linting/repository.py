@@ -19,11 +19,10 @@ from plansmith_build.repository.linting.files import check_files
 from plansmith_build.repository.linting.findings import error, warning
 from plansmith_build.repository.linting.hashes import check_hashes
 from plansmith_build.repository.linting.machines import check_machine
-from plansmith_build.repository.linting.newer_fields import check_newer_fields
 from plansmith_build.repository.linting.parameters import check_parameters
 from plansmith_build.repository.linting.profiles import check_profiles
 from plansmith_build.repository.linting.safety import check_content, check_safety
-from plansmith_build.repository.linting.scheduling import check_scheduling
+from plansmith_build.repository.linting.scheduling import check_newer_fields, check_scheduling
 from plansmith_build.repository.linting.sequences import check_sequences
 from plansmith_build.repository.linting.steps import check_steps
 from plansmith_build.repository.linting.tensors import check_tensors
@@ -59,11 +58,7 @@ _LARGEST_VERSION = 2**63 - 1
 
 
 def lint_repository(repository: ModelRepository, models: Collection[str] = ()) -> tuple[Finding, ...]:
-    """All findings, model by model.
-
-    Args:
-        repository: an existing repository.
-        models: the models to look at; empty for all.
+    """All findings, model by model; those of all models where none are named.
 
     Raises:
         ModelNotFound: there is no such model, or no such repository.

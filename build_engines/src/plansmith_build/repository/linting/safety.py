@@ -27,26 +27,24 @@ def check_safety(context: ConfigContext) -> Iterator[Finding]:
     """Code that a configuration names."""
     config = context.config
     if context.backend == "python":
-        yield warning(
-            context.path,
-            "the model is Python code, which the server runs",
-            "read it, and serve only code that you trust",
+        yield context.warning(
+            "the model is Python code, which the server runs", "read it, and serve only code that you trust"
         )
     if "EXECUTION_ENV_PATH" in config.parameters:
-        yield warning(
-            context.path, "the model brings its own execution environment", "serve only environments that you trust"
+        yield context.warning(
+            "the model brings its own execution environment", "serve only environments that you trust"
         )
     for library in config.model_operations.op_library_filename:
-        yield warning(context.path, f"the server loads the library {library}", "serve only libraries that you trust")
+        yield context.warning(f"the server loads the library {library}", "serve only libraries that you trust")
     for agent in config.model_repository_agents.agents:
         if agent.name:
             what = f"the repository agent {agent.name!r}, a library of the server, may change the model before it loads"
-            yield warning(context.path, what, "serve only with agents that you trust")
+            yield context.warning(what, "serve only with agents that you trust")
         else:
-            yield error(context.path, "a repository agent has no name", "add name")
+            yield context.error("a repository agent has no name", "add name")
     for key in ("CPU_EXTENSION_PATH", "trt_extra_plugin_lib_paths"):
         if key in config.parameters:
-            yield warning(context.path, f"the server loads a library by {key}", "serve only libraries that you trust")
+            yield context.warning(f"the server loads a library by {key}", "serve only libraries that you trust")
 
 
 def check_content(repository: Path, model: Path) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from plansmith_build.errors import InvalidModel
-from plansmith_build.repository.hashing import sha256_of
+from plansmith_build.reading.regular_files import sha256_of
 from plansmith_build.repository.linting.findings import error, warning
 from plansmith_build.repository.model_repository import COMPANION, HISTORY
 from plansmith_build.repository.pruning import served_versions

@@ -13,10 +13,10 @@ from tritonclient.grpc import model_config_pb2
 
 from plansmith_build.errors import BuildError
 from plansmith_build.reading.regular_files import read_regular
+from plansmith_build.reading.shapes import agree
 from plansmith_build.repository.config import config_from_text
 from plansmith_build.repository.linting.context import ConfigContext
 from plansmith_build.repository.linting.ensembles import steps_in_order
-from plansmith_build.repository.linting.findings import error
 from plansmith_build.repository.model_repository import CONFIG, RepositoryModel
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class _Tensor:
         """Whether one of both shapes, without or with the batch dimension, can be the same."""
         if not self.dims or not other.dims:
             return True
-        return _compatible(self.dims, other.dims) or _compatible(self.full, other.full)
+        return agree(self.dims, other.dims) or agree(self.full, other.full)
 
     @property
     def full(self) -> tuple[int, ...]:
@@ -82,10 +82,8 @@ def check_steps(context: ConfigContext) -> Iterator[Finding]:
     yield from _check_streams(context)
     circle = _way_back(context)
     if circle:
-        yield error(
-            context.path,
-            f"the ensembles use each other in a circle: {' -> '.join(circle)}",
-            "name another model in one of the steps",
+        yield context.error(
+            f"the ensembles use each other in a circle: {' -> '.join(circle)}", "name another model in one of the steps"
         )
 
 
@@ -96,8 +94,7 @@ def _check_streams(context: ConfigContext) -> Iterator[Finding]:
     for number, step in enumerate(steps_in_order(context.config), start=1):
         taken = {sources[name] for name in step.input_map.values()}
         if len(taken) > 1:
-            yield error(
-                context.path,
+            yield context.error(
                 f"the step of {step.model_name!r} reads tensors of which some come once and others any number of times",
                 "read tensors of one decoupled model alone, or of none",
             )
@@ -135,10 +132,10 @@ def _way_back(context: ConfigContext) -> Sequence[str]:
 def _check_step(context: ConfigContext, step: Any, tensors: dict[str, _Tensor]) -> Iterator[Finding]:
     name = step.model_name
     if name not in context.siblings:
-        yield error(context.path, f"the ensemble uses the model {name!r}, which does not exist", "add the model")
+        yield context.error(f"the ensemble uses the model {name!r}, which does not exist", "add the model")
         return
     if name == context.model.name:
-        yield error(context.path, "the ensemble uses itself", "name another model in the step")
+        yield context.error("the ensemble uses itself", "name another model in the step")
         return
     used = _context_of(context, name)
     if used is None:
@@ -146,22 +143,20 @@ def _check_step(context: ConfigContext, step: Any, tensors: dict[str, _Tensor]) 
         return
     if step.model_version not in (_ANY_VERSION, *used.served_versions):
         served = ", ".join(map(str, used.served_versions)) or "none"
-        yield error(
-            context.path,
+        yield context.error(
             f"the ensemble uses version {step.model_version} of {name!r}, which is not served",
             f"write model_version: -1 for the newest, or one of {served}",
         )
     model = _step_model(used)
     if 0 < model.max_batch_size < context.config.max_batch_size:
-        yield error(
-            context.path,
+        yield context.error(
             f"max_batch_size is {context.config.max_batch_size}, and the model {name!r} takes {model.max_batch_size}",
             f"write max_batch_size: {model.max_batch_size}, or build that model for larger batches",
         )
     yield from _check_maps(context, step, model, tensors)
     for own, tensor in model.inputs.items():
         if not tensor.optional and own not in step.input_map:
-            yield error(context.path, f"the input {own!r} of the model {name!r} is not mapped", "add it to input_map")
+            yield context.error(f"the input {own!r} of the model {name!r} is not mapped", "add it to input_map")
 
 
 def _check_maps(context: ConfigContext, step: Any, model: _StepModel, tensors: dict[str, _Tensor]) -> Iterator[Finding]:
@@ -174,8 +169,7 @@ def _check_maps(context: ConfigContext, step: Any, model: _StepModel, tensors: d
     for role, field, names, known in sides:
         for own, outer in sorted(names.items()):
             if known and own not in known:
-                yield error(
-                    context.path,
+                yield context.error(
                     f"{field} names {own!r}, but the model {name!r} has no such {role}",
                     f"its {role}s are {', '.join(known)}: name one of them",
                 )
@@ -187,14 +181,12 @@ def _check_same(context: ConfigContext, name: str, one: _Tensor, other: _Tensor)
     invalid = model_config_pb2.TYPE_INVALID
     if one.data_type != other.data_type and invalid not in (one.data_type, other.data_type):
         have, want = (model_config_pb2.DataType.Name(tensor.data_type) for tensor in (one, other))
-        yield error(
-            context.path,
+        yield context.error(
             f"the ensemble's tensor {name!r} is {have} for {one.owner} and {want} for {other.owner}",
             "map tensors of one type to each other",
         )
     elif not one.agrees_in_shape(other):
-        yield error(
-            context.path,
+        yield context.error(
             f"the ensemble's tensor {name!r} has dims {list(one.dims)} for {one.owner} and {list(other.dims)} for "
             f"{other.owner}",
             "map tensors of one shape to each other",
@@ -225,9 +217,3 @@ def _step_model(used: ConfigContext) -> _StepModel:
 def _declared(owner: str, tensor: Any, *, batch: bool, reshaped: bool = False) -> _Tensor:
     dims = tensor.reshape.shape if reshaped and tensor.HasField("reshape") else tensor.dims
     return _Tensor(owner, tensor.data_type, tuple(dims), batch, getattr(tensor, "optional", False))
-
-
-def _compatible(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    return len(one) == len(other) and all(
-        have == want or -1 in (have, want) for have, want in zip(one, other, strict=True)
-    )

@@ -73,14 +73,13 @@ def _states(context: ConfigContext, role: str) -> list[Any]:
 
 def _check_optional(context: ConfigContext, tensor: Any, graph: GraphTensors) -> Iterator[Finding]:
     if context.completed.max_batch_size > 0:
-        yield error(
-            context.path,
+        yield context.error(
             f"input {tensor.name!r} is optional, which a model with a max_batch_size cannot have",
             "remove optional, or set max_batch_size: 0 and give all inputs and outputs their full dims",
         )
     elif tensor.name in graph.inputs and not graph.inputs[tensor.name].optional:
-        yield error(
-            context.path, f"input {tensor.name!r} is optional, and the model has no default for it", "remove optional"
+        yield context.error(
+            f"input {tensor.name!r} is optional, and the model has no default for it", "remove optional"
         )
 
 
@@ -99,14 +98,14 @@ def _check_names(
     if role == "input":
         given |= {control.name for control in context.config.sequence_batching.control_input}
     for name in sorted(given - set(graph)):
-        yield error(
-            context.path, f"the model has no {role} {name!r}", f"its {role}s are {', '.join(graph)}: name one of them"
+        yield context.error(
+            f"the model has no {role} {name!r}", f"its {role}s are {', '.join(graph)}: name one of them"
         )
     # Where there is none, the server completes them.
     if role == "input" and configured:
         given |= context.filled_inputs
         for name in sorted(name for name, spec in graph.items() if name not in given and not spec.optional):
-            yield error(context.path, f"the model's input {name!r} is missing", "add it, or leave out all inputs")
+            yield context.error(f"the model's input {name!r} is missing", "add it, or leave out all inputs")
 
 
 def _check_tensor(
@@ -115,8 +114,7 @@ def _check_tensor(
     # OpenVINO converts types, and a fixed first dimension.
     converts = context.backend == "openvino"
     if spec.datatype != graph.datatype and not converts:
-        yield error(
-            context.path,
+        yield context.error(
             f"{role} {tensor.name!r} is {graph.datatype} in the model and TYPE_{_config_type(spec.datatype)} here",
             f"write data_type: TYPE_{_config_type(graph.datatype)}",
         )
@@ -137,8 +135,7 @@ def _check_tensor(
     # Without batches, a scalar of the graph is one number for a server, whose tensors have a dimension at least.
     scalar = not batched and not graph.shape and set(shape) <= {1}
     if not fits and not scalar:
-        yield error(
-            context.path,
+        yield context.error(
             f"{role} {tensor.name!r} is {list(graph.shape)} in the model, and dims here make {list(full)}",
             f"write {_dims(graph.shape, batched=batched)}",
         )
@@ -163,8 +160,7 @@ def _check_batching(context: ConfigContext, graph: GraphTensors) -> Iterator[Fin
     for spec in (*graph.inputs.values(), *graph.outputs.values()):
         if spec.name not in exempt and spec.shape[:1] != (-1,):
             what = "is fixed" if spec.shape else "is missing"
-            yield error(
-                context.path,
+            yield context.error(
                 f"max_batch_size is {context.config.max_batch_size}, and the first dimension of {spec.name!r} {what}",
                 "make the first dimension dynamic (plansmith build does), or set max_batch_size: 0",
             )
