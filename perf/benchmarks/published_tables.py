@@ -121,6 +121,8 @@ def measured() -> list[Row]:
     rows: list[Row] = [("`perf/results`", "`perf/benchmarks`", "on", "machine", "versions")]
     before: tuple[str, str] | None = None
     for name in (*programs, *others):
+        if not (RESULTS / f"{name}.json").exists():
+            continue
         result = _read(name)
         environment = result["environment"]
         packages = environment["packages"]
@@ -267,6 +269,8 @@ def _strongest(model: str, words: str, servers: Sequence[str]) -> list[Row]:
 def _pair(model: str, ours: str, name: str) -> tuple[float, PeerResult, PeerResult] | None:
     """Two peers of one run with their ratio: of the run of a few peers where that measured both, else of all."""
     for document in (f"{model}_few", model):
+        if not (RESULTS / f"{document}.json").exists():
+            continue
         comparison = _comparison(document)
         ratio = paired_ratio(comparison, ours, name)
         if ratio is not None:

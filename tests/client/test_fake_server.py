@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import contextvars
@@ -16,6 +17,7 @@ from client_faces import open_client
 
 import plansmith_client.testing
 from plansmith_client import (
+    AsyncClient,
     Client,
     ClientClosed,
     DeadlineExceeded,
@@ -32,7 +34,7 @@ from plansmith_client import (
 from plansmith_client.protocol.operations import Infer, ReadModelMetadata
 from plansmith_client.testing import FakeModel, FakeServer
 
-X, Y = TensorSpec("x", "FP32", (-1, 4)), TensorSpec("y", "FP32", (-1, 4))
+X, Y, Z = (TensorSpec(name, "FP32", (-1, 4)) for name in "xyz")
 ROWS = np.arange(40, dtype=np.float32).reshape(10, 4)
 
 
@@ -90,6 +92,35 @@ def test_an_outage_is_retried_and_overload_is_not(face):
         with pytest.raises(ServerOverloaded):
             client.model("model")(ROWS)
     assert errors == []
+
+
+def test_an_answer_is_held_against_what_its_request_was_checked_by_though_the_model_is_loaded_anew_meanwhile():
+    def replaced(inputs):
+        server.models["model"] = FakeModel(double, [X], [Z])
+        # Another caller meets the new one.
+        assert other.model("model").metadata.outputs == (Z,)
+        return double(inputs)
+
+    server = server_of(replaced)
+    with Client("localhost:8001", transport=server, metadata_max_age=0) as client:
+        other = client.with_options(timeout=5)
+        np.testing.assert_array_equal(client.model("model")(ROWS)["y"], ROWS * 2)
+
+
+def test_two_tasks_may_close_one_client():
+    async def close_twice():
+        client = AsyncClient("http://localhost:1", retries=0)
+        with contextlib.suppress(ServerUnavailable):
+            await client.server_metadata()
+        await asyncio.gather(client.close(), client.close())
+
+    asyncio.run(close_twice())
+
+
+@pytest.mark.parametrize("specs", [(X, Y), ([X], Y), ([X], [object()]), ([X], 5)])
+def test_a_fake_model_of_other_things_than_lists_of_tensors_is_refused(specs):
+    with pytest.raises(InvalidInput, match="TensorSpecs"):
+        FakeModel(double, *specs)
 
 
 def test_a_function_that_fails_or_answers_wrongly_is_a_model_that_failed(face):

@@ -23,6 +23,7 @@ from plansmith_client.calling import shared_memory_sending
 from plansmith_client.protocol.operations import ListSharedMemory, UnregisterSharedMemory
 from plansmith_client.shared_memory import owners
 from plansmith_client.shared_memory.owners import is_abandoned, make_region_name
+from plansmith_client.shared_memory.pool import RegionPool
 from plansmith_client.shared_memory.regions import Region
 from plansmith_client.transports.deadlines import Deadline
 from plansmith_client.transports.grpc.transport import GrpcTransport
@@ -279,6 +280,25 @@ def test_small_regions_that_nobody_uses_make_room_for_a_larger_one(server, face)
             assert time.monotonic() < until
             np.testing.assert_array_equal(model.infer({"fp32": large})["fp32_out"], large)
     assert regions(server) == set()
+
+
+class Room:
+    """A region without memory."""
+
+    def __init__(self, size):
+        self.size = size
+
+
+def test_no_more_regions_make_room_than_are_needed_however_often_room_is_asked_for():
+    pool = RegionPool(1024)
+    pool.patience = 600.0
+    for region in [pool.lend(64, lambda: Room(64), lambda _: True) for _ in range(16)]:
+        pool.take_back(region)
+    for _ in range(8):
+        assert pool.lend(128, lambda: Room(128), lambda _: True) is None
+    assert pool.quarantined == 2
+    # Nobody uses them: no server has to be waited for as long as for a request that was given up.
+    assert max(at for at, _ in pool._quarantine.values()) < time.monotonic() + 60
 
 
 def test_a_region_that_the_server_still_uses_is_not_taken_from_it(server, face):

@@ -53,6 +53,7 @@ def storage():
     try:
         with socket.socket() as probe:
             wait_for(lambda: server.poll() is not None or probe.connect_ex(("127.0.0.1", port)) == 0)
+        assert server.poll() is None
         variables = {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
         names = ("aws_access_key_id", "aws_secret_access_key", "region_name", "endpoint_url")
         yield variables, boto3.client("s3", **dict(zip(names, variables.values(), strict=True)))

@@ -279,12 +279,22 @@ def test_a_model_that_is_not_there_ends_the_run_with_one_sentence(locust):
     assert "nosuch" in said
 
 
+def test_a_server_whose_answers_are_not_golden_is_not_loaded(locust, samples, tmp_path):
+    with np.load(tmp_path / "golden.npz") as right:
+        np.savez(tmp_path / "golden.npz", **{name: array[::-1] for name, array in right.items()})
+    said = locust("--protocol", "grpc", *samples, expect=3)
+    assert "is off by" in said or "other values" in said
+
+
 def test_a_server_that_is_not_there_ends_the_run_with_one_sentence(locust):
     # The users of the other protocol have no server here, and are left out.
     said = locust("--model", "digits", url=(), PLANSMITH_URL="http://127.0.0.1:1", expect=1)
     assert said.count("Error:") == 1
     # Not above Locust's tables.
     assert said.splitlines()[-1].startswith("Error: No answer from http://127.0.0.1:1")
+    for words in (("--protocol", "grpc"), ("--protocol=both",), ("GrpcUser",)):
+        said = locust(*words, "--model", "digits", url=(), PLANSMITH_URL="http://127.0.0.1:1", expect=2)
+        assert said == "Error: PLANSMITH_URL names a server of http alone: set --grpc-url as well\n"
 
 
 @pytest.mark.parametrize(

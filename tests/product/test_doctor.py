@@ -43,6 +43,12 @@ def test_engines_are_tried_and_a_port_in_use_is_named_with_its_option(plansmith)
     assert "--grpc-port" in found[f"port {port}"]["remedy"]
 
 
+def test_a_line_for_each_thing(plansmith):
+    lines = plansmith("doctor").stdout.splitlines()
+    assert {line.split()[0] for line in lines} <= {"ok", "absent", "warning"}
+    assert any("OpenVINO" in line for line in lines)
+
+
 def test_an_engine_that_nothing_here_runs_is_a_failure_with_the_command_that_builds_it_again(plansmith, tmp_path):
     def plans(folder, expect):
         return by_name(plansmith("doctor", "--json", "--repository", folder, expect=expect))["plans"]

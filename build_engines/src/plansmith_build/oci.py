@@ -121,7 +121,8 @@ def _explained(shown: str) -> Iterator[None]:
     except HTTPError as error:
         error.close()
         why = _REFUSED.get(error.code, str(error))
-        hint = f": docker login {urlsplit(shown).netloc}" if error.code == _UNAUTHORIZED else ""
+        host = urlsplit(shown).netloc
+        hint = f": docker login {'' if host in _HUB else host}".rstrip() if error.code == _UNAUTHORIZED else ""
         raise InvalidModel(f"{shown} cannot be fetched: {why}{hint}") from error
     except _WRONG as error:
         raise InvalidModel(f"{shown} cannot be read as an OCI artifact: {error}") from error
@@ -226,7 +227,9 @@ class _Registry:
     def _log_in(self, challenges: Sequence[str]) -> str:
         """The header that answers one of the challenges; empty where there is no login for it."""
         user, secret = _login(self._login_name)
-        known = user not in ("", _IDENTITY)
+        if not (user or secret):
+            user, secret = _login(self._host)
+        known = bool(user or secret) and user != _IDENTITY
         basic = f"Basic {base64.b64encode(f'{user}:{secret}'.encode()).decode()}" if known else ""
         for challenge in challenges:
             kind, _, fields = challenge.partition(" ")
@@ -258,7 +261,9 @@ class _Redirects(HTTPRedirectHandler):
         self._require_safe(newurl)
         following = super().redirect_request(req, fp, code, msg, headers, newurl)
         if following is not None and urlsplit(newurl)[:2] == urlsplit(req.full_url)[:2]:
-            following.unredirected_hdrs.update(req.unredirected_hdrs)
+            # Not what belongs to a body, which does not go along.
+            kept = {name: value for name, value in req.unredirected_hdrs.items() if name == "Authorization"}
+            following.unredirected_hdrs.update(kept)
         return following
 
 

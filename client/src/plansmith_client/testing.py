@@ -17,7 +17,7 @@ observers. A function that raises `ServerUnavailable` or `ServerOverloaded` is a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ from plansmith_client.tensors import TensorSpec
 from plansmith_client.transports.connections import NO_HEADERS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from numpy.typing import ArrayLike
 
@@ -96,12 +96,11 @@ class FakeModel:
     decoupled: bool = False
 
     def __post_init__(self) -> None:
-        specs = [
-            spec
+        are_specs = all(
+            isinstance(part, Sequence) and all(isinstance(spec, TensorSpec) for spec in part)
             for part in (self.inputs, self.outputs)
-            for spec in (part if isinstance(part, (list, tuple)) else [part])
-        ]
-        if not callable(self.function) or not all(isinstance(spec, TensorSpec) for spec in specs):
+        )
+        if not callable(self.function) or not are_specs:
             raise InvalidInput(f"A FakeModel needs a function, and TensorSpecs as inputs and outputs, got {self}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from plansmith_client.calling.breaker import BreakerPolicy
 from plansmith_client.errors import InvalidInput
 from plansmith_client.inputs.validation import check_flag
 from plansmith_client.shared_memory.policy import SharedMemoryPolicy
-from plansmith_client.transports.deadlines import Deadline, seconds_from
+from plansmith_client.transports.deadlines import LONGEST_WAIT, Deadline, seconds_from
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -69,9 +68,8 @@ class ClientOptions:
             raise InvalidInput(f"balance must be 'round_robin' or 'least_outstanding', got {self.balance!r}")
         self.metadata_max_age = _seconds("metadata_max_age", self.metadata_max_age)
         if self.hedge_after is not None:
-            # Infinite is never.
             seconds = _seconds("hedge_after", self.hedge_after)
-            self.hedge_after = seconds if math.isfinite(seconds) else None
+            self.hedge_after = seconds if seconds <= LONGEST_WAIT else None
         if not isinstance(self.shared_memory, (bool, SharedMemoryPolicy)):
             raise InvalidInput(f"shared_memory must be True, False or a SharedMemoryPolicy, got {self.shared_memory!r}")
         if self.breaker is not None and not isinstance(self.breaker, BreakerPolicy):

@@ -43,7 +43,8 @@ class SyncDriver:
     ) -> concurrent.futures.Future[Result]:
         """Drive a flow while the caller goes on; cancelling the future cancels requests in flight.
 
-        The event loop of a thread drives it, over connections of its own: only there can a request be cancelled.
+        The event loop of a thread drives it, over connections of its own: only there can a request be cancelled. Where
+        the system starts no thread, or the interpreter is ending, the caller does the work before this returns.
 
         Raises:
             ClientClosed: the client has been closed.
@@ -55,8 +56,7 @@ class SyncDriver:
             if known is None:
                 made = _BackgroundLoop(client.open_async_caller())
                 if not made.has_begun():
-                    # The interpreter is ending, or the system allows no more threads: the caller does the work.
-                    return Workers(1, "plansmith-submit").submit(self.run, make_flow(model))
+                    return self._done(make_flow(model))
                 known = self._loops.setdefault(os.getpid(), made)
                 if known is not made:
                     made.end()
@@ -66,6 +66,14 @@ class SyncDriver:
                 self.close()
         if future is None:
             raise client_closed(client.url)
+        return future
+
+    def _done(self, flow: Flow[Result]) -> concurrent.futures.Future[Result]:
+        future: concurrent.futures.Future[Result] = concurrent.futures.Future()
+        try:
+            future.set_result(self.run(flow))
+        except Exception as error:  # noqa: BLE001 - passed to who asks for the result
+            future.set_exception(error)
         return future
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ from plansmith_client.protocol.operations import Infer, IsModelReady, ListModels
 from plansmith_client.protocol.results import with_outputs
 from plansmith_client.protocol.splitting import join_results, split_tensors
 from plansmith_client.transports.deadlines import Deadline
+from plansmith_client.transports.failures import malformed_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -299,8 +300,7 @@ class ModelCore:
         Raises:
             ProtocolError: the outputs are not those that the metadata declares.
         """
-        # Another call may have it read anew meanwhile.
-        metadata = self._learned.metadata or operation.metadata
+        metadata = operation.metadata
         if metadata is None:
             return
         if not self.version and metadata.versions and result.model_version not in metadata.versions:
@@ -310,9 +310,12 @@ class ModelCore:
             raise self._undeclared(problem)
 
     def matches(self, operation: Infer, result: InferResult) -> bool:
-        """Whether the result is what the metadata declares and what was asked for; if not, `checked` has to follow."""
-        # Another call may have it read anew meanwhile.
-        metadata = self._learned.metadata or operation.metadata
+        """Whether the result is what the metadata declares and what was asked for; if not, `checked` has to follow.
+
+        Metadata that does not know the version which answered is forgotten.
+        """
+        # Not what another call may have read since: the model that answers may be the one before.
+        metadata = operation.metadata
         if metadata is None:
             return True
         if not self.version and metadata.versions and result.model_version not in metadata.versions:
@@ -321,13 +324,13 @@ class ModelCore:
         return not is_surplus and not mismatch(operation, result, metadata)
 
     def checked(self, operation: Infer, result: InferResult, deadline: Deadline) -> Flow[InferResult]:
-        """A result that does not match, by metadata that is read again: the model may have been loaded anew.
+        """A result that does not match: by metadata that is read again, or without outputs that nobody asked for.
 
         Raises:
             ProtocolError: its outputs are not those that the metadata declares.
         """
-        metadata = self._learned.metadata or operation.metadata or (yield from self.read_metadata(deadline))
-        if mismatch(operation, result, metadata):
+        if operation.metadata is not None and mismatch(operation, result, operation.metadata):
+            # The model may have been loaded anew.
             self._learned.metadata = None
             if problem := mismatch(operation, result, (yield from self.read_metadata(deadline))):
                 raise self._undeclared(problem)
@@ -439,7 +442,10 @@ class ModelCore:
         except (ProtocolError, AccessDenied, InvalidInput, ModelNotFound):
             # The configuration is an extension of Triton, and access may be restricted: then the server checks inputs.
             return metadata
-        return metadata.with_config(config)
+        try:
+            return metadata.with_config(config)
+        except ProtocolError as error:
+            raise malformed_answer(ReadModelConfig(self.name, self.version), self.url, error) from error
 
 
 def _explanation(model: ModelCore, error: ModelNotFound | ModelNotReady, models: Iterable[ModelStatus]) -> ClientError:

@@ -49,7 +49,7 @@ class SequenceCore:
         """One step, never retried: after a failure it is unknown whether the server has taken it."""
         core, deadline = self.core, Deadline(self.timeout)
         if self.is_ended:
-            raise InvalidInput(f"Model {core.name!r}: the sequence {self.id} has ended; begin a new one")
+            raise InvalidInput(f"Model {core.name!r}: the sequence {self.id} has ended, or a step of it is under way")
         parameters = {"sequence_id": self.id, "sequence_start": not self.is_started, "sequence_end": last}
         options = InferOptions(parameters=parameters)
         operation = yield from core.by_metadata(

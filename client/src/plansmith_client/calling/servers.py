@@ -275,5 +275,5 @@ class Servers:
             self._servers = servers
             # Requests may be in flight on a removed server: all of it is closed with the client.
             self._retired.extend(known.values())
-            for server in known.values():
-                server.transport.close_idle()
+        for server in known.values():
+            server.transport.close_idle()

@@ -185,7 +185,7 @@ def _joined(entries: list[_Entry]) -> Infer:
 def _outcome(entry: _Entry) -> InferResult:
     if isinstance(entry.outcome, InferResult):
         return entry.outcome
-    # An error may go to several callers: each gets its own, so that tracebacks do not mix.
+    # One of ours may go to several callers: each gets its own, so that tracebacks do not mix.
     error = entry.outcome or InferenceFailed("The caller that gathered this batch was interrupted: call again")
     if not isinstance(error, ClientError):
         raise error

@@ -102,12 +102,12 @@ def _difference(spec: TensorSpec, array: np.ndarray[Any, Any], metadata: ModelMe
     if not is_declared:
         return f"is {array.dtype}, declared is {'BYTES' if classes else spec.datatype}"
     shape = array.shape
-    if metadata.max_batch_size is None and len(shape) == len(spec.shape) + 1 and shape[-1] == 1:
-        # MLServer's codecs write vectors as columns.
-        shape = shape[:-1]
     if classes:
         fits = 0 < (shape or (0,))[-1] <= classes
         return "" if fits else f"has the shape {list(shape)}, asked for are {classes} classes"
+    if metadata.max_batch_size is None and len(shape) == len(spec.shape) + 1 and shape[-1] == 1:
+        # MLServer's codecs write vectors as columns.
+        shape = shape[:-1]
     if not shape_fits(shape, spec.shape):
         return f"has the shape {list(array.shape)}, declared is {list(spec.shape)}"
     return ""

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _LENGTH_BYTES = 4
-# A copy of fewer bytes takes less time than a view.
+# A copy of fewer bytes takes less time than a view, and than to let other threads run meanwhile.
 _SMALL = 2**14
 _LENGTH = np.dtype("<u4")
 
@@ -107,7 +107,7 @@ def array_in_layout(data: bytes | memoryview, layout: Layout) -> np.ndarray[Any,
         flags: np.ndarray[Any, Any] = np.frombuffer(data, dtype=np.uint8) != 0
         return flags.reshape(shape)
     # A copy: the message's bytes may lie at any address, and are not the caller's to change.
-    if 0 < size <= _SMALL and dtype.kind in "iuf":
+    if 0 < size <= _SMALL and dtype.kind in "iuf" and dtype.isnative:
         # numpy's own would let go of the interpreter's lock, for which a thread has to wait again where many want it.
         array: np.ndarray[Any, Any] = np.empty(shape, dtype)
         array.data.cast("B")[:] = data

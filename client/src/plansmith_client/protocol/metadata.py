@@ -150,8 +150,9 @@ class ModelMetadata:
         Raises:
             ProtocolError: the model batches, and has a tensor without a dimension for it.
         """
-        if config.max_batch_size and not all(spec.shape for spec in (*self.inputs, *self.outputs)):
-            raise ProtocolError(f"Model {self.name!r} has a max_batch_size, and a tensor without dimensions")
+        for spec in (*self.inputs, *self.outputs):
+            if config.max_batch_size and not spec.shape:
+                raise ProtocolError(f"it has max_batch_size, and {spec.name!r} has no dimension for the batch")
         inputs = tuple(replace(spec, optional=spec.name in config.optional_inputs) for spec in self.inputs)
         return replace(
             self,

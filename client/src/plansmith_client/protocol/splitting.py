@@ -37,7 +37,8 @@ def check_rows(result: InferResult, rows: int) -> None:
         if array.shape[:1] != (rows,):
             raise ProtocolError(
                 f"Model {result.model_name!r}, output {name!r}: {rows} rows were sent in one request, and "
-                f"{list(array.shape)} came, not a row for each: send one at a time"
+                f"{list(array.shape)} came, not a row for each: send one at a time "
+                "(map with batch_size=1, the model itself instead of batched)"
             )
 
 

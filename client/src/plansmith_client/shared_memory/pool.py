@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["RegionPool"]
 
 _LONGEST_PATIENCE = 60.0
+# Triton answers a request before it lets go of the request's region.
+_EVICTED_SECONDS = 1.0
 
 
 _Kept = TypeVar("_Kept", bound="_Region")
@@ -58,7 +60,8 @@ class RegionPool(Generic[_Kept]):
                 return region
             lacking = sum(made.size for made in self._made) + size - self._limit
             if lacking > 0:
-                self._make_room(lacking)
+                # What is in quarantine is going to be room as well.
+                self._make_room(lacking - sum(region.size for region in self._quarantine))
                 return None
             region = make()
             self._made.append(region)
@@ -67,7 +70,7 @@ class RegionPool(Generic[_Kept]):
     def _make_room(self, lacking: float) -> None:
         """Let later requests have the room of regions that nobody uses, once the server has given these up."""
         if lacking <= sum(region.size for region in self._free):
-            until = time.monotonic() + self.patience
+            until = time.monotonic() + _EVICTED_SECONDS
             while lacking > 0:
                 region = self._free.pop(0)
                 self._quarantine[region] = until, self.patience

@@ -14,17 +14,17 @@ from plansmith_client.errors import DeadlineExceeded, InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Deadline", "seconds_from"]
+__all__ = ["LONGEST_WAIT", "Deadline", "seconds_from"]
 
-# More than three weeks: poll() counts milliseconds in 32 bits, so this means no deadline.
-_LONGEST = 2e6
+LONGEST_WAIT = 2e6
+"""More than three weeks: poll() counts milliseconds in 32 bits, so more than this means for ever."""
 
 
 class Deadline:
     """The moment by which a call ends, counted from its creation.
 
     Args:
-        timeout: seconds, more than 0; `math.inf` for no deadline.
+        timeout: seconds, more than 0; `math.inf`, as all above `LONGEST_WAIT`, for no deadline.
 
     Raises:
         InvalidInput: `timeout` is not a number above 0.
@@ -39,11 +39,12 @@ class Deadline:
     __slots__ = ("_abort", "_end", "begun", "is_cancellable", "is_cancelled", "timeout")
 
     def __init__(self, timeout: float) -> None:
-        self.timeout = seconds_from(timeout)
-        if not self.timeout > 0:
+        seconds = seconds_from(timeout)
+        if not seconds > 0:
             raise InvalidInput(
                 f"timeout must be a number of seconds above 0 (math.inf for no deadline), got {timeout!r}"
             )
+        self.timeout = seconds if seconds <= LONGEST_WAIT else math.inf
         self.begun = time.monotonic()
         self._end = self.begun + self.timeout
         self.is_cancellable = self.is_cancelled = False
@@ -104,11 +105,12 @@ class Deadline:
 
 
 def seconds_from(value: object) -> float:
-    """A number of seconds, of Python or numpy, as a float: infinite above what clocks count, NaN for anything else."""
+    """A number of seconds, of Python or numpy, as a float; NaN for anything else."""
     # bool is an int to Python.
     if type(value) is not float and (not isinstance(value, Real) or isinstance(value, bool)):
         return math.nan
     number: Any = value
-    if number > _LONGEST:
-        return math.inf
-    return float(number) if number >= 0 else -1.0 if number < 0 else math.nan
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf

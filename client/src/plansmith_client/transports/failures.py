@@ -170,6 +170,7 @@ def _concerns(rule: _Rule, operation: Operation[Any]) -> bool:
     return isinstance(operation, rule.about) and not (nameless and issubclass(rule.about, ModelOperation))
 
 
+_START = "start the server there (plansmith serve) or correct the URL"
 # What to do about the reasons of OpenSSL, of gRPC's BoringSSL, and of everything else; the first that fits counts.
 _ADVICE = (
     (
@@ -198,8 +199,10 @@ _ADVICE = (
         "use the host that its certificate names, or name that with server_name=",
     ),
     (("certificate",), "name its authority with ca_file= or SSL_CERT_FILE if you trust it"),
+    # What a proxy says of the server behind it.
+    (("refuses a tunnel: 5", "response code 5"), _START),
     (("the proxy",), "correct proxy=, http://user:password@host:port, or leave it out"),
-    (("",), "start the server there (plansmith serve) or correct the URL"),
+    (("",), _START),
 )
 
 

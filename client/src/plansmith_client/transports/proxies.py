@@ -79,6 +79,7 @@ class Proxy:
                 raise OSError(f"the proxy {self.address.target} closed the connection")
             reply += part
         status = reply.partition(b"\r\n")[0].split(b" ", 2)
-        if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or status[1] != _OK:  # noqa: PLR2004
+        is_whole = b"\r\n\r\n" in reply and len(status) > 1
+        if not is_whole or not status[0].startswith(b"HTTP/1.") or status[1] != _OK:
             said = b" ".join(status[1:])[:100].decode("latin-1")
             raise OSError(f"the proxy {self.address.target} refuses a tunnel: {said or 'it does not speak HTTP'}")

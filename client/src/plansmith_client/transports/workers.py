@@ -22,6 +22,8 @@ _Task = tuple["Future[Any]", "Callable[[], Any]"]
 class Workers:
     """At most `most` threads, which run functions in the order in which they are given.
 
+    Where the system starts none of them, the caller runs each function as it is given.
+
     They are daemons: a request that cannot be cancelled may run until its deadline, and neither Ctrl-C, nor who leaves
     a loop over results, nor the end of the program waits for it.
     """

@@ -79,8 +79,8 @@ def server_side(before: Counters | None, after: Counters | None) -> ServerSide |
     if before is None or after is None:
         return None
     change = {field.name: getattr(after, field.name) - getattr(before, field.name) for field in fields(Counters)}
-    if min(change.values()) < 0:
-        return None
     requests, executions = change.pop("requests"), change.pop("executions")
+    if min(requests, executions) < 0:
+        return None
     means = {name: 1e6 * value / max(requests, 1) for name, value in change.items()}
     return ServerSide(requests=requests, executions=executions, **means)

@@ -26,12 +26,22 @@ def _name_and_example(parser: LocustArgumentParser) -> None:
 
 
 def _take_url(words: list[str]) -> None:
-    """Let PLANSMITH_URL name the server as for the other commands: it speaks one protocol, which is then loaded."""
+    """Let PLANSMITH_URL name the server as for the other commands: it speaks one protocol, which is then loaded.
+
+    What says more counts: an address for each protocol, or which of them to load.
+    """
     url = os.environ.get("PLANSMITH_URL", "")
-    if url and not any(word.startswith(("--grpc-url", "--http-url")) for word in words):
-        protocol = "http" if url.startswith(("http://", "https://", "http+unix://")) else "grpc"
-        os.environ.setdefault("PLANSMITH_PROTOCOL", protocol)
-        os.environ.setdefault(f"PLANSMITH_{protocol.upper()}_URL", url)
+    named = any(word.startswith(("--grpc-url", "--http-url")) for word in words)
+    if url and not named and not {"PLANSMITH_GRPC_URL", "PLANSMITH_HTTP_URL"} & os.environ.keys():
+        protocol = "http" if url.lower().startswith("http") and "://" in url else "grpc"
+        os.environ[f"PLANSMITH_{protocol.upper()}_URL"] = url
+        other = {"grpc": "http", "http": "grpc"}[protocol]
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        parser.add_argument("--protocol", default=os.environ.get("PLANSMITH_PROTOCOL") or protocol)
+        if parser.parse_known_args(words)[0].protocol != protocol or f"{other.title()}User" in words:
+            sys.stderr.write(f"Error: PLANSMITH_URL names a server of {protocol} alone: set --{other}-url as well\n")
+            raise SystemExit(2)
+        os.environ["PLANSMITH_PROTOCOL"] = protocol
 
 
 def _run() -> None:

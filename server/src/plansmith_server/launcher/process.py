@@ -276,6 +276,7 @@ class TritonServer:
             "directory": str(run_folder.path),
             "lock": run_folder.lock,
             "grace": self.options.stop_timeout,
+            "backends": True,
         }
         stdin, stdout = _started(self._supervisor.stdin), _started(self._supervisor.stdout)
         stdin.write(json.dumps(order).encode() + b"\n")

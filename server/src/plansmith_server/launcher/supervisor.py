@@ -3,7 +3,8 @@
 Started by plansmith_server.launcher.process as a process of its own, with the standard library alone:
 
 - stdin, first line: a JSON object with `command`, `log` (a file to append to), `directory` (removed if the parent
-  dies), `grace` (seconds) and `lock` (a descriptor that the server inherits).
+  dies), `grace` (seconds) and, for Triton, `lock` (a descriptor that the server inherits) and `backends`: true to stop
+  the server when one of its child processes dies.
 - stdin, afterwards: `s` stops the server within `grace` seconds, `k` kills it. The end of stdin, or another parent,
   means that the parent died: the server is stopped and `directory` removed.
 - stdout: a JSON line {"pid": ...} once the server runs; {"backend": ..., "status": ...} with the words of the command
@@ -50,7 +51,7 @@ LOOKS_AT_THE_DEAD = 10
 class Server:
     """A running tritonserver with its stubs and its regions of shared memory, which are called `run` and more."""
 
-    def __init__(self, command: list[str], log: str, run: str, lock: int) -> None:
+    def __init__(self, command: list[str], log: str, run: str, inherited: list[int]) -> None:
         supervisor = os.getpid()
         libc = ctypes.CDLL(None)
 
@@ -70,7 +71,7 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 process_group=0,
-                pass_fds=[lock],
+                pass_fds=inherited,
                 preexec_fn=die_with_supervisor,  # noqa: PLW1509 - there are no threads here
             )
         self.run = run
@@ -139,12 +140,14 @@ def main() -> None:
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     try:
-        server = Server(order["command"], order["log"], Path(order["directory"]).name, order["lock"])
+        server = Server(
+            order["command"], order["log"], Path(order["directory"]).name, [order["lock"]] if "lock" in order else []
+        )
     except OSError as error:
         _say({"error": str(error)})
         return
     _say({"pid": server.process.pid})
-    reason = _watch(server, parent, deadline=None)
+    reason = _watch(server, parent, deadline=None, backends=order.get("backends", False))
     if server.dead_backend is not None:
         _say(server.dead_backend)
     if reason in {"stop", "orphan", "backend"}:
@@ -165,14 +168,14 @@ def _read_line() -> bytes:
     return line
 
 
-def _watch(server: Server, parent: int, deadline: float | None) -> str:
+def _watch(server: Server, parent: int, deadline: float | None, *, backends: bool = False) -> str:
     """Wait until the server or one of its backends ends, the parent speaks or is gone, or `deadline` is reached."""
     orphaned = False
     while server.process.poll() is None:
         if deadline is not None and time.monotonic() >= deadline:
             return "late"
         server.close_regions()
-        if deadline is None:
+        if backends:
             server.note_backends()
             if server.dead_backend is not None:
                 return "backend"

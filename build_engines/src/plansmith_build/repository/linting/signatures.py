@@ -116,8 +116,9 @@ def _check_beside(model: RepositoryModel, manifest: Manifest) -> Iterator[Findin
         where = f"{model.name}/{name}"
         if name in signed and sha256_of(path) == signed[name]:
             continue
-        # Nor a sample that another version brought: each is named after its content, and none of these names it.
-        if name not in signed and (_KEPT.fullmatch(path.name) or path.parent == model.path / WARMUP):
+        # A sample that another version brought is named after its content, and no signed configuration names it.
+        is_sample = path.parent == model.path / WARMUP and path.name == sha256_of(path)
+        if name not in signed and (_KEPT.fullmatch(path.name) or is_sample):
             yield warning(where, "no signature covers it", "remove it unless it is yours")
             continue
         # A configuration, a warm-up sample, a state, a backend's library: a server may take any from a model's folder.

@@ -119,8 +119,8 @@ class GrpcCalls:
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return deadline_exceeded(operation, self._url, deadline.timeout)
         details, proxy = error.details() or "", self._connection.proxy
-        if proxy is not None and _CONNECTING.search(details):
-            details += f" through the proxy {proxy.address.target}"
+        if proxy is not None and code is grpc.StatusCode.UNAVAILABLE and _CONNECTING.search(details):
+            details = f"{details.removesuffix(': OK').rstrip(']')} through the proxy {proxy.address.target}"
         return error_from_status(code, details, operation, self._url)
 
 

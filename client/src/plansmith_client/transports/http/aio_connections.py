@@ -29,7 +29,7 @@ __all__ = ["AioConnection", "AioConnectionPool"]
 # The transport of asyncio copies what the network does not take at once.
 _CHUNK = 256 * 1024
 # Connections that are made at once, each by a thread.
-_MOST_DIALLED = 16
+_MOST_DIALLED = 64
 
 
 class AioConnectionPool(Pool):

@@ -84,7 +84,8 @@ class HttpAioTransport:
         """Close the connections; see `Transport.close`."""
         self._calls.is_closed = True
         if self._ending is not None and self._loop is asyncio.get_running_loop():
-            await self._ending.aclose()
+            ending, self._ending = self._ending, None
+            await ending.aclose()
 
     async def _pool_of_this_loop(self) -> AioConnectionPool:
         loop = asyncio.get_running_loop()

@@ -60,7 +60,6 @@ class Pool:
                 since, connection = self._idle.pop()
             if time.monotonic() - since <= _LONGEST_SECONDS and connection.is_quiet():
                 return connection
-            # Those below have been idle for longer.
             connection.close()
         return None
 
