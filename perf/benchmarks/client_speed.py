@@ -31,7 +31,7 @@ import tritonclient.grpc
 import tritonclient.http
 from backend_overhead import CONFIG, write_repository
 from concurrent_calls import from_tasks, from_threads
-from figures_file import write_figures
+from figures_file import read_arguments, write_figures
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -281,7 +281,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured, in turn [%(default)s]")
     parser.add_argument("--rows", type=int, default=100_000, help="rows of the bulk scoring [%(default)s]")
-    parser.add_argument("--output", type=Path, default=Path("out/bench"), help="folder for the figures [%(default)s]")
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    arguments = read_arguments(parser)
     main(arguments.rounds, arguments.rows, arguments.output)

@@ -412,6 +412,18 @@ def test_a_deadline_that_passes_at_any_moment_leaves_no_connection_open(server):
     assert (outcomes[0][0], outcomes[-1][0]) == ("given up", "a")
 
 
+def test_the_deadline_bounds_an_exchange_of_an_event_loop(server):
+    server.parts = [b"HTTP/1.1 200 OK\r\n"]
+
+    async def late() -> None:
+        transport = open_async_transport(Address.parse(server.url))
+        with pytest.raises(DeadlineExceeded):
+            await transport.call(ReadServerMetadata(), Deadline(0.2))
+        await transport.close()
+
+    asyncio.run(late())
+
+
 @pytest.mark.parametrize(
     ("url", "host"),
     [

@@ -306,6 +306,18 @@ def test_models_are_loaded_on_every_server(server, second, face):
         client.unload_model("picky")
 
 
+def test_a_slow_server_is_overtaken_by_a_second_one(server, second, face):
+    with fault_proxy(int(url_of(face, server).rpartition(":")[2])) as proxy:
+        hanging = proxy.target if face.startswith("grpc") else f"http://{proxy.target}"
+        with open_client(face, [hanging, url_of(face, second)], hedge_after=0.1, timeout=20) as client:
+            model = client.model("double")
+            model(ROWS)
+            proxy.always = Fault(stall=True)
+            proxy.end_connections()
+            for _ in range(4):
+                assert model.infer({"x": ROWS}, timeout=10).array.tolist() == (ROWS * 2).tolist()
+
+
 def test_a_sequence_begins_on_a_server_that_answers_and_stays_there(server, second, face):
     urls = [nobody(face), url_of(face, server), url_of(face, second)]
     with open_client(face, urls, breaker=BreakerPolicy(failures=1, cooldown=0.01), timeout=10) as client:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -40,13 +41,16 @@ def test_an_environment_is_made_once_and_has_the_pinned_packages():
         text=True,
     ).stdout.split()
     assert said == [environment.versions["fastapi"], environment.versions["onnxruntime"]]
+    assert environment.python.is_relative_to(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
-def test_what_cannot_be_installed_is_a_sentence_and_leaves_nothing(impossible, tmp_path):
-    cache = tmp_path / "cache"
+def test_what_cannot_be_installed_is_a_sentence_and_leaves_nothing_where_the_user_keeps_caches(
+    impossible, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(PeerUnavailable, match="cannot be installed"):
-        make_environment(impossible, cache=cache)
-    assert list(cache.iterdir()) == []
+        make_environment(impossible)
+    assert list((tmp_path / "cache" / "plansmith" / "peers").iterdir()) == []
 
 
 def test_an_interrupted_installation_leaves_nothing_that_looks_whole(tmp_path):

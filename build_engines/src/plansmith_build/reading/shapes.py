@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from plansmith_client.protocol.metadata import shape_fits
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -12,7 +14,8 @@ __all__ = ["agree", "fits"]
 
 def fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
     """Whether a shape is one that was declared, -1 being any size."""
-    return len(shape) == len(wanted) and all(want in (-1, size) for size, want in zip(shape, wanted, strict=True))
+    # The client's takes tuples alone; here shapes are also lists and fields of messages.
+    return shape_fits(tuple(shape), tuple(wanted))
 
 
 def agree(one: Sequence[int], other: Sequence[int]) -> bool:

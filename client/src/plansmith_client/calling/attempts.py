@@ -40,6 +40,8 @@ __all__ = ["Caller"]
 
 # A server whose circuit is open is asked whether it is live before it is sent a request.
 _PROBE_SECONDS = 1.0
+# Enough doublings to reach the longest pause between retries.
+_LATE = 64
 _LOG = logging.getLogger("plansmith_client")
 
 
@@ -260,7 +262,7 @@ class Caller:
             pause = policy.pause(retried)
         elif self.servers.has_answered and time.monotonic() - failed_at < policy.restart:
             # Slowly: meanwhile the circuit opens, and what is sent is a probe.
-            pause = policy.pause(policy.attempts + 64)
+            pause = policy.pause(_LATE)
         else:
             raise failure
         remaining = deadline.remaining()

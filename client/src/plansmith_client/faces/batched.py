@@ -67,13 +67,14 @@ class _Groups:
     """The batches that are being gathered, one for each kind of request."""
 
     def __init__(self, core: ModelCore, max_delay: float, max_batch_size: int | None, timeout: float) -> None:
-        if not 0 <= seconds_from(max_delay) <= _LONGEST:
+        delay = seconds_from(max_delay)
+        if not 0 <= delay <= _LONGEST:
             raise InvalidInput(f"max_delay={max_delay!r} is not a number of seconds from 0 to {_LONGEST}")
         if max_batch_size is not None and (not is_whole(max_batch_size) or max_batch_size < 1):
             raise InvalidInput(f"max_batch_size={max_batch_size!r} is not a number of rows from 1")
         Deadline(timeout)
         self.core = core
-        self.max_delay = float(max_delay)
+        self.max_delay = delay
         self.timeout = timeout
         self._most = max_batch_size
         self.reopen()
